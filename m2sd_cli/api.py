@@ -1,0 +1,370 @@
+"""The functions behind the commands, with the same defaults; `import m2sd_cli` offers them."""
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Literal, TypedDict, Unpack
+
+from m2sd_cli.config import DistillConfig, PretrainConfig, resolve
+from m2sd_cli.data.catalogue import BUILT_IN, FOLDER_RECIPE, find_info
+from m2sd_cli.data.datasets import DataSet
+from m2sd_cli.data.folders import read_shots
+from m2sd_cli.data.images import SUFFIXES
+from m2sd_cli.data.locate import open_data
+from m2sd_cli.errors import DataError, RunError, UsageError
+from m2sd_cli.exporting.export import export_session
+from m2sd_cli.inference.device import choose_device, inference_precision
+from m2sd_cli.inference.prediction import Prediction, predict_files
+from m2sd_cli.inference.session import load_session
+from m2sd_cli.reports.evaluation import Evaluation, evaluate_session
+from m2sd_cli.runs.folder import PRETRAIN, Link, RunFolder, default_path
+from m2sd_cli.runs.manifest import DataRecord
+from m2sd_cli.runs.training_state import StateStore
+from m2sd_cli.training.distill import base_classes, loss_weights, run_distill
+from m2sd_cli.training.increment import check_names, check_session, run_increment, shots_record
+from m2sd_cli.training.pretrain import IMAGENET, NO_INIT, run_pretrain
+from m2sd_cli.training.progress import Progress, Silent
+from m2sd_cli.training.stage import SAVE_EVERY, Machine, refuse_unless_new, saved_config
+
+
+class TrainingOptions(TypedDict, total=False):
+    """What may be set for both stages; what is left out comes from the file, the data set's recipe or the defaults."""
+
+    epochs: int | None
+    batch_size: int | None
+    learning_rate: float | None
+    momentum: float | None
+    weight_decay: float | None
+    seed: int | None
+
+
+class PretrainOptions(TrainingOptions, total=False):
+    """What may be set for stage 1."""
+
+    backbone: str | None
+    classifier: str | None
+    scale: float | None
+    image_size: int | None
+    init: str | None
+
+
+class DistillOptions(TrainingOptions, total=False):
+    """What may be set for stage 2."""
+
+    beta: float | None
+    temperature: float | None
+    ce_weight: float | None
+    kl_weight: float | None
+    kd_weight: float | None
+    attention_weight: float | None
+    teacher_weight: float | None
+    clean_weight: float | None
+
+
+def open_run(run: Path | str | None = None) -> RunFolder:
+    """The run folder at `run`, else $M2SD_RUN, else ./m2sd-run; it need not exist yet."""
+    return RunFolder(Path(run) if run is not None else default_path())
+
+
+def pretrain(
+    data: str | None = None,
+    *,
+    run: Path | str | None = None,
+    data_root: Path | None = None,
+    config: Path | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+    resume: bool = False,
+    force: bool = False,
+    stop_after: float | None = None,
+    save_every: float = SAVE_EVERY,
+    progress: Progress | None = None,
+    **options: Unpack[PretrainOptions],
+) -> Link | None:
+    """Stage 1: train backbone and classifier on the base classes.
+
+    Args:
+        data: a built-in data set's name or a folder. To resume on a built-in one it may be left out.
+        run: the run folder.
+        data_root: where built-in data sets lie.
+        config: a TOML file with a table [pretrain].
+        device, precision: `auto` chooses.
+        resume: go on with an interrupted training.
+        force: begin anew although there is a finished or interrupted one.
+        stop_after: seconds after which to save and stop.
+        save_every: seconds between two saves of the resumable state.
+        progress: who watches.
+        options: what differs from the recipe.
+
+    Returns:
+        The manifest of stage 1; None if `stop_after` ended the training, which can be resumed then.
+
+    Raises:
+        M2sdError: one of its kinds; nothing was changed.
+    """
+    folder = open_run(run)
+    store = StateStore(folder)
+    chosen = choose_device(device)
+    machine = Machine(chosen, precision, stop_after, progress or Silent(), save_every)
+    init = options.get("init")
+    if init not in (None, IMAGENET, NO_INIT):
+        options["init"] = os.path.basename(str(init))
+    state = None
+    if resume:
+        if folder.has_pretrain() and not store.exists():
+            return folder.pretrain()
+        state, settings = saved_config(store, PRETRAIN, PretrainConfig, options)
+        data_set = _same_data(state.data, data, data_root, settings.image_size)
+    else:
+        if data is None:
+            raise UsageError(f"name the images with --data: {', '.join(BUILT_IN)}, or a folder")
+        finished = "a finished pretrain is in it" if folder.has_pretrain() else None
+        info = find_info(data)
+        refuse_unless_new(store, finished, force)
+        settings = resolve(PretrainConfig, info.recipe if info else FOLDER_RECIPE, config, dict(options))
+        if info is not None and settings.image_size is not None:
+            raise UsageError(f"--image-size is for folders; {info.name}'s images have {info.image_size} pixels")
+        data_set = open_data(data, data_root, settings.image_size)
+        init = init or settings.init
+    with folder.locked():
+        if not resume:
+            store.clear()
+        return run_pretrain(folder, data_set, settings, machine, init, state)
+
+
+def distill(
+    data: str | None = None,
+    *,
+    run: Path | str | None = None,
+    data_root: Path | None = None,
+    config: Path | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+    resume: bool = False,
+    force: bool = False,
+    stop_after: float | None = None,
+    save_every: float = SAVE_EVERY,
+    progress: Progress | None = None,
+    **options: Unpack[DistillOptions],
+) -> Link | None:
+    """Stage 2: self-distillation on virtual classes, then session 0. Arguments as for `pretrain`.
+
+    Args:
+        data: needed only if the run was pretrained on a folder: that folder.
+
+    Returns:
+        The manifest of session 0; None if `stop_after` ended the training.
+
+    Raises:
+        M2sdError: one of its kinds; nothing was changed.
+    """
+    folder = open_run(run)
+    store = StateStore(folder)
+    chosen = choose_device(device)
+    machine = Machine(chosen, precision, stop_after, progress or Silent(), save_every)
+    parent = folder.pretrain()
+    info = BUILT_IN.get(parent.manifest.data.name) if parent.manifest.data.kind == "built-in" else None
+    state = None
+    if resume:
+        if folder.sessions() and not store.exists():
+            return folder.chain()[0]
+        state, settings = saved_config(store, "distill", DistillConfig, options)
+    else:
+        finished = f"session {folder.sessions()[-1]} is in it" if folder.sessions() else None
+        refuse_unless_new(store, finished, force)
+        recipe = dict(info.recipe if info else FOLDER_RECIPE)
+        recipe["seed"] = parent.manifest.seed
+        settings = resolve(DistillConfig, recipe, config, dict(options))
+    loss_weights(settings)
+    data_set = _same_data(parent.manifest.data, data, data_root, _image_size(parent))
+    base_classes(folder, parent, data_set)
+    with folder.locked():
+        if not resume:
+            store.clear()
+        return run_distill(folder, parent, data_set, settings, machine, state)
+
+
+def increment(
+    session: int,
+    shots: Path | str | None = None,
+    *,
+    run: Path | str | None = None,
+    data: str | None = None,
+    data_root: Path | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+) -> Link:
+    """Stage 3: teach new classes from a few images each.
+
+    Args:
+        session: the number of the new session, one above the newest.
+        shots: DIR with DIR/CLASS/*.jpg; None for a built-in data set's official session.
+        run: the run folder.
+        data: the built-in data set whose official session to take, if it is not the one of stage 1.
+        data_root: where built-in data sets lie.
+        device, precision: `auto` chooses; precision `auto` is fp32.
+
+    Raises:
+        M2sdError: one of its kinds; nothing was changed.
+    """
+    folder = open_run(run)
+    chosen = choose_device(device)
+    exact = inference_precision(precision)
+    chain = folder.chain()
+    check_session(folder, chain, session)
+    if shots is not None:
+        taught = read_shots(Path(shots))
+        record = shots_record(Path(shots).resolve().name, None)
+    else:
+        data_set = _official(chain[0].manifest.data, data, data_root, session)
+        taught = data_set.session(session)
+        record = shots_record(None, data_set.name)
+    check_names(chain, taught.classes)
+    return run_increment(folder, chain, session, taught, record, chosen, exact)
+
+
+def evaluate(
+    *,
+    run: Path | str | None = None,
+    session: int | None = None,
+    test: Path | str | None = None,
+    data: str | None = None,
+    data_root: Path | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+) -> Evaluation:
+    """Figures of every session of the chain, from one pass over the test images.
+
+    Args:
+        run: the run folder.
+        session: the last session to look at; None for the newest.
+        test: DIR with DIR/CLASS/*.jpg; None for the test images of the data set.
+        data: the data set whose test images to take; needed if the run was pretrained on a folder and `test` is None.
+        data_root: where built-in data sets lie.
+        device, precision: `auto` chooses; precision `auto` is fp32.
+
+    Raises:
+        M2sdError: one of its kinds.
+    """
+    folder = open_run(run)
+    chosen = choose_device(device)
+    model = load_session(folder, session, chosen, inference_precision(precision))
+    if test is not None:
+        place = Path(test)
+        labelled = read_shots(place)
+        return evaluate_session(model, labelled.source, labelled.classes, str(place))
+    base = folder.chain(0)[0]
+    data_set = _same_data(base.manifest.data, data, data_root, model.transform.crop)
+    if len(data_set.test) == 0:
+        raise DataError(f"{data_set.location}: no test images in it; name some with --test DIR")
+    return evaluate_session(model, data_set.test, data_set.classes, str(data_set.location))
+
+
+def predict(
+    images: Sequence[Path | str],
+    *,
+    run: Path | str | None = None,
+    session: int | None = None,
+    top_k: int = 5,
+    device: str = "auto",
+    precision: str = "auto",
+) -> Iterator[Prediction]:
+    """Label pictures.
+
+    Args:
+        images: files, and folders whose pictures are taken, those of their sub-folders too.
+        run: the run folder.
+        session: which session answers; None for the newest.
+        top_k: how many classes to name for each, at least 1.
+        device, precision: `auto` chooses; precision `auto` is fp32.
+
+    Raises:
+        M2sdError: one of its kinds.
+    """
+    if top_k < 1:
+        raise UsageError(f"--top-k {top_k}: at least 1")
+    folder = open_run(run)
+    chosen = choose_device(device)
+    paths = find_pictures([Path(image) for image in images])
+    model = load_session(folder, session, chosen, inference_precision(precision))
+    return predict_files(model, paths, top_k)
+
+
+def export(
+    form: Literal["safetensors", "onnx", "pt2"],
+    out: Path | str,
+    *,
+    run: Path | str | None = None,
+    session: int | None = None,
+    force: bool = False,
+) -> Path:
+    """Write backbone and classifier of a session as one file.
+
+    Args:
+        form: the format.
+        out: the file.
+        run: the run folder.
+        session: which session; None for the newest.
+        force: replace `out` if it exists.
+
+    Raises:
+        M2sdError: one of its kinds; nothing was changed.
+    """
+    path = Path(out)
+    if path.exists() and not force:
+        raise UsageError(f"--out {path}: it exists already; --force replaces it")
+    if not path.parent.is_dir():
+        raise UsageError(f"--out {path}: no such folder as {path.parent}")
+    model = load_session(open_run(run), session)
+    export_session(model, form, path)
+    return path
+
+
+def find_pictures(places: Sequence[Path]) -> list[Path]:
+    """Files as they are named, and the pictures in folders, sorted by name.
+
+    Raises:
+        DataError: a place does not exist, or a folder holds no picture.
+    """
+    found: list[Path] = []
+    for place in places:
+        if place.is_dir():
+            inside = sorted(path for path in place.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+            if not inside:
+                raise DataError(f"{place}: no picture in it (jpg, jpeg, png, webp or bmp)")
+            found += inside
+        elif place.exists():
+            found.append(place)
+        else:
+            raise DataError(f"{place}: no such file or folder")
+    return found
+
+
+def _image_size(link: Link) -> int | None:
+    size = link.manifest.config.get("image_size")
+    return size if isinstance(size, int) else None
+
+
+def _same_data(record: DataRecord, data: str | None, data_root: Path | None, image_size: int | None) -> DataSet:
+    """The data set of a manifest; a folder's place is not in it and has to be named again."""
+    if record.kind == "built-in":
+        if data is not None and data != record.name:
+            raise UsageError(f"--data {data}: this run is of {record.name}; leave --data out")
+        return open_data(record.name, data_root)
+    if data is None:
+        raise UsageError(f"this run is of the folder {record.name!r}; say where it is with --data")
+    if data in BUILT_IN:
+        raise UsageError(f"--data {data}: this run is of the folder {record.name!r}")
+    return open_data(data, data_root, image_size)
+
+
+def _official(record: DataRecord, data: str | None, data_root: Path | None, session: int) -> DataSet:
+    """The data set whose official session to teach."""
+    name = data or (record.name if record.kind == "built-in" else None)
+    if name not in BUILT_IN:
+        raise UsageError(f"session {session}: a folder has no official sessions; name the new images with --shots DIR")
+    data_set = open_data(name, data_root)
+    if session > data_set.sessions:
+        raise RunError(f"{name} has {data_set.sessions} official sessions; teach session {session} with --shots DIR")
+    return data_set
+

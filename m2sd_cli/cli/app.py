@@ -1,0 +1,62 @@
+"""The Typer app: one module a subcommand."""
+
+from importlib.metadata import version
+from typing import Annotated
+
+import typer
+
+from m2sd_cli.cli import (
+    data,
+    demo,
+    distill,
+    errors,
+    evaluate,
+    export,
+    increment,
+    predict,
+    pretrain,
+    sessions,
+)
+
+app = typer.Typer(
+    name="m2sd",
+    help="Teach an image classifier new classes from a handful of pictures each, without forgetting.\n\n"
+    "Stages: pretrain, distill, then increment once a session. See it all: m2sd demo",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(version("m2sd"))
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    debug: Annotated[bool, typer.Option("--debug", help="Show a traceback for expected errors too.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    errors.debugging = debug
+
+
+app.command("pretrain")(pretrain.pretrain)
+app.command("distill")(distill.distill)
+app.command("increment")(increment.increment)
+app.command("evaluate")(evaluate.evaluate)
+app.command("predict")(predict.predict)
+app.command("export")(export.export)
+app.add_typer(sessions.app, name="sessions")
+app.add_typer(data.app, name="data")
+app.command("demo")(demo.demo)
+
+
+def main() -> None:
+    """The entry point `m2sd`."""
+    with errors.reported():
+        app()

@@ -1,0 +1,113 @@
+"""m2sd data"""
+
+from typing import Annotated
+
+import typer
+
+from m2sd_cli.cli import options
+from m2sd_cli.cli.output import document, note, result, table
+from m2sd_cli.errors import UsageError
+
+app = typer.Typer(help="Data sets: list, verify, download.", rich_markup_mode=None)
+Name = Annotated[str, typer.Argument(help="Of a built-in data set, or a folder.", show_default=False)]
+
+
+@app.callback(invoke_without_command=True)
+def data(context: typer.Context, data_root: options.DataRoot = None, json: options.Json = False) -> None:
+    """List the data sets, and where they lie.
+
+    Examples:
+
+      m2sd data
+
+      m2sd data download cifar100
+
+      m2sd data verify ./photos
+    """
+    if context.invoked_subcommand is None:
+        list_data(data_root, json)
+
+
+@app.command("list")
+def list_data(data_root: options.DataRoot = None, json: options.Json = False) -> None:
+    """List the data sets, and where they lie.
+
+    Example:
+
+      m2sd data list --json
+    """
+    from m2sd_cli.data.catalogue import BUILT_IN
+    from m2sd_cli.data.locate import locate
+
+    places = {}
+    for info in BUILT_IN.values():
+        root = locate(info, data_root) if info.layout else None
+        places[info.name] = str(root / info.layout) if root else None
+    if json:
+        document(
+            {
+                "data_sets": [
+                    {
+                        "name": info.name,
+                        "title": info.title,
+                        "here": not info.layout or places[info.name] is not None,
+                        "place": places[info.name],
+                    }
+                    for info in BUILT_IN.values()
+                ]
+            }
+        )
+        return
+    rows = []
+    for info in BUILT_IN.values():
+        missing = "downloaded when needed" if info.download else f"not here; needs {info.layout}/"
+        rows.append([info.name, (places[info.name] or missing) if info.layout else "in the package", info.title])
+    result(table(["name", "place", "what"], rows))
+
+
+@app.command("verify")
+def verify(name: Name, data_root: options.DataRoot = None, json: options.Json = False) -> None:
+    """Open a data set and read every picture, before hours are spent.
+
+    Examples:
+
+      m2sd data verify cifar100
+
+      m2sd data verify ./photos
+    """
+    from m2sd_cli.data.check import check_data
+    from m2sd_cli.data.locate import open_data
+
+    summary = check_data(open_data(name, data_root))
+    if json:
+        document(summary)
+    else:
+        result(
+            f"{name}: {summary['base_classes']} base classes of {summary['classes']}, {summary['training_images']} "
+            f"training and {summary['test_images']} test images, {summary['sessions']} official sessions: all readable"
+        )
+
+
+@app.command("download")
+def download(
+    name: Annotated[str, typer.Argument(help="Of a built-in data set.", show_default=False)],
+    data_root: options.DataRoot = None,
+    quiet: options.Quiet = False,
+) -> None:
+    """Download a data set, and check it.
+
+    Example:
+
+      m2sd data download cifar100 --data-root ./data
+    """
+    from m2sd_cli.data.catalogue import BUILT_IN
+    from m2sd_cli.data.locate import fetch, locate
+
+    if name not in BUILT_IN:
+        raise UsageError(f"{name}: no built-in data set of that name; choose {', '.join(BUILT_IN)}")
+    info = BUILT_IN[name]
+    if not info.layout:
+        note(f"{name}: in the package, nothing to download", quiet)
+        return
+    root = locate(info, data_root) or fetch(info, data_root)
+    note(f"{name}: {root / info.layout}", quiet)

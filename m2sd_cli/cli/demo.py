@@ -1,0 +1,58 @@
+"""m2sd demo"""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from m2sd_cli.cli import options
+from m2sd_cli.cli.output import note, result
+from m2sd_cli.errors import UsageError
+
+
+def demo(
+    run: Annotated[
+        Path, typer.Option("--run", help="Run folder to make; it must not exist yet.")
+    ] = Path("m2sd-demo"),
+    seed: Annotated[int, typer.Option("--seed", help="Same seed, same machine: same result.")] = 0,
+    device: options.Device = "auto",
+    quiet: options.Quiet = False,
+) -> None:
+    """The whole life of a model on bundled pictures of clothes, in a few minutes on a laptop's CPU.
+
+    Example:
+
+      m2sd demo
+    """
+    if run.exists():
+        raise UsageError(f"--run {run}: it exists already; remove it, or name another folder with --run")
+
+    from m2sd_cli import api
+    from m2sd_cli.cli.evaluate import as_lines
+    from m2sd_cli.cli.progress import watch
+    from m2sd_cli.data.locate import open_data
+
+    data = open_data("demo")
+    note(f"1/5 pretrain: a small network learns {data.base} kinds: {', '.join(data.classes[: data.base])}", quiet)
+    with watch("pretrain", quiet) as progress:
+        api.pretrain("demo", run=run, seed=seed, device=device, progress=progress)
+    note("2/5 distill: it learns from mixed pictures, and from its own enhanced features", quiet)
+    with watch("distill", quiet) as progress:
+        api.distill(run=run, device=device, progress=progress)
+    for session in range(1, data.sessions + 1):
+        link = api.increment(session, run=run, device=device)
+        taught = " and ".join(f"{each.name} ({each.shots} pictures)" for each in link.manifest.classes)
+        note(f"3/5 increment: session {session} teaches {taught}", quiet)
+    note("4/5 evaluate: accuracy in per cent on pictures that it has never seen", quiet)
+    for line in as_lines(api.evaluate(run=run, device=device).figures, None):
+        result(line)
+    out = api.export("safetensors", run / "demo.safetensors", run=run)
+    note(f"5/5 export: {os.path.relpath(out)}, one file for use elsewhere", quiet)
+    note(
+        f"\nnext: m2sd sessions --run {run}\n"
+        f"      m2sd predict IMAGE --run {run}\n"
+        f"      m2sd increment --session {data.sessions + 1} --shots DIR --run {run}    (DIR/CLASS/*.jpg)\n"
+        f"      m2sd pretrain --data ./photos                   your own pictures, photos/CLASS/*.jpg",
+        quiet,
+    )

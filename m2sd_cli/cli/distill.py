@@ -1,0 +1,104 @@
+"""m2sd distill"""
+
+from typing import Annotated
+
+import typer
+
+from m2sd_cli.cli import options
+from m2sd_cli.cli.training import report_training
+
+
+def distill(
+    data: Annotated[
+        str | None,
+        typer.Option("--data", help="The folder of pretrain; not needed for a built-in data set.", show_default=False),
+    ] = None,
+    run: options.Run = None,
+    epochs: Annotated[
+        int | None,
+        typer.Option("--epochs", help="Epochs of this stage; 0 leaves the network as it is.", show_default=False),
+    ] = None,
+    batch_size: options.BatchSize = None,
+    learning_rate: options.LearningRate = None,
+    momentum: options.Momentum = None,
+    weight_decay: options.WeightDecay = None,
+    beta: Annotated[
+        float | None, typer.Option("--beta", help="a of lambda ~ Beta(a, a).", show_default="1")
+    ] = None,
+    temperature: Annotated[
+        float | None, typer.Option("--temperature", help="Of the distillation.", show_default="4")
+    ] = None,
+    ce_weight: Annotated[
+        float | None, typer.Option("--ce-weight", help="Cross-entropy of virtual images.", show_default="1")
+    ] = None,
+    kl_weight: Annotated[
+        float | None, typer.Option("--kl-weight", help="Symmetric KL of the two branches.", show_default="1")
+    ] = None,
+    kd_weight: Annotated[
+        float | None, typer.Option("--kd-weight", help="Distillation from the enhanced features.", show_default="1")
+    ] = None,
+    attention_weight: Annotated[
+        float | None, typer.Option("--attention-weight", help="Attention transfer.", show_default="100")
+    ] = None,
+    teacher_weight: Annotated[
+        float | None, typer.Option("--teacher-weight", help="Cross-entropy of the teacher.", show_default="1")
+    ] = None,
+    clean_weight: Annotated[
+        float | None, typer.Option("--clean-weight", help="Cross-entropy of unmixed images.", show_default="0")
+    ] = None,
+    seed: options.Seed = None,
+    config: options.ConfigFile = None,
+    data_root: options.DataRoot = None,
+    device: options.Device = "auto",
+    precision: options.Precision = "auto",
+    resume: options.Resume = False,
+    stop_after: options.StopAfter = None,
+    force: options.Force = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Stage 2: distil the network on mixed images, and make session 0 of it.
+
+    A weight of 0 leaves that loss out. The seed is pretrain's unless given.
+
+    Examples:
+
+      m2sd distill
+
+      m2sd distill --data ./photos --epochs 40
+
+      m2sd distill --epochs 0                       session 0 from plain training
+    """
+    from m2sd_cli import api
+    from m2sd_cli.cli.progress import watch
+
+    with watch("distill", quiet) as progress:
+        link = api.distill(
+            data,
+            run=run,
+            data_root=data_root,
+            config=config,
+            device=device,
+            precision=precision,
+            resume=resume,
+            force=force,
+            stop_after=options.seconds(stop_after),
+            progress=progress,
+            epochs=epochs,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            momentum=momentum,
+            weight_decay=weight_decay,
+            beta=beta,
+            temperature=temperature,
+            ce_weight=ce_weight,
+            kl_weight=kl_weight,
+            kd_weight=kd_weight,
+            attention_weight=attention_weight,
+            teacher_weight=teacher_weight,
+            clean_weight=clean_weight,
+            seed=seed,
+        )
+    report_training(
+        "distill", link, api.open_run(run), "m2sd increment --session 1 --shots DIR, or m2sd evaluate", json, quiet
+    )

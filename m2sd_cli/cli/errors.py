@@ -1,0 +1,33 @@
+"""From an expected error to one line and an exit code; --debug shows the traceback instead."""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from m2sd_cli.cli.output import printable
+from m2sd_cli.errors import M2sdError
+
+debugging = False
+INTERRUPTED = 130
+
+
+@contextmanager
+def reported() -> Iterator[None]:
+    """Print the sentence of an expected error and exit as it asks; others keep their traceback."""
+    try:
+        yield
+    except M2sdError as error:
+        if debugging:
+            raise
+        print(f"m2sd: {printable(str(error))}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        if debugging:
+            raise
+        print("m2sd: interrupted", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        # Whoever read the output has left, as `head` does; the interpreter must not try to flush it once more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)

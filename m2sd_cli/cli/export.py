@@ -1,0 +1,49 @@
+"""m2sd export"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, cast
+
+import typer
+
+from m2sd_cli.cli import options
+from m2sd_cli.cli.output import document, note
+from m2sd_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from typing import Literal
+
+FORMATS = ("safetensors", "onnx", "pt2")
+
+
+def export(
+    form: Annotated[str, typer.Option("--format", help="safetensors, onnx or pt2.", show_default=False)],
+    out: Annotated[Path, typer.Option("--out", help="The file to write.", show_default=False)],
+    session: options.SessionChoice = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
+    run: options.Run = None,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Write backbone and classifier of a session as one file.
+
+    onnx and pt2 take uint8 RGB pixels (batch, 3, height, width), resized and cropped, and return logits;
+    class names and pre-processing are in the file, as JSON under the key m2sd.
+
+    Examples:
+
+      m2sd export --format onnx --out birds.onnx
+
+      m2sd export --format safetensors --session 0 --out base.safetensors
+    """
+    if form not in FORMATS:
+        raise UsageError(f"--format {form}: choose {', '.join(FORMATS)}")
+
+    from m2sd_cli import api
+
+    path = api.export(
+        cast("Literal['safetensors', 'onnx', 'pt2']", form), out, run=run, session=session, force=force
+    )
+    if json:
+        document({"file": str(path), "format": form, "bytes": path.stat().st_size})
+    else:
+        note(f"wrote {path}, {path.stat().st_size / 1e6:.1f} MB", quiet)

@@ -1,0 +1,57 @@
+"""m2sd increment"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from m2sd_cli.cli import options
+from m2sd_cli.cli.output import document, note, printable
+
+
+def increment(
+    session: Annotated[int, typer.Option("--session", help="Its number: one above the newest.", show_default=False)],
+    shots: Annotated[
+        Path | None,
+        typer.Option("--shots", help="DIR with DIR/CLASS/*.jpg; else the official session.", show_default=False),
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option("--data", help="Built-in data set to take the official session of.", show_default=False),
+    ] = None,
+    run: options.Run = None,
+    data_root: options.DataRoot = None,
+    device: options.Device = "auto",
+    precision: options.ExactPrecision = "auto",
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Stage 3: teach new classes from a few pictures each. Takes a moment; nothing old is needed or changed.
+
+    Examples:
+
+      m2sd increment --session 1 --shots ./new-birds      new-birds/heron/1.jpg, new-birds/stork/1.jpg, ...
+
+      m2sd increment --session 1                          the official session of cifar100, cub200, ...
+    """
+    from m2sd_cli import api
+
+    link = api.increment(
+        session, shots, run=run, data=data, data_root=data_root, device=device, precision=precision
+    )
+    classes = link.manifest.classes
+    if json:
+        document(
+            {
+                "session": session,
+                "manifest": link.record.file,
+                "classes": [{"index": each.index, "name": each.name, "shots": each.shots} for each in classes],
+                "classes_so_far": link.manifest.classes_so_far,
+                "seconds": link.manifest.seconds,
+            }
+        )
+        return
+    names = ", ".join(f"{printable(each.name)} ({each.shots})" for each in classes[:10])
+    more = f" and {len(classes) - 10} more" if len(classes) > 10 else ""
+    note(f"session {session}: learned {names}{more}; {link.manifest.classes_so_far} classes now", quiet)
+    note("next: m2sd predict IMAGE, m2sd evaluate, or teach more", quiet)

@@ -1,0 +1,65 @@
+"""The options that several commands share, each written once."""
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from m2sd_cli.errors import UsageError
+
+Run = Annotated[
+    Path | None,
+    typer.Option(
+        "--run", help="Run folder: $M2SD_RUN, else ./m2sd-run.", show_default=False, envvar="M2SD_RUN", show_envvar=False
+    ),
+]
+DataRoot = Annotated[
+    Path | None,
+    typer.Option(
+        "--data-root", help="Where built-in data sets lie: $M2SD_DATA, else the cache folder.", show_default=False
+    ),
+]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")]
+Precision = Annotated[str, typer.Option("--precision", help="auto, fp32 or bf16; auto: bf16 where it pays.")]
+ExactPrecision = Annotated[str, typer.Option("--precision", help="auto, fp32 or bf16; auto: fp32.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Errors only.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="More about what happens.")]
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option("--config", help="TOML with the tables [pretrain] and [distill].", show_default=False),
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with an interrupted training.")]
+Force = Annotated[bool, typer.Option("--force", help="Start over; replaces what is there, at the end.")]
+StopAfter = Annotated[
+    str | None,
+    typer.Option("--stop-after", help="Save and stop after 90s, 9m or 2h; go on with --resume.", show_default=False),
+]
+Epochs = Annotated[int | None, typer.Option("--epochs", help="Epochs of this stage.", show_default=False)]
+BatchSize = Annotated[int | None, typer.Option("--batch-size", help="Images a step.", show_default=False)]
+LearningRate = Annotated[
+    float | None, typer.Option("--learning-rate", help="At the start; a cosine takes it to 0.", show_default=False)
+]
+Momentum = Annotated[float | None, typer.Option("--momentum", help="Nesterov momentum.", show_default="0.9")]
+WeightDecay = Annotated[float | None, typer.Option("--weight-decay", help="L2 penalty.", show_default="0.0005")]
+Seed = Annotated[int | None, typer.Option("--seed", help="Same seed, same machine: same result.", show_default=False)]
+SessionChoice = Annotated[
+    int | None, typer.Option("--session", help="Session to take; the newest by default.", show_default=False)
+]
+
+_UNITS = {"s": 1, "m": 60, "h": 3600}
+
+
+def seconds(duration: str | None) -> float | None:
+    """`90s`, `9m`, `1.5h` in seconds.
+
+    Raises:
+        UsageError: it is none of these.
+    """
+    if duration is None:
+        return None
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", duration)
+    if match is None:
+        raise UsageError(f"--stop-after {duration}: write 90s, 9m or 2h")
+    return float(match[1]) * _UNITS[match[2]]

@@ -1,0 +1,45 @@
+"""Results to stdout, everything else to stderr."""
+
+import json
+import sys
+from typing import Any
+
+
+def printable(text: str) -> str:
+    """Text from outside without control characters, which could steer a terminal."""
+    return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in text)
+
+
+def result(text: str) -> None:
+    """Print a line of the result."""
+    print(text)
+
+
+def document(content: dict[str, Any]) -> None:
+    """Print the result as the one JSON document of a command."""
+    print(json.dumps(content, indent=1, ensure_ascii=False))
+
+
+def note(text: str, quiet: bool = False) -> None:
+    """Say something that is not the result."""
+    if not quiet:
+        print(text, file=sys.stderr, flush=True)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person reads them."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def table(header: list[str], rows: list[list[str]]) -> str:
+    """Columns aligned to the right, but for the first."""
+    widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
+
+    def line(cells: list[str]) -> str:
+        first, *others = cells
+        return "  ".join([first.ljust(widths[0]), *(c.rjust(w) for c, w in zip(others, widths[1:], strict=True))])
+
+    return "\n".join([line(header), *(line(row) for row in rows)])

@@ -1,0 +1,93 @@
+"""m2sd pretrain"""
+
+from typing import Annotated
+
+import typer
+
+from m2sd_cli.cli import options
+from m2sd_cli.cli.training import report_training
+
+
+def pretrain(
+    data: Annotated[
+        str | None,
+        typer.Option("--data", help="cifar100, miniimagenet, cub200, demo, or a folder of pictures.", show_default=False),
+    ] = None,
+    run: options.Run = None,
+    backbone: Annotated[
+        str | None,
+        typer.Option("--backbone", help="resnet20, resnet18-cifar or resnet18.", show_default=False),
+    ] = None,
+    epochs: options.Epochs = None,
+    batch_size: options.BatchSize = None,
+    learning_rate: options.LearningRate = None,
+    momentum: options.Momentum = None,
+    weight_decay: options.WeightDecay = None,
+    classifier: Annotated[
+        str | None, typer.Option("--classifier", help="cosine or linear.", show_default="cosine")
+    ] = None,
+    scale: Annotated[
+        float | None, typer.Option("--scale", help="Factor of the cosine classifier.", show_default="16")
+    ] = None,
+    init: Annotated[
+        str | None,
+        typer.Option(
+            "--init",
+            help="Begin from weights: imagenet (downloaded), a torchvision state dict or safetensors file, or none.",
+            show_default=False,
+        ),
+    ] = None,
+    image_size: Annotated[
+        int | None, typer.Option("--image-size", help="Pixels, for a folder.", show_default="224")
+    ] = None,
+    seed: options.Seed = None,
+    config: options.ConfigFile = None,
+    data_root: options.DataRoot = None,
+    device: options.Device = "auto",
+    precision: options.Precision = "auto",
+    resume: options.Resume = False,
+    stop_after: options.StopAfter = None,
+    force: options.Force = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Stage 1: train the network on the base classes.
+
+    What is not given comes from --config, then from the data set's own recipe.
+
+    Examples:
+
+      m2sd pretrain --data cifar100
+
+      m2sd pretrain --data ./photos --image-size 96 --epochs 30
+
+      m2sd pretrain --resume --stop-after 9m
+    """
+    from m2sd_cli import api
+    from m2sd_cli.cli.progress import watch
+
+    with watch("pretrain", quiet) as progress:
+        link = api.pretrain(
+            data,
+            run=run,
+            data_root=data_root,
+            config=config,
+            device=device,
+            precision=precision,
+            resume=resume,
+            force=force,
+            stop_after=options.seconds(stop_after),
+            progress=progress,
+            backbone=backbone,
+            epochs=epochs,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            momentum=momentum,
+            weight_decay=weight_decay,
+            classifier=classifier,
+            scale=scale,
+            init=init,
+            image_size=image_size,
+            seed=seed,
+        )
+    report_training("pretrain", link, api.open_run(run), next_step="m2sd distill", json=json, quiet=quiet)

@@ -1,0 +1,53 @@
+"""What both training commands print when they end."""
+
+from typing import TYPE_CHECKING
+
+from m2sd_cli.cli.output import document, duration, note, printable
+
+if TYPE_CHECKING:
+    from m2sd_cli.runs.folder import Link, RunFolder
+
+
+def report_training(
+    stage: str, link: "Link | None", run: "RunFolder", next_step: str, json: bool, quiet: bool
+) -> None:
+    """The end of a training: what it came to, and what to type next.
+
+    Args:
+        stage: its command.
+        link: its manifest; None if the time limit ended it.
+        run: the run folder.
+        next_step: the command that follows.
+        json: whether to print a JSON document.
+        quiet: whether to leave the hints out.
+    """
+    if link is None:
+        note(f"{stage}: time is up; saved. Go on with: m2sd {stage} --resume", quiet)
+        if json:
+            document({"stage": stage, "finished": False, "run": str(run.path)})
+        return
+    manifest = link.manifest
+    last = manifest.history[-1] if manifest.history else None
+    if json:
+        document(
+            {
+                "stage": stage,
+                "finished": True,
+                "run": str(run.path),
+                "manifest": link.record.file,
+                "classes": len(manifest.classes),
+                "epochs": len(manifest.history),
+                "loss": last.loss if last else None,
+                "seconds": manifest.seconds,
+                "device": manifest.device,
+                "precision": manifest.precision,
+            }
+        )
+        return
+    trained = f"{len(manifest.history)} epochs in {duration(manifest.seconds)}" if last else "no training"
+    note(
+        f"{stage}: {len(manifest.classes)} base classes of {printable(manifest.data.name)}, {trained}; "
+        f"{run.path / link.record.file}",
+        quiet,
+    )
+    note(f"next: {next_step}", quiet)

@@ -1,0 +1,115 @@
+"""What can be configured, validated; merged from data set recipe, file and command line in this one place."""
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from m2sd_cli.errors import UsageError
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+PRETRAIN_SHARE = 0.2  # of a recipe's epochs; the paper's stage 1
+
+
+class TrainingConfig(BaseModel):
+    """What both stages share. Field names are the options' names, with underscores."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    epochs: Annotated[int, Field(ge=0)]
+    batch_size: Annotated[int, Field(ge=2)] = 256  # images; the paper's
+    learning_rate: Positive = 0.1  # at the start; a cosine takes it to 0
+    momentum: Annotated[float, Field(gt=0, lt=1)] = 0.9  # Nesterov's
+    weight_decay: NotNegative = 5e-4
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+
+
+class PretrainConfig(TrainingConfig):
+    """Stage 1."""
+
+    epochs: Annotated[int, Field(ge=1)]
+    backbone: Literal["resnet20", "resnet18-cifar", "resnet18"] = "resnet18"
+    classifier: Literal["cosine", "linear"] = "cosine"
+    scale: Positive = 16.0  # of the cosine classifier
+    image_size: Annotated[int, Field(ge=8, le=4096)] | None = None  # pixels, of a folder's images
+    init: str | None = None  # "imagenet", or the name of the file that the backbone began from
+
+
+class DistillConfig(TrainingConfig):
+    """Stage 2. With 0 epochs the base session is made of stage 1 as it is."""
+
+    beta: Positive = 1.0  # lambda ~ Beta(beta, beta)
+    temperature: Positive = 4.0  # of KL(p_hat, f)
+    ce_weight: NotNegative = 1.0  # L_ce^v
+    kl_weight: NotNegative = 1.0  # L_KL^v
+    kd_weight: NotNegative = 1.0  # KL(p_hat, f(x))
+    attention_weight: NotNegative = 100.0  # attention transfer
+    teacher_weight: NotNegative = 1.0  # cross-entropy of W'
+    clean_weight: NotNegative = 0.0  # cross-entropy of unmixed images
+
+
+Config = TypeVar("Config", PretrainConfig, DistillConfig)
+
+
+def resolve(
+    model: type[Config], recipe: dict[str, Any], file: Path | None = None, options: dict[str, Any] | None = None
+) -> Config:
+    """One validated configuration: the options win over the file, the file over the recipe, the recipe over the model.
+
+    Args:
+        model: of which stage.
+        recipe: defaults of the data set; `total_epochs` in it are divided between the stages.
+        file: TOML with a table for each stage, [pretrain] and [distill].
+        options: from the command line; None stands for an option that was not given.
+
+    Raises:
+        UsageError: a value does not fit; the message names the option.
+    """
+    stage = "pretrain" if model is PretrainConfig else "distill"
+    values = {name: value for name, value in recipe.items() if name in model.model_fields}
+    if "total_epochs" in recipe:
+        first = max(1, round(PRETRAIN_SHARE * recipe["total_epochs"]))
+        values["epochs"] = first if model is PretrainConfig else recipe["total_epochs"] - first
+    if file is not None:
+        values |= read_table(file, stage)
+    values |= {name: value for name, value in (options or {}).items() if value is not None}
+    return validate(model, values, source=str(file) if file else None)
+
+
+def validate(model: type[Config], values: dict[str, Any], source: str | None = None) -> Config:
+    """Make a configuration of plain values.
+
+    Raises:
+        UsageError: a value does not fit, or a name is unknown; the message names the option.
+    """
+    try:
+        return model(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0])
+        option = "--" + name.replace("_", "-")
+        if first["type"] == "extra_forbidden":
+            raise UsageError(f"{source}: there is no option {name!r}") from None
+        raise UsageError(f"{option} {first['input']}: {first['msg'].lower()}") from None
+
+
+def read_table(file: Path, stage: str) -> dict[str, Any]:
+    """The table of one stage in a TOML file; a file without it sets nothing for that stage.
+
+    Raises:
+        UsageError: the file is missing, no TOML, or holds something other than the stages' tables.
+    """
+    try:
+        content = tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"--config {file}: {error.strerror or error}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"--config {file}: not TOML ({error})") from None
+    for name, table in content.items():
+        if name not in ("pretrain", "distill") or not isinstance(table, dict):
+            raise UsageError(f"--config {file}: only the tables [pretrain] and [distill] are known, not {name!r}")
+    table: dict[str, Any] = content.get(stage, {})
+    return table

@@ -1,0 +1,99 @@
+"""The data sets that come with sessions of their own, and how each is treated; knows no images and no torch."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from m2sd_cli.errors import UsageError
+
+BUNDLED = Path(__file__).parent / "bundled"
+
+
+@dataclass(frozen=True)
+class DataSetInfo:
+    """A built-in benchmark: facts, and the settings with which it is usually trained."""
+
+    name: str
+    title: str
+    base: int  # classes of session 0
+    classes: int  # classes of all sessions
+    image_size: int  # pixels
+    layout: str  # the folder or file that has to be under the data root; empty if it ships in the package
+    download: bool  # whether m2sd can fetch it
+    recipe: dict[str, Any]  # defaults of the configuration, by its field names
+
+    @cached_property
+    def split(self) -> list[list[str]]:
+        """The official sessions 1, 2, ...: the lines that name each session's shots."""
+        files = sorted((BUNDLED / "splits" / self.name).glob("session-*.txt"))
+        return [file.read_text(encoding="utf-8").split() for file in files]
+
+
+BUILT_IN = {
+    info.name: info
+    for info in (
+        DataSetInfo(
+            name="cifar100",
+            title="CIFAR-100: 60 base classes, 8 sessions of 5 classes x 5 shots, 32 px",
+            base=60,
+            classes=100,
+            image_size=32,
+            layout="cifar-100-python",
+            download=True,
+            recipe={"backbone": "resnet20", "total_epochs": 200, "batch_size": 128},
+        ),
+        DataSetInfo(
+            name="miniimagenet",
+            title="miniImageNet: 60 base classes, 8 sessions of 5 classes x 5 shots, 84 px",
+            base=60,
+            classes=100,
+            image_size=84,
+            layout="miniimagenet",
+            download=False,
+            recipe={"backbone": "resnet18", "total_epochs": 200, "batch_size": 128},
+        ),
+        DataSetInfo(
+            name="cub200",
+            title="CUB-200-2011: 100 base classes, 10 sessions of 10 classes x 5 shots, 224 px",
+            base=100,
+            classes=200,
+            image_size=224,
+            layout="CUB_200_2011",
+            download=False,
+            recipe={
+                "backbone": "resnet18",
+                "total_epochs": 100,
+                "batch_size": 128,
+                "learning_rate": 0.01,
+                "init": "imagenet",
+            },
+        ),
+        DataSetInfo(
+            name="demo",
+            title="Demo: 6 base classes of Fashion-MNIST, 2 sessions of 2 classes x 5 shots, 28 px, in the package",
+            base=6,
+            classes=10,
+            image_size=28,
+            layout="",
+            download=False,
+            recipe={"backbone": "resnet20", "total_epochs": 15, "batch_size": 64},
+        ),
+    )
+}
+
+FOLDER_RECIPE: dict[str, Any] = {"backbone": "resnet18", "total_epochs": 100, "batch_size": 64}
+
+
+def find_info(name: str) -> DataSetInfo | None:
+    """The built-in data set of that name; None if `name` is a folder, or can only be meant as one.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    if name in BUILT_IN:
+        return BUILT_IN[name]
+    if Path(name).is_dir():
+        return None
+    choices = ", ".join(BUILT_IN)
+    raise UsageError(f"--data {name}: no data set of that name and no folder either; choose {choices}, or a folder")

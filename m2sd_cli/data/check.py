@@ -1,0 +1,38 @@
+"""Reading a whole data set once, so that a bad picture is found before training and not during it."""
+
+from typing import TypedDict
+
+from m2sd_cli.data.datasets import DataSet
+
+CHECK_BATCH = 256  # images
+
+
+class Summary(TypedDict):
+    """What a data set holds."""
+
+    name: str
+    classes: int
+    base_classes: int
+    training_images: int
+    test_images: int
+    sessions: int
+
+
+def check_data(data: DataSet) -> Summary:
+    """Read every image of a data set through its test transform.
+
+    Raises:
+        DataError: one cannot be read; the message names it.
+    """
+    shots = [data.session(number).source for number in range(1, data.sessions + 1)]
+    for source in (data.train, data.test, *shots):
+        for _ in source.batches(data.transform, CHECK_BATCH):
+            pass
+    return Summary(
+        name=data.name,
+        classes=len(data.classes),
+        base_classes=data.base,
+        training_images=len(data.train),
+        test_images=len(data.test),
+        sessions=data.sessions,
+    )

@@ -1,0 +1,108 @@
+"""A person's own images: folders with one sub-folder a class."""
+
+import hashlib
+from pathlib import Path
+
+import torch
+
+from m2sd_cli.data.augmentation import Augmentation
+from m2sd_cli.data.datasets import DataSet, Shots
+from m2sd_cli.data.images import list_images
+from m2sd_cli.data.sources import FileImages
+from m2sd_cli.data.transforms import IMAGENET_MEAN, IMAGENET_STD, TestTransform
+from m2sd_cli.errors import DataError, UsageError
+
+TEST_SHARE = 0.2
+
+
+def read_classes(folder: Path) -> dict[str, list[Path]]:
+    """The pictures of each class, FOLDER/CLASS/*.{jpg,jpeg,png,webp,bmp}, classes and pictures sorted by name.
+
+    Raises:
+        DataError: there is no such folder, no class in it, or a class without a picture.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder")
+    classes = {
+        path.name: list_images(path)
+        for path in sorted(folder.iterdir())
+        if path.is_dir() and not path.name.startswith(".")
+    }
+    if not classes:
+        raise DataError(f"{folder}: no class in it; it needs one sub-folder a class, holding that class's pictures")
+    for name, paths in classes.items():
+        if not paths:
+            raise DataError(f"{folder / name}: no picture in it (jpg, jpeg, png, webp or bmp)")
+    return classes
+
+
+def read_shots(folder: Path) -> Shots:
+    """The classes of a folder, in the order of their names, with all their pictures.
+
+    Raises:
+        DataError: as `read_classes` does.
+    """
+    classes = read_classes(folder)
+    return Shots(list(classes), _source(classes, list(classes)))
+
+
+def open_folder(folder: Path, image_size: int) -> DataSet:
+    """A folder as a data set: train/CLASS and test/CLASS, or just CLASS, split 80/20 the same way every time.
+
+    Args:
+        folder: all classes in its training part are base classes.
+        image_size: side of the square that the network will see, in pixels.
+
+    Raises:
+        DataError: as `read_classes` does, or a test class is not a training class's name and has no training image.
+        UsageError: the size is below 8 pixels.
+    """
+    if image_size < 8:
+        raise UsageError(f"--image-size {image_size}: at least 8 pixels")
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder")
+    if (folder / "train").is_dir():
+        train = read_classes(folder / "train")
+        test = read_classes(folder / "test") if (folder / "test").is_dir() else {}
+    else:
+        classes = read_classes(folder)
+        parts = {name: split_class(paths) for name, paths in classes.items()}
+        train = {name: part[0] for name, part in parts.items()}
+        test = {name: part[1] for name, part in parts.items()}
+    names = [*train, *(name for name in test if name not in train)]
+
+    def session(number: int) -> Shots:
+        raise UsageError(f"a folder has no official sessions: name the shots of session {number} with --shots DIR")
+
+    resize = round(image_size * 256 / 224)
+    return DataSet(
+        name=folder.resolve().name,
+        classes=names,
+        base=len(train),
+        train=_source(train, names),
+        test=_source(test, names),
+        sessions=0,
+        session=session,
+        transform=TestTransform(resize=resize, crop=image_size, mean=IMAGENET_MEAN, std=IMAGENET_STD),
+        augmentation=Augmentation(size=image_size, store=resize),
+        location=folder,
+    )
+
+
+def split_class(paths: list[Path]) -> tuple[list[Path], list[Path]]:
+    """Four fifths for training, one fifth for testing, chosen by the SHA-256 of the file names.
+
+    The choice depends on the names alone, not on the order or the place of the folder. A class of one picture is
+    trained on and not tested.
+    """
+    ranked = sorted(paths, key=lambda path: hashlib.sha256(path.name.encode("utf-8", "surrogateescape")).digest())
+    tested = set(ranked[: round(TEST_SHARE * len(paths))]) if len(paths) > 1 else set()
+    if not tested and len(paths) > 1:
+        tested = {ranked[0]}
+    return [path for path in paths if path not in tested], [path for path in paths if path in tested]
+
+
+def _source(classes: dict[str, list[Path]], names: list[str]) -> FileImages:
+    label = {name: number for number, name in enumerate(names)}
+    items = [(path, label[name]) for name, paths in classes.items() for path in paths]
+    return FileImages(tuple(path for path, _ in items), torch.tensor([each for _, each in items], dtype=torch.int64))

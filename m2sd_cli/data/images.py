@@ -1,0 +1,59 @@
+"""Any picture a person may have, as upright 8-bit RGB."""
+
+import warnings
+from pathlib import Path
+
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from m2sd_cli.errors import DataError
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
+
+
+def open_rgb(path: Path) -> Image.Image:
+    """Read a picture of any size and mode: turned as its EXIF orientation says, transparency laid on white.
+
+    Sixteen-bit grey keeps its upper eight bits. Of an animation the first frame is taken.
+
+    Raises:
+        DataError: the file is missing, is no picture, is damaged, or is so large that it may be an attack.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            warnings.filterwarnings("ignore", message="Corrupt EXIF data")
+            with Image.open(path) as image:
+                image.load()
+                return _to_rgb(ImageOps.exif_transpose(image))
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file") from None
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+        limit = (Image.MAX_IMAGE_PIXELS or 0) // 10**6
+        raise DataError(f"{path}: more than {limit} million pixels; scale it down first") from None
+    except UnidentifiedImageError:
+        raise DataError(f"{path}: not a picture that can be read (jpg, png, webp or bmp)") from None
+    except PermissionError:
+        raise DataError(f"{path}: no permission to read it") from None
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        raise DataError(f"{path}: damaged picture ({error})") from None
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        return image.convert("I").point(lambda value: value / 256).convert("L").convert("RGB")
+    if image.mode == "F":
+        return image.convert("L").convert("RGB")
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        background = Image.new("RGBA", rgba.size, "white")
+        return Image.alpha_composite(background, rgba).convert("RGB")
+    return image.convert("RGB")
+
+
+def list_images(folder: Path) -> list[Path]:
+    """The pictures directly inside a folder, sorted by name; hidden files and other files are passed over."""
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+    )

@@ -1,0 +1,57 @@
+"""The test transform: what every image goes through before it is compared with a class mean."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class TestTransform:
+    """Resize (bilinear, antialiased), crop the centre, scale to [0, 1], subtract the mean, divide by the deviation."""
+
+    __test__ = False  # the name begins with Test, and is none of pytest's
+
+    resize: int  # pixels of the short side, or of both sides if `squash`
+    crop: int  # side of the square that the network sees
+    mean: tuple[float, float, float]  # of RGB in [0, 1]
+    std: tuple[float, float, float]
+    squash: bool = False  # resize to a square whatever the aspect
+
+    def pixels(self, image: Image.Image) -> Tensor:
+        """An RGB picture of any size as (3, crop, crop) uint8. A picture of that very size is left untouched."""
+        width, height = image.size
+        if self.squash:
+            size = (self.resize, self.resize)
+        else:
+            short = min(width, height)
+            size = (
+                max(self.resize, round(width * self.resize / short)),
+                max(self.resize, round(height * self.resize / short)),
+            )
+        if size != image.size:
+            image = image.resize(size, Image.Resampling.BILINEAR)
+        left, top = (size[0] - self.crop) // 2, (size[1] - self.crop) // 2
+        if size != (self.crop, self.crop):
+            image = image.crop((left, top, left + self.crop, top + self.crop))
+        return to_tensor(image)
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """uint8 (B, 3, H, W), or float of 0..255, to what the network takes, float32."""
+        return normalise(pixels, self.mean, self.std)
+
+
+def to_tensor(image: Image.Image) -> Tensor:
+    """An RGB picture as (3, H, W) uint8."""
+    return torch.from_numpy(np.array(image, dtype=np.uint8)).permute(2, 0, 1)
+
+
+def normalise(pixels: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
+    """(x / 255 - mean) / std a channel, for (B, 3, H, W) of 0..255, as one multiply-add in float32."""
+    scale = torch.tensor([1 / (255 * s) for s in std], device=pixels.device).view(1, -1, 1, 1)
+    shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], device=pixels.device).view(1, -1, 1, 1)
+    return torch.addcmul(shift, pixels.float(), scale)

@@ -1,0 +1,39 @@
+"""Every error that a person can cause or mend: one sentence that names the thing and the way out, and an exit code."""
+
+
+class M2sdError(Exception):
+    """The root of the tree; shown without a traceback."""
+
+    exit_code = 1
+
+
+class UsageError(M2sdError):
+    """An option, name or configuration that makes no sense."""
+
+    exit_code = 2
+
+
+class DataError(M2sdError):
+    """An image, folder or data set that is missing or cannot be read."""
+
+    exit_code = 3
+
+
+class RunError(M2sdError):
+    """The run folder does not allow it: missing, locked, damaged, or the wrong session."""
+
+    exit_code = 4
+
+
+class DamagedError(RunError):
+    """A file of the run folder is not what its manifest says."""
+
+
+class TrainingError(M2sdError):
+    """Training cannot go on: the loss is not a number."""
+
+
+class Interrupted(M2sdError):
+    """Ctrl-C or SIGTERM, after the state was saved."""
+
+    exit_code = 130

@@ -1,0 +1,1 @@
+"""One deployable file of a session: safetensors, ONNX or torch.export's pt2."""

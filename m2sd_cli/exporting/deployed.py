@@ -1,0 +1,56 @@
+"""The network that is deployed: pixels in, logits out, normalisation inside."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from m2sd_cli.inference.session import SessionModel
+from m2sd_cli.method.classifiers import classify
+
+
+class Deployed(nn.Module):
+    """Pixels (B, 3, crop, crop) uint8 of resized and cropped RGB images to logits (B, C) float32.
+
+    softmax of the logits is the probability of each class.
+    """
+
+    scale: Tensor
+    shift: Tensor
+    weight: Tensor
+
+    def __init__(self, model: SessionModel) -> None:
+        super().__init__()
+        mean, std = torch.tensor(model.transform.mean), torch.tensor(model.transform.std)
+        self.register_buffer("scale", (1 / (255 * std)).view(1, 3, 1, 1))
+        self.register_buffer("shift", (-mean / std).view(1, 3, 1, 1))
+        self.register_buffer("weight", model.weight.cpu().clone())
+        self.backbone = model.backbone.cpu().to(memory_format=torch.contiguous_format)
+        self.classifier, self.factor = model.record.classifier, model.record.scale
+
+    def forward(self, images: Tensor) -> Tensor:
+        """See the class."""
+        features = self.backbone(images.float() * self.scale + self.shift).pooled
+        return classify(features, self.weight, self.classifier, self.factor)
+
+
+def description(model: SessionModel) -> dict[str, Any]:
+    """What somebody needs to use the file: class names in the order of the logits, and the pre-processing."""
+    transform, record = model.transform, model.record
+    return {
+        "classes": model.classes,
+        "session": len(model.sizes) - 1,
+        "preprocessing": {
+            "colour": "RGB, 0..255, uint8, channels first",
+            "resize": transform.resize,
+            "resize_what": "both sides" if transform.squash else "the short side, keeping the aspect",
+            "resize_how": "bilinear, antialiased",
+            "centre_crop": transform.crop,
+            "mean": list(transform.mean),
+            "std": list(transform.std),
+        },
+        "backbone": record.name,
+        "feature_width": record.width,
+        "classifier": record.classifier,
+        "scale": record.scale,
+    }

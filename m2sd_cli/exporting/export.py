@@ -1,0 +1,79 @@
+"""Writing a session as ONE file."""
+
+import io
+import json
+import logging
+import warnings
+from pathlib import Path
+
+import safetensors.torch
+import torch
+
+from m2sd_cli.errors import M2sdError, UsageError
+from m2sd_cli.exporting.deployed import Deployed, description
+from m2sd_cli.inference.session import MEANS, SessionModel, backbone_tensors
+from m2sd_cli.runs.files import write_atomically
+
+FORMATS = ("safetensors", "onnx", "pt2")
+METADATA = "m2sd"  # the key under which each format carries the description, as JSON
+
+
+def export_session(model: SessionModel, form: str, out: Path) -> None:
+    """Write a session as one file, whole or not at all.
+
+    Args:
+        model: the session.
+        form: one of FORMATS. `safetensors` holds backbone and class means; `onnx` and `pt2` hold the network that
+            `Deployed` describes, for any batch. All carry the class names and the pre-processing.
+        out: the file.
+
+    Raises:
+        UsageError: the format is unknown.
+        M2sdError: the packages for ONNX are not installed.
+        RunError: the file cannot be written.
+    """
+    writers = {"safetensors": _safetensors, "onnx": _onnx, "pt2": _pt2}
+    if form not in writers:
+        raise UsageError(f"--format {form}: choose {', '.join(FORMATS)}")
+    write_atomically(out, writers[form](model, json.dumps(description(model), ensure_ascii=False)))
+
+
+def _safetensors(model: SessionModel, text: str) -> bytes:
+    tensors = {**backbone_tensors(model.backbone), MEANS: model.weight}
+    return safetensors.torch.save({name: each.cpu().contiguous() for name, each in tensors.items()}, {METADATA: text})
+
+
+def _example(model: SessionModel) -> torch.Tensor:
+    # Two images: a batch of one would be taken for a constant.
+    return torch.zeros(2, 3, model.transform.crop, model.transform.crop, dtype=torch.uint8)
+
+
+def _program(model: SessionModel) -> torch.export.ExportedProgram:
+    shapes = {"images": {0: torch.export.Dim.DYNAMIC}}
+    with torch.no_grad():
+        return torch.export.export(Deployed(model).eval(), (_example(model),), dynamic_shapes=shapes)
+
+
+def _pt2(model: SessionModel, text: str) -> bytes:
+    buffer = io.BytesIO()
+    torch.export.save(_program(model), buffer, extra_files={METADATA: text})
+    return buffer.getvalue()
+
+
+def _onnx(model: SessionModel, text: str) -> bytes:
+    try:
+        import onnxscript  # noqa: F401
+    except ImportError:
+        raise M2sdError("--format onnx needs more packages: pip install 'm2sd[onnx]'") from None
+    logging.getLogger("onnxscript").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's exporter warns of its own internals
+        program = torch.onnx.export(
+            _program(model), (), input_names=["images"], output_names=["logits"], dynamo=True, verbose=False
+        )
+    assert program is not None
+    proto = program.model_proto
+    entry = proto.metadata_props.add()
+    entry.key, entry.value = METADATA, text
+    content: bytes = proto.SerializeToString()
+    return content

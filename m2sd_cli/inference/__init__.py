@@ -1,0 +1,1 @@
+"""A trained session as something to ask: device and precision, features, logits of images."""

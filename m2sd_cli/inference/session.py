@@ -1,0 +1,102 @@
+"""A session of a run folder, loaded: frozen backbone, class means of all sessions so far, names, transform."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from m2sd_cli.data.transforms import TestTransform
+from m2sd_cli.errors import DamagedError
+from m2sd_cli.inference.features import embed
+from m2sd_cli.method.backbones import ARCHITECTURES, Backbone, build_backbone
+from m2sd_cli.method.classifiers import classify
+from m2sd_cli.runs.folder import Link, RunFolder
+from m2sd_cli.runs.manifest import BackboneRecord, TransformRecord
+
+BACKBONE_PREFIX = "backbone."
+MEANS = "class_means"
+
+
+def to_transform(record: TransformRecord) -> TestTransform:
+    """The test transform that a manifest names."""
+    return TestTransform(**record.model_dump())
+
+
+@dataclass(frozen=True)
+class SessionModel:
+    """What session b knows."""
+
+    backbone: Backbone  # in eval mode
+    weight: Tensor  # W, (C, D): one class mean a row, in the order of `classes`
+    classes: list[str]
+    sizes: list[int]  # classes known after session 0, 1, ..., b
+    transform: TestTransform
+    record: BackboneRecord
+    precision: str
+
+    def embed(self, pixels: Tensor) -> Tensor:
+        """Pixels (B, 3, H, W) uint8 after the test transform to features (B, D) float32."""
+        return embed(self.backbone, pixels, self.transform, self.precision)
+
+    def classify(self, features: Tensor) -> Tensor:
+        """Features (B, D) to logits (B, C)."""
+        return classify(features, self.weight, self.record.classifier, self.record.scale)
+
+
+def backbone_tensors(backbone: Backbone) -> dict[str, Tensor]:
+    """The backbone's parameters and buffers as a checkpoint names them."""
+    return {BACKBONE_PREFIX + name: tensor for name, tensor in backbone.state_dict().items()}
+
+
+def load_backbone(run: RunFolder, link: Link, tensors: dict[str, Tensor]) -> Backbone:
+    """The backbone of a checkpoint, in eval mode, on the CPU.
+
+    Raises:
+        DamagedError: the checkpoint does not hold the backbone that its manifest names.
+    """
+    record = link.manifest.backbone
+    path = run.path / link.manifest.checkpoint.file
+    if record.name not in ARCHITECTURES:
+        raise DamagedError(f"{path}: this version knows no backbone {record.name!r}")
+    backbone = build_backbone(record.name)
+    state = {
+        name.removeprefix(BACKBONE_PREFIX): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(BACKBONE_PREFIX)
+    }
+    try:
+        backbone.load_state_dict(state)
+    except RuntimeError:
+        raise DamagedError(f"{path}: it does not hold the backbone {record.name}") from None
+    return backbone.eval()
+
+
+def load_session(
+    run: RunFolder, last: int | None = None, device: torch.device | str = "cpu", precision: str = "fp32"
+) -> SessionModel:
+    """Load session `last`, the newest by default, with the class means of all sessions up to it.
+
+    Raises:
+        RunError: there is no such session, or a file of the chain is damaged.
+    """
+    links = run.chain(last)
+    base = links[0].manifest
+    weights: list[Tensor] = []
+    for link in links:
+        tensors = run.tensors(link)
+        if not weights:
+            backbone = load_backbone(run, link, tensors)
+        means = tensors.get(MEANS)
+        if means is None or means.shape != (len(link.manifest.classes), base.backbone.width):
+            path = run.path / link.manifest.checkpoint.file
+            raise DamagedError(f"{path}: it does not hold one mean a class of its manifest")
+        weights.append(means)
+    return SessionModel(
+        backbone=backbone.to(device, memory_format=torch.channels_last),
+        weight=torch.cat(weights).to(device),
+        classes=[each.name for link in links for each in link.manifest.classes],
+        sizes=[link.manifest.classes_so_far for link in links],
+        transform=to_transform(base.transform),
+        record=base.backbone,
+        precision=precision,
+    )

@@ -1,0 +1,5 @@
+"""M2SD in plain torch: one concept a module, in the order in which the paper introduces them.
+
+Lin, Wu, Lin, Huang, Luo, "M2SD: Multiple Mixing Self-Distillation for Few-Shot Class-Incremental Learning",
+AAAI 2024, doi 10.1609/aaai.v38i4.28129. Nothing here reads a file, prints, or knows about devices.
+"""

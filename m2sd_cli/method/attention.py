@@ -1,0 +1,68 @@
+"""EN, the attention of feature enhancement, paper section 3.3: MHSA on levels 1 and 4, coordinate attention on 2, 3."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class SelfAttention(nn.Module):
+    """x + MHSA(norm(x)), every position of a map being a token (Vaswani et al., 2017).
+
+    Keys and values are averaged over a grid of at most `grid` x `grid` cells, so that the cost grows linearly with the
+    positions: at 32 px level 1 has 1,024 of them, at 224 px 3,136. A map that fits the grid is attended to in full.
+
+    Raises:
+        ValueError: the channels do not divide by the heads.
+    """
+
+    def __init__(self, channels: int, heads: int = 4, grid: int = 8) -> None:
+        super().__init__()
+        if channels % heads:
+            raise ValueError(f"{channels} channels do not divide into {heads} heads")
+        self.heads = heads
+        self.grid = grid
+        self.norm = nn.LayerNorm(channels)
+        self.query = nn.Linear(channels, channels)
+        self.key_value = nn.Linear(channels, 2 * channels)
+        self.out = nn.Linear(channels, channels)
+
+    def _split(self, tokens: Tensor) -> Tensor:
+        """(B, N, C) -> (B, heads, N, C / heads)."""
+        return tokens.unflatten(2, (self.heads, -1)).transpose(1, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, H, W)."""
+        height, width = x.shape[-2:]
+        normed = self.norm(x.permute(0, 2, 3, 1))  # (B, H, W, C)
+        context = normed
+        if height > self.grid or width > self.grid:
+            cells = (min(height, self.grid), min(width, self.grid))
+            context = F.adaptive_avg_pool2d(normed.permute(0, 3, 1, 2), cells).permute(0, 2, 3, 1)
+        query = self._split(self.query(normed.flatten(1, 2)))
+        key, value = self.key_value(context.flatten(1, 2)).chunk(2, dim=2)
+        mixed = F.scaled_dot_product_attention(query, self._split(key), self._split(value))
+        tokens = self.out(mixed.transpose(1, 2).flatten(2))  # (B, H * W, C)
+        return x + tokens.unflatten(1, (height, width)).permute(0, 3, 1, 2)
+
+
+class CoordinateAttention(nn.Module):
+    """x * g_h * g_w with one gate a row and one a column (Hou et al., CVPR 2021); no residual."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        hidden = max(8, channels // 32)
+        self.reduce = nn.Conv2d(channels, hidden, 1, bias=False)
+        self.norm = nn.BatchNorm2d(hidden)
+        self.rows = nn.Conv2d(hidden, channels, 1)
+        self.columns = nn.Conv2d(hidden, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, H, W)."""
+        height, width = x.shape[-2:]
+        by_row = x.mean(dim=3, keepdim=True)  # (B, C, H, 1)
+        by_column = x.mean(dim=2, keepdim=True).transpose(2, 3)  # (B, C, W, 1)
+        joint = F.hardswish(self.norm(self.reduce(torch.cat([by_row, by_column], dim=2))))
+        from_rows, from_columns = joint.split([height, width], dim=2)
+        gate_rows = torch.sigmoid(self.rows(from_rows))  # (B, C, H, 1)
+        gate_columns = torch.sigmoid(self.columns(from_columns)).transpose(2, 3)  # (B, C, 1, W)
+        return x * gate_rows * gate_columns

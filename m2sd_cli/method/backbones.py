@@ -1,0 +1,143 @@
+"""phi: residual networks that return their four feature maps beside the pooled feature."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Features(NamedTuple):
+    """What a backbone makes of a batch of B images."""
+
+    maps: tuple[Tensor, Tensor, Tensor, Tensor]  # phi_1 .. phi_4, each (B, C_i, H_i, W_i)
+    pooled: Tensor  # phi(x), (B, C_4): the mean of phi_4 over its positions
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """The shape of a residual network of basic blocks (He et al., CVPR 2016)."""
+
+    imagenet_stem: bool  # 7x7 stride 2 and max-pool, or 3x3 stride 1
+    widths: tuple[int, ...]  # channels of each stage; the second and later ones halve the resolution
+    blocks: tuple[int, ...]  # basic blocks in each stage
+
+    @property
+    def stem_is_a_level(self) -> bool:
+        """Whether phi_1 is the stem's output: the three stages of a CIFAR network leave one of four levels open."""
+        return len(self.widths) == 3
+
+    @property
+    def level_widths(self) -> tuple[int, ...]:
+        """C_1 .. C_4."""
+        return (self.widths[0], *self.widths) if self.stem_is_a_level else self.widths
+
+
+ARCHITECTURES = {
+    "resnet20": Architecture(imagenet_stem=False, widths=(16, 32, 64), blocks=(3, 3, 3)),
+    "resnet18-cifar": Architecture(imagenet_stem=False, widths=(64, 128, 256, 512), blocks=(2, 2, 2, 2)),
+    "resnet18": Architecture(imagenet_stem=True, widths=(64, 128, 256, 512), blocks=(2, 2, 2, 2)),
+}
+
+
+class BasicBlock(nn.Module):
+    """relu(bn(conv(relu(bn(conv(x))))) + shortcut(x)), with a 1x1 convolution as shortcut where the shape changes."""
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(out_channels)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(out_channels)
+        self.downsample: nn.Sequential | None = None
+        if stride != 1 or in_channels != out_channels:
+            self.downsample = nn.Sequential(
+                nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), nn.BatchNorm2d(out_channels)
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C_in, H, W) -> (B, C_out, H / stride, W / stride)."""
+        shortcut = x if self.downsample is None else self.downsample(x)
+        y = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        return F.relu(self.bn2(self.conv2(y)) + shortcut, inplace=True)
+
+
+class Backbone(nn.Module):
+    """A residual network without its classifier; any input size.
+
+    The parameters carry torchvision's names, so that a state dict of `torchvision.models.resnet18` loads into
+    `resnet18` as it is. The network is not torchvision's own because that returns neither phi_1..phi_4 nor a
+    CIFAR-sized network, and because its import would cost every `predict` seconds.
+    """
+
+    def __init__(self, architecture: Architecture) -> None:
+        super().__init__()
+        self.architecture = architecture
+        widths = architecture.widths
+        if architecture.imagenet_stem:
+            self.conv1 = nn.Conv2d(3, widths[0], 7, stride=2, padding=3, bias=False)
+        else:
+            self.conv1 = nn.Conv2d(3, widths[0], 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(widths[0])
+        in_channels = widths[0]
+        for number, (width, blocks) in enumerate(zip(widths, architecture.blocks, strict=True), start=1):
+            stage = nn.Sequential()
+            for block in range(blocks):
+                stage.append(BasicBlock(in_channels, width, stride=2 if number > 1 and block == 0 else 1))
+                in_channels = width
+            self.add_module(f"layer{number}", stage)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    @property
+    def width(self) -> int:
+        """D, the length of the pooled feature."""
+        return self.architecture.widths[-1]
+
+    def forward(self, x: Tensor) -> Features:
+        """Images (B, 3, H, W), normalised, to phi_1..phi_4 and the pooled feature (B, D)."""
+        x = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        if self.architecture.imagenet_stem:
+            x = F.max_pool2d(x, 3, stride=2, padding=1)
+        maps = [x] if self.architecture.stem_is_a_level else []
+        for number in range(1, len(self.architecture.widths) + 1):
+            x = self.get_submodule(f"layer{number}")(x)
+            maps.append(x)
+        phi_1, phi_2, phi_3, phi_4 = maps
+        return Features((phi_1, phi_2, phi_3, phi_4), phi_4.mean(dim=(2, 3)))
+
+
+def build_backbone(name: str) -> Backbone:
+    """A freshly initialised backbone of ARCHITECTURES.
+
+    Raises:
+        KeyError: the name is not in ARCHITECTURES.
+    """
+    return Backbone(ARCHITECTURES[name])
+
+
+def load_initial_weights(backbone: Backbone, state: dict[str, Tensor]) -> None:
+    """Copy a state dict with torchvision's names into the backbone; a classifier `fc.*` in it is left out.
+
+    Raises:
+        ValueError: a tensor is missing, unknown, or of another shape; the message names the first few.
+    """
+    state = {name: tensor for name, tensor in state.items() if not name.startswith("fc.")}
+    own = backbone.state_dict()
+    wrong = sorted(
+        [f"{name} is missing" for name in own.keys() - state.keys() if not name.endswith("num_batches_tracked")]
+        + [f"{name} is unknown" for name in state.keys() - own.keys()]
+        + [
+            f"{name} has shape {tuple(state[name].shape)}, not {tuple(own[name].shape)}"
+            for name in own.keys() & state.keys()
+            if state[name].shape != own[name].shape
+        ]
+    )
+    if wrong:
+        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        raise ValueError("; ".join(wrong[:3]) + more)
+    with torch.no_grad():
+        for name, tensor in state.items():
+            own[name].copy_(tensor)

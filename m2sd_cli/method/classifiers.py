@@ -1,0 +1,47 @@
+"""W: what turns a pooled feature into one logit a class."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+CLASSIFIERS = ("cosine", "linear")
+
+
+def cosine_logits(features: Tensor, weight: Tensor, scale: float) -> Tensor:
+    """s <phi, w_c> / (|phi| |w_c|) for features (B, D) and weight (C, D): (B, C), each within [-s, s].
+
+    A zero vector has cosine 0 with everything.
+    """
+    return scale * F.linear(F.normalize(features, dim=1), F.normalize(weight, dim=1))
+
+
+def classify(features: Tensor, weight: Tensor, classifier: str, scale: float) -> Tensor:
+    """f(x) = W^T phi(x), paper section 3.1: features (B, D) and rows of W (C, D) to logits (B, C).
+
+    `scale` is the cosine classifier's factor; the linear one has none.
+
+    Raises:
+        ValueError: the classifier is not one of CLASSIFIERS.
+    """
+    if classifier == "cosine":
+        return cosine_logits(features, weight, scale)
+    if classifier == "linear":
+        return F.linear(features, weight)
+    raise ValueError(f"unknown classifier {classifier!r}: choose from {', '.join(CLASSIFIERS)}")
+
+
+class Classifier(nn.Module):
+    """The trained W of stages 1 and 2: C rows of width D, without bias, so that a class is one row and nothing more."""
+
+    def __init__(self, width: int, classes: int, kind: str = "cosine", scale: float = 16.0) -> None:
+        super().__init__()
+        self.kind = kind
+        self.scale = scale
+        self.weight = nn.Parameter(torch.empty(classes, width))
+        nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, D) -> logits (B, C)."""
+        return classify(features, self.weight, self.kind, self.scale)

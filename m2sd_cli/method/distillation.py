@@ -1,0 +1,112 @@
+"""L = L_ce^v + L_KL^v + L_AT, paper section 3.3: the whole objective of stage 2 for one batch."""
+
+from dataclasses import asdict, dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from m2sd_cli.method.enhancement import FeatureEnhancement
+from m2sd_cli.method.losses import attention_transfer, kl_divergence, soft_cross_entropy, symmetric_kl
+from m2sd_cli.method.mixing import mix
+from m2sd_cli.method.network import Network
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """The factor of each term of L. A term of factor 0 is not computed at all."""
+
+    ce: float = 1.0  # L_ce^v
+    kl: float = 1.0  # L_KL^v
+    kd: float = 1.0  # KL(p_hat, f(x))
+    attention: float = 100.0  # sum_i || at(T_i) - at(phi_i(x)) ||^2
+    teacher: float = 1.0  # cross-entropy of W'
+    clean: float = 0.0  # cross-entropy of the unmixed images, which the paper does not have
+
+    @property
+    def need_enhancement(self) -> bool:
+        """Whether a term compares with feature enhancement."""
+        return any((self.kd, self.attention, self.teacher))
+
+    @property
+    def need_virtual(self) -> bool:
+        """Whether a term looks at the virtual images."""
+        return self.need_enhancement or any((self.ce, self.kl))
+
+    def total(self, terms: dict[str, Tensor]) -> Tensor:
+        """sum_k factor_k term_k over the terms given, as `distillation_terms` returns them.
+
+        Raises:
+            ValueError: there is no term.
+        """
+        if not terms:
+            raise ValueError("every loss weight is 0: nothing would be trained")
+        factors = asdict(self)
+        return torch.stack([factors[name] * term for name, term in terms.items()]).sum()
+
+
+def distillation_terms(
+    network: Network,
+    enhancement: FeatureEnhancement | None,
+    x: Tensor,
+    labels: Tensor,
+    *,
+    weights: LossWeights,
+    beta: float,
+    temperature: float,
+    generator: torch.Generator,
+) -> dict[str, Tensor]:
+    """The unweighted terms of L for one batch of clean images, by the names of LossWeights.
+
+    The virtual images are made here. Every term of one branch is summed over both, as the paper does with L_ce^v.
+    All branches go through the network as one batch. p_hat and T_i are teachers: detached in `kd` and `attention`.
+    The cross-entropy of p_hat, `teacher`, is not, and reaches the backbone through the enhancement.
+
+    Args:
+        network: f = W^T phi, in training mode.
+        enhancement: FE and W'; needed if `weights.need_enhancement`.
+        x: (B, 3, H, W) normalised images.
+        labels: (B,) integers in [0, C).
+        weights: decides which terms are computed.
+        beta: the parameter of Beta(beta, beta).
+        temperature: of `kd`.
+        generator: on the device of `x`.
+
+    Raises:
+        ValueError: a term needs enhancement and there is none.
+    """
+    if weights.need_enhancement and enhancement is None:
+        raise ValueError("the weights kd, attention and teacher need feature enhancement")
+    classes = network.classifier.weight.shape[0]
+    images = []
+    if weights.need_virtual:
+        virtual = mix(x, labels, classes, beta, generator)
+        images += [virtual.mixup, virtual.cutmix]
+    if weights.clean:
+        images.append(x)
+    if not images:
+        return {}
+    output = network(torch.cat(images))
+    both = 2 * x.shape[0] if weights.need_virtual else 0
+    terms: dict[str, Tensor] = {}
+    if weights.need_virtual:
+        logits = output.logits[:both]
+        soft = torch.cat([virtual.labels, virtual.labels])
+        # A mean over 2 B samples is half the sum of the branches' means.
+        if weights.ce:
+            terms["ce"] = 2 * soft_cross_entropy(logits, soft)
+        if weights.kl:
+            terms["kl"] = symmetric_kl(*logits.chunk(2))
+        if enhancement is not None and weights.need_enhancement:
+            maps = output.features.maps
+            students = (maps[0][:both], maps[1][:both], maps[2][:both], maps[3][:both])
+            enhanced = enhancement(students)
+            if weights.kd:
+                terms["kd"] = 2 * kl_divergence(enhanced.logits.detach(), logits, temperature)
+            if weights.attention:
+                terms["attention"] = 2 * attention_transfer(enhanced.maps, students)
+            if weights.teacher:
+                terms["teacher"] = 2 * soft_cross_entropy(enhanced.logits, soft)
+    if weights.clean:
+        terms["clean"] = F.cross_entropy(output.logits[both:].float(), labels)
+    return terms

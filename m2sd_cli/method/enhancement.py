@@ -1,0 +1,47 @@
+"""FE(x) = FPN(EN(phi(x))) and the temporary classifier W', paper section 3.3: the teacher inside stage 2."""
+
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from m2sd_cli.method.attention import CoordinateAttention, SelfAttention
+from m2sd_cli.method.bifpn import BiFPN, Maps
+from m2sd_cli.method.classifiers import Classifier
+
+
+class Enhanced(NamedTuple):
+    """What feature enhancement makes of four maps."""
+
+    maps: Maps  # T_1 .. T_4
+    logits: Tensor  # p_hat before softmax, (B, C)
+
+
+class FeatureEnhancement(nn.Module):
+    """Attention, pyramid and temporary classifier. It lives in stage 2 only: no base checkpoint holds any of it.
+
+    Raises:
+        ValueError: `widths` does not name four levels.
+    """
+
+    def __init__(
+        self, widths: tuple[int, ...], classes: int, kind: str = "cosine", scale: float = 16.0, expansion: int = 2
+    ) -> None:
+        super().__init__()
+        if len(widths) != 4:
+            raise ValueError(f"feature enhancement needs four levels, not {len(widths)}")
+        self.attention = nn.ModuleList(
+            [
+                SelfAttention(widths[0]),
+                CoordinateAttention(widths[1]),
+                CoordinateAttention(widths[2]),
+                SelfAttention(widths[3]),
+            ]
+        )
+        self.pyramid = BiFPN(widths, expansion)
+        self.classifier = Classifier(self.pyramid.widths[-1], classes, kind, scale)
+
+    def forward(self, maps: Maps) -> Enhanced:
+        """phi_1 .. phi_4 to T_1 .. T_4 of the same resolutions, and p_hat = W'(T_4)."""
+        phi_1, phi_2, phi_3, phi_4 = (attend(each) for attend, each in zip(self.attention, maps, strict=True))
+        fused: Maps = self.pyramid((phi_1, phi_2, phi_3, phi_4))
+        return Enhanced(fused, self.classifier(fused[3].mean(dim=(2, 3))))

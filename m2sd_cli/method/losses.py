@@ -1,0 +1,51 @@
+"""The losses of stage 2, each as one function of logits or maps; all average over the batch, in float32 or better."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def _full(x: Tensor) -> Tensor:
+    return x if x.dtype == torch.float64 else x.float()
+
+
+def soft_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """CE(y, f) = -sum_c y_c log softmax(f)_c: logits (B, C) and soft labels (B, C) to a scalar >= 0."""
+    return -(labels * F.log_softmax(_full(logits), dim=1)).sum(dim=1).mean()
+
+
+def kl_divergence(p_logits: Tensor, q_logits: Tensor, temperature: float = 1.0) -> Tensor:
+    """T^2 KL(p || q) with p = softmax(p_logits / T), q = softmax(q_logits / T): (B, C) each, a scalar >= 0.
+
+    The factor T^2 keeps the gradient's size independent of T (Hinton et al., 2015).
+    """
+    log_p = F.log_softmax(_full(p_logits) / temperature, dim=1)
+    log_q = F.log_softmax(_full(q_logits) / temperature, dim=1)
+    divergence = (log_p.exp() * (log_p - log_q)).sum(dim=1).mean()
+    return divergence * temperature**2
+
+
+def symmetric_kl(first: Tensor, second: Tensor) -> Tensor:
+    """L_KL^v = KL(f(x_I) || f(x_II)) + KL(f(x_II) || f(x_I)), paper section 3.2; gradients flow into both."""
+    return kl_divergence(first, second) + kl_divergence(second, first)
+
+
+def attention_map(features: Tensor) -> Tensor:
+    """at(.) (Zagoruyko & Komodakis, ICLR 2017): the channel mean of squares, flattened, of L2 norm 1 a sample.
+
+    (B, C, H, W) -> (B, H * W), every entry >= 0. A map of zeros stays zeros.
+    """
+    return F.normalize(_full(features).square().mean(dim=1).flatten(1), dim=1)
+
+
+def attention_transfer(teachers: tuple[Tensor, ...], students: tuple[Tensor, ...]) -> Tensor:
+    """sum_i mean |at(T_i) - at(phi_i)|^2 over the levels; the mean runs over positions and samples.
+
+    Args:
+        teachers: T_1 .. T_4, T_i (B, C'_i, H_i, W_i); no gradient flows into them.
+        students: phi_1 .. phi_4, phi_i (B, C_i, H_i, W_i).
+    """
+    loss = students[0].new_zeros((), dtype=_full(students[0]).dtype)
+    for teacher, student in zip(teachers, students, strict=True):
+        loss = loss + (attention_map(teacher.detach()) - attention_map(student)).square().mean()
+    return loss

@@ -1,0 +1,123 @@
+"""Multi-branch virtual-class mixing, paper section 3.2: two virtual images and one soft label from each pair."""
+
+import math
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+class Virtual(NamedTuple):
+    """The virtual images of one batch of B."""
+
+    mixup: Tensor  # x_I, (B, 3, H, W)
+    cutmix: Tensor  # x_II, (B, 3, H, W)
+    labels: Tensor  # y_I = y_II, (B, C): every row sums to 1
+
+
+def pair_different_classes(labels: Tensor, generator: torch.Generator) -> Tensor:
+    """For each image i of the batch a partner j with y_j != y_i, drawn uniformly from all such j.
+
+    An image without a partner (its batch holds one class only) gets itself: mixing then leaves image and label as
+    they are, and the step still trains.
+
+    Args:
+        labels: (B,) integer classes.
+        generator: on the device of `labels`.
+
+    Returns:
+        (B,) indices into the batch.
+    """
+    batch = labels.shape[0]
+    score = torch.rand(batch, batch, generator=generator, device=labels.device)
+    # An argmax over random scores draws uniformly without asking the device how many candidates there are.
+    score = score.masked_fill(labels[:, None] == labels[None, :], -1.0)
+    best, partner = score.max(dim=1)
+    return torch.where(best < 0, torch.arange(batch, device=labels.device), partner)
+
+
+def sample_lambda(beta: float, batch: int, generator: torch.Generator) -> Tensor:
+    """One lambda ~ Beta(beta, beta) for each of `batch` pairs, as (batch,) float32 within [0, 1].
+
+    Drawn as G_1 / (G_1 + G_2) with G ~ Gamma(beta), since torch's Beta distribution takes no generator.
+
+    Args:
+        beta: the paper's a, above 0.
+        batch: how many pairs.
+        generator: its device is the result's.
+    """
+    shape = torch.full((2, batch), beta, dtype=torch.float64, device=generator.device)
+    gamma = torch._standard_gamma(shape, generator=generator)
+    # Both draws underflow together for a tiny beta; there Beta is a fair coin between 0 and 1, and 0 is one of them.
+    return (gamma[0] / gamma.sum(dim=0).clamp_min(torch.finfo(torch.float64).tiny)).float()
+
+
+def mixup(x: Tensor, partner: Tensor, lam: Tensor) -> Tensor:
+    """x_I = lambda x_i + (1 - lambda) x_j (Zhang et al., ICLR 2018): x (B, 3, H, W), partner and lam (B,)."""
+    weight = lam.view(-1, 1, 1, 1).to(x.dtype)
+    return torch.lerp(x[partner], x, weight)
+
+
+def cutmix_box(lam: Tensor, height: int, width: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The pasted box of each pair, always inside the image.
+
+    r_w = W sqrt(1 - lambda), r_h = H sqrt(1 - lambda), r_x ~ U(r_w / 2, W - r_w / 2), r_y likewise.
+
+    Args:
+        lam: (B,) within [0, 1].
+        height, width: H and W in pixels.
+        generator: on the device of `lam`.
+
+    Returns:
+        top, bottom, left, right, each (B,), whole pixels: rows top <= r < bottom, columns left <= c < right.
+    """
+    side = torch.sqrt(1 - lam)
+    box_height, box_width = torch.round(height * side), torch.round(width * side)
+    place = torch.rand(2, lam.shape[0], generator=generator, device=lam.device)
+    # A uniform centre within those bounds is a uniform corner in [0, H - r_h], rounded so that every pixel is reached.
+    top = torch.floor(place[0] * (height - box_height + 1)).clamp_max(height - box_height)
+    left = torch.floor(place[1] * (width - box_width + 1)).clamp_max(width - box_width)
+    return top, top + box_height, left, left + box_width
+
+
+def cutmix(x: Tensor, partner: Tensor, lam: Tensor, generator: torch.Generator) -> Tensor:
+    """x_II = M * x_i + (1 - M) * x_j (Yun et al., ICCV 2019); M is 0 inside the box, 1 elsewhere."""
+    height, width = x.shape[-2:]
+    top, bottom, left, right = (edge.view(-1, 1) for edge in cutmix_box(lam, height, width, generator))
+    row = torch.arange(height, device=x.device)
+    column = torch.arange(width, device=x.device)
+    in_rows = (row >= top) & (row < bottom)
+    in_columns = (column >= left) & (column < right)
+    inside = (in_rows[:, :, None] & in_columns[:, None, :]).unsqueeze(1)
+    return torch.where(inside, x[partner], x)
+
+
+def soft_labels(labels: Tensor, partner: Tensor, lam: Tensor, classes: int) -> Tensor:
+    """y = lambda y_i + (1 - lambda) y_j over the base classes, no output added: (B, classes) float32."""
+    own = F.one_hot(labels, classes)
+    return lam[:, None] * own + (1 - lam[:, None]) * own[partner]
+
+
+def mix(x: Tensor, labels: Tensor, classes: int, beta: float, generator: torch.Generator) -> Virtual:
+    """Both virtual branches of a batch, with ONE lambda a pair for both, so that they share one label.
+
+    Args:
+        x: (B, 3, H, W) normalised images.
+        labels: (B,) integers in [0, classes).
+        classes: C, the number of base classes.
+        beta: the parameter of Beta(beta, beta).
+        generator: on the device of `x`.
+
+    Raises:
+        ValueError: beta is not a finite number above 0.
+    """
+    if not (math.isfinite(beta) and beta > 0):
+        raise ValueError(f"beta must be a finite number above 0, not {beta}")
+    partner = pair_different_classes(labels, generator)
+    lam = sample_lambda(beta, x.shape[0], generator)
+    return Virtual(
+        mixup=mixup(x, partner, lam),
+        cutmix=cutmix(x, partner, lam, generator),
+        labels=soft_labels(labels, partner, lam, classes),
+    )

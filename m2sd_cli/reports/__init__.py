@@ -1,0 +1,1 @@
+"""Figures of a trained chain: metrics, evaluation, tables."""

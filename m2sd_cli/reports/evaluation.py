@@ -1,0 +1,59 @@
+"""Evaluating every session of a chain in one pass over the test images."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from m2sd_cli.data.sources import ImageSource
+from m2sd_cli.errors import DataError
+from m2sd_cli.inference.features import FEATURE_BATCH, embed_batches
+from m2sd_cli.inference.session import SessionModel
+from m2sd_cli.reports.metrics import Figures, Tally
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The figures of a chain on one set of test images."""
+
+    figures: Figures
+    confusion: Tensor  # (C, C) counts after the last session, rows true
+    classes: list[str]
+    untested: list[str]  # classes of the chain without a test image
+    unknown: list[str]  # classes of the test images that the chain does not know
+
+
+def evaluate_session(model: SessionModel, source: ImageSource, names: list[str], where: str) -> Evaluation:
+    """Evaluate all sessions up to the model's.
+
+    Args:
+        model: the newest session to evaluate.
+        source: test images; its labels index `names`.
+        names: what the labels mean. A class is known by its name.
+        where: the test images' place, for messages.
+
+    Raises:
+        DataError: no test image is of a class that the model knows, or a picture cannot be read.
+    """
+    index = {name: number for number, name in enumerate(model.classes)}
+    to_chain = torch.tensor([index.get(name, -1) for name in names], dtype=torch.int64)
+    present = source.labels.unique()
+    unknown = [names[label] for label in present.tolist() if to_chain[label] < 0]
+    if len(unknown) == len(present):
+        raise DataError(f"{where}: no test image of a class that the model knows; classes are matched by name")
+    device = model.weight.device
+    to_chain = to_chain.to(device)
+    tally = Tally(model.sizes, device)
+    batches = source.batches(model.transform, FEATURE_BATCH)
+    for features, labels in embed_batches(model.backbone, batches, model.transform, model.precision):
+        chain_labels = to_chain[labels]
+        known = chain_labels >= 0
+        if known.any():
+            tally.add(model.classify(features[known]), chain_labels[known])
+    return Evaluation(
+        figures=tally.figures(),
+        confusion=tally.confusion(),
+        classes=model.classes,
+        untested=[model.classes[number] for number in tally.untested],
+        unknown=unknown,
+    )

@@ -1,0 +1,91 @@
+"""Writing and reading a file so that it is there in full, or not at all."""
+
+import hashlib
+import os
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+
+import safetensors.torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from m2sd_cli.errors import DamagedError, RunError
+
+
+def write_atomically(path: Path, content: bytes) -> str:
+    """Write to a temporary file beside `path`, flush it to disk, rename it; the old content stays until then.
+
+    Returns:
+        The content's SHA-256.
+
+    Raises:
+        RunError: it could not be written; no temporary file is left.
+    """
+    temporary: str | None = None
+    try:
+        with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp", delete=False) as file:
+            temporary = file.name
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)  # as a file that was opened by name would have
+        os.replace(temporary, path)
+        temporary = None
+        sync_folder(path.parent)
+    except OSError as error:
+        raise RunError(f"{path}: could not be written ({error.strerror or error})") from None
+    finally:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
+    return hashlib.sha256(content).hexdigest()
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames and removals inside a folder last through a power cut."""
+    if os.name == "nt":
+        return  # Windows cannot open a folder
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def read_verified(path: Path, sha256: str | None) -> bytes:
+    """The content of a file of the run folder.
+
+    Args:
+        path: the file.
+        sha256: what its content must hash to; None for the head of a chain, which nothing refers to.
+
+    Raises:
+        DamagedError: it is missing, cannot be read, or is not what it was when it was written.
+    """
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise DamagedError(f"{path}: missing; restore it from a backup") from None
+    except OSError as error:
+        raise DamagedError(f"{path}: cannot be read ({error.strerror or error})") from None
+    if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
+        raise DamagedError(f"{path}: damaged, its SHA-256 is not the recorded one; restore it from a backup")
+    return content
+
+
+def encode_tensors(tensors: dict[str, Tensor]) -> bytes:
+    """Tensors as safetensors, on the CPU and contiguous."""
+    return safetensors.torch.save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
+
+
+def decode_tensors(path: Path, content: bytes) -> dict[str, Tensor]:
+    """The tensors of a safetensors file whose content was read already; `path` names it in messages.
+
+    Raises:
+        DamagedError: it is no safetensors file.
+    """
+    try:
+        return safetensors.torch.load(content)
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise DamagedError(f"{path}: not a safetensors file ({error})") from None

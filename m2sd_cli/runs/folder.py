@@ -1,0 +1,223 @@
+"""A run folder: reading its chain, and adding to its end."""
+
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+from pydantic import ValidationError
+from torch import Tensor
+
+from m2sd_cli.errors import DamagedError, RunError
+from m2sd_cli.runs.files import decode_tensors, encode_tensors, read_verified, sync_folder, write_atomically
+from m2sd_cli.runs.manifest import FileRecord, Manifest
+
+RUN_VARIABLE = "M2SD_RUN"
+PRETRAIN = "pretrain"
+
+
+def default_path() -> Path:
+    """$M2SD_RUN, else ./m2sd-run."""
+    return Path(os.environ.get(RUN_VARIABLE) or "m2sd-run")
+
+
+def session_name(session: int) -> str:
+    """The stem of a session's two files."""
+    return f"session-{session:03d}"
+
+
+@dataclass(frozen=True)
+class Link:
+    """A manifest of the chain as it was read, and the hash that its child refers to."""
+
+    manifest: Manifest
+    record: FileRecord
+
+    @property
+    def name(self) -> str:
+        """The stem of the two files."""
+        return self.record.file.removesuffix(".json")
+
+
+class RunFolder:
+    """One run on disk. Reading verifies; writing needs `locked`.
+
+    Args:
+        path: the folder; it need not exist before something is written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def training(self) -> Path:
+        """Where the state of a training under way lies."""
+        return self.path / "training"
+
+    @property
+    def reports(self) -> Path:
+        """Where evaluation writes."""
+        return self.path / "reports"
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Be the only writer; makes the folder if need be. The lock of a process that died is no lock.
+
+        Raises:
+            RunError: somebody else is writing, or the folder cannot be made.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.path / ".lock", timeout=0)
+            lock.acquire()
+        except Timeout:
+            raise RunError(f"{self.path}: another m2sd command is writing to it; wait until that has ended") from None
+        except OSError as error:
+            raise RunError(f"{self.path}: cannot be written to ({error.strerror or error})") from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def sessions(self) -> list[int]:
+        """The numbers of the sessions that have a manifest, ascending, without reading any."""
+        if not self.path.is_dir():
+            return []
+        stems = (path.name.removeprefix("session-").removesuffix(".json") for path in self.path.glob("session-*.json"))
+        return sorted(int(stem) for stem in stems if stem.isdecimal())
+
+    def has_pretrain(self) -> bool:
+        """Whether stage 1 was finished."""
+        return (self.path / f"{PRETRAIN}.json").is_file()
+
+    def read(self, name: str, sha256: str | None = None) -> Link:
+        """Read one manifest.
+
+        Args:
+            name: `pretrain` or `session-NNN`.
+            sha256: what its file must hash to, where that is known.
+
+        Raises:
+            DamagedError: it is missing, changed, or not a manifest of a known schema version.
+        """
+        path = self.path / f"{name}.json"
+        content = read_verified(path, sha256)
+        try:
+            manifest = Manifest.model_validate_json(content)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"]) or "it"
+            raise DamagedError(f"{path}: not a manifest that this version reads: {where}: {first['msg']}") from None
+        expected = PRETRAIN if manifest.session is None else session_name(manifest.session)
+        if expected != name:
+            raise DamagedError(f"{path}: it is the manifest of {expected}; restore the right one from a backup")
+        return Link(manifest, FileRecord(file=path.name, sha256=hashlib.sha256(content).hexdigest()))
+
+    def pretrain(self) -> Link:
+        """The manifest of stage 1.
+
+        Raises:
+            RunError: there is none.
+        """
+        if not self.has_pretrain():
+            raise RunError(f"{self.path}: no finished pretrain in it; run 'm2sd pretrain' first")
+        return self.read(PRETRAIN)
+
+    def chain(self, last: int | None = None) -> list[Link]:
+        """The manifests of sessions 0..last, each checked against the hash that its child has of it.
+
+        Args:
+            last: a session number; None for the newest.
+
+        Raises:
+            RunError: the run has no session, or not that one.
+            DamagedError: a manifest is missing, changed, or of another chain.
+        """
+        present = self.sessions()
+        if not present:
+            what = "no session in it yet; run 'm2sd distill' first" if self.has_pretrain() else "no trained model in it"
+            raise RunError(f"{self.path}: {what}" if self.path.is_dir() else f"{self.path}: no such run folder")
+        newest = present[-1]
+        if last is not None and last > newest:
+            raise RunError(f"{self.path}: no session {last} in it; the newest is session {newest}")
+        links: list[Link] = []
+        for number in range(newest, -1, -1):
+            child = links[-1].manifest.parent if links else None
+            link = self.read(session_name(number), child.sha256 if child else None)
+            parent = link.manifest.parent
+            expected = f"{session_name(number - 1) if number else PRETRAIN}.json"
+            if parent is None or parent.file != expected:
+                raise DamagedError(f"{self.path / link.record.file}: its parent is not {expected}")
+            links.append(link)
+        links.reverse()
+        before = 0
+        for link in links:
+            if link.manifest.classes_before != before:
+                raise DamagedError(f"{self.path / link.record.file}: its class indices do not follow the chain's")
+            before = link.manifest.classes_so_far
+        return links if last is None else links[: last + 1]
+
+    def tensors(self, link: Link) -> dict[str, Tensor]:
+        """The checkpoint of a manifest.
+
+        Raises:
+            DamagedError: it is missing, changed, or no safetensors file.
+        """
+        record = link.manifest.checkpoint
+        path = self.path / record.file
+        return decode_tensors(path, read_verified(path, record.sha256))
+
+    def write_checkpoint(self, name: str, tensors: dict[str, Tensor]) -> FileRecord:
+        """Write the checkpoint of a stage or session; until its manifest follows, nothing refers to it."""
+        path = self.path / f"{name}.safetensors"
+        return FileRecord(file=path.name, sha256=write_atomically(path, encode_tensors(tensors)))
+
+    def write_manifest(self, name: str, manifest: Manifest) -> Link:
+        """Write the manifest, after its checkpoint; from now on the stage or session exists."""
+        path = self.path / f"{name}.json"
+        content = manifest.model_dump_json(indent=1).encode() + b"\n"
+        return Link(manifest, FileRecord(file=path.name, sha256=write_atomically(path, content)))
+
+    def remove_sessions(self, first: int) -> None:
+        """Remove sessions `first` and later, the newest first, so that what is left is a chain at every moment."""
+        for number in reversed([number for number in self.sessions() if number >= first]):
+            (self.path / f"{session_name(number)}.json").unlink()
+            sync_folder(self.path)
+            (self.path / f"{session_name(number)}.safetensors").unlink(missing_ok=True)
+
+    def remove_pretrain(self) -> None:
+        """Remove stage 1; its sessions have to be gone already."""
+        (self.path / f"{PRETRAIN}.json").unlink(missing_ok=True)
+
+    def verify(self) -> list[str]:
+        """Re-hash every file of the run.
+
+        Returns:
+            One sentence for each file that is missing or damaged; empty if all is well.
+
+        Raises:
+            RunError: there is no run here.
+        """
+        numbers = self.sessions()
+        if not numbers and not self.has_pretrain():
+            raise RunError(f"{self.path}: no run in it" if self.path.is_dir() else f"{self.path}: no such run folder")
+        problems: list[str] = []
+        names = [session_name(number) for number in range(max(numbers, default=-1), -1, -1)]
+        expected: str | None = None
+        for name in [*names, PRETRAIN]:
+            try:
+                link = self.read(name, expected)
+            except DamagedError as error:
+                problems.append(str(error))
+                expected = None
+                continue
+            parent = link.manifest.parent
+            expected = parent.sha256 if parent else None
+            try:
+                self.tensors(link)
+            except DamagedError as error:
+                problems.append(str(error))
+        return problems[::-1]

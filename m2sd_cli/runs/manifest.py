@@ -1,0 +1,125 @@
+"""What a manifest says. A manifest that does not fit these models is refused; its JSON Schema can be printed."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+SCHEMA_VERSION = 1
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+FileName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$", max_length=64)]
+
+
+class Record(BaseModel):
+    """Frozen, and without room for fields that it does not know."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class FileRecord(Record):
+    """A file beside the manifest, and what it must hold."""
+
+    file: FileName
+    sha256: Sha256
+
+
+class ClassRecord(Record):
+    """A class that this session taught."""
+
+    index: Annotated[int, Field(ge=0)]
+    name: Annotated[str, Field(min_length=1)]
+    shots: Annotated[int, Field(ge=1, description="number of images")]
+    digest: Annotated[Sha256, Field(description="SHA-256 over the SHA-256s of its images, in order")]
+    shot_sha256: Annotated[list[Sha256], Field(description="of every shot; empty in the base session")] = []
+
+
+class DataRecord(Record):
+    """Where the images came from; never a path."""
+
+    name: str
+    kind: Literal["built-in", "folder"]
+    split: Annotated[str, Field(description="how base, sessions and test images were told apart")]
+
+
+class BackboneRecord(Record):
+    """The frozen network, and how features become logits."""
+
+    name: str
+    width: Annotated[int, Field(ge=1, description="length of the pooled feature")]
+    classifier: str
+    scale: float
+
+
+class TransformRecord(Record):
+    """The test transform in full."""
+
+    resize: Annotated[int, Field(ge=1, description="pixels of the short side, or of both sides if squash")]
+    crop: Annotated[int, Field(ge=1, description="side of the centre crop, in pixels")]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    squash: bool
+
+
+class EpochRecord(Record):
+    """One epoch of training, as it was seen during it."""
+
+    epoch: int
+    loss: float
+    terms: dict[str, float]
+    accuracy: Annotated[float | None, Field(description="share of clean training images, in stage 1")] = None
+    learning_rate: float
+
+
+class Manifest(Record):
+    """One stage or session of a run."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    kind: Literal["pretrain", "base", "increment"]
+    session: Annotated[int | None, Field(ge=0)] = None
+    parent: FileRecord | None = None
+    checkpoint: FileRecord
+    classes_before: Annotated[int, Field(ge=0, description="classes of all earlier sessions")] = 0
+    classes: list[ClassRecord]
+    data: DataRecord
+    backbone: BackboneRecord
+    transform: TransformRecord
+    config: dict[str, Any]
+    seed: int
+    versions: dict[str, str]
+    device: str
+    precision: str
+    seconds: Annotated[float, Field(ge=0, description="wall time")]
+    created: Annotated[str, Field(description="UTC, ISO 8601")]
+    history: list[EpochRecord] = []
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> "Manifest":
+        wanted = list(range(self.classes_before, self.classes_before + len(self.classes)))
+        if [each.index for each in self.classes] != wanted:
+            raise ValueError("class indices do not follow those of the earlier sessions")
+        if (self.session is None) != (self.kind == "pretrain") or (self.session == 0) != (self.kind == "base"):
+            raise ValueError("kind and session number do not fit each other")
+        if (self.parent is None) != (self.kind == "pretrain"):
+            raise ValueError("every manifest but the first names its parent")
+        return self
+
+    @property
+    def classes_so_far(self) -> int:
+        """Classes up to and including this session."""
+        return self.classes_before + len(self.classes)
+
+
+class TrainingState(Record):
+    """How far an unfinished training has come; it lies in training/ and changes as the training goes on."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    stage: Literal["pretrain", "distill"]
+    parent: Sha256 | None  # of the manifest that the training began from
+    data: DataRecord
+    data_digest: Sha256
+    tensors: FileRecord
+    step: Annotated[int, Field(ge=0, description="optimiser steps done")]
+    seconds: float
+    config: dict[str, Any]
+    sums: Annotated[dict[str, float], Field(description="of the epoch under way")]
+    history: list[EpochRecord]

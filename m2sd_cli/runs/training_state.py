@@ -1,0 +1,70 @@
+"""The resumable state of a training under way: one JSON file that names one safetensors file."""
+
+import shutil
+from dataclasses import dataclass
+
+from pydantic import ValidationError
+from torch import Tensor
+
+from m2sd_cli.errors import DamagedError
+from m2sd_cli.runs.files import decode_tensors, encode_tensors, read_verified, write_atomically
+from m2sd_cli.runs.folder import RunFolder
+from m2sd_cli.runs.manifest import FileRecord, TrainingState
+
+STATE = "state.json"
+
+
+@dataclass(frozen=True)
+class StateStore:
+    """Where a run keeps that state. A save replaces the one before it, which is whole until then."""
+
+    run: RunFolder
+
+    def exists(self) -> bool:
+        """Whether there is a state to go on from."""
+        return (self.run.training / STATE).is_file()
+
+    def save(self, state: TrainingState, tensors: dict[str, Tensor]) -> None:
+        """Write the tensors under a new name, then the JSON that names them, then remove the old ones.
+
+        Args:
+            state: its `tensors` record is filled in here.
+            tensors: parameters, buffers, optimiser.
+        """
+        folder = self.run.training
+        folder.mkdir(exist_ok=True)
+        path = folder / f"step-{state.step:09d}.safetensors"
+        record = FileRecord(file=path.name, sha256=write_atomically(path, encode_tensors(tensors)))
+        content = state.model_copy(update={"tensors": record}).model_dump_json(indent=1).encode()
+        write_atomically(folder / STATE, content)
+        for old in folder.glob("step-*.safetensors"):
+            if old != path:
+                old.unlink()
+
+    def load(self) -> TrainingState:
+        """The state, without its tensors.
+
+        Raises:
+            DamagedError: it is not a state that this version reads.
+        """
+        path = self.run.training / STATE
+        try:
+            return TrainingState.model_validate_json(read_verified(path, None))
+        except ValidationError as error:
+            raise DamagedError(
+                f"{path}: not a state that this version reads ({error.errors()[0]['msg']}); start over with --force"
+            ) from None
+
+    def tensors(self, state: TrainingState) -> dict[str, Tensor]:
+        """The tensors of a state.
+
+        Raises:
+            DamagedError: they are missing or changed.
+        """
+        path = self.run.training / state.tensors.file
+        return decode_tensors(path, read_verified(path, state.tensors.sha256))
+
+    def clear(self) -> None:
+        """Forget the training: it has finished, or is to start over."""
+        (self.run.training / STATE).unlink(missing_ok=True)
+        shutil.rmtree(self.run.training, ignore_errors=True)

@@ -1,0 +1,154 @@
+"""Stage 2, paper sections 3.2 and 3.3: self-distillation on virtual classes, then the base session."""
+
+import torch
+from torch import Tensor, nn
+
+from m2sd_cli.config import DistillConfig
+from m2sd_cli.data.datasets import DataSet
+from m2sd_cli.errors import DamagedError, RunError, UsageError
+from m2sd_cli.inference.device import device_name, training_precision
+from m2sd_cli.inference.features import mean_features
+from m2sd_cli.inference.session import MEANS, backbone_tensors, load_backbone, to_transform
+from m2sd_cli.method.classifiers import Classifier
+from m2sd_cli.method.distillation import LossWeights, distillation_terms
+from m2sd_cli.method.enhancement import FeatureEnhancement
+from m2sd_cli.method.network import Network
+from m2sd_cli.runs.folder import Link, RunFolder, session_name
+from m2sd_cli.runs.manifest import ClassRecord, Manifest, TrainingState
+from m2sd_cli.runs.training_state import StateStore
+from m2sd_cli.training.pretrain import CLASSIFIER
+from m2sd_cli.training.records import class_records, classes_digest, data_record, now, versions
+from m2sd_cli.training.stage import Finished, Machine, train
+
+
+def loss_weights(config: DistillConfig) -> LossWeights:
+    """The factors of L's terms.
+
+    Raises:
+        UsageError: all of them are 0 although there are epochs to train.
+    """
+    weights = LossWeights(
+        ce=config.ce_weight,
+        kl=config.kl_weight,
+        kd=config.kd_weight,
+        attention=config.attention_weight,
+        teacher=config.teacher_weight,
+        clean=config.clean_weight,
+    )
+    if config.epochs and not (weights.need_virtual or weights.clean):
+        raise UsageError("every loss weight is 0: nothing would be trained; --epochs 0 leaves stage 1 as it is")
+    return weights
+
+
+def load_network(run: RunFolder, link: Link) -> Network:
+    """The network that stage 1 left.
+
+    Raises:
+        DamagedError: the checkpoint is not what its manifest says.
+    """
+    tensors = run.tensors(link)
+    backbone = load_backbone(run, link, tensors)
+    record = link.manifest.backbone
+    classifier = Classifier(record.width, len(link.manifest.classes), record.classifier, record.scale)
+    trained = tensors.get(CLASSIFIER)
+    if trained is None or trained.shape != classifier.weight.shape:
+        raise DamagedError(f"{run.path / link.manifest.checkpoint.file}: it does not hold the classifier")
+    with torch.no_grad():
+        classifier.weight.copy_(trained)
+    return Network(backbone, classifier)
+
+
+def base_classes(run: RunFolder, link: Link, data: DataSet) -> list[ClassRecord]:
+    """The base classes with their images, which have to be those of stage 1.
+
+    Raises:
+        RunError: they are not.
+    """
+    classes = class_records(data.classes[: data.base], data.train, 0, list_shots=False)
+    if classes_digest(classes) != classes_digest(link.manifest.classes):
+        raise RunError(f"{run.path}: pretrained on other images than those of {data.name}; give distill the same --data")
+    return classes
+
+
+def run_distill(
+    run: RunFolder,
+    parent: Link,
+    data: DataSet,
+    config: DistillConfig,
+    machine: Machine,
+    resumed: TrainingState | None,
+) -> Link | None:
+    """Stage 2 and the base session into a run folder that the caller has locked. Later sessions go, at the end.
+
+    Feature enhancement and its classifier are dropped: the base session holds the backbone and the class means.
+
+    Returns:
+        None if the time limit ended it.
+
+    Raises:
+        M2sdError: see `train`, `load_network` and `base_classes`.
+    """
+    weights = loss_weights(config)
+    classes = base_classes(run, parent, data)
+    network = load_network(run, parent)
+    record = parent.manifest.backbone
+    enhancement: FeatureEnhancement | None = None
+    if weights.need_enhancement:
+        with torch.random.fork_rng():
+            torch.manual_seed(config.seed)
+            widths = network.backbone.architecture.level_widths
+            enhancement = FeatureEnhancement(widths, len(classes), record.classifier, record.scale)
+    module = nn.ModuleDict({"network": network})
+    if enhancement is not None:
+        module["enhancement"] = enhancement
+
+    def objective(x: Tensor, labels: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+        terms = distillation_terms(
+            network,
+            enhancement,
+            x,
+            labels,
+            weights=weights,
+            beta=config.beta,
+            temperature=config.temperature,
+            generator=generator,
+        )
+        return weights.total(terms), terms
+
+    store = StateStore(run)
+    if config.epochs:
+        finished = train(
+            "distill", store, module, objective, data, classes_digest(classes), parent.record, config, machine, resumed
+        )
+        if finished is None:
+            return None
+    else:
+        finished = Finished(0.0, training_precision(machine.precision, machine.device), [])
+        network.to(machine.device, memory_format=torch.channels_last)
+    transform = to_transform(parent.manifest.transform)
+    means = mean_features(network.backbone, data.train, len(classes), transform)
+    run.remove_sessions(first=0)
+    name = session_name(0)
+    link = run.write_manifest(
+        name,
+        Manifest(
+            kind="base",
+            session=0,
+            parent=parent.record,
+            checkpoint=run.write_checkpoint(name, {**backbone_tensors(network.backbone), MEANS: means}),
+            classes=classes,
+            data=data_record(data),
+            backbone=record,
+            transform=parent.manifest.transform,
+            config=config.model_dump(),
+            seed=config.seed,
+            versions=versions(),
+            device=device_name(machine.device),
+            precision=finished.precision,
+            seconds=round(finished.seconds, 3),
+            created=now(),
+            history=finished.history,
+        ),
+    )
+    store.clear()
+    return link

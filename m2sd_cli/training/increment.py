@@ -1,0 +1,102 @@
+"""Stage 3, paper section 3.4: a new class is the mean feature of its shots; everything else stays as it is."""
+
+import time
+from collections.abc import Sequence
+
+import torch
+
+from m2sd_cli.data.catalogue import BUILT_IN
+from m2sd_cli.data.datasets import Shots
+from m2sd_cli.errors import RunError, UsageError
+from m2sd_cli.inference.device import device_name
+from m2sd_cli.inference.features import mean_features
+from m2sd_cli.inference.session import MEANS, load_backbone, to_transform
+from m2sd_cli.runs.folder import Link, RunFolder, session_name
+from m2sd_cli.runs.manifest import DataRecord, Manifest
+from m2sd_cli.training.records import class_records, now, versions
+
+
+def check_session(run: RunFolder, chain: list[Link], session: int) -> None:
+    """A chain grows by one session at a time.
+
+    Raises:
+        UsageError: session 0, which distill makes, or a negative number.
+        RunError: the session exists already, or its predecessor does not.
+    """
+    if session < 1:
+        raise UsageError(f"--session {session}: incremental sessions count from 1; session 0 is made by 'm2sd distill'")
+    newest = len(chain) - 1
+    if session <= newest:
+        raise RunError(
+            f"{run.path}: session {session} exists already; the next one is session {newest + 1}, and "
+            f"'m2sd sessions undo' removes the last"
+        )
+    if session > newest + 1:
+        raise RunError(f"{run.path}: session {session} needs session {session - 1}; the next one is {newest + 1}")
+
+
+def check_names(chain: list[Link], names: Sequence[str]) -> None:
+    """A class is taught once.
+
+    Raises:
+        RunError: one of the names is known already; the message says since when.
+    """
+    known = {each.name: number for number, link in enumerate(chain) for each in link.manifest.classes}
+    for name in names:
+        if name in known:
+            raise RunError(f"class {name!r} exists already, since session {known[name]}; give the new one another name")
+
+
+def run_increment(
+    run: RunFolder,
+    chain: list[Link],
+    session: int,
+    shots: Shots,
+    data: DataRecord,
+    device: torch.device,
+    precision: str,
+) -> Link:
+    """Teach one session's classes. The caller has read `chain` and checked session and names.
+
+    Raises:
+        DataError: a picture cannot be read.
+        RunError: a file of the chain is damaged, the folder is locked, or another session was added meanwhile.
+    """
+    began = time.monotonic()
+    base, parent = chain[0], chain[-1]
+    transform = to_transform(base.manifest.transform)
+    backbone = load_backbone(run, base, run.tensors(base)).to(device, memory_format=torch.channels_last)
+    classes = class_records(shots.classes, shots.source, parent.manifest.classes_so_far, list_shots=True)
+    means = mean_features(backbone, shots.source, len(shots.classes), transform, precision)
+    with run.locked():
+        if run.sessions()[-1:] != [session - 1]:
+            raise RunError(f"{run.path}: another session was added or removed meanwhile; try again")
+        name = session_name(session)
+        return run.write_manifest(
+            name,
+            Manifest(
+                kind="increment",
+                session=session,
+                parent=parent.record,
+                checkpoint=run.write_checkpoint(name, {MEANS: means}),
+                classes_before=parent.manifest.classes_so_far,
+                classes=classes,
+                data=data,
+                backbone=base.manifest.backbone,
+                transform=base.manifest.transform,
+                config={},
+                seed=base.manifest.seed,
+                versions=versions(),
+                device=device_name(device),
+                precision=precision,
+                seconds=round(time.monotonic() - began, 3),
+                created=now(),
+            ),
+        )
+
+
+def shots_record(folder_name: str | None, built_in: str | None) -> DataRecord:
+    """Where a session's shots came from: a folder of that name, or a built-in set's official session."""
+    if built_in is not None and built_in in BUILT_IN:
+        return DataRecord(name=built_in, kind="built-in", split="official")
+    return DataRecord(name=folder_name or "", kind="folder", split="all images are shots")

@@ -1,0 +1,265 @@
+"""The loop that both stages share: batches on the device, cosine schedule, precision, saving, stopping, resuming."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from m2sd_cli.config import DistillConfig, PretrainConfig
+from m2sd_cli.data.augmentation import Augmentation
+from m2sd_cli.data.sources import TrainingImages
+from m2sd_cli.data.transforms import TestTransform
+from m2sd_cli.errors import TrainingError
+from m2sd_cli.inference.device import autocast
+from m2sd_cli.runs.manifest import EpochRecord
+from m2sd_cli.training.progress import Progress, Snapshot
+from m2sd_cli.training.randomness import stream
+from m2sd_cli.training.stopping import StopRequest
+
+MOMENTUM = "momentum."
+MODULE = "module."
+ACCURACY = "accuracy"
+LOSS = "loss"
+
+# Normalised images (B, 3, H, W), labels (B,) and a generator on their device, to the scalar to minimise and to what is
+# worth recording, each a batch mean.
+Objective = Callable[[Tensor, Tensor, torch.Generator], tuple[Tensor, dict[str, Tensor]]]
+
+
+@dataclass
+class Position:
+    """How far a training has come, beside its tensors."""
+
+    step: int = 0
+    seconds: float = 0.0
+    sums: dict[str, float] = field(default_factory=dict)  # of the epoch under way, weighted by images
+    history: list[EpochRecord] = field(default_factory=list)
+
+
+def batch_bounds(images: int, batch_size: int) -> list[tuple[int, int]]:
+    """Where each batch of an epoch begins and ends.
+
+    The last one may be short, but never a single image, from which batch norm can take no variance: that image joins
+    the batch before it.
+    """
+    starts = list(range(0, images, batch_size))
+    if len(starts) > 1 and images - starts[-1] == 1:
+        starts.pop()
+    return list(zip(starts, [*starts[1:], images], strict=True))
+
+
+def learning_rate(start: float, step: int, steps: int) -> float:
+    """Cosine decay from `start` at step 0 to 0 after the last (Loshchilov & Hutter, 2017), no restarts."""
+    return start * 0.5 * (1 + math.cos(math.pi * step / steps))
+
+
+class Training:
+    """One stage's training of one module.
+
+    Args:
+        stage: its name; the random streams of different stages differ.
+        module: everything that is optimised, on `device`.
+        objective: what is minimised.
+        data: all images; moved to `device` if they fit there.
+        augmentation, transform: from stored images to what the network takes.
+        config: schedule and optimiser.
+        device, precision: where and how to compute.
+        progress: who watches.
+        save: called with the position and all tensors to save, between two steps.
+        save_every: seconds between two saves.
+
+    Raises:
+        TrainingError: there are fewer than two images.
+    """
+
+    def __init__(
+        self,
+        stage: str,
+        module: nn.Module,
+        objective: Objective,
+        data: TrainingImages,
+        augmentation: Augmentation,
+        transform: TestTransform,
+        config: PretrainConfig | DistillConfig,
+        device: torch.device,
+        precision: str,
+        progress: Progress,
+        save: Callable[[Position, dict[str, Tensor]], None],
+        save_every: float,
+    ) -> None:
+        if len(data.labels) < 2:
+            raise TrainingError("training needs at least two images")
+        self.stage = stage
+        self.module = module.to(device, memory_format=torch.channels_last).train()
+        self.objective = objective
+        self.data = to_device(data, device)
+        self.augmentation = augmentation
+        self.transform = transform
+        self.config = config
+        self.device = device
+        self.precision = precision
+        self.progress = progress
+        self.save = save
+        self.save_every = save_every
+        self.bounds = batch_bounds(len(data.labels), config.batch_size)
+        self.steps = config.epochs * len(self.bounds)
+        self.position = Position()
+        self._epoch, self._order = -1, torch.empty(0)  # the order in which an epoch takes the images
+        self.optimiser = torch.optim.SGD(
+            module.parameters(),
+            lr=config.learning_rate,
+            momentum=config.momentum,
+            weight_decay=config.weight_decay,
+            nesterov=True,
+            fused=device.type in ("cpu", "cuda"),
+        )
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything that the next step depends on: parameters, buffers and momentum."""
+        tensors = {MODULE + name: tensor for name, tensor in self.module.state_dict().items()}
+        for name, parameter in self.module.named_parameters():
+            momentum = self.optimiser.state[parameter].get("momentum_buffer")
+            if momentum is not None:
+                tensors[MOMENTUM + name] = momentum
+        return tensors
+
+    def restore(self, position: Position, tensors: dict[str, Tensor]) -> None:
+        """Go on from where `tensors()` was taken."""
+        self.position = position
+        self.module.load_state_dict(
+            {name.removeprefix(MODULE): each for name, each in tensors.items() if name.startswith(MODULE)}
+        )
+        for name, parameter in self.module.named_parameters():
+            if MOMENTUM + name in tensors:
+                buffer = torch.empty_like(parameter).copy_(tensors[MOMENTUM + name])
+                self.optimiser.state[parameter]["momentum_buffer"] = buffer
+
+    def run(self, stop: StopRequest) -> bool:
+        """Train until the last epoch has ended, or until asked to stop; then the state has been saved.
+
+        Returns:
+            Whether the last epoch has ended.
+
+        Raises:
+            TrainingError: the loss is no longer finite.
+        """
+        began = time.monotonic() - self.position.seconds
+        first_step, first_time = self.position.step, time.monotonic()
+        saved = shown = first_time
+        sums = self._zero_sums()
+        while self.position.step < self.steps:
+            self._step(sums)
+            now = time.monotonic()
+            self.position.seconds = now - began
+            epoch_ended = self.position.step % len(self.bounds) == 0
+            if epoch_ended:
+                self._end_epoch(sums)
+            if now - shown >= self.progress.interval or self.position.step == self.steps:
+                done = self.position.step - first_step
+                self._show(sums, (now - first_time) / done)
+                shown = now
+            if epoch_ended:
+                sums = self._zero_sums()
+            finished = self.position.step == self.steps
+            if not finished and (stop.wanted or now - saved >= self.save_every):
+                self.position.sums = self._read(sums)
+                self.save(self.position, self.tensors())
+                saved = time.monotonic()
+                if stop.wanted:
+                    return False
+        return True
+
+    def _zero_sums(self) -> dict[str, Tensor]:
+        sums = {name: torch.tensor(value, device=self.device) for name, value in self.position.sums.items()}
+        self.position.sums = {}
+        return sums
+
+    def _batch(self) -> tuple[Tensor, Tensor, torch.Generator]:
+        step, seed = self.position.step, self.config.seed
+        epoch, number = divmod(step, len(self.bounds))
+        if epoch != self._epoch:
+            order = torch.randperm(len(self.data.labels), generator=stream(seed, f"{self.stage} order", epoch))
+            self._epoch, self._order = epoch, order.to(self.data.images.device)
+        generator = stream(seed, f"{self.stage} step", step, self.device)
+        begin, end = self.bounds[number]
+        chosen = self._order[begin:end]
+        images, aspects, labels = (
+            each.index_select(0, chosen).to(self.device, non_blocking=True)
+            for each in (self.data.images, self.data.aspects, self.data.labels)
+        )
+        x = self.transform.normalise(self.augmentation(images, aspects, generator))
+        return x, labels, generator
+
+    def _step(self, sums: dict[str, Tensor]) -> None:
+        x, labels, generator = self._batch()
+        for group in self.optimiser.param_groups:
+            group["lr"] = learning_rate(self.config.learning_rate, self.position.step, self.steps)
+        with autocast(self.device, self.precision):
+            loss, measures = self.objective(x, labels, generator)
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimiser.step()
+        for name, value in {LOSS: loss, **measures}.items():
+            weighted = value.detach().float() * len(labels)
+            sums[name] = sums[name] + weighted if name in sums else weighted
+        self.position.step += 1
+
+    def _read(self, sums: dict[str, Tensor]) -> dict[str, float]:
+        """The sums on the host: one wait for the device.
+
+        Raises:
+            TrainingError: one of them is not finite.
+        """
+        if not sums:
+            return {}
+        values = dict(zip(sums, torch.stack(list(sums.values())).tolist(), strict=True))
+        wrong = [name for name, value in values.items() if not math.isfinite(value)]
+        if wrong:
+            raise TrainingError(
+                f"{self.stage}: {', '.join(wrong)} is no finite number at step {self.position.step}; "
+                f"lower --learning-rate, and go on from the last saved state with --resume or start over with --force"
+            )
+        return values
+
+    def _averages(self, sums: dict[str, Tensor]) -> dict[str, float]:
+        step = self.position.step - 1
+        images = self.bounds[step % len(self.bounds)][1]
+        return {name: value / images for name, value in self._read(sums).items()}
+
+    def _end_epoch(self, sums: dict[str, Tensor]) -> None:
+        averages = self._averages(sums)
+        epoch = self.position.step // len(self.bounds)
+        self.position.history.append(
+            EpochRecord(
+                epoch=epoch,
+                loss=averages.pop(LOSS),
+                accuracy=averages.pop(ACCURACY, None),
+                terms=averages,
+                learning_rate=self.optimiser.param_groups[0]["lr"],
+            )
+        )
+
+    def _show(self, sums: dict[str, Tensor], seconds_a_step: float) -> None:
+        averages = self._averages(sums)
+        self.progress.show(
+            Snapshot(
+                epoch=(self.position.step - 1) // len(self.bounds) + 1,
+                epochs=self.config.epochs,
+                step=self.position.step,
+                steps=self.steps,
+                loss=averages[LOSS],
+                accuracy=averages.get(ACCURACY),
+                images_per_second=len(self.data.labels) / len(self.bounds) / seconds_a_step,
+                seconds_left=(self.steps - self.position.step) * seconds_a_step,
+            )
+        )
+
+
+def to_device(data: TrainingImages, device: torch.device) -> TrainingImages:
+    """The images on `device`, if they leave half of its memory free; else where they are, to be moved batch by batch."""
+    if device.type == "cuda" and data.images.nbytes > torch.cuda.mem_get_info(device)[0] // 2:
+        return data
+    return TrainingImages(data.images.to(device), data.aspects.to(device), data.labels.to(device))

@@ -1,0 +1,140 @@
+"""Stage 1, paper section 3.1: cross-entropy of f(x) = W^T phi(x) on the base images."""
+
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from m2sd_cli.config import PretrainConfig
+from m2sd_cli.data.datasets import DataSet
+from m2sd_cli.errors import DataError, UsageError
+from m2sd_cli.inference.device import device_name
+from m2sd_cli.inference.session import backbone_tensors
+from m2sd_cli.method.backbones import Backbone, build_backbone, load_initial_weights
+from m2sd_cli.method.classifiers import Classifier
+from m2sd_cli.method.network import Network
+from m2sd_cli.runs.folder import PRETRAIN, Link, RunFolder
+from m2sd_cli.runs.manifest import BackboneRecord, Manifest, TrainingState
+from m2sd_cli.runs.training_state import StateStore
+from m2sd_cli.training.loop import ACCURACY
+from m2sd_cli.training.records import class_records, classes_digest, data_record, now, transform_record, versions
+from m2sd_cli.training.stage import Machine, train
+
+CLASSIFIER = "classifier.weight"
+IMAGENET = "imagenet"
+NO_INIT = "none"
+
+
+def build_network(config: PretrainConfig, classes: int) -> Network:
+    """A new network of a configuration; the seed decides its weights."""
+    with torch.random.fork_rng():
+        torch.manual_seed(config.seed)
+        backbone = build_backbone(config.backbone)
+        return Network(backbone, Classifier(backbone.width, classes, config.classifier, config.scale))
+
+
+def initialise(backbone: Backbone, init: str) -> None:
+    """Begin from other weights: `imagenet`, downloaded through torchvision, or a local file.
+
+    Raises:
+        DataError: the file is missing, no state dict, or of another network; or the download failed.
+    """
+    state = _imagenet_state() if init == IMAGENET else _file_state(Path(init))
+    try:
+        load_initial_weights(backbone, state)
+    except ValueError as error:
+        raise DataError(f"--init {init}: not the weights of this backbone: {error}") from None
+
+
+def _imagenet_state() -> dict[str, Tensor]:
+    from torchvision.models import ResNet18_Weights
+
+    try:
+        state: dict[str, Tensor] = ResNet18_Weights.IMAGENET1K_V1.get_state_dict(progress=False, check_hash=True)
+    except (OSError, RuntimeError) as error:
+        raise DataError(
+            f"--init imagenet: the weights could not be downloaded ({error}); name a local file with --init FILE, or "
+            f"begin from random weights with --init none"
+        ) from None
+    return state
+
+
+def _file_state(path: Path) -> dict[str, Tensor]:
+    import safetensors.torch
+
+    if not path.is_file():
+        raise DataError(f"--init {path}: no such file")
+    try:
+        if path.suffix == ".safetensors":
+            return safetensors.torch.load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises a different type for each way in which a file can be wrong
+        raise DataError(f"--init {path}: not a state dict that can be read ({type(error).__name__})") from None
+    if not isinstance(state, dict) or not all(isinstance(each, Tensor) for each in state.values()):
+        raise DataError(f"--init {path}: not a state dict of tensors")
+    return state
+
+
+def run_pretrain(
+    run: RunFolder, data: DataSet, config: PretrainConfig, machine: Machine, init: str | None, resumed: TrainingState | None
+) -> Link | None:
+    """Stage 1 into a run folder that the caller has locked. Everything that an earlier run left there goes, at the end.
+
+    Args:
+        init: where the weights begin, if not at random; not needed to resume.
+        resumed: the state to go on from.
+
+    Returns:
+        None if the time limit ended it.
+
+    Raises:
+        M2sdError: see `train` and `initialise`.
+    """
+    if data.base < 2:
+        raise UsageError(f"{data.name}: {data.base} base class; pretrain needs at least two")
+    classes = class_records(data.classes[: data.base], data.train, 0, list_shots=False)
+    network = build_network(config, data.base)
+    if init not in (None, NO_INIT) and resumed is None:
+        assert init is not None
+        initialise(network.backbone, init)
+
+    def objective(x: Tensor, labels: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+        logits = network(x).logits.float()
+        return F.cross_entropy(logits, labels), {ACCURACY: (logits.argmax(dim=1) == labels).float().mean()}
+
+    store = StateStore(run)
+    finished = train(
+        PRETRAIN, store, network, objective, data, classes_digest(classes), None, config, machine, resumed
+    )
+    if finished is None:
+        return None
+    run.remove_sessions(first=0)
+    run.remove_pretrain()
+    tensors = {**backbone_tensors(network.backbone), CLASSIFIER: network.classifier.weight}
+    link = run.write_manifest(
+        PRETRAIN,
+        Manifest(
+            kind="pretrain",
+            checkpoint=run.write_checkpoint(PRETRAIN, tensors),
+            classes=classes,
+            data=data_record(data),
+            backbone=BackboneRecord(
+                name=config.backbone,
+                width=network.backbone.width,
+                classifier=config.classifier,
+                scale=config.scale,
+            ),
+            transform=transform_record(data.transform),
+            config=config.model_dump(),
+            seed=config.seed,
+            versions=versions(),
+            device=device_name(machine.device),
+            precision=finished.precision,
+            seconds=round(finished.seconds, 3),
+            created=now(),
+            history=finished.history,
+        ),
+    )
+    store.clear()
+    return link

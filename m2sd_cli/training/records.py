@@ -1,0 +1,83 @@
+"""What goes into a manifest beside tensors: data, classes, versions, time."""
+
+import hashlib
+import platform
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+
+import torch
+
+from m2sd_cli.data.catalogue import BUILT_IN
+from m2sd_cli.data.datasets import DataSet
+from m2sd_cli.data.sources import ImageSource
+from m2sd_cli.data.transforms import TestTransform
+from m2sd_cli.runs.manifest import ClassRecord, DataRecord, TransformRecord
+
+
+def versions() -> dict[str, str]:
+    """What computed this."""
+    known = {"m2sd": version("m2sd"), "python": platform.python_version(), "torch": torch.__version__}
+    if torch.version.cuda and torch.cuda.is_available():
+        known["cuda"] = torch.version.cuda
+    return known
+
+
+def now() -> str:
+    """The time, UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def digest(hashes: Sequence[str]) -> str:
+    """One SHA-256 for many, in their order."""
+    return hashlib.sha256("\n".join(hashes).encode()).hexdigest()
+
+
+def class_records(
+    names: Sequence[str], source: ImageSource, first_index: int, list_shots: bool
+) -> list[ClassRecord]:
+    """The classes of a session; labels of the source index `names`.
+
+    Args:
+        names: of the session's classes.
+        source: their images.
+        first_index: index of the first class in the chain.
+        list_shots: whether to list the SHA-256 of every image beside the digest of all.
+    """
+    by_class: list[list[str]] = [[] for _ in names]
+    for label, sha256 in zip(source.labels.tolist(), source.digests(), strict=True):
+        by_class[label].append(sha256)
+    return [
+        ClassRecord(
+            index=first_index + number,
+            name=name,
+            shots=len(hashes),
+            digest=digest(hashes),
+            shot_sha256=hashes if list_shots else [],
+        )
+        for number, (name, hashes) in enumerate(zip(names, by_class, strict=True))
+    ]
+
+
+def data_record(data: DataSet) -> DataRecord:
+    """The data set as a manifest names it."""
+    if data.name in BUILT_IN and data.sessions:
+        return DataRecord(name=data.name, kind="built-in", split="official")
+    split = "train and test folders" if (data.location / "train").is_dir() else "80/20 by the SHA-256 of file names"
+    return DataRecord(name=data.name, kind="folder", split=split)
+
+
+def transform_record(transform: TestTransform) -> TransformRecord:
+    """The test transform in full."""
+    return TransformRecord(
+        resize=transform.resize,
+        crop=transform.crop,
+        mean=transform.mean,
+        std=transform.std,
+        squash=transform.squash,
+    )
+
+
+def classes_digest(classes: Sequence[ClassRecord]) -> str:
+    """One SHA-256 for the names and images of all classes."""
+    return digest([f"{each.index} {each.name} {each.digest}" for each in classes])

@@ -1,0 +1,159 @@
+"""What stages 1 and 2 have in common as work on a run folder: beginning, resuming, stopping."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from m2sd_cli.config import Config
+from m2sd_cli.data.datasets import DataSet
+from m2sd_cli.errors import Interrupted, RunError, UsageError
+from m2sd_cli.inference.device import training_precision
+from m2sd_cli.runs.manifest import EpochRecord, FileRecord, TrainingState
+from m2sd_cli.runs.training_state import StateStore
+from m2sd_cli.training.loop import Objective, Position, Training
+from m2sd_cli.training.progress import Progress, Silent
+from m2sd_cli.training.records import data_record
+from m2sd_cli.training.stopping import StopRequest
+
+SAVE_EVERY = 300.0  # seconds
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where and how a stage computes, and who watches."""
+
+    device: torch.device
+    precision: str = "auto"
+    stop_after: float | None = None  # seconds
+    progress: Progress = dataclasses.field(default_factory=Silent)
+    save_every: float = SAVE_EVERY
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a training that reached its last epoch leaves behind."""
+
+    seconds: float
+    precision: str
+    history: list[EpochRecord]
+
+
+def saved_config(
+    store: StateStore,
+    stage: Literal["pretrain", "distill"],
+    model: type[Config],
+    options: Mapping[str, Any],
+) -> tuple[TrainingState, Config]:
+    """The state to go on from, and the configuration that it began with.
+
+    Raises:
+        RunError: there is no state, or it is the other stage's.
+        UsageError: an option was given that differs from the one it began with.
+    """
+    if not store.exists():
+        raise RunError(f"{store.run.path}: no interrupted training in it; leave --resume out to begin one")
+    state = store.load()
+    if state.stage != stage:
+        raise RunError(f"{store.run.path}: the interrupted training is {state.stage}'s; 'm2sd {state.stage} --resume'")
+    for name, value in options.items():
+        if value is not None and state.config.get(name) != value:
+            option = "--" + name.replace("_", "-")
+            raise UsageError(f"{option} {value}: the training began with {state.config.get(name)}; leave it out")
+    return state, model(**state.config)
+
+
+def refuse_unless_new(store: StateStore, finished: str | None, force: bool) -> None:
+    """A new training must not silently replace a finished or an interrupted one.
+
+    Args:
+        finished: the sentence that says what would be replaced, or None.
+
+    Raises:
+        RunError: there is something, and no `force`.
+    """
+    if force:
+        return
+    if finished is not None:
+        raise RunError(f"{store.run.path}: {finished}; --force replaces it once the new training has finished")
+    if store.exists():
+        raise RunError(
+            f"{store.run.path}: an interrupted {store.load().stage} is in it; go on with --resume, or start over "
+            f"with --force"
+        )
+
+
+def train(
+    stage: Literal["pretrain", "distill"],
+    store: StateStore,
+    module: nn.Module,
+    objective: Objective,
+    data: DataSet,
+    data_digest: str,
+    parent: FileRecord | None,
+    config: Config,
+    machine: Machine,
+    resumed: TrainingState | None,
+) -> Finished | None:
+    """Train to the last epoch, or until stopped.
+
+    Returns:
+        None if the time limit ended it; it can be resumed then.
+
+    Raises:
+        Interrupted: a signal ended it, after the state was saved.
+        RunError: the state to resume from belongs to other images or another pretrain.
+        TrainingError: the loss is no longer finite.
+    """
+    precision = training_precision(machine.precision, machine.device)
+
+    def save(position: Position, tensors: dict[str, Tensor]) -> None:
+        store.save(
+            TrainingState(
+                stage=stage,
+                parent=parent.sha256 if parent else None,
+                data=data_record(data),
+                data_digest=data_digest,
+                tensors=FileRecord(file="none", sha256="0" * 64),
+                step=position.step,
+                seconds=position.seconds,
+                config=config.model_dump(),
+                sums=position.sums,
+                history=position.history,
+            ),
+            tensors,
+        )
+
+    # Counted from here: reading and decoding the images is part of the time that a cluster grants.
+    stop = StopRequest(machine.stop_after)
+    with stop.on_signals():
+        training = Training(
+            stage=stage,
+            module=module,
+            objective=objective,
+            data=data.train.for_training(data.augmentation),
+            augmentation=data.augmentation,
+            transform=data.transform,
+            config=config,
+            device=machine.device,
+            precision=precision,
+            progress=machine.progress,
+            save=save,
+            save_every=machine.save_every,
+        )
+        if resumed is not None:
+            if resumed.data_digest != data_digest:
+                raise RunError(f"{store.run.path}: the interrupted training began on other images than {data.name}'s")
+            if resumed.parent != (parent.sha256 if parent else None):
+                raise RunError(f"{store.run.path}: the interrupted training began from another pretrain")
+            position = Position(resumed.step, resumed.seconds, dict(resumed.sums), list(resumed.history))
+            training.restore(position, store.tensors(resumed))
+        ended = training.run(stop)
+    if ended:
+        return Finished(training.position.seconds, precision, training.position.history)
+    if stop.interrupted:
+        raise Interrupted(f"interrupted and saved; go on with: m2sd {stage} --resume")
+    return None
