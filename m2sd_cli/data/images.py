@@ -1,13 +1,18 @@
 """Any picture a person may have, as upright 8-bit RGB."""
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Lock
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from m2sd_cli.errors import DataError
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
+
+_FILTERS = Lock()  # the filters of warnings belong to the whole process, and pictures are read in several threads
 
 
 def open_rgb(path: Path) -> Image.Image:
@@ -19,12 +24,14 @@ def open_rgb(path: Path) -> Image.Image:
         DataError: the file is missing, is no picture, is damaged, or is so large that it may be an attack.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            warnings.filterwarnings("ignore", message="Corrupt EXIF data")
-            with Image.open(path) as image:
-                image.load()
-                return _to_rgb(ImageOps.exif_transpose(image))
+        with path.open("rb") as file:
+            file.peek()  # waits for the disk while other threads may go on
+            with _warnings_settled():
+                image = Image.open(file)
+            image.load()
+            with _warnings_settled():
+                image.getexif()  # keeps what it has parsed
+            return _to_rgb(ImageOps.exif_transpose(image))
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
@@ -36,6 +43,15 @@ def open_rgb(path: Path) -> Image.Image:
         raise DataError(f"{path}: no permission to read it") from None
     except (OSError, SyntaxError, ValueError, EOFError) as error:
         raise DataError(f"{path}: damaged picture ({error})") from None
+
+
+@contextmanager
+def _warnings_settled() -> Iterator[None]:
+    """Raises the warning of too many pixels and drops Pillow's others; short, as one thread at a time is let in."""
+    with _FILTERS, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        yield
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -23,19 +23,19 @@ class TestTransform:
     squash: bool = False  # resize to a square whatever the aspect
 
     def pixels(self, image: Image.Image) -> Tensor:
-        """An RGB picture of any size as (3, crop, crop) uint8. A picture of that very size is left untouched."""
+        """An RGB picture of any size as (3, crop, crop) uint8. A picture of that very size is left untouched.
+
+        Sizes and corners are rounded as torchvision does, with which the field has made its figures.
+        """
         width, height = image.size
         if self.squash:
             size = (self.resize, self.resize)
         else:
             short = min(width, height)
-            size = (
-                max(self.resize, round(width * self.resize / short)),
-                max(self.resize, round(height * self.resize / short)),
-            )
+            size = (int(self.resize * width / short), int(self.resize * height / short))
         if size != image.size:
             image = image.resize(size, Image.Resampling.BILINEAR)
-        left, top = (size[0] - self.crop) // 2, (size[1] - self.crop) // 2
+        left, top = round((size[0] - self.crop) / 2), round((size[1] - self.crop) / 2)
         if size != (self.crop, self.crop):
             image = image.crop((left, top, left + self.crop, top + self.crop))
         return to_tensor(image)

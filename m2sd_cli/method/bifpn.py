@@ -8,25 +8,25 @@ Maps = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
 class Fusion(nn.Module):
-    """Fast normalised fusion: sum_k w_k x_k with w = ReLU(w) / (sum ReLU(w) + 1e-6), all equal at the start."""
+    """The weights of fast normalised fusion, w = ReLU(w) / (sum ReLU(w) + 1e-6), all equal at the start."""
 
     def __init__(self, inputs: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(inputs))
 
-    def forward(self, *maps: Tensor) -> Tensor:
-        """Maps of one shape to one map of that shape."""
+    def forward(self) -> tuple[Tensor, ...]:
+        """One scalar an input."""
         weight = F.relu(self.weight)
-        weight = weight / (weight.sum() + 1e-6)
-        fused = weight[0].to(maps[0].dtype) * maps[0]
-        for number, each in enumerate(maps[1:], start=1):
-            fused = fused + weight[number].to(each.dtype) * each
-        return fused
+        return (weight / (weight.sum() + 1e-6)).unbind()
 
 
-def projection(in_channels: int, out_channels: int) -> nn.Sequential:
-    """1x1 convolution and batch norm: a map in the channels of another level."""
-    return nn.Sequential(nn.Conv2d(in_channels, out_channels, 1, bias=False), nn.BatchNorm2d(out_channels))
+def weighted(conv: nn.Conv2d, x: Tensor, factor: Tensor) -> Tensor:
+    """factor * conv(x), of a 1x1 convolution with bias.
+
+    The factor is put on the kernel: on the map it would cost two more passes over it, forward and back.
+    """
+    assert conv.bias is not None
+    return F.conv2d(x, conv.weight * factor, conv.bias * factor)
 
 
 def separable(channels: int) -> nn.Sequential:
@@ -55,21 +55,21 @@ def downsample_to(x: Tensor, like: Tensor) -> Tensor:
 class BiFPN(nn.Module):
     """Fuses four maps coarse to fine, then fine to coarse; T_i has the resolution of map i and expansion x C_i channels.
 
-    Up:   M_4 = a_4,  M_i = conv(fuse(a_i, up(M_i+1)))              for i = 3, 2, 1
-    Down: T_1 = M_1,  T_i = conv(fuse(b_i, M_i, down(T_i-1)))       for i = 2, 3
-                      T_4 = conv(fuse(b_4, down(T_3)))
-    with a_i and b_i two separate 1x1 laterals of level i.
+    Up:   M_4 = a_4,  M_i = conv(w_1 a_i + w_2 up(M_i+1))                  for i = 3, 2, 1
+    Down: T_1 = M_1,  T_i = conv(w_1 b_i + w_2 M_i + w_3 down(T_i-1))      for i = 2, 3
+                      T_4 = conv(w_1 b_4 + w_2 down(T_3))
+    with a_i and b_i two separate 1x1 laterals of level i, and w the fusion weights of that sum.
     """
 
     def __init__(self, widths: tuple[int, ...], expansion: int = 2) -> None:
         super().__init__()
         self.widths = tuple(expansion * width for width in widths)
         pairs = list(zip(widths, self.widths, strict=True))
-        self.lateral_up = nn.ModuleList(projection(width, wide) for width, wide in pairs)
-        self.lateral_down = nn.ModuleList(projection(width, wide) for width, wide in pairs[1:])
+        self.lateral_up = nn.ModuleList(nn.Conv2d(width, wide, 1) for width, wide in pairs)
+        self.lateral_down = nn.ModuleList(nn.Conv2d(width, wide, 1) for width, wide in pairs[1:])
         steps = list(zip(self.widths, self.widths[1:], strict=False))
-        self.up = nn.ModuleList(projection(coarse, fine) for fine, coarse in steps)
-        self.down = nn.ModuleList(projection(fine, coarse) for fine, coarse in steps)
+        self.up = nn.ModuleList(nn.Conv2d(coarse, fine, 1) for fine, coarse in steps)
+        self.down = nn.ModuleList(nn.Conv2d(fine, coarse, 1) for fine, coarse in steps)
         self.fuse_up = nn.ModuleList(Fusion(2) for _ in range(3))
         self.fuse_down = nn.ModuleList(Fusion(inputs) for inputs in (3, 3, 2))
         self.conv_up = nn.ModuleList(separable(wide) for wide in self.widths[:-1])
@@ -77,16 +77,21 @@ class BiFPN(nn.Module):
 
     def forward(self, maps: Maps) -> Maps:
         """Four maps (B, C_i, H_i, W_i), finest first, to T_1 .. T_4, each (B, expansion * C_i, H_i, W_i)."""
-        up = [lateral(each) for lateral, each in zip(self.lateral_up, maps, strict=True)]
+        up = [self.lateral_up[3](maps[3])]  # M_4, M_3, ... in front of one another
         for level in (2, 1, 0):
-            # Projecting before upsampling is the same map for a quarter of the work.
-            coarser = upsample_to(self.up[level](up[level + 1]), up[level])
-            up[level] = self.conv_up[level](self.fuse_up[level](up[level], coarser))
+            own, coarser = self.fuse_up[level]()
+            lateral = weighted(self.lateral_up[level], maps[level], own)
+            # Projecting before upsampling makes the same map with a quarter of the work.
+            above = upsample_to(weighted(self.up[level], up[0], coarser), lateral)
+            up.insert(0, self.conv_up[level](lateral + above))
         fused = [up[0]]
         for level in (1, 2, 3):
-            lateral = self.lateral_down[level - 1](maps[level])
-            finer = self.down[level - 1](downsample_to(fused[-1], lateral))
-            inputs = (lateral, up[level], finer) if level < 3 else (lateral, finer)
-            fused.append(self.conv_down[level - 1](self.fuse_down[level - 1](*inputs)))
+            own, *middle, finer = self.fuse_down[level - 1]()
+            lateral = weighted(self.lateral_down[level - 1], maps[level], own)
+            below = weighted(self.down[level - 1], downsample_to(fused[-1], lateral), finer)
+            total = lateral + below
+            if middle:
+                total = total + middle[0].to(total.dtype) * up[level]
+            fused.append(self.conv_down[level - 1](total))
         t_1, t_2, t_3, t_4 = fused
         return t_1, t_2, t_3, t_4

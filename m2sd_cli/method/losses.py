@@ -35,7 +35,8 @@ def attention_map(features: Tensor) -> Tensor:
 
     (B, C, H, W) -> (B, H * W), every entry >= 0. A map of zeros stays zeros.
     """
-    return F.normalize(_full(features).square().mean(dim=1).flatten(1), dim=1)
+    energy = (features * features).mean(dim=1, dtype=_full(features[:0]).dtype)
+    return F.normalize(energy.flatten(1), dim=1)
 
 
 def attention_transfer(teachers: tuple[Tensor, ...], students: tuple[Tensor, ...]) -> Tensor:
@@ -47,5 +48,7 @@ def attention_transfer(teachers: tuple[Tensor, ...], students: tuple[Tensor, ...
     """
     loss = students[0].new_zeros((), dtype=_full(students[0]).dtype)
     for teacher, student in zip(teachers, students, strict=True):
-        loss = loss + (attention_map(teacher.detach()) - attention_map(student)).square().mean()
+        with torch.no_grad():
+            wanted = attention_map(teacher)
+        loss = loss + (wanted - attention_map(student)).square().mean()
     return loss

@@ -47,10 +47,12 @@ def sample_lambda(beta: float, batch: int, generator: torch.Generator) -> Tensor
         batch: how many pairs.
         generator: its device is the result's.
     """
-    shape = torch.full((2, batch), beta, dtype=torch.float64, device=generator.device)
+    shape = torch.full((2, batch), beta + 1, dtype=torch.float64, device=generator.device)
     gamma = torch._standard_gamma(shape, generator=generator)
-    # Both draws underflow together for a tiny beta; there Beta is a fair coin between 0 and 1, and 0 is one of them.
-    return (gamma[0] / gamma.sum(dim=0).clamp_min(torch.finfo(torch.float64).tiny)).float()
+    uniform = 1 - torch.rand(2, batch, dtype=torch.float64, generator=generator, device=generator.device)
+    # Gamma(beta) = Gamma(beta + 1) U^(1 / beta) underflows for a small beta, its logarithm does not.
+    log_ratio = (gamma[0] / gamma[1]).log() + (uniform[0] / uniform[1]).log() / beta
+    return torch.sigmoid(log_ratio).float()
 
 
 def mixup(x: Tensor, partner: Tensor, lam: Tensor) -> Tensor:
