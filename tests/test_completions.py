@@ -1,0 +1,29 @@
+"""The completion scripts match what the app itself would install."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SCRIPTS = {"bash": "m2sd.bash", "zsh": "_m2sd", "fish": "m2sd.fish"}
+FOLDER = Path(__file__).parent.parent / "completions"
+
+
+@pytest.mark.parametrize("shell", SCRIPTS)
+def test_script_is_the_one_of_the_app(shell: str, m2sd: Callable[..., Any]) -> None:
+    shown = m2sd("--show-completion", shell)
+    assert shown.code == 0
+    assert (FOLDER / SCRIPTS[shell]).read_text(encoding="utf-8").strip() == shown.out.strip()
+
+
+def test_there_is_no_other_script() -> None:
+    assert {path.name for path in FOLDER.iterdir()} == set(SCRIPTS.values())
+
+
+@pytest.mark.parametrize(("typed", "wanted"), [("m2sd pre", "predict"), ("m2sd distill --kd", "--kd-weight")])
+def test_bash_completes(typed: str, wanted: str, m2sd: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("_M2SD_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", typed)
+    monkeypatch.setenv("COMP_CWORD", str(len(typed.split()) - 1))
+    assert wanted in m2sd().out.split()
