@@ -1,0 +1,272 @@
+"""The whole objective of stage 2, composed from the formulas in plain float64 loops."""
+
+import copy
+import math
+from dataclasses import asdict, replace
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from m2sd_cli.method.backbones import Architecture, Backbone
+from m2sd_cli.method.classifiers import Classifier
+from m2sd_cli.method.distillation import LossWeights, distillation_terms
+from m2sd_cli.method.enhancement import FeatureEnhancement
+from m2sd_cli.method.mixing import mix
+from m2sd_cli.method.network import Network
+
+CLASSES = 4
+NOTHING = LossWeights(ce=0, kl=0, kd=0, attention=0, teacher=0, clean=0)
+TERMS = ("ce", "kl", "kd", "attention", "teacher", "clean")
+
+
+def models() -> tuple[Network, FeatureEnhancement]:
+    torch.manual_seed(0)
+    architecture = Architecture(imagenet_stem=False, widths=(4, 8, 8, 12), blocks=(1, 1, 1, 1))
+    network = Network(Backbone(architecture), Classifier(12, CLASSES))
+    enhancement = FeatureEnhancement(architecture.level_widths, CLASSES)
+    return network.double().train(), enhancement.double().train()
+
+
+def batch(labels: list[int], side: int = 12) -> tuple[Tensor, Tensor]:
+    x = torch.randn(len(labels), 3, side, side, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    return x, torch.tensor(labels)
+
+
+def weights_of(*names: str) -> LossWeights:
+    return replace(NOTHING, **dict.fromkeys(names, 1.0))
+
+
+def terms_of(
+    network: Network,
+    enhancement: FeatureEnhancement | None,
+    weights: LossWeights,
+    labels: list[int],
+    temperature: float = 4.0,
+) -> dict[str, Tensor]:
+    x, y = batch(labels)
+    generator = torch.Generator().manual_seed(2)
+    return distillation_terms(
+        network, enhancement, x, y, weights=weights, beta=1.0, temperature=temperature, generator=generator
+    )
+
+
+def softmax(row: list[float], temperature: float = 1.0) -> list[float]:
+    powers = [math.exp(value / temperature) for value in row]
+    return [power / sum(powers) for power in powers]
+
+
+def cross_entropy(row: list[float], wanted: list[float]) -> float:
+    return -sum(share * math.log(p) for share, p in zip(wanted, softmax(row), strict=True))
+
+
+def kl(first: list[float], second: list[float], temperature: float = 1.0) -> float:
+    pairs = zip(softmax(first, temperature), softmax(second, temperature), strict=True)
+    return temperature**2 * sum(p * math.log(p / q) for p, q in pairs)
+
+
+def attention_map(sample: list[list[list[float]]]) -> list[float]:
+    positions = [(i, j) for i in range(len(sample[0])) for j in range(len(sample[0][0]))]
+    energy = [sum(channel[i][j] ** 2 for channel in sample) / len(sample) for i, j in positions]
+    norm = math.sqrt(sum(value**2 for value in energy))
+    return [value / norm for value in energy]
+
+
+def plain_terms(
+    network: Network, enhancement: FeatureEnhancement, labels: list[int], temperature: float
+) -> dict[str, float]:
+    """Every term as the mean over one branch, summed over both branches."""
+    x, y = batch(labels)
+    virtual = mix(x, y, CLASSES, 1.0, torch.Generator().manual_seed(2))
+    count = len(labels)
+    with torch.no_grad():
+        output = network(torch.cat([virtual.mixup, virtual.cutmix, x]))
+        phi = [each[: 2 * count] for each in output.features.maps]
+        enhanced = enhancement((phi[0], phi[1], phi[2], phi[3]))
+    logits, p_hat = output.logits.tolist(), enhanced.logits.tolist()
+    soft = virtual.labels.tolist()
+    terms = dict.fromkeys(TERMS, 0.0)
+    for i in range(count):
+        first, second = logits[i], logits[count + i]
+        terms["kl"] += (kl(first, second) + kl(second, first)) / count
+        terms["clean"] += cross_entropy(logits[2 * count + i], [float(c == labels[i]) for c in range(CLASSES)]) / count
+        for branch in (i, count + i):
+            terms["ce"] += cross_entropy(logits[branch], soft[i]) / count
+            terms["teacher"] += cross_entropy(p_hat[branch], soft[i]) / count
+            terms["kd"] += kl(p_hat[branch], logits[branch], temperature) / count
+            for teacher, student in zip(enhanced.maps, phi, strict=True):
+                wanted, own = attention_map(teacher[branch].tolist()), attention_map(student[branch].tolist())
+                squares = [(a - b) ** 2 for a, b in zip(wanted, own, strict=True)]
+                terms["attention"] += sum(squares) / len(squares) / count
+    return terms
+
+
+def moved(module: nn.Module) -> list[str]:
+    """The parameters that a backward pass has given a gradient other than zero."""
+    return [name for name, each in module.named_parameters() if each.grad is not None and each.grad.any()]
+
+
+@pytest.mark.parametrize("temperature", [1.0, 4.0])
+@pytest.mark.parametrize("labels", [[0, 1, 2, 3, 1, 0], [2, 2, 2], [3], [0, 1]])
+def test_every_term_is_its_formula(labels: list[int], temperature: float) -> None:
+    network, enhancement = models()
+    expected = plain_terms(copy.deepcopy(network), copy.deepcopy(enhancement), labels, temperature)
+    terms = terms_of(network, enhancement, weights_of(*TERMS), labels, temperature)
+    assert set(terms) == set(TERMS)
+    for name, value in terms.items():
+        assert value.shape == ()
+        assert float(value.detach()) == pytest.approx(expected[name], rel=1e-6, abs=1e-12), name
+
+
+def test_the_objective_is_the_weighted_sum() -> None:
+    network, enhancement = models()
+    weights = LossWeights(ce=1.0, kl=0.5, kd=2.0, attention=100.0, teacher=0.25, clean=3.0)
+    labels = [0, 1, 2, 3, 1, 0]
+    expected = plain_terms(copy.deepcopy(network), copy.deepcopy(enhancement), labels, 4.0)
+    total = weights.total(terms_of(network, enhancement, weights, labels))
+    assert float(total.detach()) == pytest.approx(
+        sum(factor * expected[name] for name, factor in asdict(weights).items()), rel=1e-6
+    )
+
+
+def test_the_defaults_are_those_of_the_specification() -> None:
+    assert asdict(LossWeights()) == {"ce": 1, "kl": 1, "kd": 1, "attention": 100, "teacher": 1, "clean": 0}
+
+
+@pytest.mark.parametrize("names", [(name,) for name in TERMS] + [("ce", "kl"), ("kd", "clean"), TERMS[:5]])
+def test_a_term_of_weight_zero_is_not_computed(names: tuple[str, ...]) -> None:
+    network, enhancement = models()
+    terms = terms_of(network, enhancement, weights_of(*names), [0, 1, 2])
+    assert set(terms) == set(names)
+
+
+@pytest.mark.parametrize("name", TERMS)
+def test_a_term_alone_has_the_value_that_it_has_among_all_without_clean_images(name: str) -> None:
+    """Clean images share the batch norm's statistics; apart from them no term depends on which others are wanted."""
+    network, enhancement = models()
+    together = weights_of(*TERMS) if name == "clean" else weights_of(*TERMS[:5])
+    alone = weights_of("clean", "ce") if name == "clean" else weights_of(name)
+    values = [
+        terms_of(copy.deepcopy(network), copy.deepcopy(enhancement), weights, [0, 1, 2, 3])[name].detach()
+        for weights in (together, alone)
+    ]
+    torch.testing.assert_close(*values)
+
+
+@pytest.mark.parametrize("name", ["kd", "attention", "teacher"])
+def test_a_term_without_its_enhancement_is_refused(name: str) -> None:
+    network, _ = models()
+    with pytest.raises(ValueError, match="need feature enhancement"):
+        terms_of(network, None, weights_of(name), [0, 1])
+
+
+def test_mixing_alone_needs_no_enhancement() -> None:
+    network, _ = models()
+    assert set(terms_of(network, None, weights_of("ce", "kl", "clean"), [0, 1])) == {"ce", "kl", "clean"}
+
+
+def test_no_weight_no_loss() -> None:
+    network, enhancement = models()
+    terms = terms_of(network, enhancement, NOTHING, [0, 1])
+    assert terms == {}
+    with pytest.raises(ValueError, match="every loss weight is 0"):
+        NOTHING.total(terms)
+
+
+def test_clean_images_alone_draw_nothing() -> None:
+    network, _ = models()
+    generator = torch.Generator().manual_seed(2)
+    before = generator.get_state()
+    x, y = batch([0, 1])
+    distillation_terms(network, None, x, y, weights=weights_of("clean"), beta=1.0, temperature=4.0, generator=generator)
+    assert torch.equal(generator.get_state(), before)
+
+
+def test_all_branches_pass_the_network_as_one_batch() -> None:
+    network, enhancement = models()
+    seen: list[int] = []
+    network.backbone.register_forward_pre_hook(lambda _module, args: seen.append(len(args[0])))
+    terms_of(network, enhancement, weights_of(*TERMS), [0, 1, 2])
+    terms_of(network, enhancement, weights_of("ce"), [0, 1, 2])
+    terms_of(network, enhancement, weights_of("clean"), [0, 1, 2])
+    assert seen == [9, 6, 3]
+
+
+@pytest.mark.parametrize("name", ["kd", "attention"])
+def test_a_teacher_is_not_taught(name: str) -> None:
+    network, enhancement = models()
+    torch.autograd.backward(terms_of(network, enhancement, weights_of(name), [0, 1, 2, 3])[name])
+    assert moved(enhancement) == []
+    assert moved(network.backbone) == [parameter for parameter, _ in network.backbone.named_parameters()]
+    assert moved(network.classifier) == (["weight"] if name == "kd" else [])
+
+
+def test_distillation_pulls_the_network_as_if_p_hat_were_a_constant() -> None:
+    network, enhancement = models()
+    constant = copy.deepcopy(network)
+    torch.autograd.backward(terms_of(network, enhancement, weights_of("kd"), [0, 1, 2, 3])["kd"])
+
+    x, y = batch([0, 1, 2, 3])
+    virtual = mix(x, y, CLASSES, 1.0, torch.Generator().manual_seed(2))
+    output = constant(torch.cat([virtual.mixup, virtual.cutmix]))
+    maps = output.features.maps
+    with torch.no_grad():
+        p_hat = torch.softmax(enhancement((maps[0], maps[1], maps[2], maps[3])).logits / 4, dim=1)
+    # KL(p, q) and -sum p log q have one slope where p is constant.
+    torch.autograd.backward(-2 * 16 * (p_hat * torch.log_softmax(output.logits / 4, dim=1)).sum(dim=1).mean())
+    for own, expected in zip(network.parameters(), constant.parameters(), strict=True):
+        torch.testing.assert_close(own.grad, expected.grad, rtol=1e-6, atol=1e-9)
+
+
+def test_the_label_signal_reaches_the_backbone_through_the_enhancement() -> None:
+    network, enhancement = models()
+    torch.autograd.backward(terms_of(network, enhancement, weights_of("teacher"), [0, 1, 2, 3])["teacher"])
+    assert moved(network.backbone) == [name for name, _ in network.backbone.named_parameters()]
+    assert moved(enhancement) == [name for name, _ in enhancement.named_parameters()]
+    assert moved(network.classifier) == []
+
+
+@pytest.mark.parametrize("name", ["ce", "kl", "clean"])
+def test_the_losses_on_the_logits_train_the_network_alone(name: str) -> None:
+    network, enhancement = models()
+    torch.autograd.backward(terms_of(network, enhancement, weights_of(name), [0, 1, 2, 3])[name])
+    assert moved(network) == [parameter for parameter, _ in network.named_parameters()]
+    assert moved(enhancement) == []
+
+
+def test_a_few_steps_lower_the_objective() -> None:
+    network, enhancement = models()
+    weights = LossWeights()
+    optimiser = torch.optim.SGD([*network.parameters(), *enhancement.parameters()], lr=0.02)
+    losses = []
+    for _ in range(12):
+        loss = weights.total(terms_of(network, enhancement, weights, [0, 1, 2, 3]))
+        optimiser.zero_grad()
+        torch.autograd.backward(loss)
+        optimiser.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < 0.9 * losses[0]
+
+
+def test_bf16_autocast_gives_float32_terms_near_the_exact_ones() -> None:
+    network, enhancement = models()
+    network.float()
+    enhancement.float()
+    x, y = batch([0, 1, 2, 3])
+    values = []
+    for enabled in (False, True):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+            terms = distillation_terms(
+                copy.deepcopy(network),
+                copy.deepcopy(enhancement),
+                x.float(),
+                y,
+                weights=weights_of(*TERMS),
+                beta=1.0,
+                temperature=4.0,
+                generator=torch.Generator().manual_seed(2),
+            )
+        assert all(term.dtype == torch.float32 for term in terms.values())
+        values.append({name: float(term.detach()) for name, term in terms.items()})
+    for name in TERMS:
+        assert values[1][name] == pytest.approx(values[0][name], rel=0.1), name

@@ -1,0 +1,104 @@
+"""FE(x) = FPN(EN(phi(x))) and p_hat = W'(T_4)."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from m2sd_cli.method.attention import CoordinateAttention, SelfAttention
+from m2sd_cli.method.backbones import ARCHITECTURES, build_backbone
+from m2sd_cli.method.enhancement import FeatureEnhancement
+
+WIDTHS = (4, 8, 8, 12)
+
+
+def maps(batch: int = 2) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    one, two, three, four = (
+        torch.randn(batch, width, side, side, dtype=torch.float64, generator=generator)
+        for width, side in zip(WIDTHS, (9, 5, 3, 2), strict=True)
+    )
+    return one, two, three, four
+
+
+def dot(first: list[float], second: list[float]) -> float:
+    return sum(a * b for a, b in zip(first, second, strict=True))
+
+
+def test_self_attention_on_the_outer_levels_and_coordinate_attention_on_the_inner() -> None:
+    torch.manual_seed(0)
+    enhancement = FeatureEnhancement(WIDTHS, classes=3).double()
+    kinds = [type(each) for each in enhancement.attention]
+    assert kinds == [SelfAttention, CoordinateAttention, CoordinateAttention, SelfAttention]
+    phi = maps()
+    attended = [attend(each) for attend, each in zip(enhancement.attention, phi, strict=True)]
+    for result, expected in zip(enhancement(phi).maps, enhancement.pyramid(tuple(attended)), strict=True):
+        torch.testing.assert_close(result, expected)
+
+
+@pytest.mark.parametrize("kind", ["cosine", "linear"])
+def test_p_hat_is_the_classifier_on_the_mean_of_the_last_level(kind: str) -> None:
+    torch.manual_seed(0)
+    enhancement = FeatureEnhancement(WIDTHS, classes=3, kind=kind, scale=5.0).double()
+    result = enhancement(maps())
+    weight = enhancement.classifier.weight.tolist()
+    for number, image in enumerate(result.maps[3].tolist()):
+        pooled = [sum(map(sum, channel)) / 4 for channel in image]
+        for c, row in enumerate(weight):
+            expected = dot(pooled, row)
+            if kind == "cosine":
+                expected *= 5.0 / math.sqrt(dot(pooled, pooled) * dot(row, row))
+            assert result.logits[number, c].item() == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("expansion", [1, 2])
+def test_the_levels_widen_by_the_expansion(expansion: int) -> None:
+    enhancement = FeatureEnhancement(WIDTHS, classes=3, expansion=expansion).double()
+    for width, phi, fused in zip(WIDTHS, maps(), enhancement(maps()).maps, strict=True):
+        assert fused.shape == (2, expansion * width, *phi.shape[2:])
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("side", [21, 33])
+def test_odd_images_pass_through_every_backbone(name: str, side: int) -> None:
+    torch.manual_seed(0)
+    backbone = build_backbone(name)
+    enhancement = FeatureEnhancement(backbone.architecture.level_widths, classes=3)
+    with torch.no_grad():
+        phi = backbone(torch.randn(2, 3, side, side - 2)).maps
+        result = enhancement(phi)
+    assert result.logits.shape == (2, 3)
+    assert torch.isfinite(result.logits).all()
+    for before, after in zip(phi, result.maps, strict=True):
+        assert after.shape == (2, 2 * before.shape[1], *before.shape[2:])
+
+
+def test_the_cross_entropy_of_p_hat_reaches_every_parameter_and_every_map() -> None:
+    torch.manual_seed(0)
+    enhancement = FeatureEnhancement(WIDTHS, classes=3).double()
+    phi = [each.requires_grad_() for each in maps(4)]
+    logits = enhancement((phi[0], phi[1], phi[2], phi[3])).logits
+    torch.autograd.backward(torch.nn.functional.cross_entropy(logits, torch.tensor([0, 1, 2, 0])))
+    for name, parameter in enhancement.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().amax() > 0, name
+    for each in phi:
+        assert each.grad is not None
+        assert each.grad.abs().amax() > 1e-9
+
+
+def test_zero_features_give_no_nan() -> None:
+    enhancement = FeatureEnhancement(WIDTHS, classes=3).double()
+    phi = [torch.zeros_like(each).requires_grad_() for each in maps()]
+    result = enhancement((phi[0], phi[1], phi[2], phi[3]))
+    torch.autograd.backward(result.logits.square().sum())
+    for each in (result.logits, *result.maps, *(every.grad for every in phi)):
+        assert each is not None
+        assert torch.isfinite(each).all()
+
+
+@pytest.mark.parametrize("widths", [(8, 8, 8), (8, 8, 8, 8, 8)])
+def test_other_than_four_levels_are_refused(widths: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=f"needs four levels, not {len(widths)}"):
+        FeatureEnhancement(widths, classes=3)

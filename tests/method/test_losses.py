@@ -1,0 +1,214 @@
+"""The losses of stage 2, each against its formula written out in plain float64 loops."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from m2sd_cli.method.losses import attention_map, attention_transfer, kl_divergence, soft_cross_entropy, symmetric_kl
+
+LOGIT = st.floats(-40, 40, width=32)
+
+
+def softmax(row: list[float], temperature: float = 1.0) -> list[float]:
+    powers = [math.exp(value / temperature) for value in row]
+    return [power / sum(powers) for power in powers]
+
+
+def mean_cross_entropy(logits: Tensor, labels: Tensor) -> float:
+    total = 0.0
+    for row, wanted in zip(logits.tolist(), labels.tolist(), strict=True):
+        for probability, share in zip(softmax(row), wanted, strict=True):
+            total -= share * math.log(probability)
+    return total / len(logits)
+
+
+def mean_kl(first: Tensor, second: Tensor, temperature: float = 1.0) -> float:
+    total = 0.0
+    for p_row, q_row in zip(first.tolist(), second.tolist(), strict=True):
+        for p, q in zip(softmax(p_row, temperature), softmax(q_row, temperature), strict=True):
+            total += p * math.log(p / q)
+    return temperature**2 * total / len(first)
+
+
+def plain_attention_map(features: Tensor) -> list[list[float]]:
+    rows = []
+    for sample in features.tolist():
+        channels, height, width = len(sample), len(sample[0]), len(sample[0][0])
+        energy = [
+            sum(sample[c][i][j] ** 2 for c in range(channels)) / channels for i in range(height) for j in range(width)
+        ]
+        norm = math.sqrt(sum(value**2 for value in energy))
+        rows.append([value / norm if norm else 0.0 for value in energy])
+    return rows
+
+
+def plain_attention_transfer(teachers: list[Tensor], students: list[Tensor]) -> float:
+    loss = 0.0
+    for teacher, student in zip(teachers, students, strict=True):
+        squares = [
+            (t - s) ** 2
+            for t_row, s_row in zip(plain_attention_map(teacher), plain_attention_map(student), strict=True)
+            for t, s in zip(t_row, s_row, strict=True)
+        ]
+        loss += sum(squares) / len(squares)
+    return loss
+
+
+def draw(*shape: int, seed: int = 0, scale: float = 3.0) -> Tensor:
+    return scale * torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def levels(seed: int, expansion: int = 1, batch: int = 2) -> list[Tensor]:
+    """Four maps of falling resolution and rising width."""
+    shapes = [(2, 6, 5), (3, 6, 5), (4, 3, 3), (5, 2, 1)]
+    return [
+        draw(batch, expansion * channels, height, width, seed=seed + number)
+        for number, (channels, height, width) in enumerate(shapes)
+    ]
+
+
+def test_soft_cross_entropy_is_the_formula() -> None:
+    logits, labels = draw(5, 4), torch.tensor([softmax(row) for row in draw(5, 4, seed=1).tolist()]).double()
+    assert float(soft_cross_entropy(logits, labels)) == pytest.approx(mean_cross_entropy(logits, labels), rel=1e-12)
+
+
+def test_soft_cross_entropy_of_hard_labels_is_cross_entropy() -> None:
+    logits = draw(6, 5)
+    labels = torch.tensor([0, 4, 2, 2, 1, 3])
+    one_hot = torch.eye(5, dtype=torch.float64)[labels]
+    expected = -sum(math.log(softmax(row)[c]) for row, c in zip(logits.tolist(), labels.tolist(), strict=True)) / 6
+    assert float(soft_cross_entropy(logits, one_hot)) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 4.0])
+def test_kl_divergence_is_the_formula_times_the_squared_temperature(temperature: float) -> None:
+    first, second = draw(5, 4), draw(5, 4, seed=1)
+    expected = mean_kl(first, second, temperature)
+    assert float(kl_divergence(first, second, temperature)) == pytest.approx(expected, rel=1e-12)
+
+
+def test_kl_divergence_tells_first_from_second() -> None:
+    first, second = draw(5, 4), draw(5, 4, seed=1)
+    assert abs(mean_kl(first, second) - mean_kl(second, first)) > 0.1
+    assert float(kl_divergence(second, first)) == pytest.approx(mean_kl(second, first), rel=1e-12)
+
+
+def test_symmetric_kl_is_the_sum_of_both_directions() -> None:
+    first, second = draw(5, 4), draw(5, 4, seed=1)
+    expected = mean_kl(first, second) + mean_kl(second, first)
+    assert float(symmetric_kl(first, second)) == pytest.approx(expected, rel=1e-12)
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(LOGIT, LOGIT, LOGIT, LOGIT), min_size=1, max_size=4), st.floats(0.5, 8))
+def test_kl_divergence_is_never_negative_and_zero_for_equals(
+    rows: list[tuple[float, float, float, float]], temperature: float
+) -> None:
+    first = torch.tensor(rows)
+    second = first.flip(1)
+    assert float(kl_divergence(first, second, temperature)) >= -1e-5
+    assert float(kl_divergence(first, first, temperature)) == 0.0
+    assert float(symmetric_kl(first, second)) == pytest.approx(float(symmetric_kl(second, first)), rel=1e-5, abs=1e-6)
+
+
+def test_the_gradients_are_the_slopes_of_the_losses() -> None:
+    first, second = draw(3, 4).requires_grad_(), draw(3, 4, seed=1).requires_grad_()
+    labels = torch.tensor([softmax(row) for row in draw(3, 4, seed=2).tolist()]).double()
+    check = torch.autograd.gradcheck
+    assert check(lambda x: soft_cross_entropy(x, labels), (first,))
+    assert check(lambda x, y: kl_divergence(x, y, 4.0), (first, second))
+    assert check(symmetric_kl, (first, second))
+    assert check(attention_map, (draw(2, 3, 2, 3).requires_grad_(),))
+
+
+def test_symmetric_kl_sends_gradient_into_both_branches() -> None:
+    first, second = draw(3, 4).requires_grad_(), draw(3, 4, seed=1).requires_grad_()
+    torch.autograd.backward(symmetric_kl(first, second))
+    for branch in (first, second):
+        assert branch.grad is not None
+        assert branch.grad.abs().amax() > 1e-3
+
+
+def test_the_squared_temperature_keeps_the_size_of_the_gradient() -> None:
+    sizes = []
+    for temperature in (20.0, 200.0):
+        student = draw(4, 5, scale=0.5).requires_grad_()
+        torch.autograd.backward(kl_divergence(draw(4, 5, seed=1, scale=0.5), student, temperature))
+        assert student.grad is not None
+        sizes.append(float(student.grad.norm()))
+    assert sizes[0] == pytest.approx(sizes[1], rel=0.05)
+
+
+@pytest.mark.parametrize("half", [torch.float16, torch.bfloat16])
+def test_half_precision_logits_are_computed_in_float32(half: torch.dtype) -> None:
+    first, second = draw(4, 6).to(half), draw(4, 6, seed=1).to(half)
+    labels = torch.eye(6)[:4]
+    for value, expected in (
+        (kl_divergence(first, second, 4.0), mean_kl(first, second, 4.0)),
+        (soft_cross_entropy(first, labels), mean_cross_entropy(first, labels)),
+    ):
+        assert value.dtype == torch.float32
+        assert float(value) == pytest.approx(expected, rel=1e-5)
+    assert attention_map(draw(1, 2, 3, 3).to(half)).dtype == torch.float32
+
+
+def test_huge_logits_stay_finite() -> None:
+    first, second = torch.tensor([[3e4, -3e4]]), torch.tensor([[-3e4, 3e4]])
+    assert float(kl_divergence(first, second)) == pytest.approx(6e4)
+    assert float(soft_cross_entropy(first, torch.tensor([[0.0, 1.0]]))) == pytest.approx(6e4)
+
+
+def test_attention_map_is_the_formula() -> None:
+    features = draw(3, 4, 5, 2)
+    result = attention_map(features)
+    assert result.shape == (3, 10)
+    torch.testing.assert_close(result, torch.tensor(plain_attention_map(features), dtype=torch.float64))
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    st.integers(1, 3), st.integers(1, 5), st.integers(1, 7), st.integers(1, 7), st.floats(1e-2, 1e3), st.integers(0, 99)
+)
+def test_attention_map_is_a_unit_vector_of_no_negative_entry(
+    batch: int, channels: int, height: int, width: int, scale: float, seed: int
+) -> None:
+    features = draw(batch, channels, height, width, seed=seed)
+    result = attention_map(features)
+    assert (result >= 0).all()
+    torch.testing.assert_close(result.norm(dim=1), torch.ones(batch, dtype=torch.float64))
+    torch.testing.assert_close(attention_map(scale * features), result)
+
+
+def test_attention_map_of_zeros_is_zeros_and_has_a_finite_gradient() -> None:
+    features = torch.zeros(2, 3, 4, 4, requires_grad=True)
+    result = attention_map(features)
+    assert torch.equal(result, torch.zeros(2, 16))
+    torch.autograd.backward(result.sum())
+    assert features.grad is not None
+    assert torch.isfinite(features.grad).all()
+
+
+def test_attention_transfer_is_the_sum_over_levels_of_mean_squares() -> None:
+    teachers, students = levels(10, expansion=2), levels(20)
+    result = float(attention_transfer(tuple(teachers), tuple(students)))
+    assert result == pytest.approx(plain_attention_transfer(teachers, students), rel=1e-12)
+
+
+def test_attention_transfer_between_equals_is_zero() -> None:
+    maps = tuple(levels(10))
+    assert float(attention_transfer(maps, maps)) == 0.0
+
+
+def test_attention_transfer_moves_the_students_only() -> None:
+    teachers = [each.requires_grad_() for each in levels(10, expansion=2)]
+    students = [each.requires_grad_() for each in levels(20)]
+    torch.autograd.backward(attention_transfer(tuple(teachers), tuple(students)))
+    assert all(teacher.grad is None for teacher in teachers)
+    # The last level has two positions, the least from which a direction can differ.
+    for student in students:
+        assert student.grad is not None
+        assert student.grad.abs().amax() > 1e-6
