@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from m2sd_cli.api import distill, evaluate, export, increment, open_run, predict, pretrain
 
+__version__ = "0.1.0"
 __all__ = ["distill", "evaluate", "export", "increment", "open_run", "predict", "pretrain"]
 
 

@@ -20,7 +20,7 @@ from m2sd_cli.reports.evaluation import Evaluation, evaluate_session
 from m2sd_cli.runs.folder import PRETRAIN, Link, RunFolder, default_path
 from m2sd_cli.runs.manifest import DataRecord
 from m2sd_cli.runs.training_state import StateStore
-from m2sd_cli.training.distill import base_classes, loss_weights, run_distill
+from m2sd_cli.training.distill import loss_weights, run_distill
 from m2sd_cli.training.increment import check_names, check_session, run_increment, shots_record
 from m2sd_cli.training.pretrain import IMAGENET, NO_INIT, run_pretrain
 from m2sd_cli.training.progress import Progress, Silent
@@ -127,8 +127,6 @@ def pretrain(
         data_set = open_data(data, data_root, settings.image_size)
         init = init or settings.init
     with folder.locked():
-        if not resume:
-            store.clear()
         return run_pretrain(folder, data_set, settings, machine, init, state)
 
 
@@ -177,10 +175,7 @@ def distill(
         settings = resolve(DistillConfig, recipe, config, dict(options))
     loss_weights(settings)
     data_set = _same_data(parent.manifest.data, data, data_root, _image_size(parent))
-    base_classes(folder, parent, data_set)
     with folder.locked():
-        if not resume:
-            store.clear()
         return run_distill(folder, parent, data_set, settings, machine, state)
 
 
@@ -367,4 +362,3 @@ def _official(record: DataRecord, data: str | None, data_root: Path | None, sess
     if session > data_set.sessions:
         raise RunError(f"{name} has {data_set.sessions} official sessions; teach session {session} with --shots DIR")
     return data_set
-

@@ -61,7 +61,8 @@ def resolve(
 
     Args:
         model: of which stage.
-        recipe: defaults of the data set; `total_epochs` in it are divided between the stages.
+        recipe: defaults of the data set, for both stages or in a table for one. `total_epochs` are divided between
+            the stages, stage 1 taking `pretrain_share` of them.
         file: TOML with a table for each stage, [pretrain] and [distill].
         options: from the command line; None stands for an option that was not given.
 
@@ -70,8 +71,9 @@ def resolve(
     """
     stage = "pretrain" if model is PretrainConfig else "distill"
     values = {name: value for name, value in recipe.items() if name in model.model_fields}
+    values |= recipe.get(stage, {})
     if "total_epochs" in recipe:
-        first = max(1, round(PRETRAIN_SHARE * recipe["total_epochs"]))
+        first = max(1, round(recipe.get("pretrain_share", PRETRAIN_SHARE) * recipe["total_epochs"]))
         values["epochs"] = first if model is PretrainConfig else recipe["total_epochs"] - first
     if file is not None:
         values |= read_table(file, stage)
@@ -111,5 +113,4 @@ def read_table(file: Path, stage: str) -> dict[str, Any]:
     for name, table in content.items():
         if name not in ("pretrain", "distill") or not isinstance(table, dict):
             raise UsageError(f"--config {file}: only the tables [pretrain] and [distill] are known, not {name!r}")
-    table: dict[str, Any] = content.get(stage, {})
-    return table
+    return dict(content.get(stage, {}))

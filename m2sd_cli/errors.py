@@ -33,7 +33,7 @@ class TrainingError(M2sdError):
     """Training cannot go on: the loss is not a number."""
 
 
-class Interrupted(M2sdError):
+class InterruptedTrainingError(M2sdError):
     """Ctrl-C or SIGTERM, after the state was saved."""
 
     exit_code = 130

@@ -1,1 +1,1 @@
-"""The commands: options in, typed functions called, results printed. No tensor arithmetic, and no torch to show help."""
+"""The commands: options in, typed functions called, results printed; no torch to show help."""

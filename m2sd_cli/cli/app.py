@@ -1,10 +1,10 @@
 """The Typer app: one module a subcommand."""
 
-from importlib.metadata import version
 from typing import Annotated
 
 import typer
 
+from m2sd_cli import __version__
 from m2sd_cli.cli import (
     data,
     demo,
@@ -31,7 +31,7 @@ app = typer.Typer(
 
 def _version(wanted: bool) -> None:
     if wanted:
-        typer.echo(version("m2sd"))
+        typer.echo(__version__)
         raise typer.Exit
 
 
@@ -59,4 +59,4 @@ app.command("demo")(demo.demo)
 def main() -> None:
     """The entry point `m2sd`."""
     with errors.reported():
-        app()
+        app(prog_name="m2sd")

@@ -17,7 +17,6 @@ def data(context: typer.Context, data_root: options.DataRoot = None, json: optio
     """List the data sets, and where they lie.
 
     Examples:
-
       m2sd data
 
       m2sd data download cifar100
@@ -33,7 +32,6 @@ def list_data(data_root: options.DataRoot = None, json: options.Json = False) ->
     """List the data sets, and where they lie.
 
     Example:
-
       m2sd data list --json
     """
     from m2sd_cli.data.catalogue import BUILT_IN
@@ -70,7 +68,6 @@ def verify(name: Name, data_root: options.DataRoot = None, json: options.Json = 
     """Open a data set and read every picture, before hours are spent.
 
     Examples:
-
       m2sd data verify cifar100
 
       m2sd data verify ./photos
@@ -97,7 +94,6 @@ def download(
     """Download a data set, and check it.
 
     Example:
-
       m2sd data download cifar100 --data-root ./data
     """
     from m2sd_cli.data.catalogue import BUILT_IN

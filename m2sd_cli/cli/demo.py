@@ -12,9 +12,7 @@ from m2sd_cli.errors import UsageError
 
 
 def demo(
-    run: Annotated[
-        Path, typer.Option("--run", help="Run folder to make; it must not exist yet.")
-    ] = Path("m2sd-demo"),
+    run: Annotated[Path, typer.Option("--run", help="Run folder to make; it must not exist yet.")] = Path("m2sd-demo"),
     seed: Annotated[int, typer.Option("--seed", help="Same seed, same machine: same result.")] = 0,
     device: options.Device = "auto",
     quiet: options.Quiet = False,
@@ -22,7 +20,6 @@ def demo(
     """The whole life of a model on bundled pictures of clothes, in a few minutes on a laptop's CPU.
 
     Example:
-
       m2sd demo
     """
     if run.exists():

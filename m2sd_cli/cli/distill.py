@@ -22,9 +22,7 @@ def distill(
     learning_rate: options.LearningRate = None,
     momentum: options.Momentum = None,
     weight_decay: options.WeightDecay = None,
-    beta: Annotated[
-        float | None, typer.Option("--beta", help="a of lambda ~ Beta(a, a).", show_default="1")
-    ] = None,
+    beta: Annotated[float | None, typer.Option("--beta", help="a of lambda ~ Beta(a, a).", show_default="1")] = None,
     temperature: Annotated[
         float | None, typer.Option("--temperature", help="Of the distillation.", show_default="4")
     ] = None,
@@ -62,7 +60,6 @@ def distill(
     A weight of 0 leaves that loss out. The seed is pretrain's unless given.
 
     Examples:
-
       m2sd distill
 
       m2sd distill --data ./photos --epochs 40

@@ -17,9 +17,7 @@ NAMED = 10  # classes to name before "and more"
 
 
 def evaluate(
-    session: Annotated[
-        str, typer.Option("--session", help="all, or the number of one session.")
-    ] = "all",
+    session: Annotated[str, typer.Option("--session", help="all, or the number of one session.")] = "all",
     test: Annotated[
         Path | None,
         typer.Option("--test", help="Your own labelled pictures, DIR/CLASS/*.jpg.", show_default=False),
@@ -44,7 +42,6 @@ def evaluate(
     overall counts images; base and novel are means over classes, HM is their harmonic mean.
 
     Examples:
-
       m2sd evaluate
 
       m2sd evaluate --test ./labelled --json

@@ -8,11 +8,10 @@ import typer
 from m2sd_cli.cli import options
 from m2sd_cli.cli.output import document, note
 from m2sd_cli.errors import UsageError
+from m2sd_cli.exporting import FORMATS
 
 if TYPE_CHECKING:
     from typing import Literal
-
-FORMATS = ("safetensors", "onnx", "pt2")
 
 
 def export(
@@ -30,7 +29,6 @@ def export(
     class names and pre-processing are in the file, as JSON under the key m2sd.
 
     Examples:
-
       m2sd export --format onnx --out birds.onnx
 
       m2sd export --format safetensors --session 0 --out base.safetensors
@@ -40,9 +38,7 @@ def export(
 
     from m2sd_cli import api
 
-    path = api.export(
-        cast("Literal['safetensors', 'onnx', 'pt2']", form), out, run=run, session=session, force=force
-    )
+    path = api.export(cast("Literal['safetensors', 'onnx', 'pt2']", form), out, run=run, session=session, force=force)
     if json:
         document({"file": str(path), "format": form, "bytes": path.stat().st_size})
     else:

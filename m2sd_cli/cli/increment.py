@@ -29,16 +29,13 @@ def increment(
     """Stage 3: teach new classes from a few pictures each. Takes a moment; nothing old is needed or changed.
 
     Examples:
-
       m2sd increment --session 1 --shots ./new-birds      new-birds/heron/1.jpg, new-birds/stork/1.jpg, ...
 
       m2sd increment --session 1                          the official session of cifar100, cub200, ...
     """
     from m2sd_cli import api
 
-    link = api.increment(
-        session, shots, run=run, data=data, data_root=data_root, device=device, precision=precision
-    )
+    link = api.increment(session, shots, run=run, data=data, data_root=data_root, device=device, precision=precision)
     classes = link.manifest.classes
     if json:
         document(

@@ -11,7 +11,11 @@ from m2sd_cli.errors import UsageError
 Run = Annotated[
     Path | None,
     typer.Option(
-        "--run", help="Run folder: $M2SD_RUN, else ./m2sd-run.", show_default=False, envvar="M2SD_RUN", show_envvar=False
+        "--run",
+        help="Run folder: $M2SD_RUN, else ./m2sd-run.",
+        show_default=False,
+        envvar="M2SD_RUN",
+        show_envvar=False,
     ),
 ]
 DataRoot = Annotated[
@@ -25,7 +29,6 @@ Precision = Annotated[str, typer.Option("--precision", help="auto, fp32 or bf16;
 ExactPrecision = Annotated[str, typer.Option("--precision", help="auto, fp32 or bf16; auto: fp32.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Errors only.")]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="More about what happens.")]
 ConfigFile = Annotated[
     Path | None,
     typer.Option("--config", help="TOML with the tables [pretrain] and [distill].", show_default=False),

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 
@@ -15,7 +16,7 @@ def result(text: str) -> None:
     print(text)
 
 
-def document(content: dict[str, Any]) -> None:
+def document(content: Mapping[str, Any]) -> None:
     """Print the result as the one JSON document of a command."""
     print(json.dumps(content, indent=1, ensure_ascii=False))
 
@@ -35,11 +36,17 @@ def duration(seconds: float) -> str:
 
 
 def table(header: list[str], rows: list[list[str]]) -> str:
-    """Columns aligned to the right, but for the first."""
+    """Columns under their headings: numbers to the right, words to the left."""
     widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
 
+    numeric = [all(_is_figure(row[column]) for row in rows) for column in range(len(header))]
+
     def line(cells: list[str]) -> str:
-        first, *others = cells
-        return "  ".join([first.ljust(widths[0]), *(c.rjust(w) for c, w in zip(others, widths[1:], strict=True))])
+        columns = zip(cells, widths, numeric, strict=True)
+        return "  ".join(cell.rjust(width) if right else cell.ljust(width) for cell, width, right in columns).rstrip()
 
     return "\n".join([line(header), *(line(row) for row in rows)])
+
+
+def _is_figure(cell: str) -> bool:
+    return cell == "-" or cell.replace(".", "", 1).removeprefix("-").isdecimal()

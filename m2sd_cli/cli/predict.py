@@ -21,7 +21,6 @@ def predict(
     """Label your own pictures with what the model has been taught.
 
     Examples:
-
       m2sd predict bird.jpg
 
       m2sd predict ./holiday --top-k 1
@@ -32,9 +31,7 @@ def predict(
 
     from m2sd_cli import api
 
-    predictions = api.predict(
-        images, run=run, session=session, top_k=top_k, device=device, precision=precision
-    )
+    predictions = api.predict(images, run=run, session=session, top_k=top_k, device=device, precision=precision)
     if json:
         document(
             {

@@ -11,7 +11,9 @@ from m2sd_cli.cli.training import report_training
 def pretrain(
     data: Annotated[
         str | None,
-        typer.Option("--data", help="cifar100, miniimagenet, cub200, demo, or a folder of pictures.", show_default=False),
+        typer.Option(
+            "--data", help="cifar100, miniimagenet, cub200, demo, or a folder of pictures.", show_default=False
+        ),
     ] = None,
     run: options.Run = None,
     backbone: Annotated[
@@ -56,7 +58,6 @@ def pretrain(
     What is not given comes from --config, then from the data set's own recipe.
 
     Examples:
-
       m2sd pretrain --data cifar100
 
       m2sd pretrain --data ./photos --image-size 96 --epochs 30

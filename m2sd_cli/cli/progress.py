@@ -32,10 +32,6 @@ class Lines:
         left = f", {duration(snapshot.seconds_left)} left" if snapshot.step < snapshot.steps else ""
         note(f"{self._stage}: epoch {snapshot.epoch}/{snapshot.epochs}, {_figures(snapshot)}{left}")
 
-    def say(self, message: str) -> None:
-        """One line."""
-        note(message)
-
 
 @contextmanager
 def watch(stage: str, quiet: bool) -> Iterator[Progress]:
@@ -69,8 +65,5 @@ def watch(stage: str, quiet: bool) -> Iterator[Progress]:
                         completed=snapshot.step,
                         figures=_figures(snapshot) + left,
                     )
-
-                def say(self, message: str) -> None:
-                    bars.console.print(message)
 
             yield Bar()

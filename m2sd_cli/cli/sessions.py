@@ -17,7 +17,6 @@ def sessions(context: typer.Context, run: options.Run = None, json: options.Json
     """List the chain of sessions.
 
     Examples:
-
       m2sd sessions
 
       m2sd sessions show 2
@@ -35,7 +34,6 @@ def list_sessions(run: options.Run = None, json: options.Json = False) -> None:
     """List the chain of sessions.
 
     Example:
-
       m2sd sessions list --json
     """
     from m2sd_cli import api
@@ -83,7 +81,6 @@ def show(
     """Print the manifest of a session, as JSON.
 
     Example:
-
       m2sd sessions show 0
     """
     from m2sd_cli import api
@@ -99,7 +96,6 @@ def schema() -> None:
     """Print the JSON Schema of a manifest.
 
     Example:
-
       m2sd sessions schema > manifest.schema.json
     """
     from m2sd_cli.runs.manifest import Manifest
@@ -112,7 +108,6 @@ def verify(run: options.Run = None, json: options.Json = False) -> None:
     """Re-hash every file of the run, and name what is damaged.
 
     Example:
-
       m2sd sessions verify
     """
     from m2sd_cli import api
@@ -138,7 +133,6 @@ def undo(
     """Remove the last session.
 
     Example:
-
       m2sd sessions undo --yes
     """
     from m2sd_cli import api

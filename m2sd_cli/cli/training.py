@@ -8,9 +8,7 @@ if TYPE_CHECKING:
     from m2sd_cli.runs.folder import Link, RunFolder
 
 
-def report_training(
-    stage: str, link: "Link | None", run: "RunFolder", next_step: str, json: bool, quiet: bool
-) -> None:
+def report_training(stage: str, link: "Link | None", run: "RunFolder", next_step: str, json: bool, quiet: bool) -> None:
     """The end of a training: what it came to, and what to type next.
 
     Args:

@@ -5,7 +5,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from m2sd_cli.errors import UsageError
+from m2sd_cli.errors import DataError, UsageError
 
 BUNDLED = Path(__file__).parent / "bundled"
 
@@ -89,11 +89,14 @@ def find_info(name: str) -> DataSetInfo | None:
     """The built-in data set of that name; None if `name` is a folder, or can only be meant as one.
 
     Raises:
-        UsageError: it is neither.
+        DataError: it is a path, and there is no such folder.
+        UsageError: it is neither a known name nor a path.
     """
     if name in BUILT_IN:
         return BUILT_IN[name]
     if Path(name).is_dir():
         return None
+    if Path(name).name != name:
+        raise DataError(f"--data {name}: no such folder")
     choices = ", ".join(BUILT_IN)
     raise UsageError(f"--data {name}: no data set of that name and no folder either; choose {choices}, or a folder")

@@ -16,6 +16,7 @@ INFO = BUILT_IN["cifar100"]
 TRANSFORM = TestTransform(resize=32, crop=32, mean=(0.5071, 0.4867, 0.4408), std=(0.2675, 0.2565, 0.2761))
 AUGMENTATION = Augmentation(size=32, padding=4)
 
+
 def open_cifar100(root: Path) -> DataSet:
     """Read `root`/cifar-100-python, whose MD5s torchvision checks before it opens a file.
 
@@ -37,7 +38,7 @@ def open_cifar100(root: Path) -> DataSet:
     def session(number: int) -> Shots:
         indices = torch.tensor([int(line) for line in INFO.split[number - 1]])
         labels = everything.labels[indices]
-        taught = labels.unique()
+        taught = torch.unique(labels)
         shots = everything.select(indices, torch.searchsorted(taught, labels))
         return Shots([train.classes[label] for label in taught.tolist()], shots)
 
@@ -53,6 +54,7 @@ def open_cifar100(root: Path) -> DataSet:
         augmentation=AUGMENTATION,
         location=root / INFO.layout,
     )
+
 
 def download_cifar100(root: Path) -> None:
     """Fetch the official archive into `root`; torchvision checks its published MD5.
@@ -70,5 +72,3 @@ def download_cifar100(root: Path) -> None:
             f"cifar100 could not be downloaded into {root} ({error}); "
             f"put the folder {INFO.layout} there yourself, or name where it is with --data-root"
         ) from None
-
-__all__ = ["ArrayImages", "download_cifar100", "open_cifar100"]

@@ -74,7 +74,8 @@ def _file_set(
     augmentation: Augmentation,
 ) -> DataSet:
     """A data set of files. `labels` has the label of each training image, by what the split calls it after `split_root`
-    was left out, or by its bare name where the split's paths are of no use (`split_root` None)."""
+    was left out, or by its bare name where the split's paths are of no use (`split_root` None).
+    """
     if len(classes) != info.classes:
         raise DataError(f"{home}: {len(classes)} classes, not the {info.classes} of {info.name}")
 

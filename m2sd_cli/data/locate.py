@@ -12,7 +12,7 @@ FOLDER_IMAGE_SIZE = 224  # pixels
 
 
 def data_roots(data_root: Path | None) -> list[Path]:
-    """Where data sets are looked for, in order: `data_root` if given, and nowhere else; $M2SD_DATA; the cache folder."""
+    """Where data sets are looked for, in order: `data_root` alone if given; $M2SD_DATA; the cache folder."""
     if data_root is not None:
         return [data_root]
     from platformdirs import user_cache_path
@@ -75,5 +75,3 @@ def fetch(info: DataSetInfo, data_root: Path | None) -> Path:
 
     download_cifar100(root)
     return root
-
-

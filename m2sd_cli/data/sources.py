@@ -31,7 +31,9 @@ class TrainingImages:
 class ImageSource(Protocol):
     """N images with labels, read as often as wanted, never more than a batch at a time."""
 
-    labels: Tensor  # (N,) int64
+    @property
+    def labels(self) -> Tensor:
+        """(N,) int64."""
 
     def __len__(self) -> int: ...
 
@@ -61,7 +63,7 @@ class ArrayImages:
 
     def batches(self, transform: TestTransform, size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """See ImageSource. The images are what the transform would make of them already."""
-        for images, labels in zip(self.images.split(size), self.labels.split(size), strict=True):
+        for images, labels in zip(torch.split(self.images, size), torch.split(self.labels, size), strict=True):
             yield images.permute(0, 3, 1, 2), labels
 
     def for_training(self, augmentation: Augmentation) -> TrainingImages:

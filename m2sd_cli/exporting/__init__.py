@@ -1,1 +1,3 @@
 """One deployable file of a session: safetensors, ONNX or torch.export's pt2."""
+
+FORMATS = ("safetensors", "onnx", "pt2")

@@ -10,11 +10,11 @@ import safetensors.torch
 import torch
 
 from m2sd_cli.errors import M2sdError, UsageError
+from m2sd_cli.exporting import FORMATS
 from m2sd_cli.exporting.deployed import Deployed, description
 from m2sd_cli.inference.session import MEANS, SessionModel, backbone_tensors
 from m2sd_cli.runs.files import write_atomically
 
-FORMATS = ("safetensors", "onnx", "pt2")
 METADATA = "m2sd"  # the key under which each format carries the description, as JSON
 
 

@@ -10,15 +10,13 @@ PRECISIONS = ("auto", "fp32", "bf16")
 
 
 def choose_device(name: str) -> torch.device:
-    """`auto` is CUDA where present, else Apple's MPS, else the CPU; otherwise the device of that name.
+    """`auto` is CUDA where present, else the CPU; otherwise the device of that name.
 
     Raises:
         UsageError: no such device here.
     """
     if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     kind, _, index = name.partition(":")
     if kind not in ("cpu", "cuda", "mps") or (index and not (kind == "cuda" and index.isdecimal())):
         raise UsageError(f"--device {name}: choose auto, cpu, cuda, cuda:N or mps")

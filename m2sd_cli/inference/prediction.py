@@ -49,7 +49,8 @@ def predict_files(model: SessionModel, paths: Sequence[Path], top_k: int) -> Ite
             paths[done:], zip(order.tolist(), likeliest.tolist(), similarity.tolist(), strict=True), strict=False
         ):
             guesses = [
-                Guess(model.classes[index], probability, cosine) for index, probability, cosine in zip(*row, strict=True)
+                Guess(model.classes[index], probability, cosine)
+                for index, probability, cosine in zip(*row, strict=True)
             ]
             yield Prediction(path, guesses)
         done += len(pixels)

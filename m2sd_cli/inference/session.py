@@ -92,7 +92,7 @@ def load_session(
             raise DamagedError(f"{path}: it does not hold one mean a class of its manifest")
         weights.append(means)
     return SessionModel(
-        backbone=backbone.to(device, memory_format=torch.channels_last),
+        backbone=backbone.to(device).to(memory_format=torch.channels_last),
         weight=torch.cat(weights).to(device),
         classes=[each.name for link in links for each in link.manifest.classes],
         sizes=[link.manifest.classes_so_far for link in links],

@@ -36,7 +36,8 @@ class SelfAttention(nn.Module):
 
     def _split(self, tokens: Tensor) -> Tensor:
         """(B, N, C) -> (B, heads, N, C / heads)."""
-        return tokens.unflatten(2, (self.heads, -1)).transpose(1, 2)
+        batch, length, channels = tokens.shape
+        return tokens.view(batch, length, self.heads, channels // self.heads).transpose(1, 2)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W)."""
@@ -50,9 +51,9 @@ class SelfAttention(nn.Module):
         key, value = map(self._split, self.key_value(context.flatten(1, 2)).chunk(2, dim=2))
         # In float32 whatever autocast says: fused attention in bf16 is 2 to 4 times slower on a CPU.
         with torch.autocast(x.device.type, enabled=False):
-            mixed = F.scaled_dot_product_attention(*(_full(each) for each in (query, key, value)))
-        tokens = self.out(mixed.transpose(1, 2).flatten(2))  # (B, H * W, C)
-        return x + tokens.unflatten(1, (height, width)).permute(0, 3, 1, 2)
+            mixed = F.scaled_dot_product_attention(_full(query), _full(key), _full(value))
+        tokens: Tensor = self.out(mixed.transpose(1, 2).flatten(2))  # (B, H * W, C)
+        return x + tokens.transpose(1, 2).reshape(x.shape)
 
 
 class CoordinateAttention(nn.Module):
@@ -72,7 +73,7 @@ class CoordinateAttention(nn.Module):
         by_row = x.mean(dim=3, keepdim=True)  # (B, C, H, 1)
         by_column = x.mean(dim=2, keepdim=True).transpose(2, 3)  # (B, C, W, 1)
         joint = F.hardswish(self.norm(self.reduce(torch.cat([by_row, by_column], dim=2))))
-        from_rows, from_columns = joint.split([height, width], dim=2)
+        from_rows, from_columns = torch.split(joint, [height, width], dim=2)
         gate_rows = torch.sigmoid(self.rows(from_rows))  # (B, C, H, 1)
         gate_columns = torch.sigmoid(self.columns(from_columns)).transpose(2, 3)  # (B, C, 1, W)
         return x * gate_rows * gate_columns

@@ -20,11 +20,12 @@ class Fusion(nn.Module):
         return (weight / (weight.sum() + 1e-6)).unbind()
 
 
-def weighted(conv: nn.Conv2d, x: Tensor, factor: Tensor) -> Tensor:
-    """factor * conv(x), of a 1x1 convolution with bias.
+def weighted(conv: nn.Module, x: Tensor, factor: Tensor) -> Tensor:
+    """Factor * conv(x), of a 1x1 convolution with bias.
 
     The factor is put on the kernel: on the map it would cost two more passes over it, forward and back.
     """
+    assert isinstance(conv, nn.Conv2d)
     assert conv.bias is not None
     return F.conv2d(x, conv.weight * factor, conv.bias * factor)
 
@@ -53,7 +54,7 @@ def downsample_to(x: Tensor, like: Tensor) -> Tensor:
 
 
 class BiFPN(nn.Module):
-    """Fuses four maps coarse to fine, then fine to coarse; T_i has the resolution of map i and expansion x C_i channels.
+    """Fuses four maps coarse to fine, then fine to coarse; T_i has map i's resolution and expansion x C_i channels.
 
     Up:   M_4 = a_4,  M_i = conv(w_1 a_i + w_2 up(M_i+1))                  for i = 3, 2, 1
     Down: T_1 = M_1,  T_i = conv(w_1 b_i + w_2 M_i + w_3 down(T_i-1))      for i = 2, 3

@@ -10,7 +10,7 @@ CLASSIFIERS = ("cosine", "linear")
 
 
 def cosine_logits(features: Tensor, weight: Tensor, scale: float) -> Tensor:
-    """s <phi, w_c> / (|phi| |w_c|) for features (B, D) and weight (C, D): (B, C), each within [-s, s].
+    """S <phi, w_c> / (|phi| |w_c|) for features (B, D) and weight (C, D): (B, C), each within [-s, s].
 
     A zero vector has cosine 0 with everything.
     """

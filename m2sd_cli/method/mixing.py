@@ -61,7 +61,9 @@ def mixup(x: Tensor, partner: Tensor, lam: Tensor) -> Tensor:
     return torch.lerp(x[partner], x, weight)
 
 
-def cutmix_box(lam: Tensor, height: int, width: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def cutmix_box(
+    lam: Tensor, height: int, width: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The pasted box of each pair, always inside the image.
 
     r_w = W sqrt(1 - lambda), r_h = H sqrt(1 - lambda), r_x ~ U(r_w / 2, W - r_w / 2), r_y likewise.
@@ -96,7 +98,7 @@ def cutmix(x: Tensor, partner: Tensor, lam: Tensor, generator: torch.Generator) 
 
 
 def soft_labels(labels: Tensor, partner: Tensor, lam: Tensor, classes: int) -> Tensor:
-    """y = lambda y_i + (1 - lambda) y_j over the base classes, no output added: (B, classes) float32."""
+    """Y = lambda y_i + (1 - lambda) y_j over the base classes, no output added: (B, classes) float32."""
     own = F.one_hot(labels, classes)
     return lam[:, None] * own + (1 - lam[:, None]) * own[partner]
 

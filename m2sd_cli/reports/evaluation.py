@@ -37,7 +37,7 @@ def evaluate_session(model: SessionModel, source: ImageSource, names: list[str],
     """
     index = {name: number for number, name in enumerate(model.classes)}
     to_chain = torch.tensor([index.get(name, -1) for name in names], dtype=torch.int64)
-    present = source.labels.unique()
+    present = torch.unique(source.labels)
     unknown = [names[label] for label in present.tolist() if to_chain[label] < 0]
     if len(unknown) == len(present):
         raise DataError(f"{where}: no test image of a class that the model knows; classes are matched by name")

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from filelock import FileLock, Timeout
 from pydantic import ValidationError
@@ -16,7 +17,8 @@ from m2sd_cli.runs.files import decode_tensors, encode_tensors, read_verified, s
 from m2sd_cli.runs.manifest import FileRecord, Manifest
 
 RUN_VARIABLE = "M2SD_RUN"
-PRETRAIN = "pretrain"
+LOCK = ".lock"
+PRETRAIN: Final = "pretrain"
 
 
 def default_path() -> Path:
@@ -64,14 +66,17 @@ class RunFolder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Be the only writer; makes the folder if need be. The lock of a process that died is no lock.
+        """Be the only writer; makes the folder if need be, and takes it away again if nothing was written into it.
+
+        The lock of a process that died is no lock.
 
         Raises:
             RunError: somebody else is writing, or the folder cannot be made.
         """
+        made = not self.path.exists()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.path / ".lock", timeout=0)
+            lock = FileLock(self.path / LOCK, timeout=0)
             lock.acquire()
         except Timeout:
             raise RunError(f"{self.path}: another m2sd command is writing to it; wait until that has ended") from None
@@ -81,6 +86,9 @@ class RunFolder:
             yield
         finally:
             lock.release()
+            if made and [path.name for path in self.path.iterdir()] in ([], [LOCK]):
+                (self.path / LOCK).unlink(missing_ok=True)
+                self.path.rmdir()
 
     def sessions(self) -> list[int]:
         """The numbers of the sessions that have a manifest, ascending, without reading any."""

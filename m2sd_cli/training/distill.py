@@ -66,7 +66,9 @@ def base_classes(run: RunFolder, link: Link, data: DataSet) -> list[ClassRecord]
     """
     classes = class_records(data.classes[: data.base], data.train, 0, list_shots=False)
     if classes_digest(classes) != classes_digest(link.manifest.classes):
-        raise RunError(f"{run.path}: pretrained on other images than those of {data.name}; give distill the same --data")
+        raise RunError(
+            f"{run.path}: pretrained on other images than those of {data.name}; give distill the same --data"
+        )
     return classes
 
 
@@ -124,7 +126,7 @@ def run_distill(
             return None
     else:
         finished = Finished(0.0, training_precision(machine.precision, machine.device), [])
-        network.to(machine.device, memory_format=torch.channels_last)
+        network.to(machine.device).to(memory_format=torch.channels_last)
     transform = to_transform(parent.manifest.transform)
     means = mean_features(network.backbone, data.train, len(classes), transform)
     run.remove_sessions(first=0)

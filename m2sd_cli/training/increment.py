@@ -65,7 +65,7 @@ def run_increment(
     began = time.monotonic()
     base, parent = chain[0], chain[-1]
     transform = to_transform(base.manifest.transform)
-    backbone = load_backbone(run, base, run.tensors(base)).to(device, memory_format=torch.channels_last)
+    backbone = load_backbone(run, base, run.tensors(base)).to(device).to(memory_format=torch.channels_last)
     classes = class_records(shots.classes, shots.source, parent.manifest.classes_so_far, list_shots=True)
     means = mean_features(backbone, shots.source, len(shots.classes), transform, precision)
     with run.locked():

@@ -93,7 +93,7 @@ class Training:
         if len(data.labels) < 2:
             raise TrainingError("training needs at least two images")
         self.stage = stage
-        self.module = module.to(device, memory_format=torch.channels_last).train()
+        self.module = module.to(device).to(memory_format=torch.channels_last).train()
         self.objective = objective
         self.data = to_device(data, device)
         self.augmentation = augmentation
@@ -200,7 +200,7 @@ class Training:
         with autocast(self.device, self.precision):
             loss, measures = self.objective(x, labels, generator)
         self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        torch.autograd.backward(loss)
         self.optimiser.step()
         for name, value in {LOSS: loss, **measures}.items():
             weighted = value.detach().float() * len(labels)
@@ -259,7 +259,7 @@ class Training:
 
 
 def to_device(data: TrainingImages, device: torch.device) -> TrainingImages:
-    """The images on `device`, if they leave half of its memory free; else where they are, to be moved batch by batch."""
+    """The images on `device`, if they leave half of its memory free; else where they are, to move batch by batch."""
     if device.type == "cuda" and data.images.nbytes > torch.cuda.mem_get_info(device)[0] // 2:
         return data
     return TrainingImages(data.images.to(device), data.aspects.to(device), data.labels.to(device))

@@ -77,7 +77,12 @@ def _file_state(path: Path) -> dict[str, Tensor]:
 
 
 def run_pretrain(
-    run: RunFolder, data: DataSet, config: PretrainConfig, machine: Machine, init: str | None, resumed: TrainingState | None
+    run: RunFolder,
+    data: DataSet,
+    config: PretrainConfig,
+    machine: Machine,
+    init: str | None,
+    resumed: TrainingState | None,
 ) -> Link | None:
     """Stage 1 into a run folder that the caller has locked. Everything that an earlier run left there goes, at the end.
 
@@ -104,9 +109,7 @@ def run_pretrain(
         return F.cross_entropy(logits, labels), {ACCURACY: (logits.argmax(dim=1) == labels).float().mean()}
 
     store = StateStore(run)
-    finished = train(
-        PRETRAIN, store, network, objective, data, classes_digest(classes), None, config, machine, resumed
-    )
+    finished = train(PRETRAIN, store, network, objective, data, classes_digest(classes), None, config, machine, resumed)
     if finished is None:
         return None
     run.remove_sessions(first=0)

@@ -26,9 +26,6 @@ class Progress(Protocol):
     def show(self, snapshot: Snapshot) -> None:
         """Show how far it has come."""
 
-    def say(self, message: str) -> None:
-        """Show a sentence."""
-
 
 class Silent:
     """Nobody watches."""
@@ -37,6 +34,3 @@ class Silent:
 
     def show(self, snapshot: Snapshot) -> None:
         """Show nothing."""
-
-    def say(self, message: str) -> None:
-        """Say nothing."""

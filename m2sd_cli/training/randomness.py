@@ -1,4 +1,4 @@
-"""Random streams that are a function of the seed and the step alone, so that a resumed training needs no saved state."""
+"""Random streams that are a function of seed and step alone, so that a resumed training needs no saved state."""
 
 import hashlib
 

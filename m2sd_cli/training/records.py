@@ -4,10 +4,10 @@ import hashlib
 import platform
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from importlib.metadata import version
 
 import torch
 
+from m2sd_cli import __version__
 from m2sd_cli.data.catalogue import BUILT_IN
 from m2sd_cli.data.datasets import DataSet
 from m2sd_cli.data.sources import ImageSource
@@ -17,7 +17,7 @@ from m2sd_cli.runs.manifest import ClassRecord, DataRecord, TransformRecord
 
 def versions() -> dict[str, str]:
     """What computed this."""
-    known = {"m2sd": version("m2sd"), "python": platform.python_version(), "torch": torch.__version__}
+    known = {"m2sd": __version__, "python": platform.python_version(), "torch": torch.__version__}
     if torch.version.cuda and torch.cuda.is_available():
         known["cuda"] = torch.version.cuda
     return known
@@ -33,9 +33,7 @@ def digest(hashes: Sequence[str]) -> str:
     return hashlib.sha256("\n".join(hashes).encode()).hexdigest()
 
 
-def class_records(
-    names: Sequence[str], source: ImageSource, first_index: int, list_shots: bool
-) -> list[ClassRecord]:
+def class_records(names: Sequence[str], source: ImageSource, first_index: int, list_shots: bool) -> list[ClassRecord]:
     """The classes of a session; labels of the source index `names`.
 
     Args:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from m2sd_cli.config import Config
 from m2sd_cli.data.datasets import DataSet
-from m2sd_cli.errors import Interrupted, RunError, UsageError
+from m2sd_cli.errors import InterruptedTrainingError, RunError, UsageError
 from m2sd_cli.inference.device import training_precision
 from m2sd_cli.runs.manifest import EpochRecord, FileRecord, TrainingState
 from m2sd_cli.runs.training_state import StateStore
@@ -104,7 +104,7 @@ def train(
         None if the time limit ended it; it can be resumed then.
 
     Raises:
-        Interrupted: a signal ended it, after the state was saved.
+        InterruptedTrainingError: a signal ended it, after the state was saved.
         RunError: the state to resume from belongs to other images or another pretrain.
         TrainingError: the loss is no longer finite.
     """
@@ -155,5 +155,5 @@ def train(
     if ended:
         return Finished(training.position.seconds, precision, training.position.history)
     if stop.interrupted:
-        raise Interrupted(f"interrupted and saved; go on with: m2sd {stage} --resume")
+        raise InterruptedTrainingError(f"interrupted and saved; go on with: m2sd {stage} --resume")
     return None

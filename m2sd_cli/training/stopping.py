@@ -33,7 +33,7 @@ class StopRequest:
 
         def handle(number: int, frame: FrameType | None) -> None:
             self.interrupted = True
-            signal.signal(number, before[number])
+            signal.signal(number, before[signal.Signals(number)])
 
         before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
         for number in before:
