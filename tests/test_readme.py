@@ -1,0 +1,146 @@
+"""Every command of the README runs as it is written, on data small enough to be quick."""
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from m2sd_cli.data.catalogue import BUILT_IN, FOLDER_RECIPE
+from m2sd_cli.data.cifar100 import AUGMENTATION, TRANSFORM
+from m2sd_cli.data.datasets import DataSet, Shots
+from m2sd_cli.data.locate import open_data
+from m2sd_cli.data.sources import ArrayImages
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```sh\n(.*?)^```$", README, flags=re.MULTILINE | re.DOTALL)
+
+
+def expanded(block: str, tmp_path: Path) -> list[tuple[list[str], str]]:
+    """The commands that bash would run for a block, each with the $M2SD_RUN that it would see."""
+    log = tmp_path / "log"
+    log.write_text("")
+    programs = tmp_path / "bin"
+    programs.mkdir(exist_ok=True)
+    for name in ("m2sd", "pip", "python3"):
+        program = programs / name
+        program.write_text(
+            f"#!{sys.executable}\nimport json, os, sys\n"
+            f"line = json.dumps([[{name!r}, *sys.argv[1:]], os.environ.get('M2SD_RUN', '')])\n"
+            f"open({str(log)!r}, 'a').write(line + '\\n')\n"
+        )
+        program.chmod(0o755)
+    environment = {"PATH": f"{programs}:/usr/bin:/bin"}
+    subprocess.run(["bash", "-eu", "-c", block], check=True, env=environment, cwd=tmp_path)
+    return [(words, run) for words, run in map(json.loads, log.read_text().splitlines())]
+
+
+def pictures(folder: Path, count: int, colour: int) -> None:
+    folder.mkdir(parents=True)
+    random = np.random.default_rng(colour)
+    for number in range(count):
+        pixels = random.integers(0, 60, (20, 24, 3), dtype=np.uint8)
+        pixels[..., colour % 3] += 40 + 10 * colour
+        Image.fromarray(pixels).save(folder / f"{number}.jpg")
+
+
+def small_cifar100() -> DataSet:
+    """A look-alike with CIFAR-100's classes and sessions, and two random images a base class."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(60).repeat(2)
+    images = torch.randint(0, 256, (120, 32, 32, 3), generator=generator, dtype=torch.uint8)
+    tested = torch.arange(100)
+    names = [f"class {number}" for number in range(100)]
+
+    def session(number: int) -> Shots:
+        first = 60 + 5 * (number - 1)
+        return Shots(names[first : first + 5], ArrayImages(images[:25], torch.arange(5).repeat(5)))
+
+    return DataSet(
+        name="cifar100",
+        classes=names,
+        base=60,
+        train=ArrayImages(images, labels),
+        test=ArrayImages(images[:100], tested),
+        sessions=8,
+        session=session,
+        transform=TRANSFORM,
+        augmentation=AUGMENTATION,
+        location=Path("cifar-100-python"),
+    )
+
+
+@pytest.fixture
+def workshop(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """An empty folder to work in, with little data and short recipes."""
+
+    def small(name: str, data_root: Path | None = None, image_size: int | None = None) -> DataSet:
+        if name == "cifar100":
+            return small_cifar100()
+        data = open_data(name, data_root, image_size)
+        if name == "demo":
+            assert isinstance(data.train, ArrayImages)
+            few = torch.arange(0, len(data.train), 20)
+            return replace(data, train=data.train.select(few, data.train.labels[few]))
+        return data
+
+    monkeypatch.setattr("m2sd_cli.api.open_data", small)
+    for recipe in (BUILT_IN["cifar100"].recipe, BUILT_IN["demo"].recipe, FOLDER_RECIPE):
+        monkeypatch.setitem(recipe, "total_epochs", 2)
+    monkeypatch.setitem(FOLDER_RECIPE, "backbone", "resnet20")
+    work = tmp_path / "work"
+    work.mkdir()
+    monkeypatch.chdir(work)
+    for number, name in enumerate(("sparrow", "robin", "finch")):
+        pictures(work / "photos" / name, 5, number)
+        pictures(work / "labelled" / name, 2, number)
+    for number, name in enumerate(("heron", "stork")):
+        pictures(work / "new-birds" / name, 2, 3 + number)
+    pictures(work / "holiday", 2, 5)
+    return work
+
+
+@pytest.mark.parametrize("number", range(2, len(BLOCKS)))
+def test_block_runs(
+    number: int, workshop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, m2sd: Callable[..., Any]
+) -> None:
+    if "sessions verify" in BLOCKS[number]:
+        assert m2sd("demo", "-q", "--run", "m2sd-run").code == 0
+    commands = expanded(BLOCKS[number], tmp_path)
+    assert commands
+    for words, run in commands:
+        assert words[0] == "m2sd"
+        if run:
+            monkeypatch.setenv("M2SD_RUN", run)
+        done = m2sd(*words[1:])
+        assert done.code == 0, (shlex.join(words), done)
+
+
+def test_cifar100_script_teaches_all_sessions(workshop: Path, tmp_path: Path, m2sd: Callable[..., Any]) -> None:
+    script = next(block for block in BLOCKS if "--data cifar100" in block)
+    words = [words for words, _ in expanded(script, tmp_path)]
+    assert [each[1:] for each in words if each[1] == "increment"] == [
+        ["increment", "--session", str(number)] for number in range(1, 9)
+    ]
+    assert [each[1] for each in words if each[1] != "increment"] == ["pretrain", "distill", "evaluate", "export"]
+
+
+def test_opens_with_two_commands(tmp_path: Path) -> None:
+    commands = [[words for words, _ in expanded(block, tmp_path)] for block in BLOCKS[:2]]
+    assert commands[0] == [["pip", "install", "-e", ".[test]"], ["m2sd", "demo"]]
+    assert commands[1] == [["python3", "-m", "pytest", "--cov=m2sd_cli"]]
+
+
+def test_commands_in_the_text_exist(m2sd: Callable[..., Any]) -> None:
+    for command in sorted(set(re.findall(r"`m2sd (\w+)", README))):
+        assert m2sd(command, "--help").code == 0, command
