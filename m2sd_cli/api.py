@@ -1,11 +1,10 @@
 """The functions behind the commands, with the same defaults; `import m2sd_cli` offers them."""
 
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal, TypedDict, Unpack
 
-from m2sd_cli.config import DistillConfig, PretrainConfig, resolve
+from m2sd_cli.config import DistillConfig, PretrainConfig, given_options, resolve
 from m2sd_cli.data.catalogue import BUILT_IN, FOLDER_RECIPE, find_info
 from m2sd_cli.data.datasets import DataSet
 from m2sd_cli.data.folders import read_shots
@@ -22,7 +21,7 @@ from m2sd_cli.runs.manifest import DataRecord
 from m2sd_cli.runs.training_state import StateStore
 from m2sd_cli.training.distill import loss_weights, run_distill
 from m2sd_cli.training.increment import check_names, check_session, run_increment, shots_record
-from m2sd_cli.training.pretrain import IMAGENET, NO_INIT, run_pretrain
+from m2sd_cli.training.pretrain import run_pretrain
 from m2sd_cli.training.progress import Progress, Silent
 from m2sd_cli.training.stage import SAVE_EVERY, Machine, refuse_unless_new, saved_config
 
@@ -106,14 +105,14 @@ def pretrain(
     store = StateStore(folder)
     chosen = choose_device(device)
     machine = Machine(chosen, precision, stop_after, progress or Silent(), save_every)
-    init = options.get("init")
-    if init not in (None, IMAGENET, NO_INIT):
-        options["init"] = os.path.basename(str(init))
-    state = None
+    init = state = None
     if resume:
         if folder.has_pretrain() and not store.exists():
             return folder.pretrain()
-        state, settings = saved_config(store, PRETRAIN, PretrainConfig, options)
+        given = given_options(PretrainConfig, config, dict(options))
+        if "init" in given:
+            given["init"] = Path(given["init"]).name
+        state, settings = saved_config(store, PRETRAIN, PretrainConfig, given)
         data_set = _same_data(state.data, data, data_root, settings.image_size)
     else:
         if data is None:
@@ -125,7 +124,9 @@ def pretrain(
         if info is not None and settings.image_size is not None:
             raise UsageError(f"--image-size is for folders; {info.name}'s images have {info.image_size} pixels")
         data_set = open_data(data, data_root, settings.image_size)
-        init = init or settings.init
+        init = settings.init
+        # Where the file lies on this machine is nobody else's business.
+        settings = settings.model_copy(update={"init": init and Path(init).name})
     with folder.locked():
         return run_pretrain(folder, data_set, settings, machine, init, state)
 
@@ -166,7 +167,9 @@ def distill(
     if resume:
         if folder.sessions() and not store.exists():
             return folder.chain()[0]
-        state, settings = saved_config(store, "distill", DistillConfig, options)
+        state, settings = saved_config(
+            store, "distill", DistillConfig, given_options(DistillConfig, config, dict(options))
+        )
     else:
         finished = f"session {folder.sessions()[-1]} is in it" if folder.sessions() else None
         refuse_unless_new(store, finished, force)

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from m2sd_cli.cli import options
-from m2sd_cli.cli.output import note, result
+from m2sd_cli.cli.output import command, note, result
 from m2sd_cli.errors import UsageError
 
 
@@ -47,9 +47,9 @@ def demo(
     out = api.export("safetensors", run / "demo.safetensors", run=run)
     note(f"5/5 export: {os.path.relpath(out)}, one file for use elsewhere", quiet)
     note(
-        f"\nnext: m2sd sessions --run {run}\n"
-        f"      m2sd predict IMAGE --run {run}\n"
-        f"      m2sd increment --session {data.sessions + 1} --shots DIR --run {run}    (DIR/CLASS/*.jpg)\n"
-        f"      m2sd pretrain --data ./photos                   your own pictures, photos/CLASS/*.jpg",
+        f"\nnext: {command('sessions', run)}\n"
+        f"      {command('predict', run, ' IMAGE')}\n"
+        f"      {command('increment', run, f' --session {data.sessions + 1} --shots DIR')}    a folder a class in DIR\n"
+        f"      {command('pretrain', None, ' --data ./photos')}    your own pictures, photos/CLASS/*.jpg",
         quiet,
     )

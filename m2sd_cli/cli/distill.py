@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from m2sd_cli.cli import options
+from m2sd_cli.cli.output import command
 from m2sd_cli.cli.training import report_training
 
 
@@ -96,6 +97,5 @@ def distill(
             clean_weight=clean_weight,
             seed=seed,
         )
-    report_training(
-        "distill", link, api.open_run(run), "m2sd increment --session 1 --shots DIR, or m2sd evaluate", json, quiet
-    )
+    next_steps = [command("increment", run, " --session 1 --shots DIR"), command("evaluate", run)]
+    report_training("distill", link, api.open_run(run), next_steps, json, quiet)

@@ -1,8 +1,10 @@
 """Results to stdout, everything else to stderr."""
 
 import json
+import shlex
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 
@@ -25,6 +27,12 @@ def note(text: str, quiet: bool = False) -> None:
     """Say something that is not the result."""
     if not quiet:
         print(text, file=sys.stderr, flush=True)
+
+
+def command(name: str, run: Path | None, rest: str = "") -> str:
+    """A command to type next, on the same run folder."""
+    chosen = f" --run {shlex.quote(str(run))}" if run is not None else ""
+    return f"m2sd {name}{chosen}{rest}"
 
 
 def duration(seconds: float) -> str:

@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from m2sd_cli.cli import options
+from m2sd_cli.cli.output import command
 from m2sd_cli.cli.training import report_training
 
 
@@ -91,4 +92,6 @@ def pretrain(
             image_size=image_size,
             seed=seed,
         )
-    report_training("pretrain", link, api.open_run(run), next_step="m2sd distill", json=json, quiet=quiet)
+    folder = link is not None and link.manifest.data.kind == "folder"
+    next_step = command("distill", run, " --data DIR" if folder else "")
+    report_training("pretrain", link, api.open_run(run), [next_step], json, quiet)

@@ -1,5 +1,6 @@
 """What both training commands print when they end."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from m2sd_cli.cli.output import document, duration, note, printable
@@ -8,19 +9,21 @@ if TYPE_CHECKING:
     from m2sd_cli.runs.folder import Link, RunFolder
 
 
-def report_training(stage: str, link: "Link | None", run: "RunFolder", next_step: str, json: bool, quiet: bool) -> None:
+def report_training(
+    stage: str, link: "Link | None", run: "RunFolder", next_steps: Sequence[str], json: bool, quiet: bool
+) -> None:
     """The end of a training: what it came to, and what to type next.
 
     Args:
         stage: its command.
         link: its manifest; None if the time limit ended it.
         run: the run folder.
-        next_step: the command that follows.
+        next_steps: commands that may follow.
         json: whether to print a JSON document.
         quiet: whether to leave the hints out.
     """
     if link is None:
-        note(f"{stage}: time is up; saved. Go on with: m2sd {stage} --resume", quiet)
+        note(f"{stage}: time is up; saved. Go on with the same command and --resume", quiet)
         if json:
             document({"stage": stage, "finished": False, "run": str(run.path)})
         return
@@ -48,4 +51,4 @@ def report_training(stage: str, link: "Link | None", run: "RunFolder", next_step
         f"{run.path / link.record.file}",
         quiet,
     )
-    note(f"next: {next_step}", quiet)
+    note(f"next: {', or '.join(next_steps)}", quiet)

@@ -149,7 +149,7 @@ class RunFolder:
             what = "no session in it yet; run 'm2sd distill' first" if self.has_pretrain() else "no trained model in it"
             raise RunError(f"{self.path}: {what}" if self.path.is_dir() else f"{self.path}: no such run folder")
         newest = present[-1]
-        if last is not None and last > newest:
+        if last is not None and not 0 <= last <= newest:
             raise RunError(f"{self.path}: no session {last} in it; the newest is session {newest}")
         links: list[Link] = []
         for number in range(newest, -1, -1):

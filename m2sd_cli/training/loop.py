@@ -149,7 +149,7 @@ class Training:
         began = time.monotonic() - self.position.seconds
         first_step, first_time = self.position.step, time.monotonic()
         saved = shown = first_time
-        sums = self._zero_sums()
+        sums = {name: torch.tensor(value, device=self.device) for name, value in self.position.sums.items()}
         while self.position.step < self.steps:
             self._step(sums)
             now = time.monotonic()
@@ -162,7 +162,7 @@ class Training:
                 self._show(sums, (now - first_time) / done)
                 shown = now
             if epoch_ended:
-                sums = self._zero_sums()
+                sums = {}
             finished = self.position.step == self.steps
             if not finished and (stop.wanted or now - saved >= self.save_every):
                 self.position.sums = self._read(sums)
@@ -171,11 +171,6 @@ class Training:
                 if stop.wanted:
                     return False
         return True
-
-    def _zero_sums(self) -> dict[str, Tensor]:
-        sums = {name: torch.tensor(value, device=self.device) for name, value in self.position.sums.items()}
-        self.position.sums = {}
-        return sums
 
     def _batch(self) -> tuple[Tensor, Tensor, torch.Generator]:
         step, seed = self.position.step, self.config.seed

@@ -44,7 +44,9 @@ def initialise(backbone: Backbone, init: str) -> None:
     try:
         load_initial_weights(backbone, state)
     except ValueError as error:
-        raise DataError(f"--init {init}: not the weights of this backbone: {error}") from None
+        raise DataError(
+            f"--init {init}: not the weights of this backbone: {error}; --init none begins from random weights"
+        ) from None
 
 
 def _imagenet_state() -> dict[str, Tensor]:

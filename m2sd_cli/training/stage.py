@@ -60,7 +60,7 @@ def saved_config(
     if state.stage != stage:
         raise RunError(f"{store.run.path}: the interrupted training is {state.stage}'s; 'm2sd {state.stage} --resume'")
     for name, value in options.items():
-        if value is not None and state.config.get(name) != value:
+        if state.config.get(name) != value:
             option = "--" + name.replace("_", "-")
             raise UsageError(f"{option} {value}: the training began with {state.config.get(name)}; leave it out")
     return state, model(**state.config)
@@ -155,5 +155,5 @@ def train(
     if ended:
         return Finished(training.position.seconds, precision, training.position.history)
     if stop.interrupted:
-        raise InterruptedTrainingError(f"interrupted and saved; go on with: m2sd {stage} --resume")
+        raise InterruptedTrainingError("interrupted and saved; go on with the same command and --resume")
     return None
