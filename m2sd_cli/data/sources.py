@@ -49,7 +49,7 @@ class ImageSource(Protocol):
 
 @dataclass(frozen=True)
 class ArrayImages:
-    """Small images in memory, all of the size that the network sees."""
+    """Small images in memory, all of one size."""
 
     images: Tensor  # (N, H, W, 3) uint8
     labels: Tensor  # (N,) int64
@@ -62,9 +62,13 @@ class ArrayImages:
         return ArrayImages(self.images[indices], labels)
 
     def batches(self, transform: TestTransform, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """See ImageSource. The images are what the transform would make of them already."""
+        """See ImageSource. Images of the transform's own size are what it would make of them already."""
+        fits = self.images.shape[1:3] == (transform.crop, transform.crop)
         for images, labels in zip(torch.split(self.images, size), torch.split(self.labels, size), strict=True):
-            yield images.permute(0, 3, 1, 2), labels
+            if fits:
+                yield images.permute(0, 3, 1, 2), labels
+            else:
+                yield torch.stack([transform.pixels(Image.fromarray(image.numpy())) for image in images]), labels
 
     def for_training(self, augmentation: Augmentation) -> TrainingImages:
         """See ImageSource."""

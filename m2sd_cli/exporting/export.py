@@ -4,6 +4,7 @@ import io
 import json
 import logging
 import warnings
+from importlib.util import find_spec
 from pathlib import Path
 
 import safetensors.torch
@@ -61,10 +62,8 @@ def _pt2(model: SessionModel, text: str) -> bytes:
 
 
 def _onnx(model: SessionModel, text: str) -> bytes:
-    try:
-        import onnxscript  # noqa: F401
-    except ImportError:
-        raise M2sdError("--format onnx needs more packages: pip install 'm2sd[onnx]'") from None
+    if find_spec("onnxscript") is None or find_spec("onnx") is None:
+        raise M2sdError("--format onnx needs more packages: pip install 'm2sd[onnx]'")
     logging.getLogger("onnxscript").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's exporter warns of its own internals

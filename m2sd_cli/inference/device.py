@@ -17,8 +17,8 @@ def choose_device(name: str) -> torch.device:
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    kind, _, index = name.partition(":")
-    if kind not in ("cpu", "cuda", "mps") or (index and not (kind == "cuda" and index.isdecimal())):
+    kind, colon, index = name.partition(":")
+    if kind not in ("cpu", "cuda", "mps") or (colon and not (kind == "cuda" and index.isdecimal())):
         raise UsageError(f"--device {name}: choose auto, cpu, cuda, cuda:N or mps")
     if kind == "cuda" and not torch.cuda.is_available():
         raise UsageError(f"--device {name}: no CUDA device here; leave --device out to use what there is")
@@ -27,11 +27,6 @@ def choose_device(name: str) -> torch.device:
     if kind == "mps" and not torch.backends.mps.is_available():
         raise UsageError("--device mps: not present here; leave --device out to use what there is")
     return torch.device(name)
-
-
-def device_name(device: torch.device) -> str:
-    """The device as a manifest names it."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 def training_precision(name: str, device: torch.device) -> str:

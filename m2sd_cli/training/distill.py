@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from m2sd_cli.config import DistillConfig
 from m2sd_cli.data.datasets import DataSet
 from m2sd_cli.errors import DamagedError, RunError, UsageError
-from m2sd_cli.inference.device import device_name, training_precision
+from m2sd_cli.inference.device import training_precision
 from m2sd_cli.inference.features import mean_features
 from m2sd_cli.inference.session import MEANS, backbone_tensors, load_backbone, to_transform
 from m2sd_cli.method.classifiers import Classifier
@@ -17,7 +17,7 @@ from m2sd_cli.runs.folder import Link, RunFolder, session_name
 from m2sd_cli.runs.manifest import ClassRecord, Manifest, TrainingState
 from m2sd_cli.runs.training_state import StateStore
 from m2sd_cli.training.pretrain import CLASSIFIER
-from m2sd_cli.training.records import class_records, classes_digest, data_record, now, versions
+from m2sd_cli.training.records import circumstances, class_records, classes_digest, data_record
 from m2sd_cli.training.stage import Finished, Machine, train
 
 
@@ -144,12 +144,8 @@ def run_distill(
             transform=parent.manifest.transform,
             config=config.model_dump(),
             seed=config.seed,
-            versions=versions(),
-            device=device_name(machine.device),
-            precision=finished.precision,
-            seconds=round(finished.seconds, 3),
-            created=now(),
             history=finished.history,
+            **circumstances(machine.device, finished.precision, finished.seconds),
         ),
     )
     store.clear()

@@ -8,12 +8,11 @@ import torch
 from m2sd_cli.data.catalogue import BUILT_IN
 from m2sd_cli.data.datasets import Shots
 from m2sd_cli.errors import RunError, UsageError
-from m2sd_cli.inference.device import device_name
 from m2sd_cli.inference.features import mean_features
 from m2sd_cli.inference.session import MEANS, load_backbone, to_transform
 from m2sd_cli.runs.folder import Link, RunFolder, session_name
 from m2sd_cli.runs.manifest import DataRecord, Manifest
-from m2sd_cli.training.records import class_records, now, versions
+from m2sd_cli.training.records import circumstances, class_records
 
 
 def check_session(run: RunFolder, chain: list[Link], session: int) -> None:
@@ -86,11 +85,7 @@ def run_increment(
                 transform=base.manifest.transform,
                 config={},
                 seed=base.manifest.seed,
-                versions=versions(),
-                device=device_name(device),
-                precision=precision,
-                seconds=round(time.monotonic() - began, 3),
-                created=now(),
+                **circumstances(device, precision, time.monotonic() - began),
             ),
         )
 

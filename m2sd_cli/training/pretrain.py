@@ -9,7 +9,6 @@ from torch import Tensor
 from m2sd_cli.config import PretrainConfig
 from m2sd_cli.data.datasets import DataSet
 from m2sd_cli.errors import DataError, UsageError
-from m2sd_cli.inference.device import device_name
 from m2sd_cli.inference.session import backbone_tensors
 from m2sd_cli.method.backbones import Backbone, build_backbone, load_initial_weights
 from m2sd_cli.method.classifiers import Classifier
@@ -18,7 +17,7 @@ from m2sd_cli.runs.folder import PRETRAIN, Link, RunFolder
 from m2sd_cli.runs.manifest import BackboneRecord, Manifest, TrainingState
 from m2sd_cli.runs.training_state import StateStore
 from m2sd_cli.training.loop import ACCURACY
-from m2sd_cli.training.records import class_records, classes_digest, data_record, now, transform_record, versions
+from m2sd_cli.training.records import circumstances, class_records, classes_digest, data_record, transform_record
 from m2sd_cli.training.stage import Machine, train
 
 CLASSIFIER = "classifier.weight"
@@ -133,12 +132,8 @@ def run_pretrain(
             transform=transform_record(data.transform),
             config=config.model_dump(),
             seed=config.seed,
-            versions=versions(),
-            device=device_name(machine.device),
-            precision=finished.precision,
-            seconds=round(finished.seconds, 3),
-            created=now(),
             history=finished.history,
+            **circumstances(machine.device, finished.precision, finished.seconds),
         ),
     )
     store.clear()

@@ -4,6 +4,7 @@ import hashlib
 import platform
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import TypedDict
 
 import torch
 
@@ -23,9 +24,30 @@ def versions() -> dict[str, str]:
     return known
 
 
-def now() -> str:
-    """The time, UTC, to the second."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
+class Circumstances(TypedDict):
+    """The fields of a manifest that tell how it came about."""
+
+    versions: dict[str, str]
+    device: str
+    precision: str
+    seconds: float
+    created: str
+
+
+def circumstances(device: torch.device, precision: str, seconds: float) -> Circumstances:
+    """How something was computed: with what, where, and that it was done just now.
+
+    Args:
+        device, precision: it was computed in.
+        seconds: it took.
+    """
+    return Circumstances(
+        versions=versions(),
+        device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        precision=precision,
+        seconds=round(seconds, 3),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
 
 
 def digest(hashes: Sequence[str]) -> str:
