@@ -1,0 +1,83 @@
+"""The rooms import downwards only, the command line starts without torch, and nothing is unpickled."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "m2sd_cli"
+MAY_IMPORT = {
+    "method": set[str](),
+    "data": set[str](),
+    "runs": set[str](),
+    "inference": {"method", "data", "runs"},
+    "training": {"method", "data", "runs", "inference", "config"},
+    "reports": {"method", "data", "runs", "inference"},
+    "exporting": {"method", "data", "runs", "inference"},
+}
+SOURCES = sorted(PACKAGE.rglob("*.py"))
+
+
+def imported(tree: ast.AST) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def own_rooms(path: Path) -> set[str]:
+    """The rooms of the package, or modules beside them, that a module imports."""
+    names = (name.split(".") for name in imported(ast.parse(path.read_text(encoding="utf-8"))))
+    return {parts[1] for parts in names if parts[0] == "m2sd_cli" and len(parts) > 1 and (PACKAGE / parts[1]).is_dir()}
+
+
+@pytest.mark.parametrize("room", MAY_IMPORT)
+def test_imports_point_downwards(room: str) -> None:
+    for path in (PACKAGE / room).rglob("*.py"):
+        assert own_rooms(path) <= MAY_IMPORT[room] | {room}, path
+
+
+def test_every_room_is_known() -> None:
+    rooms = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+    assert rooms == {*MAY_IMPORT, "cli"}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
+def test_no_click_and_no_pickle(path: Path) -> None:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    roots = {name.split(".")[0] for name in imported(tree)}
+    assert not roots & {"click", "pickle", "joblib", "dill"}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load":
+            assert any(each.arg == "weights_only" and ast.unparse(each.value) == "True" for each in node.keywords)
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["pretrain", "--help"], ["evaluate", "--wrong"], ["nothing"]])
+def test_help_and_usage_errors_start_fast(arguments: list[str]) -> None:
+    program = (
+        "import sys\n"
+        "from m2sd_cli.cli.app import app\n"
+        "try:\n"
+        "    app(sys.argv[1:], prog_name='m2sd')\n"
+        "finally:\n"
+        "    heavy = {'torch', 'torchvision', 'numpy', 'PIL'} & set(sys.modules)\n"
+        "    assert not heavy, heavy\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=False)
+    assert "AssertionError" not in done.stderr
+    assert done.returncode == (0 if "--help" in arguments else 2), done.stderr
+
+
+def test_importing_the_package_is_fast_and_offers_the_functions() -> None:
+    program = (
+        "import sys, m2sd_cli\n"
+        "assert 'torch' not in sys.modules\n"
+        "assert all(callable(getattr(m2sd_cli, name)) for name in m2sd_cli.__all__)\n"
+        "assert 'torchvision' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)

@@ -1,0 +1,112 @@
+"""Recipe, file and options make one validated configuration."""
+
+import inspect
+import typing
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import typer.models
+
+from m2sd_cli.cli import distill as distill_command
+from m2sd_cli.cli import pretrain as pretrain_command
+from m2sd_cli.config import DistillConfig, PretrainConfig, given_options, resolve
+from m2sd_cli.data.catalogue import BUILT_IN, FOLDER_RECIPE
+from m2sd_cli.errors import UsageError
+
+
+def write(folder: Path, text: str) -> Path:
+    file = folder / "config.toml"
+    file.write_text(text)
+    return file
+
+
+def test_options_win_over_the_file_the_file_over_the_recipe(tmp_path: Path) -> None:
+    recipe = {"epochs": 3, "batch_size": 10, "learning_rate": 0.3, "backbone": "resnet20"}
+    file = write(tmp_path, "[pretrain]\nbatch_size = 20\nlearning_rate = 0.2\n[distill]\nbatch_size = 7\n")
+    config = resolve(PretrainConfig, recipe, file, {"learning_rate": 0.1, "seed": None})
+    assert (config.epochs, config.batch_size, config.learning_rate, config.seed) == (3, 20, 0.1, 0)
+    assert resolve(DistillConfig, recipe, file).batch_size == 7
+
+
+@pytest.mark.parametrize(
+    ("total", "share", "first", "second"), [(200, None, 40, 160), (1, None, 1, 0), (20, 0.6, 12, 8), (7, None, 1, 6)]
+)
+def test_epochs_are_divided_between_the_stages(total: int, share: float | None, first: int, second: int) -> None:
+    recipe = {"total_epochs": total} | ({} if share is None else {"pretrain_share": share})
+    assert resolve(PretrainConfig, recipe).epochs == first
+    assert resolve(DistillConfig, recipe).epochs == second
+
+
+def test_a_recipe_has_a_table_for_one_stage() -> None:
+    recipe = {"epochs": 1, "seed": 1, "distill": {"seed": 2}}
+    assert resolve(PretrainConfig, recipe).seed == 1
+    assert resolve(DistillConfig, recipe).seed == 2
+
+
+@pytest.mark.parametrize("recipe", [*(info.recipe for info in BUILT_IN.values()), FOLDER_RECIPE])
+def test_shipped_recipes_are_valid(recipe: dict[str, Any]) -> None:
+    assert resolve(PretrainConfig, recipe).epochs + resolve(DistillConfig, recipe).epochs == recipe["total_epochs"]
+    used = {*PretrainConfig.model_fields, *DistillConfig.model_fields, "total_epochs", "pretrain_share"}
+    assert set(recipe) <= used
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"epochs": 0}, "--epochs 0"),
+        ({"batch_size": 1}, "--batch-size 1"),
+        ({"learning_rate": float("nan")}, "--learning-rate nan"),
+        ({"learning_rate": 0.0}, "--learning-rate 0.0"),
+        ({"momentum": 1.0}, "--momentum 1.0"),
+        ({"backbone": "vgg"}, "--backbone vgg"),
+        ({"seed": -1}, "--seed -1"),
+        ({"image_size": 4}, "--image-size 4"),
+    ],
+)
+def test_a_wrong_value_is_named(options: dict[str, Any], named: str) -> None:
+    with pytest.raises(UsageError, match=f"^{named}: "):
+        resolve(PretrainConfig, {"epochs": 1}, None, options)
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("[pretrain]\nepoch = 3\n", "there is no option 'epoch'"),
+        ("epochs = 3\n", "'epochs'"),
+        ("[increment]\n", "'increment'"),
+        ("[pretrain\n", "not TOML"),
+    ],
+)
+def test_a_wrong_file_is_named(tmp_path: Path, text: str, named: str) -> None:
+    with pytest.raises(UsageError, match=named) as caught:
+        resolve(PretrainConfig, {"epochs": 1}, write(tmp_path, text))
+    assert "config.toml" in str(caught.value)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"nowhere\.toml"):
+        resolve(PretrainConfig, {"epochs": 1}, tmp_path / "nowhere.toml")
+
+
+def test_what_was_given_is_told_apart_from_defaults(tmp_path: Path) -> None:
+    file = write(tmp_path, "[distill]\nbeta = 2.0\nseed = 4\n")
+    assert given_options(DistillConfig, file, {"seed": 5, "epochs": None}) == {"beta": 2.0, "seed": 5}
+
+
+@pytest.mark.parametrize(("module", "model"), [(pretrain_command, PretrainConfig), (distill_command, DistillConfig)])
+def test_the_defaults_in_the_help_are_the_real_ones(
+    module: ModuleType, model: type[PretrainConfig] | type[DistillConfig]
+) -> None:
+    function = getattr(module, model.__name__.removesuffix("Config").lower())
+    hints = typing.get_type_hints(function, include_extras=True)
+    assert set(model.model_fields) <= set(hints) | {"image_size"}
+    shown = 0
+    for name in inspect.signature(function).parameters:
+        option = next(each for each in hints[name].__metadata__ if isinstance(each, typer.models.OptionInfo))
+        if name in model.model_fields and isinstance(option.show_default, str):
+            default = 224 if name == "image_size" else model.model_fields[name].default
+            assert str(default) == option.show_default or float(option.show_default) == default, name
+            shown += 1
+    assert shown >= 5
