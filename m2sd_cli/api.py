@@ -327,7 +327,11 @@ def find_pictures(places: Sequence[Path]) -> list[Path]:
     found: list[Path] = []
     for place in places:
         if place.is_dir():
-            inside = sorted(path for path in place.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+            inside = sorted(
+                path
+                for path in place.rglob("*")
+                if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+            )
             if not inside:
                 raise DataError(f"{place}: no picture in it (jpg, jpeg, png, webp or bmp)")
             found += inside
@@ -358,6 +362,10 @@ def _same_data(record: DataRecord, data: str | None, data_root: Path | None, ima
 
 def _official(record: DataRecord, data: str | None, data_root: Path | None, session: int) -> DataSet:
     """The data set whose official session to teach."""
+    if data is not None and data not in BUILT_IN:
+        raise UsageError(
+            f"--data {data}: only {', '.join(BUILT_IN)} have official sessions; name new images with --shots"
+        )
     name = data or (record.name if record.kind == "built-in" else None)
     if name not in BUILT_IN:
         raise UsageError(f"session {session}: a folder has no official sessions; name the new images with --shots DIR")

@@ -8,13 +8,13 @@ from m2sd_cli.cli import options
 from m2sd_cli.cli.output import document, note, result, table
 from m2sd_cli.errors import UsageError
 
-app = typer.Typer(help="Data sets: list, verify, download.", rich_markup_mode=None)
+app = typer.Typer(rich_markup_mode=None)
 Name = Annotated[str, typer.Argument(help="Of a built-in data set, or a folder.", show_default=False)]
 
 
 @app.callback(invoke_without_command=True)
 def data(context: typer.Context, data_root: options.DataRoot = None, json: options.Json = False) -> None:
-    """List the data sets, and where they lie.
+    """Data sets: list, verify, download.
 
     Examples:
       m2sd data
@@ -25,6 +25,8 @@ def data(context: typer.Context, data_root: options.DataRoot = None, json: optio
     """
     if context.invoked_subcommand is None:
         list_data(data_root, json)
+    else:
+        options.refuse_before_subcommand(context)
 
 
 @app.command("list")

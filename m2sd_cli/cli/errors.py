@@ -16,11 +16,15 @@ INTERRUPTED = 130
 def reported() -> Iterator[None]:
     """Print the sentence of an expected error and exit as it asks; others keep their traceback."""
     try:
-        yield
+        try:
+            yield
+        finally:
+            sys.stdout.flush()  # here and not as the interpreter ends, so that a reader who has left is no surprise
     except M2sdError as error:
         if debugging:
             raise
-        print(f"m2sd: {printable(str(error))}", file=sys.stderr)
+        for line in str(error).split("\n"):
+            print(f"m2sd: {printable(line)}", file=sys.stderr)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         if debugging:

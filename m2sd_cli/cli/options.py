@@ -66,3 +66,16 @@ def seconds(duration: str | None) -> float | None:
     if match is None:
         raise UsageError(f"--stop-after {duration}: write 90s, 9m or 2h")
     return float(match[1]) * _UNITS[match[2]]
+
+
+def refuse_before_subcommand(context: typer.Context) -> None:
+    """An option of a group that stands before a subcommand would be dropped in silence.
+
+    Raises:
+        UsageError: there is one.
+    """
+    for name in context.params:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            option = "--" + name.replace("_", "-")
+            raise UsageError(f"{option}: write it after '{context.info_name} {context.invoked_subcommand}'")

@@ -8,13 +8,13 @@ from m2sd_cli.cli import options
 from m2sd_cli.cli.output import document, note, printable, result, table
 from m2sd_cli.errors import DamagedError, RunError, UsageError
 
-app = typer.Typer(help="The chain of sessions: list, show, verify, undo.", rich_markup_mode=None)
+app = typer.Typer(rich_markup_mode=None)
 NAMED = 5  # classes to name in a row
 
 
 @app.callback(invoke_without_command=True)
 def sessions(context: typer.Context, run: options.Run = None, json: options.Json = False) -> None:
-    """List the chain of sessions.
+    """The chain of sessions: list, show, verify, undo.
 
     Examples:
       m2sd sessions
@@ -27,6 +27,8 @@ def sessions(context: typer.Context, run: options.Run = None, json: options.Json
     """
     if context.invoked_subcommand is None:
         list_sessions(run, json)
+    else:
+        options.refuse_before_subcommand(context)
 
 
 @app.command("list")

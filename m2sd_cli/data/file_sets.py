@@ -30,9 +30,16 @@ def open_cub200(root: Path) -> DataSet:
     info = BUILT_IN["cub200"]
     home = root / info.layout
     images = dict(_pairs(home / "images.txt"))
-    labels = {key: int(value) - 1 for key, value in _pairs(home / "image_class_labels.txt")}
     in_train = {key: value == "1" for key, value in _pairs(home / "train_test_split.txt")}
     names = [name for _, name in _pairs(home / "classes.txt")]
+    label = {str(number): number - 1 for number in range(1, len(names) + 1)}
+    labels = {}
+    for key, value in _pairs(home / "image_class_labels.txt"):
+        if value not in label:
+            raise DataError(
+                f"{home / 'image_class_labels.txt'}: image {key} is of class {value}, not 1 to {len(names)}"
+            )
+        labels[key] = label[value]
     if not images.keys() == labels.keys() == in_train.keys():
         raise DataError(f"{home}: images.txt, image_class_labels.txt and train_test_split.txt name different images")
     items = {key: (home / "images" / name, labels[key]) for key, name in images.items()}
