@@ -81,3 +81,31 @@ def test_importing_the_package_is_fast_and_offers_the_functions() -> None:
         "assert 'torchvision' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "cli").glob("*.py")), ids=lambda path: path.name)
+def test_the_commands_do_no_arithmetic(path: Path) -> None:
+    roots = {name.split(".")[0] for name in imported(ast.parse(path.read_text(encoding="utf-8")))}
+    assert not roots & {"torch", "torchvision", "numpy", "PIL", "safetensors", "pydantic"}
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "method").glob("*.py")), ids=lambda path: path.name)
+def test_the_method_knows_no_files_and_prints_nothing(path: Path) -> None:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    assert not {name.split(".")[0] for name in imported(tree)} & {"os", "pathlib", "io", "sys", "json", "logging"}
+    assert not {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)} & {"print", "open"}
+
+
+@pytest.mark.parametrize("arguments", [["export", "--format", "gif", "--out", "x"], ["evaluate", "--session", "last"]])
+def test_a_refused_word_needs_no_torch(arguments: list[str]) -> None:
+    program = (
+        "import sys\n"
+        "from m2sd_cli.cli.app import main\n"
+        "try:\n"
+        "    main()\n"
+        "finally:\n"
+        "    print(sorted({'torch', 'torchvision', 'numpy', 'PIL'} & set(sys.modules)))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "[]\n")
+    assert done.stderr.count("\n") == 1

@@ -1,0 +1,187 @@
+"""A tiny data set, a chain trained on it, and the command line called in this process."""
+
+import io
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from m2sd_cli import api
+from m2sd_cli.cli.app import main
+
+REAL_DATA = os.environ.get("M2SD_DATA")  # before the tests hide it
+
+BASE = ["blue", "green", "red", "yellow"]
+COLOURS = {
+    "blue": (20, 40, 220),
+    "green": (30, 200, 40),
+    "red": (220, 30, 30),
+    "yellow": (220, 220, 30),
+    "purple": (150, 20, 170),
+    "white": (240, 240, 240),
+    "grey": (110, 110, 110),
+    "orange": (250, 130, 10),
+}
+TRAINED, TESTED = 8, 3  # pictures a base class
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command did."""
+
+    code: int
+    out: str
+    err: str
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Folders of generated pictures."""
+
+    folder: Path  # train/CLASS and test/CLASS of the four base classes
+    first_shots: Path  # purple x 3, white x 2
+    second_shots: Path  # grey x 4
+    labelled: Path  # the base classes, purple and grey, and orange, which nobody is taught; white is missing
+
+
+def draw(colour: str, number: int) -> Image.Image:
+    """A striped picture of a colour; each colour has its own stripes, each number its own noise and size."""
+    kind = list(COLOURS).index(colour)
+    rng = np.random.default_rng([kind, number])
+    height, width = 16 + number % 5, 16 + kind % 3
+    pixels = np.tile(np.array(COLOURS[colour], dtype=np.int64), (height, width, 1))
+    period = 2 + kind // 2
+    (pixels if kind % 2 else pixels.swapaxes(0, 1))[::period] //= 3
+    noisy = pixels + rng.integers(-20, 21, pixels.shape)
+    return Image.fromarray(noisy.clip(0, 255).astype(np.uint8))
+
+
+def fill(folder: Path, colour: str, count: int, first: int = 0) -> None:
+    """Write pictures of a colour into FOLDER/COLOUR."""
+    (folder / colour).mkdir(parents=True)
+    for number in range(first, first + count):
+        draw(colour, number).save(folder / colour / f"{colour}-{number:02d}.png")
+
+
+@pytest.fixture(autouse=True)
+def _own_places(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """No test reads or fills the places of whoever runs it."""
+    monkeypatch.delenv("M2SD_RUN", raising=False)
+    monkeypatch.delenv("M2SD_DATA", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "no-cache"))
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Pictures:
+    root = tmp_path_factory.mktemp("pictures")
+    found = Pictures(root / "colours", root / "first", root / "second", root / "labelled")
+    for colour in BASE:
+        fill(found.folder / "train", colour, TRAINED)
+        fill(found.folder / "test", colour, TESTED, first=100)
+        fill(found.labelled, colour, 2, first=200)
+    fill(found.first_shots, "purple", 3)
+    fill(found.first_shots, "white", 2)
+    fill(found.second_shots, "grey", 4)
+    for colour in ("purple", "grey", "orange"):
+        fill(found.labelled, colour, 2, first=200)
+    return found
+
+
+@pytest.fixture(scope="session")
+def quick() -> dict[str, Any]:
+    """Options of a pretrain that takes a second."""
+    return {
+        "image_size": 16,
+        "backbone": "resnet20",
+        "epochs": 1,
+        "batch_size": 8,
+        "device": "cpu",
+        "precision": "fp32",
+    }
+
+
+@pytest.fixture(scope="session")
+def quick_distill() -> dict[str, Any]:
+    """Options of a distill that takes a second."""
+    return {"epochs": 1, "batch_size": 8, "learning_rate": 0.02, "device": "cpu", "precision": "fp32"}
+
+
+@pytest.fixture(scope="session")
+def trained(
+    pictures: Pictures,
+    quick: dict[str, Any],
+    quick_distill: dict[str, Any],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    """A run of four base classes and two sessions. Not to be changed: see `run`."""
+    run = tmp_path_factory.mktemp("trained") / "run"
+    api.pretrain(str(pictures.folder), run=run, **quick)
+    api.distill(str(pictures.folder), run=run, **quick_distill)
+    api.increment(1, pictures.first_shots, run=run, device="cpu")
+    api.increment(2, pictures.second_shots, run=run, device="cpu")
+    return run
+
+
+@pytest.fixture
+def run(trained: Path, tmp_path: Path) -> Path:
+    """A copy of the trained run, to do with as one likes."""
+    return Path(shutil.copytree(trained, tmp_path / "run"))
+
+
+@pytest.fixture
+def pretrained(run: Path) -> Path:
+    """A run that has finished stage 1 and nothing else."""
+    for path in run.glob("session-*"):
+        path.unlink()
+    return run
+
+
+@pytest.fixture
+def tree() -> Callable[[Path], dict[str, bytes | None]]:
+    """What a folder holds: the bytes of every file under its name, None for a folder."""
+
+    def read(folder: Path) -> dict[str, bytes | None]:
+        if not folder.exists():
+            return {}
+        inside = sorted(folder.rglob("*"))
+        return {
+            path.relative_to(folder).as_posix(): path.read_bytes() if path.is_file() else None
+            for path in inside
+            if path.name != ".lock"
+        }
+
+    return read
+
+
+@pytest.fixture
+def m2sd(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Outcome]:
+    """Call a command in this process, since importing torch in another takes seconds."""
+
+    def call(*arguments: object, stdin: str = "") -> Outcome:
+        out, err, code = io.StringIO(), io.StringIO(), 0
+        monkeypatch.setattr(sys, "argv", ["m2sd", *map(str, arguments)])
+        monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
+        with redirect_stdout(out), redirect_stderr(err):
+            try:
+                main()
+            except SystemExit as exit:
+                code = exit.code if isinstance(exit.code, int) else int(exit.code is not None)
+        return Outcome(code, out.getvalue(), err.getvalue())
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The root under which the official CIFAR-100 files lie."""
+    if REAL_DATA is None or not (Path(REAL_DATA) / "cifar-100-python").is_dir():
+        pytest.skip("real CIFAR-100 is not under $M2SD_DATA")
+    return Path(REAL_DATA)

@@ -1,0 +1,122 @@
+"""The built-in data sets: their facts, their splits, and where they are looked for."""
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from platformdirs import user_cache_path
+
+from m2sd_cli.config import DistillConfig, PretrainConfig, resolve
+from m2sd_cli.data.catalogue import BUILT_IN, FOLDER_RECIPE, find_info
+from m2sd_cli.data.locate import data_roots, locate, open_data
+from m2sd_cli.errors import DataError, M2sdError, UsageError
+
+if TYPE_CHECKING:
+    from tests.conftest import Outcome
+
+WAY = {"cifar100": 5, "miniimagenet": 5, "cub200": 10}
+SHOT = 5
+
+
+def test_what_there_is() -> None:
+    assert list(BUILT_IN) == ["cifar100", "miniimagenet", "cub200", "demo"]
+    facts = {name: (info.base, info.classes, info.image_size) for name, info in BUILT_IN.items()}
+    assert facts == {
+        "cifar100": (60, 100, 32),
+        "miniimagenet": (60, 100, 84),
+        "cub200": (100, 200, 224),
+        "demo": (6, 10, 28),
+    }
+
+
+@pytest.mark.parametrize("name", WAY)
+def test_the_official_split_has_every_shot_once(name: str) -> None:
+    info = BUILT_IN[name]
+    assert len(info.split) == (info.classes - info.base) // WAY[name]
+    assert [len(session) for session in info.split] == [WAY[name] * SHOT] * len(info.split)
+    lines = [line for session in info.split for line in session]
+    assert len(set(lines)) == len(lines)
+
+
+@pytest.mark.parametrize("name", ["miniimagenet", "cub200"])
+def test_a_session_of_file_names_has_five_shots_a_class(name: str) -> None:
+    seen: set[str] = set()
+    for session in BUILT_IN[name].split:
+        classes = Counter(line.split("/")[-2] for line in session)
+        assert len(classes) == WAY[name]
+        assert set(classes.values()) == {SHOT}
+        assert not seen & classes.keys()
+        seen |= classes.keys()
+
+
+def test_the_classes_of_cub200_are_in_the_order_of_their_numbers() -> None:
+    for number, session in enumerate(BUILT_IN["cub200"].split):
+        numbers = {int(line.split("/")[-2][:3]) for line in session}
+        assert numbers == set(range(101 + 10 * number, 111 + 10 * number))
+
+
+def test_the_indices_of_cifar100_are_of_training_images() -> None:
+    indices = [int(line) for session in BUILT_IN["cifar100"].split for line in session]
+    assert min(indices) >= 0
+    assert max(indices) < 50_000
+
+
+@pytest.mark.parametrize("recipe", [*(info.recipe for info in BUILT_IN.values()), FOLDER_RECIPE])
+def test_every_recipe_makes_two_configurations(recipe: dict[str, object]) -> None:
+    first, second = resolve(PretrainConfig, recipe), resolve(DistillConfig, recipe)
+    assert first.epochs + second.epochs == recipe["total_epochs"]
+    assert first.batch_size == recipe["batch_size"]
+
+
+def test_a_name_or_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert find_info("demo") is BUILT_IN["demo"]
+    (tmp_path / "photos").mkdir()
+    assert find_info("photos") is None
+    assert find_info(str(tmp_path)) is None
+    with pytest.raises(
+        UsageError, match=r"--data imagenet: .*choose cifar100, miniimagenet, cub200, demo, or a folder"
+    ):
+        find_info("imagenet")
+    with pytest.raises(M2sdError, match=r"\./absent: ") as raised:
+        find_info("./absent")
+    assert raised.value.exit_code == 3
+
+
+def test_where_data_sets_are_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = user_cache_path("m2sd")
+    assert data_roots(None) == [cache]
+    monkeypatch.setenv("M2SD_DATA", str(tmp_path / "named"))
+    assert data_roots(None) == [tmp_path / "named", cache]
+    assert data_roots(tmp_path / "given") == [tmp_path / "given"]
+
+    info = BUILT_IN["cub200"]
+    assert locate(info, None) is None
+    (cache / info.layout).mkdir(parents=True)
+    try:
+        assert locate(info, None) == cache
+        (tmp_path / "named" / info.layout).mkdir(parents=True)
+        assert locate(info, None) == tmp_path / "named"
+        assert locate(info, tmp_path / "given") is None
+    finally:
+        (cache / info.layout).rmdir()
+
+
+@pytest.mark.parametrize("name", ["cub200", "miniimagenet"])
+def test_what_is_not_here_and_cannot_be_downloaded_is_asked_for(tmp_path: Path, name: str) -> None:
+    layout = BUILT_IN[name].layout
+    with pytest.raises(DataError, match=f"{name}: no folder {layout} in {tmp_path}; .*--data-root"):
+        open_data(name, tmp_path)
+
+
+def test_the_commands_about_data(m2sd: "Callable[..., Outcome]", pictures: object, tmp_path: Path) -> None:
+    listed = m2sd("data", "--data-root", tmp_path)
+    assert listed.code == 0
+    assert [line.split()[0] for line in listed.out.splitlines()] == ["name", *BUILT_IN]
+    assert "downloaded when needed" in listed.out
+    assert "not here; needs CUB_200_2011/" in listed.out
+    assert "in the package" in listed.out
+    (tmp_path / "miniimagenet").mkdir()
+    assert str(tmp_path / "miniimagenet") in m2sd("data", "list", "--data-root", tmp_path).out

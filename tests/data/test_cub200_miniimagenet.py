@@ -1,0 +1,204 @@
+"""CUB-200-2011 and miniImageNet in their usual layouts, on look-alikes made of one picture under many names."""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from m2sd_cli.data.catalogue import BUILT_IN
+from m2sd_cli.data.check import check_data
+from m2sd_cli.data.locate import open_data
+from m2sd_cli.data.sources import FileImages
+from m2sd_cli.errors import DataError
+
+CUB_LISTS = ["images.txt", "image_class_labels.txt", "train_test_split.txt", "classes.txt"]
+
+
+def write(path: Path, lines: Iterable[str]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(f"{line}\n" for line in lines))
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+
+
+def link(picture: Path, places: Iterable[Path]) -> None:
+    for place in places:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        os.link(picture, place)
+
+
+@pytest.fixture(scope="module")
+def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("picture") / "picture.jpg"
+    Image.linear_gradient("L").resize((12, 8)).convert("RGB").save(path)
+    return path
+
+
+def make_cub200(root: Path, picture: Path | None) -> Path:
+    """One training image a base class, the official shots, one test image a class."""
+    home = root / "CUB_200_2011"
+    lines = [line.removeprefix("CUB_200_2011/images/") for session in BUILT_IN["cub200"].split for line in session]
+    novel = sorted({line.split("/")[0] for line in lines})
+    classes = [*(f"{number:03d}.Bird_{number}" for number in range(1, 101)), *novel]
+    train = [*(f"{name}/seen.jpg" for name in classes[:100]), *lines]
+    test = [f"{name}/unseen.jpg" for name in classes]
+    images = [*test, *train]
+    write(home / "classes.txt", (f"{number} {name}" for number, name in enumerate(classes, 1)))
+    write(home / "images.txt", (f"{number} {name}" for number, name in enumerate(images, 1)))
+    label = {name: number for number, name in enumerate(classes, 1)}
+    write(
+        home / "image_class_labels.txt",
+        (f"{number} {label[name.split('/')[0]]}" for number, name in enumerate(images, 1)),
+    )
+    write(home / "train_test_split.txt", (f"{number} {int(number > 200)}" for number in range(1, len(images) + 1)))
+    if picture:
+        link(picture, (home / "images" / name for name in images))
+    return home
+
+
+def make_miniimagenet(root: Path, picture: Path | None) -> Path:
+    """One training image a base class, the official shots, one test image a class."""
+    home = root / "miniimagenet"
+    lines = [line.split("/")[-2:] for session in BUILT_IN["miniimagenet"].split for line in session]
+    base = [f"n9{number:07d}" for number in range(60)]
+    train = [*((f"{name}00000001.jpg", name) for name in reversed(base)), *((file, name) for name, file in lines)]
+    classes = list(dict.fromkeys(name for _, name in train))
+    test = [(f"{name}00009999.jpg", name) for name in sorted(classes)]
+    for part, rows in (("train", train), ("test", test)):
+        write(home / "split" / f"{part}.csv", ["filename,label", *(",".join(row) for row in rows)])
+    if picture:
+        link(picture, (home / "images" / file for file, _ in [*train, *test]))
+    return home
+
+
+def test_cub200(tmp_path: Path, picture: Path) -> None:
+    home = make_cub200(tmp_path, picture)
+    data = open_data("cub200", tmp_path)
+    assert (data.name, data.base, len(data.classes), data.sessions) == ("cub200", 100, 200, 10)
+    assert (data.classes[0], data.classes[100]) == ("001.Bird_1", "101.White_Pelican")
+    assert data.train.labels.tolist() == list(range(100))
+    assert data.test.labels.tolist() == list(range(200))
+    assert data.location == home
+    for number in range(1, 11):
+        shots = data.session(number)
+        assert shots.classes == data.classes[90 + 10 * number : 100 + 10 * number]
+        assert torch.bincount(shots.source.labels).tolist() == [5] * 10
+        assert isinstance(shots.source, FileImages)
+        official = [tmp_path / line for line in BUILT_IN["cub200"].split[number - 1]]
+        assert list(shots.source.paths) == official
+        for path, label in zip(shots.source.paths, shots.source.labels.tolist(), strict=True):
+            assert path.parent.name == shots.classes[label]
+    pixels, _ = next(iter(data.train.batches(data.transform, 2)))
+    assert pixels.shape == (2, 3, 224, 224)
+
+
+def test_miniimagenet(tmp_path: Path, picture: Path) -> None:
+    home = make_miniimagenet(tmp_path, picture)
+    data = open_data("miniimagenet", tmp_path)
+    assert (data.name, data.base, len(data.classes), data.sessions) == ("miniimagenet", 60, 100, 8)
+    assert data.classes[0] == "n90000059"  # the first in train.csv
+    assert data.train.labels.tolist() == list(range(60))
+    assert sorted(data.test.labels.tolist()) == list(range(100))
+    for number in range(1, 9):
+        shots = data.session(number)
+        assert shots.classes == data.classes[55 + 5 * number : 60 + 5 * number]
+        assert isinstance(shots.source, FileImages)
+        assert {path.parent for path in shots.source.paths} == {home / "images"}
+        for path, label in zip(shots.source.paths, shots.source.labels.tolist(), strict=True):
+            assert path.name.startswith(shots.classes[label])
+    assert check_data(data) == {
+        "name": "miniimagenet",
+        "classes": 100,
+        "base_classes": 60,
+        "training_images": 60,
+        "test_images": 100,
+        "sessions": 8,
+    }
+
+
+def test_a_missing_picture_is_named(tmp_path: Path, picture: Path) -> None:
+    home = make_miniimagenet(tmp_path, picture)
+    missing = BUILT_IN["miniimagenet"].split[7][3].rsplit("/", 1)[-1]
+    (home / "images" / missing).unlink()
+    with pytest.raises(DataError, match=f"{missing}: no such file"):
+        check_data(open_data("miniimagenet", tmp_path))
+
+
+@pytest.mark.parametrize("name", CUB_LISTS)
+def test_every_list_of_cub200_is_needed(tmp_path: Path, name: str) -> None:
+    home = make_cub200(tmp_path, None)
+    (home / name).unlink()
+    with pytest.raises(DataError, match=rf"{name}: cannot be read \(FileNotFoundError\)"):
+        open_data("cub200", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "complaint"),
+    [
+        ("images.txt", "2 002.Bird_2/unseen.jpg", "2", "images.txt, line 2: not 'KEY VALUE'"),
+        ("images.txt", "2 002.", "9999 002.", "name different images"),
+        ("train_test_split.txt", "7 0\n", "", "name different images"),
+        ("classes.txt", "200 ", "", "199 classes, not the 200 of cub200|not 'KEY VALUE'"),
+        ("image_class_labels.txt", "2 2\n", "2 two\n", "image_class_labels.txt"),
+        ("image_class_labels.txt", "2 2\n", "2 201\n", "image_class_labels.txt"),
+        ("image_class_labels.txt", "2 2\n", "2 0\n", "image_class_labels.txt"),
+    ],
+)
+def test_lists_of_cub200_that_make_no_sense(tmp_path: Path, name: str, old: str, new: str, complaint: str) -> None:
+    edit(make_cub200(tmp_path, None) / name, old, new)
+    with pytest.raises(DataError, match=complaint):
+        open_data("cub200", tmp_path)
+
+
+def test_a_missing_class_of_cub200(tmp_path: Path) -> None:
+    home = make_cub200(tmp_path, None)
+    lines = (home / "classes.txt").read_text().splitlines()
+    write(home / "classes.txt", lines[:-1])
+    with pytest.raises(DataError, match="CUB_200_2011"):
+        open_data("cub200", tmp_path)
+
+
+@pytest.mark.parametrize("part", ["train", "test"])
+def test_every_table_of_miniimagenet_is_needed(tmp_path: Path, part: str) -> None:
+    home = make_miniimagenet(tmp_path, None)
+    edit(home / "split" / f"{part}.csv", "filename,label", "file,class")
+    with pytest.raises(DataError, match=f"{part}.csv: needs the columns filename,label"):
+        open_data("miniimagenet", tmp_path)
+    (home / "split" / f"{part}.csv").unlink()
+    with pytest.raises(DataError, match=f"{part}.csv: cannot be read"):
+        open_data("miniimagenet", tmp_path)
+
+
+def test_tables_of_miniimagenet_that_make_no_sense(tmp_path: Path) -> None:
+    home = make_miniimagenet(tmp_path, None)
+    table = home / "split" / "train.csv"
+    text = table.read_text()
+    table.write_text(text.replace(",n90000003\n", ",n90000004\n"))
+    with pytest.raises(DataError, match=r"class n90000003 is not in train\.csv"):
+        open_data("miniimagenet", tmp_path)
+    table.write_text("".join(line for line in text.splitlines(True) if "n90000003" not in line))
+    edit(home / "split" / "test.csv", "n9000000300009999.jpg,n90000003\n", "")
+    with pytest.raises(DataError, match="99 classes, not the 100 of miniimagenet"):
+        open_data("miniimagenet", tmp_path)
+
+
+def test_a_row_of_miniimagenet_that_is_cut_short(tmp_path: Path) -> None:
+    home = make_miniimagenet(tmp_path, None)
+    edit(home / "split" / "test.csv", "n9000000300009999.jpg,n90000003\n", "n9000000300009999.jpg\n")
+    with pytest.raises(DataError, match=r"test\.csv"):
+        open_data("miniimagenet", tmp_path)
+
+
+def test_an_official_shot_that_is_not_listed_is_named(tmp_path: Path) -> None:
+    home = make_miniimagenet(tmp_path, None)
+    lost = BUILT_IN["miniimagenet"].split[0][0].rsplit("/", 1)[-1]
+    edit(home / "split" / "train.csv", lost, "other.jpg")
+    with pytest.raises(DataError, match=f"{lost} of session 1 is not among its training images"):
+        open_data("miniimagenet", tmp_path).session(1)

@@ -1,0 +1,334 @@
+"""The chain of a run folder: read, added to, damaged, locked."""
+
+import hashlib
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+
+from m2sd_cli import api
+from m2sd_cli.errors import DamagedError, RunError
+from m2sd_cli.runs.folder import RunFolder, default_path, session_name
+
+if TYPE_CHECKING:
+    from tests.conftest import Pictures
+
+FILES = [f"{name}.{end}" for name in ("pretrain", *map(session_name, range(3))) for end in ("json", "safetensors")]
+NEWEST = "session-002.json"  # the head of the chain, to whose bytes nothing refers
+
+Tree = Callable[[Path], dict[str, bytes | None]]
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def named(run: Path, problems: list[str]) -> list[str]:
+    """The files that the sentences of `verify` are about."""
+    return [problem.partition(":")[0].removeprefix(f"{run}/") for problem in problems]
+
+
+def flip(path: Path, position: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[position] ^= 1
+    path.write_bytes(content)
+
+
+def test_the_default_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert default_path() == Path("m2sd-run")
+    monkeypatch.setenv("M2SD_RUN", "elsewhere")
+    assert default_path() == Path("elsewhere")
+    assert api.open_run().path == Path("elsewhere")
+    assert api.open_run("here").path == Path("here")
+
+
+def test_the_files_of_a_finished_run(trained: Path) -> None:
+    assert sorted(path.name for path in trained.iterdir() if path.name != ".lock") == sorted(FILES)
+
+
+def test_each_manifest_names_its_parent_and_its_checkpoint_by_sha256(trained: Path) -> None:
+    run = RunFolder(trained)
+    previous = run.pretrain()
+    assert previous.manifest.parent is None
+    for number, link in enumerate(run.chain()):
+        parent = link.manifest.parent
+        assert parent is not None
+        assert parent == previous.record
+        assert parent.sha256 == sha256(trained / parent.file)
+        assert link.manifest.session == number
+        assert link.name == session_name(number)
+        assert link.manifest.checkpoint.sha256 == sha256(trained / f"{link.name}.safetensors")
+        previous = link
+    assert run.pretrain().manifest.checkpoint.sha256 == sha256(trained / "pretrain.safetensors")
+
+
+def test_a_part_of_the_chain(trained: Path) -> None:
+    run = RunFolder(trained)
+    assert run.sessions() == [0, 1, 2]
+    assert run.chain(1) == run.chain()[:2]
+    assert [link.manifest.classes_so_far for link in run.chain()] == [4, 6, 7]
+    for wrong in (3, -1):
+        with pytest.raises(RunError, match=f"no session {wrong} in it; the newest is session 2"):
+            run.chain(wrong)
+
+
+def test_a_folder_without_a_run(tmp_path: Path, pretrained: Path) -> None:
+    for where, complaint in (
+        (tmp_path / "absent", "no such run folder"),
+        (tmp_path, "no trained model in it"),
+        (pretrained, "run 'm2sd distill' first"),
+    ):
+        run = RunFolder(where)
+        assert run.sessions() == []
+        with pytest.raises(RunError, match=complaint) as raised:
+            run.chain()
+        assert raised.value.exit_code == 4
+    with pytest.raises(RunError, match="run 'm2sd pretrain' first"):
+        RunFolder(tmp_path).pretrain()
+    with pytest.raises(RunError, match="no such run folder"):
+        RunFolder(tmp_path / "absent").verify()
+    with pytest.raises(RunError, match="no run in it"):
+        RunFolder(tmp_path).verify()
+    assert RunFolder(pretrained).verify() == []
+
+
+def test_sessions_are_counted_and_not_spelt(tmp_path: Path) -> None:
+    for name in ("session-999.json", "session-1000.json", "session-000.json", "session-x.json", "session-1000.txt"):
+        (tmp_path / name).touch()
+    assert session_name(1000) == "session-1000"
+    assert RunFolder(tmp_path).sessions() == [0, 999, 1000]
+
+
+def test_the_base_checkpoint_holds_backbone_and_class_means_only(trained: Path) -> None:
+    run = RunFolder(trained)
+    tensors = run.tensors(run.chain()[0])
+    assert tensors["class_means"].shape == (4, 64)
+    others = [name for name in tensors if name != "class_means"]
+    assert others
+    assert all(name.startswith("backbone.") for name in others)
+    assert not [name for name in tensors if re.search("attention|pyramid|classifier|enhance|teacher", name)]
+    in_stage_1 = run.tensors(run.pretrain())
+    assert in_stage_1.keys() == {*others, "classifier.weight"}
+
+
+def test_a_session_holds_the_rows_of_its_own_classes_only(trained: Path) -> None:
+    run = RunFolder(trained)
+    for link, rows in zip(run.chain()[1:], (2, 1), strict=True):
+        tensors = run.tensors(link)
+        assert {name: tensor.shape for name, tensor in tensors.items()} == {"class_means": torch.Size([rows, 64])}
+        assert (trained / link.manifest.checkpoint.file).stat().st_size < 1000
+
+
+def test_adding_a_session_leaves_every_earlier_file_as_it_was(run: Path, pictures: "Pictures", tree: Tree) -> None:
+    RunFolder(run).remove_sessions(first=1)
+    before = tree(run)
+    for number, shots in enumerate((pictures.second_shots, pictures.first_shots), start=1):
+        api.increment(number, shots, run=run, device="cpu")
+        after = tree(run)
+        new = {f"{session_name(number)}.json", f"{session_name(number)}.safetensors"}
+        assert after.keys() == before.keys() | new
+        assert {name: content for name, content in after.items() if name not in new} == before
+        before = after
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_verify_names_the_damaged_file(run: Path, file: str) -> None:
+    assert RunFolder(run).verify() == []
+    flip(run / file, 0 if file.endswith(".json") else -1)
+    assert named(run, RunFolder(run).verify()) == [file]
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_verify_names_the_cut_file(run: Path, file: str) -> None:
+    content = (run / file).read_bytes()
+    for length in (0, len(content) // 2, len(content) - 2):
+        (run / file).write_bytes(content[:length])
+        assert named(run, RunFolder(run).verify()) == [file]
+
+
+@pytest.mark.parametrize("file", [file for file in FILES if file != NEWEST])
+def test_verify_names_the_missing_file(run: Path, file: str) -> None:
+    (run / file).unlink()
+    problems = RunFolder(run).verify()
+    assert named(run, problems) == [file]
+    assert "missing" in problems[0]
+
+
+@pytest.mark.parametrize("file", [file for file in FILES if file.endswith(".json") and file != NEWEST])
+def test_a_changed_manifest_that_still_makes_sense_is_found_by_its_child(run: Path, file: str) -> None:
+    content = (run / file).read_bytes()
+    (run / file).write_bytes(content.replace(b'"seed": 0', b'"seed": 1'))
+    assert (run / file).read_bytes() != content
+    assert named(run, RunFolder(run).verify()) == [file]
+
+
+def test_verify_names_all_damaged_files_in_their_order(run: Path) -> None:
+    for file in ("session-001.safetensors", "pretrain.safetensors", "session-000.json"):
+        flip(run / file, 0)
+    assert named(run, RunFolder(run).verify()) == [
+        "pretrain.safetensors",
+        "session-000.json",
+        "session-001.safetensors",
+    ]
+
+
+@pytest.mark.parametrize("file", ["session-000.json", "session-001.json", "session-002.json"])
+def test_the_chain_is_not_read_past_a_damaged_manifest(run: Path, file: str) -> None:
+    flip(run / file, 0)
+    with pytest.raises(DamagedError, match=re.escape(file)):
+        RunFolder(run).chain()
+    with pytest.raises(DamagedError, match=re.escape(file)):
+        RunFolder(run).chain(0)
+
+
+def test_a_damaged_checkpoint_is_not_loaded(run: Path) -> None:
+    flip(run / "session-001.safetensors", -1)
+    folder = RunFolder(run)
+    chain = folder.chain()
+    with pytest.raises(DamagedError, match=r"session-001\.safetensors: damaged, its SHA-256 is not the recorded one"):
+        folder.tensors(chain[1])
+    folder.tensors(chain[0])
+
+
+def test_a_session_of_another_chain_does_not_fit(run: Path, pictures: "Pictures", tmp_path: Path) -> None:
+    other = Path(shutil.copytree(run, tmp_path / "other"))
+    RunFolder(other).remove_sessions(first=1)
+    api.increment(1, pictures.second_shots, run=other, device="cpu")
+    for end in ("json", "safetensors"):
+        shutil.copy(other / f"session-001.{end}", run / f"session-001.{end}")
+    with pytest.raises(DamagedError, match=r"session-001\.json: damaged"):
+        RunFolder(run).chain()
+
+
+def test_a_renamed_manifest_is_recognised(run: Path) -> None:
+    (run / "session-002.json").rename(run / "session-003.json")
+    with pytest.raises(DamagedError, match=r"session-003\.json: it is the manifest of session-002"):
+        RunFolder(run).chain()
+
+
+def test_a_manifest_of_another_version_is_refused(run: Path) -> None:
+    path = run / NEWEST
+    path.write_bytes(path.read_bytes().replace(b'"schema_version": 1', b'"schema_version": 2'))
+    with pytest.raises(DamagedError, match=r"session-002\.json: not a manifest that this version reads: schema_ver"):
+        RunFolder(run).chain()
+
+
+def test_a_manifest_that_names_a_path_is_refused(run: Path) -> None:
+    path = run / NEWEST
+    path.write_bytes(path.read_bytes().replace(b'"session-002.safetensors"', b'"../session-002.safetensors"'))
+    with pytest.raises(DamagedError, match=r"session-002\.json: .*checkpoint\.file"):
+        RunFolder(run).chain()
+
+
+def test_a_manifest_with_the_wrong_parent_is_refused(run: Path) -> None:
+    path = run / NEWEST
+    path.write_bytes(path.read_bytes().replace(b'"session-001.json"', b'"session-000.json"'))
+    with pytest.raises(DamagedError, match=r"session-002\.json: its parent is not session-001\.json"):
+        RunFolder(run).chain()
+
+
+def test_class_indices_follow_along_the_chain(run: Path) -> None:
+    folder = RunFolder(run)
+    manifest = folder.chain()[2].manifest
+    classes = [each.model_copy(update={"index": each.index + 1}) for each in manifest.classes]
+    folder.write_manifest("session-002", manifest.model_copy(update={"classes_before": 7, "classes": classes}))
+    with pytest.raises(DamagedError, match=r"session-002\.json: its class indices do not follow the chain's"):
+        folder.chain()
+
+
+def test_removing_the_newest_sessions(run: Path, tree: Tree) -> None:
+    before = tree(run)
+    folder = RunFolder(run)
+    folder.remove_sessions(first=1)
+    assert folder.sessions() == [0]
+    assert tree(run) == {name: content for name, content in before.items() if not re.match("session-00[12]", name)}
+    assert folder.verify() == []
+
+
+@pytest.mark.parametrize(("interrupted_at", "left"), list(enumerate([3, 2, 2, 1, 1, 0])))
+def test_what_an_interrupted_removal_leaves_is_a_chain(
+    run: Path, monkeypatch: pytest.MonkeyPatch, interrupted_at: int, left: int
+) -> None:
+    removed: list[str] = []
+    real = Path.unlink
+
+    def unlink(self: Path, missing_ok: bool = False) -> None:
+        if len(removed) == interrupted_at:
+            raise KeyboardInterrupt
+        real(self, missing_ok)
+        removed.append(self.name)
+
+    monkeypatch.setattr(Path, "unlink", unlink)
+    with pytest.raises(KeyboardInterrupt):
+        RunFolder(run).remove_sessions(first=0)
+    assert RunFolder(run).sessions() == list(range(left))
+    assert RunFolder(run).verify() == []
+
+
+def test_a_checkpoint_without_its_manifest_does_not_count(run: Path, pictures: "Pictures") -> None:
+    (run / NEWEST).unlink()
+    assert len(RunFolder(run).chain()) == 2
+    api.increment(2, pictures.second_shots, run=run, device="cpu")
+    assert RunFolder(run).verify() == []
+
+
+def test_a_manifest_follows_its_checkpoint(run: Path, pictures: "Pictures", monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(self: RunFolder, name: str, manifest: object) -> None:
+        assert (self.path / f"{name}.safetensors").is_file()
+        raise RunError("no space")
+
+    monkeypatch.setattr(RunFolder, "write_manifest", fail)
+    RunFolder(run).remove_sessions(first=2)
+    with pytest.raises(RunError, match="no space"):
+        api.increment(2, pictures.second_shots, run=run, device="cpu")
+    assert RunFolder(run).sessions() == [0, 1]
+
+
+HOLD = """
+import sys
+from filelock import FileLock
+lock = FileLock(sys.argv[1])
+lock.acquire()
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_one_writer_at_a_time(run: Path, pictures: "Pictures", quick_distill: dict[str, Any], tree: Tree) -> None:
+    folder = RunFolder(run)
+    folder.remove_sessions(first=2)
+    before = tree(run)
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(run / ".lock")], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"held\n"
+        with pytest.raises(RunError, match="another m2sd command is writing to it") as raised, folder.locked():
+            pass
+        assert raised.value.exit_code == 4
+        with pytest.raises(RunError, match="another m2sd command"):
+            api.increment(2, pictures.second_shots, run=run, device="cpu")
+        with pytest.raises(RunError, match="another m2sd command"):
+            api.distill(str(pictures.folder), run=run, force=True, **quick_distill)
+        assert tree(run) == before
+        assert len(folder.chain()) == 2  # reading needs no lock
+        other.kill()
+    with folder.locked():  # the lock of a process that died is no lock
+        pass
+
+
+def test_locking_makes_the_folder(tmp_path: Path) -> None:
+    with RunFolder(tmp_path / "a" / "b").locked():
+        assert (tmp_path / "a" / "b").is_dir()
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(RunError, match="file/run: cannot be written to"), RunFolder(tmp_path / "file" / "run").locked():
+        pass
