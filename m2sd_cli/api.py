@@ -7,22 +7,23 @@ from typing import Literal, TypedDict, Unpack
 from m2sd_cli.config import DistillConfig, PretrainConfig, given_options, resolve
 from m2sd_cli.data.catalogue import BUILT_IN, FOLDER_RECIPE, find_info
 from m2sd_cli.data.datasets import DataSet
-from m2sd_cli.data.folders import read_shots
+from m2sd_cli.data.folders import folder_name, read_shots
 from m2sd_cli.data.images import SUFFIXES
 from m2sd_cli.data.locate import open_data
 from m2sd_cli.errors import DataError, RunError, UsageError
 from m2sd_cli.exporting.export import export_session
-from m2sd_cli.inference.device import choose_device, inference_precision
+from m2sd_cli.inference.device import choose_device, inference_precision, training_precision
 from m2sd_cli.inference.prediction import Prediction, predict_files
 from m2sd_cli.inference.session import load_session
 from m2sd_cli.reports.evaluation import Evaluation, evaluate_session
 from m2sd_cli.runs.folder import PRETRAIN, Link, RunFolder, default_path
 from m2sd_cli.runs.manifest import DataRecord
 from m2sd_cli.runs.training_state import StateStore
-from m2sd_cli.training.distill import loss_weights, run_distill
-from m2sd_cli.training.increment import check_names, check_session, run_increment, shots_record
+from m2sd_cli.training.distill import run_distill
+from m2sd_cli.training.increment import check_names, check_session, run_increment
 from m2sd_cli.training.pretrain import run_pretrain
 from m2sd_cli.training.progress import Progress, Silent
+from m2sd_cli.training.records import class_records, classes_digest, data_record, shots_record
 from m2sd_cli.training.stage import SAVE_EVERY, Machine, refuse_unless_new, saved_config
 
 
@@ -101,33 +102,35 @@ def pretrain(
     Raises:
         M2sdError: one of its kinds; nothing was changed.
     """
+    if resume and force:
+        raise UsageError("--resume and --force: choose one, to go on or to start over")
+    if not resume and data is None:
+        raise UsageError(f"name the images with --data: {', '.join(BUILT_IN)}, or a folder")
     folder = open_run(run)
     store = StateStore(folder)
-    chosen = choose_device(device)
-    machine = Machine(chosen, precision, stop_after, progress or Silent(), save_every)
-    init = state = None
-    if resume:
-        if folder.has_pretrain() and not store.exists():
-            return folder.pretrain()
-        given = given_options(PretrainConfig, config, dict(options))
-        if "init" in given:
-            given["init"] = Path(given["init"]).name
-        state, settings = saved_config(store, PRETRAIN, PretrainConfig, given)
-        data_set = _same_data(state.data, data, data_root, settings.image_size)
-    else:
-        if data is None:
-            raise UsageError(f"name the images with --data: {', '.join(BUILT_IN)}, or a folder")
-        finished = "a finished pretrain is in it" if folder.has_pretrain() else None
-        info = find_info(data)
-        refuse_unless_new(store, finished, force)
-        settings = resolve(PretrainConfig, info.recipe if info else FOLDER_RECIPE, config, dict(options))
-        if info is not None and settings.image_size is not None:
-            raise UsageError(f"--image-size is for folders; {info.name}'s images have {info.image_size} pixels")
-        data_set = open_data(data, data_root, settings.image_size)
-        init = settings.init
-        # Where the file lies on this machine is nobody else's business.
-        settings = settings.model_copy(update={"init": init and Path(init).name})
+    machine = _machine(device, precision, stop_after, progress, save_every)
     with folder.locked():
+        init = state = None
+        if resume:
+            given = given_options(PretrainConfig, config, dict(options))
+            if "init" in given:
+                given["init"] = Path(str(given["init"])).name
+            if folder.has_pretrain() and not store.exists():
+                return _already(folder.pretrain(), given, data)
+            state, settings = saved_config(store, PRETRAIN, PretrainConfig, given, precision)
+            data_set = _same_data(state.data, data, data_root, settings.image_size)
+        else:
+            assert data is not None
+            info = find_info(data)
+            finished = "a finished pretrain is in it" if folder.has_pretrain() else None
+            refuse_unless_new(store, finished, force)
+            settings = resolve(PretrainConfig, info.recipe if info else FOLDER_RECIPE, config, dict(options))
+            if info is not None and settings.image_size is not None:
+                raise UsageError(f"--image-size is for folders; {info.name}'s images have {info.image_size} pixels")
+            data_set = open_data(data, data_root, settings.image_size)
+            init = settings.init
+            # Where the file lies on this machine is nobody else's business.
+            settings = settings.model_copy(update={"init": init and Path(init).name})
         return run_pretrain(folder, data_set, settings, machine, init, state)
 
 
@@ -157,28 +160,28 @@ def distill(
     Raises:
         M2sdError: one of its kinds; nothing was changed.
     """
+    if resume and force:
+        raise UsageError("--resume and --force: choose one, to go on or to start over")
     folder = open_run(run)
     store = StateStore(folder)
-    chosen = choose_device(device)
-    machine = Machine(chosen, precision, stop_after, progress or Silent(), save_every)
-    parent = folder.pretrain()
-    info = BUILT_IN.get(parent.manifest.data.name) if parent.manifest.data.kind == "built-in" else None
-    state = None
-    if resume:
-        if folder.sessions() and not store.exists():
-            return folder.chain()[0]
-        state, settings = saved_config(
-            store, "distill", DistillConfig, given_options(DistillConfig, config, dict(options))
-        )
-    else:
-        finished = f"session {folder.sessions()[-1]} is in it" if folder.sessions() else None
-        refuse_unless_new(store, finished, force)
-        recipe = dict(info.recipe if info else FOLDER_RECIPE)
-        recipe["seed"] = parent.manifest.seed
-        settings = resolve(DistillConfig, recipe, config, dict(options))
-    loss_weights(settings)
-    data_set = _same_data(parent.manifest.data, data, data_root, _image_size(parent))
+    machine = _machine(device, precision, stop_after, progress, save_every)
+    folder.pretrain()  # a run folder that is not there is not made
     with folder.locked():
+        parent = folder.pretrain()
+        record = parent.manifest.data
+        state = None
+        if resume:
+            given = given_options(DistillConfig, config, dict(options))
+            if folder.sessions() and not store.exists():
+                return _already(folder.chain()[0], given, data)
+            state, settings = saved_config(store, "distill", DistillConfig, given, precision)
+        else:
+            finished = f"session {folder.sessions()[-1]} is in it" if folder.sessions() else None
+            refuse_unless_new(store, finished, force)
+            recipe = dict(BUILT_IN[record.name].recipe if record.kind == "built-in" else FOLDER_RECIPE)
+            recipe["seed"] = parent.manifest.seed
+            settings = resolve(DistillConfig, recipe, config, dict(options))
+        data_set = _same_data(record, data, data_root, _image_size(parent))
         return run_distill(folder, parent, data_set, settings, machine, state)
 
 
@@ -211,12 +214,14 @@ def increment(
     chain = folder.chain()
     check_session(folder, chain, session)
     if shots is not None:
+        if data is not None:
+            raise UsageError("--shots and --data: choose one, your own images or an official session")
         taught = read_shots(Path(shots))
-        record = shots_record(Path(shots).resolve().name, None)
+        record = shots_record(folder_name(Path(shots)))
     else:
         data_set = _official(chain[0].manifest.data, data, data_root, session)
         taught = data_set.session(session)
-        record = shots_record(None, data_set.name)
+        record = data_record(data_set)
     check_names(chain, taught.classes)
     return run_increment(folder, chain, session, taught, record, chosen, exact)
 
@@ -252,7 +257,15 @@ def evaluate(
         labelled = read_shots(place)
         return evaluate_session(model, labelled.source, labelled.classes, str(place))
     base = folder.chain(0)[0]
-    data_set = _same_data(base.manifest.data, data, data_root, model.transform.crop)
+    record = base.manifest.data
+    data_set = _same_data(record, data, data_root, model.transform.crop)
+    if record.kind == "folder":
+        trained = class_records(data_set.classes[: data_set.base], data_set.train, 0, list_shots=False)
+        if classes_digest(trained) != classes_digest(base.manifest.classes):
+            raise DataError(
+                f"{data_set.location}: not the images that the run was trained on, so its test images may have been; "
+                f"name others with --test DIR"
+            )
     if len(data_set.test) == 0:
         raise DataError(f"{data_set.location}: no test images in it; name some with --test DIR")
     return evaluate_session(model, data_set.test, data_set.classes, str(data_set.location))
@@ -309,11 +322,16 @@ def export(
         M2sdError: one of its kinds; nothing was changed.
     """
     path = Path(out)
+    folder = open_run(run)
+    if path.is_dir():
+        raise UsageError(f"--out {path}: it is a folder; name a file")
+    if folder.owns(path):
+        raise UsageError(f"--out {path}: that is a file of the run; name another one")
     if path.exists() and not force:
         raise UsageError(f"--out {path}: it exists already; --force replaces it")
     if not path.parent.is_dir():
         raise UsageError(f"--out {path}: no such folder as {path.parent}")
-    model = load_session(open_run(run), session)
+    model = load_session(folder, session)
     export_session(model, form, path)
     return path
 
@@ -340,6 +358,28 @@ def find_pictures(places: Sequence[Path]) -> list[Path]:
         else:
             raise DataError(f"{place}: no such file or folder")
     return found
+
+
+def _machine(
+    device: str, precision: str, stop_after: float | None, progress: Progress | None, save_every: float
+) -> Machine:
+    chosen = choose_device(device)
+    training_precision(precision, chosen)
+    return Machine(chosen, precision, stop_after, progress or Silent(), save_every)
+
+
+def _already(link: Link, given: dict[str, object], data: str | None) -> Link:
+    """What a training that is to be resumed came to, since it has finished; with other options it was another one."""
+    for name, value in given.items():
+        if link.manifest.config.get(name) != value:
+            option = "--" + name.replace("_", "-")
+            raise UsageError(
+                f"{option} {value}: it has finished with {link.manifest.config.get(name)}; --force starts over"
+            )
+    record = link.manifest.data
+    if data is not None and (data in BUILT_IN or record.kind == "built-in") and data != record.name:
+        raise UsageError(f"--data {data}: it has finished on {record.name}; --force starts over")
+    return link
 
 
 def _image_size(link: Link) -> int | None:

@@ -37,7 +37,7 @@ def list_data(data_root: options.DataRoot = None, json: options.Json = False) ->
       m2sd data list --json
     """
     from m2sd_cli.data.catalogue import BUILT_IN
-    from m2sd_cli.data.locate import locate
+    from m2sd_cli.data.locate import data_roots, locate
 
     places = {}
     for info in BUILT_IN.values():
@@ -60,7 +60,8 @@ def list_data(data_root: options.DataRoot = None, json: options.Json = False) ->
         return
     rows = []
     for info in BUILT_IN.values():
-        missing = "downloaded when needed" if info.download else f"not here; needs {info.layout}/"
+        wanted = data_roots(data_root)[0] / info.layout
+        missing = "downloaded when needed" if info.download else f"not here; belongs in {wanted}"
         rows.append([info.name, (places[info.name] or missing) if info.layout else "in the package", info.title])
     result(table(["name", "place", "what"], rows))
 

@@ -8,7 +8,7 @@ import typer
 
 from m2sd_cli.cli import options
 from m2sd_cli.cli.output import command, note, result
-from m2sd_cli.errors import UsageError
+from m2sd_cli.errors import InterruptedTrainingError, UsageError
 
 
 def demo(
@@ -32,11 +32,14 @@ def demo(
 
     data = open_data("demo")
     note(f"1/5 pretrain: a small network learns {data.base} kinds: {', '.join(data.classes[: data.base])}", quiet)
-    with watch("pretrain", quiet) as progress:
-        api.pretrain("demo", run=run, seed=seed, device=device, progress=progress)
-    note("2/5 distill: it learns from mixed pictures, and from its own enhanced features", quiet)
-    with watch("distill", quiet) as progress:
-        api.distill(run=run, device=device, progress=progress)
+    try:
+        with watch("pretrain", quiet) as progress:
+            api.pretrain("demo", run=run, seed=seed, device=device, progress=progress)
+        note("2/5 distill: it learns from mixed pictures, and from its own enhanced features", quiet)
+        with watch("distill", quiet) as progress:
+            api.distill(run=run, device=device, progress=progress)
+    except InterruptedTrainingError:
+        raise InterruptedTrainingError(f"interrupted; remove {run} to begin the demo again") from None
     for session in range(1, data.sessions + 1):
         link = api.increment(session, run=run, device=device)
         taught = " and ".join(f"{each.name} ({each.shots} pictures)" for each in link.manifest.classes)

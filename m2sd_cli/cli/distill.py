@@ -67,6 +67,8 @@ def distill(
 
       m2sd distill --epochs 0                       session 0 from plain training
     """
+    limit = options.seconds(stop_after)
+
     from m2sd_cli import api
     from m2sd_cli.cli.progress import watch
 
@@ -80,7 +82,7 @@ def distill(
             precision=precision,
             resume=resume,
             force=force,
-            stop_after=options.seconds(stop_after),
+            stop_after=limit,
             progress=progress,
             epochs=epochs,
             batch_size=batch_size,

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -9,7 +10,6 @@ from m2sd_cli.cli.output import printable
 from m2sd_cli.errors import M2sdError
 
 debugging = False
-INTERRUPTED = 130
 
 
 @contextmanager
@@ -22,15 +22,10 @@ def reported() -> Iterator[None]:
             sys.stdout.flush()  # here and not as the interpreter ends, so that a reader who has left is no surprise
     except M2sdError as error:
         if debugging:
-            raise
+            traceback.print_exc()
         for line in str(error).split("\n"):
             print(f"m2sd: {printable(line)}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        if debugging:
-            raise
-        print("m2sd: interrupted", file=sys.stderr)
-        sys.exit(INTERRUPTED)
     except BrokenPipeError:
         # Whoever read the output has left, as `head` does; the interpreter must not try to flush it once more.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

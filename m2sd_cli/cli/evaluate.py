@@ -57,6 +57,8 @@ def evaluate(
     from m2sd_cli.reports.confusion import confusion_csv
     from m2sd_cli.runs.files import write_atomically
 
+    if confusion is not None and api.open_run(run).owns(confusion):
+        raise UsageError(f"--confusion {confusion}: that is a file of the run; name another one")
     last = None if session == "all" else int(session)
     evaluation = api.evaluate(
         run=run, session=last, test=test, data=data, data_root=data_root, device=device, precision=precision

@@ -13,6 +13,11 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in text)
 
 
+def as_text(path: Path) -> str:
+    """A path as text that can be written anywhere; bytes that are no UTF-8 are escaped."""
+    return str(path).encode("utf-8", "backslashreplace").decode()
+
+
 def result(text: str) -> None:
     """Print a line of the result."""
     print(text)

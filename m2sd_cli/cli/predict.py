@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from m2sd_cli.cli import options
-from m2sd_cli.cli.output import document, printable, result
+from m2sd_cli.cli.output import as_text, document, printable, result
 
 
 def predict(
@@ -36,7 +36,7 @@ def predict(
         document(
             {
                 "predictions": [
-                    {"image": str(each.path), "classes": [asdict(guess) for guess in each.guesses]}
+                    {"image": as_text(each.path), "classes": [asdict(guess) for guess in each.guesses]}
                     for each in predictions
                 ]
             }

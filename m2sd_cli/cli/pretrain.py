@@ -7,6 +7,7 @@ import typer
 from m2sd_cli.cli import options
 from m2sd_cli.cli.output import command
 from m2sd_cli.cli.training import report_training
+from m2sd_cli.data.catalogue import find_info
 
 
 def pretrain(
@@ -65,6 +66,10 @@ def pretrain(
 
       m2sd pretrain --resume --stop-after 9m
     """
+    limit = options.seconds(stop_after)
+    if data is not None:
+        find_info(data)  # a misspelt name is answered before torch is imported
+
     from m2sd_cli import api
     from m2sd_cli.cli.progress import watch
 
@@ -78,7 +83,7 @@ def pretrain(
             precision=precision,
             resume=resume,
             force=force,
-            stop_after=options.seconds(stop_after),
+            stop_after=limit,
             progress=progress,
             backbone=backbone,
             epochs=epochs,

@@ -1,5 +1,6 @@
 """Training augmentation as short pure functions on whole batches, on whatever device the batch lives."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -79,7 +80,7 @@ def random_box(
     batch = aspects.shape[0]
     draw = torch.rand(4, tries, batch, generator=generator, device=aspects.device)
     share = area[0] + (area[1] - area[0]) * draw[0]
-    low, high = torch.tensor(ratio, device=aspects.device).log()
+    low, high = math.log(ratio[0]), math.log(ratio[1])
     wanted = (low + (high - low) * draw[1]).exp()
     width = (share * wanted / aspects).sqrt()  # shares of the image, whose width / height is `aspects`
     height = (share * aspects / wanted).sqrt()

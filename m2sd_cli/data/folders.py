@@ -23,17 +23,36 @@ def read_classes(folder: Path) -> dict[str, list[Path]]:
     """
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder")
-    classes = {
-        path.name: list_images(path)
-        for path in sorted(folder.iterdir())
-        if path.is_dir() and not path.name.startswith(".")
-    }
+    try:
+        classes = {
+            path.name: list_images(path)
+            for path in sorted(folder.iterdir())
+            if path.is_dir() and not path.name.startswith(".")
+        }
+    except OSError as error:
+        raise DataError(f"{error.filename or folder}: {error.strerror or error}") from None
     if not classes:
         raise DataError(f"{folder}: no class in it; it needs one sub-folder a class, holding that class's pictures")
     for name, paths in classes.items():
+        if not is_text(name):
+            raise DataError(f"{folder / name}: the name of a class has to be UTF-8; rename the folder")
         if not paths:
             raise DataError(f"{folder / name}: no picture in it (jpg, jpeg, png, webp or bmp)")
     return classes
+
+
+def is_text(name: str) -> bool:
+    """Whether a file name is valid text, as it need not be on Linux."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def folder_name(folder: Path) -> str:
+    """The bare name of a folder, as text, for records."""
+    return folder.resolve().name.encode("utf-8", "replace").decode()
 
 
 def read_shots(folder: Path) -> Shots:
@@ -61,7 +80,7 @@ def open_folder(folder: Path, image_size: int) -> DataSet:
         raise UsageError(f"--image-size {image_size}: at least 8 pixels")
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder")
-    if (folder / "train").is_dir():
+    if has_own_split(folder):
         train = read_classes(folder / "train")
         test = read_classes(folder / "test") if (folder / "test").is_dir() else {}
     else:
@@ -76,7 +95,7 @@ def open_folder(folder: Path, image_size: int) -> DataSet:
 
     resize = round(image_size * 256 / 224)
     return DataSet(
-        name=folder.resolve().name,
+        name=folder_name(folder),
         classes=names,
         base=len(train),
         train=_source(train, names),
@@ -87,6 +106,11 @@ def open_folder(folder: Path, image_size: int) -> DataSet:
         augmentation=Augmentation(size=image_size, store=resize),
         location=folder,
     )
+
+
+def has_own_split(folder: Path) -> bool:
+    """Whether a folder is laid out as train/CLASS; a class may be called train, too."""
+    return (folder / "train").is_dir() and any(path.is_dir() for path in (folder / "train").iterdir())
 
 
 def split_class(paths: list[Path]) -> tuple[list[Path], list[Path]]:

@@ -12,6 +12,8 @@ from m2sd_cli.errors import DataError
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
 
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")  # by content; Pillow would run programs for others
+
 _FILTERS = Lock()  # the filters of warnings belong to the whole process, and pictures are read in several threads
 
 
@@ -27,7 +29,7 @@ def open_rgb(path: Path) -> Image.Image:
         with path.open("rb") as file:
             file.peek()  # waits for the disk while other threads may go on
             with _warnings_settled():
-                image = Image.open(file)
+                image = Image.open(file, formats=FORMATS)
             image.load()
             with _warnings_settled():
                 image.getexif()  # keeps what it has parsed

@@ -17,6 +17,7 @@ from torch import Tensor
 from m2sd_cli.data.augmentation import Augmentation
 from m2sd_cli.data.images import open_rgb
 from m2sd_cli.data.transforms import TestTransform, to_tensor
+from m2sd_cli.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,14 @@ class FileImages:
 
     def digests(self) -> list[str]:
         """See ImageSource."""
-        return [hashlib.sha256(path.read_bytes()).hexdigest() for path in self.paths]
+        return [_file_digest(path) for path in self.paths]
+
+
+def _file_digest(path: Path) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from None
 
 
 def _decoders() -> ThreadPoolExecutor:

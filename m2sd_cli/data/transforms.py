@@ -4,9 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
+SLENDER = 16  # long side by short side, beyond which only the middle of a picture is looked at
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -32,6 +33,10 @@ class TestTransform:
             size = (self.resize, self.resize)
         else:
             short = min(width, height)
+            if max(width, height) > SLENDER * short:
+                # Of a hair-thin picture the resized whole would not fit in memory; its centre is all that is kept.
+                image = ImageOps.fit(image, (min(width, SLENDER * short), min(height, SLENDER * short)))
+                width, height = image.size
             size = (int(self.resize * width / short), int(self.resize * height / short))
         if size != image.size:
             image = image.resize(size, Image.Resampling.BILINEAR)
@@ -52,6 +57,7 @@ def to_tensor(image: Image.Image) -> Tensor:
 
 def normalise(pixels: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
     """(x / 255 - mean) / std a channel, for (B, 3, H, W) of 0..255, as one multiply-add in float32."""
-    scale = torch.tensor([1 / (255 * s) for s in std], device=pixels.device).view(1, -1, 1, 1)
-    shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], device=pixels.device).view(1, -1, 1, 1)
+    factors = torch.tensor([[1 / (255 * s) for s in std], [-m / s for m, s in zip(mean, std, strict=True)]])
+    # Without non_blocking a training step would wait for the device here.
+    scale, shift = factors.to(pixels.device, non_blocking=True).view(2, 1, -1, 1, 1)
     return torch.addcmul(shift, pixels.float(), scale)

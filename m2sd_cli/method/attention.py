@@ -4,9 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-
-def _full(x: Tensor) -> Tensor:
-    return x if x.dtype == torch.float64 else x.float()
+from m2sd_cli.method.numerics import full
 
 
 class SelfAttention(nn.Module):
@@ -51,7 +49,7 @@ class SelfAttention(nn.Module):
         key, value = map(self._split, self.key_value(context.flatten(1, 2)).chunk(2, dim=2))
         # In float32 whatever autocast says: fused attention in bf16 is 2 to 4 times slower on a CPU.
         with torch.autocast(x.device.type, enabled=False):
-            mixed = F.scaled_dot_product_attention(_full(query), _full(key), _full(value))
+            mixed = F.scaled_dot_product_attention(full(query), full(key), full(value))
         tokens: Tensor = self.out(mixed.transpose(1, 2).flatten(2))  # (B, H * W, C)
         return x + tokens.transpose(1, 2).reshape(x.shape)
 

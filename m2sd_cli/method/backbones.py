@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from m2sd_cli.method.numerics import full
+
 
 class Features(NamedTuple):
     """What a backbone makes of a batch of B images."""
@@ -106,7 +108,7 @@ class Backbone(nn.Module):
             x = self.get_submodule(f"layer{number}")(x)
             maps.append(x)
         phi_1, phi_2, phi_3, phi_4 = maps
-        return Features((phi_1, phi_2, phi_3, phi_4), phi_4.mean(dim=(2, 3)))
+        return Features((phi_1, phi_2, phi_3, phi_4), full(phi_4).mean(dim=(2, 3)))
 
 
 def build_backbone(name: str) -> Backbone:

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from m2sd_cli.method.numerics import full
+
 CLASSIFIERS = ("cosine", "linear")
 
 
@@ -44,4 +46,6 @@ class Classifier(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """(B, D) -> logits (B, C)."""
-        return classify(features, self.weight, self.kind, self.scale)
+        # In float32 whatever autocast says: bf16 tells logits of 8 to 16 apart by steps of 0.06 only.
+        with torch.autocast(features.device.type, enabled=False):
+            return classify(full(features), self.weight, self.kind, self.scale)

@@ -4,14 +4,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-
-def _full(x: Tensor) -> Tensor:
-    return x if x.dtype == torch.float64 else x.float()
+from m2sd_cli.method.numerics import full
 
 
 def soft_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """CE(y, f) = -sum_c y_c log softmax(f)_c: logits (B, C) and soft labels (B, C) to a scalar >= 0."""
-    return -(labels * F.log_softmax(_full(logits), dim=1)).sum(dim=1).mean()
+    return -(labels * F.log_softmax(full(logits), dim=1)).sum(dim=1).mean()
 
 
 def kl_divergence(p_logits: Tensor, q_logits: Tensor, temperature: float = 1.0) -> Tensor:
@@ -19,8 +17,8 @@ def kl_divergence(p_logits: Tensor, q_logits: Tensor, temperature: float = 1.0) 
 
     The factor T^2 keeps the gradient's size independent of T (Hinton et al., 2015).
     """
-    log_p = F.log_softmax(_full(p_logits) / temperature, dim=1)
-    log_q = F.log_softmax(_full(q_logits) / temperature, dim=1)
+    log_p = F.log_softmax(full(p_logits) / temperature, dim=1)
+    log_q = F.log_softmax(full(q_logits) / temperature, dim=1)
     divergence = (log_p.exp() * (log_p - log_q)).sum(dim=1).mean()
     return divergence * temperature**2
 
@@ -35,7 +33,7 @@ def attention_map(features: Tensor) -> Tensor:
 
     (B, C, H, W) -> (B, H * W), every entry >= 0. A map of zeros stays zeros.
     """
-    energy = (features * features).mean(dim=1, dtype=_full(features[:0]).dtype)
+    energy = (features * features).mean(dim=1, dtype=full(features[:0]).dtype)
     return F.normalize(energy.flatten(1), dim=1)
 
 
@@ -46,7 +44,7 @@ def attention_transfer(teachers: tuple[Tensor, ...], students: tuple[Tensor, ...
         teachers: T_1 .. T_4, T_i (B, C'_i, H_i, W_i); no gradient flows into them.
         students: phi_1 .. phi_4, phi_i (B, C_i, H_i, W_i).
     """
-    loss = students[0].new_zeros((), dtype=_full(students[0]).dtype)
+    loss = students[0].new_zeros((), dtype=full(students[0]).dtype)
     for teacher, student in zip(teachers, students, strict=True):
         with torch.no_grad():
             wanted = attention_map(teacher)

@@ -1,6 +1,7 @@
 """Stage 3, paper section 3.4: the weight of a class is the mean feature of its images, w_i = (1 / K) sum_j phi(x_j)."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -17,7 +18,7 @@ class ClassMeans:
     def add(self, features: Tensor, labels: Tensor) -> None:
         """Features (B, D), un-normalised, of images with labels (B,) in [0, classes)."""
         # One matrix product instead of index_add_, whose order of summation is not fixed on CUDA.
-        member = torch.nn.functional.one_hot(labels, self._sums.shape[0]).to(torch.float64)
+        member = F.one_hot(labels, self._sums.shape[0]).to(torch.float64)
         self._sums += member.T @ features.to(torch.float64)
         self._counts += member.sum(dim=0).long()
 
@@ -31,14 +32,3 @@ class ClassMeans:
         if empty:
             raise ValueError(f"classes without an image have no mean: {empty[:5]}")
         return (self._sums / self._counts[:, None]).float()
-
-
-def class_means(features: Tensor, labels: Tensor, classes: int) -> Tensor:
-    """w_i = (1 / K) sum_j phi(x_j) of features (N, D) with labels (N,) in [0, classes): (classes, D) float32.
-
-    Raises:
-        ValueError: a class has no image.
-    """
-    means = ClassMeans(classes, features.shape[1], features.device)
-    means.add(features, labels)
-    return means.means()

@@ -59,11 +59,6 @@ class RunFolder:
         """Where the state of a training under way lies."""
         return self.path / "training"
 
-    @property
-    def reports(self) -> Path:
-        """Where evaluation writes."""
-        return self.path / "reports"
-
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Be the only writer; makes the folder if need be, and takes it away again if nothing was written into it.
@@ -73,7 +68,7 @@ class RunFolder:
         Raises:
             RunError: somebody else is writing, or the folder cannot be made.
         """
-        made = not self.path.exists()
+        made = [path for path in (self.path, *self.path.parents) if not path.exists()]
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             lock = FileLock(self.path / LOCK, timeout=0)
@@ -86,9 +81,17 @@ class RunFolder:
             yield
         finally:
             lock.release()
-            if made and [path.name for path in self.path.iterdir()] in ([], [LOCK]):
-                (self.path / LOCK).unlink(missing_ok=True)
-                self.path.rmdir()
+            if [path.name for path in self.path.iterdir()] == [LOCK]:
+                (self.path / LOCK).unlink()
+                for path in made:
+                    path.rmdir()
+
+    def owns(self, path: Path) -> bool:
+        """Whether a file is one of the chain or of a training under way, which nothing else may write."""
+        place = path.resolve()
+        home = self.path.resolve()
+        ours = place.name.startswith((f"{PRETRAIN}.", "session-", LOCK))
+        return (place.parent == home and ours) or place.is_relative_to(home / "training")
 
     def sessions(self) -> list[int]:
         """The numbers of the sessions that have a manifest, ascending, without reading any."""
@@ -191,10 +194,13 @@ class RunFolder:
 
     def remove_sessions(self, first: int) -> None:
         """Remove sessions `first` and later, the newest first, so that what is left is a chain at every moment."""
-        for number in reversed([number for number in self.sessions() if number >= first]):
-            (self.path / f"{session_name(number)}.json").unlink()
-            sync_folder(self.path)
-            (self.path / f"{session_name(number)}.safetensors").unlink(missing_ok=True)
+        try:
+            for number in reversed([number for number in self.sessions() if number >= first]):
+                (self.path / f"{session_name(number)}.json").unlink()
+                sync_folder(self.path)
+                (self.path / f"{session_name(number)}.safetensors").unlink(missing_ok=True)
+        except OSError as error:
+            raise RunError(f"{self.path}: a session could not be removed ({error.strerror or error})") from None
 
     def remove_pretrain(self) -> None:
         """Remove stage 1; its sessions have to be gone already."""

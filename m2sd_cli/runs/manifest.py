@@ -120,6 +120,7 @@ class TrainingState(Record):
     tensors: FileRecord
     step: Annotated[int, Field(ge=0, description="optimiser steps done")]
     seconds: float
+    precision: str
     config: dict[str, Any]
     sums: Annotated[dict[str, float], Field(description="of the epoch under way")]
     history: list[EpochRecord]

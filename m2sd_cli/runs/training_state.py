@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pydantic import ValidationError
 from torch import Tensor
 
-from m2sd_cli.errors import DamagedError
+from m2sd_cli.errors import DamagedError, RunError
 from m2sd_cli.runs.files import decode_tensors, encode_tensors, read_verified, write_atomically
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.manifest import FileRecord, TrainingState
@@ -32,7 +32,10 @@ class StateStore:
             tensors: parameters, buffers, optimiser.
         """
         folder = self.run.training
-        folder.mkdir(exist_ok=True)
+        try:
+            folder.mkdir(exist_ok=True)
+        except OSError as error:
+            raise RunError(f"{folder}: cannot be made ({error.strerror or error})") from None
         path = folder / f"step-{state.step:09d}.safetensors"
         record = FileRecord(file=path.name, sha256=write_atomically(path, encode_tensors(tensors)))
         content = state.model_copy(update={"tensors": record}).model_dump_json(indent=1).encode()

@@ -96,7 +96,7 @@ def run_distill(
     record = parent.manifest.backbone
     enhancement: FeatureEnhancement | None = None
     if weights.need_enhancement:
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             widths = network.backbone.architecture.level_widths
             enhancement = FeatureEnhancement(widths, len(classes), record.classifier, record.scale)

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 
 import torch
 
-from m2sd_cli.data.catalogue import BUILT_IN
 from m2sd_cli.data.datasets import Shots
 from m2sd_cli.errors import RunError, UsageError
 from m2sd_cli.inference.features import mean_features
@@ -68,8 +67,9 @@ def run_increment(
     classes = class_records(shots.classes, shots.source, parent.manifest.classes_so_far, list_shots=True)
     means = mean_features(backbone, shots.source, len(shots.classes), transform, precision)
     with run.locked():
-        if run.sessions()[-1:] != [session - 1]:
-            raise RunError(f"{run.path}: another session was added or removed meanwhile; try again")
+        head = session_name(session - 1)
+        if run.sessions()[-1:] != [session - 1] or run.read(head).record != parent.record:
+            raise RunError(f"{run.path}: a session was added, removed or replaced meanwhile; try again")
         name = session_name(session)
         return run.write_manifest(
             name,
@@ -88,10 +88,3 @@ def run_increment(
                 **circumstances(device, precision, time.monotonic() - began),
             ),
         )
-
-
-def shots_record(folder_name: str | None, built_in: str | None) -> DataRecord:
-    """Where a session's shots came from: a folder of that name, or a built-in set's official session."""
-    if built_in is not None and built_in in BUILT_IN:
-        return DataRecord(name=built_in, kind="built-in", split="official")
-    return DataRecord(name=folder_name or "", kind="folder", split="all images are shots")

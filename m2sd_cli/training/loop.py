@@ -164,11 +164,12 @@ class Training:
             if epoch_ended:
                 sums = {}
             finished = self.position.step == self.steps
-            if not finished and (stop.wanted or now - saved >= self.save_every):
+            # A finished training is saved too: what is made of it takes time, and may fail for want of disk space.
+            if finished or stop.wanted or now - saved >= self.save_every:
                 self.position.sums = self._read(sums)
                 self.save(self.position, self.tensors())
                 saved = time.monotonic()
-                if stop.wanted:
+                if not finished and stop.wanted:
                     return False
         return True
 

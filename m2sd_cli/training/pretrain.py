@@ -27,7 +27,7 @@ NO_INIT = "none"
 
 def build_network(config: PretrainConfig, classes: int) -> Network:
     """A new network of a configuration; the seed decides its weights."""
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         backbone = build_backbone(config.backbone)
         return Network(backbone, Classifier(backbone.width, classes, config.classifier, config.scale))
@@ -97,6 +97,8 @@ def run_pretrain(
     Raises:
         M2sdError: see `train` and `initialise`.
     """
+    if init == IMAGENET and config.backbone != "resnet18":
+        raise UsageError(f"--init imagenet: these are weights of resnet18, not of {config.backbone}; --init none")
     if data.base < 2:
         raise UsageError(f"{data.name}: {data.base} base class; pretrain needs at least two")
     classes = class_records(data.classes[: data.base], data.train, 0, list_shots=False)

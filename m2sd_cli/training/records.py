@@ -11,6 +11,7 @@ import torch
 from m2sd_cli import __version__
 from m2sd_cli.data.catalogue import BUILT_IN
 from m2sd_cli.data.datasets import DataSet
+from m2sd_cli.data.folders import has_own_split
 from m2sd_cli.data.sources import ImageSource
 from m2sd_cli.data.transforms import TestTransform
 from m2sd_cli.runs.manifest import ClassRecord, DataRecord, TransformRecord
@@ -83,8 +84,13 @@ def data_record(data: DataSet) -> DataRecord:
     """The data set as a manifest names it."""
     if data.name in BUILT_IN and data.sessions:
         return DataRecord(name=data.name, kind="built-in", split="official")
-    split = "train and test folders" if (data.location / "train").is_dir() else "80/20 by the SHA-256 of file names"
+    split = "train and test folders" if has_own_split(data.location) else "80/20 by the SHA-256 of file names"
     return DataRecord(name=data.name, kind="folder", split=split)
+
+
+def shots_record(folder: str) -> DataRecord:
+    """A person's own shots as a manifest names them: by the bare name of their folder."""
+    return DataRecord(name=folder, kind="folder", split="all images are shots")
 
 
 def transform_record(transform: TestTransform) -> TransformRecord:

@@ -8,9 +8,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from m2sd_cli.config import Config
+from m2sd_cli.config import Config, validate
 from m2sd_cli.data.datasets import DataSet
-from m2sd_cli.errors import InterruptedTrainingError, RunError, UsageError
+from m2sd_cli.errors import InterruptedTrainingError, RunError, TrainingError, UsageError
 from m2sd_cli.inference.device import training_precision
 from m2sd_cli.runs.manifest import EpochRecord, FileRecord, TrainingState
 from m2sd_cli.runs.training_state import StateStore
@@ -47,8 +47,15 @@ def saved_config(
     stage: Literal["pretrain", "distill"],
     model: type[Config],
     options: Mapping[str, Any],
+    precision: str,
 ) -> tuple[TrainingState, Config]:
     """The state to go on from, and the configuration that it began with.
+
+    Args:
+        store: of the run.
+        stage, model: what is to be resumed.
+        options: that were given.
+        precision: that was given, or `auto`.
 
     Raises:
         RunError: there is no state, or it is the other stage's.
@@ -63,7 +70,9 @@ def saved_config(
         if state.config.get(name) != value:
             option = "--" + name.replace("_", "-")
             raise UsageError(f"{option} {value}: the training began with {state.config.get(name)}; leave it out")
-    return state, model(**state.config)
+    if precision not in ("auto", state.precision):
+        raise UsageError(f"--precision {precision}: the training began with {state.precision}; leave it out")
+    return state, validate(model, state.config, source=str(store.run.training))
 
 
 def refuse_unless_new(store: StateStore, finished: str | None, force: bool) -> None:
@@ -108,7 +117,7 @@ def train(
         RunError: the state to resume from belongs to other images or another pretrain.
         TrainingError: the loss is no longer finite.
     """
-    precision = training_precision(machine.precision, machine.device)
+    precision = resumed.precision if resumed else training_precision(machine.precision, machine.device)
 
     def save(position: Position, tensors: dict[str, Tensor]) -> None:
         store.save(
@@ -120,6 +129,7 @@ def train(
                 tensors=FileRecord(file="none", sha256="0" * 64),
                 step=position.step,
                 seconds=position.seconds,
+                precision=precision,
                 config=config.model_dump(),
                 sums=position.sums,
                 history=position.history,
@@ -151,7 +161,13 @@ def train(
                 raise RunError(f"{store.run.path}: the interrupted training began from another pretrain")
             position = Position(resumed.step, resumed.seconds, dict(resumed.sums), list(resumed.history))
             training.restore(position, store.tensors(resumed))
-        ended = training.run(stop)
+        try:
+            ended = training.run(stop)
+        except torch.OutOfMemoryError:
+            raise TrainingError(
+                f"{stage}: the memory of {machine.device} is too small for batches of {config.batch_size} images; "
+                f"lower --batch-size"
+            ) from None
     if ended:
         return Finished(training.position.seconds, precision, training.position.history)
     if stop.interrupted:

@@ -116,7 +116,7 @@ def test_the_commands_about_data(m2sd: "Callable[..., Outcome]", pictures: objec
     assert listed.code == 0
     assert [line.split()[0] for line in listed.out.splitlines()] == ["name", *BUILT_IN]
     assert "downloaded when needed" in listed.out
-    assert "not here; needs CUB_200_2011/" in listed.out
+    assert f"not here; belongs in {tmp_path / 'CUB_200_2011'}" in listed.out
     assert "in the package" in listed.out
     (tmp_path / "miniimagenet").mkdir()
     assert str(tmp_path / "miniimagenet") in m2sd("data", "list", "--data-root", tmp_path).out

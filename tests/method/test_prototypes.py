@@ -6,7 +6,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from m2sd_cli.method.prototypes import ClassMeans, class_means
+from m2sd_cli.method.prototypes import ClassMeans
+
+
+def class_means(features: torch.Tensor, labels: torch.Tensor, classes: int) -> torch.Tensor:
+    means = ClassMeans(classes, features.shape[1])
+    means.add(features, labels)
+    return means.means()
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:

@@ -111,6 +111,7 @@ def test_a_training_state_of_another_version_is_refused() -> None:
         "tensors": {"file": "x", "sha256": ZEROS},
         "step": 1,
         "seconds": 1.0,
+        "precision": "fp32",
         "config": {},
         "sums": {},
         "history": [],

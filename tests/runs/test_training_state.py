@@ -24,6 +24,7 @@ def state(step: int) -> TrainingState:
         tensors=FileRecord(file="none", sha256=ZEROS),
         step=step,
         seconds=1.5,
+        precision="fp32",
         config={"epochs": 3},
         sums={"loss": 0.1},
         history=[],

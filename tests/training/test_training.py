@@ -545,7 +545,7 @@ def test_a_session_added_meanwhile_is_not_overwritten(
         return real(*arguments)
 
     monkeypatch.setattr(increment, "mean_features", slow)
-    with pytest.raises(RunError, match="another session was added or removed meanwhile; try again"):
+    with pytest.raises(RunError, match="a session was added, removed or replaced meanwhile; try again"):
         api.increment(1, pictures.first_shots, run=run, device="cpu")
     assert tree(run) == afterwards
 
