@@ -26,7 +26,10 @@ class StopRequest:
 
     @contextmanager
     def on_signals(self) -> Iterator[None]:
-        """Turn SIGINT and SIGTERM into a request; a second one ends the process at once, as it would have."""
+        """Turn SIGINT and SIGTERM into a request; a second one ends the process at once, as it would have.
+
+        A signal that the process was started to ignore, as a shell does for SIGINT in the background, stays ignored.
+        """
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -35,7 +38,8 @@ class StopRequest:
             self.interrupted = True
             signal.signal(number, before[signal.Signals(number)])
 
-        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        found = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        before = {number: handler for number, handler in found.items() if handler is not signal.SIG_IGN}
         for number in before:
             signal.signal(number, handle)
         try:

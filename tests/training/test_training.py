@@ -51,6 +51,14 @@ class Watcher:
             self.action()
 
 
+@pytest.fixture(autouse=True)
+def _signals_as_at_a_terminal() -> Iterator[None]:
+    """A test run in the background inherits an ignored SIGINT."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture(scope="module")
 def folder(pictures: "Pictures") -> str:
     return str(pictures.folder)
@@ -147,6 +155,12 @@ def test_a_signal_in_the_middle_of_an_epoch_saves(
     assert (run / "training" / "step-000000006.safetensors").is_file()
     api.pretrain(folder, run=run, resume=True, device="cpu", precision="fp32")
     assert sha256(run / "pretrain.safetensors") == sha256(whole / "pretrain.safetensors")
+
+
+def test_an_ignored_signal_stays_ignored(folder: str, quick: dict[str, Any], tmp_path: Path) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    watcher = Watcher(2, lambda: signal.raise_signal(signal.SIGINT))
+    assert api.pretrain(folder, run=tmp_path / "run", progress=watcher, **quick) is not None
 
 
 def test_a_second_signal_ends_it_at_once(folder: str, quick: dict[str, Any], tmp_path: Path) -> None:
