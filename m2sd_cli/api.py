@@ -8,7 +8,7 @@ from m2sd_cli.config import DistillConfig, PretrainConfig, given_options, resolv
 from m2sd_cli.data.catalogue import BUILT_IN, FOLDER_RECIPE, find_info
 from m2sd_cli.data.datasets import DataSet
 from m2sd_cli.data.folders import folder_name, read_shots
-from m2sd_cli.data.images import SUFFIXES
+from m2sd_cli.data.images import find_pictures
 from m2sd_cli.data.locate import open_data
 from m2sd_cli.errors import DataError, RunError, UsageError
 from m2sd_cli.exporting.export import export_session
@@ -334,30 +334,6 @@ def export(
     model = load_session(folder, session)
     export_session(model, form, path)
     return path
-
-
-def find_pictures(places: Sequence[Path]) -> list[Path]:
-    """Files as they are named, and the pictures in folders, sorted by name.
-
-    Raises:
-        DataError: a place does not exist, or a folder holds no picture.
-    """
-    found: list[Path] = []
-    for place in places:
-        if place.is_dir():
-            inside = sorted(
-                path
-                for path in place.rglob("*")
-                if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
-            )
-            if not inside:
-                raise DataError(f"{place}: no picture in it (jpg, jpeg, png, webp or bmp)")
-            found += inside
-        elif place.exists():
-            found.append(place)
-        else:
-            raise DataError(f"{place}: no such file or folder")
-    return found
 
 
 def _machine(

@@ -1,7 +1,7 @@
 """Any picture a person may have, as upright 8-bit RGB."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
@@ -70,8 +70,28 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 def list_images(folder: Path) -> list[Path]:
     """The pictures directly inside a folder, sorted by name; hidden files and other files are passed over."""
-    return sorted(
-        path
-        for path in folder.iterdir()
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
-    )
+    return sorted(path for path in folder.iterdir() if _looks_like_a_picture(path))
+
+
+def find_pictures(places: Sequence[Path]) -> list[Path]:
+    """Files as they are named, and the pictures in folders, sorted by name.
+
+    Raises:
+        DataError: a place does not exist, or a folder holds no picture.
+    """
+    found: list[Path] = []
+    for place in places:
+        if place.is_dir():
+            inside = sorted(path for path in place.rglob("*") if _looks_like_a_picture(path))
+            if not inside:
+                raise DataError(f"{place}: no picture in it (jpg, jpeg, png, webp or bmp)")
+            found += inside
+        elif place.exists():
+            found.append(place)
+        else:
+            raise DataError(f"{place}: no such file or folder")
+    return found
+
+
+def _looks_like_a_picture(path: Path) -> bool:
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
