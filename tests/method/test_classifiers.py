@@ -80,9 +80,16 @@ def test_the_classifier_is_one_matrix_that_learns(kind: str) -> None:
         assert grad.abs().amax() > 1e-6
 
 
-def test_the_classifier_starts_as_a_linear_layer_of_torch_does() -> None:
+def test_the_rows_of_a_cosine_classifier_start_long() -> None:
     torch.manual_seed(0)
     weight = Classifier(64, 500).weight.detach()
+    assert float(weight.mean()) == pytest.approx(0, abs=0.02)
+    assert float(weight.std()) == pytest.approx(1, rel=0.02)
+
+
+def test_a_linear_classifier_starts_as_a_layer_of_torch_does() -> None:
+    torch.manual_seed(0)
+    weight = Classifier(64, 500, kind="linear").weight.detach()
     assert float(weight.abs().amax()) <= 1 / 8
     assert float(weight.std()) == pytest.approx(1 / 8 / math.sqrt(3), rel=0.02)
 
