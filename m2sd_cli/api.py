@@ -23,7 +23,7 @@ from m2sd_cli.training.distill import run_distill
 from m2sd_cli.training.increment import check_names, check_session, run_increment
 from m2sd_cli.training.pretrain import run_pretrain
 from m2sd_cli.training.progress import Progress, Silent
-from m2sd_cli.training.records import class_records, classes_digest, data_record, shots_record
+from m2sd_cli.training.records import base_records, classes_digest, data_record, shots_record
 from m2sd_cli.training.stage import SAVE_EVERY, Machine, refuse_unless_new, saved_config
 
 
@@ -259,13 +259,11 @@ def evaluate(
     base = folder.chain(0)[0]
     record = base.manifest.data
     data_set = _same_data(record, data, data_root, model.transform.crop)
-    if record.kind == "folder":
-        trained = class_records(data_set.classes[: data_set.base], data_set.train, 0, list_shots=False)
-        if classes_digest(trained) != classes_digest(base.manifest.classes):
-            raise DataError(
-                f"{data_set.location}: not the images that the run was trained on, so its test images may have been; "
-                f"name others with --test DIR"
-            )
+    if record.kind == "folder" and classes_digest(base_records(data_set)) != classes_digest(base.manifest.classes):
+        raise DataError(
+            f"{data_set.location}: not the images that the run was trained on, so its test images may have been; "
+            f"name others with --test DIR"
+        )
     if len(data_set.test) == 0:
         raise DataError(f"{data_set.location}: no test images in it; name some with --test DIR")
     return evaluate_session(model, data_set.test, data_set.classes, str(data_set.location))

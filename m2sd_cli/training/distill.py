@@ -17,7 +17,7 @@ from m2sd_cli.runs.folder import Link, RunFolder, session_name
 from m2sd_cli.runs.manifest import ClassRecord, Manifest, TrainingState
 from m2sd_cli.runs.training_state import StateStore
 from m2sd_cli.training.pretrain import CLASSIFIER
-from m2sd_cli.training.records import circumstances, class_records, classes_digest, data_record
+from m2sd_cli.training.records import base_records, circumstances, classes_digest, data_record
 from m2sd_cli.training.stage import Finished, Machine, train
 
 
@@ -64,7 +64,7 @@ def base_classes(run: RunFolder, link: Link, data: DataSet) -> list[ClassRecord]
     Raises:
         RunError: they are not.
     """
-    classes = class_records(data.classes[: data.base], data.train, 0, list_shots=False)
+    classes = base_records(data)
     if classes_digest(classes) != classes_digest(link.manifest.classes):
         raise RunError(
             f"{run.path}: pretrained on other images than those of {data.name}; give distill the same --data"

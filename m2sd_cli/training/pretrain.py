@@ -17,7 +17,7 @@ from m2sd_cli.runs.folder import PRETRAIN, Link, RunFolder
 from m2sd_cli.runs.manifest import BackboneRecord, Manifest, TrainingState
 from m2sd_cli.runs.training_state import StateStore
 from m2sd_cli.training.loop import ACCURACY
-from m2sd_cli.training.records import circumstances, class_records, classes_digest, data_record, transform_record
+from m2sd_cli.training.records import base_records, circumstances, classes_digest, data_record, transform_record
 from m2sd_cli.training.stage import Machine, train
 
 CLASSIFIER = "classifier.weight"
@@ -101,7 +101,7 @@ def run_pretrain(
         raise UsageError(f"--init imagenet: these are weights of resnet18, not of {config.backbone}; --init none")
     if data.base < 2:
         raise UsageError(f"{data.name}: {data.base} base class; pretrain needs at least two")
-    classes = class_records(data.classes[: data.base], data.train, 0, list_shots=False)
+    classes = base_records(data)
     network = build_network(config, data.base)
     if init not in (None, NO_INIT) and resumed is None:
         assert init is not None

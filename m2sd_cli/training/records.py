@@ -80,6 +80,11 @@ def class_records(names: Sequence[str], source: ImageSource, first_index: int, l
     ]
 
 
+def base_records(data: DataSet) -> list[ClassRecord]:
+    """The base classes of a data set with their images."""
+    return class_records(data.classes[: data.base], data.train, 0, list_shots=False)
+
+
 def data_record(data: DataSet) -> DataRecord:
     """The data set as a manifest names it."""
     if data.name in BUILT_IN and data.sessions:
