@@ -1,0 +1,38 @@
+"""Work on many files in several threads, with a bounded number of them on the way."""
+
+import os
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+WORKERS = min(16, os.cpu_count() or 1)
+
+
+def in_order(
+    work: Callable[[Item], Result], items: Iterable[Item], ahead: int = 2 * WORKERS, workers: int = WORKERS
+) -> Generator[Result, None, None]:
+    """`work` of each item, in the order of the items, begun before its turn has come; close it to leave off early.
+
+    Pillow and hashlib let go of the interpreter while they work, so that threads are enough.
+
+    Args:
+        work: called in one of the threads; what it raises is raised where its result would have come.
+        items: taken only as they are needed.
+        ahead: results that may be under way or wait for their turn, at least 1.
+        workers: threads.
+    """
+    pool = ThreadPoolExecutor(workers)
+    waiting: deque[Future[Result]] = deque()
+    try:
+        for item in items:
+            waiting.append(pool.submit(work, item))
+            if len(waiting) >= ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)

@@ -1,0 +1,69 @@
+"""Bounded work in threads: order, bound, errors, leaving off."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+from itertools import islice
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from m2sd_cli.data.threads import in_order
+
+
+@given(st.lists(st.integers()), st.integers(1, 9), st.integers(1, 4))
+def test_it_is_map(items: list[int], ahead: int, workers: int) -> None:
+    assert list(in_order(lambda item: item * 2, items, ahead, workers)) == [item * 2 for item in items]
+
+
+@pytest.mark.parametrize("ahead", [1, 2, 7])
+def test_items_are_taken_only_as_results_are(ahead: int) -> None:
+    taken = 0
+
+    def items() -> Iterator[int]:
+        nonlocal taken
+        for item in range(100):
+            taken += 1
+            yield item
+
+    with closing(in_order(str, items(), ahead)) as results:
+        for done in range(1, 20):
+            assert next(results) == str(done - 1)
+            assert taken == done - 1 + ahead
+    assert taken == 18 + ahead
+
+
+def test_several_are_worked_on_at_once() -> None:
+    both = threading.Barrier(2, timeout=30)
+    assert sorted(in_order(lambda item: (both.wait(), item)[1], range(2), ahead=2, workers=2)) == [0, 1]
+
+
+def test_work_goes_on_while_the_caller_is_busy() -> None:
+    begun = threading.Event()
+
+    def work(item: int) -> int:
+        if item == 3:
+            begun.set()
+        return item
+
+    with closing(in_order(work, range(10), ahead=4, workers=1)) as results:
+        assert next(results) == 0
+        assert begun.wait(30)
+
+
+def test_an_error_comes_where_its_result_would() -> None:
+    seen = []
+    with pytest.raises(ZeroDivisionError):  # noqa: PT012
+        for result in in_order(lambda item: 1 // item, [1, -1, 0, 1], ahead=4):
+            seen.append(result)  # noqa: PERF402
+    assert seen == [1, -1]
+
+
+def test_leaving_off_begins_no_more_and_leaves_no_thread() -> None:
+    before = threading.active_count()
+    done: list[int] = []
+    with closing(in_order(done.append, range(1000), ahead=5, workers=2)) as results:
+        assert list(islice(results, 3)) == [None] * 3
+    assert len(done) <= 7
+    assert threading.active_count() == before
