@@ -4,7 +4,7 @@ import io
 import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,6 +69,14 @@ def fill(folder: Path, colour: str, count: int, first: int = 0) -> None:
     (folder / colour).mkdir(parents=True)
     for number in range(first, first + count):
         draw(colour, number).save(folder / colour / f"{colour}-{number:02d}.png")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The decoded images of all tests lie in one place; what trains once for all of them keeps its images there."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("M2SD_CACHE", str(tmp_path_factory.mktemp("decoded")))
+        yield
 
 
 @pytest.fixture(autouse=True)

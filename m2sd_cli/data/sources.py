@@ -1,11 +1,11 @@
 """A labelled set of images, whether it lies in memory or in files."""
 
 import hashlib
-import os
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
@@ -15,18 +15,34 @@ from PIL import Image
 from torch import Tensor
 
 from m2sd_cli.data.augmentation import Augmentation
+from m2sd_cli.data.decoded import Entry, Request, keep
 from m2sd_cli.data.images import open_rgb
+from m2sd_cli.data.mapped import MappedImages
+from m2sd_cli.data.threads import in_order
 from m2sd_cli.data.transforms import TestTransform, to_tensor
 from m2sd_cli.errors import DataError
 
 
 @dataclass(frozen=True)
 class TrainingImages:
-    """Every image of a training set as one tensor, ready to be moved to a device."""
+    """Every image of a training set as one tensor, in memory or in a file, ready to be moved to a device."""
 
     images: Tensor  # (N, S, S, 3) uint8
     aspects: Tensor  # (N,) float32, width / height before the image was squashed to S x S
     labels: Tensor  # (N,) int64
+    mapped: MappedImages | None = None  # if `images` are the pages of a file
+
+    def gather(self, indices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Images, aspects and labels at `indices` (B,), which are where the images are."""
+        images = self.images.index_select(0, indices) if self.mapped is None else self.mapped.take(indices)
+        return images, self.aspects.index_select(0, indices), self.labels.index_select(0, indices)
+
+    def to(self, device: torch.device) -> "TrainingImages":
+        """All of it on a device; those that are there already, in a file too, are not copied."""
+        if self.images.device.type == device.type == "cpu":
+            return self
+        images = self.images.to(device) if self.mapped is None else self.mapped.to(device)
+        return TrainingImages(images, self.aspects.to(device), self.labels.to(device))
 
 
 class ImageSource(Protocol):
@@ -40,6 +56,9 @@ class ImageSource(Protocol):
 
     def batches(self, transform: TestTransform, size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """(pixels, labels) through the test transform: uint8 (B, 3, crop, crop) and int64 (B,), in order."""
+
+    def for_testing(self, transform: TestTransform, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """As `batches`, of images that will be asked for again: what had to be decoded is kept."""
 
     def for_training(self, augmentation: Augmentation) -> TrainingImages:
         """All images, as the augmentation wants them."""
@@ -71,6 +90,10 @@ class ArrayImages:
             else:
                 yield torch.stack([transform.pixels(Image.fromarray(image.numpy())) for image in images]), labels
 
+    def for_testing(self, transform: TestTransform, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """See ImageSource."""
+        return self.batches(transform, size)
+
     def for_training(self, augmentation: Augmentation) -> TrainingImages:
         """See ImageSource."""
         return TrainingImages(self.images, torch.ones(len(self)), self.labels)
@@ -91,51 +114,74 @@ class FileImages:
         return len(self.paths)
 
     def batches(self, transform: TestTransform, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """See ImageSource.
+        """See ImageSource. The next batch is decoded while the caller works on the last.
 
         Raises:
             DataError: a picture cannot be read.
         """
-        with _decoders() as pool:
+        with closing(in_order(lambda path: transform.pixels(open_rgb(path)), self.paths, ahead=size)) as decoded:
             for start in range(0, len(self), size):
-                decoded = pool.map(lambda path: transform.pixels(open_rgb(path)), self.paths[start : start + size])
-                yield torch.stack(list(decoded)), self.labels[start : start + size]
+                yield torch.stack(list(islice(decoded, size))), self.labels[start : start + size]
+
+    def for_testing(self, transform: TestTransform, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """See ImageSource: from the cache of decoded images, which is filled first.
+
+        Raises:
+            DataError: a picture cannot be read, or the cache not be written.
+        """
+        kept = self._kept(
+            Request("test", transform.crop, asdict(transform), self._digests),
+            lambda image: transform.pixels(image).permute(1, 2, 0),
+        )
+        for start in range(0, len(self), size):
+            chosen = torch.arange(start, min(start + size, len(self)))
+            yield kept.images.take(chosen).permute(0, 3, 1, 2).contiguous(), self.labels[chosen]
 
     def for_training(self, augmentation: Augmentation) -> TrainingImages:
-        """See ImageSource: every file decoded once, squashed to a square of `augmentation.store` pixels.
+        """See ImageSource: squashed to a square of `augmentation.store` pixels, from the cache of decoded images.
 
         Raises:
-            DataError: a picture cannot be read.
+            DataError: a picture cannot be read, or the cache not be written.
         """
         side = augmentation.store or augmentation.size
-        images = torch.empty(len(self), side, side, 3, dtype=torch.uint8)
-        aspects = torch.empty(len(self))
-        with _decoders() as pool:
-            for number, (image, aspect) in enumerate(pool.map(partial(_squash, side=side), self.paths)):
-                images[number], aspects[number] = image, aspect
-        return TrainingImages(images, aspects, self.labels)
+        kept = self._kept(
+            Request("training", side, {"squash": "bilinear"}, self._digests),
+            lambda image: to_tensor(image.resize((side, side), Image.Resampling.BILINEAR)).permute(1, 2, 0),
+        )
+        return TrainingImages(kept.images.tensor, kept.aspects, self.labels, kept.images)
 
     def digests(self) -> list[str]:
-        """See ImageSource."""
-        return [_file_digest(path) for path in self.paths]
+        """See ImageSource. The files are read once, whenever that is."""
+        return list(self._digests)
+
+    @cached_property
+    def _digests(self) -> tuple[str, ...]:
+        return tuple(in_order(_file_digest, self.paths))
+
+    def _kept(self, request: Request, shape: Callable[[Image.Image], Tensor]) -> Entry:
+        """The pictures as `shape` makes them, (S, S, 3) uint8."""
+
+        def work(item: tuple[Path, str]) -> tuple[Tensor, float]:
+            path, digest = item
+            image = open_rgb(path)
+            pixels = shape(image)
+            # What is kept has to be the pixels of the very file that it is kept for.
+            if _file_digest(path) != digest:
+                raise DataError(f"{path}: it was changed while it was read; try again")
+            return pixels, image.width / image.height
+
+        def decode() -> Generator[tuple[Tensor, float], None, None]:
+            return in_order(work, zip(self.paths, self._digests, strict=True))
+
+        return keep(request, decode)
 
 
 def _file_digest(path: Path) -> str:
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error})") from None
-
-
-def _decoders() -> ThreadPoolExecutor:
-    """Threads for decoding; Pillow lets go of the interpreter while it decodes and resizes."""
-    return ThreadPoolExecutor(max_workers=min(16, os.cpu_count() or 1))
-
-
-def _squash(path: Path, side: int) -> tuple[Tensor, float]:
-    image = open_rgb(path)
-    aspect = image.width / image.height
-    return to_tensor(image.resize((side, side), Image.Resampling.BILINEAR)).permute(1, 2, 0), aspect
 
 
 def from_numpy(images: "np.ndarray[tuple[int, ...], np.dtype[np.uint8]]", labels: list[int]) -> ArrayImages:

@@ -182,10 +182,7 @@ class Training:
         generator = stream(seed, f"{self.stage} step", step, self.device)
         begin, end = self.bounds[number]
         chosen = self._order[begin:end]
-        images, aspects, labels = (
-            each.index_select(0, chosen).to(self.device, non_blocking=True)
-            for each in (self.data.images, self.data.aspects, self.data.labels)
-        )
+        images, aspects, labels = (each.to(self.device, non_blocking=True) for each in self.data.gather(chosen))
         x = self.transform.normalise(self.augmentation(images, aspects, generator))
         return x, labels, generator
 
@@ -258,4 +255,4 @@ def to_device(data: TrainingImages, device: torch.device) -> TrainingImages:
     """The images on `device`, if they leave half of its memory free; else where they are, to move batch by batch."""
     if device.type == "cuda" and data.images.nbytes > torch.cuda.mem_get_info(device)[0] // 2:
         return data
-    return TrainingImages(data.images.to(device), data.aspects.to(device), data.labels.to(device))
+    return data.to(device)

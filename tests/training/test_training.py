@@ -11,11 +11,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from m2sd_cli import api
+from m2sd_cli.data import mapped
+from m2sd_cli.data.augmentation import Augmentation
+from m2sd_cli.data.images import open_rgb
+from m2sd_cli.data.sources import FileImages, TrainingImages
 from m2sd_cli.errors import DataError, InterruptedTrainingError, M2sdError, RunError, TrainingError, UsageError
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.manifest import EpochRecord
@@ -100,6 +106,44 @@ def test_one_seed_gives_one_result(
     for name in ("pretrain", "session-000"):
         assert sha256(tmp_path / "run" / f"{name}.safetensors") == sha256(whole / f"{name}.safetensors")
         assert history(tmp_path / "run", name) == history(whole, name)
+
+
+@pytest.mark.parametrize("resident", [0, mapped.RESIDENT], ids=["large", "small"])
+def test_images_of_a_file_give_what_images_in_memory_give(
+    folder: str,
+    quick: dict[str, Any],
+    quick_distill: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    resident: int,
+) -> None:
+    def both_stages(run: Path) -> list[str]:
+        api.pretrain(folder, run=run, **quick | {"epochs": 2})
+        api.distill(folder, run=run, **quick_distill)
+        return [sha256(path) for path in sorted(run.glob("*.safetensors"))]
+
+    used: list[TrainingImages] = []
+    from_file = FileImages.for_training
+
+    def in_memory(source: FileImages, augmentation: Augmentation) -> TrainingImages:
+        assert augmentation.store is not None
+        size = (augmentation.store, augmentation.store)
+        pictures = [open_rgb(path) for path in source.paths]
+        images = [np.asarray(each.resize(size, Image.Resampling.BILINEAR)) for each in pictures]
+        aspects = torch.tensor([each.width / each.height for each in pictures])
+        return TrainingImages(torch.from_numpy(np.stack(images)), aspects, source.labels)
+
+    def watched(source: FileImages, augmentation: Augmentation) -> TrainingImages:
+        used.append(from_file(source, augmentation))
+        return used[-1]
+
+    monkeypatch.setattr(FileImages, "for_training", in_memory)
+    expected = both_stages(tmp_path / "memory")
+    monkeypatch.setattr(FileImages, "for_training", watched)
+    monkeypatch.setattr(mapped, "RESIDENT", resident)
+    assert both_stages(tmp_path / "file") == expected
+    assert len(expected) == len(used) == 2
+    assert all(each.mapped is not None for each in used)
 
 
 def test_another_seed_gives_another_result(

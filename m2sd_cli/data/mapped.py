@@ -1,0 +1,84 @@
+"""Images in a file that is mapped into memory, of which little stays resident."""
+
+import mmap
+import os
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+RESIDENT = 256 * 2**20  # bytes; a file of no more may stay in memory
+
+
+def npy_header(kind: type[np.generic], shape: tuple[int, ...]) -> bytes:
+    """What a .npy file of such an array begins with."""
+    header = BytesIO()
+    fields = {"descr": np.lib.format.dtype_to_descr(np.dtype(kind)), "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(header, fields)
+    return header.getvalue()
+
+
+class MappedImages:
+    """The images of a .npy file as a tensor over the file's pages.
+
+    Pages that were read count as memory of the process until they are let go of; they stay in the system's file cache
+    after that, for as long as nobody needs the room.
+
+    Args:
+        path: the file, (N, S, S, 3) uint8.
+        shape: that it has to have.
+
+    Raises:
+        OSError: it cannot be opened.
+        ValueError: it is not such a file, or not whole.
+    """
+
+    tensor: Tensor  # (N, S, S, 3) uint8; writing to it would end the process
+
+    def __init__(self, path: Path, shape: tuple[int, ...]) -> None:
+        header = npy_header(np.uint8, shape)
+        with path.open("rb") as file:
+            whole = file.read(len(header)) == header and os.fstat(file.fileno()).st_size == len(header) + np.prod(shape)
+            if not whole:
+                raise ValueError(f"{path}: not an array of {shape} bytes")
+            # Not copy-on-write: what may be written to has to fit into memory by the count of the kernel.
+            self._pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        array: np.ndarray[tuple[int, ...], np.dtype[np.uint8]] = np.ndarray(shape, np.uint8, self._pages, len(header))
+        self.tensor = torch.from_numpy(np.asarray(_Unguarded(array)))
+        self._large = len(self._pages) > RESIDENT
+
+    def take(self, indices: Tensor) -> Tensor:
+        """The images at `indices` (B,), copied into memory."""
+        images = self.tensor.index_select(0, indices)
+        self._release_if_large()
+        return images
+
+    def to(self, device: torch.device) -> Tensor:
+        """All images, copied to another device."""
+        images = torch.empty_like(self.tensor, device=device)
+        step = max(1, RESIDENT * len(images) // max(1, images.nbytes))
+        for start in range(0, len(images), step):
+            part = images[start : start + step]
+            part.copy_(self.tensor[start : start + step])
+            self._release_if_large()
+        return images
+
+    def release(self) -> None:
+        """Let go of the pages that were read. The tensor stays as it is: they come back when they are read again."""
+        if hasattr(mmap, "MADV_DONTNEED"):  # Windows takes pages back by itself
+            self._pages.madvise(mmap.MADV_DONTNEED)
+
+    def _release_if_large(self) -> None:
+        # At once, since how much was mapped cannot be told: the kernel maps up to megabytes around a page that is read.
+        if self._large:
+            self.release()
+
+
+class _Unguarded:
+    """Offers a read-only array as one that may be written to, which is all that torch takes without a warning."""
+
+    def __init__(self, array: "np.ndarray[tuple[int, ...], np.dtype[np.uint8]]") -> None:
+        self.array = array  # keeps the mapping alive as long as a tensor is made of it
+        self.__array_interface__ = {**array.__array_interface__, "data": (array.ctypes.data, False)}

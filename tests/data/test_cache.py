@@ -1,0 +1,95 @@
+"""The folder of decoded images: its place, what it lists, clearing."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from platformdirs import user_cache_path
+
+from m2sd_cli.data.cache import as_size, cache_folder, clear, list_entries, locked
+from m2sd_cli.errors import DataError
+
+KEY, OTHER, THIRD = "a" * 64, "b" * 64, "c" * 64
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("M2SD_CACHE", str(tmp_path))
+    for key, images in ((KEY, 100), (OTHER, 20)):
+        (tmp_path / key).mkdir()
+        record = f'{{"format": 1, "use": "training", "images": {images}, "side": 8}}'
+        (tmp_path / key / "entry.json").write_text(record)
+        (tmp_path / key / "images.npy").write_bytes(bytes(images))
+    return tmp_path
+
+
+def test_the_place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("M2SD_CACHE", str(tmp_path))
+    assert cache_folder() == tmp_path
+    monkeypatch.setenv("M2SD_CACHE", "")
+    assert cache_folder() == user_cache_path("m2sd") / "images"
+    monkeypatch.delenv("M2SD_CACHE")
+    assert cache_folder() == user_cache_path("m2sd") / "images"
+
+
+def test_listing(cache: Path) -> None:
+    (cache / f"{THIRD}.tmp").mkdir()
+    (cache / THIRD).mkdir()  # without a record: as good as absent
+    (cache / "of-somebody-else").mkdir()
+    found = sorted(list_entries(), key=lambda each: each.images)
+    assert [(each.use, each.images, each.side) for each in found] == [("training", 20, 8), ("training", 100, 8)]
+    sizes = [sum(path.stat().st_size for path in (cache / key).iterdir()) for key in (OTHER, KEY)]
+    assert [each.bytes for each in found] == sizes
+
+
+def test_an_absent_cache_is_empty(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("M2SD_CACHE", str(tmp_path / "absent"))
+    assert list_entries() == []
+    assert clear() == (0, 0)
+    assert not (tmp_path / "absent").exists()
+
+
+def test_clearing_removes_entries_and_remains_and_nothing_else(cache: Path) -> None:
+    (cache / f"{THIRD}.tmp").mkdir()
+    (cache / f"{THIRD}.tmp" / "images.npy").write_bytes(bytes(1000))
+    for name in ("cifar-100-python", "notes.tmp", "a" * 63):
+        (cache / name).mkdir()
+        (cache / name / "file").write_text("of somebody else")
+    taken = sum(each.bytes for each in list_entries())
+    assert clear() == (2, taken + 1000)
+    left = {path.name for path in cache.iterdir() if path.suffix != ".lock"}
+    assert left == {"cifar-100-python", "notes.tmp", "a" * 63}
+    assert clear() == (0, 0)
+
+
+def test_what_is_locked_is_left_alone(cache: Path) -> None:
+    with locked(cache, KEY):
+        assert clear()[0] == 1
+        assert (cache / KEY / "images.npy").exists()
+    assert clear()[0] == 1
+    assert list_entries() == []
+
+
+def test_what_cannot_be_removed_is_named(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(shutil, "rmtree", refuse)
+    with pytest.raises(DataError, match=rf"{KEY}: cannot be removed \(Permission denied\)"):
+        clear()
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (0, "0 B"),
+        (999, "999 B"),
+        (1000, "1 kB"),
+        (12_345, "12.3 kB"),
+        (999_400, "999 kB"),
+        (39_321_600, "39.3 MB"),
+        (19_660_800_000, "19.7 GB"),
+    ],
+)
+def test_sizes(count: int, text: str) -> None:
+    assert as_size(count) == text
