@@ -266,7 +266,7 @@ def evaluate(
         )
     if len(data_set.test) == 0:
         raise DataError(f"{data_set.location}: no test images in it; name some with --test DIR")
-    return evaluate_session(model, data_set.test, data_set.classes, str(data_set.location))
+    return evaluate_session(model, data_set.test, data_set.classes, str(data_set.location), keep=True)
 
 
 def predict(

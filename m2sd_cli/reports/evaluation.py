@@ -23,7 +23,9 @@ class Evaluation:
     unknown: list[str]  # classes of the test images that the chain does not know
 
 
-def evaluate_session(model: SessionModel, source: ImageSource, names: list[str], where: str) -> Evaluation:
+def evaluate_session(
+    model: SessionModel, source: ImageSource, names: list[str], where: str, keep: bool = False
+) -> Evaluation:
     """Evaluate all sessions up to the model's.
 
     Args:
@@ -31,6 +33,7 @@ def evaluate_session(model: SessionModel, source: ImageSource, names: list[str],
         source: test images; its labels index `names`.
         names: what the labels mean. A class is known by its name.
         where: the test images' place, for messages.
+        keep: whether to keep what has to be decoded, for the next evaluation.
 
     Raises:
         DataError: no test image is of a class that the model knows, or a picture cannot be read.
@@ -44,7 +47,7 @@ def evaluate_session(model: SessionModel, source: ImageSource, names: list[str],
     device = model.weight.device
     to_chain = to_chain.to(device)
     tally = Tally(model.sizes, device)
-    batches = source.batches(model.transform, FEATURE_BATCH)
+    batches = (source.for_testing if keep else source.batches)(model.transform, FEATURE_BATCH)
     for features, labels in embed_batches(model.backbone, batches, model.transform, model.precision):
         chain_labels = to_chain[labels]
         known = chain_labels >= 0

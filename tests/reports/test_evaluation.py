@@ -1,0 +1,69 @@
+"""Which images an evaluation keeps decoded, and that it makes no difference to its figures."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+from PIL import Image
+
+from m2sd_cli import api
+from m2sd_cli.data import sources
+from m2sd_cli.data.cache import list_entries
+from m2sd_cli.data.check import check_data
+from m2sd_cli.data.images import open_rgb
+from m2sd_cli.data.locate import open_data
+from m2sd_cli.data.sources import FileImages
+
+if TYPE_CHECKING:
+    from tests.conftest import Pictures
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Path]:
+    """Every picture that is decoded, beginning with an empty cache."""
+    seen = []
+
+    def watched(path: Path) -> Image.Image:
+        seen.append(path)
+        return open_rgb(path)
+
+    monkeypatch.setattr(sources, "open_rgb", watched)
+    monkeypatch.setenv("M2SD_CACHE", str(tmp_path / "cache"))
+    return seen
+
+
+def test_a_second_evaluation_decodes_nothing(
+    trained: Path, pictures: "Pictures", opened: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = api.evaluate(run=trained, data=str(pictures.folder), device="cpu")
+    assert len(opened) == len(set(opened)) == 12
+    opened.clear()
+    second = api.evaluate(run=trained, data=str(pictures.folder), device="cpu")
+    assert opened == []
+    monkeypatch.setattr(FileImages, "for_testing", FileImages.batches)
+    direct = api.evaluate(run=trained, data=str(pictures.folder), device="cpu")
+    assert len(opened) == 12
+    for each in (first, second):
+        assert torch.equal(each.confusion, direct.confusion)
+        assert each.figures == direct.figures
+
+
+def test_pictures_of_ones_own_are_not_kept(trained: Path, pictures: "Pictures", opened: list[Path]) -> None:
+    for _ in range(2):
+        opened.clear()
+        api.evaluate(run=trained, test=pictures.labelled, device="cpu")
+        assert len(opened) == 14
+        opened.clear()
+        assert len(list(api.predict([pictures.first_shots], run=trained, device="cpu"))) == 5
+        assert len(opened) == 5
+    assert list_entries() == []
+
+
+def test_verifying_reads_every_picture_itself(pictures: "Pictures", opened: list[Path]) -> None:
+    data = open_data(str(pictures.folder), image_size=16)
+    list(data.test.for_testing(data.transform, 4))
+    data.train.for_training(data.augmentation)
+    opened.clear()
+    check_data(data)
+    assert len(opened) == len(data.train) + len(data.test) == 44
