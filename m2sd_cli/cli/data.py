@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from m2sd_cli.cli import options
-from m2sd_cli.cli.output import document, note, result, table
+from m2sd_cli.cli.output import as_text, document, note, result, table
 from m2sd_cli.errors import UsageError
 
 app = typer.Typer(rich_markup_mode=None)
@@ -14,7 +14,7 @@ Name = Annotated[str, typer.Argument(help="Of a built-in data set, or a folder."
 
 @app.callback(invoke_without_command=True)
 def data(context: typer.Context, data_root: options.DataRoot = None, json: options.Json = False) -> None:
-    """Data sets: list, verify, download.
+    """Data sets: list, verify, download; and the cache of decoded images: clear.
 
     Examples:
       m2sd data
@@ -22,6 +22,8 @@ def data(context: typer.Context, data_root: options.DataRoot = None, json: optio
       m2sd data download cifar100
 
       m2sd data verify ./photos
+
+      m2sd data clear
     """
     if context.invoked_subcommand is None:
         list_data(data_root, json)
@@ -31,14 +33,19 @@ def data(context: typer.Context, data_root: options.DataRoot = None, json: optio
 
 @app.command("list")
 def list_data(data_root: options.DataRoot = None, json: options.Json = False) -> None:
-    """List the data sets, and where they lie.
+    """List the data sets, where they lie, and what the decoded images take.
 
     Example:
       m2sd data list --json
     """
+    from dataclasses import asdict
+
+    from m2sd_cli.data.cache import as_size, cache_folder, list_entries
     from m2sd_cli.data.catalogue import BUILT_IN
     from m2sd_cli.data.locate import data_roots, locate
 
+    entries = list_entries()
+    taken = sum(each.bytes for each in entries)
     places = {}
     for info in BUILT_IN.values():
         root = locate(info, data_root) if info.layout else None
@@ -54,7 +61,12 @@ def list_data(data_root: options.DataRoot = None, json: options.Json = False) ->
                         "place": places[info.name],
                     }
                     for info in BUILT_IN.values()
-                ]
+                ],
+                "cache": {
+                    "place": str(cache_folder()),
+                    "bytes": taken,
+                    "entries": [asdict(each) for each in entries],
+                },
             }
         )
         return
@@ -64,6 +76,7 @@ def list_data(data_root: options.DataRoot = None, json: options.Json = False) ->
         missing = "downloaded when needed" if info.download else f"not here; belongs in {wanted}"
         rows.append([info.name, (places[info.name] or missing) if info.layout else "in the package", info.title])
     result(table(["name", "place", "what"], rows))
+    result(f"\ndecoded images: {as_size(taken)} in {as_text(cache_folder())} (entries: {len(entries)})")
 
 
 @app.command("verify")
@@ -86,6 +99,20 @@ def verify(name: Name, data_root: options.DataRoot = None, json: options.Json = 
             f"{name}: {summary['base_classes']} base classes of {summary['classes']}, {summary['training_images']} "
             f"training and {summary['test_images']} test images, {summary['sessions']} official sessions: all readable"
         )
+
+
+@app.command("clear")
+def clear(quiet: options.Quiet = False) -> None:
+    """Remove the decoded images that are kept; they are decoded anew when they are needed.
+
+    Example:
+      m2sd data clear
+    """
+    from m2sd_cli.data.cache import as_size, cache_folder
+    from m2sd_cli.data.cache import clear as clear_cache
+
+    entries, freed = clear_cache()
+    note(f"decoded images: {as_size(freed)} freed in {as_text(cache_folder())} (entries removed: {entries})", quiet)
 
 
 @app.command("download")

@@ -20,6 +20,7 @@ from m2sd_cli import api
 from m2sd_cli.cli.app import app
 from m2sd_cli.cli.options import seconds
 from m2sd_cli.cli.output import duration, printable
+from m2sd_cli.data.cache import as_size
 from m2sd_cli.data.catalogue import BUILT_IN
 from m2sd_cli.data.datasets import DataSet
 from m2sd_cli.data.demo import open_demo
@@ -395,7 +396,7 @@ KEYS = {
     "export": {"file", "format", "bytes"},
     "sessions": {"sessions"},
     "sessions verify": {"sound", "problems"},
-    "data": {"data_sets"},
+    "data": {"data_sets", "cache"},
     "data verify": {"name", "classes", "base_classes", "training_images", "test_images", "sessions"},
 }
 
@@ -484,6 +485,30 @@ def test_the_table_of_evaluate_says_what_its_json_says(m2sd: Cli, trained: Path,
     assert data["average"] == pytest.approx(sum(overall) / 3)
     assert data["drop"] == pytest.approx(overall[0] - overall[-1])
     assert data["sessions"][0]["novel"] is None
+
+
+def test_data_shows_the_decoded_images_and_clears_them(
+    m2sd: Cli, pictures: "Pictures", tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "decoded"
+    monkeypatch.setenv("M2SD_CACHE", str(place))
+    assert m2sd("data").out.splitlines()[-1] == f"decoded images: 0 B in {place} (entries: 0)"
+    data = open_data(str(pictures.folder), image_size=16)
+    data.train.for_training(data.augmentation)
+    files = [path for path in place.rglob("*") if path.is_file()]
+    taken = sum(path.stat().st_size for path in files)
+    images = len(data.train)
+    assert one_document(m2sd("data", "--json"))["cache"] == {
+        "place": str(place),
+        "bytes": taken,
+        "entries": [{"use": "training", "images": images, "side": data.augmentation.store, "bytes": taken}],
+    }
+    assert m2sd("data").out.splitlines()[-1] == f"decoded images: {as_size(taken)} in {place} (entries: 1)"
+    cleared = m2sd("data", "clear")
+    assert (cleared.code, cleared.out) == (0, "")
+    assert cleared.err == f"decoded images: {as_size(taken)} freed in {place} (entries removed: 1)\n"
+    assert one_document(m2sd("data", "--json"))["cache"] == {"place": str(place), "bytes": 0, "entries": []}
+    assert m2sd("data", "clear", "-q").err == ""
 
 
 def test_evaluate_names_what_it_leaves_out(m2sd: Cli, trained: Path, pictures: "Pictures") -> None:

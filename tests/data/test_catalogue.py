@@ -114,7 +114,9 @@ def test_what_is_not_here_and_cannot_be_downloaded_is_asked_for(tmp_path: Path, 
 def test_the_commands_about_data(m2sd: "Callable[..., Outcome]", pictures: object, tmp_path: Path) -> None:
     listed = m2sd("data", "--data-root", tmp_path)
     assert listed.code == 0
-    assert [line.split()[0] for line in listed.out.splitlines()] == ["name", *BUILT_IN]
+    listing, decoded = listed.out.split("\n\n")
+    assert [line.split()[0] for line in listing.splitlines()] == ["name", *BUILT_IN]
+    assert decoded.startswith("decoded images: ")
     assert "downloaded when needed" in listed.out
     assert f"not here; belongs in {tmp_path / 'CUB_200_2011'}" in listed.out
     assert "in the package" in listed.out
