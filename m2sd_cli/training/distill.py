@@ -16,6 +16,7 @@ from m2sd_cli.method.network import Network
 from m2sd_cli.runs.folder import Link, RunFolder, session_name
 from m2sd_cli.runs.manifest import ClassRecord, Manifest, TrainingState
 from m2sd_cli.runs.training_state import StateStore
+from m2sd_cli.training.loop import Objective
 from m2sd_cli.training.pretrain import CLASSIFIER
 from m2sd_cli.training.records import base_records, circumstances, classes_digest, data_record
 from m2sd_cli.training.stage import Finished, Machine, train
@@ -38,6 +39,46 @@ def loss_weights(config: DistillConfig) -> LossWeights:
     if config.epochs and not (weights.need_virtual or weights.clean):
         raise UsageError("every loss weight is 0: nothing would be trained; --epochs 0 leaves stage 1 as it is")
     return weights
+
+
+def build_enhancement(network: Network, config: DistillConfig, weights: LossWeights) -> FeatureEnhancement | None:
+    """A new FE with its W' for a network, the seed deciding their weights; None if no term needs it."""
+    if not weights.need_enhancement:
+        return None
+    classifier = network.classifier
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        widths = network.backbone.architecture.level_widths
+        return FeatureEnhancement(widths, classifier.weight.shape[0], classifier.kind, classifier.scale)
+
+
+def distill_module(network: Network, enhancement: FeatureEnhancement | None) -> nn.ModuleDict:
+    """Everything that stage 2 optimises."""
+    module = nn.ModuleDict({"network": network})
+    if enhancement is not None:
+        module["enhancement"] = enhancement
+    return module
+
+
+def distill_objective(
+    network: Network, enhancement: FeatureEnhancement | None, config: DistillConfig, weights: LossWeights
+) -> Objective:
+    """L on one batch of clean images, and its terms."""
+
+    def objective(x: Tensor, labels: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+        terms = distillation_terms(
+            network,
+            enhancement,
+            x,
+            labels,
+            weights=weights,
+            beta=config.beta,
+            temperature=config.temperature,
+            generator=generator,
+        )
+        return weights.total(terms), terms
+
+    return objective
 
 
 def load_network(run: RunFolder, link: Link) -> Network:
@@ -94,29 +135,9 @@ def run_distill(
     classes = base_classes(run, parent, data)
     network = load_network(run, parent)
     record = parent.manifest.backbone
-    enhancement: FeatureEnhancement | None = None
-    if weights.need_enhancement:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(config.seed)
-            widths = network.backbone.architecture.level_widths
-            enhancement = FeatureEnhancement(widths, len(classes), record.classifier, record.scale)
-    module = nn.ModuleDict({"network": network})
-    if enhancement is not None:
-        module["enhancement"] = enhancement
-
-    def objective(x: Tensor, labels: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        terms = distillation_terms(
-            network,
-            enhancement,
-            x,
-            labels,
-            weights=weights,
-            beta=config.beta,
-            temperature=config.temperature,
-            generator=generator,
-        )
-        return weights.total(terms), terms
-
+    enhancement = build_enhancement(network, config, weights)
+    module = distill_module(network, enhancement)
+    objective = distill_objective(network, enhancement, config, weights)
     store = StateStore(run)
     if config.epochs:
         finished = train(

@@ -16,7 +16,7 @@ from m2sd_cli.method.network import Network
 from m2sd_cli.runs.folder import PRETRAIN, Link, RunFolder
 from m2sd_cli.runs.manifest import BackboneRecord, Manifest, TrainingState
 from m2sd_cli.runs.training_state import StateStore
-from m2sd_cli.training.loop import ACCURACY
+from m2sd_cli.training.loop import ACCURACY, Objective
 from m2sd_cli.training.records import base_records, circumstances, classes_digest, data_record, transform_record
 from m2sd_cli.training.stage import Machine, train
 
@@ -31,6 +31,16 @@ def build_network(config: PretrainConfig, classes: int) -> Network:
         torch.manual_seed(config.seed)
         backbone = build_backbone(config.backbone)
         return Network(backbone, Classifier(backbone.width, classes, config.classifier, config.scale))
+
+
+def pretrain_objective(network: Network) -> Objective:
+    """Cross-entropy of f(x) on clean images, and the share of them that f labels rightly."""
+
+    def objective(x: Tensor, labels: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+        logits = network(x).logits.float()
+        return F.cross_entropy(logits, labels), {ACCURACY: (logits.argmax(dim=1) == labels).float().mean()}
+
+    return objective
 
 
 def initialise(backbone: Backbone, init: str) -> None:
@@ -107,10 +117,7 @@ def run_pretrain(
         assert init is not None
         initialise(network.backbone, init)
 
-    def objective(x: Tensor, labels: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        logits = network(x).logits.float()
-        return F.cross_entropy(logits, labels), {ACCURACY: (logits.argmax(dim=1) == labels).float().mean()}
-
+    objective = pretrain_objective(network)
     store = StateStore(run)
     finished = train(PRETRAIN, store, network, objective, data, classes_digest(classes), None, config, machine, resumed)
     if finished is None:
