@@ -1,0 +1,37 @@
+"""Floating-point operations of a computation, counted as torch runs it."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+aten = torch.ops.aten
+
+
+def count_flops(compute: Callable[[], object]) -> int:
+    """FLOPs of all convolutions, matrix products and attention in a computation, backward included if it goes there.
+
+    A multiplication and an addition are two. Pointwise operations, norms and augmentation are not counted.
+    """
+    # Every command imports this module, and the counter a tenth of a second's worth of others.
+    from torch.utils.flop_counter import FlopCounterMode
+
+    # torch knows how to count fused attention on CUDA only.
+    attention = {
+        aten._scaled_dot_product_flash_attention_for_cpu: _attention,
+        aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
+    }
+    with FlopCounterMode(display=False, custom_mapping=attention) as counter:
+        compute()
+    return int(counter.get_total_flops())
+
+
+def _attention(query: tuple[int, ...], key: tuple[int, ...], *_: Any, **__: Any) -> int:
+    """Query (B, heads, N, D) with key and value (B, heads, M, D): scores, and the mean of the values."""
+    batch, heads, length, width = query
+    return 2 * 2 * batch * heads * length * width * key[2]
+
+
+def _attention_backward(_: object, query: tuple[int, ...], key: tuple[int, ...], *__: Any, **___: Any) -> int:
+    """Five products of the forward's size, the scores being computed once more."""
+    return _attention(query, key) * 5 // 2

@@ -1,0 +1,99 @@
+"""Measuring several things in turn, so that what disturbs the machine disturbs all of them alike."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Protocol
+
+Clock = Callable[[], float]  # seconds
+
+
+class Workload(Protocol):
+    """Something that is done step by step."""
+
+    @property
+    def images(self) -> int:
+        """How many a step takes."""
+
+    def prepare(self, steps: int) -> None:
+        """Make ready for so many steps; not timed."""
+
+    def run(self, steps: int) -> None:
+        """Do so many steps, and return when they are done, on whatever device."""
+
+    def close(self) -> None:
+        """Let go of processes."""
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Several measurements of one quantity."""
+
+    median: float
+    min: float
+    max: float
+    rounds: tuple[float, ...]  # in the order in which they were taken
+
+
+def spread(values: Sequence[float]) -> Spread:
+    """What is told of measurements.
+
+    Raises:
+        StatisticsError: there are none.
+    """
+    return Spread(median(values), min(values), max(values), tuple(values))
+
+
+def ratios(above: Sequence[float], below: Sequence[float]) -> Spread:
+    """The ratio of each round, of two quantities that were measured in the same rounds.
+
+    A machine that is slow for a while is so for both of a round, while the ratio of two medians would compare a slow
+    while with a fast one.
+    """
+    return spread([a / b for a, b in zip(above, below, strict=True)])
+
+
+def alternate(
+    workloads: Mapping[str, Workload],
+    steps: Mapping[str, int],
+    rounds: int,
+    clock: Clock = time.perf_counter,
+) -> dict[str, list[float]]:
+    """Seconds a step of each workload in each round. Every second round is backwards, which evens out a steady drift.
+
+    Args:
+        workloads: what to time.
+        steps: how many of them each does in a round.
+        rounds: how often.
+        clock: tells the time.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in workloads}
+    for number in range(rounds):
+        names = list(workloads) if number % 2 == 0 else list(workloads)[::-1]
+        for name in names:
+            seconds[name].append(_timed(workloads[name], steps[name], clock) / steps[name])
+    return seconds
+
+
+def steps_for(workload: Workload, seconds: float, clock: Clock = time.perf_counter) -> int:
+    """How many steps take about `seconds`, at least one.
+
+    Twice as many are tried each time until they take a fifth of it: a few short steps tell little.
+
+    Args:
+        workload: what is to be timed later.
+        seconds: wanted.
+        clock: tells the time.
+    """
+    steps = 1
+    while (took := _timed(workload, steps, clock)) < seconds / 5:
+        steps *= 2
+    return max(1, round(steps * seconds / took))
+
+
+def _timed(workload: Workload, steps: int, clock: Clock) -> float:
+    workload.prepare(steps)
+    began = clock()
+    workload.run(steps)
+    return clock() - began
