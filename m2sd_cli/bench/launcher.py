@@ -1,0 +1,33 @@
+"""Starts a command, and prints as JSON how it ended, how long it took and the most memory that it held.
+
+It is run as a program of its own and imports next to nothing. Linux begins the peak resident set of a process with that
+of the process which started it: a child of one that has imported torch would seem to need as much.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+UNIT = 1 if sys.platform == "darwin" else 1024  # bytes, of ru_maxrss
+
+
+def launch(words: list[str]) -> dict[str, float | int | None]:
+    """Run a command to its end; what it prints to stdout is dropped."""
+    began = time.perf_counter()
+    child = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)  # noqa: S603
+    peak = None
+    if hasattr(os, "wait4"):
+        _, status, usage = os.wait4(child.pid, 0)
+        seconds = time.perf_counter() - began
+        child.returncode = os.waitstatus_to_exitcode(status)
+        peak = usage.ru_maxrss * UNIT
+    else:
+        child.wait()
+        seconds = time.perf_counter() - began
+    return {"code": child.returncode, "seconds": seconds, "peak_resident_bytes": peak}
+
+
+if __name__ == "__main__":
+    print(json.dumps(launch(sys.argv[1:])))
