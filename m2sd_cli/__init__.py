@@ -1,16 +1,16 @@
 """m2sd: few-shot class-incremental learning by multiple mixing self-distillation (M2SD, AAAI 2024).
 
-The functions behind the commands are here: pretrain, distill, increment, evaluate, predict, export, open_run.
+The functions behind the commands are here: pretrain, distill, increment, evaluate, predict, export, open_run, bench.
 They are imported when first used, since torch takes seconds to import.
 """
 
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from m2sd_cli.api import distill, evaluate, export, increment, open_run, predict, pretrain
+    from m2sd_cli.api import bench, distill, evaluate, export, increment, open_run, predict, pretrain
 
 __version__ = "0.1.0"
-__all__ = ["distill", "evaluate", "export", "increment", "open_run", "predict", "pretrain"]
+__all__ = ["bench", "distill", "evaluate", "export", "increment", "open_run", "predict", "pretrain"]
 
 
 def __getattr__(name: str) -> object:

@@ -1,9 +1,13 @@
 """The functions behind the commands, with the same defaults; `import m2sd_cli` offers them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal, TypedDict, Unpack
 
+from m2sd_cli.bench.machine import cores
+from m2sd_cli.bench.report import Report
+from m2sd_cli.bench.run import run_bench
+from m2sd_cli.bench.settings import MOST_WORKERS, configure
 from m2sd_cli.config import DistillConfig, PretrainConfig, given_options, resolve
 from m2sd_cli.data.catalogue import BUILT_IN, FOLDER_RECIPE, find_info
 from m2sd_cli.data.datasets import DataSet
@@ -332,6 +336,47 @@ def export(
     model = load_session(folder, session)
     export_session(model, form, path)
     return path
+
+
+def bench(
+    *,
+    backbone: str = "resnet20",
+    image_size: int = 32,
+    batch_size: int = 128,
+    classes: int = 60,
+    device: str = "auto",
+    precision: str = "auto",
+    seconds: float = 30.0,
+    rounds: int = 5,
+    against_reference: bool = False,
+    workers: int | None = None,
+    tell: Callable[[str], None] | None = None,
+) -> Report:
+    """What this machine does: throughput of both stages and of features on random images, and how long commands take.
+
+    Everything is measured in turn, round after round, so that ratios do not depend on what else the machine does.
+
+    Args:
+        backbone: of ARCHITECTURES.
+        image_size: pixels that the network sees.
+        batch_size: images a step of training.
+        classes: base classes.
+        device, precision: `auto` chooses; for features and commands precision `auto` is fp32.
+        seconds: that throughput is measured; the commands take as long as they do.
+        rounds: how often each is measured; each command at most three times.
+        against_reference: also measure a plain loop of the field's kind, torch's DataLoader and PIL in float32.
+        workers: of that loop; None for one a core, at most eight.
+        tell: hears what is being done.
+
+    Raises:
+        M2sdError: one of its kinds.
+    """
+    if workers is not None and not against_reference:
+        raise UsageError(f"--workers {workers}: these are the reference loop's; add --against-reference")
+    if against_reference and workers is None:
+        workers = min(MOST_WORKERS, cores())
+    settings = configure(backbone, image_size, batch_size, classes, device, precision, seconds, rounds, workers)
+    return run_bench(settings, tell or (lambda _: None))
 
 
 def _machine(

@@ -21,7 +21,9 @@ def test_there_is_no_other_script() -> None:
     assert {path.name for path in FOLDER.iterdir()} == set(SCRIPTS.values())
 
 
-@pytest.mark.parametrize(("typed", "wanted"), [("m2sd pre", "predict"), ("m2sd distill --kd", "--kd-weight")])
+@pytest.mark.parametrize(
+    ("typed", "wanted"), [("m2sd pre", "predict"), ("m2sd be", "bench"), ("m2sd distill --kd", "--kd-weight")]
+)
 def test_bash_completes(typed: str, wanted: str, m2sd: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("_M2SD_COMPLETE", "complete_bash")
     monkeypatch.setenv("COMP_WORDS", typed)

@@ -15,6 +15,10 @@ import pytest
 import torch
 from PIL import Image
 
+from m2sd_cli.bench.processes import Launched
+from m2sd_cli.bench.report import Report
+from m2sd_cli.bench.run import run_bench
+from m2sd_cli.bench.settings import Settings
 from m2sd_cli.data.catalogue import BUILT_IN, FOLDER_RECIPE
 from m2sd_cli.data.cifar100 import AUGMENTATION, TRANSFORM
 from m2sd_cli.data.datasets import DataSet, Shots
@@ -80,6 +84,22 @@ def small_cifar100() -> DataSet:
     )
 
 
+def brief(settings: Settings, tell: Callable[[str], None]) -> Report:
+    """The measurement on small images for a moment; tests/bench times processes."""
+    small = replace(
+        settings,
+        pretrain=settings.pretrain.model_copy(update={"batch_size": 4, "image_size": 8}),
+        distill=settings.distill.model_copy(update={"batch_size": 4}),
+        image_size=8,
+        seconds=0.1,
+        rounds=1,
+        workers=settings.workers and 1,
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("m2sd_cli.bench.processes.launch", lambda words: Launched(1.0, 2**20))
+        return run_bench(small, tell)
+
+
 @pytest.fixture
 def workshop(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """An empty folder to work in, with little data and short recipes."""
@@ -95,6 +115,7 @@ def workshop(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
         return data
 
     monkeypatch.setattr("m2sd_cli.api.open_data", small)
+    monkeypatch.setattr("m2sd_cli.api.run_bench", brief)
     for recipe in (BUILT_IN["cifar100"].recipe, BUILT_IN["demo"].recipe, FOLDER_RECIPE):
         monkeypatch.setitem(recipe, "total_epochs", 2)
     monkeypatch.setitem(FOLDER_RECIPE, "backbone", "resnet20")
@@ -110,6 +131,7 @@ def workshop(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return work
 
 
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # of forking beside threads, from Python 3.12
 @pytest.mark.parametrize("number", range(2, len(BLOCKS)))
 def test_block_runs(
     number: int, workshop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, m2sd: Callable[..., Any]

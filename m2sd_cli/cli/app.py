@@ -6,6 +6,7 @@ import typer
 
 from m2sd_cli import __version__
 from m2sd_cli.cli import (
+    bench,
     data,
     demo,
     distill,
@@ -53,6 +54,7 @@ app.command("predict")(predict.predict)
 app.command("export")(export.export)
 app.add_typer(sessions.app, name="sessions")
 app.add_typer(data.app, name="data")
+app.command("bench")(bench.bench)
 app.command("demo")(demo.demo)
 
 

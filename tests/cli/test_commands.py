@@ -47,7 +47,7 @@ COMMANDS = dict(walk(typer.main.get_command(app)))
 
 
 def test_the_commands_are_those_of_the_manual() -> None:
-    wanted = {"pretrain", "distill", "increment", "evaluate", "export", "predict", "sessions", "data", "demo"}
+    wanted = {"pretrain", "distill", "increment", "evaluate", "export", "predict", "sessions", "data", "demo", "bench"}
     assert wanted <= {words[0] for words in COMMANDS if len(words) == 1}
     assert {words[1] for words in COMMANDS if words[:1] == ("sessions",) and len(words) == 2} >= {
         "list",

@@ -1,0 +1,134 @@
+"""m2sd bench"""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from m2sd_cli.cli import options
+from m2sd_cli.cli.output import document, note, result, table
+
+if TYPE_CHECKING:
+    from m2sd_cli.bench.report import Report
+    from m2sd_cli.bench.timing import Spread
+
+COMMANDS = {
+    "import_torch": 'python -c "import torch"',
+    "help": "m2sd --help",
+    "increment": "m2sd increment, 5 classes x 5 pictures",
+    "predict": "m2sd predict, 1 picture",
+}
+
+
+def bench(
+    backbone: Annotated[str, typer.Option("--backbone", help="resnet20, resnet18-cifar or resnet18.")] = "resnet20",
+    image_size: Annotated[int, typer.Option("--image-size", help="Pixels that the network sees.")] = 32,
+    batch_size: Annotated[int, typer.Option("--batch-size", help="Images a step.")] = 128,
+    classes: Annotated[int, typer.Option("--classes", help="Base classes.")] = 60,
+    device: options.Device = "auto",
+    precision: options.Precision = "auto",
+    seconds: Annotated[float, typer.Option("--seconds", help="How long to measure throughput.")] = 30.0,
+    rounds: Annotated[int, typer.Option("--rounds", help="How often to measure each thing, in turn.")] = 5,
+    against_reference: Annotated[
+        bool,
+        typer.Option("--against-reference", help="Compare stage 1 with a plain loop: PIL, DataLoader, float32."),
+    ] = False,
+    workers: Annotated[
+        int | None, typer.Option("--workers", help="Processes of that loop.", show_default="one a core, at most 8")
+    ] = None,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """What this machine does: training, features and commands, on random images; about two minutes on two cores.
+
+    Figures are medians over the rounds, with least and most. Ratios are taken in each round, so that a busy machine
+    hardly changes them. Memory is that of CUDA's tensors, on a CPU of the whole process.
+
+    Examples:
+      m2sd bench
+
+      m2sd bench --backbone resnet18 --image-size 224 --batch-size 64
+
+      m2sd bench --against-reference --json
+    """
+    from dataclasses import asdict
+
+    from m2sd_cli import api
+
+    report = api.bench(
+        backbone=backbone,
+        image_size=image_size,
+        batch_size=batch_size,
+        classes=classes,
+        device=device,
+        precision=precision,
+        seconds=seconds,
+        rounds=rounds,
+        against_reference=against_reference,
+        workers=workers,
+        tell=lambda text: note(text, quiet),
+    )
+    if json:
+        document(asdict(report))
+    else:
+        for line in as_lines(report):
+            result(line)
+
+
+def as_lines(report: "Report") -> list[str]:
+    """Conditions, throughput, ratios and commands, one table each."""
+    done = report.conditions
+    lines = [
+        f"{report.device_name}, {report.cores} cores, torch {report.versions['torch']} with {report.threads} threads",
+        f"{done.backbone}, {done.image_size_pixels} px, {done.classes} classes; training in {done.training_precision}, "
+        f"features in {done.feature_precision}",
+        "",
+        *_throughput(report),
+        "",
+        f"distill / pretrain, time of a step: {_ratio(report.distill_to_pretrain_step_time_ratio)}",
+    ]
+    if report.pretrain_to_reference_throughput_ratio is not None:
+        ratio = _ratio(report.pretrain_to_reference_throughput_ratio)
+        lines.append(f"pretrain / reference with --workers {done.reference_workers}, images/s: {ratio}")
+    return [*lines, "", *_commands(report)]
+
+
+def _throughput(report: "Report") -> list[str]:
+    rows = [
+        [
+            name,
+            str(each.batch_size_images),
+            f"{each.images_per_second.median:.0f}",
+            f"{each.step_milliseconds.median:.1f}",
+            f"{each.step_milliseconds.min:.1f}",
+            f"{each.step_milliseconds.max:.1f}",
+            _mebibytes(each.peak_memory_bytes),
+            f"{each.flop_per_step / 1e9:.1f}",
+            f"{each.flop_per_second / 1e9:.1f}",
+            "-" if each.share_of_peak is None else f"{100 * each.share_of_peak:.1f}",
+        ]
+        for name, each in report.throughput.items()
+    ]
+    header = ["", "batch", "images/s", "ms/step", "least", "most", "MiB", "GFLOP/step", "GFLOP/s", "% of peak"]
+    return table(header, rows).split("\n")
+
+
+def _commands(report: "Report") -> list[str]:
+    rows = [
+        [
+            COMMANDS[name],
+            f"{each.seconds.median:.2f}",
+            f"{each.seconds.min:.2f}",
+            f"{each.seconds.max:.2f}",
+            _mebibytes(each.peak_resident_bytes),
+        ]
+        for name, each in report.processes.items()
+    ]
+    return table(["process", "s", "least", "most", "MiB"], rows).split("\n")
+
+
+def _ratio(ratio: "Spread") -> str:
+    return f"{ratio.median:.2f} ({ratio.min:.2f} to {ratio.max:.2f})"
+
+
+def _mebibytes(size: int | None) -> str:
+    return "-" if size is None else f"{size / 2**20:.0f}"

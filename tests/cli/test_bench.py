@@ -1,0 +1,171 @@
+"""m2sd bench, for real and as small as it can be. What it measures is up to the machine; that it measures is not."""
+
+import io
+import json
+import sys
+from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from m2sd_cli import api
+from m2sd_cli.bench.report import Report
+from m2sd_cli.bench.run import run_bench
+from m2sd_cli.cli.app import main
+from m2sd_cli.cli.bench import as_lines
+
+if TYPE_CHECKING:
+    from tests.conftest import Outcome
+
+SMALL = ["--image-size", "8", "--batch-size", "4", "--classes", "3", "--device", "cpu", "--precision", "fp32"]
+SPREAD = {"median", "min", "max", "rounds"}
+
+
+@pytest.fixture(scope="module")
+def measured() -> tuple[str, str, Report]:
+    """stdout, stderr and report of the one real run of these tests."""
+    reports: list[Report] = []
+
+    def keep(*arguments: Any) -> Report:
+        reports.append(run_bench(*arguments))
+        return reports[0]
+
+    out, err = io.StringIO(), io.StringIO()
+    words = [*SMALL, "--seconds", "0.2", "--rounds", "1", "--against-reference", "--workers", "1", "--json"]
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.setattr(api, "run_bench", keep)
+        patch.setattr(sys, "argv", ["m2sd", "bench", *words])
+        with pytest.raises(SystemExit) as ended:
+            main()
+    assert ended.value.code == 0, err.getvalue()
+    return out.getvalue(), err.getvalue(), reports[0]
+
+
+pytestmark = pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+
+
+def positive(spread: dict[str, Any]) -> bool:
+    return spread.keys() == SPREAD and 0 < spread["min"] <= spread["median"] <= spread["max"]
+
+
+def test_the_document_names_its_units(measured: tuple[str, str, Report]) -> None:
+    document = json.loads(measured[0])
+    assert set(document) == {
+        "conditions",
+        "versions",
+        "device_name",
+        "cores",
+        "threads",
+        "throughput",
+        "distill_to_pretrain_step_time_ratio",
+        "pretrain_to_reference_throughput_ratio",
+        "processes",
+    }
+    assert document["conditions"] == {
+        "backbone": "resnet20",
+        "image_size_pixels": 8,
+        "classes": 3,
+        "device": "cpu",
+        "training_precision": "fp32",
+        "feature_precision": "fp32",
+        "seconds": 0.2,
+        "rounds": 1,
+        "reference_workers": 1,
+    }
+    assert document["versions"].keys() >= {"m2sd", "python", "torch"}
+    assert document["device_name"]
+    assert list(document["throughput"]) == ["pretrain", "distill", "features", "reference"]
+    for name, each in document["throughput"].items():
+        assert set(each) == {
+            "batch_size_images",
+            "steps_per_round",
+            "images_per_second",
+            "step_milliseconds",
+            "peak_memory_bytes",
+            "flop_per_step",
+            "flop_per_second",
+            "peak_format",
+            "share_of_peak",
+        }
+        assert positive(each["images_per_second"])
+        assert positive(each["step_milliseconds"])
+        assert each["batch_size_images"] == (256 if name == "features" else 4)
+        assert each["steps_per_round"] >= 1
+        assert (each["peak_format"], each["share_of_peak"]) == (None, None)
+    assert list(document["processes"]) == ["import_torch", "help", "increment", "predict"]
+    for each in document["processes"].values():
+        assert set(each) == {"seconds", "peak_resident_bytes"}
+        assert positive(each["seconds"])
+
+
+def test_figures_fit_together(measured: tuple[str, str, Report]) -> None:
+    report = measured[2]
+    throughput = report.throughput
+    for each in throughput.values():
+        seconds = each.step_milliseconds.median / 1000
+        assert each.images_per_second.median == pytest.approx(each.batch_size_images / seconds)
+        assert each.flop_per_second == pytest.approx(each.flop_per_step / seconds)
+    times = {name: each.step_milliseconds.rounds[0] for name, each in throughput.items()}
+    assert report.distill_to_pretrain_step_time_ratio.rounds == pytest.approx([times["distill"] / times["pretrain"]])
+    assert report.pretrain_to_reference_throughput_ratio is not None
+    ours = report.pretrain_to_reference_throughput_ratio
+    assert ours.rounds == pytest.approx([times["reference"] / times["pretrain"]])
+
+
+def test_the_work_is_that_of_the_method(measured: tuple[str, str, Report]) -> None:
+    throughput = measured[2].throughput
+    # The plain loop computes the same network on as many images; its memory is shared out among processes.
+    assert throughput["reference"].flop_per_step == throughput["pretrain"].flop_per_step
+    assert throughput["reference"].peak_memory_bytes is None
+    # Each image is two virtual ones in stage 2, besides what enhances their features.
+    assert throughput["distill"].flop_per_step > 2 * throughput["pretrain"].flop_per_step
+    # Backward is twice the forward, but for the first layer, which needs no gradient of its input.
+    forward = throughput["features"].flop_per_step / throughput["features"].batch_size_images
+    training = throughput["pretrain"].flop_per_step / throughput["pretrain"].batch_size_images
+    assert 2.8 * forward < training < 3.01 * forward
+
+
+def test_notes_go_to_stderr(measured: tuple[str, str, Report]) -> None:
+    _, err, _ = measured
+    for word in ("pretrain: warm-up", "reference: warm-up", "processes: round 1 of 1"):
+        assert word in err
+
+
+def test_the_table_shows_what_is_known(measured: tuple[str, str, Report]) -> None:
+    report = measured[2]
+    text = "\n".join(as_lines(report))
+    for word in ("images/s", "GFLOP/s", "MiB", "distill / pretrain", "--workers 1", "m2sd predict, 1 picture"):
+        assert word in text
+    pretrain = replace(report.throughput["pretrain"], peak_memory_bytes=None, share_of_peak=0.4567, peak_format="tf32")
+    changed = replace(report, throughput={"pretrain": pretrain}, pretrain_to_reference_throughput_ratio=None)
+    lines = as_lines(changed)
+    (row,) = (line.split() for line in lines if line.startswith("pretrain  "))
+    assert (row[6], row[-1]) == ("-", "45.7")
+    assert not [line for line in lines if "reference" in line]
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("--backbone vgg", "--backbone vgg"),
+        ("--batch-size 1", "--batch-size 1"),
+        ("--image-size 7", "--image-size 7"),
+        ("--image-size 5000", "--image-size 5000"),
+        ("--classes 1", "--classes 1: at least 2"),
+        ("--seconds 0", "--seconds 0.0: more than 0"),
+        ("--seconds nan", "--seconds nan: more than 0"),
+        ("--rounds 0", "--rounds 0: at least 1"),
+        ("--workers 2", "--workers 2: these are the reference loop's; add --against-reference"),
+        ("--against-reference --workers 0", "--workers 0: at least 1"),
+        ("--device gpu", "--device gpu: choose"),
+        ("--precision half", "--precision half: choose"),
+    ],
+)
+def test_refusals(m2sd: "Callable[..., Outcome]", words: str, says: str) -> None:
+    done = m2sd("bench", *words.split())
+    assert (done.code, done.out) == (2, "")
+    assert done.err.startswith("m2sd: ")
+    assert done.err.count("\n") == 1
+    assert says in done.err
