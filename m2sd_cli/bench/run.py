@@ -17,6 +17,7 @@ from m2sd_cli.bench.settings import Settings
 from m2sd_cli.bench.timing import Workload, alternate, ratios, spread, steps_for
 from m2sd_cli.bench.workload import FeatureExtraction, distill_stage, pretrain_stage, random_images
 from m2sd_cli.errors import TrainingError
+from m2sd_cli.training.memory import freed_memory_kept
 from m2sd_cli.training.records import versions
 
 PRETRAIN, DISTILL, FEATURES, REFERENCE = "pretrain", "distill", "features", "reference"
@@ -48,8 +49,9 @@ def run_bench(settings: Settings, tell: Tell) -> Report:
     makers = _makers(settings)
     block = settings.seconds / settings.rounds / len(makers)
     try:
-        surveys = {name: _survey(name, make, block, settings, tell) for name, make in makers.items()}
-        seconds = _rounds(makers, surveys, settings, tell)
+        with freed_memory_kept(settings.device):  # as the commands do
+            surveys = {name: _survey(name, make, block, settings, tell) for name, make in makers.items()}
+            seconds = _rounds(makers, surveys, settings, tell)
     except torch.OutOfMemoryError:
         raise TrainingError(
             f"the memory of {settings.device} is too small for batches of {settings.pretrain.batch_size} images of "

@@ -15,6 +15,7 @@ from m2sd_cli.inference.device import training_precision
 from m2sd_cli.runs.manifest import EpochRecord, FileRecord, TrainingState
 from m2sd_cli.runs.training_state import StateStore
 from m2sd_cli.training.loop import Objective, Position, Training
+from m2sd_cli.training.memory import freed_memory_kept
 from m2sd_cli.training.progress import Progress, Silent
 from m2sd_cli.training.records import data_record
 from m2sd_cli.training.stopping import StopRequest
@@ -139,7 +140,7 @@ def train(
 
     # Counted from here: reading and decoding the images is part of the time that a cluster grants.
     stop = StopRequest(machine.stop_after)
-    with stop.on_signals():
+    with stop.on_signals(), freed_memory_kept(machine.device):
         training = Training(
             stage=stage,
             module=module,
