@@ -117,7 +117,7 @@ def distill_stage(settings: Settings, data: TrainingImages) -> Stage:
     """Stage 2 of a new network."""
     config = settings.distill
     network, weights = build_network(settings.pretrain, settings.classes), loss_weights(config)
-    enhancement = build_enhancement(network, config, weights)
+    enhancement = build_enhancement(network, config, weights, settings.device)
     objective = distill_objective(network, enhancement, config, weights)
     return Stage("distill", distill_module(network, enhancement), objective, config, data, settings)
 

@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from m2sd_cli.method.recomputation import apply
+
 Maps = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
@@ -62,8 +64,9 @@ class BiFPN(nn.Module):
     with a_i and b_i two separate 1x1 laterals of level i, and w the fusion weights of that sum.
     """
 
-    def __init__(self, widths: tuple[int, ...], expansion: int = 2) -> None:
+    def __init__(self, widths: tuple[int, ...], expansion: int = 2, recompute: bool = False) -> None:
         super().__init__()
+        self.recompute = recompute
         self.widths = tuple(expansion * width for width in widths)
         pairs = list(zip(widths, self.widths, strict=True))
         self.lateral_up = nn.ModuleList(nn.Conv2d(width, wide, 1) for width, wide in pairs)
@@ -84,7 +87,7 @@ class BiFPN(nn.Module):
             lateral = weighted(self.lateral_up[level], maps[level], own)
             # Projecting before upsampling makes the same map with a quarter of the work.
             above = upsample_to(weighted(self.up[level], up[0], coarser), lateral)
-            up.insert(0, self.conv_up[level](lateral + above))
+            up.insert(0, apply(self.conv_up[level], lateral + above, self.recompute))
         fused = [up[0]]
         for level in (1, 2, 3):
             own, *middle, finer = self.fuse_down[level - 1]()
@@ -93,6 +96,6 @@ class BiFPN(nn.Module):
             total = lateral + below
             if middle:
                 total = total + middle[0].to(total.dtype) * up[level]
-            fused.append(self.conv_down[level - 1](total))
+            fused.append(apply(self.conv_down[level - 1], total, self.recompute))
         t_1, t_2, t_3, t_4 = fused
         return t_1, t_2, t_3, t_4

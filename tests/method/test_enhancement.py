@@ -102,3 +102,34 @@ def test_zero_features_give_no_nan() -> None:
 def test_other_than_four_levels_are_refused(widths: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=f"needs four levels, not {len(widths)}"):
         FeatureEnhancement(widths, classes=3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_recomputing_changes_memory_and_nothing_else(dtype: torch.dtype) -> None:
+    kept: list[int] = []
+    results = []
+    for recompute in (False, True):
+        torch.manual_seed(0)
+        enhancement = FeatureEnhancement(WIDTHS, classes=3, recompute=recompute)
+        phi = [each.float().requires_grad_() for each in maps()]
+        if dtype == torch.float64:
+            enhancement, phi = enhancement.double(), [each.detach().double().requires_grad_() for each in phi]
+        held: dict[int, int] = {}
+
+        def hold(tensor: Tensor, held: dict[int, int] = held) -> Tensor:
+            held[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        one, two, three, four = phi
+        with (
+            torch.autograd.graph.saved_tensors_hooks(hold, lambda tensor: tensor),
+            torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16),
+        ):
+            enhanced = enhancement((one, two, three, four))
+        torch.autograd.backward(enhanced.logits.square().sum() + sum(each.float().sum() for each in enhanced.maps))
+        kept.append(sum(held.values()))
+        gradients = [each.grad for each in (*phi, *enhancement.parameters())]
+        results.append([enhanced.logits, *enhanced.maps, *gradients])
+    for plain, again in zip(*results, strict=True):
+        torch.testing.assert_close(again, plain, rtol=0, atol=0)
+    assert kept[1] < kept[0] / 2
