@@ -1,6 +1,7 @@
 """The functions behind the commands, with the same defaults; `import m2sd_cli` offers them."""
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Literal, TypedDict, Unpack
 
@@ -19,6 +20,7 @@ from m2sd_cli.exporting.export import export_session
 from m2sd_cli.inference.device import choose_device, inference_precision, training_precision
 from m2sd_cli.inference.prediction import Prediction, predict_files
 from m2sd_cli.inference.session import load_session
+from m2sd_cli.inference.team import team_on
 from m2sd_cli.reports.evaluation import Evaluation, evaluate_session
 from m2sd_cli.runs.folder import PRETRAIN, Link, RunFolder, default_path
 from m2sd_cli.runs.manifest import DataRecord
@@ -112,8 +114,7 @@ def pretrain(
         raise UsageError(f"name the images with --data: {', '.join(BUILT_IN)}, or a folder")
     folder = open_run(run)
     store = StateStore(folder)
-    machine = _machine(device, precision, stop_after, progress, save_every)
-    with folder.locked():
+    with _at_work(folder, device, precision, stop_after, progress, save_every) as machine:
         init = state = None
         if resume:
             given = given_options(PretrainConfig, config, dict(options))
@@ -122,7 +123,8 @@ def pretrain(
             if folder.has_pretrain() and not store.exists():
                 return _already(folder.pretrain(), given, data)
             state, settings = saved_config(store, PRETRAIN, PretrainConfig, given, precision)
-            data_set = _same_data(state.data, data, data_root, settings.image_size)
+            with machine.team.first_on_machine():
+                data_set = _same_data(state.data, data, data_root, settings.image_size)
         else:
             assert data is not None
             info = find_info(data)
@@ -131,7 +133,8 @@ def pretrain(
             settings = resolve(PretrainConfig, info.recipe if info else FOLDER_RECIPE, config, dict(options))
             if info is not None and settings.image_size is not None:
                 raise UsageError(f"--image-size is for folders; {info.name}'s images have {info.image_size} pixels")
-            data_set = open_data(data, data_root, settings.image_size)
+            with machine.team.first_on_machine():
+                data_set = open_data(data, data_root, settings.image_size)
             init = settings.init
             # Where the file lies on this machine is nobody else's business.
             settings = settings.model_copy(update={"init": init and Path(init).name})
@@ -168,9 +171,8 @@ def distill(
         raise UsageError("--resume and --force: choose one, to go on or to start over")
     folder = open_run(run)
     store = StateStore(folder)
-    machine = _machine(device, precision, stop_after, progress, save_every)
     folder.pretrain()  # a run folder that is not there is not made
-    with folder.locked():
+    with _at_work(folder, device, precision, stop_after, progress, save_every) as machine:
         parent = folder.pretrain()
         record = parent.manifest.data
         state = None
@@ -185,7 +187,8 @@ def distill(
             recipe = dict(BUILT_IN[record.name].recipe if record.kind == "built-in" else FOLDER_RECIPE)
             recipe["seed"] = parent.manifest.seed
             settings = resolve(DistillConfig, recipe, config, dict(options))
-        data_set = _same_data(record, data, data_root, _image_size(parent))
+        with machine.team.first_on_machine():
+            data_set = _same_data(record, data, data_root, _image_size(parent))
         return run_distill(folder, parent, data_set, settings, machine, state)
 
 
@@ -379,12 +382,20 @@ def bench(
     return run_bench(settings, tell or (lambda _: None))
 
 
-def _machine(
-    device: str, precision: str, stop_after: float | None, progress: Progress | None, save_every: float
-) -> Machine:
-    chosen = choose_device(device)
-    training_precision(precision, chosen)
-    return Machine(chosen, precision, stop_after, progress or Silent(), save_every)
+@contextmanager
+def _at_work(
+    folder: RunFolder,
+    device: str,
+    precision: str,
+    stop_after: float | None,
+    progress: Progress | None,
+    save_every: float,
+) -> Iterator[Machine]:
+    """Where a stage computes, with the run folder locked by the one process that writes to it."""
+    with team_on(device) as (team, chosen):
+        training_precision(precision, chosen)
+        with folder.locked() if team.leads else nullcontext():
+            yield Machine(chosen, precision, stop_after, progress or Silent(), save_every, team)
 
 
 def _already(link: Link, given: dict[str, object], data: str | None) -> Link:

@@ -18,6 +18,10 @@ from m2sd_cli.cli import (
     pretrain,
     sessions,
 )
+from m2sd_cli.errors import UsageError
+from m2sd_cli.launch import launched
+
+SHARED = ("pretrain", "distill", "evaluate")  # what several processes can do together
 
 app = typer.Typer(
     name="m2sd",
@@ -38,12 +42,15 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def common(
+    context: typer.Context,
     debug: Annotated[bool, typer.Option("--debug", help="Show a traceback for expected errors too.")] = False,
     version: Annotated[
         bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
     ] = False,
 ) -> None:
     errors.debugging = debug
+    if launched() and context.invoked_subcommand not in SHARED:
+        raise UsageError(f"m2sd {context.invoked_subcommand}: it runs as one process; begin it without torchrun")
 
 
 app.command("pretrain")(pretrain.pretrain)

@@ -2,12 +2,16 @@
 
 import os
 import sys
+import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from m2sd_cli.cli.output import printable
+from m2sd_cli.cli.output import note, printable
 from m2sd_cli.errors import M2sdError
+from m2sd_cli.launch import speaks
+
+PATIENCE = 5.0  # seconds
 
 debugging = False
 
@@ -24,7 +28,10 @@ def reported() -> Iterator[None]:
         if debugging:
             traceback.print_exc()
         for line in str(error).split("\n"):
-            print(f"m2sd: {printable(line)}", file=sys.stderr)
+            note(f"m2sd: {printable(line)}")
+        if not speaks():
+            # As soon as one process fails torchrun ends the others, and the first may still have the reason to tell.
+            time.sleep(PATIENCE)
         sys.exit(error.exit_code)
     except BrokenPipeError:
         # Whoever read the output has left, as `head` does; the interpreter must not try to flush it once more.

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from m2sd_cli.launch import speaks
+
 
 def printable(text: str) -> str:
     """Text from outside without control characters, which could steer a terminal."""
@@ -20,17 +22,19 @@ def as_text(path: Path) -> str:
 
 def result(text: str) -> None:
     """Print a line of the result."""
-    print(text)
+    if speaks():
+        print(text)
 
 
 def document(content: Mapping[str, Any]) -> None:
     """Print the result as the one JSON document of a command."""
-    print(json.dumps(content, indent=1, ensure_ascii=False))
+    if speaks():
+        print(json.dumps(content, indent=1, ensure_ascii=False))
 
 
 def note(text: str, quiet: bool = False) -> None:
     """Say something that is not the result."""
-    if not quiet:
+    if not quiet and speaks():
         print(text, file=sys.stderr, flush=True)
 
 

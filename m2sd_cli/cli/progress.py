@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from m2sd_cli.cli.output import duration, note
+from m2sd_cli.launch import speaks
 from m2sd_cli.training.progress import Progress, Silent, Snapshot
 
 BAR_INTERVAL = 0.5  # seconds
@@ -36,7 +37,7 @@ class Lines:
 @contextmanager
 def watch(stage: str, quiet: bool) -> Iterator[Progress]:
     """The progress of one stage, fit for whatever stderr is."""
-    if quiet:
+    if quiet or not speaks():
         yield Silent()
     elif not sys.stderr.isatty():
         yield Lines(stage)

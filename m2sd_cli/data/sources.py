@@ -22,6 +22,8 @@ from m2sd_cli.data.threads import in_order
 from m2sd_cli.data.transforms import TestTransform, to_tensor
 from m2sd_cli.errors import DataError
 
+ALL = slice(None)
+
 
 @dataclass(frozen=True)
 class TrainingImages:
@@ -54,10 +56,16 @@ class ImageSource(Protocol):
 
     def __len__(self) -> int: ...
 
-    def batches(self, transform: TestTransform, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """(pixels, labels) through the test transform: uint8 (B, 3, crop, crop) and int64 (B,), in order."""
+    def batches(self, transform: TestTransform, size: int, rows: slice = ALL) -> Iterator[tuple[Tensor, Tensor]]:
+        """(pixels, labels) through the test transform: uint8 (B, 3, crop, crop) and int64 (B,), in order.
 
-    def for_testing(self, transform: TestTransform, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        Args:
+            transform: what each image goes through.
+            size: B, but for the last batch.
+            rows: which consecutive images to read.
+        """
+
+    def for_testing(self, transform: TestTransform, size: int, rows: slice = ALL) -> Iterator[tuple[Tensor, Tensor]]:
         """As `batches`, of images that will be asked for again: what had to be decoded is kept."""
 
     def for_training(self, augmentation: Augmentation) -> TrainingImages:
@@ -81,18 +89,20 @@ class ArrayImages:
         """The images at `indices`, under new labels."""
         return ArrayImages(self.images[indices], labels)
 
-    def batches(self, transform: TestTransform, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(self, transform: TestTransform, size: int, rows: slice = ALL) -> Iterator[tuple[Tensor, Tensor]]:
         """See ImageSource. Images of the transform's own size are what it would make of them already."""
         fits = self.images.shape[1:3] == (transform.crop, transform.crop)
-        for images, labels in zip(torch.split(self.images, size), torch.split(self.labels, size), strict=True):
+        wanted, labels_of = self.images[rows], self.labels[rows]
+        for start in range(0, len(wanted), size):
+            images, labels = wanted[start : start + size], labels_of[start : start + size]
             if fits:
                 yield images.permute(0, 3, 1, 2), labels
             else:
                 yield torch.stack([transform.pixels(Image.fromarray(image.numpy())) for image in images]), labels
 
-    def for_testing(self, transform: TestTransform, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def for_testing(self, transform: TestTransform, size: int, rows: slice = ALL) -> Iterator[tuple[Tensor, Tensor]]:
         """See ImageSource."""
-        return self.batches(transform, size)
+        return self.batches(transform, size, rows)
 
     def for_training(self, augmentation: Augmentation) -> TrainingImages:
         """See ImageSource."""
@@ -113,17 +123,18 @@ class FileImages:
     def __len__(self) -> int:
         return len(self.paths)
 
-    def batches(self, transform: TestTransform, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(self, transform: TestTransform, size: int, rows: slice = ALL) -> Iterator[tuple[Tensor, Tensor]]:
         """See ImageSource. The next batch is decoded while the caller works on the last.
 
         Raises:
             DataError: a picture cannot be read.
         """
-        with closing(in_order(lambda path: transform.pixels(open_rgb(path)), self.paths, ahead=size)) as decoded:
-            for start in range(0, len(self), size):
-                yield torch.stack(list(islice(decoded, size))), self.labels[start : start + size]
+        paths, labels = self.paths[rows], self.labels[rows]
+        with closing(in_order(lambda path: transform.pixels(open_rgb(path)), paths, ahead=size)) as decoded:
+            for start in range(0, len(paths), size):
+                yield torch.stack(list(islice(decoded, size))), labels[start : start + size]
 
-    def for_testing(self, transform: TestTransform, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def for_testing(self, transform: TestTransform, size: int, rows: slice = ALL) -> Iterator[tuple[Tensor, Tensor]]:
         """See ImageSource: from the cache of decoded images, which is filled first.
 
         Raises:
@@ -133,8 +144,9 @@ class FileImages:
             Request("test", transform.crop, asdict(transform), self._digests),
             lambda image: transform.pixels(image).permute(1, 2, 0),
         )
-        for start in range(0, len(self), size):
-            chosen = torch.arange(start, min(start + size, len(self)))
+        wanted = torch.arange(len(self))[rows]
+        for start in range(0, len(wanted), size):
+            chosen = wanted[start : start + size]
             yield kept.images.take(chosen).permute(0, 3, 1, 2).contiguous(), self.labels[chosen]
 
     def for_training(self, augmentation: Augmentation) -> TrainingImages:

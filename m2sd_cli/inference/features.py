@@ -9,6 +9,7 @@ from torch import Tensor
 from m2sd_cli.data.sources import ImageSource
 from m2sd_cli.data.transforms import TestTransform
 from m2sd_cli.inference.device import autocast
+from m2sd_cli.inference.team import ALONE, Team
 from m2sd_cli.method.backbones import Backbone
 from m2sd_cli.method.prototypes import ClassMeans
 
@@ -53,11 +54,21 @@ def embed_batches(
 
 
 def mean_features(
-    backbone: Backbone, source: ImageSource, classes: int, transform: TestTransform, precision: str = "fp32"
+    backbone: Backbone,
+    source: ImageSource,
+    classes: int,
+    transform: TestTransform,
+    precision: str = "fp32",
+    team: Team = ALONE,
 ) -> Tensor:
-    """The class means of a source with labels in [0, classes), by the test transform: (classes, D) on the CPU."""
+    """The class means of a source with labels in [0, classes), by the test transform: (classes, D) on the CPU.
+
+    The processes of a team share the images and have the same means.
+    """
     device = next(backbone.parameters()).device
     means = ClassMeans(classes, backbone.width, device)
-    for features, labels in embed_batches(backbone, source.batches(transform, FEATURE_BATCH), transform, precision):
+    batches = source.batches(transform, FEATURE_BATCH, team.share(len(source)))
+    for features, labels in embed_batches(backbone, batches, transform, precision):
         means.add(features, labels)
+    team.add(*means.totals)
     return means.means().cpu()

@@ -55,12 +55,14 @@ def distillation_terms(
     beta: float,
     temperature: float,
     generator: torch.Generator,
+    rows: slice | None = None,
 ) -> dict[str, Tensor]:
     """The unweighted terms of L for one batch of clean images, by the names of LossWeights.
 
-    The virtual images are made here. Every term of one branch is summed over both, as the paper does with L_ce^v.
-    All branches go through the network as one batch. p_hat and T_i are teachers: detached in `kd` and `attention`.
-    The cross-entropy of p_hat, `teacher`, is not, and reaches the backbone through the enhancement.
+    The virtual images are made here, from pairs of the whole batch. Every term of one branch is summed over both, as
+    the paper does with L_ce^v. All branches go through the network as one batch. p_hat and T_i are teachers: detached
+    in `kd` and `attention`. The cross-entropy of p_hat, `teacher`, is not, and reaches the backbone through the
+    enhancement.
 
     Args:
         network: f = W^T phi, in training mode.
@@ -71,6 +73,8 @@ def distillation_terms(
         beta: the parameter of Beta(beta, beta).
         temperature: of `kd`.
         generator: on the device of `x`.
+        rows: of the batch, to which the terms are confined; None for all. Terms of parts of a batch average to those of
+            the whole, so that several processes can share one.
 
     Raises:
         ValueError: a term needs enhancement and there is none.
@@ -78,20 +82,21 @@ def distillation_terms(
     if weights.need_enhancement and enhancement is None:
         raise ValueError("the weights kd, attention and teacher need feature enhancement")
     classes = network.classifier.weight.shape[0]
+    rows = slice(None) if rows is None else rows
     images = []
     if weights.need_virtual:
         virtual = mix(x, labels, classes, beta, generator)
-        images += [virtual.mixup, virtual.cutmix]
+        soft = virtual.labels[rows].repeat(2, 1)
+        images += [virtual.mixup[rows], virtual.cutmix[rows]]
     if weights.clean:
-        images.append(x)
+        images.append(x[rows])
     if not images:
         return {}
     output = network(torch.cat(images))
-    both = 2 * x.shape[0] if weights.need_virtual else 0
+    both = soft.shape[0] if weights.need_virtual else 0
     terms: dict[str, Tensor] = {}
     if weights.need_virtual:
         logits = output.logits[:both]
-        soft = torch.cat([virtual.labels, virtual.labels])
         # A mean over 2 B samples is half the sum of the branches' means.
         if weights.ce:
             terms["ce"] = 2 * soft_cross_entropy(logits, soft)
@@ -108,5 +113,5 @@ def distillation_terms(
             if weights.teacher:
                 terms["teacher"] = 2 * soft_cross_entropy(enhanced.logits, soft)
     if weights.clean:
-        terms["clean"] = F.cross_entropy(output.logits[both:].float(), labels)
+        terms["clean"] = F.cross_entropy(output.logits[both:].float(), labels[rows])
     return terms

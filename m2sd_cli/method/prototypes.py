@@ -22,6 +22,11 @@ class ClassMeans:
         self._sums += member.T @ features.to(torch.float64)
         self._counts += member.sum(dim=0).long()
 
+    @property
+    def totals(self) -> tuple[Tensor, Tensor]:
+        """The sums (classes, D) and counts (classes,) so far; what was counted elsewhere may be added to them."""
+        return self._sums, self._counts
+
     def means(self) -> Tensor:
         """w_i of every class: (classes, D) float32.
 

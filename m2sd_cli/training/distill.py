@@ -77,7 +77,9 @@ def distill_objective(
 ) -> Objective:
     """L on one batch of clean images, and its terms."""
 
-    def objective(x: Tensor, labels: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+    def objective(
+        x: Tensor, labels: Tensor, generator: torch.Generator, rows: slice
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         terms = distillation_terms(
             network,
             enhancement,
@@ -87,6 +89,7 @@ def distill_objective(
             beta=config.beta,
             temperature=config.temperature,
             generator=generator,
+            rows=rows,
         )
         return weights.total(terms), terms
 
@@ -161,11 +164,14 @@ def run_distill(
         finished = Finished(0.0, training_precision(machine.precision, machine.device), [])
         network.to(machine.device).to(memory_format=torch.channels_last)
     transform = to_transform(parent.manifest.transform)
-    means = mean_features(network.backbone, data.train, len(classes), transform)
+    means = mean_features(network.backbone, data.train, len(classes), transform, team=machine.team)
     if not means.isfinite().all():
         raise TrainingError("the network's features are no finite numbers; train again with a lower --learning-rate")
-    run.remove_sessions(first=0)
     name = session_name(0)
+    if not machine.team.leads:
+        machine.team.wait()
+        return run.read(name)
+    run.remove_sessions(first=0)
     link = run.write_manifest(
         name,
         Manifest(
@@ -184,4 +190,5 @@ def run_distill(
         ),
     )
     store.clear()
+    machine.team.wait()
     return link

@@ -12,9 +12,11 @@ from m2sd_cli.config import DistillConfig, PretrainConfig
 from m2sd_cli.data.augmentation import Augmentation
 from m2sd_cli.data.sources import TrainingImages
 from m2sd_cli.data.transforms import TestTransform
-from m2sd_cli.errors import TrainingError
+from m2sd_cli.errors import TrainingError, UsageError
 from m2sd_cli.inference.device import autocast
+from m2sd_cli.inference.team import ALONE, Team
 from m2sd_cli.runs.manifest import EpochRecord
+from m2sd_cli.training.batch_norm import share_statistics
 from m2sd_cli.training.progress import Progress, Snapshot
 from m2sd_cli.training.randomness import stream
 from m2sd_cli.training.stopping import StopRequest
@@ -24,9 +26,9 @@ MODULE = "module."
 ACCURACY = "accuracy"
 LOSS = "loss"
 
-# Normalised images (B, 3, H, W), labels (B,) and a generator on their device, to the scalar to minimise and to what is
-# worth recording, each a batch mean.
-Objective = Callable[[Tensor, Tensor, torch.Generator], tuple[Tensor, dict[str, Tensor]]]
+# Normalised images (B, 3, H, W), labels (B,), a generator on their device, and which rows of the batch this process is
+# to see to; to the scalar to minimise and to what is worth recording, each a mean over those rows.
+Objective = Callable[[Tensor, Tensor, torch.Generator, slice], tuple[Tensor, dict[str, Tensor]]]
 
 
 @dataclass
@@ -70,9 +72,12 @@ class Training:
         progress: who watches.
         save: called with the position and all tensors to save, between two steps.
         save_every: seconds between two saves.
+        team: whoever shares each batch. Every process draws the whole batch from the same streams and computes on its
+            rows of it, so that a training does not depend on how many there are, but for rounding.
 
     Raises:
         TrainingError: there are fewer than two images.
+        UsageError: a batch has fewer images than there are processes.
     """
 
     def __init__(
@@ -89,11 +94,23 @@ class Training:
         progress: Progress,
         save: Callable[[Position, dict[str, Tensor]], None],
         save_every: float,
+        team: Team = ALONE,
     ) -> None:
         if len(data.labels) < 2:
             raise TrainingError("training needs at least two images")
+        self.bounds = batch_bounds(len(data.labels), config.batch_size)
+        smallest = min(end - begin for begin, end in self.bounds)
+        if smallest < team.size:
+            raise UsageError(
+                f"--batch-size {config.batch_size}: a batch of {smallest} images cannot be shared by {team.size} "
+                f"processes; choose another size, or fewer processes"
+            )
+        self.team = team
         self.stage = stage
         self.module = module.to(device).to(memory_format=torch.channels_last).train()
+        if team.size > 1:
+            share_statistics(module, device)
+            team.begin_alike(module)
         self.objective = objective
         self.data = to_device(data, device)
         self.augmentation = augmentation
@@ -104,7 +121,6 @@ class Training:
         self.progress = progress
         self.save = save
         self.save_every = save_every
-        self.bounds = batch_bounds(len(data.labels), config.batch_size)
         self.steps = config.epochs * len(self.bounds)
         self.position = Position()
         self._epoch, self._order = -1, torch.empty(0)  # the order in which an epoch takes the images
@@ -164,13 +180,14 @@ class Training:
             if epoch_ended:
                 sums = {}
             finished = self.position.step == self.steps
+            stopping = self.team.agree(stop.wanted)
             # A finished training is saved too: what is made of it takes time, and may fail for want of disk space.
-            if finished or stop.wanted or now - saved >= self.save_every:
+            if self.team.leads and (finished or stopping or now - saved >= self.save_every):
                 self.position.sums = self._read(sums)
                 self.save(self.position, self.tensors())
                 saved = time.monotonic()
-                if not finished and stop.wanted:
-                    return False
+            if stopping and not finished:
+                return False
         return True
 
     def _batch(self) -> tuple[Tensor, Tensor, torch.Generator]:
@@ -190,14 +207,18 @@ class Training:
         x, labels, generator = self._batch()
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate(self.config.learning_rate, self.position.step, self.steps)
+        rows = self.team.share(len(labels))
         with autocast(self.device, self.precision):
-            loss, measures = self.objective(x, labels, generator)
+            loss, measures = self.objective(x, labels, generator, rows)
         self.optimiser.zero_grad(set_to_none=True)
-        torch.autograd.backward(loss)
+        own = rows.stop - rows.start
+        torch.autograd.backward(loss if self.team.size == 1 else loss * (own / len(labels)))
+        counted = {LOSS: loss, **measures}
+        values = torch.stack([each.detach().float() for each in counted.values()]) * own
+        self.team.add(*(each.grad for each in self.module.parameters() if each.grad is not None), values)
         self.optimiser.step()
-        for name, value in {LOSS: loss, **measures}.items():
-            weighted = value.detach().float() * len(labels)
-            sums[name] = sums[name] + weighted if name in sums else weighted
+        for name, value in zip(counted, values.unbind(), strict=True):
+            sums[name] = sums[name] + value if name in sums else value
         self.position.step += 1
 
     def _read(self, sums: dict[str, Tensor]) -> dict[str, float]:

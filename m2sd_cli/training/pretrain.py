@@ -36,9 +36,11 @@ def build_network(config: PretrainConfig, classes: int) -> Network:
 def pretrain_objective(network: Network) -> Objective:
     """Cross-entropy of f(x) on clean images, and the share of them that f labels rightly."""
 
-    def objective(x: Tensor, labels: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        logits = network(x).logits.float()
-        return F.cross_entropy(logits, labels), {ACCURACY: (logits.argmax(dim=1) == labels).float().mean()}
+    def objective(
+        x: Tensor, labels: Tensor, generator: torch.Generator, rows: slice
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        logits, wanted = network(x[rows]).logits.float(), labels[rows]
+        return F.cross_entropy(logits, wanted), {ACCURACY: (logits.argmax(dim=1) == wanted).float().mean()}
 
     return objective
 
@@ -122,6 +124,9 @@ def run_pretrain(
     finished = train(PRETRAIN, store, network, objective, data, classes_digest(classes), None, config, machine, resumed)
     if finished is None:
         return None
+    if not machine.team.leads:
+        machine.team.wait()
+        return run.pretrain()
     run.remove_sessions(first=0)
     run.remove_pretrain()
     tensors = {**backbone_tensors(network.backbone), CLASSIFIER: network.classifier.weight}
@@ -146,4 +151,5 @@ def run_pretrain(
         ),
     )
     store.clear()
+    machine.team.wait()
     return link

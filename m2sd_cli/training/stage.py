@@ -12,6 +12,7 @@ from m2sd_cli.config import Config, validate
 from m2sd_cli.data.datasets import DataSet
 from m2sd_cli.errors import InterruptedTrainingError, RunError, TrainingError, UsageError
 from m2sd_cli.inference.device import training_precision
+from m2sd_cli.inference.team import ALONE, Team
 from m2sd_cli.runs.manifest import EpochRecord, FileRecord, TrainingState
 from m2sd_cli.runs.training_state import StateStore
 from m2sd_cli.training.loop import Objective, Position, Training
@@ -32,6 +33,7 @@ class Machine:
     stop_after: float | None = None  # seconds
     progress: Progress = dataclasses.field(default_factory=Silent)
     save_every: float = SAVE_EVERY
+    team: Team = ALONE
 
 
 @dataclass(frozen=True)
@@ -154,6 +156,7 @@ def train(
             progress=machine.progress,
             save=save,
             save_every=machine.save_every,
+            team=machine.team,
         )
         if resumed is not None:
             if resumed.data_digest != data_digest:

@@ -1,0 +1,224 @@
+"""Several processes at one training, as torchrun begins them, come to what one process comes to."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from m2sd_cli import api
+from m2sd_cli.config import DistillConfig, PretrainConfig
+from m2sd_cli.data.augmentation import Augmentation
+from m2sd_cli.data.sources import TrainingImages
+from m2sd_cli.data.transforms import TestTransform
+from m2sd_cli.errors import UsageError
+from m2sd_cli.inference.team import ALONE, Team, team_on
+from m2sd_cli.runs.folder import RunFolder
+from m2sd_cli.training.batch_norm import SharedBatchNorm
+from m2sd_cli.training.distill import build_enhancement, distill_module, distill_objective, loss_weights
+from m2sd_cli.training.loop import Objective, Training
+from m2sd_cli.training.pretrain import build_network, pretrain_objective
+from m2sd_cli.training.progress import Silent, Snapshot
+from m2sd_cli.training.stopping import StopRequest
+
+if TYPE_CHECKING:
+    from tests.conftest import Pictures
+
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
+TIMEOUT = 240  # seconds
+STEPS = 3
+
+
+def torchrun(*arguments: object) -> "subprocess.CompletedProcess[str]":
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    words = [*TORCHRUN, *map(str, arguments)]
+    # After the two dashes, or torchrun would take --run for one of its own options cut short.
+    return subprocess.run(words, env=environment, capture_output=True, text=True, timeout=TIMEOUT, check=False)
+
+
+@pytest.mark.parametrize("count", [1, 2, 7, 64])
+@pytest.mark.parametrize("size", [1, 2, 3, 8])
+def test_every_image_belongs_to_one_process_and_shares_are_even(count: int, size: int) -> None:
+    shares = [range(count)[Team(rank, size).share(count)] for rank in range(size)]
+    assert [each for share in shares for each in share] == list(range(count))
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+def test_a_batch_that_cannot_be_shared_is_refused() -> None:
+    images = TrainingImages(
+        torch.zeros(9, 8, 8, 3, dtype=torch.uint8), torch.ones(9), torch.zeros(9, dtype=torch.int64)
+    )
+    with pytest.raises(UsageError, match="--batch-size 7: a batch of 2 images cannot be shared by 3 processes"):
+        Training(
+            stage="pretrain",
+            module=nn.Linear(1, 1),
+            objective=lambda x, labels, generator, rows: (x.sum(), {}),
+            data=images,
+            augmentation=Augmentation(size=8, padding=1),
+            transform=TestTransform(8, 8, (0.0,) * 3, (1.0,) * 3),
+            config=PretrainConfig(epochs=1, batch_size=7),
+            device=torch.device("cpu"),
+            precision="fp32",
+            progress=Silent(),
+            save=lambda position, tensors: None,
+            save_every=1.0,
+            team=Team(0, 3),
+        )
+
+
+def normalise_a_part(team: Team, folder: Path) -> None:
+    """One of two processes: its rows of a batch through a shared batch norm, there and back, twice."""
+    x, weights, norm = batch_norm_case()
+    norm.__class__ = SharedBatchNorm
+    rows = team.share(len(x))
+    part = x[rows].requires_grad_()
+    for _ in range(2):
+        y = norm(part)
+    torch.autograd.backward((y * weights[rows]).sum())
+    assert norm.weight.grad is not None
+    assert norm.bias.grad is not None
+    assert part.grad is not None
+    team.add(norm.weight.grad, norm.bias.grad)
+    found = [y.detach(), part.grad, norm.weight.grad, norm.bias.grad, norm.running_mean, norm.running_var]
+    torch.save(found, folder / f"{team.rank}.pt")
+    assert team.agree(not team.leads)
+    assert not team.agree(False)
+
+
+def batch_norm_case() -> tuple[Tensor, Tensor, nn.BatchNorm2d]:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(5, 3, 4, 2, generator=generator) * 7 + 300  # far from zero, where rounding hurts
+    norm = nn.BatchNorm2d(3)
+    with torch.no_grad():
+        norm.weight.copy_(torch.tensor([0.5, 1.0, 2.0]))
+        norm.bias.copy_(torch.tensor([0.0, 1.0, -1.0]))
+    return x, torch.randn(5, 3, 4, 2, generator=generator), norm
+
+
+def test_batch_norm_has_the_statistics_and_gradients_of_the_whole_batch(tmp_path: Path) -> None:
+    done = torchrun("--", "tests.training.test_team", "norm", tmp_path)
+    assert done.returncode == 0, done.stderr
+    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
+    x, weights, norm = batch_norm_case()
+    norm = norm.double()
+    x = x.double().requires_grad_()
+    for _ in range(2):
+        y = norm(x)
+    torch.autograd.backward((y * weights).sum())
+    assert x.grad is not None
+    for number, whole in enumerate((y, x.grad)):
+        torch.testing.assert_close(torch.cat([first[number], second[number]]).double(), whole, rtol=1e-3, atol=2e-4)
+    for number, expected in enumerate((norm.weight.grad, norm.bias.grad, norm.running_mean, norm.running_var), start=2):
+        torch.testing.assert_close(first[number].double(), expected, rtol=1e-4, atol=1e-3)
+        torch.testing.assert_close(first[number], second[number], rtol=0, atol=0)
+
+
+def steps_of_both_stages(team: Team, count: int) -> list[dict[str, float]]:
+    """What the first steps of each stage record, of batches that do not divide evenly."""
+    data = TrainingImages(
+        torch.randint(0, 256, (32, 16, 16, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)),
+        torch.ones(32),
+        torch.arange(32) % 4,
+    )
+    seen: list[dict[str, float]] = []
+
+    class Recorder:
+        interval = 0.0
+
+        def show(self, snapshot: Snapshot) -> None:
+            seen.append({"loss": snapshot.loss, "accuracy": snapshot.accuracy or 0.0})
+
+    class Enough(StopRequest):
+        @property
+        def wanted(self) -> bool:
+            return len(seen) % count == 0
+
+    network = build_network(PretrainConfig(epochs=1, backbone="resnet20"), 4)
+    distill = DistillConfig(epochs=9, batch_size=13, learning_rate=0.001, clean_weight=0.5)
+    weights = loss_weights(distill)
+    enhancement = build_enhancement(network, distill, weights, torch.device("cpu"))
+    stages: list[tuple[nn.Module, Objective, PretrainConfig | DistillConfig]] = [
+        (network, pretrain_objective(network), PretrainConfig(epochs=9, batch_size=13, learning_rate=0.001)),
+        (distill_module(network, enhancement), distill_objective(network, enhancement, distill, weights), distill),
+    ]
+    for module, objective, config in stages:
+        Training(
+            stage="any",
+            module=module,
+            objective=objective,
+            data=data,
+            augmentation=Augmentation(size=16, padding=2),
+            transform=TestTransform(16, 16, (0.5,) * 3, (0.25,) * 3),
+            config=config,
+            device=torch.device("cpu"),
+            precision="fp32",
+            progress=Recorder(),
+            save=lambda position, tensors: None,
+            save_every=float("inf"),
+            team=team,
+        ).run(Enough())
+    return seen
+
+
+def test_each_step_is_that_of_one_process(tmp_path: Path) -> None:
+    done = torchrun("--", "tests.training.test_team", "steps", tmp_path)
+    assert done.returncode == 0, done.stderr
+    found = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
+    assert found[0] == found[1], "what is recorded is of both processes"
+    expected = steps_of_both_stages(ALONE, STEPS)
+    assert len(expected) == 2 * STEPS
+    for number, (theirs, ours) in enumerate(zip(found[0], expected, strict=True)):
+        assert theirs == pytest.approx(ours, rel=1e-3), number
+
+
+def test_two_processes_leave_the_run_folder_that_one_leaves(
+    pictures: "Pictures", quick: dict[str, Any], quick_distill: dict[str, Any], tmp_path: Path
+) -> None:
+    alone, shared = tmp_path / "alone", tmp_path / "shared"
+    folder = str(pictures.folder)
+    settings = {"epochs": 2, "batch_size": 13, "learning_rate": 0.0005}
+    api.pretrain(folder, run=alone, **quick | settings)
+    api.distill(folder, run=alone, **quick_distill | settings)
+    common = ["--run", shared, "--data", folder, "--epochs", 2, "--batch-size", 13, "--device", "cpu"]
+    common += ["--precision", "fp32", "--learning-rate", 0.0005]
+    first = torchrun("--", "m2sd_cli", "pretrain", *common, "--image-size", 16, "--backbone", "resnet20")
+    assert first.returncode == 0, first.stderr
+    assert len(re.findall(r"^pretrain: 4 base classes", first.stderr, re.MULTILINE)) == 1, "one process speaks"
+    second = torchrun("--", "m2sd_cli", "distill", *common, "--json")
+    assert second.returncode == 0, second.stderr
+    assert second.stdout.count('"finished": true') == 1
+    assert RunFolder(shared).verify() == []
+    assert not (shared / "training").exists()
+    for name in ("pretrain", "session-000"):
+        ours, theirs = (RunFolder(run).read(name).manifest for run in (alone, shared))
+        assert ours.config == theirs.config
+        assert ours.classes == theirs.classes
+        # Small batches of so plain pictures magnify rounding from step to step.
+        assert [each.loss for each in theirs.history] == pytest.approx([each.loss for each in ours.history], rel=0.05)
+
+
+def test_one_line_says_why_a_team_does_not_begin(pictures: "Pictures", tmp_path: Path) -> None:
+    refused = torchrun(
+        "--", "m2sd_cli", "pretrain", "--data", tmp_path / "nowhere", "--run", tmp_path / "run", "--device", "cpu"
+    )
+    assert refused.returncode != 0
+    assert refused.stderr.count("m2sd: ") == 1
+    assert "no such folder" in refused.stderr
+    assert not (tmp_path / "run").exists()
+    single = torchrun("--", "m2sd_cli", "increment", "--session", 1, "--run", tmp_path / "run")
+    assert single.stderr.count("m2sd: m2sd increment: it runs as one process; begin it without torchrun") == 1
+
+
+if __name__ == "__main__":
+    task, place = sys.argv[1], Path(sys.argv[2])
+    with team_on("cpu") as (everybody, _):
+        if task == "norm":
+            normalise_a_part(everybody, place)
+        else:
+            (place / f"{everybody.rank}.json").write_text(json.dumps(steps_of_both_stages(everybody, STEPS)))
