@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 
@@ -12,8 +13,12 @@ from torch import Tensor
 from m2sd_cli.errors import DamagedError, RunError
 
 
-def write_atomically(path: Path, content: bytes) -> str:
+def write_atomically(path: Path, content: bytes | Iterable[bytes]) -> str:
     """Write to a temporary file beside `path`, flush it to disk, rename it; the old content stays until then.
+
+    Args:
+        path: the file.
+        content: whole, or piece by piece.
 
     Returns:
         The content's SHA-256.
@@ -21,11 +26,14 @@ def write_atomically(path: Path, content: bytes) -> str:
     Raises:
         RunError: it could not be written; no temporary file is left.
     """
+    sha256 = hashlib.sha256()
     temporary: str | None = None
     try:
         with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp", delete=False) as file:
             temporary = file.name
-            file.write(content)
+            for piece in [content] if isinstance(content, bytes) else content:
+                file.write(piece)
+                sha256.update(piece)
             file.flush()
             os.fsync(file.fileno())
         umask = os.umask(0)
@@ -39,7 +47,7 @@ def write_atomically(path: Path, content: bytes) -> str:
     finally:
         if temporary is not None:
             Path(temporary).unlink(missing_ok=True)
-    return hashlib.sha256(content).hexdigest()
+    return sha256.hexdigest()
 
 
 def sync_folder(folder: Path) -> None:

@@ -5,7 +5,7 @@ import hashlib
 import io
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NoReturn
 
@@ -29,6 +29,21 @@ def test_the_content_and_its_sha256(tmp_path: Path) -> None:
     assert path.read_bytes() == b"one"
     write_atomically(path, b"two")
     assert path.read_bytes() == b"two"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_content_may_come_in_pieces(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    assert write_atomically(path, iter([b"one", b"", b"two"])) == hashlib.sha256(b"onetwo").hexdigest()
+    assert path.read_bytes() == b"onetwo"
+
+    def pieces() -> Iterator[bytes]:
+        yield b"new"
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_atomically(path, pieces())
+    assert path.read_bytes() == b"onetwo"
     assert list(tmp_path.iterdir()) == [path]
 
 
