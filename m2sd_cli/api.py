@@ -242,6 +242,7 @@ def evaluate(
     data_root: Path | None = None,
     device: str = "auto",
     precision: str = "auto",
+    confusion: bool = False,
 ) -> Evaluation:
     """Figures of every session of the chain, from one pass over the test images.
 
@@ -252,6 +253,7 @@ def evaluate(
         data: the data set whose test images to take; needed if the run was pretrained on a folder and `test` is None.
         data_root: where built-in data sets lie.
         device, precision: `auto` chooses; precision `auto` is fp32.
+        confusion: whether to count which class is taken for which, after the last session.
 
     Raises:
         M2sdError: one of its kinds.
@@ -262,7 +264,7 @@ def evaluate(
     if test is not None:
         place = Path(test)
         labelled = read_shots(place)
-        return evaluate_session(model, labelled.source, labelled.classes, str(place))
+        return evaluate_session(model, labelled.source, labelled.classes, str(place), confusion)
     base = folder.chain(0)[0]
     record = base.manifest.data
     data_set = _same_data(record, data, data_root, model.transform.crop)
@@ -273,7 +275,7 @@ def evaluate(
         )
     if len(data_set.test) == 0:
         raise DataError(f"{data_set.location}: no test images in it; name some with --test DIR")
-    return evaluate_session(model, data_set.test, data_set.classes, str(data_set.location), keep=True)
+    return evaluate_session(model, data_set.test, data_set.classes, str(data_set.location), confusion, keep=True)
 
 
 def predict(

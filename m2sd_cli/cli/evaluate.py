@@ -61,10 +61,17 @@ def evaluate(
         raise UsageError(f"--confusion {confusion}: that is a file of the run; name another one")
     last = None if session == "all" else int(session)
     evaluation = api.evaluate(
-        run=run, session=last, test=test, data=data, data_root=data_root, device=device, precision=precision
+        run=run,
+        session=last,
+        test=test,
+        data=data,
+        data_root=data_root,
+        device=device,
+        precision=precision,
+        confusion=confusion is not None,
     )
-    if confusion is not None:
-        write_atomically(confusion, confusion_csv(evaluation).encode())
+    if confusion is not None and evaluation.confusion is not None:
+        write_atomically(confusion, confusion_csv(evaluation.classes, evaluation.confusion))
         note(f"confusion matrix: {confusion}", quiet)
     if json:
         document(as_data(evaluation, last))

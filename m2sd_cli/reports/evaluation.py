@@ -3,13 +3,12 @@
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from m2sd_cli.data.sources import ImageSource
 from m2sd_cli.errors import DataError
 from m2sd_cli.inference.features import FEATURE_BATCH, embed_batches
 from m2sd_cli.inference.session import SessionModel
-from m2sd_cli.reports.metrics import Figures, Tally
+from m2sd_cli.reports.metrics import Figures, Pairs, Tally
 
 
 @dataclass(frozen=True)
@@ -17,14 +16,19 @@ class Evaluation:
     """The figures of a chain on one set of test images."""
 
     figures: Figures
-    confusion: Tensor  # (C, C) counts after the last session, rows true
+    confusion: Pairs | None  # of true class and answer after the last session, if they were asked for
     classes: list[str]
     untested: list[str]  # classes of the chain without a test image
     unknown: list[str]  # classes of the test images that the chain does not know
 
 
 def evaluate_session(
-    model: SessionModel, source: ImageSource, names: list[str], where: str, keep: bool = False
+    model: SessionModel,
+    source: ImageSource,
+    names: list[str],
+    where: str,
+    confusion: bool = False,
+    keep: bool = False,
 ) -> Evaluation:
     """Evaluate all sessions up to the model's.
 
@@ -33,6 +37,7 @@ def evaluate_session(
         source: test images; its labels index `names`.
         names: what the labels mean. A class is known by its name.
         where: the test images' place, for messages.
+        confusion: whether to count which class is taken for which.
         keep: whether to keep what has to be decoded, for the next evaluation.
 
     Raises:
@@ -46,7 +51,7 @@ def evaluate_session(
         raise DataError(f"{where}: no test image of a class that the model knows; classes are matched by name")
     device = model.weight.device
     to_chain = to_chain.to(device)
-    tally = Tally(model.sizes, device)
+    tally = Tally(model.sizes, device, confusion)
     batches = (source.for_testing if keep else source.batches)(model.transform, FEATURE_BATCH)
     for features, labels in embed_batches(model.backbone, batches, model.transform, model.precision):
         chain_labels = to_chain[labels]

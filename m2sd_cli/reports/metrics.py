@@ -2,9 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+WAITING = 65_536  # pairs that may wait to be counted
 
 
 @dataclass(frozen=True)
@@ -32,65 +35,117 @@ class Figures:
     drop: float | None  # PD: `overall` of session 0 less that of session B, in points
 
 
+class Pairs(NamedTuple):
+    """How often each pair (first[i], second[i]) came up, in the order of the pairs; each (N,) int64 on the CPU."""
+
+    first: Tensor
+    second: Tensor
+    times: Tensor
+
+
+class PairCounter:
+    """Counts pairs of whole numbers; its memory grows with the pairs that came up, not with all there could be.
+
+    Args:
+        columns: every second number lies in [0, columns).
+    """
+
+    def __init__(self, columns: int) -> None:
+        self._columns = columns
+        self._keys = self._times = torch.empty(0, dtype=torch.int64)
+        self._new: list[Tensor] = []
+        self._waiting = 0
+
+    def add(self, first: Tensor, second: Tensor) -> None:
+        """Count the pairs (first[i], second[i]), each (B,) int64."""
+        self._new.append(first * self._columns + second)
+        self._waiting += len(first)
+        # Waiting for as many as are counted already keeps the sorting of all of them cheap.
+        if self._waiting >= max(WAITING, len(self._keys)):
+            self._merge()
+
+    def pairs(self) -> Pairs:
+        """All pairs so far."""
+        self._merge()
+        first = torch.div(self._keys, self._columns, rounding_mode="floor")
+        return Pairs(first, self._keys - first * self._columns, self._times)
+
+    def _merge(self) -> None:
+        if self._new:
+            new = torch.cat(self._new).cpu()
+            self._keys, place = torch.unique(torch.cat([self._keys, new]), return_inverse=True)
+            times = torch.cat([self._times, torch.ones_like(new)])
+            self._times = torch.zeros_like(self._keys).index_add_(0, place, times)
+            self._new, self._waiting = [], 0
+
+
 class Tally:
     """Counts right answers of every session of a chain in one pass over the test images.
 
-    Session b answers with the best of the first sizes[b] classes; the best of a longer prefix is found from that of
-    the shorter one and the classes in between, so that each logit is looked at once.
+    Session b answers with the best of the first sizes[b] classes. An image of class c, known since session s, is thus
+    answered rightly from s on until the first session that knows a class which beats c, and wrongly ever after: all
+    that has to be counted of an image is the session that loses it.
 
     Args:
         sizes: classes known after session 0, 1, ..., ascending.
         device: where logits and labels are.
+        confusion: whether to count the answers after the last session too.
     """
 
-    def __init__(self, sizes: Sequence[int], device: torch.device | str = "cpu") -> None:
+    def __init__(self, sizes: Sequence[int], device: torch.device | str = "cpu", confusion: bool = False) -> None:
         self.sizes = list(sizes)
-        self._segments = list(zip([0, *self.sizes], self.sizes, strict=False))
-        self._right = torch.zeros(len(self.sizes), self.sizes[-1], dtype=torch.int64, device=device)
-        self._images = torch.zeros(self.sizes[-1], dtype=torch.int64, device=device)
-        self._confusion = torch.zeros(self.sizes[-1] ** 2, dtype=torch.int64, device=device)
+        classes = self.sizes[-1]
+        new = torch.tensor([0, *self.sizes], device=device).diff()
+        sessions = torch.arange(len(self.sizes) + 1, device=device)  # the last one is none: never lost
+        self._taught = torch.cat([sessions[:-1].repeat_interleave(new), sessions[-1:]])
+        self._columns = torch.arange(classes, device=device)
+        self._lost = PairCounter(classes)
+        self._answers = PairCounter(classes) if confusion else None
 
     def add(self, logits: Tensor, labels: Tensor) -> None:
         """Logits (B, C) of images with labels (B,) in [0, C)."""
-        classes = self.sizes[-1]
-        best = torch.full_like(logits[:, 0], -torch.inf)
-        answer = torch.zeros_like(labels)
-        for session, (first, last) in enumerate(self._segments):
-            if last > first:
-                top, where = logits[:, first:last].max(dim=1)
-                # An earlier class wins a draw, as it does in one argmax over the whole prefix.
-                newer = top > best
-                best, answer = torch.where(newer, top, best), torch.where(newer, where + first, answer)
-            self._right[session] += torch.bincount(labels, answer == labels, minlength=classes).long()
-        self._images += torch.bincount(labels, minlength=classes)
-        self._confusion += torch.bincount(labels * classes + answer, minlength=classes**2)
+        label = labels[:, None]
+        own = logits.gather(1, label)
+        # An earlier class wins a draw, as it does in one argmax over the whole prefix.
+        behind = (logits < own) | ((logits == own) & (self._columns >= label))
+        beaten_by_none, rival = behind.min(dim=1)  # the first class that is not behind
+        rival = torch.where(beaten_by_none, len(self._columns), rival)
+        self._lost.add(torch.maximum(self._taught[rival], self._taught[labels]), labels)
+        if self._answers is not None:
+            self._answers.add(labels, logits.argmax(dim=1))
 
     @property
     def untested(self) -> list[int]:
         """Classes without a test image."""
-        return torch.nonzero(self._images == 0).flatten().tolist()
+        return torch.nonzero(self._images() == 0).flatten().tolist()
 
-    def confusion(self) -> Tensor:
-        """(C, C) counts after the last session: rows are the true classes, columns the answers."""
-        return self._confusion.view(self.sizes[-1], -1).cpu()
+    def confusion(self) -> Pairs | None:
+        """Pairs of true class and answer after the last session."""
+        return None if self._answers is None else self._answers.pairs()
 
     def figures(self) -> Figures:
         """What has been counted so far."""
-        right, images = self._right.double().cpu(), self._images.cpu()
-        base_size = self.sizes[0]
+        images = self._images()
+        lost = self._lost.pairs()
+        number = torch.searchsorted(lost.first, torch.arange(len(self.sizes) + 1)).tolist()
+        right = torch.zeros_like(images)  # of each class, in the session that the loop is at
+        base_size, before = self.sizes[0], 0
         sessions = []
-        for number, size in enumerate(self.sizes):
-            counted = images[:size]
-            total = int(counted.sum())
-            accuracy = right[number, :size] / counted  # nan where there is no image
+        for session, size in enumerate(self.sizes):
+            right[before:size] = images[before:size]
+            here = slice(number[session], number[session + 1])
+            right.index_add_(0, lost.second[here], lost.times[here], alpha=-1)
+            before = size
+            total = int(images[:size].sum())
+            accuracy = right[:size].double() / images[:size]  # nan where there is no image
             base = _percent_mean(accuracy[:base_size])
             novel = _percent_mean(accuracy[base_size:])
             sessions.append(
                 SessionFigures(
-                    session=number,
+                    session=session,
                     classes=size,
                     images=total,
-                    overall=100 * float(right[number, :size].sum()) / total if total else None,
+                    overall=100 * float(right[:size].sum()) / total if total else None,
                     base=base,
                     novel=novel,
                     harmonic=None if base is None or novel is None else harmonic_mean(base, novel),
@@ -103,6 +158,11 @@ class Tally:
             average=sum(overall) / len(overall) if complete else None,
             drop=overall[0] - overall[-1] if complete else None,
         )
+
+    def _images(self) -> Tensor:
+        """(C,) test images of each class."""
+        lost = self._lost.pairs()
+        return torch.zeros(self.sizes[-1], dtype=torch.int64).index_add_(0, lost.second, lost.times)
 
 
 def harmonic_mean(first: float, second: float) -> float:

@@ -52,11 +52,14 @@ def test_a_class_mean_is_the_mean_of_the_features_of_its_shots(trained: Path, pi
 def test_an_evaluation_is_the_same_in_every_batch_size(
     trained: Path, pictures: "Pictures", monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
-    wanted = api.evaluate(run=trained, test=pictures.labelled, device="cpu")
+    wanted = api.evaluate(run=trained, test=pictures.labelled, device="cpu", confusion=True)
     monkeypatch.setattr("m2sd_cli.reports.evaluation.FEATURE_BATCH", size)
-    found = api.evaluate(run=trained, test=pictures.labelled, device="cpu")
+    found = api.evaluate(run=trained, test=pictures.labelled, device="cpu", confusion=True)
     assert found.figures == wanted.figures
-    assert torch.equal(found.confusion, wanted.confusion)
+    assert found.confusion is not None
+    assert wanted.confusion is not None
+    assert all(map(torch.equal, found.confusion, wanted.confusion))
+    assert api.evaluate(run=trained, test=pictures.labelled, device="cpu").confusion is None
 
 
 def test_every_session_is_evaluated_in_one_pass_as_it_would_be_alone(trained: Path, pictures: "Pictures") -> None:

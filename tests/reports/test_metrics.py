@@ -1,12 +1,16 @@
 """The figures against loops over single answers."""
 
+from collections import Counter
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
-from m2sd_cli.reports.metrics import SessionFigures, Tally, harmonic_mean
+from m2sd_cli.reports.metrics import PairCounter, SessionFigures, Tally, harmonic_mean
 
 SIZES = (3, 5, 7)
 
@@ -19,10 +23,17 @@ def draw(images: int, classes: int, seed: int = 0) -> tuple[Tensor, Tensor]:
 
 
 def tally_of(sizes: tuple[int, ...], logits: Tensor, labels: Tensor, batch: int = 10**6) -> Tally:
-    tally = Tally(sizes)
+    tally = Tally(sizes, confusion=True)
     for start in range(0, len(labels), batch):
         tally.add(logits[start : start + batch], labels[start : start + batch])
     return tally
+
+
+def counted(tally: Tally) -> dict[tuple[int, int], int]:
+    """The images of each pair of class and answer."""
+    pairs = tally.confusion()
+    assert pairs is not None
+    return {(c, a): n for c, a, n in zip(*(each.tolist() for each in pairs), strict=True)}
 
 
 def answer(row: list[float], size: int) -> int:
@@ -87,7 +98,7 @@ def test_batches_change_nothing(batch: int, seed: int) -> None:
     logits, labels = draw(50, 7, seed)
     whole, cut = tally_of(SIZES, logits, labels), tally_of(SIZES, logits, labels, batch)
     assert whole.figures() == cut.figures()
-    assert torch.equal(whole.confusion(), cut.confusion())
+    assert counted(whole) == counted(cut)
 
 
 def test_the_answer_of_a_session_is_the_argmax_over_its_classes() -> None:
@@ -142,10 +153,59 @@ def test_average_and_drop_of_a_chain() -> None:
 
 def test_confusion_has_true_rows_and_answered_columns_of_the_last_session() -> None:
     logits, labels = draw(80, 7, seed=2)
-    expected = torch.zeros(7, 7, dtype=torch.int64)
-    for row, label in zip(logits.tolist(), labels.tolist(), strict=True):
-        expected[label, answer(row, 7)] += 1
-    assert torch.equal(tally_of(SIZES, logits, labels, 9).confusion(), expected)
+    expected = Counter((label, answer(row, 7)) for row, label in zip(logits.tolist(), labels.tolist(), strict=True))
+    assert counted(tally_of(SIZES, logits, labels, 9)) == expected
+
+
+@settings(deadline=None)
+@given(st.lists(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 4)), max_size=9), max_size=9), st.integers(1, 30))
+def test_pairs_are_counted_whenever_they_are_merged(batches: list[list[tuple[int, int]]], waiting: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("m2sd_cli.reports.metrics.WAITING", waiting)
+        counter = PairCounter(5)
+        for batch in batches:
+            counter.add(*torch.tensor(batch, dtype=torch.int64).view(-1, 2).T)
+        first, second, times = (each.tolist() for each in counter.pairs())
+    expected = Counter(pair for batch in batches for pair in batch)
+    assert list(zip(first, second, strict=True)) == sorted(expected)
+    assert times == [expected[pair] for pair in sorted(expected)]
+
+
+def test_what_is_counted_grows_neither_with_the_images_nor_with_the_square_of_the_classes() -> None:
+    """The same two images again and again, of a chain with 3,000 classes."""
+    tally = Tally(range(1, 3001), confusion=True)
+    logits, labels = draw(2, 3000)
+    for _ in range(20):
+        tally.add(logits, labels)
+    assert sum(counted(tally).values()) == 40
+    assert len(counted(tally)) == 2
+    held = [value for part in (tally, tally._lost, tally._answers) for value in vars(part).values()]
+    assert max(value.numel() for value in held if isinstance(value, Tensor)) <= 3001
+
+
+def test_a_batch_takes_no_loop_over_sessions() -> None:
+    calls: list[object] = []
+
+    class Counting(TorchFunctionMode):
+        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            calls.append(func)
+            return func(*args, **(kwargs or {}))
+
+    numbers = []
+    for sizes in (range(1, 3), range(1, 301)):
+        tally = Tally(sizes, confusion=True)
+        logits, labels = draw(8, len(sizes))
+        calls.clear()
+        with Counting():
+            tally.add(logits, labels)
+        numbers.append(len(calls))
+    assert numbers[0] == numbers[1]
+
+
+def test_the_confusion_is_counted_on_request_only() -> None:
+    tally = Tally(SIZES)
+    tally.add(*draw(5, 7))
+    assert tally.confusion() is None
 
 
 def test_classes_without_an_image_are_named_and_left_out_of_the_means() -> None:
