@@ -19,7 +19,7 @@ from m2sd_cli.errors import DataError, RunError, UsageError
 from m2sd_cli.exporting.export import export_session
 from m2sd_cli.inference.device import choose_device, inference_precision, training_precision
 from m2sd_cli.inference.prediction import Prediction, predict_files
-from m2sd_cli.inference.session import load_session
+from m2sd_cli.inference.session import load_chain, load_session
 from m2sd_cli.inference.team import team_on
 from m2sd_cli.reports.evaluation import Evaluation, evaluate_session
 from m2sd_cli.runs.folder import PRETRAIN, Link, RunFolder, default_path
@@ -179,7 +179,7 @@ def distill(
         if resume:
             given = given_options(DistillConfig, config, dict(options))
             if folder.sessions() and not store.exists():
-                return _already(folder.chain()[0], given, data)
+                return _already(folder.session(0), given, data)
             state, settings = saved_config(store, "distill", DistillConfig, given, precision)
         else:
             finished = f"session {folder.sessions()[-1]} is in it" if folder.sessions() else None
@@ -218,18 +218,18 @@ def increment(
     folder = open_run(run)
     chosen = choose_device(device)
     exact = inference_precision(precision)
-    chain = folder.chain()
-    check_session(folder, chain, session)
+    chain = folder.outline()
+    check_session(folder, len(chain.sessions) - 1, session)
     if shots is not None:
         if data is not None:
             raise UsageError("--shots and --data: choose one, your own images or an official session")
         taught = read_shots(Path(shots))
         record = shots_record(folder_name(Path(shots)))
     else:
-        data_set = _official(chain[0].manifest.data, data, data_root, session)
+        data_set = _official(chain.base.manifest.data, data, data_root, session)
         taught = data_set.session(session)
         record = data_record(data_set)
-    check_names(chain, taught.classes)
+    check_names(chain.taught(), taught.classes)
     return run_increment(folder, chain, session, taught, record, chosen, exact)
 
 
@@ -260,12 +260,14 @@ def evaluate(
     """
     folder = open_run(run)
     chosen = choose_device(device)
-    model = load_session(folder, session, chosen, inference_precision(precision))
+    exact = inference_precision(precision)
+    chain = folder.outline(session)
+    model = load_chain(folder, chain, chosen, exact)
     if test is not None:
         place = Path(test)
         labelled = read_shots(place)
         return evaluate_session(model, labelled.source, labelled.classes, str(place), confusion)
-    base = folder.chain(0)[0]
+    base = chain.base
     record = base.manifest.data
     data_set = _same_data(record, data, data_root, model.transform.crop)
     if record.kind == "folder" and classes_digest(base_records(data_set)) != classes_digest(base.manifest.classes):

@@ -1,5 +1,6 @@
 """A tiny data set, a chain trained on it, and the command line called in this process."""
 
+import hashlib
 import io
 import os
 import shutil
@@ -12,10 +13,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from m2sd_cli import api
 from m2sd_cli.cli.app import main
+from m2sd_cli.runs.folder import RunFolder, session_name
+from m2sd_cli.runs.manifest import ClassRecord
 
 REAL_DATA = os.environ.get("M2SD_DATA")  # before the tests hide it
 
@@ -150,6 +154,35 @@ def pretrained(run: Path) -> Path:
     for path in run.glob("session-*"):
         path.unlink()
     return run
+
+
+@pytest.fixture
+def lengthen(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Add sessions of a few classes to a run, with class means drawn at random, as quickly as files can be written."""
+
+    def add(run: Path, sessions: int, classes: int = 1) -> None:
+        folder = RunFolder(run)
+        generator = torch.Generator().manual_seed(0)
+        link = folder.chain()[-1]
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", lambda handle: None)
+            for session in range(len(folder.sessions()), len(folder.sessions()) + sessions):
+                first = link.manifest.classes_so_far
+                means = torch.randn(classes, link.manifest.backbone.width, generator=generator)
+                sha256 = hashlib.sha256(str(session).encode()).hexdigest()
+                update = {
+                    "session": session,
+                    "parent": link.record,
+                    "checkpoint": folder.write_checkpoint(session_name(session), {"class_means": means}),
+                    "classes_before": first,
+                    "classes": [
+                        ClassRecord(index=index, name=f"class {index}", shots=1, digest=sha256, shot_sha256=[sha256])
+                        for index in range(first, first + classes)
+                    ],
+                }
+                link = folder.write_manifest(session_name(session), link.manifest.model_copy(update=update))
+
+    return add
 
 
 @pytest.fixture

@@ -87,9 +87,9 @@ def show(
     """
     from m2sd_cli import api
 
-    link = api.open_run(run).chain(session)[session] if session >= 0 else None
-    if link is None:
+    if session < 0:
         raise UsageError(f"{session}: sessions count from 0")
+    link = api.open_run(run).session(session)
     document(link.manifest.model_dump(mode="json"))
 
 

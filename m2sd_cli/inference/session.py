@@ -10,7 +10,7 @@ from m2sd_cli.errors import DamagedError
 from m2sd_cli.inference.features import embed
 from m2sd_cli.method.backbones import ARCHITECTURES, Backbone, build_backbone
 from m2sd_cli.method.classifiers import classify
-from m2sd_cli.runs.folder import Link, RunFolder
+from m2sd_cli.runs.folder import ChainOutline, Link, RunFolder
 from m2sd_cli.runs.manifest import BackboneRecord, TransformRecord
 
 BACKBONE_PREFIX = "backbone."
@@ -79,23 +79,32 @@ def load_session(
     Raises:
         RunError: there is no such session, or a file of the chain is damaged.
     """
-    links = run.chain(last)
-    base = links[0].manifest
+    return load_chain(run, run.outline(last), device, precision)
+
+
+def load_chain(
+    run: RunFolder, chain: ChainOutline, device: torch.device | str = "cpu", precision: str = "fp32"
+) -> SessionModel:
+    """Load the last session of a chain whose manifests were read already.
+
+    Raises:
+        DamagedError: a checkpoint is damaged, or does not fit its manifest.
+    """
+    base = chain.base.manifest
     weights: list[Tensor] = []
-    for link in links:
-        tensors = run.tensors(link)
+    for part in chain.sessions:
+        tensors = run.tensors(part)
         if not weights:
-            backbone = load_backbone(run, link, tensors)
+            backbone = load_backbone(run, chain.base, tensors)
         means = tensors.get(MEANS)
-        if means is None or means.shape != (len(link.manifest.classes), base.backbone.width):
-            path = run.path / link.manifest.checkpoint.file
-            raise DamagedError(f"{path}: it does not hold one mean a class of its manifest")
+        if means is None or means.shape != (len(part.classes), base.backbone.width):
+            raise DamagedError(f"{run.path / part.checkpoint.file}: it does not hold one mean a class of its manifest")
         weights.append(means)
     return SessionModel(
         backbone=backbone.to(device).to(memory_format=torch.channels_last),
         weight=torch.cat(weights).to(device),
-        classes=[each.name for link in links for each in link.manifest.classes],
-        sizes=[link.manifest.classes_so_far for link in links],
+        classes=[each.name for part in chain.sessions for each in part.classes],
+        sizes=[part.classes_so_far for part in chain.sessions],
         transform=to_transform(base.transform),
         record=base.backbone,
         precision=precision,

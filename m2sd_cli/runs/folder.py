@@ -2,11 +2,12 @@
 
 import hashlib
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from filelock import FileLock, Timeout
 from pydantic import ValidationError
@@ -14,11 +15,14 @@ from torch import Tensor
 
 from m2sd_cli.errors import DamagedError, RunError
 from m2sd_cli.runs.files import decode_tensors, encode_tensors, read_verified, sync_folder, write_atomically
-from m2sd_cli.runs.manifest import FileRecord, Manifest
+from m2sd_cli.runs.manifest import FileRecord, Manifest, Outline
 
 RUN_VARIABLE = "M2SD_RUN"
 LOCK = ".lock"
+SESSION = re.compile(r"session-(\d+)\.json", re.ASCII)
 PRETRAIN: Final = "pretrain"
+
+Part = TypeVar("Part", Manifest, Outline)
 
 
 def default_path() -> Path:
@@ -42,6 +46,19 @@ class Link:
     def name(self) -> str:
         """The stem of the two files."""
         return self.record.file.removesuffix(".json")
+
+
+@dataclass(frozen=True)
+class ChainOutline:
+    """A chain with its ends in full: all that using it and adding to it need, in a third of the time of the whole."""
+
+    base: Link
+    last: Link  # session 0 may be both
+    sessions: list[Manifest | Outline]
+
+    def taught(self) -> dict[str, int]:
+        """The session of every class, by its name."""
+        return {each.name: number for number, part in enumerate(self.sessions) for each in part.classes}
 
 
 class RunFolder:
@@ -94,11 +111,18 @@ class RunFolder:
         return (place.parent == home and ours) or place.is_relative_to(home / "training")
 
     def sessions(self) -> list[int]:
-        """The numbers of the sessions that have a manifest, ascending, without reading any."""
+        """The numbers of the sessions that have a manifest, ascending, without reading any.
+
+        Raises:
+            RunError: the folder cannot be read.
+        """
         if not self.path.is_dir():
             return []
-        stems = (path.name.removeprefix("session-").removesuffix(".json") for path in self.path.glob("session-*.json"))
-        return sorted(int(stem) for stem in stems if stem.isdecimal())
+        try:
+            found = map(SESSION.fullmatch, os.listdir(self.path))
+        except OSError as error:
+            raise RunError(f"{self.path}: cannot be read ({error.strerror or error})") from None
+        return sorted(int(each[1]) for each in found if each)
 
     def has_pretrain(self) -> bool:
         """Whether stage 1 was finished."""
@@ -114,18 +138,22 @@ class RunFolder:
         Raises:
             DamagedError: it is missing, changed, or not a manifest of a known schema version.
         """
+        manifest, record = self._read(name, sha256, Manifest)
+        return Link(manifest, record)
+
+    def _read(self, name: str, sha256: str | None, model: type[Part]) -> tuple[Part, FileRecord]:
         path = self.path / f"{name}.json"
         content = read_verified(path, sha256)
         try:
-            manifest = Manifest.model_validate_json(content)
+            part = model.model_validate_json(content)
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"]) or "it"
             raise DamagedError(f"{path}: not a manifest that this version reads: {where}: {first['msg']}") from None
-        expected = PRETRAIN if manifest.session is None else session_name(manifest.session)
+        expected = PRETRAIN if part.session is None else session_name(part.session)
         if expected != name:
             raise DamagedError(f"{path}: it is the manifest of {expected}; restore the right one from a backup")
-        return Link(manifest, FileRecord(file=path.name, sha256=hashlib.sha256(content).hexdigest()))
+        return part, FileRecord(file=path.name, sha256=sha256 or hashlib.sha256(content).hexdigest())
 
     def pretrain(self) -> Link:
         """The manifest of stage 1.
@@ -147,37 +175,81 @@ class RunFolder:
             RunError: the run has no session, or not that one.
             DamagedError: a manifest is missing, changed, or of another chain.
         """
+        newest = self._newest(last)
+        links, _ = self._walk(newest, range(1 + (newest if last is None else last)))
+        return list(links.values())
+
+    def session(self, number: int) -> Link:
+        """The manifest of one session, of a chain that was checked as `chain` does.
+
+        Raises:
+            RunError, DamagedError: as `chain` does.
+        """
+        links, _ = self._walk(self._newest(number), [number])
+        return links[number]
+
+    def outline(self, last: int | None = None) -> ChainOutline:
+        """The chain of sessions 0..last in outline, checked as `chain` does.
+
+        Raises:
+            RunError, DamagedError: as `chain` does.
+        """
+        newest = self._newest(last)
+        last = newest if last is None else last
+        links, parts = self._walk(newest, [0, last])
+        return ChainOutline(links[0], links[last], parts[: last + 1])
+
+    def _newest(self, wanted: int | None = None) -> int:
         present = self.sessions()
         if not present:
             what = "no session in it yet; run 'm2sd distill' first" if self.has_pretrain() else "no trained model in it"
             raise RunError(f"{self.path}: {what}" if self.path.is_dir() else f"{self.path}: no such run folder")
-        newest = present[-1]
-        if last is not None and not 0 <= last <= newest:
-            raise RunError(f"{self.path}: no session {last} in it; the newest is session {newest}")
-        links: list[Link] = []
-        for number in range(newest, -1, -1):
-            child = links[-1].manifest.parent if links else None
-            link = self.read(session_name(number), child.sha256 if child else None)
-            parent = link.manifest.parent
-            expected = f"{session_name(number - 1) if number else PRETRAIN}.json"
-            if parent is None or parent.file != expected:
-                raise DamagedError(f"{self.path / link.record.file}: its parent is not {expected}")
-            links.append(link)
-        links.reverse()
-        before = 0
-        for link in links:
-            if link.manifest.classes_before != before:
-                raise DamagedError(f"{self.path / link.record.file}: its class indices do not follow the chain's")
-            before = link.manifest.classes_so_far
-        return links if last is None else links[: last + 1]
+        if wanted is not None and not 0 <= wanted <= present[-1]:
+            raise RunError(f"{self.path}: no session {wanted} in it; the newest is session {present[-1]}")
+        return present[-1]
 
-    def tensors(self, link: Link) -> dict[str, Tensor]:
+    def _walk(self, newest: int, whole: Container[int]) -> tuple[dict[int, Link], list[Manifest | Outline]]:
+        """From the newest session to the first, reading some manifests as a whole and of the others the outline.
+
+        Returns:
+            the manifests of the sessions in `whole`, and what was read of each session; both in the chain's order.
+        """
+        links: dict[int, Link] = {}
+        parts: list[Manifest | Outline] = []
+        sha256: str | None = None
+        for number in range(newest, -1, -1):
+            name = session_name(number)
+            part: Manifest | Outline
+            # Nobody vouches for the newest.
+            if number in whole or number == newest:
+                link = self.read(name, sha256)
+                part = link.manifest
+                if number in whole:
+                    links[number] = link
+            else:
+                part, _ = self._read(name, sha256, Outline)
+            expected = f"{session_name(number - 1) if number else PRETRAIN}.json"
+            if part.parent is None or part.parent.file != expected:
+                raise DamagedError(f"{self.path / name}.json: its parent is not {expected}")
+            sha256 = part.parent.sha256
+            parts.append(part)
+        parts.reverse()
+        before = 0
+        for number, part in enumerate(parts):
+            if part.classes_before != before:
+                raise DamagedError(
+                    f"{self.path / session_name(number)}.json: its class indices do not follow the chain's"
+                )
+            before = part.classes_so_far
+        return dict(reversed(links.items())), parts
+
+    def tensors(self, link: Link | Manifest | Outline) -> dict[str, Tensor]:
         """The checkpoint of a manifest.
 
         Raises:
             DamagedError: it is missing, changed, or no safetensors file.
         """
-        record = link.manifest.checkpoint
+        record = (link.manifest if isinstance(link, Link) else link).checkpoint
         path = self.path / record.file
         return decode_tensors(path, read_verified(path, record.sha256))
 

@@ -1,7 +1,7 @@
 """Stage 3, paper section 3.4: a new class is the mean feature of its shots; everything else stays as it is."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 
@@ -9,12 +9,12 @@ from m2sd_cli.data.datasets import Shots
 from m2sd_cli.errors import RunError, UsageError
 from m2sd_cli.inference.features import mean_features
 from m2sd_cli.inference.session import MEANS, load_backbone, to_transform
-from m2sd_cli.runs.folder import Link, RunFolder, session_name
+from m2sd_cli.runs.folder import ChainOutline, Link, RunFolder, session_name
 from m2sd_cli.runs.manifest import DataRecord, Manifest
 from m2sd_cli.training.records import circumstances, class_records
 
 
-def check_session(run: RunFolder, chain: list[Link], session: int) -> None:
+def check_session(run: RunFolder, newest: int, session: int) -> None:
     """A chain grows by one session at a time.
 
     Raises:
@@ -23,7 +23,6 @@ def check_session(run: RunFolder, chain: list[Link], session: int) -> None:
     """
     if session < 1:
         raise UsageError(f"--session {session}: incremental sessions count from 1; session 0 is made by 'm2sd distill'")
-    newest = len(chain) - 1
     if session <= newest:
         raise RunError(
             f"{run.path}: session {session} exists already; the next one is session {newest + 1}, and "
@@ -33,21 +32,26 @@ def check_session(run: RunFolder, chain: list[Link], session: int) -> None:
         raise RunError(f"{run.path}: session {session} needs session {session - 1}; the next one is {newest + 1}")
 
 
-def check_names(chain: list[Link], names: Sequence[str]) -> None:
+def check_names(taught: Mapping[str, int], names: Sequence[str]) -> None:
     """A class is taught once.
+
+    Args:
+        taught: the session of every class of the chain.
+        names: of the new classes.
 
     Raises:
         RunError: one of the names is known already; the message says since when.
     """
-    known = {each.name: number for number, link in enumerate(chain) for each in link.manifest.classes}
     for name in names:
-        if name in known:
-            raise RunError(f"class {name!r} exists already, since session {known[name]}; give the new one another name")
+        if name in taught:
+            raise RunError(
+                f"class {name!r} exists already, since session {taught[name]}; give the new one another name"
+            )
 
 
 def run_increment(
     run: RunFolder,
-    chain: list[Link],
+    chain: ChainOutline,
     session: int,
     shots: Shots,
     data: DataRecord,
@@ -61,7 +65,7 @@ def run_increment(
         RunError: a file of the chain is damaged, the folder is locked, or another session was added meanwhile.
     """
     began = time.monotonic()
-    base, parent = chain[0], chain[-1]
+    base, parent = chain.base, chain.last
     transform = to_transform(base.manifest.transform)
     backbone = load_backbone(run, base, run.tensors(base)).to(device).to(memory_format=torch.channels_last)
     classes = class_records(shots.classes, shots.source, parent.manifest.classes_so_far, list_shots=True)

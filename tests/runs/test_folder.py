@@ -98,6 +98,15 @@ def test_a_folder_without_a_run(tmp_path: Path, pretrained: Path) -> None:
     assert RunFolder(pretrained).verify() == []
 
 
+def test_a_folder_that_cannot_be_read_is_named(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path) -> list[str]:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("os.listdir", refuse)
+    with pytest.raises(RunError, match=r"run: cannot be read \(Permission denied\)"):
+        RunFolder(trained).chain()
+
+
 def test_sessions_are_counted_and_not_spelt(tmp_path: Path) -> None:
     for name in ("session-999.json", "session-1000.json", "session-000.json", "session-x.json", "session-1000.txt"):
         (tmp_path / name).touch()

@@ -1,0 +1,229 @@
+"""A long chain is read once, and adding to it reads as much of it in full as adding to a short one."""
+
+import hashlib
+import json
+import re
+import shutil
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+
+from m2sd_cli import api
+from m2sd_cli.errors import DamagedError, RunError
+from m2sd_cli.inference.session import load_session
+from m2sd_cli.runs.files import read_verified
+from m2sd_cli.runs.folder import Link, RunFolder, session_name
+from m2sd_cli.runs.manifest import FileRecord, Manifest
+
+if TYPE_CHECKING:
+    from tests.conftest import Outcome, Pictures
+
+Lengthen = Callable[..., None]
+LENGTHS = [0, 197]  # sessions after the three of the trained run
+MANIFESTS = re.compile(r"session-\d+\.json")
+
+
+class Reading:
+    """How often each file was read since this began to watch, and which manifests as a whole."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.files: Counter[str] = Counter()
+        self.whole: Counter[str] = Counter()
+        real_content, real_manifest = read_verified, RunFolder.read
+
+        def content(path: Path, sha256: str | None) -> bytes:
+            self.files[path.name] += 1
+            return real_content(path, sha256)
+
+        def manifest(run: RunFolder, name: str, sha256: str | None = None) -> Link:
+            self.whole[name] += 1
+            return real_manifest(run, name, sha256)
+
+        patch.setattr("m2sd_cli.runs.folder.read_verified", content)
+        patch.setattr(RunFolder, "read", manifest)
+
+
+@pytest.fixture
+def reading(monkeypatch: pytest.MonkeyPatch) -> Reading:
+    return Reading(monkeypatch)
+
+
+@pytest.fixture
+def orange(pictures: "Pictures", tmp_path: Path) -> Path:
+    """Shots of a class that nobody was taught."""
+    shutil.copytree(pictures.labelled / "orange", tmp_path / "orange" / "orange")
+    return tmp_path / "orange"
+
+
+def files(end: str, sessions: int) -> dict[str, int]:
+    """Every session's file, read once."""
+    return {f"{session_name(number)}.{end}": 1 for number in range(sessions)}
+
+
+@pytest.mark.parametrize("more", LENGTHS)
+def test_an_increment_reads_the_ends_of_a_chain_in_full_and_the_rest_in_outline(
+    run: Path, lengthen: Lengthen, reading: Reading, orange: Path, more: int
+) -> None:
+    lengthen(run, more)
+    sessions, head = 3 + more, session_name(2 + more)
+    reading.files.clear()
+    reading.whole.clear()
+    link = api.increment(sessions, orange, run=run, device="cpu")
+    assert link.manifest.classes_before == 7 + more
+    under_the_lock = Counter([head])
+    assert reading.whole == Counter(["session-000", head]) + under_the_lock
+    under_the_lock = Counter([f"{head}.json"])
+    assert reading.files == Counter(files("json", sessions)) + Counter(["session-000.safetensors"]) + under_the_lock
+    assert RunFolder(run).verify() == []
+
+
+@pytest.mark.parametrize("more", LENGTHS)
+def test_using_a_chain_reads_every_file_of_it_once(
+    run: Path, lengthen: Lengthen, reading: Reading, pictures: "Pictures", more: int
+) -> None:
+    lengthen(run, more)
+    sessions = 3 + more
+    every = Counter(files("json", sessions)) + Counter(files("safetensors", sessions))
+    for use in (
+        lambda: load_session(RunFolder(run)),
+        lambda: api.evaluate(run=run, test=pictures.labelled, device="cpu"),
+        lambda: api.evaluate(run=run, data=str(pictures.folder), device="cpu"),
+        lambda: list(api.predict([pictures.labelled], run=run, device="cpu")),
+    ):
+        reading.files.clear()
+        reading.whole.clear()
+        use()
+        assert reading.files == every
+        assert reading.whole.keys() == {"session-000", session_name(2 + more)}
+
+
+def test_one_session_is_read_in_full_and_the_others_in_outline(
+    run: Path, lengthen: Lengthen, reading: Reading, m2sd: Callable[..., "Outcome"]
+) -> None:
+    lengthen(run, 50)
+    reading.files.clear()
+    reading.whole.clear()
+    shown = json.loads(m2sd("sessions", "show", 7, "--run", run).out)
+    assert shown == json.loads((run / "session-007.json").read_text())
+    assert reading.files == files("json", 53)
+    assert reading.whole.keys() == {"session-007", "session-052"}
+
+
+def test_listing_and_undoing_read_no_more_than_they_have_to(
+    run: Path, lengthen: Lengthen, reading: Reading, m2sd: Callable[..., "Outcome"]
+) -> None:
+    lengthen(run, 50)
+    reading.files.clear()
+    assert len(json.loads(m2sd("sessions", "--run", run, "--json").out)["sessions"]) == 53
+    assert reading.files == files("json", 53)
+    reading.files.clear()
+    assert m2sd("sessions", "undo", "--yes", "--run", run).code == 0
+    assert not reading.files
+
+
+def test_the_outline_says_what_the_manifests_say(run: Path, lengthen: Lengthen) -> None:
+    lengthen(run, 5, classes=3)
+    folder = RunFolder(run)
+    for last in (0, 1, 4, 7, None):
+        links, outline = folder.chain(last), folder.outline(last)
+        assert (outline.base, outline.last) == (links[0], links[-1])
+        assert len(outline.sessions) == len(links)
+        for link, part in zip(links, outline.sessions, strict=True):
+            assert [each.name for each in part.classes] == [each.name for each in link.manifest.classes]
+            for name in ("session", "parent", "checkpoint", "classes_before", "classes_so_far"):
+                assert getattr(part, name) == getattr(link.manifest, name)
+        assert outline.taught() == {each.name: n for n, link in enumerate(links) for each in link.manifest.classes}
+        assert folder.session(len(links) - 1) == links[-1]
+    model = load_session(folder)
+    assert torch.equal(model.weight, torch.cat([folder.tensors(link)["class_means"] for link in folder.chain()]))
+    assert model.sizes == [link.manifest.classes_so_far for link in folder.chain()]
+
+
+def test_a_class_of_any_session_is_known(run: Path, lengthen: Lengthen, orange: Path) -> None:
+    lengthen(run, 20)
+    for name, since in (("red", 0), ("purple", 1), ("class 7", 3), ("class 15", 11), ("class 26", 22)):
+        shots = orange.parent / name
+        shutil.copytree(orange / "orange", shots / name)
+        with pytest.raises(RunError, match=f"class '{name}' exists already, since session {since};"):
+            api.increment(23, shots, run=run, device="cpu")
+
+
+@pytest.mark.parametrize("number", [0, 1, 12, 21, 22])
+def test_nothing_is_added_to_a_damaged_chain(
+    run: Path, lengthen: Lengthen, orange: Path, pictures: "Pictures", number: int
+) -> None:
+    lengthen(run, 20)
+    path = run / f"{session_name(number)}.json"
+    whole = path.read_bytes()
+    for damaged in (whole[:-3], whole.replace(b'"seed": 0', b'"seed": x'), whole.replace(b'"kind"', b'"sort"'), None):
+        path.write_bytes(damaged) if damaged else path.unlink()
+        for use in (
+            lambda: api.increment(23, orange, run=run, device="cpu"),
+            lambda: api.evaluate(run=run, test=pictures.labelled, device="cpu"),
+            lambda: api.predict([pictures.labelled], run=run, session=0, device="cpu"),
+            lambda: RunFolder(run).session(0),
+        ):
+            if damaged or number < 22:  # without its newest manifest it is a shorter chain
+                with pytest.raises(DamagedError, match=re.escape(path.name)):
+                    use()
+        path.write_bytes(whole)
+    assert len(RunFolder(run).chain()) == 23
+
+
+def test_a_foreign_manifest_is_found_in_outline_too(run: Path, lengthen: Lengthen) -> None:
+    """Whoever rewrites a manifest and all hashes after it has still to write one that makes sense."""
+    lengthen(run, 3)
+    folder = RunFolder(run)
+
+    def rewrite(links: list[Link], number: int, **changes: object) -> None:
+        path = run / f"{session_name(number)}.json"
+        path.write_text(json.dumps(links[number].manifest.model_dump(mode="json") | changes))
+        record = FileRecord(file=path.name, sha256=hashlib.sha256(path.read_bytes()).hexdigest())
+        for link in links[number + 1 :]:
+            record = folder.write_manifest(link.name, link.manifest.model_copy(update={"parent": record})).record
+
+    for number in (2, 3):
+        name, links = session_name(number), folder.chain()
+        rewrite(links, number, classes_before=links[number].manifest.classes_before + 1)
+        with pytest.raises(DamagedError, match=rf"{name}\.json: its class indices do not follow"):
+            folder.outline()
+        rewrite(links, number, parent=links[0].record.model_dump())
+        with pytest.raises(DamagedError, match=rf"{name}\.json: its parent is not"):
+            folder.outline()
+        rewrite(links, number, classes=[{"index": 3}])
+        with pytest.raises(DamagedError, match=rf"{name}\.json: not a manifest .*: classes\.0\.name: "):
+            folder.outline()
+        rewrite(links, number, schema_version=2)
+        with pytest.raises(DamagedError, match=rf"{name}\.json: not a manifest .*: schema_version: "):
+            folder.outline()
+        rewrite(links, number, session=9)
+        with pytest.raises(DamagedError, match=rf"{name}\.json: it is the manifest of session-009"):
+            folder.outline()
+        rewrite(links, number)
+        assert len(folder.outline().sessions) == 6
+
+
+def test_a_thousandth_session_is_one_like_any_other(
+    run: Path, lengthen: Lengthen, orange: Path, m2sd: Callable[..., "Outcome"]
+) -> None:
+    lengthen(run, 997)
+    for session in (1000, 1001):
+        name = orange / ("orange" if session == 1000 else "amber")
+        if session == 1001:
+            (orange / "orange").rename(name)
+        link = api.increment(session, orange, run=run, device="cpu")
+        assert link.record.file == f"session-{session}.json"
+        assert link.manifest.parent is not None
+        assert link.manifest.parent.file == f"session-{session - 1}.json"
+    folder = RunFolder(run)
+    assert folder.sessions() == list(range(1002))
+    assert [part.session for part in folder.outline().sessions] == list(range(1002))
+    listed = m2sd("sessions", "--run", run).out.splitlines()
+    assert [line.split()[0] for line in listed[-3:]] == ["999", "1000", "1001"]
+    assert m2sd("sessions", "undo", "--yes", "--run", run).err == "removed session 1001\n"
+    assert folder.sessions()[-1] == 1000
+    assert isinstance(folder.session(1000).manifest, Manifest)
