@@ -74,6 +74,38 @@ def test_help_and_usage_errors_start_fast(arguments: list[str]) -> None:
     assert done.returncode == (0 if "--help" in arguments else 2), done.stderr
 
 
+EVERY_HELP = """
+import contextlib, io, os, sys
+import typer.main
+from m2sd_cli.cli.app import app
+
+def walk(command, words):
+    yield words
+    for name, each in getattr(command, "commands", {}).items():
+        yield from walk(each, [*words, name])
+
+for words in list(walk(typer.main.get_command(app), [])):
+    for typed in (" ".join(["m2sd", *words, ""]), " ".join(["m2sd", *words, "--"])):
+        for variable in ("", "complete_bash"):
+            os.environ.update(_M2SD_COMPLETE=variable, COMP_WORDS=typed, COMP_CWORD=str(len(words) + 1))
+            said = io.StringIO()
+            try:
+                with contextlib.redirect_stdout(said):
+                    app([*words, "--help"], prog_name="m2sd")
+            except SystemExit as exit:
+                assert not exit.code, words
+            wanted = "Usage: m2sd" if not variable else "--help" if typed.endswith("--") else ""
+            assert wanted in said.getvalue(), (words, said.getvalue())
+            heavy = {"torch", "torchvision", "numpy", "PIL", "pydantic", "rich", "m2sd_cli.api"} & set(sys.modules)
+            assert not heavy, (words, typed, variable, heavy)
+"""
+
+
+def test_no_help_and_no_completion_imports_what_takes_long() -> None:
+    done = subprocess.run([sys.executable, "-c", EVERY_HELP], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def test_importing_the_package_is_fast_and_offers_the_functions() -> None:
     program = (
         "import sys, m2sd_cli\n"

@@ -22,10 +22,21 @@ def test_there_is_no_other_script() -> None:
 
 
 @pytest.mark.parametrize(
-    ("typed", "wanted"), [("m2sd pre", "predict"), ("m2sd be", "bench"), ("m2sd distill --kd", "--kd-weight")]
+    ("typed", "wanted"),
+    [
+        ("m2sd pre", "predict"),
+        ("m2sd be", "bench"),
+        ("m2sd --version pre", "predict"),
+        ("m2sd distill --kd", "--kd-weight"),
+        ("m2sd distill --epochs 3 --kd", "--kd-weight"),
+        ("m2sd sessions --run somewhere un", "undo"),
+        ("m2sd sessions undo --y", "--yes"),
+    ],
 )
 def test_bash_completes(typed: str, wanted: str, m2sd: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("_M2SD_COMPLETE", "complete_bash")
     monkeypatch.setenv("COMP_WORDS", typed)
     monkeypatch.setenv("COMP_CWORD", str(len(typed.split()) - 1))
-    assert wanted in m2sd().out.split()
+    done = m2sd()
+    assert wanted in done.out.split()
+    assert all(word.startswith(typed.split()[-1]) for word in done.out.split())

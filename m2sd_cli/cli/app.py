@@ -18,6 +18,7 @@ from m2sd_cli.cli import (
     pretrain,
     sessions,
 )
+from m2sd_cli.cli.groups import Command, Group
 from m2sd_cli.errors import UsageError
 from m2sd_cli.launch import launched
 
@@ -25,6 +26,7 @@ SHARED = ("pretrain", "distill", "evaluate")  # what several processes can do to
 
 app = typer.Typer(
     name="m2sd",
+    cls=Group,
     help="Teach an image classifier new classes from a handful of pictures each, without forgetting.\n\n"
     "Stages: pretrain, distill, then increment once a session. See it all: m2sd demo",
     no_args_is_help=True,
@@ -53,16 +55,16 @@ def common(
         raise UsageError(f"m2sd {context.invoked_subcommand}: it runs as one process; begin it without torchrun")
 
 
-app.command("pretrain")(pretrain.pretrain)
-app.command("distill")(distill.distill)
-app.command("increment")(increment.increment)
-app.command("evaluate")(evaluate.evaluate)
-app.command("predict")(predict.predict)
-app.command("export")(export.export)
+app.command("pretrain", cls=Command)(pretrain.pretrain)
+app.command("distill", cls=Command)(distill.distill)
+app.command("increment", cls=Command)(increment.increment)
+app.command("evaluate", cls=Command)(evaluate.evaluate)
+app.command("predict", cls=Command)(predict.predict)
+app.command("export", cls=Command)(export.export)
 app.add_typer(sessions.app, name="sessions")
 app.add_typer(data.app, name="data")
-app.command("bench")(bench.bench)
-app.command("demo")(demo.demo)
+app.command("bench", cls=Command)(bench.bench)
+app.command("demo", cls=Command)(demo.demo)
 
 
 def main() -> None:

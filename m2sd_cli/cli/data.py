@@ -5,10 +5,11 @@ from typing import Annotated
 import typer
 
 from m2sd_cli.cli import options
+from m2sd_cli.cli.groups import Command, Group
 from m2sd_cli.cli.output import as_text, document, note, result, table
 from m2sd_cli.errors import UsageError
 
-app = typer.Typer(rich_markup_mode=None)
+app = typer.Typer(cls=Group, rich_markup_mode=None)
 Name = Annotated[str, typer.Argument(help="Of a built-in data set, or a folder.", show_default=False)]
 
 
@@ -31,7 +32,7 @@ def data(context: typer.Context, data_root: options.DataRoot = None, json: optio
         options.refuse_before_subcommand(context)
 
 
-@app.command("list")
+@app.command("list", cls=Command)
 def list_data(data_root: options.DataRoot = None, json: options.Json = False) -> None:
     """List the data sets, where they lie, and what the decoded images take.
 
@@ -79,7 +80,7 @@ def list_data(data_root: options.DataRoot = None, json: options.Json = False) ->
     result(f"\ndecoded images: {as_size(taken)} in {as_text(cache_folder())} (entries: {len(entries)})")
 
 
-@app.command("verify")
+@app.command("verify", cls=Command)
 def verify(name: Name, data_root: options.DataRoot = None, json: options.Json = False) -> None:
     """Open a data set and read every picture, before hours are spent.
 
@@ -101,7 +102,7 @@ def verify(name: Name, data_root: options.DataRoot = None, json: options.Json = 
         )
 
 
-@app.command("clear")
+@app.command("clear", cls=Command)
 def clear(quiet: options.Quiet = False) -> None:
     """Remove the decoded images that are kept; they are decoded anew when they are needed.
 
@@ -115,7 +116,7 @@ def clear(quiet: options.Quiet = False) -> None:
     note(f"decoded images: {as_size(freed)} freed in {as_text(cache_folder())} (entries removed: {entries})", quiet)
 
 
-@app.command("download")
+@app.command("download", cls=Command)
 def download(
     name: Annotated[str, typer.Argument(help="Of a built-in data set.", show_default=False)],
     data_root: options.DataRoot = None,

@@ -5,10 +5,11 @@ from typing import Annotated
 import typer
 
 from m2sd_cli.cli import options
+from m2sd_cli.cli.groups import Command, Group
 from m2sd_cli.cli.output import document, note, printable, result, table
 from m2sd_cli.errors import DamagedError, RunError, UsageError
 
-app = typer.Typer(rich_markup_mode=None)
+app = typer.Typer(cls=Group, rich_markup_mode=None)
 NAMED = 5  # classes to name in a row
 
 
@@ -31,7 +32,7 @@ def sessions(context: typer.Context, run: options.Run = None, json: options.Json
         options.refuse_before_subcommand(context)
 
 
-@app.command("list")
+@app.command("list", cls=Command)
 def list_sessions(run: options.Run = None, json: options.Json = False) -> None:
     """List the chain of sessions.
 
@@ -76,7 +77,7 @@ def list_sessions(run: options.Run = None, json: options.Json = False) -> None:
     result(table(["session", "classes", "images", "created (UTC)", "sha256", "names"], rows))
 
 
-@app.command("show")
+@app.command("show", cls=Command)
 def show(
     session: Annotated[int, typer.Argument(help="Its number.", show_default=False)], run: options.Run = None
 ) -> None:
@@ -93,7 +94,7 @@ def show(
     document(link.manifest.model_dump(mode="json"))
 
 
-@app.command("schema")
+@app.command("schema", cls=Command)
 def schema() -> None:
     """Print the JSON Schema of a manifest.
 
@@ -105,7 +106,7 @@ def schema() -> None:
     document(Manifest.model_json_schema())
 
 
-@app.command("verify")
+@app.command("verify", cls=Command)
 def verify(run: options.Run = None, json: options.Json = False) -> None:
     """Re-hash every file of the run, and name what is damaged.
 
@@ -126,7 +127,7 @@ def verify(run: options.Run = None, json: options.Json = False) -> None:
     result(f"{folder.path}: every file is what it was when it was written")
 
 
-@app.command("undo")
+@app.command("undo", cls=Command)
 def undo(
     run: options.Run = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,

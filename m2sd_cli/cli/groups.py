@@ -1,0 +1,51 @@
+"""Commands that convert nothing for a help page or a completion."""
+
+from typing import Any
+
+from typer.core import TyperCommand, TyperGroup
+
+
+class Command(TyperCommand):
+    """A command that spares conversions."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """See click."""
+        spare_conversions(self, ctx)
+        return super().parse_args(ctx, args)
+
+
+class Group(TyperGroup):
+    """A group of commands that spares conversions."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """See click."""
+        spare_conversions(self, ctx)
+        return super().parse_args(ctx, args)
+
+
+def spare_conversions(command: TyperCommand | TyperGroup, ctx: Any) -> None:
+    """Leave what was not given, and all that a completion finds, as it is.
+
+    Typer imports pydantic to convert even that, which takes longer than everything else that help and completion need.
+    """
+    for parameter in command.get_params(ctx):
+        vars(parameter).setdefault("process_value", _Sparing(parameter))
+
+
+class _Sparing:
+    """Takes the place of a parameter's `process_value`."""
+
+    def __init__(self, parameter: Any) -> None:
+        self._parameter = parameter
+        self._process = parameter.process_value
+
+    def __call__(self, ctx: Any, value: Any) -> Any:
+        if ctx.resilient_parsing:
+            return value
+        parameter = self._parameter
+        if value is None and getattr(parameter, "is_flag", False) and not parameter.expose_value:
+            value = False  # --help and its like, whose callbacks take either for no
+        many = parameter.nargs != 1 or getattr(parameter, "multiple", False)
+        if value is None and not (many or parameter.required or parameter.callback):
+            return None
+        return self._process(ctx, value)
