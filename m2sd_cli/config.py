@@ -17,7 +17,7 @@ PRETRAIN_SHARE = 0.2  # of a recipe's epochs; the paper's stage 1
 class TrainingConfig(BaseModel):
     """What both stages share. Field names are the options' names, with underscores."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)  # most commands configure nothing
 
     epochs: Annotated[int, Field(ge=0)]
     batch_size: Annotated[int, Field(ge=2)] = 256  # images; the paper's

@@ -1,9 +1,12 @@
 """A session of a run folder, loaded: frozen backbone, class means of all sessions so far, names, transform."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from m2sd_cli.data.transforms import TestTransform
 from m2sd_cli.errors import DamagedError
@@ -15,6 +18,7 @@ from m2sd_cli.runs.manifest import BackboneRecord, TransformRecord
 
 BACKBONE_PREFIX = "backbone."
 MEANS = "class_means"
+DRAWING = {torch.Tensor.normal_, torch.Tensor.uniform_, nn.init.kaiming_normal_, nn.init.kaiming_uniform_}
 
 
 def to_transform(record: TransformRecord) -> TestTransform:
@@ -48,6 +52,22 @@ def backbone_tensors(backbone: Backbone) -> dict[str, Tensor]:
     return {BACKBONE_PREFIX + name: tensor for name, tensor in backbone.state_dict().items()}
 
 
+class Undrawn(TorchFunctionMode):
+    """Leaves parameters that are about to be loaded uninitialised: drawing them takes as long as predicting an image.
+
+    The meta device would do, too, but it imports for two seconds.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Iterable[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """See torch."""
+        given = kwargs or {}
+        if func in DRAWING:
+            return args[0] if args else given["tensor"]
+        return func(*args, **given)
+
+
 def load_backbone(run: RunFolder, link: Link, tensors: dict[str, Tensor]) -> Backbone:
     """The backbone of a checkpoint, in eval mode, on the CPU.
 
@@ -58,7 +78,8 @@ def load_backbone(run: RunFolder, link: Link, tensors: dict[str, Tensor]) -> Bac
     path = run.path / link.manifest.checkpoint.file
     if record.name not in ARCHITECTURES:
         raise DamagedError(f"{path}: this version knows no backbone {record.name!r}")
-    backbone = build_backbone(record.name)
+    with Undrawn():
+        backbone = build_backbone(record.name)
     state = {
         name.removeprefix(BACKBONE_PREFIX): tensor
         for name, tensor in tensors.items()

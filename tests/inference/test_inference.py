@@ -16,7 +16,7 @@ from m2sd_cli.errors import DamagedError, DataError, UsageError
 from m2sd_cli.inference.device import autocast, choose_device, inference_precision, training_precision
 from m2sd_cli.inference.features import mean_features
 from m2sd_cli.inference.prediction import Prediction
-from m2sd_cli.inference.session import load_session
+from m2sd_cli.inference.session import load_backbone, load_session
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.manifest import TransformRecord
 
@@ -225,6 +225,19 @@ def test_a_checkpoint_that_does_not_fit_its_manifest_is_named(run: Path) -> None
     rewrite(backbone=backbone.model_copy(update={"name": "transformer"}))
     with pytest.raises(DamagedError, match="knows no backbone 'transformer'"):
         load_session(folder)
+
+
+def test_a_backbone_is_loaded_and_not_drawn(trained: Path) -> None:
+    folder = RunFolder(trained)
+    base = folder.session(0)
+    before = torch.get_rng_state()
+    backbone = load_backbone(folder, base, folder.tensors(base))
+    assert torch.equal(torch.get_rng_state(), before)
+    saved = folder.tensors(base)
+    assert {f"backbone.{name}" for name in backbone.state_dict()} == saved.keys() - {"class_means"}
+    for name, tensor in backbone.state_dict().items():
+        assert torch.equal(tensor, saved[f"backbone.{name}"])
+    assert all(parameter.requires_grad for parameter in backbone.parameters())
 
 
 def test_the_transform_of_the_manifest_is_used(run: Path, pictures: "Pictures") -> None:
