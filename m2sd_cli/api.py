@@ -259,25 +259,27 @@ def evaluate(
         M2sdError: one of its kinds.
     """
     folder = open_run(run)
-    chosen = choose_device(device)
     exact = inference_precision(precision)
-    chain = folder.outline(session)
-    model = load_chain(folder, chain, chosen, exact)
-    if test is not None:
-        place = Path(test)
-        labelled = read_shots(place)
-        return evaluate_session(model, labelled.source, labelled.classes, str(place), confusion)
-    base = chain.base
-    record = base.manifest.data
-    data_set = _same_data(record, data, data_root, model.transform.crop)
-    if record.kind == "folder" and classes_digest(base_records(data_set)) != classes_digest(base.manifest.classes):
-        raise DataError(
-            f"{data_set.location}: not the images that the run was trained on, so its test images may have been; "
-            f"name others with --test DIR"
-        )
-    if len(data_set.test) == 0:
-        raise DataError(f"{data_set.location}: no test images in it; name some with --test DIR")
-    return evaluate_session(model, data_set.test, data_set.classes, str(data_set.location), confusion, keep=True)
+    with team_on(device) as (team, chosen):
+        chain = folder.outline(session)
+        model = load_chain(folder, chain, chosen, exact)
+        if test is not None:
+            place = Path(test)
+            labelled = read_shots(place)
+            return evaluate_session(model, labelled.source, labelled.classes, str(place), confusion, team=team)
+        base = chain.base
+        record = base.manifest.data
+        with team.first_on_machine():
+            data_set = _same_data(record, data, data_root, model.transform.crop)
+        if record.kind == "folder" and classes_digest(base_records(data_set)) != classes_digest(base.manifest.classes):
+            raise DataError(
+                f"{data_set.location}: not the images that the run was trained on, so its test images may have been; "
+                f"name others with --test DIR"
+            )
+        if len(data_set.test) == 0:
+            raise DataError(f"{data_set.location}: no test images in it; name some with --test DIR")
+        where = str(data_set.location)
+        return evaluate_session(model, data_set.test, data_set.classes, where, confusion, keep=True, team=team)
 
 
 def predict(

@@ -8,6 +8,7 @@ import typer
 from m2sd_cli.cli import options
 from m2sd_cli.cli.output import document, note, printable, result, table
 from m2sd_cli.errors import UsageError
+from m2sd_cli.launch import speaks
 
 if TYPE_CHECKING:
     from m2sd_cli.reports.evaluation import Evaluation
@@ -70,7 +71,7 @@ def evaluate(
         precision=precision,
         confusion=confusion is not None,
     )
-    if confusion is not None and evaluation.confusion is not None:
+    if confusion is not None and evaluation.confusion is not None and speaks():
         write_atomically(confusion, confusion_csv(evaluation.classes, evaluation.confusion))
         note(f"confusion matrix: {confusion}", quiet)
     if json:

@@ -47,6 +47,17 @@ class Team:
                 for tensor, part in zip(same, parts, strict=True):
                     tensor.copy_(part.view_as(tensor))
 
+    def collect(self, numbers: Tensor) -> Tensor:
+        """The numbers of all processes behind one another: (N,) on the CPU, of any N each."""
+        if self.size == 1:
+            return numbers
+        counts = [torch.zeros(1, dtype=torch.int64) for _ in range(self.size)]
+        dist.all_gather(counts, torch.tensor([len(numbers)]))
+        longest = int(max(counts))
+        parts = [numbers.new_zeros(longest) for _ in range(self.size)]
+        dist.all_gather(parts, torch.cat([numbers, numbers.new_zeros(longest - len(numbers))]))
+        return torch.cat([part[: int(count)] for part, count in zip(parts, counts, strict=True)])
+
     def agree(self, wanted: bool) -> bool:
         """Whether any process wants it. Kept on the host, so that nobody waits for a device."""
         if self.size == 1:

@@ -8,6 +8,7 @@ from m2sd_cli.data.sources import ImageSource
 from m2sd_cli.errors import DataError
 from m2sd_cli.inference.features import FEATURE_BATCH, embed_batches
 from m2sd_cli.inference.session import SessionModel
+from m2sd_cli.inference.team import ALONE, Team
 from m2sd_cli.reports.metrics import Figures, Pairs, Tally
 
 
@@ -29,6 +30,7 @@ def evaluate_session(
     where: str,
     confusion: bool = False,
     keep: bool = False,
+    team: Team = ALONE,
 ) -> Evaluation:
     """Evaluate all sessions up to the model's.
 
@@ -39,6 +41,7 @@ def evaluate_session(
         where: the test images' place, for messages.
         confusion: whether to count which class is taken for which.
         keep: whether to keep what has to be decoded, for the next evaluation.
+        team: whose processes share the images; all of them get the figures of all images.
 
     Raises:
         DataError: no test image is of a class that the model knows, or a picture cannot be read.
@@ -52,12 +55,14 @@ def evaluate_session(
     device = model.weight.device
     to_chain = to_chain.to(device)
     tally = Tally(model.sizes, device, confusion)
-    batches = (source.for_testing if keep else source.batches)(model.transform, FEATURE_BATCH)
+    batches = (source.for_testing if keep else source.batches)(model.transform, FEATURE_BATCH, team.share(len(source)))
     for features, labels in embed_batches(model.backbone, batches, model.transform, model.precision):
         chain_labels = to_chain[labels]
-        known = chain_labels >= 0
-        if known.any():
-            tally.add(model.classify(features[known]), chain_labels[known])
+        if unknown:  # else nobody has to wait for the device to tell which are known
+            known = chain_labels >= 0
+            features, chain_labels = features[known], chain_labels[known]
+        tally.add(model.classify(features), chain_labels)
+    tally.join(team.collect)
     return Evaluation(
         figures=tally.figures(),
         confusion=tally.confusion(),

@@ -1,6 +1,6 @@
 """The field's figures, from counted samples; a batch mean is never averaged."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -64,6 +64,13 @@ class PairCounter:
         if self._waiting >= max(WAITING, len(self._keys)):
             self._merge()
 
+    def join(self, collect: Callable[[Tensor], Tensor]) -> None:
+        """Count what was counted elsewhere, too; `collect` lays the numbers (N,) of all counters behind one another."""
+        self._merge()
+        keys, times = collect(self._keys), collect(self._times)
+        self._keys, place = torch.unique(keys, return_inverse=True)
+        self._times = torch.zeros_like(self._keys).index_add_(0, place, times)
+
     def pairs(self) -> Pairs:
         """All pairs so far."""
         self._merge()
@@ -113,6 +120,12 @@ class Tally:
         self._lost.add(torch.maximum(self._taught[rival], self._taught[labels]), labels)
         if self._answers is not None:
             self._answers.add(labels, logits.argmax(dim=1))
+
+    def join(self, collect: Callable[[Tensor], Tensor]) -> None:
+        """Count what was counted elsewhere, too; see PairCounter."""
+        self._lost.join(collect)
+        if self._answers is not None:
+            self._answers.join(collect)
 
     @property
     def untested(self) -> list[int]:

@@ -387,6 +387,7 @@ JSON = {
     "data": "",
     "data list": "",
     "data verify": "FOLDER",
+    "bench": "--image-size 8 --batch-size 4 --classes 3 --backbone resnet20 --seconds 0.1 --rounds 1",
 }
 KEYS = {
     "pretrain": {"stage", "finished", "run", "manifest", "classes", "epochs", "loss", "seconds", "device", "precision"},
@@ -397,6 +398,17 @@ KEYS = {
     "sessions": {"sessions"},
     "sessions verify": {"sound", "problems"},
     "data": {"data_sets", "cache"},
+    "bench": {
+        "conditions",
+        "versions",
+        "device_name",
+        "cores",
+        "threads",
+        "throughput",
+        "distill_to_pretrain_step_time_ratio",
+        "pretrain_to_reference_throughput_ratio",
+        "processes",
+    },
     "data verify": {"name", "classes", "base_classes", "training_images", "test_images", "sessions"},
 }
 

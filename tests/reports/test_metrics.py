@@ -235,3 +235,22 @@ def test_endlessly_low_logits_count_as_a_draw() -> None:
 def test_harmonic_mean(first: float, second: float, expected: float) -> None:
     assert harmonic_mean(first, second) == pytest.approx(expected)
     assert harmonic_mean(second, first) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("cut", [0, 1, 13, 40])
+def test_what_two_counted_apart_is_what_one_counts(cut: int) -> None:
+    logits, labels = draw(40, SIZES[-1])
+    whole = tally_of(SIZES, logits, labels)
+    here, there = tally_of(SIZES, logits[:cut], labels[:cut]), tally_of(SIZES, logits[cut:], labels[cut:])
+    sent: list[Tensor] = []
+
+    def send(numbers: Tensor) -> Tensor:
+        sent.append(numbers)
+        return numbers
+
+    there.join(send)
+    arriving = iter(sent)
+    here.join(lambda numbers: torch.cat([numbers, next(arriving)]))
+    assert here.figures() == whole.figures()
+    assert counted(here) == counted(whole)
+    assert here.untested == whole.untested

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -201,6 +202,14 @@ def test_two_processes_leave_the_run_folder_that_one_leaves(
         assert ours.classes == theirs.classes
         # Small batches of so plain pictures magnify rounding from step to step.
         assert [each.loss for each in theirs.history] == pytest.approx([each.loss for each in ours.history], rel=0.05)
+    confusion = tmp_path / "confusion.csv"
+    third = torchrun(
+        "--", "m2sd_cli", "evaluate", "--run", shared, "--data", folder, "--json", "--confusion", confusion
+    )
+    assert third.returncode == 0, third.stderr
+    figures = api.evaluate(run=shared, data=folder, device="cpu").figures
+    assert json.loads(third.stdout)["sessions"] == [asdict(each) for each in figures.sessions]
+    assert sum(int(cell) for line in confusion.read_text().splitlines()[1:] for cell in line.split(",")[1:]) == 12
 
 
 def test_one_line_says_why_a_team_does_not_begin(pictures: "Pictures", tmp_path: Path) -> None:
