@@ -84,6 +84,7 @@ def pretrain(
     force: bool = False,
     stop_after: float | None = None,
     save_every: float = SAVE_EVERY,
+    compiled: bool = False,
     progress: Progress | None = None,
     **options: Unpack[PretrainOptions],
 ) -> Link | None:
@@ -99,6 +100,7 @@ def pretrain(
         force: begin anew although there is a finished or interrupted one.
         stop_after: seconds after which to save and stop.
         save_every: seconds between two saves of the resumable state.
+        compiled: whether to compile the network with torch.compile first.
         progress: who watches.
         options: what differs from the recipe.
 
@@ -114,7 +116,7 @@ def pretrain(
         raise UsageError(f"name the images with --data: {', '.join(BUILT_IN)}, or a folder")
     folder = open_run(run)
     store = StateStore(folder)
-    with _at_work(folder, device, precision, stop_after, progress, save_every) as machine:
+    with _at_work(folder, device, precision, stop_after, progress, save_every, compiled) as machine:
         init = state = None
         if resume:
             given = given_options(PretrainConfig, config, dict(options))
@@ -153,6 +155,7 @@ def distill(
     force: bool = False,
     stop_after: float | None = None,
     save_every: float = SAVE_EVERY,
+    compiled: bool = False,
     progress: Progress | None = None,
     **options: Unpack[DistillOptions],
 ) -> Link | None:
@@ -172,7 +175,7 @@ def distill(
     folder = open_run(run)
     store = StateStore(folder)
     folder.pretrain()  # a run folder that is not there is not made
-    with _at_work(folder, device, precision, stop_after, progress, save_every) as machine:
+    with _at_work(folder, device, precision, stop_after, progress, save_every, compiled) as machine:
         parent = folder.pretrain()
         record = parent.manifest.data
         state = None
@@ -359,6 +362,7 @@ def bench(
     rounds: int = 5,
     against_reference: bool = False,
     workers: int | None = None,
+    compiled: bool = False,
     tell: Callable[[str], None] | None = None,
 ) -> Report:
     """What this machine does: throughput of both stages and of features on random images, and how long commands take.
@@ -384,7 +388,9 @@ def bench(
         raise UsageError(f"--workers {workers}: these are the reference loop's; add --against-reference")
     if against_reference and workers is None:
         workers = min(MOST_WORKERS, cores())
-    settings = configure(backbone, image_size, batch_size, classes, device, precision, seconds, rounds, workers)
+    settings = configure(
+        backbone, image_size, batch_size, classes, device, precision, seconds, rounds, workers, compiled
+    )
     return run_bench(settings, tell or (lambda _: None))
 
 
@@ -396,12 +402,13 @@ def _at_work(
     stop_after: float | None,
     progress: Progress | None,
     save_every: float,
+    compiled: bool,
 ) -> Iterator[Machine]:
     """Where a stage computes, with the run folder locked by the one process that writes to it."""
     with team_on(device) as (team, chosen):
         training_precision(precision, chosen)
         with folder.locked() if team.leads else nullcontext():
-            yield Machine(chosen, precision, stop_after, progress or Silent(), save_every, team)
+            yield Machine(chosen, precision, stop_after, progress or Silent(), save_every, team, compiled)
 
 
 def _already(link: Link, given: dict[str, object], data: str | None) -> Link:

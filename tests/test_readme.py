@@ -1,6 +1,7 @@
 """Every command of the README runs as it is written, on data small enough to be quick."""
 
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -36,7 +37,7 @@ def expanded(block: str, tmp_path: Path) -> list[tuple[list[str], str]]:
     log.write_text("")
     programs = tmp_path / "bin"
     programs.mkdir(exist_ok=True)
-    for name in ("m2sd", "pip", "python3"):
+    for name in ("m2sd", "pip", "python3", "torchrun"):
         program = programs / name
         program.write_text(
             f"#!{sys.executable}\nimport json, os, sys\n"
@@ -131,6 +132,14 @@ def workshop(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return work
 
 
+def run_together(words: list[str]) -> None:
+    """Run torchrun itself; its processes are others, in which nothing is made small."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", *words, "--device", "cpu"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, (shlex.join(words), done.stderr)
+
+
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # of forking beside threads, from Python 3.12
 @pytest.mark.parametrize("number", range(2, len(BLOCKS)))
 def test_block_runs(
@@ -141,6 +150,9 @@ def test_block_runs(
     commands = expanded(BLOCKS[number], tmp_path)
     assert commands
     for words, run in commands:
+        if words[0] == "torchrun":
+            run_together(words[1:])
+            continue
         assert words[0] == "m2sd"
         if run:
             monkeypatch.setenv("M2SD_RUN", run)

@@ -17,6 +17,7 @@ class Conditions:
     feature_precision: str
     seconds: float
     rounds: int
+    compiled: bool
     reference_workers: int | None
 
 

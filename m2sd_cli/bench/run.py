@@ -17,6 +17,7 @@ from m2sd_cli.bench.settings import Settings
 from m2sd_cli.bench.timing import Workload, alternate, ratios, spread, steps_for
 from m2sd_cli.bench.workload import FeatureExtraction, distill_stage, pretrain_stage, random_images
 from m2sd_cli.errors import TrainingError
+from m2sd_cli.training.compilation import compilation_failed, not_compiled
 from m2sd_cli.training.memory import freed_memory_kept
 from m2sd_cli.training.records import versions
 
@@ -51,8 +52,15 @@ def run_bench(settings: Settings, tell: Tell) -> Report:
     try:
         with freed_memory_kept(settings.device):  # as the commands do
             surveys = {name: _survey(name, make, block, settings, tell) for name, make in makers.items()}
+            if settings.compiled:
+                plain = _makers(replace(settings, compiled=False))
+                surveys = {name: replace(each, flops=_flops(plain[name])) for name, each in surveys.items()}
             seconds = _rounds(makers, surveys, settings, tell)
-    except torch.OutOfMemoryError:
+    except RuntimeError as error:
+        if compilation_failed(error):
+            raise not_compiled(error) from None
+        if not isinstance(error, torch.OutOfMemoryError):
+            raise
         raise TrainingError(
             f"the memory of {settings.device} is too small for batches of {settings.pretrain.batch_size} images of "
             f"{settings.image_size} pixels; lower --batch-size"
@@ -70,6 +78,7 @@ def run_bench(settings: Settings, tell: Tell) -> Report:
             seconds=settings.seconds,
             rounds=settings.rounds,
             reference_workers=settings.workers,
+            compiled=settings.compiled,
         ),
         versions=versions(),
         device_name=chip,
@@ -100,6 +109,13 @@ def _makers(settings: Settings) -> dict[str, Make]:
 
         makers[REFERENCE] = partial(ReferenceLoop, settings, data, settings.workers)
     return makers
+
+
+def _flops(make: Make) -> int:
+    """Of a step; they cannot be counted in what was compiled."""
+    with closing(make()) as workload:
+        workload.prepare(1)
+        return count_flops(partial(workload.run, 1))
 
 
 def _survey(name: str, make: Make, seconds: float, settings: Settings, tell: Tell) -> Survey:

@@ -28,6 +28,7 @@ class Settings:
     seconds: float  # that the throughput of everything together is measured
     rounds: int
     workers: int | None  # processes of the reference loop; None leaves it out
+    compiled: bool = False  # whether both stages are compiled first
 
     @property
     def training_precision(self) -> str:
@@ -50,6 +51,7 @@ def configure(
     seconds: float,
     rounds: int,
     workers: int | None,
+    compiled: bool = False,
 ) -> Settings:
     """Settings from options.
 
@@ -69,4 +71,4 @@ def configure(
         raise UsageError(f"--workers {workers}: at least 1")
     chosen = choose_device(device)
     training_precision(precision, chosen)
-    return Settings(pretrain, distill, image_size, classes, chosen, precision, seconds, rounds, workers)
+    return Settings(pretrain, distill, image_size, classes, chosen, precision, seconds, rounds, workers, compiled)

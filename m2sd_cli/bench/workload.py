@@ -91,6 +91,7 @@ class Stage:
             progress=Silent(),
             save=lambda position, tensors: None,
             save_every=float("inf"),
+            compiled=settings.compiled,
         )
         self._stop = _UntilStep(self._training)
 

@@ -35,6 +35,9 @@ def bench(
     workers: Annotated[
         int | None, typer.Option("--workers", help="Processes of that loop.", show_default="one a core, at most 8")
     ] = None,
+    compile: Annotated[
+        bool, typer.Option("--compile", help="Compile both stages first, as their --compile does.")
+    ] = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -65,6 +68,7 @@ def bench(
         rounds=rounds,
         against_reference=against_reference,
         workers=workers,
+        compiled=compile,
         tell=lambda text: note(text, quiet),
     )
     if json:

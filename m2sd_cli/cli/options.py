@@ -39,6 +39,10 @@ StopAfter = Annotated[
     str | None,
     typer.Option("--stop-after", help="Save and stop after 90s, 9m or 2h; go on with --resume.", show_default=False),
 ]
+Compile = Annotated[
+    bool,
+    typer.Option("--compile", help="Compile the network first, in minutes; 'm2sd bench --compile' tells if it pays."),
+]
 Epochs = Annotated[int | None, typer.Option("--epochs", help="Epochs of this stage.", show_default=False)]
 BatchSize = Annotated[int | None, typer.Option("--batch-size", help="Images a step.", show_default=False)]
 LearningRate = Annotated[

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field
 
 import torch
@@ -17,6 +18,8 @@ from m2sd_cli.inference.device import autocast
 from m2sd_cli.inference.team import ALONE, Team
 from m2sd_cli.runs.manifest import EpochRecord
 from m2sd_cli.training.batch_norm import share_statistics
+from m2sd_cli.training.batches import Batches, to_device
+from m2sd_cli.training.compilation import compile_forward, mark_step
 from m2sd_cli.training.progress import Progress, Snapshot
 from m2sd_cli.training.randomness import stream
 from m2sd_cli.training.stopping import StopRequest
@@ -41,18 +44,6 @@ class Position:
     history: list[EpochRecord] = field(default_factory=list)
 
 
-def batch_bounds(images: int, batch_size: int) -> list[tuple[int, int]]:
-    """Where each batch of an epoch begins and ends.
-
-    The last one may be short, but never a single image, from which batch norm can take no variance: that image joins
-    the batch before it.
-    """
-    starts = list(range(0, images, batch_size))
-    if len(starts) > 1 and images - starts[-1] == 1:
-        starts.pop()
-    return list(zip(starts, [*starts[1:], images], strict=True))
-
-
 def learning_rate(start: float, step: int, steps: int) -> float:
     """Cosine decay from `start` at step 0 to 0 after the last (Loshchilov & Hutter, 2017), no restarts."""
     return start * 0.5 * (1 + math.cos(math.pi * step / steps))
@@ -74,6 +65,7 @@ class Training:
         save_every: seconds between two saves.
         team: whoever shares each batch. Every process draws the whole batch from the same streams and computes on its
             rows of it, so that a training does not depend on how many there are, but for rounding.
+        compiled: whether to compile the module first.
 
     Raises:
         TrainingError: there are fewer than two images.
@@ -95,10 +87,18 @@ class Training:
         save: Callable[[Position, dict[str, Tensor]], None],
         save_every: float,
         team: Team = ALONE,
+        compiled: bool = False,
     ) -> None:
         if len(data.labels) < 2:
             raise TrainingError("training needs at least two images")
-        self.bounds = batch_bounds(len(data.labels), config.batch_size)
+        data = to_device(data, device)
+        ahead = data.images.device.type != device.type
+
+        def order(epoch: int) -> Tensor:
+            return torch.randperm(len(data.labels), generator=stream(config.seed, f"{stage} order", epoch))
+
+        self.batches = Batches(data, config.batch_size, order, device, ahead)
+        self.bounds = self.batches.bounds
         smallest = min(end - begin for begin, end in self.bounds)
         if smallest < team.size:
             raise UsageError(
@@ -111,8 +111,10 @@ class Training:
         if team.size > 1:
             share_statistics(module, device)
             team.begin_alike(module)
+        self.compiled = compiled
+        if compiled:
+            compile_forward(module, device)
         self.objective = objective
-        self.data = to_device(data, device)
         self.augmentation = augmentation
         self.transform = transform
         self.config = config
@@ -123,7 +125,7 @@ class Training:
         self.save_every = save_every
         self.steps = config.epochs * len(self.bounds)
         self.position = Position()
-        self._epoch, self._order = -1, torch.empty(0)  # the order in which an epoch takes the images
+        self.images = len(data.labels)
         self.optimiser = torch.optim.SGD(
             module.parameters(),
             lr=config.learning_rate,
@@ -166,40 +168,35 @@ class Training:
         first_step, first_time = self.position.step, time.monotonic()
         saved = shown = first_time
         sums = {name: torch.tensor(value, device=self.device) for name, value in self.position.sums.items()}
-        while self.position.step < self.steps:
-            self._step(sums)
-            now = time.monotonic()
-            self.position.seconds = now - began
-            epoch_ended = self.position.step % len(self.bounds) == 0
-            if epoch_ended:
-                self._end_epoch(sums)
-            if now - shown >= self.progress.interval or self.position.step == self.steps:
-                done = self.position.step - first_step
-                self._show(sums, (now - first_time) / done)
-                shown = now
-            if epoch_ended:
-                sums = {}
-            finished = self.position.step == self.steps
-            stopping = self.team.agree(stop.wanted)
-            # A finished training is saved too: what is made of it takes time, and may fail for want of disk space.
-            if self.team.leads and (finished or stopping or now - saved >= self.save_every):
-                self.position.sums = self._read(sums)
-                self.save(self.position, self.tensors())
-                saved = time.monotonic()
-            if stopping and not finished:
-                return False
+        with closing(self.batches):
+            while self.position.step < self.steps:
+                self._step(sums)
+                now = time.monotonic()
+                self.position.seconds = now - began
+                epoch_ended = self.position.step % len(self.bounds) == 0
+                if epoch_ended:
+                    self._end_epoch(sums)
+                if now - shown >= self.progress.interval or self.position.step == self.steps:
+                    done = self.position.step - first_step
+                    self._show(sums, (now - first_time) / done)
+                    shown = now
+                if epoch_ended:
+                    sums = {}
+                finished = self.position.step == self.steps
+                stopping = self.team.agree(stop.wanted)
+                # A finished training is saved too: what is made of it takes time, and may fail for want of disk space.
+                if self.team.leads and (finished or stopping or now - saved >= self.save_every):
+                    self.position.sums = self._read(sums)
+                    self.save(self.position, self.tensors())
+                    saved = time.monotonic()
+                if stopping and not finished:
+                    return False
         return True
 
     def _batch(self) -> tuple[Tensor, Tensor, torch.Generator]:
-        step, seed = self.position.step, self.config.seed
-        epoch, number = divmod(step, len(self.bounds))
-        if epoch != self._epoch:
-            order = torch.randperm(len(self.data.labels), generator=stream(seed, f"{self.stage} order", epoch))
-            self._epoch, self._order = epoch, order.to(self.data.images.device)
-        generator = stream(seed, f"{self.stage} step", step, self.device)
-        begin, end = self.bounds[number]
-        chosen = self._order[begin:end]
-        images, aspects, labels = (each.to(self.device, non_blocking=True) for each in self.data.gather(chosen))
+        step = self.position.step
+        generator = stream(self.config.seed, f"{self.stage} step", step, self.device)
+        images, aspects, labels = self.batches.take(step)
         x = self.transform.normalise(self.augmentation(images, aspects, generator))
         return x, labels, generator
 
@@ -208,6 +205,8 @@ class Training:
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate(self.config.learning_rate, self.position.step, self.steps)
         rows = self.team.share(len(labels))
+        if self.compiled:
+            mark_step()  # what the last step computed may be overwritten
         with autocast(self.device, self.precision):
             loss, measures = self.objective(x, labels, generator, rows)
         self.optimiser.zero_grad(set_to_none=True)
@@ -266,14 +265,7 @@ class Training:
                 steps=self.steps,
                 loss=averages[LOSS],
                 accuracy=averages.get(ACCURACY),
-                images_per_second=len(self.data.labels) / len(self.bounds) / seconds_a_step,
+                images_per_second=self.images / len(self.bounds) / seconds_a_step,
                 seconds_left=(self.steps - self.position.step) * seconds_a_step,
             )
         )
-
-
-def to_device(data: TrainingImages, device: torch.device) -> TrainingImages:
-    """The images on `device`, if they leave half of its memory free; else where they are, to move batch by batch."""
-    if device.type == "cuda" and data.images.nbytes > torch.cuda.mem_get_info(device)[0] // 2:
-        return data
-    return data.to(device)

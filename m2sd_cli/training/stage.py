@@ -15,6 +15,7 @@ from m2sd_cli.inference.device import training_precision
 from m2sd_cli.inference.team import ALONE, Team
 from m2sd_cli.runs.manifest import EpochRecord, FileRecord, TrainingState
 from m2sd_cli.runs.training_state import StateStore
+from m2sd_cli.training.compilation import compilation_failed, not_compiled
 from m2sd_cli.training.loop import Objective, Position, Training
 from m2sd_cli.training.memory import freed_memory_kept
 from m2sd_cli.training.progress import Progress, Silent
@@ -34,6 +35,7 @@ class Machine:
     progress: Progress = dataclasses.field(default_factory=Silent)
     save_every: float = SAVE_EVERY
     team: Team = ALONE
+    compiled: bool = False
 
 
 @dataclass(frozen=True)
@@ -157,6 +159,7 @@ def train(
             save=save,
             save_every=machine.save_every,
             team=machine.team,
+            compiled=machine.compiled,
         )
         if resumed is not None:
             if resumed.data_digest != data_digest:
@@ -172,6 +175,10 @@ def train(
                 f"{stage}: the memory of {machine.device} is too small for batches of {config.batch_size} images; "
                 f"lower --batch-size"
             ) from None
+        except RuntimeError as error:
+            if not compilation_failed(error):
+                raise
+            raise not_compiled(error) from None
     if ended:
         return Finished(training.position.seconds, precision, training.position.history)
     if stop.interrupted:

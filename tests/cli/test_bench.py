@@ -73,6 +73,7 @@ def test_the_document_names_its_units(measured: tuple[str, str, Report]) -> None
         "seconds": 0.2,
         "rounds": 1,
         "reference_workers": 1,
+        "compiled": False,
     }
     assert document["versions"].keys() >= {"m2sd", "python", "torch"}
     assert document["device_name"]

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from m2sd_cli.training.loop import batch_bounds, learning_rate
+from m2sd_cli.training.batches import batch_bounds
+from m2sd_cli.training.loop import learning_rate
 
 
 @given(st.integers(1, 5000), st.integers(2, 600))

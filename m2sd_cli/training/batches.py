@@ -1,0 +1,91 @@
+"""The batches of a training: which images each step takes, and having them on the device in time."""
+
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import torch
+from torch import Tensor
+
+from m2sd_cli.data.sources import TrainingImages
+
+Batch = tuple[Tensor, Tensor, Tensor]  # images, aspects, labels
+
+
+def batch_bounds(images: int, batch_size: int) -> list[tuple[int, int]]:
+    """Where each batch of an epoch begins and ends.
+
+    The last one may be short, but never a single image, from which batch norm can take no variance: that image joins
+    the batch before it.
+    """
+    starts = list(range(0, images, batch_size))
+    if len(starts) > 1 and images - starts[-1] == 1:
+        starts.pop()
+    return list(zip(starts, [*starts[1:], images], strict=True))
+
+
+def to_device(data: TrainingImages, device: torch.device) -> TrainingImages:
+    """The images on `device`, if they leave half of its memory free; else where they are, to move batch by batch."""
+    if device.type == "cuda" and data.images.nbytes > torch.cuda.mem_get_info(device)[0] // 2:
+        return data
+    return data.to(device)
+
+
+class Batches:
+    """Every step's images, aspects and labels on one device.
+
+    Args:
+        data: all images, on the device or on the host.
+        size: images a batch.
+        order: of an epoch, counted from 0, to the order in which it takes the images, (N,) on the CPU.
+        device: where batches are wanted.
+        ahead: whether to gather the next batch while the device works on this one; worth it if the images stay on the
+            host of another device.
+    """
+
+    def __init__(
+        self, data: TrainingImages, size: int, order: Callable[[int], Tensor], device: torch.device, ahead: bool
+    ) -> None:
+        self.bounds = batch_bounds(len(data.labels), size)
+        self._data, self._make_order, self._device, self._ahead = data, order, device, ahead
+        self._epoch, self._order = -1, torch.empty(0)
+        self._pool: ThreadPoolExecutor | None = None
+        self._coming: tuple[int, Future[Batch]] | None = None
+
+    def take(self, step: int) -> Batch:
+        """The batch of a step, counted over all epochs from 0."""
+        if not self._ahead:
+            return self._move(self._data.gather(self._choose(step)))
+        if self._coming is None or self._coming[0] != step:
+            self._begin(step)
+        assert self._coming is not None
+        batch = self._coming[1].result()
+        self._begin(step + 1)
+        return self._move(batch)
+
+    def close(self) -> None:
+        """Gather no more; the next step begins anew."""
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+        self._pool = self._coming = None
+
+    def _begin(self, step: int) -> None:
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(1, "batches")
+        self._coming = step, self._pool.submit(self._gather, self._choose(step))
+
+    def _gather(self, chosen: Tensor) -> Batch:
+        images, aspects, labels = self._data.gather(chosen)
+        if self._device.type == "cuda":  # only from pinned memory does a copy run beside the device's work
+            return images.pin_memory(), aspects.pin_memory(), labels.pin_memory()
+        return images, aspects, labels
+
+    def _move(self, batch: Batch) -> Batch:
+        images, aspects, labels = (each.to(self._device, non_blocking=True) for each in batch)
+        return images, aspects, labels
+
+    def _choose(self, step: int) -> Tensor:
+        epoch, number = divmod(step, len(self.bounds))
+        if epoch != self._epoch:
+            self._epoch, self._order = epoch, self._make_order(epoch).to(self._data.images.device)
+        begin, end = self.bounds[number]
+        return self._order[begin:end]

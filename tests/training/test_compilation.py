@@ -1,0 +1,82 @@
+"""A compiled training is the plain one but for rounding, and says so if there is no compiler."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from m2sd_cli.config import PretrainConfig
+from m2sd_cli.data.augmentation import Augmentation
+from m2sd_cli.data.sources import TrainingImages
+from m2sd_cli.data.transforms import TestTransform
+from m2sd_cli.training.loop import Training
+from m2sd_cli.training.progress import Silent
+from m2sd_cli.training.stopping import StopRequest
+
+if TYPE_CHECKING:
+    from tests.conftest import Pictures
+
+
+def trained(compiled: bool) -> tuple[list[float], dict[str, Tensor]]:
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 3))
+    generator = torch.Generator().manual_seed(1)
+
+    def objective(x: Tensor, labels: Tensor, _: torch.Generator, rows: slice) -> tuple[Tensor, dict[str, Tensor]]:
+        return F.cross_entropy(module(x[rows]), labels[rows]), {}
+
+    training = Training(
+        stage="any",
+        module=module,
+        objective=objective,
+        data=TrainingImages(
+            torch.randint(0, 256, (10, 8, 8, 3), dtype=torch.uint8, generator=generator),
+            torch.ones(10),
+            torch.arange(10) % 3,
+        ),
+        augmentation=Augmentation(size=8, padding=1),
+        transform=TestTransform(8, 8, (0.5,) * 3, (0.25,) * 3),
+        config=PretrainConfig(epochs=2, batch_size=4, learning_rate=0.01),
+        device=torch.device("cpu"),
+        precision="fp32",
+        progress=Silent(),
+        save=lambda position, tensors: None,
+        save_every=float("inf"),
+        compiled=compiled,
+    )
+    assert training.run(StopRequest())
+    return [each.loss for each in training.position.history], training.tensors()
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
+@pytest.mark.filterwarnings("default")  # the compiler's own
+def test_compiled_equals_plain() -> None:
+    plain, compiled = trained(False), trained(True)
+    assert compiled[0] == pytest.approx(plain[0], rel=1e-4)
+    assert compiled[1].keys() == plain[1].keys()
+    for name, tensor in plain[1].items():
+        torch.testing.assert_close(compiled[1][name], tensor, rtol=1e-3, atol=1e-4, msg=name)
+
+
+def test_without_a_compiler_one_line_says_so(pictures: "Pictures", tmp_path: Path) -> None:
+    words = ["pretrain", "--data", pictures.folder, "--run", tmp_path / "run", "--image-size", 16, "--epochs", 1]
+    words += ["--backbone", "resnet20", "--batch-size", 8, "--device", "cpu", "--precision", "fp32", "--compile"]
+    environment = {**os.environ, "CXX": "no-such-compiler", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "compiled")}
+    done = subprocess.run(
+        [sys.executable, "-m", "m2sd_cli", *map(str, words)],
+        env={**environment, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1, done.stderr
+    assert "m2sd: --compile: the network could not be compiled" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "run" / "pretrain.json").exists()
