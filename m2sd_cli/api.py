@@ -65,6 +65,7 @@ class DistillOptions(TrainingOptions, total=False):
     attention_weight: float | None
     teacher_weight: float | None
     clean_weight: float | None
+    pyramid_width: int | None
 
 
 def open_run(run: Path | str | None = None) -> RunFolder:

@@ -55,6 +55,7 @@ class DistillConfig(TrainingConfig):
     attention_weight: NotNegative = 100.0  # attention transfer
     teacher_weight: NotNegative = 1.0  # cross-entropy of W'
     clean_weight: NotNegative = 0.0  # cross-entropy of unmixed images
+    pyramid_width: Annotated[int, Field(ge=1, le=8)] = 2  # channels of T_i for each of phi_i; 1 takes less time
 
 
 Config = TypeVar("Config", PretrainConfig, DistillConfig)

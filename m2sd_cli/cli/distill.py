@@ -45,6 +45,10 @@ def distill(
     clean_weight: Annotated[
         float | None, typer.Option("--clean-weight", help="Cross-entropy of unmixed images.", show_default="0")
     ] = None,
+    pyramid_width: Annotated[
+        int | None,
+        typer.Option("--pyramid-width", help="Channels of the pyramid for each of the network's.", show_default="2"),
+    ] = None,
     seed: options.Seed = None,
     config: options.ConfigFile = None,
     data_root: options.DataRoot = None,
@@ -99,6 +103,7 @@ def distill(
             attention_weight=attention_weight,
             teacher_weight=teacher_weight,
             clean_weight=clean_weight,
+            pyramid_width=pyramid_width,
             seed=seed,
         )
     next_steps = [command("increment", run, " --session 1 --shots DIR"), command("evaluate", run)]

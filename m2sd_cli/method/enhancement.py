@@ -8,7 +8,6 @@ from m2sd_cli.method.attention import CoordinateAttention, SelfAttention
 from m2sd_cli.method.bifpn import BiFPN, Maps
 from m2sd_cli.method.classifiers import Classifier
 from m2sd_cli.method.numerics import full
-from m2sd_cli.method.recomputation import apply
 
 
 class Enhanced(NamedTuple):
@@ -26,8 +25,8 @@ class FeatureEnhancement(nn.Module):
         classes: C, the number of base classes.
         kind, scale: of W', as for `Classifier`.
         expansion: channels of T_i for each channel of phi_i.
-        recompute: hold no map of the inside of EN and FPN for the backward pass but make it again there; the same
-            gradients for less memory and another forward pass.
+        recompute: hold no map of the inside of FPN's convolutions for the backward pass but make it again there; the
+            same gradients for less memory and more time.
 
     Raises:
         ValueError: `widths` does not name four levels.
@@ -54,13 +53,10 @@ class FeatureEnhancement(nn.Module):
             ]
         )
         self.pyramid = BiFPN(widths, expansion, recompute)
-        self.recompute = recompute
         self.classifier = Classifier(self.pyramid.widths[-1], classes, kind, scale)
 
     def forward(self, maps: Maps) -> Enhanced:
         """phi_1 .. phi_4 to T_1 .. T_4 of the same resolutions, and p_hat = W'(T_4)."""
-        phi_1, phi_2, phi_3, phi_4 = (
-            apply(attend, each, self.recompute) for attend, each in zip(self.attention, maps, strict=True)
-        )
+        phi_1, phi_2, phi_3, phi_4 = (attend(each) for attend, each in zip(self.attention, maps, strict=True))
         fused: Maps = self.pyramid((phi_1, phi_2, phi_3, phi_4))
         return Enhanced(fused, self.classifier(full(fused[3]).mean(dim=(2, 3))))

@@ -132,4 +132,4 @@ def test_recomputing_changes_memory_and_nothing_else(dtype: torch.dtype) -> None
         results.append([enhanced.logits, *enhanced.maps, *gradients])
     for plain, again in zip(*results, strict=True):
         torch.testing.assert_close(again, plain, rtol=0, atol=0)
-    assert kept[1] < kept[0] / 2
+    assert kept[1] < kept[0] * 0.8
