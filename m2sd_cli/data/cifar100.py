@@ -35,21 +35,23 @@ def open_cifar100(root: Path) -> DataSet:
     everything = from_numpy(np.asarray(train.data), train.targets)
     base = torch.nonzero(everything.labels < INFO.base).flatten()
 
-    def session(number: int) -> Shots:
-        indices = torch.tensor([int(line) for line in INFO.split[number - 1]])
+    def shots(lines: list[str]) -> Shots:
+        indices = torch.tensor([int(line) for line in lines])
         labels = everything.labels[indices]
         taught = torch.unique(labels)
-        shots = everything.select(indices, torch.searchsorted(taught, labels))
-        return Shots([train.classes[label] for label in taught.tolist()], shots)
+        chosen = everything.select(indices, torch.searchsorted(taught, labels))
+        return Shots([train.classes[label] for label in taught.tolist()], chosen)
 
+    # All of them now, so that no training holds the images of later classes for the sake of a few shots.
+    sessions = [shots(lines) for lines in INFO.split]
     return DataSet(
         name=INFO.name,
         classes=list(train.classes),
         base=INFO.base,
         train=everything.select(base, everything.labels[base]),
         test=from_numpy(np.asarray(test.data), test.targets),
-        sessions=len(INFO.split),
-        session=session,
+        sessions=len(sessions),
+        session=lambda number: sessions[number - 1],
         transform=TRANSFORM,
         augmentation=AUGMENTATION,
         location=root / INFO.layout,
