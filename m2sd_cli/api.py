@@ -408,6 +408,8 @@ def _at_work(
     """Where a stage computes, with the run folder locked by the one process that writes to it."""
     with team_on(device) as (team, chosen):
         training_precision(precision, chosen)
+        if compiled and team.size > 1:
+            raise UsageError("--compile: for one process only; leave it out, or begin without torchrun")
         with folder.locked() if team.leads else nullcontext():
             yield Machine(chosen, precision, stop_after, progress or Silent(), save_every, team, compiled)
 

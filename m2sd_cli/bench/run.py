@@ -23,6 +23,7 @@ from m2sd_cli.training.records import versions
 
 PRETRAIN, DISTILL, FEATURES, REFERENCE = "pretrain", "distill", "features", "reference"
 WARM_UP = 2  # steps; the second is the first that finds the optimiser's state
+COMPILED_WARM_UP = 4  # steps: to compile, to record the graphs, and to run them
 Make = Callable[[], Workload]
 Tell = Callable[[str], None]
 
@@ -121,7 +122,7 @@ def _flops(make: Make) -> int:
 def _survey(name: str, make: Make, seconds: float, settings: Settings, tell: Tell) -> Survey:
     tell(f"{name}: warm-up")
     with closing(make()) as workload:
-        survey = _examine(workload, seconds, settings.device)
+        survey = _examine(workload, seconds, settings)
     del workload
     gc.collect()
     if settings.device.type == "cuda":
@@ -131,12 +132,18 @@ def _survey(name: str, make: Make, seconds: float, settings: Settings, tell: Tel
     return survey
 
 
-def _examine(workload: Workload, seconds: float, device: torch.device) -> Survey:
+def _examine(workload: Workload, seconds: float, settings: Settings) -> Survey:
     workload.prepare(WARM_UP)
-    flops = count_flops(partial(workload.run, 1))
-    workload.run(WARM_UP - 1)
+    if settings.compiled:
+        flops = 0  # counted apart, in what is not compiled
+        workload.run(COMPILED_WARM_UP)
+    else:
+        flops = count_flops(partial(workload.run, 1))
+        workload.run(WARM_UP - 1)
     found: list[int] = []
-    peak_bytes = peak_memory(device, lambda: found.append(steps_for(workload, seconds)))
+    peak_bytes = peak_memory(settings.device, lambda: found.append(steps_for(workload, seconds)))
+    if settings.compiled and settings.device.type == "cuda":
+        peak_bytes = None  # what a graph holds is not counted among the tensors
     return Survey(workload.images, found[0], flops, peak_bytes)
 
 
@@ -148,7 +155,7 @@ def _rounds(
         for name, make in makers.items():
             workloads[name] = stack.enter_context(closing(make()))
             workloads[name].prepare(WARM_UP)
-            workloads[name].run(WARM_UP)
+            workloads[name].run(COMPILED_WARM_UP if settings.compiled else WARM_UP)
         tell(f"{', '.join(makers)}: {settings.rounds} rounds in turn")
         return alternate(workloads, {name: each.steps for name, each in surveys.items()}, settings.rounds)
 

@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from m2sd_cli.cli.output import note, printable
+from m2sd_cli.cli.output import printable
 from m2sd_cli.errors import M2sdError
 from m2sd_cli.launch import speaks
 
@@ -27,11 +27,13 @@ def reported() -> Iterator[None]:
     except M2sdError as error:
         if debugging:
             traceback.print_exc()
-        for line in str(error).split("\n"):
-            note(f"m2sd: {printable(line)}")
+        who = "m2sd"
         if not speaks():
-            # As soon as one process fails torchrun ends the others, and the first may still have the reason to tell.
+            # As soon as one process fails torchrun ends the others: if this one still lives, it failed alone.
             time.sleep(PATIENCE)
+            who = f"m2sd, process {os.environ['RANK']}"
+        for line in str(error).split("\n"):
+            print(f"{who}: {printable(line)}", file=sys.stderr, flush=True)
         sys.exit(error.exit_code)
     except BrokenPipeError:
         # Whoever read the output has left, as `head` does; the interpreter must not try to flush it once more.

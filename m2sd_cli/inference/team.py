@@ -4,14 +4,17 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from m2sd_cli.errors import UsageError
+from m2sd_cli.errors import M2sdError, UsageError
 from m2sd_cli.inference.device import choose_device
 from m2sd_cli.launch import launched
+
+PATIENCE = timedelta(days=1)  # with a process that decodes a large data set; one that dies is noticed at once
 
 
 @dataclass(frozen=True)
@@ -101,6 +104,7 @@ def team_on(device: str) -> Iterator[tuple[Team, torch.device]]:
 
     Raises:
         UsageError: no such device, or too few of them here.
+        M2sdError: another process has ended before its time.
     """
     if not launched():
         yield ALONE, choose_device(device)
@@ -118,8 +122,12 @@ def team_on(device: str) -> Iterator[tuple[Team, torch.device]]:
         torch.cuda.set_device(chosen)
     elif chosen.type != "cpu":
         raise UsageError(f"--device {device}: several processes work on cpu or cuda only")
-    dist.init_process_group("cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo")
+    dist.init_process_group("cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo", timeout=PATIENCE)
     try:
         yield Team(dist.get_rank(), dist.get_world_size()), chosen
-    finally:
-        dist.destroy_process_group()
+    except RuntimeError as error:
+        if isinstance(error, dist.DistError) or "gloo" in str(error):
+            raise M2sdError("another process of the team has ended; its message says why") from None
+        raise
+    # Not after an error: to take leave of processes that are still at work may take as long as they are.
+    dist.destroy_process_group()

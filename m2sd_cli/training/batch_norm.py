@@ -52,7 +52,10 @@ class SharedBatchNorm(nn.BatchNorm2d):
 
 
 def share_statistics(module: nn.Module, device: torch.device) -> None:
-    """Let every batch norm inside a module, which is on `device`, see the images of all processes."""
+    """Let every batch norm inside a module, which is on `device`, see the images of all processes.
+
+    On CUDA by torch's own SyncBatchNorm, which waits for the device once a layer.
+    """
     if device.type == "cuda":
         nn.SyncBatchNorm.convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]
         return

@@ -117,7 +117,8 @@ def run_pretrain(
     network = build_network(config, data.base)
     if init not in (None, NO_INIT) and resumed is None:
         assert init is not None
-        initialise(network.backbone, init)
+        with machine.team.first_on_machine():
+            initialise(network.backbone, init)
 
     objective = pretrain_objective(network)
     store = StateStore(run)

@@ -181,6 +181,6 @@ def train(
             raise not_compiled(error) from None
     if ended:
         return Finished(training.position.seconds, precision, training.position.history)
-    if stop.interrupted:
+    if machine.team.agree(stop.interrupted):
         raise InterruptedTrainingError("interrupted and saved; go on with the same command and --resume")
     return None

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import asdict
@@ -220,8 +221,31 @@ def test_one_line_says_why_a_team_does_not_begin(pictures: "Pictures", tmp_path:
     assert refused.stderr.count("m2sd: ") == 1
     assert "no such folder" in refused.stderr
     assert not (tmp_path / "run").exists()
+    compiled = torchrun("--", "m2sd_cli", "pretrain", "--data", "demo", "--run", tmp_path / "run", "--compile")
+    assert compiled.stderr.count("m2sd: --compile: for one process only") == 1
     single = torchrun("--", "m2sd_cli", "increment", "--session", 1, "--run", tmp_path / "run")
     assert single.stderr.count("m2sd: m2sd increment: it runs as one process; begin it without torchrun") == 1
+
+
+def test_a_process_that_fails_alone_is_heard(trained: Path, pictures: "Pictures", tmp_path: Path) -> None:
+    labelled = Path(shutil.copytree(pictures.labelled, tmp_path / "labelled"))
+    last = sorted((labelled / "yellow").iterdir())[-1]  # in the second process's share
+    last.write_bytes(last.read_bytes()[:40])
+    refused = torchrun("--", "m2sd_cli", "evaluate", "--run", trained, "--test", labelled, "--device", "cpu")
+    assert refused.returncode != 0
+    assert refused.stderr.count(f"m2sd, process 1: {last}: ") == 1
+    assert "gloo" not in refused.stderr
+
+
+def test_when_the_first_fails_alone_the_others_are_silent(trained: Path, pictures: "Pictures", tmp_path: Path) -> None:
+    run = Path(shutil.copytree(trained, tmp_path / "run"))
+    with RunFolder(run).locked():
+        words = ["distill", "--run", run, "--data", pictures.folder, "--force", "--epochs", 1, "--device", "cpu"]
+        refused = torchrun("--", "m2sd_cli", *words)
+    assert refused.returncode != 0
+    assert refused.stderr.count("another m2sd command is writing to it") == 1
+    assert "gloo" not in refused.stderr
+    assert "m2sd, process" not in refused.stderr
 
 
 if __name__ == "__main__":
