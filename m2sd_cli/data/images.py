@@ -1,18 +1,33 @@
 """Any picture a person may have, as upright 8-bit RGB."""
 
+import struct
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
+from typing import Any
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
 from m2sd_cli.errors import DataError
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")  # by content; Pillow would run programs for others
+
+# What Pillow lets through of a damaged file, from wherever it stumbles over it.
+_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, TypeError, LookupError, ArithmeticError, struct.error)
+
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}  # by EXIF orientation; exif_transpose would also write the EXIF block anew, which fails or warns if it is damaged
 
 _FILTERS = Lock()  # the filters of warnings belong to the whole process, and pictures are read in several threads
 
@@ -30,10 +45,11 @@ def open_rgb(path: Path) -> Image.Image:
             file.peek()  # waits for the disk while other threads may go on
             with _warnings_settled():
                 image = Image.open(file, formats=FORMATS)
-            image.load()
+            with _end_settled(image):
+                image.load()
             with _warnings_settled():
-                image.getexif()  # keeps what it has parsed
-            return _to_rgb(ImageOps.exif_transpose(image))
+                turn = _UPRIGHT.get(_orientation(image))
+            return _to_rgb(image if turn is None else image.transpose(turn))
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
@@ -43,7 +59,7 @@ def open_rgb(path: Path) -> Image.Image:
         raise DataError(f"{path}: not a picture that can be read (jpg, png, webp or bmp)") from None
     except PermissionError:
         raise DataError(f"{path}: no permission to read it") from None
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
+    except _DAMAGE as error:
         raise DataError(f"{path}: damaged picture ({error})") from None
 
 
@@ -54,6 +70,30 @@ def _warnings_settled() -> Iterator[None]:
         warnings.simplefilter("ignore")
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         yield
+
+
+@contextmanager
+def _end_settled(image: ImageFile.ImageFile) -> Iterator[None]:
+    """Settles the warnings of what Pillow parses behind the pixels, while pixels are decoded in several threads."""
+    parse = image.load_end
+
+    def load_end() -> None:
+        with _warnings_settled():
+            parse()
+
+    image.load_end = load_end  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        del image.load_end  # or the picture would hold itself in memory
+
+
+def _orientation(image: Image.Image) -> Any:
+    """The orientation that the EXIF block or XMP names; None if there is none or it cannot be read."""
+    try:
+        return image.getexif().get(ExifTags.Base.Orientation)
+    except _DAMAGE:
+        return None
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

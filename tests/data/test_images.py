@@ -1,24 +1,27 @@
 """Pictures of every kind that a person may have."""
 
+import gc
 import struct
 import warnings
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageFile
 
 from m2sd_cli.data.images import SUFFIXES, list_images, open_rgb
 from m2sd_cli.errors import DataError
 
 RED, GREEN, WHITE, BLACK = (255, 0, 0), (0, 255, 0), (255, 255, 255), (0, 0, 0)
 ORIENTATION = 0x0112
-SAVED_AS = {"jpg": "JPEG", "png": "PNG", "webp": "WEBP", "bmp": "BMP"}
+SAVED_AS = {"jpg": "JPEG", "png": "PNG", "webp": "WEBP", "bmp": "BMP", "gif": "GIF", "tif": "TIFF"}
 
 
 def save(folder: Path, image: Image.Image, name: str = "picture.png", **options: Any) -> Path:
@@ -260,9 +263,128 @@ def test_reading_in_many_threads_leaves_the_warning_filters_alone(
     assert results == [False, True] * 300
 
 
-def test_damaged_exif_is_passed_over(tmp_path: Path) -> None:
-    path = save(tmp_path, noise(), "a.jpg", exif=b"Exif\x00\x00II*\x00\x08\x00\x00\x00\xff\xff")
+def test_two_pictures_are_decoded_at_the_same_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each waits for the other in the midst of its decoding."""
+    path = save(tmp_path, noise(), "a.bmp")
+    prepare, both = ImageFile.ImageFile.load_prepare, Barrier(2)
+
+    def meet(image: ImageFile.ImageFile) -> None:
+        both.wait(timeout=30)
+        prepare(image)
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load_prepare", meet)
+    with ThreadPoolExecutor(2) as pool:
+        assert [image.size for image in pool.map(open_rgb, [path, path])] == [(24, 16)] * 2
+
+
+def test_a_picture_that_was_read_does_not_wait_for_the_garbage_collector(tmp_path: Path) -> None:
+    path = save(tmp_path, noise())
+    gc.collect()
+    gc.disable()
+    try:
+        open_rgb(path)
+        assert not [each for each in gc.get_objects() if issubclass(type(each), ImageFile.ImageFile)]
+    finally:
+        gc.enable()
+
+
+HEADER = b"MM\x00*\x00\x00\x00\x08"
+TURNED = struct.pack(">HHIHH", ORIENTATION, 3, 1, 6, 0)
+
+
+def png_chunk(name: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+
+def png_with(image: Image.Image, before: bytes = b"", behind: bytes = b"") -> bytes:
+    """A PNG file with chunks before and behind its pixels."""
+    buffer = BytesIO()
+    image.save(buffer, "PNG")
+    content = buffer.getvalue()
+    return content[:33] + before + content[33:-12] + behind + content[-12:]
+
+
+@pytest.mark.parametrize(
+    "exif",
+    [
+        b"",
+        b"x",
+        b"II*\x00",
+        b"II*\x00\x08\x00\x00\x00\xff\xff",
+        b"II*\x00\xff\xff\xff\xff",
+        b"Iy*\x00\x08\x00\x00\x00",
+        HEADER + struct.pack(">HHHI4s", 1, ORIENTATION, 2, 2, b"6"),
+        HEADER + struct.pack(">HHHIII", 1, ORIENTATION, 5, 1, 2**31, 0),
+    ],
+)
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
+def test_damaged_exif_is_passed_over(tmp_path: Path, suffix: str, exif: bytes) -> None:
+    assert open_rgb(save(tmp_path, noise(), f"a.{suffix}", exif=b"Exif\x00\x00" + exif)).size == (24, 16)
+    late = tmp_path / "late.png"
+    late.write_bytes(png_with(noise(), behind=png_chunk(b"eXIf", exif)))
+    assert open_rgb(late).size == (24, 16)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        struct.pack(">HHII", 0x0110, 2, 2**31, 8),
+        struct.pack(">HHII", 0x8769, 4, 1, 2**31),
+        struct.pack(">HHII", 0x8769, 2, 1, 2**31),
+        struct.pack(">HHIHH", 0x0128, 3, 2, 1, 1),
+        b"\x01",
+    ],
+)
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
+def test_a_picture_is_turned_though_the_rest_of_its_exif_is_damaged(tmp_path: Path, suffix: str, damage: bytes) -> None:
+    exif = b"Exif\x00\x00" + HEADER + struct.pack(">H", 2) + TURNED + damage
+    assert open_rgb(save(tmp_path, noise(), f"a.{suffix}", exif=exif)).size == (16, 24)
+
+
+@pytest.mark.parametrize("text", [b"\nexif\n  4\nzzzz\n", b"\n", b""])
+def test_exif_that_is_no_hexadecimal_text_is_passed_over(tmp_path: Path, text: bytes) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(png_with(noise(), before=png_chunk(b"tEXt", b"Raw profile type exif\x00" + text)))
     assert open_rgb(path).size == (24, 16)
+
+
+@pytest.mark.parametrize("frames", [0, 2])
+def test_an_animation_declared_again_behind_the_pixels_is_no_concern(tmp_path: Path, frames: int) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(
+        png_with(
+            noise(), png_chunk(b"acTL", struct.pack(">II", 2, 0)), png_chunk(b"acTL", struct.pack(">II", frames, 0))
+        )
+    )
+    assert np.array_equal(np.asarray(open_rgb(path)), np.asarray(noise()))
+
+
+def tiff_with(folder: Path, tag: int, entry: bytes) -> Path:
+    """A big TIFF file, one entry of whose directory is replaced by another."""
+    path = save(folder, noise(), "a.tif", tiffinfo={0x013B: "an artist"}, big_tiff=True)
+    content = path.read_bytes()
+    at = content.index(struct.pack("<H", tag), content.index(struct.pack("<HH", 256, 4)))
+    path.write_bytes(content[:at] + entry + content[at + len(entry) :])
+    return path
+
+
+@pytest.mark.parametrize("place", [2**31, 2**40])
+def test_a_tiff_is_read_though_its_exif_is_out_of_reach(tmp_path: Path, place: int) -> None:
+    """Pillow looks there after it has decoded the pixels."""
+    path = tiff_with(tmp_path, 0x013B, struct.pack("<HHQQ", 0x8769, 16, 1, place))
+    assert np.array_equal(np.asarray(open_rgb(path)), np.asarray(noise()))
+
+
+@pytest.mark.parametrize(
+    ("tag", "entry"),
+    [
+        (0x013B, struct.pack("<HHQQ", 0x8769, 16, 1, 2**64 - 1)),
+        (0x0111, struct.pack("<HHQ8s", 0x0111, 2, 3, b"ab")),
+    ],
+)
+def test_a_tiff_that_points_nowhere_is_refused(tmp_path: Path, tag: int, entry: bytes) -> None:
+    with pytest.raises(DataError, match=r"^[^\n]*a\.tif: damaged picture \([^\n]*\)$"):
+        open_rgb(tiff_with(tmp_path, tag, entry))
 
 
 @settings(deadline=None, max_examples=200)
