@@ -41,7 +41,7 @@ def bench(
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """What this machine does: training, features and commands, on random images; about two minutes on two cores.
+    """What this machine does: training, features and commands, on random images; some minutes on two cores.
 
     Figures are medians over the rounds, with least and most. Ratios are taken in each round, so that a busy machine
     hardly changes them. Memory is that of CUDA's tensors, on a CPU of the whole process.
