@@ -5,7 +5,8 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
+Readable = Literal[1, 2]  # 1 knew neither skipped pictures nor threads, and its chains have no head
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 FileName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$", max_length=64)]
@@ -61,6 +62,13 @@ class TransformRecord(Record):
     squash: bool
 
 
+class SkippedRecord(Record):
+    """A picture that could not be read and was left out, as --skip-bad asks."""
+
+    file: Annotated[str, Field(min_length=1, description="below the folder of images; never a whole path")]
+    reason: str
+
+
 class EpochRecord(Record):
     """One epoch of training, as it was seen during it."""
 
@@ -74,7 +82,7 @@ class EpochRecord(Record):
 class Manifest(Record):
     """One stage or session of a run."""
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Readable = SCHEMA_VERSION
     kind: Literal["pretrain", "base", "increment"]
     session: Annotated[int | None, Field(ge=0)] = None
     parent: FileRecord | None = None
@@ -92,6 +100,9 @@ class Manifest(Record):
     seconds: Annotated[float, Field(ge=0, description="wall time")]
     created: Annotated[str, Field(description="UTC, ISO 8601")]
     history: list[EpochRecord] = []
+    skipped: Annotated[list[SkippedRecord], Field(description="pictures left out since they cannot be read")] = []
+    threads: Annotated[int | None, Field(ge=1, description="of torch on a CPU; rounding depends on them")] = None
+    deterministic: Annotated[bool, Field(description="only algorithms that repeat exactly, on CUDA too")] = False
 
     @model_validator(mode="after")
     def _is_consistent(self) -> "Manifest":
@@ -125,7 +136,7 @@ class Outline(BaseModel):
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Readable = SCHEMA_VERSION
     session: int | None = None
     parent: FileRecord | None = None
     checkpoint: FileRecord
@@ -141,7 +152,7 @@ class Outline(BaseModel):
 class TrainingState(Record):
     """How far an unfinished training has come; it lies in training/ and changes as the training goes on."""
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Readable = SCHEMA_VERSION
     stage: Literal["pretrain", "distill"]
     parent: Sha256 | None  # of the manifest that the training began from
     data: DataRecord

@@ -223,7 +223,7 @@ def test_a_renamed_manifest_is_recognised(run: Path) -> None:
 
 def test_a_manifest_of_another_version_is_refused(run: Path) -> None:
     path = run / NEWEST
-    path.write_bytes(path.read_bytes().replace(b'"schema_version": 1', b'"schema_version": 2'))
+    path.write_bytes(path.read_bytes().replace(b'"schema_version": 2', b'"schema_version": 3'))
     with pytest.raises(DamagedError, match=r"session-002\.json: not a manifest that this version reads: schema_ver"):
         RunFolder(run).chain()
 

@@ -197,7 +197,7 @@ def test_a_foreign_manifest_is_found_in_outline_too(run: Path, lengthen: Lengthe
         rewrite(links, number, classes=[{"index": 3}])
         with pytest.raises(DamagedError, match=rf"{name}\.json: not a manifest .*: classes\.0\.name: "):
             folder.outline()
-        rewrite(links, number, schema_version=2)
+        rewrite(links, number, schema_version=3)
         with pytest.raises(DamagedError, match=rf"{name}\.json: not a manifest .*: schema_version: "):
             folder.outline()
         rewrite(links, number, session=9)

@@ -37,7 +37,7 @@ def test_a_manifest_comes_back_as_it_was(content: dict[str, Any]) -> None:
     assert manifest.classes_so_far == 6
 
 
-@pytest.mark.parametrize("version", [0, 2, "1.0", None])
+@pytest.mark.parametrize("version", [0, 3, "1.0", None])
 def test_an_unknown_schema_version_is_refused(content: dict[str, Any], version: object) -> None:
     assert "schema_version" in refused(content, {"schema_version": version})
 
@@ -117,7 +117,7 @@ def test_a_training_state_of_another_version_is_refused() -> None:
         "history": [],
     }
     TrainingState.model_validate(good)
-    for change in ({"schema_version": 2}, {"tensors": {"file": "../x", "sha256": ZEROS}}, {"step": -1}):
+    for change in ({"schema_version": 3}, {"tensors": {"file": "../x", "sha256": ZEROS}}, {"step": -1}):
         with pytest.raises(ValidationError):
             TrainingState.model_validate(good | change)
 
@@ -128,7 +128,7 @@ def test_every_manifest_of_a_run_says_what_made_it(trained: Path, quick: dict[st
     assert [link.manifest.kind for link in links] == ["pretrain", "base", "increment", "increment"]
     for link in links:
         manifest = link.manifest
-        assert manifest.schema_version == 1
+        assert manifest.schema_version == 2
         assert manifest.backbone.name == quick["backbone"]
         assert manifest.backbone.width == 64
         assert manifest.transform.crop == 16
