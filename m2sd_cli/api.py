@@ -117,7 +117,7 @@ def pretrain(
         raise UsageError(f"name the images with --data: {', '.join(BUILT_IN)}, or a folder")
     folder = open_run(run)
     store = StateStore(folder)
-    with _at_work(folder, device, precision, stop_after, progress, save_every, compiled) as machine:
+    with _at_work(PRETRAIN, folder, device, precision, stop_after, progress, save_every, compiled) as machine:
         init = state = None
         if resume:
             given = given_options(PretrainConfig, config, dict(options))
@@ -176,7 +176,7 @@ def distill(
     folder = open_run(run)
     store = StateStore(folder)
     folder.pretrain()  # a run folder that is not there is not made
-    with _at_work(folder, device, precision, stop_after, progress, save_every, compiled) as machine:
+    with _at_work("distill", folder, device, precision, stop_after, progress, save_every, compiled) as machine:
         parent = folder.pretrain()
         record = parent.manifest.data
         state = None
@@ -397,6 +397,7 @@ def bench(
 
 @contextmanager
 def _at_work(
+    command: str,
     folder: RunFolder,
     device: str,
     precision: str,
@@ -410,7 +411,7 @@ def _at_work(
         training_precision(precision, chosen)
         if compiled and team.size > 1:
             raise UsageError("--compile: for one process only; leave it out, or begin without torchrun")
-        with folder.locked() if team.leads else nullcontext():
+        with folder.locked(command) if team.leads else nullcontext():
             yield Machine(chosen, precision, stop_after, progress or Silent(), save_every, team, compiled)
 
 

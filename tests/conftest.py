@@ -151,8 +151,7 @@ def run(trained: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def pretrained(run: Path) -> Path:
     """A run that has finished stage 1 and nothing else."""
-    for path in run.glob("session-*"):
-        path.unlink()
+    RunFolder(run).remove_sessions(first=0)
     return run
 
 

@@ -79,7 +79,7 @@ def make_run(run: RunFolder, pictures: Path, settings: Settings) -> None:
     machine = Machine(settings.device, settings.precision)
     once = settings.pretrain.model_copy(update={"epochs": 1})
     try:
-        with run.locked():
+        with run.locked("bench"):
             parent = run_pretrain(run, data, once, machine, None, None)
             assert parent is not None, "no time limit ends it"
             run_distill(run, parent, data, settings.distill.model_copy(update={"epochs": 0}), machine, None)
@@ -118,7 +118,7 @@ def measure_processes(settings: Settings, tell: Callable[[str], None]) -> dict[s
             tell(f"processes: round {number + 1} of {rounds}")
             for name, words in commands.items():
                 found[name].append(launch(words))
-            with run.locked():
+            with run.locked("bench"):
                 run.remove_sessions(first=1)
     return {name: _latency(each) for name, each in found.items()}
 

@@ -131,6 +131,10 @@ def verify(run: options.Run = None, json: options.Json = False) -> None:
 def undo(
     run: options.Run = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="Even if it is damaged; the session before it is then taken as it is found."),
+    ] = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Remove the last session.
@@ -148,8 +152,8 @@ def undo(
     if not yes and not typer.confirm(f"Remove session {last} of {folder.path} for good?", err=True):
         note("nothing removed", quiet)
         return
-    with folder.locked():
+    with folder.locked("sessions undo"):
         if folder.sessions()[-1:] != [last]:
             raise RunError(f"{folder.path}: another session was added or removed meanwhile; try again")
-        folder.remove_sessions(first=last)
+        folder.remove_sessions(first=last, damaged=force)
     note(f"removed session {last}", quiet)

@@ -2,15 +2,25 @@
 
 import hashlib
 import os
+import stat
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from tempfile import NamedTemporaryFile
+from typing import Final
 
 import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
 from m2sd_cli.errors import DamagedError, RunError
+
+UNFINISHED = ".tmp"
+TEXT_LIMIT: Final = 64 << 20  # bytes of a manifest: one of a session of 100,000 shots takes 10 MB
+CHECKPOINT_LIMIT: Final = 2 << 30  # bytes: ResNet-18 takes 45 MB, a million class means of it 2 GB
+
+# Nothing that a run folder is made to hold may lead out of it, nor may it hang whoever reads it, as a pipe would.
+_READ_ONLY = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
 
 def write_atomically(path: Path, content: bytes | Iterable[bytes]) -> str:
@@ -29,7 +39,7 @@ def write_atomically(path: Path, content: bytes | Iterable[bytes]) -> str:
     sha256 = hashlib.sha256()
     temporary: str | None = None
     try:
-        with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp", delete=False) as file:
+        with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", suffix=UNFINISHED, delete=False) as file:
             temporary = file.name
             for piece in [content] if isinstance(content, bytes) else content:
                 file.write(piece)
@@ -46,8 +56,14 @@ def write_atomically(path: Path, content: bytes | Iterable[bytes]) -> str:
         raise RunError(f"{path}: could not be written ({error.strerror or error})") from None
     finally:
         if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
+            with suppress(OSError):  # what went wrong before is what has to be said
+                Path(temporary).unlink(missing_ok=True)
     return sha256.hexdigest()
+
+
+def is_unfinished(name: str, beginnings: tuple[str, ...]) -> bool:
+    """Whether a file is what `write_atomically` leaves of a file of such a name if its process is killed."""
+    return name.endswith(UNFINISHED) and name.startswith(tuple(f".{beginning}" for beginning in beginnings))
 
 
 def sync_folder(folder: Path) -> None:
@@ -61,22 +77,44 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def read_verified(path: Path, sha256: str | None) -> bytes:
+def read_bounded(path: Path, limit: int) -> bytes:
+    """The content of a file itself, no link to one, that is no larger than `limit` bytes.
+
+    Raises:
+        FileNotFoundError: there is none.
+        DamagedError: it cannot be read, is no file, or is larger.
+    """
+    try:
+        with open(os.open(path, _READ_ONLY), "rb") as file:
+            state = os.fstat(file.fileno())
+            if not stat.S_ISREG(state.st_mode):
+                raise DamagedError(f"{path}: not a file; restore it from a backup")
+            if state.st_size > limit:
+                raise DamagedError(f"{path}: larger than any such file is; restore it from a backup")
+            return file.read(limit)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise FileNotFoundError(*error.args) from None
+    except OSError as error:
+        if path.is_symlink():
+            raise DamagedError(f"{path}: a link; a run folder holds the files themselves") from None
+        raise DamagedError(f"{path}: cannot be read ({error.strerror or error})") from None
+
+
+def read_verified(path: Path, sha256: str | None, limit: int = TEXT_LIMIT) -> bytes:
     """The content of a file of the run folder.
 
     Args:
         path: the file.
-        sha256: what its content must hash to; None for the head of a chain, which nothing refers to.
+        sha256: what its content must hash to; None where nothing refers to it.
+        limit: bytes that it may have.
 
     Raises:
         DamagedError: it is missing, cannot be read, or is not what it was when it was written.
     """
     try:
-        content = path.read_bytes()
+        content = read_bounded(path, limit)
     except FileNotFoundError:
         raise DamagedError(f"{path}: missing; restore it from a backup") from None
-    except OSError as error:
-        raise DamagedError(f"{path}: cannot be read ({error.strerror or error})") from None
     if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
         raise DamagedError(f"{path}: damaged, its SHA-256 is not the recorded one; restore it from a backup")
     return content

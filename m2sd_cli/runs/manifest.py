@@ -5,10 +5,11 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from m2sd_cli.runs.sealed import Sealed, Sha256
+
 SCHEMA_VERSION: Final = 2
 Readable = Literal[1, 2]  # 1 knew neither skipped pictures nor threads, and its chains have no head
 
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 FileName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$", max_length=64)]
 
 
@@ -149,7 +150,14 @@ class Outline(BaseModel):
         return self.classes_before + len(self.classes)
 
 
-class TrainingState(Record):
+class Head(Sealed):
+    """Which manifest is the newest of a chain; nothing counts as part of the chain before this file says so."""
+
+    schema_version: Literal[2] = SCHEMA_VERSION
+    manifest: FileRecord
+
+
+class TrainingState(Sealed):
     """How far an unfinished training has come; it lies in training/ and changes as the training goes on."""
 
     schema_version: Readable = SCHEMA_VERSION
@@ -164,3 +172,9 @@ class TrainingState(Record):
     config: dict[str, Any]
     sums: Annotated[dict[str, float], Field(description="of the epoch under way")]
     history: list[EpochRecord]
+    head: Annotated[Sha256 | None, Field(description="of the newest manifest when it began, if there was one")] = None
+
+    @property
+    def is_sealed(self) -> bool:
+        """Whether it has to have a seal, as it has since version 2."""
+        return self.schema_version > 1

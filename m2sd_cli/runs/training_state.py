@@ -1,17 +1,13 @@
 """The resumable state of a training under way: one JSON file that names one safetensors file."""
 
-import shutil
 from dataclasses import dataclass
 
-from pydantic import ValidationError
 from torch import Tensor
 
 from m2sd_cli.errors import DamagedError, RunError
-from m2sd_cli.runs.files import decode_tensors, encode_tensors, read_verified, write_atomically
-from m2sd_cli.runs.folder import RunFolder
+from m2sd_cli.runs.files import CHECKPOINT_LIMIT, decode_tensors, encode_tensors, read_verified, write_atomically
+from m2sd_cli.runs.folder import STATE, RunFolder
 from m2sd_cli.runs.manifest import FileRecord, TrainingState
-
-STATE = "state.json"
 
 
 @dataclass(frozen=True)
@@ -38,11 +34,13 @@ class StateStore:
             raise RunError(f"{folder}: cannot be made ({error.strerror or error})") from None
         path = folder / f"step-{state.step:09d}.safetensors"
         record = FileRecord(file=path.name, sha256=write_atomically(path, encode_tensors(tensors)))
-        content = state.model_copy(update={"tensors": record}).model_dump_json(indent=1).encode()
-        write_atomically(folder / STATE, content)
-        for old in folder.glob("step-*.safetensors"):
-            if old != path:
-                old.unlink()
+        write_atomically(folder / STATE, state.model_copy(update={"tensors": record}).encoded())
+        try:
+            for old in folder.glob("step-*.safetensors"):
+                if old != path:
+                    old.unlink()
+        except OSError as error:
+            raise RunError(f"{folder}: an old state could not be removed ({error.strerror or error})") from None
 
     def load(self) -> TrainingState:
         """The state, without its tensors.
@@ -52,11 +50,9 @@ class StateStore:
         """
         path = self.run.training / STATE
         try:
-            return TrainingState.model_validate_json(read_verified(path, None))
-        except ValidationError as error:
-            raise DamagedError(
-                f"{path}: not a state that this version reads ({error.errors()[0]['msg']}); start over with --force"
-            ) from None
+            return TrainingState.decoded(path, read_verified(path, None))
+        except DamagedError as error:
+            raise DamagedError(f"{error}; or start over with --force") from None
 
     def tensors(self, state: TrainingState) -> dict[str, Tensor]:
         """The tensors of a state.
@@ -65,9 +61,4 @@ class StateStore:
             DamagedError: they are missing or changed.
         """
         path = self.run.training / state.tensors.file
-        return decode_tensors(path, read_verified(path, state.tensors.sha256))
-
-    def clear(self) -> None:
-        """Forget the training: it has finished, or is to start over."""
-        (self.run.training / STATE).unlink(missing_ok=True)
-        shutil.rmtree(self.run.training, ignore_errors=True)
+        return decode_tensors(path, read_verified(path, state.tensors.sha256, CHECKPOINT_LIMIT))

@@ -172,7 +172,6 @@ def run_distill(
     if not machine.team.leads:
         machine.team.wait()
         return run.read(name)
-    run.remove_sessions(first=0)
     link = run.write_manifest(
         name,
         Manifest(
@@ -190,6 +189,5 @@ def run_distill(
             **circumstances(machine.device, finished.precision, finished.seconds),
         ),
     )
-    store.clear()
     machine.team.wait()
     return link

@@ -70,9 +70,8 @@ def run_increment(
     backbone = load_backbone(run, base, run.tensors(base)).to(device).to(memory_format=torch.channels_last)
     classes = class_records(shots.classes, shots.source, parent.manifest.classes_so_far, list_shots=True)
     means = mean_features(backbone, shots.source, len(shots.classes), transform, precision)
-    with run.locked():
-        head = session_name(session - 1)
-        if run.sessions()[-1:] != [session - 1] or run.read(head).record != parent.record:
+    with run.locked("increment"):
+        if run.newest() != parent.record:
             raise RunError(f"{run.path}: a session was added, removed or replaced meanwhile; try again")
         name = session_name(session)
         return run.write_manifest(

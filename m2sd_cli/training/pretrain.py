@@ -128,8 +128,6 @@ def run_pretrain(
     if not machine.team.leads:
         machine.team.wait()
         return run.pretrain()
-    run.remove_sessions(first=0)
-    run.remove_pretrain()
     tensors = {**backbone_tensors(network.backbone), CLASSIFIER: network.classifier.weight}
     link = run.write_manifest(
         PRETRAIN,
@@ -151,6 +149,5 @@ def run_pretrain(
             **circumstances(machine.device, finished.precision, finished.seconds),
         ),
     )
-    store.clear()
     machine.team.wait()
     return link

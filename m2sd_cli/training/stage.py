@@ -75,6 +75,12 @@ def saved_config(
         if state.config.get(name) != value:
             option = "--" + name.replace("_", "-")
             raise UsageError(f"{option} {value}: the training began with {state.config.get(name)}; leave it out")
+    newest = store.run.newest()
+    if state.schema_version > 1 and state.head != (newest and newest.sha256):
+        raise RunError(
+            f"{store.run.path}: {newest.file if newest else 'the chain'} was written after this training began, which "
+            f"would replace it; start over with --force if it may be lost"
+        )
     if precision not in ("auto", state.precision):
         raise UsageError(f"--precision {precision}: the training began with {state.precision}; leave it out")
     return state, validate(model, state.config, source=str(store.run.training))
@@ -123,6 +129,7 @@ def train(
         TrainingError: the loss is no longer finite.
     """
     precision = resumed.precision if resumed else training_precision(machine.precision, machine.device)
+    newest = store.run.newest()
 
     def save(position: Position, tensors: dict[str, Tensor]) -> None:
         store.save(
@@ -138,6 +145,7 @@ def train(
                 config=config.model_dump(),
                 sums=position.sums,
                 history=position.history,
+                head=newest and newest.sha256,
             ),
             tensors,
         )

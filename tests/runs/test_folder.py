@@ -1,6 +1,7 @@
 """The chain of a run folder: read, added to, damaged, locked."""
 
 import hashlib
+import os
 import re
 import shutil
 import subprocess
@@ -14,13 +15,16 @@ import torch
 
 from m2sd_cli import api
 from m2sd_cli.errors import DamagedError, RunError
+from m2sd_cli.runs.files import read_verified
 from m2sd_cli.runs.folder import RunFolder, default_path, session_name
+from m2sd_cli.runs.manifest import FileRecord, Head
 
 if TYPE_CHECKING:
     from tests.conftest import Pictures
 
 FILES = [f"{name}.{end}" for name in ("pretrain", *map(session_name, range(3))) for end in ("json", "safetensors")]
-NEWEST = "session-002.json"  # the head of the chain, to whose bytes nothing refers
+FILES.append("head.json")
+NEWEST = "session-002.json"
 
 Tree = Callable[[Path], dict[str, bytes | None]]
 
@@ -40,6 +44,16 @@ def flip(path: Path, position: int) -> None:
     path.write_bytes(content)
 
 
+def repoint(run: Path) -> None:
+    """Have the head vouch for the newest manifest as it is now, as whoever means harm would."""
+    record = FileRecord(file=NEWEST, sha256=sha256(run / NEWEST))
+    (run / "head.json").write_bytes(Head(manifest=record).encoded())
+
+
+def without_head(tree: dict[str, bytes | None]) -> dict[str, bytes | None]:
+    return {name: content for name, content in tree.items() if name != "head.json"}
+
+
 def test_the_default_place(monkeypatch: pytest.MonkeyPatch) -> None:
     assert default_path() == Path("m2sd-run")
     monkeypatch.setenv("M2SD_RUN", "elsewhere")
@@ -50,6 +64,7 @@ def test_the_default_place(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_files_of_a_finished_run(trained: Path) -> None:
     assert sorted(path.name for path in trained.iterdir() if path.name != ".lock") == sorted(FILES)
+    assert RunFolder(trained).head() == RunFolder(trained).chain()[-1].record
 
 
 def test_each_manifest_names_its_parent_and_its_checkpoint_by_sha256(trained: Path) -> None:
@@ -98,13 +113,13 @@ def test_a_folder_without_a_run(tmp_path: Path, pretrained: Path) -> None:
     assert RunFolder(pretrained).verify() == []
 
 
-def test_a_folder_that_cannot_be_read_is_named(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_cannot_be_read_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(path: Path) -> list[str]:
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr("os.listdir", refuse)
-    with pytest.raises(RunError, match=r"run: cannot be read \(Permission denied\)"):
-        RunFolder(trained).chain()
+    with pytest.raises(RunError, match=r"version-1: cannot be read \(Permission denied\)"):
+        RunFolder(Path(__file__).parent / "old" / "version-1").chain()
 
 
 def test_sessions_are_counted_and_not_spelt(tmp_path: Path) -> None:
@@ -142,7 +157,9 @@ def test_adding_a_session_leaves_every_earlier_file_as_it_was(run: Path, picture
         after = tree(run)
         new = {f"{session_name(number)}.json", f"{session_name(number)}.safetensors"}
         assert after.keys() == before.keys() | new
-        assert {name: content for name, content in after.items() if name not in new} == before
+        assert {name: content for name, content in without_head(after).items() if name not in new} == without_head(
+            before
+        )
         before = after
 
 
@@ -161,7 +178,7 @@ def test_verify_names_the_cut_file(run: Path, file: str) -> None:
         assert named(run, RunFolder(run).verify()) == [file]
 
 
-@pytest.mark.parametrize("file", [file for file in FILES if file != NEWEST])
+@pytest.mark.parametrize("file", FILES)
 def test_verify_names_the_missing_file(run: Path, file: str) -> None:
     (run / file).unlink()
     problems = RunFolder(run).verify()
@@ -169,8 +186,8 @@ def test_verify_names_the_missing_file(run: Path, file: str) -> None:
     assert "missing" in problems[0]
 
 
-@pytest.mark.parametrize("file", [file for file in FILES if file.endswith(".json") and file != NEWEST])
-def test_a_changed_manifest_that_still_makes_sense_is_found_by_its_child(run: Path, file: str) -> None:
+@pytest.mark.parametrize("file", [file for file in FILES if file.endswith(".json") and file != "head.json"])
+def test_a_changed_manifest_that_still_makes_sense_is_found(run: Path, file: str) -> None:
     content = (run / file).read_bytes()
     (run / file).write_bytes(content.replace(b'"seed": 0', b'"seed": 1'))
     assert (run / file).read_bytes() != content
@@ -217,6 +234,8 @@ def test_a_session_of_another_chain_does_not_fit(run: Path, pictures: "Pictures"
 
 def test_a_renamed_manifest_is_recognised(run: Path) -> None:
     (run / "session-002.json").rename(run / "session-003.json")
+    record = FileRecord(file="session-003.json", sha256=sha256(run / "session-003.json"))
+    (run / "head.json").write_bytes(Head(manifest=record).encoded())
     with pytest.raises(DamagedError, match=r"session-003\.json: it is the manifest of session-002"):
         RunFolder(run).chain()
 
@@ -224,6 +243,7 @@ def test_a_renamed_manifest_is_recognised(run: Path) -> None:
 def test_a_manifest_of_another_version_is_refused(run: Path) -> None:
     path = run / NEWEST
     path.write_bytes(path.read_bytes().replace(b'"schema_version": 2', b'"schema_version": 3'))
+    repoint(run)
     with pytest.raises(DamagedError, match=r"session-002\.json: not a manifest that this version reads: schema_ver"):
         RunFolder(run).chain()
 
@@ -231,6 +251,7 @@ def test_a_manifest_of_another_version_is_refused(run: Path) -> None:
 def test_a_manifest_that_names_a_path_is_refused(run: Path) -> None:
     path = run / NEWEST
     path.write_bytes(path.read_bytes().replace(b'"session-002.safetensors"', b'"../session-002.safetensors"'))
+    repoint(run)
     with pytest.raises(DamagedError, match=r"session-002\.json: .*checkpoint\.file"):
         RunFolder(run).chain()
 
@@ -238,6 +259,7 @@ def test_a_manifest_that_names_a_path_is_refused(run: Path) -> None:
 def test_a_manifest_with_the_wrong_parent_is_refused(run: Path) -> None:
     path = run / NEWEST
     path.write_bytes(path.read_bytes().replace(b'"session-001.json"', b'"session-000.json"'))
+    repoint(run)
     with pytest.raises(DamagedError, match=r"session-002\.json: its parent is not session-001\.json"):
         RunFolder(run).chain()
 
@@ -256,40 +278,59 @@ def test_removing_the_newest_sessions(run: Path, tree: Tree) -> None:
     folder = RunFolder(run)
     folder.remove_sessions(first=1)
     assert folder.sessions() == [0]
-    assert tree(run) == {name: content for name, content in before.items() if not re.match("session-00[12]", name)}
+    kept = {name: content for name, content in without_head(before).items() if not re.match("session-00[12]", name)}
+    assert without_head(tree(run)) == kept
     assert folder.verify() == []
 
 
-@pytest.mark.parametrize(("interrupted_at", "left"), list(enumerate([3, 2, 2, 1, 1, 0])))
-def test_what_an_interrupted_removal_leaves_is_a_chain(
-    run: Path, monkeypatch: pytest.MonkeyPatch, interrupted_at: int, left: int
+def test_what_no_head_names_does_not_count(run: Path, pictures: "Pictures") -> None:
+    removed = {path.name: path.read_bytes() for path in run.glob("session-00[12].*")}
+    folder = RunFolder(run)
+    folder.remove_sessions(first=1)
+    for name, content in removed.items():  # as if the removal had been killed after its first moment
+        (run / name).write_bytes(content)
+    assert folder.sessions() == [0]
+    assert folder.verify() == []
+    api.increment(1, pictures.second_shots, run=run, device="cpu")
+    assert folder.sessions() == [0, 1]
+    assert folder.verify() == []
+    assert not list(run.glob("session-002.*"))
+
+
+@pytest.mark.parametrize("moved", [0, 1])
+def test_what_is_not_yet_in_its_place_counts_and_is_moved_by_the_next_writer(
+    run: Path, pictures: "Pictures", tree: Tree, moved: int
 ) -> None:
-    removed: list[str] = []
-    real = Path.unlink
-
-    def unlink(self: Path, missing_ok: bool = False) -> None:
-        if len(removed) == interrupted_at:
-            raise KeyboardInterrupt
-        real(self, missing_ok)
-        removed.append(self.name)
-
-    monkeypatch.setattr(Path, "unlink", unlink)
-    with pytest.raises(KeyboardInterrupt):
-        RunFolder(run).remove_sessions(first=0)
-    assert RunFolder(run).sessions() == list(range(left))
-    assert RunFolder(run).verify() == []
+    before = tree(run)
+    (run / "incoming").mkdir()
+    for file in ("session-002.safetensors", NEWEST)[moved:]:
+        (run / file).rename(run / "incoming" / file)
+    folder = RunFolder(run)
+    assert folder.verify() == []
+    assert folder.chain()[-1].manifest.classes[0].name == "grey"
+    assert len(list(api.predict([pictures.labelled], run=run, device="cpu"))) > 0
+    with folder.locked("test"):
+        pass
+    assert tree(run) == before
 
 
-def test_a_checkpoint_without_its_manifest_does_not_count(run: Path, pictures: "Pictures") -> None:
-    (run / NEWEST).unlink()
-    assert len(RunFolder(run).chain()) == 2
-    api.increment(2, pictures.second_shots, run=run, device="cpu")
-    assert RunFolder(run).verify() == []
+def test_what_was_not_finished_is_swept_away_by_the_next_writer(run: Path, tree: Tree) -> None:
+    before = tree(run)
+    (run / "incoming").mkdir()
+    shutil.copy(run / "session-001.safetensors", run / "incoming" / "session-003.safetensors")
+    (run / "incoming" / "session-003.json").write_bytes(b"half")
+    (run / ".head.json.x1y2.tmp").write_bytes(b"half")
+    (run / ".mine.tmp").write_bytes(b"somebody's")
+    folder = RunFolder(run)
+    assert folder.verify() == []
+    with folder.locked("test"):
+        pass
+    assert tree(run) == before | {".mine.tmp": b"somebody's"}
 
 
 def test_a_manifest_follows_its_checkpoint(run: Path, pictures: "Pictures", monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(self: RunFolder, name: str, manifest: object) -> None:
-        assert (self.path / f"{name}.safetensors").is_file()
+        assert (self.path / "incoming" / f"{name}.safetensors").is_file()
         raise RunError("no space")
 
     monkeypatch.setattr(RunFolder, "write_manifest", fail)
@@ -297,6 +338,35 @@ def test_a_manifest_follows_its_checkpoint(run: Path, pictures: "Pictures", monk
     with pytest.raises(RunError, match="no space"):
         api.increment(2, pictures.second_shots, run=run, device="cpu")
     assert RunFolder(run).sessions() == [0, 1]
+
+
+def test_a_reader_sees_the_chain_before_or_after(
+    run: Path, pictures: "Pictures", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A session is removed and another taught in its stead, between two files that a reader reads."""
+    reader, writer = RunFolder(run), RunFolder(run)
+    real = read_verified
+    waiting: list[str] = []
+
+    def read(path: Path, *arguments: Any) -> bytes:
+        if path.name in waiting:
+            waiting.clear()
+            writer.remove_sessions(first=1)
+            api.increment(1, pictures.second_shots, run=run, device="cpu")
+            api.increment(2, pictures.first_shots, run=run, device="cpu")
+        return real(path, *arguments)
+
+    monkeypatch.setattr("m2sd_cli.runs.folder.read_verified", read)
+    for file in ("session-002.json", "session-001.json"):
+        RunFolder(run).remove_sessions(first=1)
+        api.increment(1, pictures.first_shots, run=run, device="cpu")
+        api.increment(2, pictures.second_shots, run=run, device="cpu")
+        waiting[:] = [file]
+        assert [link.manifest.classes[0].name for link in reader.chain()] == ["blue", "grey", "purple"]
+    chain = reader.chain()
+    writer.remove_sessions(first=2)
+    with pytest.raises(RunError, match="changed while it was read; try again"):
+        reader.tensors(chain[-1])
 
 
 HOLD = """
@@ -318,7 +388,7 @@ def test_one_writer_at_a_time(run: Path, pictures: "Pictures", quick_distill: di
     ) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == b"held\n"
-        with pytest.raises(RunError, match="another m2sd command is writing to it") as raised, folder.locked():
+        with pytest.raises(RunError, match="another m2sd command is writing to it") as raised, folder.locked("test"):
             pass
         assert raised.value.exit_code == 4
         with pytest.raises(RunError, match="another m2sd command"):
@@ -328,16 +398,95 @@ def test_one_writer_at_a_time(run: Path, pictures: "Pictures", quick_distill: di
         assert tree(run) == before
         assert len(folder.chain()) == 2  # reading needs no lock
         other.kill()
-    with folder.locked():  # the lock of a process that died is no lock
+    with folder.locked("test"):  # the lock of a process that died is no lock
         pass
 
 
 def test_locking_makes_the_folder(tmp_path: Path) -> None:
-    with RunFolder(tmp_path / "a" / "b").locked():
+    with RunFolder(tmp_path / "a" / "b").locked("test"):
         assert (tmp_path / "a" / "b").is_dir()
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(RunError, match="file/run: cannot be written to"), RunFolder(tmp_path / "file" / "run").locked():
+    with (
+        pytest.raises(RunError, match="file/run: cannot be written to"),
+        RunFolder(tmp_path / "file" / "run").locked("test"),
+    ):
         pass
+
+
+@pytest.mark.parametrize("name", ["incoming", "training"])
+def test_a_folder_of_the_run_that_is_a_link_is_refused(run: Path, tmp_path: Path, name: str) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "state.json").touch()
+    (run / name).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(DamagedError, match=f"{name}: a link"), RunFolder(run).locked("test"):
+        pass
+    assert (tmp_path / "elsewhere" / "state.json").exists()
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_a_file_of_the_run_that_is_no_file_is_named(run: Path, tmp_path: Path, file: str) -> None:
+    path = run / file
+    path.rename(tmp_path / file)
+    path.symlink_to(tmp_path / file)
+    assert named(run, RunFolder(run).verify()) == [file]
+    path.unlink()
+    os.mkfifo(path)
+    assert named(run, RunFolder(run).verify()) == [file]
+    path.unlink()
+    path.mkdir()
+    assert named(run, RunFolder(run).verify()) == [file]
+
+
+def test_a_file_too_large_is_refused_before_it_is_read(run: Path) -> None:
+    for file in ("head.json", "session-001.json", "session-001.safetensors"):
+        whole = (run / file).read_bytes()
+        os.truncate(run / file, 3 << 30)  # a hole takes no room on the disk
+        assert named(run, RunFolder(run).verify()) == [file]
+        assert "larger than any such file" in RunFolder(run).verify()[0]
+        (run / file).write_bytes(whole)
+
+
+def test_every_byte_of_the_head_counts(run: Path) -> None:
+    path = run / "head.json"
+    whole = path.read_bytes()
+    for position in range(len(whole)):
+        flip(path, position)
+        assert named(run, RunFolder(run).verify()) == ["head.json"]
+        with pytest.raises(DamagedError, match=r"head\.json: "):
+            RunFolder(run).outline()
+        path.write_bytes(whole)
+    for content in (b"", whole[:-1], whole + b"\n", whole.replace(b" ", b"")):
+        path.write_bytes(content)
+        assert named(run, RunFolder(run).verify()) == ["head.json"]
+
+
+def test_a_head_that_names_no_manifest_is_refused(run: Path) -> None:
+    for file in ("x.json", "session-1.json", "session-9999999.json", "session-001.safetensors"):
+        (run / "head.json").write_bytes(Head(manifest=FileRecord(file=file, sha256="0" * 64)).encoded())
+        with pytest.raises(DamagedError, match=r"head\.json: it names no manifest"):
+            RunFolder(run).sessions()
+
+
+def test_a_damaged_session_is_undone_only_if_that_is_asked_for(run: Path, m2sd: Callable[..., Any]) -> None:
+    flip(run / NEWEST, -2)
+    done = m2sd("sessions", "undo", "--yes", "--run", run)
+    assert (done.code, done.err.count("\n")) == (4, 1)
+    assert "session-002.json: damaged" in done.err
+    assert m2sd("sessions", "undo", "--yes", "--force", "--run", run).code == 0
+    assert RunFolder(run).sessions() == [0, 1]
+    assert RunFolder(run).verify() == []
+
+
+def test_pretrain_is_known_by_its_hash_however_long_the_chain_is(run: Path) -> None:
+    path = run / "pretrain.json"
+    whole = path.read_bytes()
+    for first in (2, 1, 0):
+        path.write_bytes(whole.replace(b'"seed": 0', b'"seed": 1'))
+        with pytest.raises(DamagedError, match=r"pretrain\.json: damaged"):
+            RunFolder(run).pretrain()
+        path.write_bytes(whole)
+        assert RunFolder(run).pretrain().manifest.seed == 0
+        RunFolder(run).remove_sessions(first=first)

@@ -45,7 +45,7 @@ def test_a_state_comes_back_as_it_was(store: StateStore) -> None:
     store.save(state(7), {"x": torch.arange(3)})
     assert store.exists()
     loaded = store.load()
-    assert loaded.model_copy(update={"tensors": state(7).tensors}) == state(7)
+    assert loaded.model_copy(update={"tensors": state(7).tensors, "seal": None}) == state(7)
     assert torch.equal(store.tensors(loaded)["x"], torch.arange(3))
 
 
@@ -91,13 +91,25 @@ def test_a_state_that_this_version_does_not_read_is_refused(store: StateStore) -
     content = json.loads(path.read_bytes())
     for text in (json.dumps(content | {"schema_version": 3}), path.read_text()[:-5], ""):
         path.write_text(text)
-        with pytest.raises(DamagedError, match=r"state\.json: not a state that this version reads.*--force"):
+        with pytest.raises(DamagedError, match=r"state\.json: not a file that this version reads.*--force"):
             store.load()
 
 
-def test_clearing_leaves_nothing(store: StateStore) -> None:
-    store.clear()  # nothing to clear is fine
+def test_every_byte_of_a_state_counts(store: StateStore) -> None:
     store.save(state(7), {})
-    store.clear()
+    path = store.run.training / "state.json"
+    content = path.read_bytes()
+    for position in range(len(content)):
+        changed = bytearray(content)
+        changed[position] ^= 1
+        path.write_bytes(changed)
+        with pytest.raises(DamagedError, match=r"state\.json: .*--force"):
+            store.load()
+
+
+def test_forgetting_leaves_nothing(store: StateStore) -> None:
+    store.run.remove_training()  # nothing to forget is fine
+    store.save(state(7), {})
+    store.run.remove_training()
     assert not store.exists()
     assert not store.run.training.exists()

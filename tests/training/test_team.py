@@ -239,7 +239,7 @@ def test_a_process_that_fails_alone_is_heard(trained: Path, pictures: "Pictures"
 
 def test_when_the_first_fails_alone_the_others_are_silent(trained: Path, pictures: "Pictures", tmp_path: Path) -> None:
     run = Path(shutil.copytree(trained, tmp_path / "run"))
-    with RunFolder(run).locked():
+    with RunFolder(run).locked("test"):
         words = ["distill", "--run", run, "--data", pictures.folder, "--force", "--epochs", 1, "--device", "cpu"]
         refused = torchrun("--", "m2sd_cli", *words)
     assert refused.returncode != 0

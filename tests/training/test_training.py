@@ -1,6 +1,7 @@
 """Both training stages on a run folder: repeating, stopping, resuming, failing, replacing."""
 
 import hashlib
+import json
 import pickle
 import shutil
 import signal
@@ -349,6 +350,12 @@ def test_a_distill_goes_on_from_its_own_pretrain_only(
     api.pretrain(folder, run=other, seed=1, **quick)
     api.distill(folder, run=other, seed=0, stop_after=0, **quick_distill)
     shutil.copytree(other / "training", to_distill / "training")
+    with pytest.raises(RunError, match=r"pretrain\.json was written after this training began"):
+        api.distill(folder, run=to_distill, resume=True)
+    path = to_distill / "training" / "state.json"
+    state = json.loads(path.read_bytes())
+    del state["seal"], state["head"]
+    path.write_text(json.dumps(state | {"schema_version": 1}))  # which knew no heads
     with pytest.raises(RunError, match="began from another pretrain"):
         api.distill(folder, run=to_distill, resume=True, device="cpu")
 

@@ -1,0 +1,102 @@
+"""One writer at a time, and who that is."""
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+from filelock import FileLock, Timeout
+from pydantic import Field, ValidationError
+
+from m2sd_cli.errors import DamagedError, RunError
+from m2sd_cli.runs.files import read_bounded
+from m2sd_cli.runs.manifest import Record
+
+LOCK = ".lock"
+WRITER = ".writer.json"
+WRITER_LIMIT = 4096  # bytes
+
+
+class Writer(Record):
+    """Who has the lock: for messages only, and left behind by a process that was killed."""
+
+    command: str
+    process: Annotated[int, Field(ge=1)]
+    host: str
+    since: str  # UTC
+
+    @property
+    def may_live(self) -> bool:
+        """Whether that process may still be there; of another machine's nobody can tell."""
+        if self.host != socket.gethostname() or os.name == "nt":
+            return True
+        try:
+            os.kill(self.process, 0)
+        except (ProcessLookupError, OverflowError):
+            return False
+        except PermissionError:
+            return True
+        return True
+
+    def __str__(self) -> str:
+        place = "" if self.host == socket.gethostname() else f" on {self.host}"
+        return f"m2sd {self.command} (process {self.process}{place}, since {self.since} UTC)"
+
+
+@contextmanager
+def writing(folder: Path, command: str) -> Iterator[None]:
+    """Be the only writer to a folder; makes it if need be, and takes it away again if nothing was written into it.
+
+    The lock of a process that died is no lock.
+
+    Args:
+        folder: to be written to.
+        command: that writes, for whoever comes meanwhile.
+
+    Raises:
+        RunError: somebody else is writing, or the folder cannot be made.
+    """
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    lock = FileLock(folder / LOCK, timeout=0)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout:
+        raise RunError(f"{folder}: {_holder(folder)} is writing to it; wait until that has ended") from None
+    except OSError as error:
+        raise RunError(f"{folder}: cannot be written to ({error.strerror or error})") from None
+    try:
+        _sign(folder / WRITER, command)
+        yield
+    finally:
+        with suppress(OSError):
+            (folder / WRITER).unlink(missing_ok=True)
+            if os.listdir(folder) == [LOCK]:
+                (folder / LOCK).unlink()  # while it is held: whoever waits for it sees that it is no more
+                for path in made:
+                    path.rmdir()
+        lock.release()
+
+
+def _sign(path: Path, command: str) -> None:
+    writer = Writer(
+        command=command,
+        process=os.getpid(),
+        host=socket.gethostname(),
+        since=datetime.now(UTC).strftime("%Y-%m-%d %H:%M"),
+    )
+    with suppress(OSError):  # a disk without room for it may still have room for what matters
+        path.unlink(missing_ok=True)
+        path.write_bytes(writer.model_dump_json().encode())
+
+
+def _holder(folder: Path) -> str:
+    """Who holds the lock, as far as that is known."""
+    try:
+        writer = Writer.model_validate_json(read_bounded(folder / WRITER, WRITER_LIMIT))
+    except (FileNotFoundError, DamagedError, ValidationError):
+        return "another m2sd command"
+    return str(writer) if writer.may_live else "another m2sd command"
