@@ -468,19 +468,21 @@ class RunFolder:
             RunError: they could not be removed.
             DamagedError: one of them is damaged, so that nobody knows what the session before it should be.
         """
-        newest, record = self._newest()
+        newest, head = self._newest()
         if newest < first:
             return
+        before = head
         try:
             for number in range(newest, first - 1, -1):
-                sha256 = None if record is None else record.sha256
-                record = self.read(session_name(number), sha256).manifest.parent
-            assert record is not None
+                link = self.read(session_name(number), None if before is None else before.sha256)
+                self._refuse_headless(link.manifest, head)
+                before = link.manifest.parent
         except DamagedError:
             if not damaged:
                 raise
-            record = self.read(session_name(first - 1) if first else PRETRAIN).record
-        self._point(record)
+            before = self.read(session_name(first - 1) if first else PRETRAIN).record
+        assert before is not None  # only stage 1 has no parent
+        self._point(before)
         try:
             self._remove_after(first - 1)
             sync_folder(self.path)

@@ -1,0 +1,83 @@
+"""Scenes of commands to hurt, and a judge of what is left."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from m2sd_cli import api
+from m2sd_cli.runs.folder import RunFolder
+from tests.survival.nursery import End, Nursery
+from tests.survival.scenes import DEEDS, DISTILL, PRETRAIN, Deed, Scene, state
+
+if TYPE_CHECKING:
+    from tests.conftest import Pictures
+
+
+@pytest.fixture(scope="session")
+def nursery() -> Iterator[Nursery]:
+    nursery = Nursery()
+    yield nursery
+    nursery.close()
+
+
+@pytest.fixture(scope="session")
+def scenes(nursery: Nursery, pictures: "Pictures", tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Scene]:
+    """The scene of a deed, by its name; every one is done once without any trouble."""
+    root = tmp_path_factory.mktemp("scenes")
+    places = {
+        "DATA": str(pictures.folder),
+        "FIRST": str(pictures.first_shots),
+        "SECOND": str(pictures.second_shots),
+    }
+    empty = Scene(Deed([], -1, []), None, (), (), places)
+    (root / "2").mkdir()
+    for deed in (PRETRAIN, DISTILL):
+        assert nursery.run(*empty.spelt(deed, root / "2")).code == 0
+    for session, shots in ((1, pictures.first_shots), (2, pictures.second_shots)):
+        api.increment(session, shots, run=root / "2" / "run", device="cpu")
+    for left, first in (("1", 2), ("-2", 0)):
+        shutil.copytree(root / "2", root / left)
+        RunFolder(root / left / "run").remove_sessions(first=first)
+    known: dict[str, Scene] = {}
+
+    def scene(name: str) -> Scene:
+        if name not in known:
+            deed = DEEDS[name]
+            origin = None if deed.before == -1 else root / str(deed.before) / "run"
+            old = () if origin is None else state(origin)
+            done = root / name
+            words = Scene(deed, origin, old, (), places).set(done)
+            assert nursery.run(*words).code == 0
+            known[name] = Scene(deed, origin, old, state(done / "run"), places)
+        return known[name]
+
+    return scene
+
+
+@pytest.fixture
+def judge(nursery: Nursery) -> Callable[[Scene, Path, End], bool]:
+    """That what is left is the old state or the new one, and that a person can go on; whether it is the new one."""
+
+    def judged(scene: Scene, place: Path, end: End) -> bool:
+        run, out = place / "run", (place / "out").read_bytes()
+        assert "Traceback" not in end.err, end.err
+        found = state(run)
+        assert found in (scene.old, scene.new), end
+        exported = scene.deed.words[0] == "export"
+        assert out == b"old" or (exported and len(out) > 10_000), (end, len(out))
+        done = found == scene.new and (not exported or out != b"old")
+        assert end.code != 0 or done, end
+        if scene.deed.again and not (done and not exported):
+            again = nursery.run(*scene.spelt(scene.deed.again, place))
+            if "no interrupted training in it" in again.err or "--force starts over" in again.err:
+                again = nursery.run(*scene.spelt(scene.deed.words, place))
+            assert again.code == 0, (end, again)
+            assert state(run) == scene.new
+            left = {path.name for path in run.rglob("*") if path.name != ".lock"}
+            assert not {name for name in left if name.startswith(".") or name in ("incoming", "training")}, left
+        return done
+
+    return judged

@@ -1,0 +1,202 @@
+"""Begins m2sd commands as processes of their own in milliseconds, and lets things go wrong in them.
+
+Run as a program it imports m2sd once and then forks a child for each job that it reads, one JSON document a line. A
+child is a real process: what kills it leaves no time for `finally`. Counted as moments at which something can go wrong
+are all calls that change the file system, and in the middle of each piece that is written to a file.
+"""
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypedDict
+
+CHANGES = ("fsync", "replace", "rename", "unlink", "rmdir", "mkdir", "chmod")
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Job(TypedDict, total=False):
+    """A command, and what goes wrong."""
+
+    words: list[str]  # after m2sd
+    crash_at: int  # moment, counted from 1, at which the process ends as if it were killed
+    fail_at: int  # moment from which on ...
+    failures: int  # ... so many calls fail
+    errno: int  # as this error
+    file_size: int  # bytes beyond which the system lets no file grow, as a full disk would
+    signal: int  # to be sent ...
+    after: float  # ... after so many seconds
+
+
+@dataclass(frozen=True)
+class End:
+    """How a child ended."""
+
+    code: int  # negative: the signal that ended it
+    moments: int  # how many it lived through
+    seconds: float
+    out: str
+    err: str
+
+
+class Troubles:
+    """Counts the moments of a process and lets things go wrong at the one that a job names."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.moments = 0
+
+    def begin(self) -> None:
+        """Watch from now on."""
+        from m2sd_cli.runs import files
+
+        if "file_size" in self.job:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (self.job["file_size"],) * 2)
+        for name in CHANGES:
+            setattr(os, name, self._watched(getattr(os, name)))
+        real: Any = vars(files)["NamedTemporaryFile"]
+
+        def temporary(*words: Any, **options: Any) -> Any:
+            self.moment()
+            file = real(*words, **options)
+            write = file.file.write
+
+            def half_and_half(content: bytes) -> int:
+                middle = len(content) // 2
+                write(content[:middle])
+                file.file.flush()
+                self.moment()
+                return middle + int(write(content[middle:]))
+
+            file.write = half_and_half
+            return file
+
+        vars(files)["NamedTemporaryFile"] = temporary
+
+    def _watched(self, real: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*words: Any, **options: Any) -> Any:
+            self.moment()
+            return real(*words, **options)
+
+        return call
+
+    def moment(self) -> None:
+        """One of the moments: maybe the last one."""
+        self.moments += 1
+        if self.moments == self.job.get("crash_at"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        first = self.job.get("fail_at", 0)
+        if first and first <= self.moments < first + self.job.get("failures", 1):
+            raise OSError(self.job["errno"], os.strerror(self.job["errno"]))
+
+
+def live(job: Job, pipes: dict[str, tuple[int, int]]) -> int:
+    """The life of a child; its exit code. What it says fits into the pipes."""
+    os.dup2(pipes["out"][1], 1)
+    os.dup2(pipes["err"][1], 2)
+    from m2sd_cli.cli.app import main
+
+    sys.argv = ["m2sd", *job["words"]]
+    troubles = Troubles(job)
+    troubles.begin()
+    code: object = 0
+    try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        main()
+    except SystemExit as exit:
+        code = exit.code
+    except KeyboardInterrupt:
+        code = 130
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+        code = 99
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.write(pipes["moments"][1], str(troubles.moments).encode())
+    return code if isinstance(code, int) else int(code is not None)
+
+
+def serve() -> None:
+    """Read jobs and answer with how they ended."""
+    import torch
+
+    torch.set_num_threads(1)  # no threads that a fork would leave behind
+    import torch._dynamo  # which an optimiser's first step would import
+
+    import m2sd_cli.api
+
+    assert m2sd_cli.api
+    print("ready", flush=True)
+    for line in sys.stdin:
+        job: Job = json.loads(line)
+        pipes = {name: os.pipe() for name in ("out", "err", "moments")}
+        began = time.monotonic()
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # until there is a command to interrupt
+        child = os.fork()
+        if child == 0:
+            code = 98
+            try:
+                code = live(job, pipes)
+            finally:
+                os._exit(code)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        if "after" in job:
+            time.sleep(job["after"])
+            os.kill(child, job["signal"])
+        _, status = os.waitpid(child, 0)
+        seconds = time.monotonic() - began
+        said = {}
+        for name, (end, beginning) in pipes.items():
+            os.close(beginning)
+            with open(end) as file:
+                said[name] = file.read()
+        moments = int(said["moments"] or 0)
+        print(json.dumps([os.waitstatus_to_exitcode(status), moments, seconds, said["out"], said["err"]]), flush=True)
+
+
+class Nursery:
+    """A server as this module is when it is run, from the other side. Several of them work at the same time."""
+
+    def __init__(self) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+        )
+        assert self._answer() == "ready"
+
+    def begin(self, *words: object, **troubles: Any) -> None:
+        """Begin a command; `troubles` are those of a job."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps({"words": [str(word) for word in words], **troubles}) + "\n")
+
+    def end(self) -> End:
+        """Wait until the command has ended."""
+        return End(*json.loads(self._answer()))
+
+    def run(self, *words: object, **troubles: Any) -> End:
+        """Begin a command and wait until it has ended."""
+        self.begin(*words, **troubles)
+        return self.end()
+
+    def close(self) -> None:
+        """End the server."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.close()
+        self.process.wait()
+        self.process.stdout.close()
+
+    def _answer(self) -> str:
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().strip()
+
+
+if __name__ == "__main__":
+    serve()

@@ -1,0 +1,101 @@
+"""Real processes ended by real signals at random times, and several of them at once."""
+
+import random
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from m2sd_cli import api
+from m2sd_cli.errors import RunError
+from m2sd_cli.runs.folder import RunFolder
+from tests.survival.nursery import End, Nursery
+from tests.survival.scenes import DEEDS, ROUNDS, Scene, hurt, state
+
+if TYPE_CHECKING:
+    from tests.conftest import Pictures
+
+KILLS = 2 * ROUNDS  # of each command by each signal
+WRITERS = 2
+CHANGES = 5 * ROUNDS
+
+Scenes = Callable[[str], Scene]
+Judge = Callable[[Scene, Path, End], bool]
+
+
+@pytest.mark.parametrize("name", DEEDS)
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_a_command_killed_at_any_time(
+    name: str, number: signal.Signals, scenes: Scenes, nursery: Nursery, judge: Judge, tmp_path: Path
+) -> None:
+    scene = scenes(name)
+    place = tmp_path / "place"
+    seconds = hurt(nursery, scene, place).seconds
+    draw = random.Random(f"{name} {number}")
+    for _ in range(scene.deed.tries(KILLS)):
+        end = hurt(nursery, scene, place, signal=number, after=draw.uniform(0, seconds))
+        assert end.code in (0, -number, 130), end
+        judge(scene, place, end)
+
+
+@pytest.fixture(scope="module")
+def nurseries() -> Iterator[list[Nursery]]:
+    several = [Nursery() for _ in range(WRITERS)]
+    yield several
+    for each in several:
+        each.close()
+
+
+def test_of_several_writers_one_wins_and_the_others_are_told(
+    scenes: Scenes, nurseries: list[Nursery], tmp_path: Path
+) -> None:
+    scene = scenes("increment")
+    for _ in range(ROUNDS):
+        words = scene.set(tmp_path / "place")
+        for each in nurseries:
+            each.begin(*words)
+        ends = [each.end() for each in nurseries]
+        assert sorted(end.code for end in ends) == [0, *[4] * (WRITERS - 1)], ends
+        for end in ends:
+            assert end.code == 0 or any(
+                word in end.err for word in ("is writing to it", "try again", "exists already")
+            ), end
+        assert state(tmp_path / "place" / "run") == scene.new
+
+
+def test_a_reader_never_sees_half_a_session(
+    scenes: Scenes, pictures: "Pictures", nurseries: list[Nursery], tmp_path: Path
+) -> None:
+    """One process teaches, undoes and distils anew, while this one reads all the time."""
+    scene = scenes("increment")
+    writer = nurseries[0]
+    words = scene.set(tmp_path / "place")
+    run = tmp_path / "place" / "run"
+    undo = ["sessions", "undo", "--yes", "--run", str(run)]
+    codes: list[int] = []
+
+    def write() -> None:
+        for _ in range(CHANGES):
+            codes.extend(writer.run(*each).code for each in (words, undo))
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    seen: set[tuple[str, ...]] = set()
+    complaints: list[str] = []
+    while thread.is_alive():
+        try:
+            folder = RunFolder(run)
+            chain = folder.chain()
+            for link in chain:
+                folder.tensors(link)
+            seen.add(tuple(link.manifest.checkpoint.sha256 for link in chain))
+        except RunError as error:
+            complaints.append(str(error))
+    thread.join()
+    assert all("try again" in complaint for complaint in complaints)
+    assert not any(codes)
+    assert seen == {scene.old[1:], scene.new[1:]}
+    assert len(list(api.predict([pictures.labelled], run=run, device="cpu"))) > 0
