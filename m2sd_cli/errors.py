@@ -2,9 +2,17 @@
 
 
 class M2sdError(Exception):
-    """The root of the tree; shown without a traceback."""
+    """The root of the tree; shown without a traceback. Each argument is a line of its own, whatever is in it."""
 
     exit_code = 1
+
+    @property
+    def lines(self) -> list[str]:
+        """What to show; a name inside a line may hold a line break that is none of the message's."""
+        return [str(each) for each in self.args]
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines)
 
 
 class UsageError(M2sdError):

@@ -32,7 +32,7 @@ def reported() -> Iterator[None]:
             # As soon as one process fails torchrun ends the others: if this one still lives, it failed alone.
             time.sleep(PATIENCE)
             who = f"m2sd, process {os.environ['RANK']}"
-        for line in str(error).split("\n"):
+        for line in error.lines:
             print(f"{who}: {printable(line)}", file=sys.stderr, flush=True)
         sys.exit(error.exit_code)
     except BrokenPipeError:

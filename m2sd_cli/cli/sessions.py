@@ -123,7 +123,7 @@ def verify(run: options.Run = None, json: options.Json = False) -> None:
             raise typer.Exit(DamagedError.exit_code)
         return
     if problems:
-        raise DamagedError("\n".join(problems))
+        raise DamagedError(*problems)
     result(f"{folder.path}: every file is what it was when it was written")
 
 
