@@ -1,5 +1,7 @@
 """Every error that a person can cause or mend: one sentence that names the thing and the way out, and an exit code."""
 
+from pathlib import Path
+
 
 class M2sdError(Exception):
     """The root of the tree; shown without a traceback. Each argument is a line of its own, whatever is in it."""
@@ -25,6 +27,19 @@ class DataError(M2sdError):
     """An image, folder or data set that is missing or cannot be read."""
 
     exit_code = 3
+
+
+class PictureError(DataError):
+    """A picture that cannot be read, which --skip-bad leaves out.
+
+    Args:
+        path: the picture.
+        reason: without the path.
+    """
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.reason = reason
 
 
 class RunError(M2sdError):

@@ -139,7 +139,7 @@ def test_a_picture_whose_name_is_no_text_is_labelled(run: Path, tmp_path: Path, 
 def test_a_missing_image_of_a_list_is_named(tmp_path: Path) -> None:
     from m2sd_cli.data.sources import FileImages
 
-    with pytest.raises(DataError, match=r"gone\.jpg: cannot be read"):
+    with pytest.raises(DataError, match=r"gone\.jpg: no such file"):
         FileImages((tmp_path / "gone.jpg",), torch.tensor([0])).digests()
 
 

@@ -1,16 +1,22 @@
 """Any picture a person may have, as upright 8-bit RGB."""
 
+import errno
+import logging
+import os
+import stat
 import struct
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
 from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
-from m2sd_cli.errors import DataError
+from m2sd_cli.data.threads import Room
+from m2sd_cli.errors import DataError, PictureError
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
 
@@ -29,6 +35,12 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }  # by EXIF orientation; exif_transpose would also write the EXIF block anew, which fails or warns if it is damaged
 
+_NOT_A_FILE = "not a file, or a link that leads nowhere"
+
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # or its complaints about a picture would be printed
+
+_ROOM = Room(180_000_000)  # pixels in decoding, of up to 16 bytes each: small files may hold large pictures
+
 _FILTERS = Lock()  # the filters of warnings belong to the whole process, and pictures are read in several threads
 
 
@@ -38,29 +50,51 @@ def open_rgb(path: Path) -> Image.Image:
     Sixteen-bit grey keeps its upper eight bits. Of an animation the first frame is taken.
 
     Raises:
-        DataError: the file is missing, is no picture, is damaged, or is so large that it may be an attack.
+        PictureError: the file is missing, is no picture, is damaged, or is so large that it may be an attack.
+        DataError: there is no memory for it.
     """
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             file.peek()  # waits for the disk while other threads may go on
             with _warnings_settled():
                 image = Image.open(file, formats=FORMATS)
-            with _end_settled(image):
-                image.load()
-            with _warnings_settled():
-                turn = _UPRIGHT.get(_orientation(image))
-            return _to_rgb(image if turn is None else image.transpose(turn))
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file") from None
+            if image.tile and image.tile[0][0] == "libtiff":
+                # It unpacks a tile whole, however large, and prints its complaints.
+                raise PictureError(path, "a compressed TIFF; save it as jpg or png")
+            with _ROOM.taken(image.width * image.height):
+                with _end_settled(image):
+                    image.load()
+                with _warnings_settled():
+                    turn = _UPRIGHT.get(_orientation(image))
+                return _to_rgb(image if turn is None else image.transpose(turn))
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         limit = (Image.MAX_IMAGE_PIXELS or 0) // 10**6
-        raise DataError(f"{path}: more than {limit} million pixels; scale it down first") from None
+        raise PictureError(path, f"more than {limit} million pixels; scale it down first") from None
     except UnidentifiedImageError:
-        raise DataError(f"{path}: not a picture that can be read (jpg, png, webp or bmp)") from None
-    except PermissionError:
-        raise DataError(f"{path}: no permission to read it") from None
+        raise PictureError(path, "not a picture that can be read (jpg, png, webp or bmp)") from None
     except _DAMAGE as error:
-        raise DataError(f"{path}: damaged picture ({error})") from None
+        raise PictureError(path, f"damaged picture ({str(error) or type(error).__name__})") from None
+    except MemoryError:
+        raise DataError(f"{path}: no memory left to read it; scale it down first") from None
+
+
+def open_file(path: Path) -> BufferedReader:
+    """Open the file of a picture, without waiting for what a pipe or a device may have to say.
+
+    Raises:
+        PictureError: it cannot be opened, or is no file.
+    """
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise PictureError(path, _NOT_A_FILE)
+        return path.open("rb")
+    except FileNotFoundError:
+        raise PictureError(path, _NOT_A_FILE if os.path.islink(path) else "no such file") from None
+    except PermissionError:
+        raise PictureError(path, "no permission to read it") from None
+    except OSError as error:
+        why = _NOT_A_FILE if error.errno == errno.ELOOP else f"cannot be read ({error.strerror or error})"
+        raise PictureError(path, why) from None
 
 
 @contextmanager
@@ -109,29 +143,56 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def list_images(folder: Path) -> list[Path]:
-    """The pictures directly inside a folder, sorted by name; hidden files and other files are passed over."""
-    return sorted(path for path in folder.iterdir() if _looks_like_a_picture(path))
+    """What has a picture's name directly inside a folder, sorted by name; hidden files and folders are passed over.
+
+    A link that leads nowhere is listed like any other, so that reading it says so.
+
+    Raises:
+        DataError: the folder cannot be read.
+    """
+    return sorted(_pictures(list_folder(folder)))
 
 
 def find_pictures(places: Sequence[Path]) -> list[Path]:
-    """Files as they are named, and the pictures in folders, sorted by name.
+    """Files as they are named, and the pictures in folders and their sub-folders, sorted by name.
+
+    A link to a folder is followed where it is named, but not inside a folder, where it may lead in circles.
 
     Raises:
-        DataError: a place does not exist, or a folder holds no picture.
+        DataError: a place does not exist, or a folder cannot be read or holds no picture.
     """
     found: list[Path] = []
     for place in places:
-        if place.is_dir():
-            inside = sorted(path for path in place.rglob("*") if _looks_like_a_picture(path))
+        if os.path.isdir(place):
+            inside: list[Path] = []
+            waiting = [place]
+            while waiting:
+                entries = list_folder(waiting.pop())
+                inside += _pictures(entries)
+                waiting += (path for path in entries if os.path.isdir(path) and not os.path.islink(path))
             if not inside:
                 raise DataError(f"{place}: no picture in it (jpg, jpeg, png, webp or bmp)")
-            found += inside
-        elif place.exists():
+            found += sorted(inside)
+        elif os.path.lexists(place):
             found.append(place)
         else:
             raise DataError(f"{place}: no such file or folder")
     return found
 
 
-def _looks_like_a_picture(path: Path) -> bool:
-    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+def list_folder(folder: Path) -> list[Path]:
+    """What lies directly inside a folder, in no particular order.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    try:
+        return list(folder.iterdir())
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be read ({error.strerror or error})") from None
+
+
+def _pictures(entries: Iterable[Path]) -> Iterator[Path]:
+    for path in entries:
+        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and not os.path.isdir(path):
+            yield path

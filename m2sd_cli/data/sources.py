@@ -16,11 +16,11 @@ from torch import Tensor
 
 from m2sd_cli.data.augmentation import Augmentation
 from m2sd_cli.data.decoded import Entry, Request, keep
-from m2sd_cli.data.images import open_rgb
+from m2sd_cli.data.images import open_file, open_rgb
 from m2sd_cli.data.mapped import MappedImages
 from m2sd_cli.data.threads import in_order
 from m2sd_cli.data.transforms import TestTransform, to_tensor
-from m2sd_cli.errors import DataError
+from m2sd_cli.errors import DataError, PictureError
 
 ALL = slice(None)
 
@@ -189,11 +189,11 @@ class FileImages:
 
 
 def _file_digest(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
+    with open_file(path) as file:
+        try:
             return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from None
+        except OSError as error:
+            raise PictureError(path, f"cannot be read ({error.strerror or error})") from None
 
 
 def from_numpy(images: "np.ndarray[tuple[int, ...], np.dtype[np.uint8]]", labels: list[int]) -> ArrayImages:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NoReturn
 import pytest
 
 from m2sd_cli import api
-from m2sd_cli.errors import DamagedError, DataError
+from m2sd_cli.errors import DamagedError, DataError, PictureError
 
 if TYPE_CHECKING:
     from tests.conftest import Outcome
@@ -22,6 +22,7 @@ Cli = Callable[..., "Outcome"]
         (DataError("one"), ["one"]),
         (DataError("a\nb\r\x1b[2J\x9b: wrong"), ["a\\x0ab\\x0d\\x1b[2J\\x9b: wrong"]),
         (DamagedError("a\nb", "c"), ["a\\x0ab", "c"]),
+        (PictureError(Path("a\nb.png"), "damaged\npicture"), ["a\\x0ab.png: damaged\\x0apicture"]),
         (DataError("im\udce9.png"), ["im\\xdce9.png"]),
     ],
 )
@@ -37,6 +38,7 @@ def test_an_argument_is_a_line(m2sd: Cli, monkeypatch: pytest.MonkeyPatch, error
 
 def test_an_error_as_text_has_all_of_its_lines() -> None:
     assert str(DamagedError("a", "b")) == "a\nb"
+    assert str(PictureError(Path("x.png"), "why")) == "x.png: why"
 
 
 def test_each_damaged_file_is_a_line_though_the_run_folder_is_named_oddly(

@@ -1,23 +1,29 @@
 """Pictures of every kind that a person may have."""
 
 import gc
+import os
+import socket
 import struct
+import subprocess
+import sys
 import warnings
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
-from threading import Barrier
+from threading import Barrier, Event, Lock
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, TiffImagePlugin
 
-from m2sd_cli.data.images import SUFFIXES, list_images, open_rgb
-from m2sd_cli.errors import DataError
+from m2sd_cli.data import images
+from m2sd_cli.data.images import SUFFIXES, find_pictures, list_images, open_rgb
+from m2sd_cli.data.threads import Room
+from m2sd_cli.errors import DataError, PictureError
 
 RED, GREEN, WHITE, BLACK = (255, 0, 0), (0, 255, 0), (255, 255, 255), (0, 0, 0)
 ORIENTATION = 0x0112
@@ -220,15 +226,6 @@ def test_a_folder_is_no_picture(tmp_path: Path) -> None:
         open_rgb(tmp_path / "folder.png")
 
 
-def test_a_file_that_may_not_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object) -> None:
-        raise PermissionError
-
-    monkeypatch.setattr(Path, "open", refuse)
-    with pytest.raises(DataError, match=r"secret\.png: no permission to read it"):
-        open_rgb(tmp_path / "secret.png")
-
-
 @pytest.mark.parametrize("width", [11, 20, 21, 300])
 def test_a_picture_of_too_many_pixels_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, width: int) -> None:
     path = save(tmp_path, Image.new("RGB", (width * 100, 1000)))
@@ -427,3 +424,297 @@ def test_the_pictures_of_a_folder_are_listed_by_name(tmp_path: Path) -> None:
     (tmp_path / "deeper.png").mkdir()
     assert [path.name for path in list_images(tmp_path)] == ["a.JPG", "b.png", "c.jpeg", "d.webp", "e.bmp"]
     assert {path.suffix.lower() for path in list_images(tmp_path)} == SUFFIXES
+
+
+def test_large_pictures_are_not_decoded_all_at_the_same_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = [save(tmp_path, noise(), f"{number}.png") for number in range(6)]
+    monkeypatch.setattr(images, "_ROOM", Room(2 * 24 * 16))
+    prepare = ImageFile.ImageFile.load_prepare
+    under_way, most, lock = 0, 0, Lock()
+
+    def count(image: ImageFile.ImageFile) -> None:
+        nonlocal under_way, most
+        with lock:
+            under_way += 1
+            most = max(most, under_way)
+        Event().wait(0.02)
+        prepare(image)
+        with lock:
+            under_way -= 1
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load_prepare", count)
+    with ThreadPoolExecutor(6) as pool:
+        assert len(list(pool.map(open_rgb, paths))) == 6
+    assert most == 2
+
+
+def forbid_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(image: ImageFile.ImageFile) -> None:
+        raise AssertionError("it was decoded")
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", refuse)
+    monkeypatch.setattr(TiffImagePlugin.TiffImageFile, "load", refuse)
+
+
+def png_of(width: int, height: int, *chunks: bytes) -> bytes:
+    """A black-and-white PNG file of any size, made row by row."""
+    squeeze, row = zlib.compressobj(9), bytes(1 + (width + 7) // 8)
+    pixels = b"".join([*(squeeze.compress(row) for _ in range(height)), squeeze.flush()])
+    header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0))
+    return b"".join([b"\x89PNG\r\n\x1a\n", header, *chunks, png_chunk(b"IDAT", pixels), png_chunk(b"IEND", b"")])
+
+
+def test_a_huge_picture_in_a_small_file_is_refused_unread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "bomb.png"
+    path.write_bytes(png_of(20_000, 20_000))
+    assert path.stat().st_size < 100_000
+    forbid_decoding(monkeypatch)
+    with pytest.raises(PictureError, match=r"bomb\.png: more than 89 million pixels; scale it down first$"):
+        open_rgb(path)
+
+
+@pytest.mark.parametrize(("width", "height"), [(65535, 65535), (16383, 16383), (13_000, 7_000)])
+@pytest.mark.parametrize("suffix", sorted(SAVED_AS))
+def test_a_bomb_of_any_format_is_refused_unread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, width: int, height: int
+) -> None:
+    """Small pictures whose headers claim that they are large."""
+    path = save(tmp_path, noise(), f"a.{suffix}", **({"lossless": True} if suffix == "webp" else {}))
+    content = bytearray(path.read_bytes())
+    if suffix == "jpg":
+        at = content.index(b"\xff\xc0") + 5
+        content[at : at + 4] = struct.pack(">HH", height, width)
+    elif suffix == "png":
+        content[16:24] = struct.pack(">II", width, height)
+        content[29:33] = struct.pack(">I", zlib.crc32(content[12:29]))
+    elif suffix == "webp":
+        width, height = min(width, 16384), min(height, 16384)
+        content[21:25] = struct.pack("<I", (width - 1) | (height - 1) << 14)
+    elif suffix == "bmp":
+        content[18:26] = struct.pack("<ii", width, height)
+    elif suffix == "gif":
+        content[6:10] = struct.pack("<HH", width, height)
+    else:
+        for tag, value in ((256, width), (257, height)):
+            at = content.index(struct.pack("<HHI", tag, 4, 1)) + 8
+            content[at : at + 4] = struct.pack("<I", value)
+    path.write_bytes(content)
+    forbid_decoding(monkeypatch)
+    with pytest.raises(PictureError, match=rf"a\.{suffix}: more than 89 million pixels"):
+        open_rgb(path)
+
+
+@pytest.mark.parametrize("name", [b"zTXt", b"iTXt", b"iCCP"])
+@pytest.mark.parametrize("late", [False, True])
+def test_a_bomb_of_text_in_a_png_is_refused(tmp_path: Path, name: bytes, late: bool) -> None:
+    squeezed = zlib.compress(bytes(20_000_000))
+    before = {b"zTXt": b"a\x00\x00", b"iTXt": b"a\x00\x01\x00\x00\x00", b"iCCP": b"a\x00\x00"}[name]
+    chunk = png_chunk(name, before + squeezed)
+    path = tmp_path / "a.png"
+    path.write_bytes(png_with(noise(), behind=chunk) if late else png_with(noise(), before=chunk))
+    with pytest.raises(PictureError, match=r"a\.png: damaged picture \(Decompressed data too large"):
+        open_rgb(path)
+
+
+def test_many_texts_in_a_png_are_refused(tmp_path: Path) -> None:
+    chunk = png_chunk(b"zTXt", b"a\x00\x00" + zlib.compress(bytes(1_000_000)))
+    path = tmp_path / "a.png"
+    path.write_bytes(png_with(noise(), before=80 * chunk))
+    with pytest.raises(PictureError, match=r"a\.png: damaged picture \(Too much memory used in text"):
+        open_rgb(path)
+
+
+@pytest.mark.parametrize("compression", ["tiff_lzw", "tiff_adobe_deflate", "packbits", "jpeg"])
+def test_a_compressed_tiff_is_refused_unread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compression: str) -> None:
+    """Its library unpacks a tile as a whole, however large, and prints what it does not like."""
+    path = save(tmp_path, noise(), "a.tif", compression=compression)
+    forbid_decoding(monkeypatch)
+    with pytest.raises(PictureError, match=r"a\.tif: a compressed TIFF; save it as jpg or png$"):
+        open_rgb(path)
+
+
+@pytest.mark.parametrize("profile", [b"", b"no profile", bytes(200)])
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tif"])
+@pytest.mark.parametrize("mode", ["RGB", "CMYK"])
+def test_a_colour_profile_in_whatever_state_changes_nothing(
+    tmp_path: Path, suffix: str, profile: bytes, mode: str
+) -> None:
+    if mode == "CMYK" and suffix in ("png", "webp"):
+        return  # they have none
+    image = noise().convert(mode)
+    options: dict[str, Any] = {"lossless": True} if suffix == "webp" else {}
+    plain = open_rgb(save(tmp_path, image, f"plain.{suffix}", **options))
+    tagged = open_rgb(save(tmp_path, image, f"tagged.{suffix}", icc_profile=profile, **options))
+    assert np.array_equal(np.asarray(tagged), np.asarray(plain))
+
+
+@pytest.mark.parametrize("content", [b"ICC_PROFILE\x00\x01\x05abc", b"ICC_PROFILE\x00\x02\x01abc"])
+def test_parts_of_a_colour_profile_are_passed_over(tmp_path: Path, content: bytes) -> None:
+    path = save(tmp_path, noise(), "a.jpg")
+    plain = np.asarray(open_rgb(path))
+    whole = path.read_bytes()
+    path.write_bytes(whole[:2] + b"\xff\xe2" + struct.pack(">H", len(content) + 2) + content + whole[2:])
+    assert np.array_equal(np.asarray(open_rgb(path)), plain)
+
+
+def png_of_16_bits(kind: int, samples: list[int]) -> bytes:
+    """One row of pixels as a PNG file of 16 bits a sample, of a colour type."""
+    width = len(samples) // {0: 1, 2: 3, 4: 2, 6: 4}[kind]
+    header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, 1, 16, kind, 0, 0, 0))
+    pixels = zlib.compress(b"\x00" + struct.pack(f">{len(samples)}H", *samples))
+    return b"\x89PNG\r\n\x1a\n" + header + png_chunk(b"IDAT", pixels) + png_chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(
+    ("kind", "samples", "expected"),
+    [
+        (2, [0x1234, 0xFFFF, 0x00FF, 0x8000, 0, 0x0100], [(0x12, 0xFF, 0), (0x80, 0, 1)]),
+        (6, [0xFFFF, 0, 0, 0, 0xFFFF, 0, 0, 0xFFFF], [WHITE, RED]),
+        (4, [0, 0, 0x8000, 0xFFFF], [WHITE, (128, 128, 128)]),
+    ],
+)
+def test_sixteen_bit_colour_keeps_its_upper_eight_bits(
+    tmp_path: Path, kind: int, samples: list[int], expected: list[tuple[int, int, int]]
+) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(png_of_16_bits(kind, samples))
+    read = open_rgb(path)
+    assert [colour(read, 0), colour(read, 1)] == expected
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("samples", [1, 3])
+def test_sixteen_bits_of_a_tiff_in_either_order(tmp_path: Path, order: str, samples: int) -> None:
+    values = [0x1234, 0xFFFF, 0x00FF, 0x8000, 0, 0x0100][: 2 * samples]
+    entries = [
+        (256, 4, 2),
+        (257, 4, 1),
+        (258, 3, 16 if samples == 1 else 0),
+        (259, 3, 1),
+        (262, 3, 1 if samples == 1 else 2),
+        (273, 4, 0),
+        (277, 3, samples),
+        (278, 4, 1),
+        (279, 4, 4 * samples),
+    ]
+    behind = 8 + 2 + 12 * len(entries) + 4
+    depths = struct.pack(order + "3H", 16, 16, 16) if samples == 3 else b""
+    directory = b""
+    for tag, kind, value in entries:
+        count = 1
+        if tag == 258 and depths:
+            count, kind, value = 3, 3, behind
+        if tag == 273:
+            value = behind + len(depths)
+        wide = kind == 4 or count > 1
+        directory += struct.pack(
+            order + "HHI" + ("I" if wide else "HH"), tag, kind, count, value, *([] if wide else [0])
+        )
+    head = (
+        (b"II" if order == "<" else b"MM") + struct.pack(order + "HI", 42, 8) + struct.pack(order + "H", len(entries))
+    )
+    path = tmp_path / "a.tif"
+    pixels = struct.pack(f"{order}{len(values)}H", *values)
+    path.write_bytes(head + directory + bytes(4) + depths + pixels)
+    read = np.asarray(open_rgb(path)).reshape(2, 3)
+    wanted = [[value >> 8 for value in values[at : at + samples]] * (3 // samples) for at in (0, samples)]
+    assert read.tolist() == wanted
+
+
+@pytest.mark.parametrize("suffix", sorted(SAVED_AS))
+def test_a_picture_is_known_by_its_content_and_not_by_its_name(tmp_path: Path, suffix: str) -> None:
+    path = save(tmp_path, noise(64, 64), f"a.{suffix}")
+    plain = np.asarray(open_rgb(path))
+    assert np.array_equal(np.asarray(open_rgb(path.rename(tmp_path / "other.jpg"))), plain)
+
+
+@pytest.mark.parametrize("format", ["AVIF", "JPEG2000", "ICO", "PPM", "TGA", "PCX", "PDF", "EPS"])
+def test_another_format_behind_a_pictures_name_is_refused(tmp_path: Path, format: str) -> None:
+    noise(64, 64).save(tmp_path / "a.jpg", format=format)
+    with pytest.raises(PictureError, match=r"a\.jpg: not a picture that can be read"):
+        open_rgb(tmp_path / "a.jpg")
+
+
+def test_nothing_is_printed_of_a_picture(tmp_path: Path) -> None:
+    """Neither what Pillow warns of nor what it logs, in a process without handlers of its own."""
+    entries = [(256, 16), (257, 16), (258, 8), (259, 1), (262, 1), (273, 8), (277, 99), (278, 16), (279, 256)]
+    directory = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in entries)
+    (tmp_path / "logged.tif").write_bytes(b"II*\x00\x08\x00\x00\x00\x09\x00" + directory + bytes(400))
+    (tmp_path / "warned.png").write_bytes(png_with(noise(), png_chunk(b"acTL", bytes(8))))
+    program = (
+        "import sys\nfrom pathlib import Path\nfrom m2sd_cli.data.images import open_rgb\n"
+        "from m2sd_cli.errors import PictureError\n"
+        "for name in sys.argv[1:]:\n"
+        "    try:\n        print(open_rgb(Path(name)).size)\n    except PictureError:\n        print('refused')\n"
+    )
+    words = [sys.executable, "-c", program, str(tmp_path / "logged.tif"), str(tmp_path / "warned.png")]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("refused\n(24, 16)\n", "")
+
+
+def make(path: Path, kind: str) -> Path:
+    """Something with a picture's name that is no file."""
+    match kind:
+        case "dangling link":
+            path.symlink_to("nowhere")
+        case "link to itself":
+            path.symlink_to(path.name)
+        case "pipe":
+            os.mkfifo(path)
+        case "link to a pipe":
+            os.mkfifo(path.with_suffix(""))
+            path.symlink_to(path.with_suffix(""))
+        case "socket":
+            with socket.socket(socket.AF_UNIX) as listening:
+                listening.bind(os.path.relpath(path))
+        case "device":
+            path.symlink_to("/dev/zero")
+    return path
+
+
+@pytest.mark.parametrize("kind", ["dangling link", "link to itself", "pipe", "link to a pipe", "socket", "device"])
+def test_what_is_no_file_is_named_and_never_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.chdir(tmp_path)  # the path of a socket must be short
+    path = make(tmp_path / "x.png", kind)
+    assert list_images(tmp_path) == [path]
+    assert find_pictures([tmp_path]) == [path]
+    assert find_pictures([path]) == [path]
+    with pytest.raises(PictureError, match=r"x\.png: not a file, or a link that leads nowhere$"):
+        open_rgb(path)
+
+
+def test_a_link_to_a_picture_is_read(tmp_path: Path) -> None:
+    path = save(tmp_path, noise())
+    (tmp_path / "link.png").symlink_to(path.name)
+    assert [each.name for each in list_images(tmp_path)] == ["link.png", "picture.png"]
+    assert open_rgb(tmp_path / "link.png").size == (24, 16)
+
+
+def test_folders_that_link_to_each_other_are_searched_once(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / "top" / name).mkdir(parents=True)
+        save(tmp_path / "top" / name, noise())
+    for link, target in (("a/up", ".."), ("a/self", "."), ("a/b", "../b"), ("b/a", "../a"), ("b/x.png", "../a")):
+        (tmp_path / "top" / link).symlink_to(target)
+    (tmp_path / "link").symlink_to("top")
+    for place in ("top", "link"):
+        wanted = [tmp_path / place / name / "picture.png" for name in ("a", "b")]
+        assert find_pictures([tmp_path / place]) == wanted
+
+
+def test_a_tower_of_folders_is_searched_to_its_top(tmp_path: Path) -> None:
+    """Higher than calls may be nested."""
+    place = tmp_path
+    for _ in range(1100):
+        place = place / "d"
+        place.mkdir()
+    path = save(place, noise())
+    try:
+        assert find_pictures([tmp_path]) == [path]
+    finally:  # here, as what tidies up behind the tests nests calls
+        path.unlink()
+        while place != tmp_path:
+            place.rmdir()
+            place = place.parent

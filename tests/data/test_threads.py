@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from m2sd_cli.data.threads import in_order
+from m2sd_cli.data.threads import Room, in_order
 
 
 @given(st.lists(st.integers()), st.integers(1, 9), st.integers(1, 4))
@@ -67,3 +67,30 @@ def test_leaving_off_begins_no_more_and_leaves_no_thread() -> None:
         assert list(islice(results, 3)) == [None] * 3
     assert len(done) <= 7
     assert threading.active_count() == before
+
+
+def test_no_more_is_taken_of_a_room_than_there_is() -> None:
+    room = Room(10)
+    done: list[str] = []
+
+    def take(amount: int, name: str) -> None:
+        with room.taken(amount):
+            done.append(name)
+
+    with room.taken(4):
+        fits, waits = (threading.Thread(target=take, args=each) for each in ((6, "fits"), (7, "waits")))
+        fits.start()
+        fits.join(timeout=30)
+        waits.start()
+        waits.join(timeout=0.05)
+        assert done == ["fits"]
+    waits.join(timeout=30)
+    assert done == ["fits", "waits"]
+
+
+def test_what_is_larger_than_the_room_has_it_alone() -> None:
+    room = Room(10)
+    with pytest.raises(KeyError), room.taken(25):
+        raise KeyError
+    with room.taken(10):
+        pass
