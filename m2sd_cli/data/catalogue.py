@@ -1,5 +1,6 @@
 """The data sets that come with sessions of their own, and how each is treated; knows no images and no torch."""
 
+import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -95,7 +96,7 @@ def find_info(name: str) -> DataSetInfo | None:
     """
     if name in BUILT_IN:
         return BUILT_IN[name]
-    if Path(name).is_dir():
+    if os.path.isdir(name):
         return None
     if Path(name).name != name:
         raise DataError(f"--data {name}: no such folder")

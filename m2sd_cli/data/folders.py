@@ -1,13 +1,17 @@
 """A person's own images: folders with one sub-folder a class."""
 
 import hashlib
+import os
+import stat
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
 
 from m2sd_cli.data.augmentation import Augmentation
 from m2sd_cli.data.datasets import DataSet, Shots
-from m2sd_cli.data.images import list_images
+from m2sd_cli.data.images import list_folder, list_images
+from m2sd_cli.data.names import as_pair, clash, class_name, is_text
 from m2sd_cli.data.sources import FileImages
 from m2sd_cli.data.transforms import IMAGENET_MEAN, IMAGENET_STD, TestTransform
 from m2sd_cli.errors import DataError, UsageError
@@ -18,36 +22,45 @@ TEST_SHARE = 0.2
 def read_classes(folder: Path) -> dict[str, list[Path]]:
     """The pictures of each class, FOLDER/CLASS/*.{jpg,jpeg,png,webp,bmp}, classes and pictures sorted by name.
 
+    A class may be a link to a folder.
+
     Raises:
-        DataError: there is no such folder, no class in it, or a class without a picture.
+        DataError: there is no such folder, no class in it, a class without a picture, or two of one name.
     """
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise DataError(f"{folder}: no such folder")
-    try:
-        classes = {
-            path.name: list_images(path)
-            for path in sorted(folder.iterdir())
-            if path.is_dir() and not path.name.startswith(".")
-        }
-    except OSError as error:
-        raise DataError(f"{error.filename or folder}: {error.strerror or error}") from None
-    if not classes:
+    places = sorted(_class_folders(folder), key=lambda place: (class_name(place.name), place.name))
+    if not places:
         raise DataError(f"{folder}: no class in it; it needs one sub-folder a class, holding that class's pictures")
-    for name, paths in classes.items():
-        if not is_text(name):
-            raise DataError(f"{folder / name}: the name of a class has to be UTF-8; rename the folder")
+    for place in places:
+        if not is_text(place.name):
+            raise DataError(f"{place}: the name of a class has to be UTF-8; rename the folder")
+    _refuse_clash(folder, [place.name for place in places])
+    classes = {class_name(place.name): list_images(place) for place in places}
+    for place, paths in zip(places, classes.values(), strict=True):
         if not paths:
-            raise DataError(f"{folder / name}: no picture in it (jpg, jpeg, png, webp or bmp)")
+            raise DataError(f"{place}: no picture in it (jpg, jpeg, png, webp or bmp)")
     return classes
 
 
-def is_text(name: str) -> bool:
-    """Whether a file name is valid text, as it need not be on Linux."""
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+def _class_folders(folder: Path) -> Iterator[Path]:
+    for path in list_folder(folder):
+        if path.name.startswith("."):
+            continue
+        try:
+            mode = path.stat().st_mode
+        except OSError as error:
+            why = "a link that leads nowhere" if os.path.islink(path) else error.strerror
+            raise DataError(f"{path}: cannot be read ({why}); it might be a class") from None
+        if stat.S_ISDIR(mode):
+            yield path
+
+
+def _refuse_clash(folder: Path, names: Sequence[str]) -> None:
+    """On a file system that ignores case, and to a person, they would be one class."""
+    pair = clash(names)
+    if pair is not None:
+        raise DataError(f"{folder}: the classes {as_pair(*pair)}; rename one")
 
 
 def folder_name(folder: Path) -> str:
@@ -73,22 +86,22 @@ def open_folder(folder: Path, image_size: int) -> DataSet:
         image_size: side of the square that the network will see, in pixels.
 
     Raises:
-        DataError: as `read_classes` does, or a test class is not a training class's name and has no training image.
+        DataError: as `read_classes` does, or a test class is named as a training class but for its case.
         UsageError: the size is below 8 pixels.
     """
     if image_size < 8:
         raise UsageError(f"--image-size {image_size}: at least 8 pixels")
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise DataError(f"{folder}: no such folder")
     if has_own_split(folder):
-        train = read_classes(folder / "train")
-        test = read_classes(folder / "test") if (folder / "test").is_dir() else {}
+        train, tested = read_classes(folder / "train"), folder / "test"
+        test = read_classes(tested) if os.path.isdir(tested) or os.path.islink(tested) else {}
     else:
-        classes = read_classes(folder)
-        parts = {name: split_class(paths) for name, paths in classes.items()}
+        parts = {name: split_class(paths) for name, paths in read_classes(folder).items()}
         train = {name: part[0] for name, part in parts.items()}
         test = {name: part[1] for name, part in parts.items()}
     names = [*train, *(name for name in test if name not in train)]
+    _refuse_clash(folder, names)
 
     def session(number: int) -> Shots:
         raise UsageError(f"a folder has no official sessions: name the shots of session {number} with --shots DIR")
@@ -109,8 +122,13 @@ def open_folder(folder: Path, image_size: int) -> DataSet:
 
 
 def has_own_split(folder: Path) -> bool:
-    """Whether a folder is laid out as train/CLASS; a class may be called train, too."""
-    return (folder / "train").is_dir() and any(path.is_dir() for path in (folder / "train").iterdir())
+    """Whether a folder is laid out as train/CLASS; a class may be called train, too.
+
+    Raises:
+        DataError: FOLDER/train cannot be read.
+    """
+    train = folder / "train"
+    return os.path.isdir(train) and any(map(os.path.isdir, list_folder(train)))
 
 
 def split_class(paths: list[Path]) -> tuple[list[Path], list[Path]]:

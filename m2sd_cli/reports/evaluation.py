@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
+from m2sd_cli.data.names import class_name
 from m2sd_cli.data.sources import ImageSource
 from m2sd_cli.errors import DataError
 from m2sd_cli.inference.features import FEATURE_BATCH, embed_batches
@@ -46,7 +47,9 @@ def evaluate_session(
     Raises:
         DataError: no test image is of a class that the model knows, or a picture cannot be read.
     """
-    index = {name: number for number, name in enumerate(model.classes)}
+    # By the composed form, too: a chain of old may name a class in another Unicode form than today's folders do.
+    index = {class_name(name): number for number, name in enumerate(model.classes)}
+    index |= {name: number for number, name in enumerate(model.classes)}
     to_chain = torch.tensor([index.get(name, -1) for name in names], dtype=torch.int64)
     present = torch.unique(source.labels)
     unknown = [names[label] for label in present.tolist() if to_chain[label] < 0]

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from m2sd_cli.data.datasets import Shots
+from m2sd_cli.data.names import as_pair, caseless, class_name
 from m2sd_cli.errors import RunError, UsageError
 from m2sd_cli.inference.features import mean_features
 from m2sd_cli.inference.session import MEANS, load_backbone, to_transform
@@ -40,13 +41,18 @@ def check_names(taught: Mapping[str, int], names: Sequence[str]) -> None:
         names: of the new classes.
 
     Raises:
-        RunError: one of the names is known already; the message says since when.
+        RunError: one of the names is known already, in whatever Unicode form, or differs from a known one only by
+            case; the message says since when.
     """
+    known = {caseless(name): name for name in taught}
     for name in names:
-        if name in taught:
-            raise RunError(
-                f"class {name!r} exists already, since session {taught[name]}; give the new one another name"
-            )
+        same = known.get(caseless(name))
+        if same is None:
+            continue
+        since = f"since session {taught[same]}; give the new one another name"
+        if class_name(same) == class_name(name):
+            raise RunError(f"class {name!r} exists already, {since}")
+        raise RunError(f"the classes {as_pair(name, same)}, and {same!r} exists {since}")
 
 
 def run_increment(

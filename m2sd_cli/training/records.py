@@ -12,6 +12,7 @@ from m2sd_cli import __version__
 from m2sd_cli.data.catalogue import BUILT_IN
 from m2sd_cli.data.datasets import DataSet
 from m2sd_cli.data.folders import has_own_split
+from m2sd_cli.data.names import class_name
 from m2sd_cli.data.sources import ImageSource
 from m2sd_cli.data.transforms import TestTransform
 from m2sd_cli.runs.manifest import ClassRecord, DataRecord, TransformRecord
@@ -110,5 +111,8 @@ def transform_record(transform: TestTransform) -> TransformRecord:
 
 
 def classes_digest(classes: Sequence[ClassRecord]) -> str:
-    """One SHA-256 for the names and images of all classes."""
-    return digest([f"{each.index} {each.name} {each.digest}" for each in classes])
+    """One SHA-256 for the names and images of all classes.
+
+    Manifests of old may name a class in another Unicode form than today's.
+    """
+    return digest([f"{each.index} {class_name(each.name)} {each.digest}" for each in classes])

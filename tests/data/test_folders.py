@@ -2,7 +2,11 @@
 
 import os
 import shutil
+import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from types import FrameType
 
 import pytest
 from PIL import Image
@@ -148,3 +152,103 @@ def test_checking_reads_every_picture(photos: Path) -> None:
 def test_a_class_may_be_a_link(photos: Path, tmp_path: Path) -> None:
     os.symlink(photos / "cat", photos / "lion")
     assert len(read_classes(photos)["lion"]) == 10
+
+
+@pytest.mark.parametrize("target", ["nowhere", "lion", "cat/../lion"])
+def test_a_class_that_links_nowhere_is_not_passed_over(photos: Path, target: str) -> None:
+    (photos / "lion").symlink_to(target)
+    with pytest.raises(DataError, match=r"lion: cannot be read \(a link that leads nowhere\)"):
+        read_classes(photos)
+    fill(photos / "train" / "cat", 2)
+    (photos / "test").symlink_to(target)
+    (photos / "lion").unlink()
+    with pytest.raises(DataError, match="test: no such folder"):
+        open_folder(photos, 16)
+
+
+@pytest.mark.parametrize("target", ["..", "."])
+def test_a_class_that_links_to_its_own_parent_has_no_picture(photos: Path, target: str) -> None:
+    (photos / "loop").symlink_to(target, target_is_directory=True)
+    with pytest.raises(DataError, match="photos/loop: no picture in it"):
+        open_folder(photos, 16)
+
+
+COMPOSED, DECOMPOSED = "caf\u00e9", "cafe\u0301"
+
+
+def test_the_name_of_a_class_is_in_the_composed_form(tmp_path: Path) -> None:
+    for name in (DECOMPOSED, "z", "\u212b"):  # the last is the sign of an angstrom, and becomes a letter
+        fill(tmp_path / name, 2)
+    classes = read_classes(tmp_path)
+    assert list(classes) == [COMPOSED, "z", "\u00c5"]
+    assert [paths[0].parent.name for paths in classes.values()] == [DECOMPOSED, "z", "\u212b"]
+    assert open_folder(tmp_path, 16).classes == [COMPOSED, "z", "\u00c5"]
+    assert read_shots(tmp_path).classes == [COMPOSED, "z", "\u00c5"]
+
+
+def test_the_order_of_classes_does_not_depend_on_the_form_of_their_names(tmp_path: Path) -> None:
+    for place, names in (("a", ["caf\u00e9", "cafz"]), ("b", ["cafe\u0301", "cafz"])):
+        for name in names:
+            fill(tmp_path / place / name, 1)
+    assert read_shots(tmp_path / "a").classes == read_shots(tmp_path / "b").classes
+
+
+CLASHES = [
+    ("Cat", "cat", r"'Cat' and 'cat' differ only by case; rename one"),
+    ("\u00c9tude", "e\u0301tude", ".* differ only by case; rename one"),
+    ("STRASSE", "stra\u00dfe", ".* differ only by case; rename one"),
+    (COMPOSED, DECOMPOSED, r"'cafe\\u0301' and 'caf\\xe9' are the same in Unicode; rename one"),
+]
+
+
+@pytest.mark.parametrize(("first", "second", "says"), CLASHES)
+def test_two_classes_of_one_name_are_refused(tmp_path: Path, first: str, second: str, says: str) -> None:
+    for name in (first, second, "other"):
+        fill(tmp_path / "all" / name, 2)
+        fill(tmp_path / "parts" / "train" / name, 2)
+    for read in (read_shots, lambda folder: open_folder(folder, 16)):
+        with pytest.raises(DataError, match=f"all: the classes {says}"):
+            read(tmp_path / "all")
+    with pytest.raises(DataError, match=f"train: the classes {says}"):
+        open_folder(tmp_path / "parts", 16)
+
+
+def test_test_classes_are_those_of_training_by_name_in_any_form(tmp_path: Path) -> None:
+    fill(tmp_path / "train" / COMPOSED, 2)
+    fill(tmp_path / "train" / "Dog", 2)
+    fill(tmp_path / "test" / DECOMPOSED, 2)
+    data = open_folder(tmp_path, 16)
+    assert (data.classes, data.base) == (["Dog", COMPOSED], 2)
+    assert data.test.labels.tolist() == [1, 1]
+    fill(tmp_path / "test" / "dog", 2)
+    with pytest.raises(DataError, match=f"{tmp_path}: the classes 'Dog' and 'dog' differ only by case; rename one"):
+        open_folder(tmp_path, 16)
+
+
+def calls_of(work: Callable[[], object]) -> int:
+    """How many functions are called."""
+    count = 0
+
+    def note(frame: FrameType, event: str, argument: object) -> None:
+        nonlocal count
+        count += event in ("call", "c_call")
+
+    sys.setprofile(note)
+    try:
+        work()
+    finally:
+        sys.setprofile(None)
+    return count
+
+
+@pytest.mark.parametrize("open_it", [read_shots, lambda folder: open_folder(folder, 16)])
+def test_thousands_of_classes_take_a_few_calls_each(tmp_path: Path, open_it: Callable[[Path], object]) -> None:
+    work = []
+    for classes in (500, 2000):
+        for number in range(classes):
+            place = tmp_path / str(classes) / f"class {number:04d}"
+            place.mkdir(parents=True)
+            (place / "1.png").touch()
+        work.append(calls_of(partial(open_it, tmp_path / str(classes))))
+    assert work[1] < 4.5 * work[0]
+    assert work[1] / 2000 < 400

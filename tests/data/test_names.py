@@ -1,0 +1,48 @@
+"""When two names are one to a person."""
+
+from unicodedata import normalize
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from m2sd_cli.data.names import as_pair, caseless, clash, class_name
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
+
+
+@given(TEXT)
+def test_the_form_of_a_name_makes_no_difference(name: str) -> None:
+    forms = {normalize("NFC", name), normalize("NFD", name)}
+    assert len({class_name(form) for form in forms}) == 1
+    assert len({caseless(form) for form in forms}) == 1
+    assert class_name(class_name(name)) == class_name(name)
+
+
+@given(st.text("abcXYZ09 _-", max_size=8))
+def test_case_makes_no_difference(name: str) -> None:
+    assert caseless(name) == caseless(name.upper()) == caseless(name.swapcase())
+
+
+def test_ascii_and_other_names_are_compared_alike() -> None:
+    assert caseless("STRASSE") == caseless("stra\u00dfe")
+    assert caseless("\u212a") == caseless("k")  # the sign of a kelvin
+
+
+@pytest.mark.parametrize(
+    ("names", "wanted"),
+    [
+        ([], None),
+        (["a", "b", "\u00e4"], None),
+        (["a", "b", "A", "B"], ("a", "A")),
+        (["a", "\u00e4", "a\u0308"], ("\u00e4", "a\u0308")),
+        (["a", "a"], ("a", "a")),
+    ],
+)
+def test_the_first_clash_is_found(names: list[str], wanted: tuple[str, str] | None) -> None:
+    assert clash(names) == wanted
+
+
+def test_names_that_look_alike_are_told_apart() -> None:
+    assert as_pair("\u00e4", "a\u0308") == r"'\xe4' and 'a\u0308' are the same in Unicode"
+    assert as_pair("\u00c4", "a\u0308") == "'\u00c4' and 'a\u0308' differ only by case"
