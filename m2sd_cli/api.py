@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Literal, TypedDict, Unpack
 
@@ -11,25 +13,27 @@ from m2sd_cli.bench.run import run_bench
 from m2sd_cli.bench.settings import MOST_WORKERS, configure
 from m2sd_cli.config import DistillConfig, PretrainConfig, given_options, resolve
 from m2sd_cli.data.catalogue import BUILT_IN, FOLDER_RECIPE, find_info
-from m2sd_cli.data.datasets import DataSet
+from m2sd_cli.data.datasets import DataSet, Skipped
 from m2sd_cli.data.folders import folder_name, read_shots
 from m2sd_cli.data.images import find_pictures
 from m2sd_cli.data.locate import open_data
+from m2sd_cli.data.skipping import check_pictures, skip_bad_pictures, skip_bad_shots, skip_bad_tests
 from m2sd_cli.errors import DataError, RunError, UsageError
 from m2sd_cli.exporting.export import export_session
 from m2sd_cli.inference.device import choose_device, inference_precision, training_precision
 from m2sd_cli.inference.prediction import Prediction, predict_files
 from m2sd_cli.inference.session import load_chain, load_session
+from m2sd_cli.inference.skipping import check_together
 from m2sd_cli.inference.team import team_on
 from m2sd_cli.reports.evaluation import Evaluation, evaluate_session
 from m2sd_cli.runs.folder import PRETRAIN, Link, RunFolder, default_path
-from m2sd_cli.runs.manifest import DataRecord
+from m2sd_cli.runs.manifest import DataRecord, SkippedRecord
 from m2sd_cli.runs.training_state import StateStore
 from m2sd_cli.training.distill import run_distill
 from m2sd_cli.training.increment import check_names, check_session, run_increment
 from m2sd_cli.training.pretrain import run_pretrain
 from m2sd_cli.training.progress import Progress, Silent
-from m2sd_cli.training.records import base_records, classes_digest, data_record, shots_record
+from m2sd_cli.training.records import base_records, classes_digest, data_record, left_out, shots_record
 from m2sd_cli.training.stage import SAVE_EVERY, Machine, refuse_unless_new, saved_config
 
 
@@ -86,6 +90,8 @@ def pretrain(
     stop_after: float | None = None,
     save_every: float = SAVE_EVERY,
     compiled: bool = False,
+    skip_bad: bool = False,
+    tell_skipped: Callable[[Sequence[Skipped]], None] | None = None,
     progress: Progress | None = None,
     **options: Unpack[PretrainOptions],
 ) -> Link | None:
@@ -102,6 +108,9 @@ def pretrain(
         stop_after: seconds after which to save and stop.
         save_every: seconds between two saves of the resumable state.
         compiled: whether to compile the network with torch.compile first.
+        skip_bad: whether to leave out pictures that cannot be read; the manifest lists them, and no later stage reads
+            them. A training that is resumed leaves out those that it began without.
+        tell_skipped: hears before the training which these are, if any.
         progress: who watches.
         options: what differs from the recipe.
 
@@ -127,7 +136,7 @@ def pretrain(
                 return _already(folder.pretrain(), given, data)
             state, settings = saved_config(store, PRETRAIN, PretrainConfig, given, precision)
             with machine.team.first_on_machine():
-                data_set = _same_data(state.data, data, data_root, settings.image_size)
+                data_set = _same_data(state.data, data, data_root, settings.image_size, state.skipped)
         else:
             assert data is not None
             info = find_info(data)
@@ -138,9 +147,13 @@ def pretrain(
                 raise UsageError(f"--image-size is for folders; {info.name}'s images have {info.image_size} pixels")
             with machine.team.first_on_machine():
                 data_set = open_data(data, data_root, settings.image_size)
+            if skip_bad:
+                data_set = skip_bad_pictures(data_set, partial(check_together, team=machine.team))
             init = settings.init
             # Where the file lies on this machine is nobody else's business.
             settings = settings.model_copy(update={"init": init and Path(init).name})
+        if tell_skipped is not None and data_set.skipped:
+            tell_skipped(data_set.skipped)
         return run_pretrain(folder, data_set, settings, machine, init, state)
 
 
@@ -192,7 +205,7 @@ def distill(
             recipe["seed"] = parent.manifest.seed
             settings = resolve(DistillConfig, recipe, config, dict(options))
         with machine.team.first_on_machine():
-            data_set = _same_data(record, data, data_root, _image_size(parent))
+            data_set = _same_data(record, data, data_root, _image_size(parent), parent.manifest.skipped)
         return run_distill(folder, parent, data_set, settings, machine, state)
 
 
@@ -205,6 +218,7 @@ def increment(
     data_root: Path | None = None,
     device: str = "auto",
     precision: str = "auto",
+    skip_bad: bool = False,
 ) -> Link:
     """Stage 3: teach new classes from a few images each.
 
@@ -215,6 +229,7 @@ def increment(
         data: the built-in data set whose official session to take, if it is not the one of stage 1.
         data_root: where built-in data sets lie.
         device, precision: `auto` chooses; precision `auto` is fp32.
+        skip_bad: whether to leave out pictures that cannot be read; the manifest lists them.
 
     Raises:
         M2sdError: one of its kinds; nothing was changed.
@@ -227,13 +242,17 @@ def increment(
     if shots is not None:
         if data is not None:
             raise UsageError("--shots and --data: choose one, your own images or an official session")
-        taught = read_shots(Path(shots))
-        record = shots_record(folder_name(Path(shots)))
+        place = Path(shots)
+        taught = read_shots(place)
+        record = shots_record(folder_name(place))
     else:
         data_set = _official(chain.base.manifest.data, data, data_root, session)
+        place = data_set.location
         taught = data_set.session(session)
         record = data_record(data_set)
     check_names(chain.taught(), taught.classes)
+    if skip_bad:
+        taught = skip_bad_shots(taught, place, check_pictures)
     return run_increment(folder, chain, session, taught, record, chosen, exact)
 
 
@@ -247,6 +266,7 @@ def evaluate(
     device: str = "auto",
     precision: str = "auto",
     confusion: bool = False,
+    skip_bad: bool = False,
 ) -> Evaluation:
     """Figures of every session of the chain, from one pass over the test images.
 
@@ -258,6 +278,7 @@ def evaluate(
         data_root: where built-in data sets lie.
         device, precision: `auto` chooses; precision `auto` is fp32.
         confusion: whether to count which class is taken for which, after the last session.
+        skip_bad: whether to leave out test images that cannot be read. Those that stage 1 left out are left out anyway.
 
     Raises:
         M2sdError: one of its kinds.
@@ -270,20 +291,27 @@ def evaluate(
         if test is not None:
             place = Path(test)
             labelled = read_shots(place)
-            return evaluate_session(model, labelled.source, labelled.classes, str(place), confusion, team=team)
+            if skip_bad:
+                labelled = skip_bad_shots(labelled, place, partial(check_together, team=team))
+            found = evaluate_session(model, labelled.source, labelled.classes, str(place), confusion, team=team)
+            return replace(found, skipped=labelled.skipped)
         base = chain.base
         record = base.manifest.data
         with team.first_on_machine():
-            data_set = _same_data(record, data, data_root, model.transform.crop)
+            data_set = _same_data(record, data, data_root, model.transform.crop, base.manifest.skipped)
         if record.kind == "folder" and classes_digest(base_records(data_set)) != classes_digest(base.manifest.classes):
             raise DataError(
                 f"{data_set.location}: not the images that the run was trained on, so its test images may have been; "
                 f"name others with --test DIR"
             )
+        skipped: Sequence[Skipped] = ()
+        if skip_bad:
+            data_set, skipped = skip_bad_tests(data_set, partial(check_together, team=team))
         if len(data_set.test) == 0:
             raise DataError(f"{data_set.location}: no test images in it; name some with --test DIR")
         where = str(data_set.location)
-        return evaluate_session(model, data_set.test, data_set.classes, where, confusion, keep=True, team=team)
+        found = evaluate_session(model, data_set.test, data_set.classes, where, confusion, keep=True, team=team)
+        return replace(found, skipped=skipped)
 
 
 def predict(
@@ -294,6 +322,7 @@ def predict(
     top_k: int = 5,
     device: str = "auto",
     precision: str = "auto",
+    skip_bad: bool = False,
 ) -> Iterator[Prediction]:
     """Label pictures.
 
@@ -303,6 +332,8 @@ def predict(
         session: which session answers; None for the newest.
         top_k: how many classes to name for each, at least 1.
         device, precision: `auto` chooses; precision `auto` is fp32.
+        skip_bad: whether to go on after a picture that cannot be read; its prediction then says why and guesses
+            nothing.
 
     Raises:
         M2sdError: one of its kinds.
@@ -313,7 +344,7 @@ def predict(
     chosen = choose_device(device)
     paths = find_pictures([Path(image) for image in images])
     model = load_session(folder, session, chosen, inference_precision(precision))
-    return predict_files(model, paths, top_k)
+    return predict_files(model, paths, top_k, skip_bad)
 
 
 def export(
@@ -434,17 +465,23 @@ def _image_size(link: Link) -> int | None:
     return size if isinstance(size, int) else None
 
 
-def _same_data(record: DataRecord, data: str | None, data_root: Path | None, image_size: int | None) -> DataSet:
-    """The data set of a manifest; a folder's place is not in it and has to be named again."""
+def _same_data(
+    record: DataRecord,
+    data: str | None,
+    data_root: Path | None,
+    image_size: int | None,
+    skipped: Sequence[SkippedRecord],
+) -> DataSet:
+    """The data set of a manifest, as it was seen then; a folder's place is not in it and has to be named again."""
     if record.kind == "built-in":
         if data is not None and data != record.name:
             raise UsageError(f"--data {data}: this run is of {record.name}; leave --data out")
-        return open_data(record.name, data_root)
+        return open_data(record.name, data_root, skipped=left_out(skipped))
     if data is None:
         raise UsageError(f"this run is of the folder {record.name!r}; say where it is with --data")
     if data in BUILT_IN:
         raise UsageError(f"--data {data}: this run is of the folder {record.name!r}")
-    return open_data(data, data_root, image_size)
+    return open_data(data, data_root, image_size, left_out(skipped))
 
 
 def _official(record: DataRecord, data: str | None, data_root: Path | None, session: int) -> DataSet:

@@ -6,7 +6,7 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from m2sd_cli.bench.run import run_bench
 from m2sd_cli.bench.settings import Settings
 from m2sd_cli.data.catalogue import BUILT_IN, FOLDER_RECIPE
 from m2sd_cli.data.cifar100 import AUGMENTATION, TRANSFORM
-from m2sd_cli.data.datasets import DataSet, Shots
+from m2sd_cli.data.datasets import DataSet, Shots, Skipped
 from m2sd_cli.data.locate import open_data
 from m2sd_cli.data.sources import ArrayImages
 
@@ -105,10 +105,12 @@ def brief(settings: Settings, tell: Callable[[str], None]) -> Report:
 def workshop(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """An empty folder to work in, with little data and short recipes."""
 
-    def small(name: str, data_root: Path | None = None, image_size: int | None = None) -> DataSet:
+    def small(
+        name: str, data_root: Path | None = None, image_size: int | None = None, skipped: Sequence[Skipped] = ()
+    ) -> DataSet:
         if name == "cifar100":
             return small_cifar100()
-        data = open_data(name, data_root, image_size)
+        data = open_data(name, data_root, image_size, skipped)
         if name == "demo":
             assert isinstance(data.train, ArrayImages)
             few = torch.arange(0, len(data.train), 20)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from m2sd_cli.cli import options
-from m2sd_cli.cli.output import document, note, printable, result, table
+from m2sd_cli.cli.output import document, name_skipped, note, printable, result, table
 from m2sd_cli.errors import UsageError
 from m2sd_cli.launch import speaks
 
@@ -21,7 +21,7 @@ def evaluate(
     session: Annotated[str, typer.Option("--session", help="all, or the number of one session.")] = "all",
     test: Annotated[
         Path | None,
-        typer.Option("--test", help="Your own labelled pictures, DIR/CLASS/*.jpg.", show_default=False),
+        typer.Option("--test", help="Your own labelled pictures, DIR/CLASS/*.jpg.", show_default=False, readable=False),
     ] = None,
     data: Annotated[
         str | None,
@@ -35,6 +35,7 @@ def evaluate(
     data_root: options.DataRoot = None,
     device: options.Device = "auto",
     precision: options.ExactPrecision = "auto",
+    skip_bad: options.SkipBad = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -70,7 +71,9 @@ def evaluate(
         device=device,
         precision=precision,
         confusion=confusion is not None,
+        skip_bad=skip_bad,
     )
+    name_skipped(evaluation.skipped, quiet)
     if confusion is not None and evaluation.confusion is not None and speaks():
         write_atomically(confusion, confusion_csv(evaluation.classes, evaluation.confusion))
         note(f"confusion matrix: {confusion}", quiet)
@@ -123,4 +126,5 @@ def as_data(evaluation: "Evaluation", only: int | None) -> dict[str, object]:
     return content | {
         "untested_classes": evaluation.untested,
         "unknown_classes": evaluation.unknown,
+        "skipped": [asdict(each) for each in evaluation.skipped],
     }

@@ -6,14 +6,19 @@ from typing import Annotated
 import typer
 
 from m2sd_cli.cli import options
-from m2sd_cli.cli.output import command, document, note, printable
+from m2sd_cli.cli.output import command, document, name_skipped, note, printable
 
 
 def increment(
     session: Annotated[int, typer.Option("--session", help="Its number: one above the newest.", show_default=False)],
     shots: Annotated[
         Path | None,
-        typer.Option("--shots", help="DIR with DIR/CLASS/*.jpg; else the official session.", show_default=False),
+        typer.Option(
+            "--shots",
+            help="DIR with DIR/CLASS/*.jpg; else the official session.",
+            show_default=False,
+            readable=False,  # whether it is tells the command itself, as of every folder
+        ),
     ] = None,
     data: Annotated[
         str | None,
@@ -23,6 +28,7 @@ def increment(
     data_root: options.DataRoot = None,
     device: options.Device = "auto",
     precision: options.ExactPrecision = "auto",
+    skip_bad: options.SkipBad = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -35,8 +41,18 @@ def increment(
     """
     from m2sd_cli import api
 
-    link = api.increment(session, shots, run=run, data=data, data_root=data_root, device=device, precision=precision)
+    link = api.increment(
+        session,
+        shots,
+        run=run,
+        data=data,
+        data_root=data_root,
+        device=device,
+        precision=precision,
+        skip_bad=skip_bad,
+    )
     classes = link.manifest.classes
+    name_skipped(link.manifest.skipped, quiet)
     if json:
         document(
             {

@@ -39,6 +39,7 @@ StopAfter = Annotated[
     str | None,
     typer.Option("--stop-after", help="Save and stop after 90s, 9m or 2h; go on with --resume.", show_default=False),
 ]
+SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out pictures that cannot be read, and name them.")]
 Compile = Annotated[
     bool,
     typer.Option("--compile", help="Compile the network first, in minutes; 'm2sd bench --compile' tells if it pays."),

@@ -3,11 +3,17 @@
 import json
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from m2sd_cli.launch import speaks
+
+if TYPE_CHECKING:
+    from m2sd_cli.data.datasets import Skipped
+    from m2sd_cli.runs.manifest import SkippedRecord
+
+NAMED = 3  # pictures that were left out
 
 
 def printable(text: str) -> str:
@@ -36,6 +42,16 @@ def note(text: str, quiet: bool = False) -> None:
     """Say something that is not the result."""
     if not quiet and speaks():
         print(text, file=sys.stderr, flush=True)
+
+
+def name_skipped(skipped: "Sequence[Skipped | SkippedRecord]", quiet: bool) -> None:
+    """Say how many pictures were left out, and which are the first of them."""
+    if skipped:
+        count = len(skipped)
+        what = "1 picture cannot be read and is" if count == 1 else f"{count} pictures cannot be read and are"
+        named = "; ".join(f"{printable(each.file)} ({printable(each.reason)})" for each in skipped[:NAMED])
+        more = f"; and {count - NAMED} more" if count > NAMED else ""
+        note(f"{what} left out: {named}{more}", quiet)
 
 
 def command(name: str, run: Path | None, rest: str = "") -> str:

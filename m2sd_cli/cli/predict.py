@@ -1,21 +1,28 @@
 """m2sd predict"""
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from m2sd_cli.cli import options
-from m2sd_cli.cli.output import as_text, document, printable, result
+from m2sd_cli.cli.output import as_text, document, note, printable, result
+
+if TYPE_CHECKING:
+    from m2sd_cli.inference.prediction import Prediction
 
 
 def predict(
-    images: Annotated[list[Path], typer.Argument(help="Pictures, or folders of pictures.", show_default=False)],
+    images: Annotated[
+        list[Path], typer.Argument(help="Pictures, or folders of pictures.", show_default=False, readable=False)
+    ],
     top_k: Annotated[int, typer.Option("--top-k", help="How many classes to name for each.")] = 5,
     session: options.SessionChoice = None,
     run: options.Run = None,
     device: options.Device = "auto",
     precision: options.ExactPrecision = "auto",
+    skip_bad: options.SkipBad = False,
     json: options.Json = False,
 ) -> None:
     """Label your own pictures with what the model has been taught.
@@ -31,16 +38,27 @@ def predict(
 
     from m2sd_cli import api
 
-    predictions = api.predict(images, run=run, session=session, top_k=top_k, device=device, precision=precision)
-    if json:
-        document(
-            {
-                "predictions": [
-                    {"image": as_text(each.path), "classes": [asdict(guess) for guess in each.guesses]}
-                    for each in predictions
-                ]
-            }
+    skipped = []
+
+    def named(predictions: "Iterator[Prediction]") -> "Iterator[Prediction]":
+        """Those of pictures that can be read; of the others it is said that they cannot."""
+        for each in predictions:
+            if each.skipped is None:
+                yield each
+            else:
+                skipped.append({"image": as_text(each.path), "reason": each.skipped})
+                note(f"left out: {printable(str(each.path))}: {printable(each.skipped)}")
+
+    predictions = named(
+        api.predict(
+            images, run=run, session=session, top_k=top_k, device=device, precision=precision, skip_bad=skip_bad
         )
+    )
+    if json:
+        answers = [
+            {"image": as_text(each.path), "classes": [asdict(guess) for guess in each.guesses]} for each in predictions
+        ]
+        document({"predictions": answers, "skipped": skipped})
         return
     for each in predictions:
         guesses = ", ".join(f"{printable(guess.name)} {100 * guess.probability:.1f} %" for guess in each.guesses)

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from m2sd_cli.cli import options
-from m2sd_cli.cli.output import command
+from m2sd_cli.cli.output import command, name_skipped
 from m2sd_cli.cli.training import report_training
 from m2sd_cli.data.catalogue import find_info
 
@@ -50,6 +50,7 @@ def pretrain(
     device: options.Device = "auto",
     precision: options.Precision = "auto",
     compile: options.Compile = False,
+    skip_bad: options.SkipBad = False,
     resume: options.Resume = False,
     stop_after: options.StopAfter = None,
     force: options.Force = False,
@@ -86,6 +87,8 @@ def pretrain(
             force=force,
             stop_after=limit,
             compiled=compile,
+            skip_bad=skip_bad,
+            tell_skipped=lambda skipped: name_skipped(skipped, quiet),
             progress=progress,
             backbone=backbone,
             epochs=epochs,

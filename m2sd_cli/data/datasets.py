@@ -1,6 +1,6 @@
 """One shape for every data set: base images, official sessions, test images, and how they are treated."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,11 +10,20 @@ from m2sd_cli.data.transforms import TestTransform
 
 
 @dataclass(frozen=True)
+class Skipped:
+    """A picture that cannot be read, and was left out."""
+
+    file: str  # below the folder of images, as text
+    reason: str
+
+
+@dataclass(frozen=True)
 class Shots:
     """The images that teach one session's classes; `source.labels` index `classes`."""
 
     classes: list[str]
     source: ImageSource
+    skipped: Sequence[Skipped] = ()
 
 
 @dataclass(frozen=True)
@@ -31,3 +40,4 @@ class DataSet:
     transform: TestTransform
     augmentation: Augmentation
     location: Path
+    skipped: Sequence[Skipped] = ()  # of `train` and `test`

@@ -3,15 +3,16 @@
 import hashlib
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
 
 from m2sd_cli.data.augmentation import Augmentation
-from m2sd_cli.data.datasets import DataSet, Shots
+from m2sd_cli.data.datasets import DataSet, Shots, Skipped
 from m2sd_cli.data.images import list_folder, list_images
-from m2sd_cli.data.names import as_pair, clash, class_name, is_text
+from m2sd_cli.data.names import as_pair, clash, class_name, is_text, relative_name
+from m2sd_cli.data.skipping import leave_out
 from m2sd_cli.data.sources import FileImages
 from m2sd_cli.data.transforms import IMAGENET_MEAN, IMAGENET_STD, TestTransform
 from m2sd_cli.errors import DataError, UsageError
@@ -78,15 +79,17 @@ def read_shots(folder: Path) -> Shots:
     return Shots(list(classes), _source(classes, list(classes)))
 
 
-def open_folder(folder: Path, image_size: int) -> DataSet:
+def open_folder(folder: Path, image_size: int, skipped: Sequence[Skipped] = ()) -> DataSet:
     """A folder as a data set: train/CLASS and test/CLASS, or just CLASS, split 80/20 the same way every time.
 
     Args:
         folder: all classes in its training part are base classes.
         image_size: side of the square that the network will see, in pixels.
+        skipped: pictures to leave out, which have their part in the split even if they are there no more.
 
     Raises:
-        DataError: as `read_classes` does, or a test class is named as a training class but for its case.
+        DataError: as `read_classes` does, or a test class is named as a training class but for its case, or no picture
+            of a base class is left.
         UsageError: the size is below 8 pixels.
     """
     if image_size < 8:
@@ -97,7 +100,8 @@ def open_folder(folder: Path, image_size: int) -> DataSet:
         train, tested = read_classes(folder / "train"), folder / "test"
         test = read_classes(tested) if os.path.isdir(tested) or os.path.islink(tested) else {}
     else:
-        parts = {name: split_class(paths) for name, paths in read_classes(folder).items()}
+        gone = _names_by_folder(skipped)
+        parts = {name: split_class(_with_gone(paths, gone)) for name, paths in read_classes(folder).items()}
         train = {name: part[0] for name, part in parts.items()}
         test = {name: part[1] for name, part in parts.items()}
     names = [*train, *(name for name in test if name not in train)]
@@ -107,7 +111,7 @@ def open_folder(folder: Path, image_size: int) -> DataSet:
         raise UsageError(f"a folder has no official sessions: name the shots of session {number} with --shots DIR")
 
     resize = round(image_size * 256 / 224)
-    return DataSet(
+    data = DataSet(
         name=folder_name(folder),
         classes=names,
         base=len(train),
@@ -119,6 +123,26 @@ def open_folder(folder: Path, image_size: int) -> DataSet:
         augmentation=Augmentation(size=image_size, store=resize),
         location=folder,
     )
+    return leave_out(data, skipped)
+
+
+def _names_by_folder(skipped: Sequence[Skipped]) -> dict[str, list[str]]:
+    """The names of pictures in FOLDER/CLASS, by CLASS; records may say anything, and other paths are passed over."""
+    found: dict[str, list[str]] = {}
+    for each in skipped:
+        folder, _, name = each.file.partition("/")
+        if name and Path(name).name == name:
+            found.setdefault(folder, []).append(name)
+    return found
+
+
+def _with_gone(paths: list[Path], gone: Mapping[str, list[str]]) -> list[Path]:
+    """The pictures of a class, and those of the names that are there no more."""
+    home = paths[0].parent
+    if home.name not in gone:
+        return paths
+    present = {relative_name(path, home) for path in paths}
+    return sorted([*paths, *(home / name for name in gone[home.name] if name not in present)])
 
 
 def has_own_split(folder: Path) -> bool:

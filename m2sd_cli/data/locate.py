@@ -1,10 +1,11 @@
 """From a name or a folder to a data set that is at hand."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from m2sd_cli.data.catalogue import DataSetInfo, find_info
-from m2sd_cli.data.datasets import DataSet
+from m2sd_cli.data.datasets import DataSet, Skipped
 from m2sd_cli.errors import DataError
 
 ROOT_VARIABLE = "M2SD_DATA"
@@ -23,16 +24,19 @@ def data_roots(data_root: Path | None) -> list[Path]:
 
 def locate(info: DataSetInfo, data_root: Path | None) -> Path | None:
     """The root under which a built-in data set lies, or None."""
-    return next((root for root in data_roots(data_root) if (root / info.layout).is_dir()), None)
+    return next((root for root in data_roots(data_root) if os.path.isdir(root / info.layout)), None)
 
 
-def open_data(name: str, data_root: Path | None = None, image_size: int | None = None) -> DataSet:
+def open_data(
+    name: str, data_root: Path | None = None, image_size: int | None = None, skipped: Sequence[Skipped] = ()
+) -> DataSet:
     """Open a built-in data set by name, or a folder.
 
     Args:
         name: of the catalogue, or a path.
         data_root: where built-in data sets lie; `data_roots` says where else.
         image_size: of a folder's images as the network sees them, in pixels; default 224.
+        skipped: pictures to leave out.
 
     Raises:
         UsageError: there is no such data set and no such folder.
@@ -42,7 +46,7 @@ def open_data(name: str, data_root: Path | None = None, image_size: int | None =
     if info is None:
         from m2sd_cli.data.folders import open_folder
 
-        return open_folder(Path(name), image_size or FOLDER_IMAGE_SIZE)
+        return open_folder(Path(name), image_size or FOLDER_IMAGE_SIZE, skipped)
     if info.name == "demo":
         from m2sd_cli.data.demo import open_demo
 
@@ -55,8 +59,9 @@ def open_data(name: str, data_root: Path | None = None, image_size: int | None =
 
         return open_cifar100(root)
     from m2sd_cli.data.file_sets import open_cub200, open_miniimagenet
+    from m2sd_cli.data.skipping import leave_out
 
-    return open_cub200(root) if info.name == "cub200" else open_miniimagenet(root)
+    return leave_out(open_cub200(root) if info.name == "cub200" else open_miniimagenet(root), skipped)
 
 
 def fetch(info: DataSetInfo, data_root: Path | None) -> Path:

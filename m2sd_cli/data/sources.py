@@ -1,7 +1,7 @@
 """A labelled set of images, whether it lies in memory or in files."""
 
 import hashlib
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -122,6 +122,10 @@ class FileImages:
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    def select(self, numbers: Sequence[int]) -> "FileImages":
+        """The pictures of these numbers, as they are labelled."""
+        return FileImages(tuple(self.paths[number] for number in numbers), self.labels[torch.tensor(numbers).long()])
 
     def batches(self, transform: TestTransform, size: int, rows: slice = ALL) -> Iterator[tuple[Tensor, Tensor]]:
         """See ImageSource. The next batch is decoded while the caller works on the last.

@@ -1,13 +1,18 @@
 """Labelling a person's own pictures."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
-from m2sd_cli.data.sources import FileImages
+from m2sd_cli.data.images import open_rgb
+from m2sd_cli.data.threads import in_order
+from m2sd_cli.errors import PictureError
 from m2sd_cli.inference.session import SessionModel
 
 PREDICT_BATCH = 64  # images; small, so that the first answers come soon
@@ -28,29 +33,52 @@ class Prediction:
 
     path: Path
     guesses: list[Guess]
+    skipped: str | None = None  # why the picture cannot be read, of which there are no guesses then
+
+
+def predict_files(
+    model: SessionModel, paths: Sequence[Path], top_k: int, skip_bad: bool = False
+) -> Iterator[Prediction]:
+    """Label pictures of any size, in their order, no more than a batch of them in memory.
+
+    Args:
+        model: what answers.
+        paths: of the pictures.
+        top_k: how many classes to name for each.
+        skip_bad: whether to go on after a picture that cannot be read.
+
+    Raises:
+        PictureError: a picture cannot be read, and `skip_bad` is false.
+    """
+
+    def decode(path: Path) -> Tensor | PictureError:
+        try:
+            return model.transform.pixels(open_rgb(path))
+        except PictureError as error:
+            if not skip_bad:
+                raise
+            return error
+
+    with closing(in_order(decode, paths, ahead=PREDICT_BATCH)) as decoded:
+        for start in range(0, len(paths), PREDICT_BATCH):
+            batch = list(islice(decoded, PREDICT_BATCH))
+            answers = iter(_guess(model, [each for each in batch if isinstance(each, Tensor)], top_k))
+            for path, each in zip(paths[start:], batch, strict=False):
+                if isinstance(each, Tensor):
+                    yield Prediction(path, next(answers))
+                else:
+                    yield Prediction(path, [], each.reason)
 
 
 @torch.inference_mode()
-def predict_files(model: SessionModel, paths: Sequence[Path], top_k: int) -> Iterator[Prediction]:
-    """Label pictures of any size, in their order, no more than a batch of them in memory.
-
-    Raises:
-        DataError: a picture cannot be read.
-    """
-    source = FileImages(tuple(paths), torch.zeros(len(paths), dtype=torch.int64))
-    done = 0
-    directions = F.normalize(model.weight, dim=1)
-    for pixels, _ in source.batches(model.transform, PREDICT_BATCH):
-        features = model.embed(pixels)
-        probabilities = model.classify(features).softmax(dim=1)
-        likeliest, order = probabilities.topk(min(top_k, len(model.classes)), dim=1)
-        similarity = (F.normalize(features, dim=1) @ directions.T).gather(1, order)
-        for path, row in zip(
-            paths[done:], zip(order.tolist(), likeliest.tolist(), similarity.tolist(), strict=True), strict=False
-        ):
-            guesses = [
-                Guess(model.classes[index], probability, cosine)
-                for index, probability, cosine in zip(*row, strict=True)
-            ]
-            yield Prediction(path, guesses)
-        done += len(pixels)
+def _guess(model: SessionModel, pictures: list[Tensor], top_k: int) -> list[list[Guess]]:
+    """The likeliest classes of pictures (3, H, W) uint8 after the test transform."""
+    if not pictures:
+        return []
+    features = model.embed(torch.stack(pictures))
+    likeliest, order = model.classify(features).softmax(dim=1).topk(min(top_k, len(model.classes)), dim=1)
+    similarity = (F.normalize(features, dim=1) @ F.normalize(model.weight, dim=1).T).gather(1, order)
+    return [
+        [Guess(model.classes[index], *figures) for index, *figures in zip(*row, strict=True)]
+        for row in zip(order.tolist(), likeliest.tolist(), similarity.tolist(), strict=True)
+    ]

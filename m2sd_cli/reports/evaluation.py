@@ -1,9 +1,11 @@
 """Evaluating every session of a chain in one pass over the test images."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
+from m2sd_cli.data.datasets import Skipped
 from m2sd_cli.data.names import class_name
 from m2sd_cli.data.sources import ImageSource
 from m2sd_cli.errors import DataError
@@ -22,6 +24,7 @@ class Evaluation:
     classes: list[str]
     untested: list[str]  # classes of the chain without a test image
     unknown: list[str]  # classes of the test images that the chain does not know
+    skipped: Sequence[Skipped] = ()  # test images that cannot be read and were left out, if that was asked for
 
 
 def evaluate_session(

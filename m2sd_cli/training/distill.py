@@ -18,7 +18,7 @@ from m2sd_cli.runs.manifest import ClassRecord, Manifest, TrainingState
 from m2sd_cli.runs.training_state import StateStore
 from m2sd_cli.training.loop import Objective
 from m2sd_cli.training.pretrain import CLASSIFIER
-from m2sd_cli.training.records import base_records, circumstances, classes_digest, data_record
+from m2sd_cli.training.records import base_records, circumstances, classes_digest, data_record, skipped_records
 from m2sd_cli.training.stage import Finished, Machine, train
 
 
@@ -186,6 +186,7 @@ def run_distill(
             config=config.model_dump(),
             seed=config.seed,
             history=finished.history,
+            skipped=skipped_records(data.skipped),
             **circumstances(machine.device, finished.precision, finished.seconds),
         ),
     )

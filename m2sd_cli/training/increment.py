@@ -12,7 +12,7 @@ from m2sd_cli.inference.features import mean_features
 from m2sd_cli.inference.session import MEANS, load_backbone, to_transform
 from m2sd_cli.runs.folder import ChainOutline, Link, RunFolder, session_name
 from m2sd_cli.runs.manifest import DataRecord, Manifest
-from m2sd_cli.training.records import circumstances, class_records
+from m2sd_cli.training.records import circumstances, class_records, skipped_records
 
 
 def check_session(run: RunFolder, newest: int, session: int) -> None:
@@ -94,6 +94,7 @@ def run_increment(
                 transform=base.manifest.transform,
                 config={},
                 seed=base.manifest.seed,
+                skipped=skipped_records(shots.skipped),
                 **circumstances(device, precision, time.monotonic() - began),
             ),
         )

@@ -17,7 +17,14 @@ from m2sd_cli.runs.folder import PRETRAIN, Link, RunFolder
 from m2sd_cli.runs.manifest import BackboneRecord, Manifest, TrainingState
 from m2sd_cli.runs.training_state import StateStore
 from m2sd_cli.training.loop import ACCURACY, Objective
-from m2sd_cli.training.records import base_records, circumstances, classes_digest, data_record, transform_record
+from m2sd_cli.training.records import (
+    base_records,
+    circumstances,
+    classes_digest,
+    data_record,
+    skipped_records,
+    transform_record,
+)
 from m2sd_cli.training.stage import Machine, train
 
 CLASSIFIER = "classifier.weight"
@@ -146,6 +153,7 @@ def run_pretrain(
             config=config.model_dump(),
             seed=config.seed,
             history=finished.history,
+            skipped=skipped_records(data.skipped),
             **circumstances(machine.device, finished.precision, finished.seconds),
         ),
     )

@@ -10,12 +10,12 @@ import torch
 
 from m2sd_cli import __version__
 from m2sd_cli.data.catalogue import BUILT_IN
-from m2sd_cli.data.datasets import DataSet
+from m2sd_cli.data.datasets import DataSet, Skipped
 from m2sd_cli.data.folders import has_own_split
 from m2sd_cli.data.names import class_name
 from m2sd_cli.data.sources import ImageSource
 from m2sd_cli.data.transforms import TestTransform
-from m2sd_cli.runs.manifest import ClassRecord, DataRecord, TransformRecord
+from m2sd_cli.runs.manifest import ClassRecord, DataRecord, SkippedRecord, TransformRecord
 
 
 def versions() -> dict[str, str]:
@@ -97,6 +97,16 @@ def data_record(data: DataSet) -> DataRecord:
 def shots_record(folder: str) -> DataRecord:
     """A person's own shots as a manifest names them: by the bare name of their folder."""
     return DataRecord(name=folder, kind="folder", split="all images are shots")
+
+
+def skipped_records(skipped: Sequence[Skipped]) -> list[SkippedRecord]:
+    """The pictures that were left out as a manifest names them."""
+    return [SkippedRecord(file=each.file, reason=each.reason) for each in skipped]
+
+
+def left_out(records: Sequence[SkippedRecord]) -> list[Skipped]:
+    """The pictures that a manifest says were left out."""
+    return [Skipped(each.file, each.reason) for each in records]
 
 
 def transform_record(transform: TestTransform) -> TransformRecord:

@@ -19,7 +19,7 @@ from m2sd_cli.training.compilation import compilation_failed, not_compiled
 from m2sd_cli.training.loop import Objective, Position, Training
 from m2sd_cli.training.memory import freed_memory_kept
 from m2sd_cli.training.progress import Progress, Silent
-from m2sd_cli.training.records import data_record
+from m2sd_cli.training.records import data_record, skipped_records
 from m2sd_cli.training.stopping import StopRequest
 
 SAVE_EVERY = 300.0  # seconds
@@ -146,6 +146,7 @@ def train(
                 sums=position.sums,
                 history=position.history,
                 head=newest and newest.sha256,
+                skipped=skipped_records(data.skipped),
             ),
             tensors,
         )

@@ -5,7 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -22,7 +22,7 @@ from m2sd_cli.cli.options import seconds
 from m2sd_cli.cli.output import duration, printable
 from m2sd_cli.data.cache import as_size
 from m2sd_cli.data.catalogue import BUILT_IN
-from m2sd_cli.data.datasets import DataSet
+from m2sd_cli.data.datasets import DataSet, Skipped
 from m2sd_cli.data.demo import open_demo
 from m2sd_cli.data.locate import open_data
 from m2sd_cli.data.sources import ArrayImages
@@ -392,8 +392,8 @@ JSON = {
 KEYS = {
     "pretrain": {"stage", "finished", "run", "manifest", "classes", "epochs", "loss", "seconds", "device", "precision"},
     "increment": {"session", "manifest", "classes", "classes_so_far", "seconds"},
-    "evaluate": {"sessions", "average", "drop", "untested_classes", "unknown_classes"},
-    "predict": {"predictions"},
+    "evaluate": {"sessions", "average", "drop", "untested_classes", "unknown_classes", "skipped"},
+    "predict": {"predictions", "skipped"},
     "export": {"file", "format", "bytes"},
     "sessions": {"sessions"},
     "sessions verify": {"sound", "problems"},
@@ -694,8 +694,10 @@ def test_small_words() -> None:
 def short_demo(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two epochs on a tenth of the base images."""
 
-    def small(name: str, data_root: Path | None = None, image_size: int | None = None) -> DataSet:
-        data = open_data(name, data_root, image_size)
+    def small(
+        name: str, data_root: Path | None = None, image_size: int | None = None, skipped: Sequence[Skipped] = ()
+    ) -> DataSet:
+        data = open_data(name, data_root, image_size, skipped)
         assert isinstance(data.train, ArrayImages)
         few = torch.arange(0, len(data.train), 10)
         return replace(data, train=data.train.select(few, data.train.labels[few]))

@@ -248,6 +248,26 @@ def test_when_the_first_fails_alone_the_others_are_silent(trained: Path, picture
     assert "m2sd, process" not in refused.stderr
 
 
+def test_a_team_leaves_out_the_same_bad_pictures_and_says_so_once(
+    pictures: "Pictures", quick: dict[str, Any], tmp_path: Path
+) -> None:
+    photos = Path(shutil.copytree(pictures.folder, tmp_path / "colours"))
+    bad = ["train/blue/blue-00.png", "train/yellow/yellow-07.png", "test/red/red-100.png"]
+    for name in bad:
+        (photos / name).write_bytes(b"no picture")
+    common = ["--data", photos, "--run", tmp_path / "shared", "--device", "cpu", "--epochs", 1, "--batch-size", 8]
+    small = ["--image-size", 16, "--backbone", "resnet20", "--precision", "fp32"]
+    done = torchrun("--", "m2sd_cli", "pretrain", *common, *small, "--skip-bad")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("3 pictures cannot be read and are left out: train/blue/blue-00.png (not a picture") == 1
+    alone = api.pretrain(str(photos), run=tmp_path / "alone", skip_bad=True, **quick)
+    assert alone is not None
+    shared = RunFolder(tmp_path / "shared").pretrain().manifest
+    assert [each.file for each in shared.skipped] == bad
+    assert shared.skipped == alone.manifest.skipped
+    assert shared.classes == alone.manifest.classes
+
+
 if __name__ == "__main__":
     task, place = sys.argv[1], Path(sys.argv[2])
     with team_on("cpu") as (everybody, _):

@@ -1,0 +1,94 @@
+"""Going on without the pictures that cannot be read."""
+
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from m2sd_cli.data.datasets import DataSet, Shots, Skipped
+from m2sd_cli.data.images import open_rgb
+from m2sd_cli.data.names import relative_name
+from m2sd_cli.data.sources import FileImages, ImageSource
+from m2sd_cli.data.threads import in_order
+from m2sd_cli.errors import DataError, PictureError
+
+# Why each picture cannot be read; None for those that can.
+Check = Callable[[Sequence[Path]], Sequence[str | None]]
+
+
+def check_pictures(paths: Sequence[Path]) -> list[str | None]:
+    """Read every picture as a whole, in threads. See `Check`."""
+    return list(in_order(_reason, paths))
+
+
+def _reason(path: Path) -> str | None:
+    try:
+        open_rgb(path)
+    except PictureError as error:
+        return error.reason
+    return None
+
+
+def skip_bad_pictures(data: DataSet, check: Check) -> DataSet:
+    """A data set without the pictures that cannot be read.
+
+    Raises:
+        DataError: no picture of a base class is left.
+    """
+    return leave_out(data, _find([data.train, data.test], data.location, check))
+
+
+def skip_bad_tests(data: DataSet, check: Check) -> tuple[DataSet, Sequence[Skipped]]:
+    """A data set without the pictures for testing that cannot be read, and these."""
+    found = _find([data.test], data.location, check)
+    return leave_out(data, [*data.skipped, *found]), found
+
+
+def skip_bad_shots(shots: Shots, folder: Path, check: Check) -> Shots:
+    """Shots without the pictures that cannot be read.
+
+    Args:
+        folder: below which they lie.
+
+    Raises:
+        DataError: no picture of a class is left.
+    """
+    skipped = _find([shots.source], folder, check)
+    source = _without(shots.source, folder, {each.file for each in skipped})
+    _refuse_empty(source, shots.classes, folder)
+    return replace(shots, source=source, skipped=skipped)
+
+
+def leave_out(data: DataSet, skipped: Sequence[Skipped]) -> DataSet:
+    """A data set without certain pictures, of which those that are not there do not matter.
+
+    Raises:
+        DataError: no picture of a base class is left.
+    """
+    if not skipped:
+        return data
+    files = {each.file for each in skipped}
+    train, test = (_without(each, data.location, files) for each in (data.train, data.test))
+    _refuse_empty(train, data.classes[: data.base], data.location)
+    return replace(data, train=train, test=test, skipped=skipped)
+
+
+def _find(sources: Iterable[ImageSource], folder: Path, check: Check) -> list[Skipped]:
+    """What cannot be read; images in memory always can."""
+    paths = [path for source in sources if isinstance(source, FileImages) for path in source.paths]
+    reasons = zip(paths, check(paths), strict=True)
+    return [Skipped(relative_name(path, folder), reason) for path, reason in reasons if reason is not None]
+
+
+def _without(source: ImageSource, folder: Path, files: Collection[str]) -> ImageSource:
+    if not isinstance(source, FileImages):
+        return source
+    return source.select(
+        [number for number, path in enumerate(source.paths) if relative_name(path, folder) not in files]
+    )
+
+
+def _refuse_empty(source: ImageSource, names: Sequence[str], folder: Path) -> None:
+    counts = source.labels.bincount(minlength=len(names)).tolist()
+    for name, count in zip(names, counts, strict=True):
+        if not count:
+            raise DataError(f"{folder}: no picture of class {name!r} can be read")
