@@ -11,6 +11,7 @@ import zlib
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
+from random import Random
 from threading import Barrier, Event, Lock
 from typing import Any
 
@@ -25,6 +26,8 @@ from m2sd_cli.data.images import SUFFIXES, find_pictures, list_images, open_rgb
 from m2sd_cli.data.threads import Room
 from m2sd_cli.errors import DataError, PictureError
 
+MORE = int(os.environ.get("M2SD_ROUNDS", "1"))
+ROUNDS = MORE * 1000  # damaged files
 RED, GREEN, WHITE, BLACK = (255, 0, 0), (0, 255, 0), (255, 255, 255), (0, 0, 0)
 ORIENTATION = 0x0112
 SAVED_AS = {"jpg": "JPEG", "png": "PNG", "webp": "WEBP", "bmp": "BMP", "gif": "GIF", "tif": "TIFF"}
@@ -384,7 +387,7 @@ def test_a_tiff_that_points_nowhere_is_refused(tmp_path: Path, tag: int, entry: 
         open_rgb(tiff_with(tmp_path, tag, entry))
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=MORE * 200)
 @given(
     st.sampled_from(sorted(SAVED_AS)),
     st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), max_size=12),
@@ -407,6 +410,77 @@ def test_damage_anywhere_gives_a_picture_or_a_data_error(
     except DataError:
         return
     assert mode == "RGB"
+
+
+def whole_files() -> list[bytes]:
+    """Pictures of every format, mode and compression that Pillow writes and that may be read."""
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6
+    image, grey = noise(), noise().convert("L")
+    some = {"exif": exif, "icc_profile": b"profile" * 50}
+    wanted: list[tuple[Image.Image, str, dict[str, Any]]] = [
+        *((image, name, some if name in ("JPEG", "PNG", "WEBP", "TIFF") else {}) for name in SAVED_AS.values()),
+        (image, "JPEG", {"progressive": True}),
+        (image.convert("CMYK"), "JPEG", {}),
+        (grey, "JPEG", {}),
+        (image, "MPO", {"save_all": True, "append_images": [image]}),
+        (image.convert("P"), "PNG", {"transparency": bytes(range(200))}),
+        (image.convert("RGBA"), "PNG", {"save_all": True, "append_images": [image.convert("RGBA").rotate(9)]}),
+        (grey.convert("LA"), "PNG", {}),
+        (Image.fromarray(np.arange(96, dtype=np.uint16).reshape(8, 12) * 600), "PNG", {}),
+        (image, "WEBP", {"save_all": True, "append_images": [image.rotate(9)]}),
+        (image.convert("P"), "BMP", {}),
+        (image.convert("1"), "BMP", {}),
+        (image.convert("P"), "GIF", {"save_all": True, "append_images": [image.rotate(9).convert("P")]}),
+        (image, "TIFF", {"big_tiff": True}),
+        (image, "TIFF", {"compression": "tiff_lzw"}),
+        (image.convert("CMYK"), "TIFF", {}),
+        (image.convert("1"), "TIFF", {}),
+    ]
+    files = []
+    for each, format, options in wanted:
+        buffer = BytesIO()
+        each.save(buffer, format, **options)
+        files.append(buffer.getvalue())
+    return files
+
+
+def damaged(whole: bytes, random: Random) -> bytes:
+    """A file with bytes changed, extreme numbers written, and pieces removed, added, repeated or cut off."""
+    content = bytearray(whole)
+    for _ in range(random.choice((1, 1, 2, 4, 16))):
+        at = random.randrange(min(len(content), random.choice((200, len(content)))))
+        match random.randrange(5):
+            case 0:
+                content[at] = random.randrange(256)
+            case 1:
+                content[at : at + 4] = random.choice((bytes(4), b"\xff" * 4, b"\x7f\xff\xff\xff", b"\xff\xff\xff\x7f"))
+            case 2:
+                del content[at : at + random.randrange(1, 9)]
+            case 3:
+                content[at:at] = random.randbytes(random.randrange(1, 9))
+            case 4:
+                source = random.randrange(len(content))
+                content[at : at + 8] = content[source : source + 8]
+        content = content or bytearray(1)
+    return bytes(content[: random.randrange(len(content))] if random.random() < 0.2 else content)
+
+
+def test_any_damage_gives_a_picture_or_one_line_and_prints_nothing(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    random, files, path = Random(0), whole_files(), tmp_path / "damaged.jpg"
+    capfd.readouterr()  # saving may have printed
+    refused = []
+    for _ in range(ROUNDS):
+        path.write_bytes(damaged(random.choice(files), random))
+        try:
+            assert open_rgb(path).mode == "RGB"
+        except PictureError as error:
+            refused.append(error)
+    assert 0 < len(refused) < ROUNDS
+    assert all(len(each.lines) == 1 and "\n" not in each.reason for each in refused)
+    assert capfd.readouterr() == ("", "")
 
 
 def test_a_png_with_a_broken_header_is_refused(tmp_path: Path) -> None:
