@@ -172,7 +172,7 @@ class TrainingState(Sealed):
     config: dict[str, Any]
     sums: Annotated[dict[str, float], Field(description="of the epoch under way")]
     history: list[EpochRecord]
-    skipped: Annotated[list[SkippedRecord], Field(description="pictures left out since they cannot be read")] = []
+    skipped: list[SkippedRecord] = Field(default=[], description="pictures left out since they cannot be read")
     head: Annotated[Sha256 | None, Field(description="of the newest manifest when it began, if there was one")] = None
 
     @property
