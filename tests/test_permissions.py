@@ -154,3 +154,61 @@ def test_what_may_not_be_read_is_named(run: Path, pictures: "Pictures", place: P
             assert err.startswith("m2sd: ")
     assert tree(run) == before
     assert not (place / "new").exists()
+
+
+def test_a_run_folder_that_may_not_be_read_or_written_is_named(
+    run: Path, pictures: "Pictures", place: Path, tree: Tree
+) -> None:
+    picture = next((pictures.labelled / "orange").iterdir())
+    shots = place / "shots"
+    shutil.copytree(pictures.labelled / "orange", shots / "orange")
+    quick = ["--image-size", 16, "--backbone", "resnet20", "--epochs", 1, "--device", "cpu"]
+    cases: list[tuple[list[object], str]] = []
+
+    def ask(where: Path, says: str) -> None:
+        of = ["--run", where, "--device", "cpu"]
+        cases.extend(
+            (words, says)
+            for words in (
+                ["predict", picture, *of],
+                ["evaluate", "--test", pictures.labelled, *of],
+                ["increment", "--session", 3, "--shots", shots, *of],
+                ["export", "--format", "safetensors", "--out", place / "out", "--run", where],
+                ["distill", "--data", pictures.folder, "--epochs", 0, "--force", *of],
+                ["sessions", "--run", where],
+                ["sessions", "verify", "--run", where],
+                ["sessions", "undo", "--yes", "--run", where],
+            )
+        )
+
+    for name, rights in (("shut", 0), ("listed", 0o400), ("secret", 0o100)):
+        shutil.copytree(run, place / name / "run")
+        (place / name / "run" / "head.json").chmod(0)
+        (place / name / "run").chmod(rights)
+        ask(place / name / "run", ": cannot be read (Permission denied)")
+    shutil.copytree(run, place / "above" / "run")
+    (place / "above").chmod(0)
+    ask(place / "above" / "run", ": cannot be read (Permission denied)")
+    shutil.copytree(run, place / "fixed")
+    (place / "fixed").chmod(0o500)
+    changes: list[list[object]] = [
+        ["increment", "--session", 3, "--shots", shots, "--run", place / "fixed", "--device", "cpu"],
+        ["sessions", "undo", "--yes", "--run", place / "fixed"],
+        ["pretrain", "--data", pictures.folder, *quick, "--run", place / "fixed" / "new"],
+        ["pretrain", "--data", pictures.folder, *quick, "--run", place / "above" / "new"],
+        ["export", "--format", "safetensors", "--out", place / "fixed" / "out", "--run", run],
+    ]
+    cases += [(words, "(Permission denied)") for words in changes]
+
+    before = tree(place / "fixed")
+    for (words, says), (found, out, err) in zip(cases, call([words for words, _ in cases]), strict=True):
+        assert (found, out) == (4, ""), (words, out, err)
+        lines = err.splitlines()
+        assert all(line.startswith("m2sd: ") and says in line for line in lines), (words, err)
+        assert len(lines) == 1 or "verify" in words  # which names every file
+    assert tree(place / "fixed") == before
+    reading: list[list[object]] = [
+        ["predict", picture, "--run", place / "fixed"],
+        ["sessions", "verify", "--run", place / "fixed"],
+    ]
+    assert [code for code, _, _ in call(reading)] == [0, 0]

@@ -29,7 +29,9 @@ def evaluate(
     ] = None,
     confusion: Annotated[
         Path | None,
-        typer.Option("--confusion", help="Write the confusion matrix to this CSV file.", show_default=False),
+        typer.Option(
+            "--confusion", help="Write the confusion matrix to this CSV file.", show_default=False, readable=False
+        ),
     ] = None,
     run: options.Run = None,
     data_root: options.DataRoot = None,

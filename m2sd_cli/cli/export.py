@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def export(
     form: Annotated[str, typer.Option("--format", help="safetensors, onnx or pt2.", show_default=False)],
-    out: Annotated[Path, typer.Option("--out", help="The file to write.", show_default=False)],
+    out: Annotated[Path, typer.Option("--out", help="The file to write.", show_default=False, readable=False)],
     session: options.SessionChoice = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
     run: options.Run = None,

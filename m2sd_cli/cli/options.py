@@ -16,12 +16,16 @@ Run = Annotated[
         show_default=False,
         envvar="M2SD_RUN",
         show_envvar=False,
+        readable=False,  # whether it can be read the command itself tells, in one line
     ),
 ]
 DataRoot = Annotated[
     Path | None,
     typer.Option(
-        "--data-root", help="Where built-in data sets lie: $M2SD_DATA, else the cache folder.", show_default=False
+        "--data-root",
+        help="Where built-in data sets lie: $M2SD_DATA, else the cache folder.",
+        show_default=False,
+        readable=False,
     ),
 ]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")]
@@ -31,7 +35,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Errors only.")]
 ConfigFile = Annotated[
     Path | None,
-    typer.Option("--config", help="TOML with the tables [pretrain] and [distill].", show_default=False),
+    typer.Option("--config", help="TOML with the tables [pretrain] and [distill].", show_default=False, readable=False),
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with an interrupted training.")]
 Force = Annotated[bool, typer.Option("--force", help="Start over; replaces what is there, at the end.")]

@@ -177,10 +177,10 @@ class RunFolder:
 
     def _listed(self) -> list[int]:
         """The numbers of the sessions' manifests that lie in the folder, whether or not they are of the chain."""
-        if not self.path.is_dir():
-            return []
         try:
             found = map(SESSION.fullmatch, os.listdir(self.path))
+        except (FileNotFoundError, NotADirectoryError):
+            return []
         except OSError as error:
             raise RunError(f"{self.path}: cannot be read ({error.strerror or error})") from None
         return sorted(int(each[1]) for each in found if each)

@@ -59,9 +59,9 @@ def writing(folder: Path, command: str) -> Iterator[None]:
     Raises:
         RunError: somebody else is writing, or the folder cannot be made.
     """
-    made = [path for path in (folder, *folder.parents) if not path.exists()]
     lock = FileLock(folder / LOCK, timeout=0)
     try:
+        made = [path for path in (folder, *folder.parents) if not path.exists()]
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except Timeout:
