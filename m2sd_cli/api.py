@@ -26,7 +26,8 @@ from m2sd_cli.inference.session import load_chain, load_session
 from m2sd_cli.inference.skipping import check_together
 from m2sd_cli.inference.team import team_on
 from m2sd_cli.reports.evaluation import Evaluation, evaluate_session
-from m2sd_cli.runs.folder import PRETRAIN, Link, RunFolder, default_path
+from m2sd_cli.runs.chain import PRETRAIN, Link
+from m2sd_cli.runs.folder import RunFolder, default_path
 from m2sd_cli.runs.manifest import DataRecord, SkippedRecord
 from m2sd_cli.runs.training_state import StateStore
 from m2sd_cli.training.distill import run_distill

@@ -18,7 +18,8 @@ from PIL import Image
 
 from m2sd_cli import api
 from m2sd_cli.cli.app import main
-from m2sd_cli.runs.folder import RunFolder, session_name
+from m2sd_cli.runs.chain import session_name
+from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.manifest import ClassRecord
 
 REAL_DATA = os.environ.get("M2SD_DATA")  # before the tests hide it

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 from m2sd_cli.cli.output import document, duration, note, printable
 
 if TYPE_CHECKING:
-    from m2sd_cli.runs.folder import Link, RunFolder
+    from m2sd_cli.runs.chain import Link
+    from m2sd_cli.runs.folder import RunFolder
 
 
 def report_training(

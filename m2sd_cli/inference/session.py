@@ -13,7 +13,8 @@ from m2sd_cli.errors import DamagedError
 from m2sd_cli.inference.features import embed
 from m2sd_cli.method.backbones import ARCHITECTURES, Backbone, build_backbone
 from m2sd_cli.method.classifiers import classify
-from m2sd_cli.runs.folder import ChainOutline, Link, RunFolder
+from m2sd_cli.runs.chain import ChainOutline, Link
+from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.manifest import BackboneRecord, TransformRecord
 
 BACKBONE_PREFIX = "backbone."

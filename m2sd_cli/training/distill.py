@@ -13,7 +13,8 @@ from m2sd_cli.method.classifiers import Classifier
 from m2sd_cli.method.distillation import LossWeights, distillation_terms
 from m2sd_cli.method.enhancement import FeatureEnhancement
 from m2sd_cli.method.network import Network
-from m2sd_cli.runs.folder import Link, RunFolder, session_name
+from m2sd_cli.runs.chain import Link, session_name
+from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.manifest import ClassRecord, Manifest, TrainingState
 from m2sd_cli.runs.training_state import StateStore
 from m2sd_cli.training.loop import Objective

@@ -10,7 +10,8 @@ from m2sd_cli.data.names import as_pair, caseless, class_name
 from m2sd_cli.errors import RunError, UsageError
 from m2sd_cli.inference.features import mean_features
 from m2sd_cli.inference.session import MEANS, load_backbone, to_transform
-from m2sd_cli.runs.folder import ChainOutline, Link, RunFolder, session_name
+from m2sd_cli.runs.chain import ChainOutline, Link, session_name
+from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.manifest import DataRecord, Manifest
 from m2sd_cli.training.records import circumstances, class_records, skipped_records
 

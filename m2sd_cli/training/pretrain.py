@@ -13,7 +13,8 @@ from m2sd_cli.inference.session import backbone_tensors
 from m2sd_cli.method.backbones import Backbone, build_backbone, load_initial_weights
 from m2sd_cli.method.classifiers import Classifier
 from m2sd_cli.method.network import Network
-from m2sd_cli.runs.folder import PRETRAIN, Link, RunFolder
+from m2sd_cli.runs.chain import PRETRAIN, Link
+from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.manifest import BackboneRecord, Manifest, TrainingState
 from m2sd_cli.runs.training_state import StateStore
 from m2sd_cli.training.loop import ACCURACY, Objective
