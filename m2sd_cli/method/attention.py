@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from m2sd_cli.method.numerics import full
+from m2sd_cli.method.numerics import channels_behind, full
 
 
 class SelfAttention(nn.Module):
@@ -68,9 +68,9 @@ class CoordinateAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W)."""
         height, width = x.shape[-2:]
-        by_row = x.mean(dim=3, keepdim=True)  # (B, C, H, 1)
-        by_column = x.mean(dim=2, keepdim=True).transpose(2, 3)  # (B, C, W, 1)
-        joint = F.hardswish(self.norm(self.reduce(torch.cat([by_row, by_column], dim=2))))
+        behind = channels_behind(x)
+        means = torch.cat([behind.mean(dim=2), behind.mean(dim=1)], dim=1)  # (B, H + W, C): of each row and column
+        joint = F.hardswish(self.norm(self.reduce(means.transpose(1, 2).unsqueeze(3))))
         from_rows, from_columns = torch.split(joint, [height, width], dim=2)
         gate_rows = torch.sigmoid(self.rows(from_rows))  # (B, C, H, 1)
         gate_columns = torch.sigmoid(self.columns(from_columns)).transpose(2, 3)  # (B, C, 1, W)

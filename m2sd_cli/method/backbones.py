@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from m2sd_cli.method.numerics import full
+from m2sd_cli.method.numerics import channels_behind, full
 
 
 class Features(NamedTuple):
@@ -108,7 +108,7 @@ class Backbone(nn.Module):
             x = self.get_submodule(f"layer{number}")(x)
             maps.append(x)
         phi_1, phi_2, phi_3, phi_4 = maps
-        return Features((phi_1, phi_2, phi_3, phi_4), full(phi_4).mean(dim=(2, 3)))
+        return Features((phi_1, phi_2, phi_3, phi_4), full(channels_behind(phi_4)).mean(dim=(1, 2)))
 
 
 def build_backbone(name: str) -> Backbone:

@@ -10,6 +10,7 @@ from m2sd_cli.method.enhancement import FeatureEnhancement
 from m2sd_cli.method.losses import attention_transfer, kl_divergence, soft_cross_entropy, symmetric_kl
 from m2sd_cli.method.mixing import mix
 from m2sd_cli.method.network import Network
+from m2sd_cli.method.numerics import channels_behind
 
 
 @dataclass(frozen=True)
@@ -103,8 +104,10 @@ def distillation_terms(
         if weights.kl:
             terms["kl"] = symmetric_kl(*logits.chunk(2))
         if enhancement is not None and weights.need_enhancement:
-            maps = output.features.maps
-            students = (maps[0][:both], maps[1][:both], maps[2][:both], maps[3][:both])
+            students = output.features.maps
+            if weights.clean:
+                one, two, three, four = (channels_behind(each)[:both].permute(0, 3, 1, 2) for each in students)
+                students = (one, two, three, four)
             enhanced = enhancement(students)
             if weights.kd:
                 terms["kd"] = 2 * kl_divergence(enhanced.logits.detach(), logits, temperature)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from m2sd_cli.method.attention import CoordinateAttention, SelfAttention
 from m2sd_cli.method.bifpn import BiFPN, Maps
 from m2sd_cli.method.classifiers import Classifier
-from m2sd_cli.method.numerics import full
+from m2sd_cli.method.numerics import channels_behind, full
 
 
 class Enhanced(NamedTuple):
@@ -59,4 +59,4 @@ class FeatureEnhancement(nn.Module):
         """phi_1 .. phi_4 to T_1 .. T_4 of the same resolutions, and p_hat = W'(T_4)."""
         phi_1, phi_2, phi_3, phi_4 = (attend(each) for attend, each in zip(self.attention, maps, strict=True))
         fused: Maps = self.pyramid((phi_1, phi_2, phi_3, phi_4))
-        return Enhanced(fused, self.classifier(full(fused[3]).mean(dim=(2, 3))))
+        return Enhanced(fused, self.classifier(full(channels_behind(fused[3])).mean(dim=(1, 2))))

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from m2sd_cli.method.numerics import full
+from m2sd_cli.method.numerics import channels_behind, full
 
 
 def soft_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
@@ -33,7 +33,8 @@ def attention_map(features: Tensor) -> Tensor:
 
     (B, C, H, W) -> (B, H * W), every entry >= 0. A map of zeros stays zeros.
     """
-    energy = (features * features).mean(dim=1, dtype=full(features[:0]).dtype)
+    behind = channels_behind(features)
+    energy = (behind * behind).mean(dim=3, dtype=full(features[:0]).dtype)
     return F.normalize(energy.flatten(1), dim=1)
 
 

@@ -2,13 +2,14 @@
 
 import copy
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from m2sd_cli.method.backbones import Architecture, Backbone
+from m2sd_cli.method.backbones import Architecture, Backbone, build_backbone
 from m2sd_cli.method.classifiers import Classifier
 from m2sd_cli.method.distillation import LossWeights, distillation_terms
 from m2sd_cli.method.enhancement import FeatureEnhancement
@@ -270,3 +271,53 @@ def test_bf16_autocast_gives_float32_terms_near_the_exact_ones() -> None:
         values.append({name: float(term.detach()) for name, term in terms.items()})
     for name in TERMS:
         assert values[1][name] == pytest.approx(values[0][name], rel=0.1), name
+
+
+@pytest.mark.parametrize("clean", [0.0, 1.0])
+def test_no_gradient_turns_the_order_of_dimensions_around(clean: float) -> None:
+    """A map's gradient lies in memory as the map does, channels last; to add one that does not takes far longer."""
+    network = Network(build_backbone("resnet20"), Classifier(64, 5)).to(memory_format=torch.channels_last)
+    enhancement = FeatureEnhancement((16, 16, 32, 64), 5).to(memory_format=torch.channels_last)
+    x = torch.randn(6, 3, 24, 24).contiguous(memory_format=torch.channels_last)
+    with torch.autocast("cpu", torch.bfloat16):
+        weights = LossWeights(clean=clean)
+        terms = distillation_terms(
+            network,
+            enhancement,
+            x,
+            torch.arange(6) % 5,
+            weights=weights,
+            beta=1.0,
+            temperature=4.0,
+            generator=torch.Generator().manual_seed(0),
+        )
+    loss = weights.total(terms)
+    wrong: list[tuple[str, tuple[int, ...]]] = []
+    passed = 0
+
+    def look(name: str) -> Callable[[Sequence[Tensor | None], Sequence[Tensor | None]], None]:
+        def hook(inputs: Sequence[Tensor | None], outputs: Sequence[Tensor | None]) -> None:
+            nonlocal passed
+            for each in inputs:
+                if (
+                    each is not None
+                    and each.ndim == 4
+                    and each.shape[1] in (16, 32, 64, 128)
+                    and min(each.shape[2:]) > 1
+                ):
+                    passed += 1
+                    if not each.is_contiguous(memory_format=torch.channels_last):
+                        wrong.append((name, tuple(each.shape)))
+
+        return hook
+
+    waiting, known = [loss.grad_fn], set()
+    while waiting:
+        node = waiting.pop()
+        if node is not None and node not in known:
+            known.add(node)
+            node.register_hook(look(node.name()))
+            waiting += [parent for parent, _ in node.next_functions]
+    loss.backward()  # type: ignore[no-untyped-call]
+    assert passed > 50
+    assert not wrong
