@@ -11,7 +11,7 @@ from m2sd_cli.bench.machine import cores
 from m2sd_cli.bench.report import Report
 from m2sd_cli.bench.run import run_bench
 from m2sd_cli.bench.settings import MOST_WORKERS, configure
-from m2sd_cli.config import DistillConfig, PretrainConfig, given_options, resolve
+from m2sd_cli.config import DistillConfig, PretrainConfig, given_options, resolve, shown
 from m2sd_cli.data.catalogue import BUILT_IN, FOLDER_RECIPE, find_info
 from m2sd_cli.data.datasets import DataSet, Skipped
 from m2sd_cli.data.folders import folder_name, read_shots
@@ -453,7 +453,7 @@ def _already(link: Link, given: dict[str, object], data: str | None) -> Link:
         if link.manifest.config.get(name) != value:
             option = "--" + name.replace("_", "-")
             raise UsageError(
-                f"{option} {value}: it has finished with {link.manifest.config.get(name)}; --force starts over"
+                f"{option} {shown(value)}: it has finished with {link.manifest.config.get(name)}; --force starts over"
             )
     record = link.manifest.data
     if data is not None and (data in BUILT_IN or record.kind == "built-in") and data != record.name:

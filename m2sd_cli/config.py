@@ -7,20 +7,24 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from m2sd_cli.errors import UsageError
+from m2sd_cli.reading import read_regular
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 PRETRAIN_SHARE = 0.2  # of a recipe's epochs; the paper's stage 1
+FILE_LIMIT = 2**20  # bytes of a file of options
+SHOWN = 80  # characters of a wrong value
 
 
 class TrainingConfig(BaseModel):
     """What both stages share. Field names are the options' names, with underscores."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)  # most commands configure nothing
+    # Strict, or a file's true would be one epoch. Built late, as most commands configure nothing.
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, defer_build=True)
 
-    epochs: Annotated[int, Field(ge=0)]
-    batch_size: Annotated[int, Field(ge=2)] = 256  # images; the paper's
+    epochs: Annotated[int, Field(ge=0, le=10**9)]
+    batch_size: Annotated[int, Field(ge=2, le=10**9)] = 256  # images; the paper's
     learning_rate: Positive = 0.1  # at the start; a cosine takes it to 0
     momentum: Annotated[float, Field(gt=0, lt=1)] = 0.9  # Nesterov's
     weight_decay: NotNegative = 5e-4
@@ -30,7 +34,7 @@ class TrainingConfig(BaseModel):
 class PretrainConfig(TrainingConfig):
     """Stage 1."""
 
-    epochs: Annotated[int, Field(ge=1)]
+    epochs: Annotated[int, Field(ge=1, le=10**9)]
     backbone: Literal["resnet20", "resnet18-cifar", "resnet18"] = "resnet18"
     classifier: Literal["cosine", "linear"] = "cosine"
     scale: Positive = 16.0  # of the cosine classifier
@@ -118,8 +122,21 @@ def validate(model: type[Config], values: dict[str, Any], source: str | None = N
         name = str(first["loc"][0])
         option = "--" + name.replace("_", "-")
         if first["type"] == "extra_forbidden":
-            raise UsageError(f"{source}: there is no option {name!r}") from None
-        raise UsageError(f"{option} {first['input']}: {first['msg'].lower()}") from None
+            raise UsageError(f"{source}: there is no option {_shortened(repr(name))}") from None
+        raise UsageError(f"{option} {shown(first['input'])}: {first['msg'].lower()}") from None
+
+
+def shown(value: object) -> str:
+    """A value that was given, whatever it is, as a message can show it."""
+    if isinstance(value, dict | list):
+        return "(a table)" if isinstance(value, dict) else "(a list)"
+    if isinstance(value, int) and value.bit_length() > SHOWN:
+        return "(a large number)"  # Python refuses to write very large ones
+    return _shortened(str(value))
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= SHOWN else text[:SHOWN] + "..."
 
 
 def read_table(file: Path, stage: str) -> dict[str, Any]:
@@ -129,12 +146,13 @@ def read_table(file: Path, stage: str) -> dict[str, Any]:
         UsageError: the file is missing, no TOML, or holds something other than the stages' tables.
     """
     try:
-        content = tomllib.loads(file.read_text(encoding="utf-8"))
+        content = tomllib.loads(read_regular(file, FILE_LIMIT).decode())
     except OSError as error:
         raise UsageError(f"--config {file}: {error.strerror or error}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"--config {file}: not TOML ({error})") from None
+    except (ValueError, RecursionError) as error:  # the first of TOML, of UTF-8 and of numbers of thousands of digits
+        raise UsageError(f"--config {file}: not TOML ({_shortened(str(error))})") from None
     for name, table in content.items():
         if name not in ("pretrain", "distill") or not isinstance(table, dict):
-            raise UsageError(f"--config {file}: only the tables [pretrain] and [distill] are known, not {name!r}")
+            named = _shortened(repr(name))
+            raise UsageError(f"--config {file}: only the tables [pretrain] and [distill] are known, not {named}")
     return dict(content.get(stage, {}))

@@ -1,6 +1,7 @@
 """Recipe, file and options make one validated configuration."""
 
 import inspect
+import os
 import typing
 from pathlib import Path
 from types import ModuleType
@@ -88,6 +89,55 @@ def test_a_wrong_file_is_named(tmp_path: Path, text: str, named: str) -> None:
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"nowhere\.toml"):
         resolve(PretrainConfig, {"epochs": 1}, tmp_path / "nowhere.toml")
+
+
+@pytest.mark.parametrize(
+    ("value", "named"),
+    [
+        ("true", "--epochs True: "),
+        ("'3'", "--epochs 3: "),
+        ("3.0", "--epochs 3.0: "),
+        ("[3]", r"--epochs \(a list\): "),
+        ("{ of = 3 }", r"--epochs \(a table\): "),
+        ("nan", "--epochs nan: "),
+        ("1979-05-27", "--epochs 1979-05-27: "),
+        ("0x" + 5000 * "f", r"--epochs \(a large number\): "),
+        (2**63, f"--epochs {2**63}: "),
+        (repr("x" * 5000), r"--epochs x{80}\.\.\.: "),
+    ],
+)
+def test_a_value_of_another_kind_is_named(tmp_path: Path, value: object, named: str) -> None:
+    with pytest.raises(UsageError, match=f"^{named}"):
+        resolve(PretrainConfig, {"epochs": 1}, write(tmp_path, f"[pretrain]\nepochs = {value}\n"))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"[pretrain]\nepochs = " + 5000 * b"9",
+        b"[pretrain]\nepochs = " + 50_000 * b"[",
+        b"[pretrain]\nscale = 1e999\xff",
+        b"[" + 30_000 * b"a." + b"a]",
+        b"[pretrain]\n" + 30_000 * b"a." + b"a = 1",
+        b"[pretrain.epochs." + 30_000 * b"a." + b"a]",
+        2**20 * b"#" + b"#",
+    ],
+    ids=range(7),
+)
+def test_a_file_made_to_harm_is_refused_in_one_short_line(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "config.toml"
+    file.write_bytes(content)
+    with pytest.raises(UsageError) as caught:
+        resolve(PretrainConfig, {"epochs": 1}, file)
+    assert len(str(caught.value)) < len(str(file)) + 200
+    assert "\n" not in str(caught.value)
+
+
+def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path, tmp_path / "pipe", Path("/dev/zero")):
+        with pytest.raises(UsageError, match=f"^--config {path}: not a regular file"):
+            resolve(PretrainConfig, {"epochs": 1}, path)
 
 
 def test_what_was_given_is_told_apart_from_defaults(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from m2sd_cli.config import Config, validate
+from m2sd_cli.config import Config, shown, validate
 from m2sd_cli.data.datasets import DataSet
 from m2sd_cli.errors import InterruptedTrainingError, RunError, TrainingError, UsageError
 from m2sd_cli.inference.device import training_precision
@@ -74,7 +74,7 @@ def saved_config(
     for name, value in options.items():
         if state.config.get(name) != value:
             option = "--" + name.replace("_", "-")
-            raise UsageError(f"{option} {value}: the training began with {state.config.get(name)}; leave it out")
+            raise UsageError(f"{option} {shown(value)}: the training began with {state.config.get(name)}; leave it out")
     newest = store.run.newest()
     if state.schema_version > 1 and state.head != (newest and newest.sha256):
         raise RunError(
