@@ -1,7 +1,10 @@
-"""What a manifest says. A manifest that does not fit these models is refused; its JSON Schema can be printed."""
+"""What a manifest says. A manifest that does not fit these models is refused; its JSON Schema can be printed.
+
+Numbers and texts have bounds, far above what was ever written, since a manifest may come from anywhere.
+"""
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -11,12 +14,21 @@ SCHEMA_VERSION: Final = 2
 Readable = Literal[1, 2]  # 1 knew neither skipped pictures nor threads, and its chains have no head
 
 FileName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$", max_length=64)]
+Text = Annotated[str, Field(max_length=1024)]  # names are names of files, of which none is longer
+Name = Annotated[Text, Field(min_length=1)]
+Longer = Annotated[str, Field(max_length=8192)]  # a path below a folder, and a sentence that may have one in it
+Count = Annotated[int, Field(ge=0, le=10**9)]
+Whole = Annotated[int, Field(ge=-(2**63), lt=2**64)]
+Setting = bool | Whole | float | Text | None  # of a configuration
+Share = Annotated[float, Field(ge=-1000, le=1000)]  # a mean of values that are 0 to 1 before it is taken away
+Deviation = Annotated[float, Field(ge=0.001, le=1000)]
+Precision = Literal["fp32", "bf16"]
 
 
 class Record(BaseModel):
-    """Frozen, and without room for fields that it does not know."""
+    """Frozen, without room for fields that it does not know, nor for NaN and infinity anywhere."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class FileRecord(Record):
@@ -29,9 +41,9 @@ class FileRecord(Record):
 class ClassRecord(Record):
     """A class that this session taught."""
 
-    index: Annotated[int, Field(ge=0)]
-    name: Annotated[str, Field(min_length=1)]
-    shots: Annotated[int, Field(ge=1, description="number of images")]
+    index: Count
+    name: Name
+    shots: Annotated[Count, Field(ge=1, description="number of images")]
     digest: Annotated[Sha256, Field(description="SHA-256 over the SHA-256s of its images, in order")]
     shot_sha256: Annotated[list[Sha256], Field(description="of every shot; empty in the base session")] = []
 
@@ -39,43 +51,43 @@ class ClassRecord(Record):
 class DataRecord(Record):
     """Where the images came from; never a path."""
 
-    name: str
+    name: Text
     kind: Literal["built-in", "folder"]
-    split: Annotated[str, Field(description="how base, sessions and test images were told apart")]
+    split: Annotated[Text, Field(description="how base, sessions and test images were told apart")]
 
 
 class BackboneRecord(Record):
     """The frozen network, and how features become logits."""
 
-    name: str
-    width: Annotated[int, Field(ge=1, description="length of the pooled feature")]
-    classifier: str
-    scale: float
+    name: Text
+    width: Annotated[int, Field(ge=1, le=65536, description="length of the pooled feature")]
+    classifier: Literal["cosine", "linear"]
+    scale: Annotated[float, Field(gt=0)]
 
 
 class TransformRecord(Record):
     """The test transform in full."""
 
-    resize: Annotated[int, Field(ge=1, description="pixels of the short side, or of both sides if squash")]
-    crop: Annotated[int, Field(ge=1, description="side of the centre crop, in pixels")]
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    resize: Annotated[int, Field(ge=1, le=16384, description="pixels of the short side, or of both sides if squash")]
+    crop: Annotated[int, Field(ge=1, le=4096, description="side of the centre crop, in pixels")]
+    mean: tuple[Share, Share, Share]
+    std: tuple[Deviation, Deviation, Deviation]
     squash: bool
 
 
 class SkippedRecord(Record):
     """A picture that could not be read and was left out, as --skip-bad asks."""
 
-    file: Annotated[str, Field(min_length=1, description="below the folder of images; never a whole path")]
-    reason: str
+    file: Annotated[Longer, Field(min_length=1, description="below the folder of images; never a whole path")]
+    reason: Longer
 
 
 class EpochRecord(Record):
     """One epoch of training, as it was seen during it."""
 
-    epoch: int
+    epoch: Count
     loss: float
-    terms: dict[str, float]
+    terms: dict[Text, float]
     accuracy: Annotated[float | None, Field(description="share of clean training images, in stage 1")] = None
     learning_rate: float
 
@@ -85,24 +97,26 @@ class Manifest(Record):
 
     schema_version: Readable = SCHEMA_VERSION
     kind: Literal["pretrain", "base", "increment"]
-    session: Annotated[int | None, Field(ge=0)] = None
+    session: Count | None = None
     parent: FileRecord | None = None
     checkpoint: FileRecord
-    classes_before: Annotated[int, Field(ge=0, description="classes of all earlier sessions")] = 0
+    classes_before: Annotated[Count, Field(description="classes of all earlier sessions")] = 0
     classes: list[ClassRecord]
     data: DataRecord
     backbone: BackboneRecord
     transform: TransformRecord
-    config: dict[str, Any]
-    seed: int
-    versions: dict[str, str]
-    device: str
-    precision: str
+    config: dict[Text, Setting]
+    seed: Whole
+    versions: dict[Text, Text]
+    device: Text
+    precision: Precision
     seconds: Annotated[float, Field(ge=0, description="wall time")]
-    created: Annotated[str, Field(description="UTC, ISO 8601")]
+    created: Annotated[Text, Field(description="UTC, ISO 8601")]
     history: list[EpochRecord] = []
     skipped: Annotated[list[SkippedRecord], Field(description="pictures left out since they cannot be read")] = []
-    threads: Annotated[int | None, Field(ge=1, description="of torch on a CPU; rounding depends on them")] = None
+    threads: Annotated[int | None, Field(ge=1, le=65536, description="of torch on a CPU; rounding depends on them")] = (
+        None
+    )
     deterministic: Annotated[bool, Field(description="only algorithms that repeat exactly, on CUDA too")] = False
 
     @model_validator(mode="after")
@@ -126,7 +140,7 @@ class Manifest(Record):
 class ClassName:
     """A class of an outline."""
 
-    name: str
+    name: Name
 
 
 class Outline(BaseModel):
@@ -138,10 +152,10 @@ class Outline(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
 
     schema_version: Readable = SCHEMA_VERSION
-    session: int | None = None
+    session: Count | None = None
     parent: FileRecord | None = None
     checkpoint: FileRecord
-    classes_before: int = 0
+    classes_before: Count = 0
     classes: list[ClassName]
 
     @property
@@ -166,11 +180,11 @@ class TrainingState(Sealed):
     data: DataRecord
     data_digest: Sha256
     tensors: FileRecord
-    step: Annotated[int, Field(ge=0, description="optimiser steps done")]
-    seconds: float
-    precision: str
-    config: dict[str, Any]
-    sums: Annotated[dict[str, float], Field(description="of the epoch under way")]
+    step: Annotated[int, Field(ge=0, lt=2**63, description="optimiser steps done")]
+    seconds: Annotated[float, Field(ge=0)]
+    precision: Precision
+    config: dict[Text, Setting]
+    sums: Annotated[dict[Text, float], Field(description="of the epoch under way")]
     history: list[EpochRecord]
     skipped: list[SkippedRecord] = Field(default=[], description="pictures left out since they cannot be read")
     head: Annotated[Sha256 | None, Field(description="of the newest manifest when it began, if there was one")] = None

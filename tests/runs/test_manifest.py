@@ -10,12 +10,13 @@ import pytest
 from pydantic import ValidationError
 
 from m2sd_cli.runs.folder import RunFolder
-from m2sd_cli.runs.manifest import FileRecord, Manifest, TrainingState
+from m2sd_cli.runs.manifest import FileRecord, Manifest, Outline, TrainingState
 
 if TYPE_CHECKING:
     from tests.conftest import Pictures
 
 ZEROS = "0" * 64
+NAN, INFINITY = float("nan"), float("inf")
 
 
 @pytest.fixture
@@ -81,6 +82,76 @@ def test_class_indices_follow_the_earlier_sessions(content: dict[str, Any]) -> N
 )
 def test_what_contradicts_itself_is_refused(content: dict[str, Any], change: dict[str, Any], complaint: str) -> None:
     assert complaint in refused(content, change)
+
+
+@pytest.mark.parametrize(
+    ("path", "values"),
+    [
+        ("session", [10**9 + 1, 10**4000]),
+        ("classes_before", [10**9 + 1]),
+        ("classes.0.index", [10**9 + 1]),
+        ("classes.0.shots", [10**9 + 1]),
+        ("classes.0.name", [1025 * "x"]),
+        ("data.name", [1025 * "x"]),
+        ("backbone.width", [0, 65537]),
+        ("backbone.classifier", ["other", ""]),
+        ("backbone.scale", [0, -1, NAN, INFINITY, 1e999]),
+        ("transform.resize", [0, 16385]),
+        ("transform.crop", [0, 4097]),
+        ("transform.mean.0", [NAN, -INFINITY, 1e300, None]),
+        ("transform.std.0", [0, -1, NAN, INFINITY, 1e-300, 1e300]),
+        ("config", [{"a": NAN}, {"a": {}}, {"a": [1]}, {"a": 1025 * "x"}, {1025 * "x": 1}, {"a": INFINITY}]),
+        ("seed", [2**64, 1.5]),
+        ("versions", [{"a": 1025 * "x"}, {"a": 1}]),
+        ("device", [1025 * "x"]),
+        ("precision", ["fp16"]),
+        ("seconds", [NAN, INFINITY]),
+        ("created", [1025 * "x"]),
+        ("history", [[{"epoch": 1, "loss": NAN, "terms": {}, "learning_rate": 0.1}]]),
+        ("history", [[{"epoch": 1, "loss": 1, "terms": {"ce": INFINITY}, "learning_rate": 0.1}]]),
+        ("history", [[{"epoch": -1, "loss": 1, "terms": {}, "learning_rate": 0.1}]]),
+        ("threads", [0, 65537]),
+    ],
+)
+def test_numbers_and_texts_have_bounds(content: dict[str, Any], path: str, values: list[object]) -> None:
+    text = json.dumps(content)
+    *parents, last = (int(part) if part.isdecimal() else part for part in path.split("."))
+    for value in values:
+        changed: Any = json.loads(text)
+        place = changed
+        for part in parents:
+            place = place[part]
+        place[last] = value
+        with pytest.raises(ValidationError, match=path.split(".")[0]):
+            Manifest.model_validate_json(json.dumps(changed))
+
+
+def test_an_outline_has_the_same_bounds(content: dict[str, Any]) -> None:
+    Outline.model_validate_json(json.dumps(content))
+    for change in ({"session": 10**9 + 1}, {"classes_before": -1}, {"classes": [{"name": 1025 * "x"}]}):
+        with pytest.raises(ValidationError):
+            Outline.model_validate_json(json.dumps(content | change))
+
+
+def test_a_configuration_keeps_the_kinds_of_its_values(content: dict[str, Any]) -> None:
+    config = {"a": 1, "b": 1.0, "c": True, "d": "1", "e": None, "f": 2**63 - 1, "g": 1e300}
+    read = Manifest.model_validate_json(json.dumps(content | {"config": config})).config
+    assert read == config
+    assert [type(value) for value in read.values()] == [type(value) for value in config.values()]
+
+
+@pytest.mark.parametrize("name", [255 * "x", 63 * "\U0001f426", "a\nb\x1b[31m\u202e", " ", "../x", "/"])
+def test_a_class_may_be_called_whatever_a_folder_may(content: dict[str, Any], name: str) -> None:
+    renamed = [each | {"name": name} for each in content["classes"]]
+    read = Manifest.model_validate_json(json.dumps(content | {"classes": renamed}))
+    assert read.classes[0].name == Outline.model_validate_json(read.model_dump_json()).classes[0].name == name
+
+
+def test_deep_nesting_is_refused() -> None:
+    for model in (Manifest, Outline, TrainingState):
+        for text in (10**6 * "[", 10**5 * '{"config":' + "1" + 10**5 * "}"):
+            with pytest.raises(ValidationError):
+                model.model_validate_json(text)
 
 
 def test_a_class_has_a_name_and_an_image(content: dict[str, Any]) -> None:
