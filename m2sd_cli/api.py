@@ -12,7 +12,7 @@ from m2sd_cli.bench.report import Report
 from m2sd_cli.bench.run import run_bench
 from m2sd_cli.bench.settings import MOST_WORKERS, configure
 from m2sd_cli.config import DistillConfig, PretrainConfig, given_options, resolve, shown
-from m2sd_cli.data.catalogue import BUILT_IN, FOLDER_RECIPE, find_info
+from m2sd_cli.data.catalogue import BUILT_IN, FOLDER_RECIPE, DataSetInfo, find_info
 from m2sd_cli.data.datasets import DataSet, Skipped
 from m2sd_cli.data.folders import folder_name, read_shots
 from m2sd_cli.data.images import find_pictures
@@ -202,11 +202,12 @@ def distill(
         else:
             finished = f"session {folder.sessions()[-1]} is in it" if folder.sessions() else None
             refuse_unless_new(store, finished, force)
-            recipe = dict(BUILT_IN[record.name].recipe if record.kind == "built-in" else FOLDER_RECIPE)
+            info = _info(record)
+            recipe = dict(info.recipe if info else FOLDER_RECIPE)
             recipe["seed"] = parent.manifest.seed
             settings = resolve(DistillConfig, recipe, config, dict(options))
         with machine.team.first_on_machine():
-            data_set = _same_data(record, data, data_root, _image_size(parent), parent.manifest.skipped)
+            data_set = _same_data(record, data, data_root, parent.manifest.transform.crop, parent.manifest.skipped)
         return run_distill(folder, parent, data_set, settings, machine, state)
 
 
@@ -461,9 +462,13 @@ def _already(link: Link, given: dict[str, object], data: str | None) -> Link:
     return link
 
 
-def _image_size(link: Link) -> int | None:
-    size = link.manifest.config.get("image_size")
-    return size if isinstance(size, int) else None
+def _info(record: DataRecord) -> DataSetInfo | None:
+    """The built-in data set of a manifest, whose name is never taken for a path; None for a folder."""
+    if record.kind == "folder":
+        return None
+    if record.name not in BUILT_IN:
+        raise RunError(f"this run is of {record.name!r}, and this version knows no data set of that name")
+    return BUILT_IN[record.name]
 
 
 def _same_data(
@@ -474,7 +479,7 @@ def _same_data(
     skipped: Sequence[SkippedRecord],
 ) -> DataSet:
     """The data set of a manifest, as it was seen then; a folder's place is not in it and has to be named again."""
-    if record.kind == "built-in":
+    if _info(record) is not None:
         if data is not None and data != record.name:
             raise UsageError(f"--data {data}: this run is of {record.name}; leave --data out")
         return open_data(record.name, data_root, skipped=left_out(skipped))

@@ -1,6 +1,6 @@
 """A session of a run folder, loaded: frozen backbone, class means of all sessions so far, names, transform."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,8 @@ from m2sd_cli.method.backbones import ARCHITECTURES, Backbone, build_backbone
 from m2sd_cli.method.classifiers import classify
 from m2sd_cli.runs.chain import ChainOutline, Link
 from m2sd_cli.runs.folder import RunFolder
-from m2sd_cli.runs.manifest import BackboneRecord, TransformRecord
+from m2sd_cli.runs.manifest import BackboneRecord, Manifest, Outline, TransformRecord
+from m2sd_cli.runs.tensors import Form, fault, forms
 
 BACKBONE_PREFIX = "backbone."
 MEANS = "class_means"
@@ -69,28 +70,42 @@ class Undrawn(TorchFunctionMode):
         return func(*args, **given)
 
 
-def load_backbone(run: RunFolder, link: Link, tensors: dict[str, Tensor]) -> Backbone:
-    """The backbone of a checkpoint, in eval mode, on the CPU.
+def load_checkpoint(run: RunFolder, link: Link, rows: str) -> tuple[Backbone, Tensor]:
+    """The backbone of stage 1 or of the base session, in eval mode, and one row a class (C, D), both on the CPU.
+
+    Args:
+        run, link: whose checkpoint.
+        rows: what the checkpoint calls the rows.
 
     Raises:
-        DamagedError: the checkpoint does not hold the backbone that its manifest names.
+        DamagedError: the checkpoint does not hold just this, of the backbone that its manifest names.
     """
     record = link.manifest.backbone
-    path = run.path / link.manifest.checkpoint.file
     if record.name not in ARCHITECTURES:
-        raise DamagedError(f"{path}: this version knows no backbone {record.name!r}")
+        raise DamagedError(f"{run.path / link.record.file}: this version knows no backbone {record.name!r}")
+    if record.width != ARCHITECTURES[record.name].widths[-1]:
+        raise DamagedError(f"{run.path / link.record.file}: {record.width} is not the feature width of {record.name}")
     with Undrawn():
         backbone = build_backbone(record.name)
-    state = {
-        name.removeprefix(BACKBONE_PREFIX): tensor
-        for name, tensor in tensors.items()
-        if name.startswith(BACKBONE_PREFIX)
-    }
-    try:
-        backbone.load_state_dict(state)
-    except RuntimeError:
-        raise DamagedError(f"{path}: it does not hold the backbone {record.name}") from None
-    return backbone.eval()
+    own = backbone.state_dict()
+    shape = (len(link.manifest.classes), record.width)
+    tensors = _expect(run, link.manifest, {**forms(own, BACKBONE_PREFIX), rows: (shape, torch.float32)})
+    backbone.load_state_dict({name: tensors[BACKBONE_PREFIX + name] for name in own})
+    return backbone.eval(), tensors[rows]
+
+
+def _expect(run: RunFolder, part: Manifest | Outline, wanted: Mapping[str, Form]) -> dict[str, Tensor]:
+    """The checkpoint of a manifest.
+
+    Raises:
+        DamagedError: it is damaged, or does not hold just what is wanted.
+    """
+    tensors = run.tensors(part)
+    wrong = fault(tensors, wanted)
+    if wrong is not None:
+        file = run.path / part.checkpoint.file
+        raise DamagedError(f"{file}: not the checkpoint that its manifest names: {wrong}; restore it from a backup")
+    return tensors
 
 
 def load_session(
@@ -113,15 +128,11 @@ def load_chain(
         DamagedError: a checkpoint is damaged, or does not fit its manifest.
     """
     base = chain.base.manifest
-    weights: list[Tensor] = []
-    for part in chain.sessions:
-        tensors = run.tensors(part)
-        if not weights:
-            backbone = load_backbone(run, chain.base, tensors)
-        means = tensors.get(MEANS)
-        if means is None or means.shape != (len(part.classes), base.backbone.width):
-            raise DamagedError(f"{run.path / part.checkpoint.file}: it does not hold one mean a class of its manifest")
-        weights.append(means)
+    backbone, means = load_checkpoint(run, chain.base, MEANS)
+    weights = [means]
+    for part in chain.sessions[1:]:
+        shape = (len(part.classes), base.backbone.width)
+        weights.append(_expect(run, part, {MEANS: (shape, torch.float32)})[MEANS])
     return SessionModel(
         backbone=backbone.to(device).to(memory_format=torch.channels_last),
         weight=torch.cat(weights).to(device),

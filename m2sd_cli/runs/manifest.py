@@ -101,7 +101,7 @@ class Manifest(Record):
     parent: FileRecord | None = None
     checkpoint: FileRecord
     classes_before: Annotated[Count, Field(description="classes of all earlier sessions")] = 0
-    classes: list[ClassRecord]
+    classes: Annotated[list[ClassRecord], Field(min_length=1)]
     data: DataRecord
     backbone: BackboneRecord
     transform: TransformRecord
@@ -156,7 +156,7 @@ class Outline(BaseModel):
     parent: FileRecord | None = None
     checkpoint: FileRecord
     classes_before: Count = 0
-    classes: list[ClassName]
+    classes: Annotated[list[ClassName], Field(min_length=1)]
 
     @property
     def classes_so_far(self) -> int:

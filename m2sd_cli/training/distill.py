@@ -5,10 +5,10 @@ from torch import Tensor, nn
 
 from m2sd_cli.config import DistillConfig
 from m2sd_cli.data.datasets import DataSet
-from m2sd_cli.errors import DamagedError, RunError, TrainingError, UsageError
+from m2sd_cli.errors import RunError, TrainingError, UsageError
 from m2sd_cli.inference.device import training_precision
 from m2sd_cli.inference.features import mean_features
-from m2sd_cli.inference.session import MEANS, backbone_tensors, load_backbone, to_transform
+from m2sd_cli.inference.session import MEANS, backbone_tensors, load_checkpoint, to_transform
 from m2sd_cli.method.classifiers import Classifier
 from m2sd_cli.method.distillation import LossWeights, distillation_terms
 from m2sd_cli.method.enhancement import FeatureEnhancement
@@ -104,13 +104,9 @@ def load_network(run: RunFolder, link: Link) -> Network:
     Raises:
         DamagedError: the checkpoint is not what its manifest says.
     """
-    tensors = run.tensors(link)
-    backbone = load_backbone(run, link, tensors)
+    backbone, trained = load_checkpoint(run, link, CLASSIFIER)
     record = link.manifest.backbone
-    classifier = Classifier(record.width, len(link.manifest.classes), record.classifier, record.scale)
-    trained = tensors.get(CLASSIFIER)
-    if trained is None or trained.shape != classifier.weight.shape:
-        raise DamagedError(f"{run.path / link.manifest.checkpoint.file}: it does not hold the classifier")
+    classifier = Classifier(record.width, len(trained), record.classifier, record.scale)
     with torch.no_grad():
         classifier.weight.copy_(trained)
     return Network(backbone, classifier)

@@ -9,7 +9,7 @@ from m2sd_cli.data.datasets import Shots
 from m2sd_cli.data.names import as_pair, caseless, class_name
 from m2sd_cli.errors import RunError, UsageError
 from m2sd_cli.inference.features import mean_features
-from m2sd_cli.inference.session import MEANS, load_backbone, to_transform
+from m2sd_cli.inference.session import MEANS, load_checkpoint, to_transform
 from m2sd_cli.runs.chain import ChainOutline, Link, session_name
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.manifest import DataRecord, Manifest
@@ -74,7 +74,8 @@ def run_increment(
     began = time.monotonic()
     base, parent = chain.base, chain.last
     transform = to_transform(base.manifest.transform)
-    backbone = load_backbone(run, base, run.tensors(base)).to(device).to(memory_format=torch.channels_last)
+    backbone, _ = load_checkpoint(run, base, MEANS)
+    backbone.to(device).to(memory_format=torch.channels_last)
     classes = class_records(shots.classes, shots.source, parent.manifest.classes_so_far, list_shots=True)
     means = mean_features(backbone, shots.source, len(shots.classes), transform, precision)
     with run.locked("increment"):

@@ -17,6 +17,7 @@ from m2sd_cli.errors import TrainingError, UsageError
 from m2sd_cli.inference.device import autocast
 from m2sd_cli.inference.team import ALONE, Team
 from m2sd_cli.runs.manifest import EpochRecord
+from m2sd_cli.runs.tensors import fault, forms
 from m2sd_cli.training.batch_norm import share_statistics
 from m2sd_cli.training.batches import Batches, to_device
 from m2sd_cli.training.compilation import compile_forward, mark_step
@@ -145,12 +146,22 @@ class Training:
         return tensors
 
     def restore(self, position: Position, tensors: dict[str, Tensor]) -> None:
-        """Go on from where `tensors()` was taken."""
+        """Go on from where `tensors()` was taken.
+
+        Raises:
+            ValueError: it was not taken of this training.
+        """
+        parameters = dict(self.module.named_parameters())
+        wrong = fault(tensors, forms(self.module.state_dict(), MODULE), forms(parameters, MOMENTUM))
+        if wrong is not None:
+            raise ValueError(wrong)
+        if position.step > self.steps or len(position.history) != position.step // len(self.bounds):
+            raise ValueError(f"{position.step} steps and {len(position.history)} epochs do not fit each other")
         self.position = position
         self.module.load_state_dict(
             {name.removeprefix(MODULE): each for name, each in tensors.items() if name.startswith(MODULE)}
         )
-        for name, parameter in self.module.named_parameters():
+        for name, parameter in parameters.items():
             if MOMENTUM + name in tensors:
                 buffer = torch.empty_like(parameter).copy_(tensors[MOMENTUM + name])
                 self.optimiser.state[parameter]["momentum_buffer"] = buffer

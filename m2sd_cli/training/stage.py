@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from m2sd_cli.config import Config, shown, validate
 from m2sd_cli.data.datasets import DataSet
-from m2sd_cli.errors import InterruptedTrainingError, RunError, TrainingError, UsageError
+from m2sd_cli.errors import DamagedError, InterruptedTrainingError, RunError, TrainingError, UsageError
 from m2sd_cli.inference.device import training_precision
 from m2sd_cli.inference.team import ALONE, Team
 from m2sd_cli.runs.manifest import EpochRecord, FileRecord, TrainingState
@@ -64,6 +64,7 @@ def saved_config(
 
     Raises:
         RunError: there is no state, or it is the other stage's.
+        DamagedError: its configuration makes no sense.
         UsageError: an option was given that differs from the one it began with.
     """
     if not store.exists():
@@ -83,7 +84,12 @@ def saved_config(
         )
     if precision not in ("auto", state.precision):
         raise UsageError(f"--precision {precision}: the training began with {state.precision}; leave it out")
-    return state, validate(model, state.config, source=str(store.run.training))
+    try:
+        return state, validate(model, state.config, source=str(store.run.training))
+    except UsageError as error:
+        raise DamagedError(
+            f"{store.run.training}: not a state to go on from: {error}; start over with --force"
+        ) from None
 
 
 def refuse_unless_new(store: StateStore, finished: str | None, force: bool) -> None:
@@ -126,6 +132,7 @@ def train(
     Raises:
         InterruptedTrainingError: a signal ended it, after the state was saved.
         RunError: the state to resume from belongs to other images or another pretrain.
+        DamagedError: it is not a state of this training.
         TrainingError: the loss is no longer finite.
     """
     precision = resumed.precision if resumed else training_precision(machine.precision, machine.device)
@@ -176,7 +183,12 @@ def train(
             if resumed.parent != (parent.sha256 if parent else None):
                 raise RunError(f"{store.run.path}: the interrupted training began from another pretrain")
             position = Position(resumed.step, resumed.seconds, dict(resumed.sums), list(resumed.history))
-            training.restore(position, store.tensors(resumed))
+            try:
+                training.restore(position, store.tensors(resumed))
+            except ValueError as error:
+                raise DamagedError(
+                    f"{store.run.training}: not the state of this training: {error}; start over with --force"
+                ) from None
         try:
             ended = training.run(stop)
         except torch.OutOfMemoryError:
