@@ -21,12 +21,14 @@ def open_cifar100(root: Path) -> DataSet:
     """Read `root`/cifar-100-python, whose MD5s torchvision checks before it opens a file.
 
     Raises:
-        DataError: a file is missing or differs from the published one.
+        DataError: a file is missing, cannot be read or differs from the published one.
     """
     from torchvision.datasets import CIFAR100
 
     try:
         train, test = CIFAR100(str(root), train=True), CIFAR100(str(root), train=False)
+    except OSError as error:
+        raise DataError(f"{error.filename or root}: cannot be read ({error.strerror or error})") from None
     except RuntimeError:
         raise DataError(
             f"{root / INFO.layout}: not the published CIFAR-100 files (MD5); remove it and run "

@@ -2,7 +2,7 @@
 
 import csv
 from collections.abc import Iterable
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import torch
 
@@ -12,7 +12,9 @@ from m2sd_cli.data.datasets import DataSet, Shots
 from m2sd_cli.data.sources import FileImages
 from m2sd_cli.data.transforms import IMAGENET_MEAN, IMAGENET_STD, TestTransform
 from m2sd_cli.errors import DataError
+from m2sd_cli.reading import read_regular
 
+LIST_LIMIT = 64 * 2**20  # bytes of a list; CUB's and miniImageNet's have three at most
 CUB_TRANSFORM = TestTransform(resize=256, crop=224, mean=IMAGENET_MEAN, std=IMAGENET_STD)
 CUB_AUGMENTATION = Augmentation(size=224, store=256)
 MINI_TRANSFORM = TestTransform(resize=92, crop=84, mean=IMAGENET_MEAN, std=IMAGENET_STD, squash=True)
@@ -29,7 +31,7 @@ def open_cub200(root: Path) -> DataSet:
     """
     info = BUILT_IN["cub200"]
     home = root / info.layout
-    images = dict(_pairs(home / "images.txt"))
+    images = dict(_pairs(home / "images.txt", files=True))
     in_train = {key: value == "1" for key, value in _pairs(home / "train_test_split.txt")}
     names = [name for _, name in _pairs(home / "classes.txt")]
     label = {str(number): number - 1 for number in range(1, len(names) + 1)}
@@ -120,27 +122,51 @@ def _source(items: Iterable[Item]) -> FileImages:
     )
 
 
-def _read(path: Path) -> str:
+def _read(path: Path) -> list[str]:
     try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read ({error.__class__.__name__})") from None
+        return read_regular(path, LIST_LIMIT).decode().splitlines()
+    except UnicodeDecodeError:
+        raise DataError(f"{path}: cannot be read (not UTF-8)") from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from None
 
 
-def _pairs(path: Path) -> list[tuple[str, str]]:
-    """The lines 'KEY VALUE' of a list."""
+def _pairs(path: Path, files: bool = False) -> list[tuple[str, str]]:
+    """The lines 'KEY VALUE' of a list, whose values may name files."""
     pairs = []
-    for number, line in enumerate(_read(path).splitlines(), start=1):
+    for number, line in enumerate(_read(path), start=1):
         key, _, value = line.strip().partition(" ")
         if not value:
             raise DataError(f"{path}, line {number}: not 'KEY VALUE'")
+        if files:
+            _stay_inside(value, path, number)
         pairs.append((key, value))
     return pairs
 
 
 def _csv(path: Path) -> list[tuple[str, str]]:
     """The columns filename and label."""
-    reader = csv.DictReader(_read(path).splitlines())
-    if not {"filename", "label"} <= set(reader.fieldnames or ()):
-        raise DataError(f"{path}: needs the columns filename,label")
-    return [(row["filename"], row["label"]) for row in reader]
+    reader = csv.DictReader(_read(path))
+    rows = []
+    try:
+        if not {"filename", "label"} <= set(reader.fieldnames or ()):
+            raise DataError(f"{path}: needs the columns filename,label")
+        for row in reader:
+            if not row["filename"] or not row["label"]:
+                raise DataError(f"{path}, line {reader.line_num}: not 'FILENAME,LABEL'")
+            _stay_inside(row["filename"], path, reader.line_num)
+            rows.append((row["filename"], row["label"]))
+    except csv.Error as error:
+        raise DataError(f"{path}, line {reader.line_num}: {error}") from None
+    return rows
+
+
+def _stay_inside(name: str, path: Path, line: int) -> None:
+    """A list names files below its data set's own folder, on every system.
+
+    Raises:
+        DataError: it leads elsewhere, or is no name of a file.
+    """
+    posix, windows = PurePosixPath(name), PureWindowsPath(name)
+    if posix.is_absolute() or windows.anchor or ".." in windows.parts or "\0" in name:
+        raise DataError(f"{path}, line {line}: {name!r} is not the name of a file below the data set's folder")

@@ -1,13 +1,17 @@
 """CIFAR-100: only the published files are read; with them, the official sessions."""
 
+import hashlib
+import os
 import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.error import URLError
 
+import numpy as np
 import pytest
 import torch
+from torchvision.datasets import CIFAR100
 
 from m2sd_cli.data.cifar100 import open_cifar100
 from m2sd_cli.data.locate import open_data
@@ -29,6 +33,50 @@ def look_alike(tmp_path: Path) -> Path:
 
 def test_a_look_alike_is_refused(look_alike: Path) -> None:
     with pytest.raises(DataError, match=r"cifar-100-python: not the published CIFAR-100 files \(MD5\)"):
+        open_cifar100(look_alike)
+
+
+class Harmful:
+    """A pickle of it makes a folder when it is opened."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.mkdir, (str(self.mark),)
+
+
+@pytest.mark.parametrize("file", ["train", "test", "meta"])
+def test_no_pickle_is_opened_before_its_md5_has_matched(
+    look_alike: Path, tmp_path: Path, file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each file in turn is harmful while the two others are what was published."""
+    mark = tmp_path / "opened"
+    home = look_alike / "cifar-100-python"
+    (home / file).write_bytes(pickle.dumps(Harmful(mark)))
+    images = {"data": np.zeros((1, 3072), np.uint8), "fine_labels": [0]}
+    for name in {"train", "test", "meta"} - {file}:
+        (home / name).write_bytes(pickle.dumps(images | {"fine_label_names": ["apple"]}))
+
+    def published(name: str) -> str:
+        return hashlib.md5((home / name).read_bytes(), usedforsecurity=False).hexdigest() if name != file else 32 * "0"
+
+    monkeypatch.setattr(CIFAR100, "train_list", [["train", published("train")]])
+    monkeypatch.setattr(CIFAR100, "test_list", [["test", published("test")]])
+    monkeypatch.setattr(CIFAR100, "meta", CIFAR100.meta | {"md5": published("meta")})
+    with pytest.raises(DataError, match="not the published CIFAR-100 files"):
+        open_cifar100(look_alike)
+    assert not mark.exists()
+    pickle.loads((home / file).read_bytes())
+    assert mark.exists()
+
+
+def test_files_that_cannot_be_read_are_named(look_alike: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied", "train")
+
+    monkeypatch.setattr("torchvision.datasets.CIFAR100", refuse)
+    with pytest.raises(DataError, match=r"^train: cannot be read \(Permission denied\)"):
         open_cifar100(look_alike)
 
 

@@ -135,7 +135,7 @@ def test_a_missing_picture_is_named(tmp_path: Path, picture: Path) -> None:
 def test_every_list_of_cub200_is_needed(tmp_path: Path, name: str) -> None:
     home = make_cub200(tmp_path, None)
     (home / name).unlink()
-    with pytest.raises(DataError, match=rf"{name}: cannot be read \(FileNotFoundError\)"):
+    with pytest.raises(DataError, match=rf"{name}: cannot be read \(No such file"):
         open_data("cub200", tmp_path)
 
 
@@ -189,11 +189,48 @@ def test_tables_of_miniimagenet_that_make_no_sense(tmp_path: Path) -> None:
         open_data("miniimagenet", tmp_path)
 
 
-def test_a_row_of_miniimagenet_that_is_cut_short(tmp_path: Path) -> None:
-    home = make_miniimagenet(tmp_path, None)
-    edit(home / "split" / "test.csv", "n9000000300009999.jpg,n90000003\n", "n9000000300009999.jpg\n")
-    with pytest.raises(DataError, match=r"test\.csv"):
+OUTSIDE = ["/etc/passwd", "../x.jpg", "a/../../x.jpg", "a\\..\\x.jpg", "C:\\x.jpg", "C:x.jpg", "\\x.jpg", "a\0.jpg"]
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
+def test_a_list_does_not_lead_out_of_its_folder(tmp_path: Path, name: str) -> None:
+    edit(make_cub200(tmp_path, None) / "images.txt", "2 002.Bird_2/unseen.jpg", f"2 {name}")
+    with pytest.raises(DataError, match=r"images\.txt, line 2: .* is not the name of a file below"):
+        open_data("cub200", tmp_path)
+    edit(make_miniimagenet(tmp_path, None) / "split" / "test.csv", "n9000000300009999.jpg", name)
+    with pytest.raises(DataError, match=r"test\.csv, line 45: .* is not the name of a file below"):
         open_data("miniimagenet", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("row", "complaint"),
+    [
+        ("n9000000300009999.jpg", "line 45: not 'FILENAME,LABEL'"),
+        (",n90000003", "line 45: not 'FILENAME,LABEL'"),
+        ("x" * 200_000 + ",n90000003", "line 44: field larger than field limit"),
+        ("\xff.jpg,n90000003", r"not UTF-8"),
+    ],
+    ids=range(4),
+)
+def test_a_row_that_is_none(tmp_path: Path, row: str, complaint: str) -> None:
+    table = make_miniimagenet(tmp_path, None) / "split" / "test.csv"
+    content = table.read_bytes().replace(b"n9000000300009999.jpg,n90000003", row.encode("latin-1"))
+    table.write_bytes(content)
+    with pytest.raises(DataError, match=f"test.csv.*{complaint}"):
+        open_data("miniimagenet", tmp_path)
+
+
+def test_lists_that_are_no_files_or_too_large(tmp_path: Path) -> None:
+    home = make_cub200(tmp_path, None)
+    (home / "images.txt").unlink()
+    os.mkfifo(home / "images.txt")
+    with pytest.raises(DataError, match=r"images\.txt: cannot be read \(not a regular file"):
+        open_data("cub200", tmp_path)
+    (home / "images.txt").unlink()
+    with (home / "images.txt").open("wb") as file:
+        file.truncate(2**40)
+    with pytest.raises(DataError, match=r"images\.txt: cannot be read \(larger than"):
+        open_data("cub200", tmp_path)
 
 
 def test_an_official_shot_that_is_not_listed_is_named(tmp_path: Path) -> None:
