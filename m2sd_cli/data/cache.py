@@ -5,16 +5,18 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from m2sd_cli.errors import DataError
+from m2sd_cli.reading import read_regular
 
 CACHE_VARIABLE = "M2SD_CACHE"
 RECORD = "entry.json"  # of an entry: images, side, use
+RECORD_LIMIT = 2**16  # bytes
 UNFINISHED = ".tmp"
 _KEY = re.compile("[0-9a-f]{64}")
 
@@ -43,11 +45,30 @@ def list_entries() -> list[Listed]:
     for key in _keys(cache_folder()):
         folder = cache_folder() / key
         try:
-            record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-            found.append(Listed(record["use"], record["images"], record["side"], _bytes(folder)))
-        except (OSError, ValueError, KeyError, TypeError):
+            record = read_record(folder)
+        except (OSError, ValueError):
             continue  # being cleared, or damaged and as good as absent
+        use, images, side = (record.get(name) for name in ("use", "images", "side"))
+        # Of the very type, as true is an int, too.
+        if use in ("training", "test") and type(images) is int and type(side) is int:
+            found.append(Listed(use, images, side, _bytes(folder)))
     return found
+
+
+def read_record(folder: Path) -> dict[str, object]:
+    """What an entry says of itself; anybody may have written it.
+
+    Raises:
+        OSError: it is not there, or cannot be read.
+        ValueError: it is damaged.
+    """
+    try:
+        record = json.loads(read_regular(folder / RECORD, RECORD_LIMIT))
+    except RecursionError:
+        raise ValueError(f"{folder}: a record of such depth is nobody's") from None
+    if not isinstance(record, dict):
+        raise ValueError(f"{folder}: not a record")
+    return record
 
 
 def clear() -> tuple[int, int]:
@@ -124,11 +145,18 @@ def as_size(count: int) -> str:
 def _keys(place: Path) -> list[str]:
     """Of the entries there are, finished or not; whatever else lies there is somebody else's."""
     try:
-        names = {path.name.removesuffix(UNFINISHED) for path in place.iterdir() if path.is_dir()}
+        with os.scandir(place) as inside:
+            names = {each.name.removesuffix(UNFINISHED) for each in inside if each.is_dir(follow_symlinks=False)}
     except OSError:
         return []
     return sorted(name for name in names if _KEY.fullmatch(name))
 
 
 def _bytes(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.iterdir())
+    """What the files in a folder and below it take, as far as they are still there."""
+    taken = 0
+    for parent, _, files in os.walk(folder):
+        for name in files:
+            with suppress(OSError):
+                taken += os.lstat(os.path.join(parent, name)).st_size
+    return taken

@@ -16,9 +16,19 @@ import PIL.features
 import torch
 from torch import Tensor
 
-from m2sd_cli.data.cache import CACHE_VARIABLE, RECORD, as_size, cache_folder, locked, sweep, unfinished
+from m2sd_cli.data.cache import (
+    CACHE_VARIABLE,
+    RECORD,
+    as_size,
+    cache_folder,
+    locked,
+    read_record,
+    sweep,
+    unfinished,
+)
 from m2sd_cli.data.mapped import MappedImages, npy_header
 from m2sd_cli.errors import DataError
+from m2sd_cli.reading import read_regular
 
 FORMAT = 1  # to be raised when the same pictures would give other pixels, or an entry other files
 IMAGES, ASPECTS = "images.npy", "aspects.npy"
@@ -107,12 +117,16 @@ def _read(folder: Path, request: Request) -> Entry:
         OSError: it is not there, or cannot be read.
         ValueError: it is damaged.
     """
-    if json.loads((folder / RECORD).read_text(encoding="utf-8")) != _record(request):
+    if read_record(folder) != _record(request):
         raise ValueError(f"{folder}: another entry")
-    header, content = npy_header(np.float32, request.shape[:1]), (folder / ASPECTS).read_bytes()
-    if not content.startswith(header) or len(content) != len(header) + 4 * len(request.digests):
+    header = npy_header(np.float32, request.shape[:1])
+    size = len(header) + 4 * len(request.digests)
+    content = read_regular(folder / ASPECTS, size)
+    if not content.startswith(header) or len(content) != size:
         raise ValueError(f"{folder}: not an aspect for every image")
     aspects = np.frombuffer(content, np.float32, offset=len(header)).copy()
+    if not (np.isfinite(aspects) & (aspects > 0)).all():
+        raise ValueError(f"{folder}: an aspect that no image has")
     return Entry(MappedImages(folder / IMAGES, request.shape), torch.from_numpy(aspects))
 
 

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from m2sd_cli.reading import open_regular
+
 RESIDENT = 256 * 2**20  # bytes; a file of no more may stay in memory
 
 
@@ -39,7 +41,7 @@ class MappedImages:
 
     def __init__(self, path: Path, shape: tuple[int, ...]) -> None:
         header = npy_header(np.uint8, shape)
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             whole = file.read(len(header)) == header and os.fstat(file.fileno()).st_size == len(header) + np.prod(shape)
             if not whole:
                 raise ValueError(f"{path}: not an array of {shape} bytes")

@@ -1,5 +1,6 @@
 """The folder of decoded images: its place, what it lists, clearing."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -40,6 +41,51 @@ def test_listing(cache: Path) -> None:
     assert [(each.use, each.images, each.side) for each in found] == [("training", 20, 8), ("training", 100, 8)]
     sizes = [sum(path.stat().st_size for path in (cache / key).iterdir()) for key in (OTHER, KEY)]
     assert [each.bytes for each in found] == sizes
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        "",
+        "[]",
+        "null",
+        100_000 * "[",
+        '{"use": "training", "images": 1' + 5000 * "0" + ', "side": 8}',
+        '{"use": "training", "images": true, "side": 8}',
+        '{"use": "training", "images": "1", "side": 8}',
+        '{"use": "training", "images": 1, "side": NaN}',
+        '{"use": ["training"], "images": 1, "side": 8}',
+        '{"use": "\\u001b[31m", "images": 1, "side": 8}',
+        '{"use": "training", "images": 1}',
+        '{"use": "training", "images": 1, "side": 8}' + 2**16 * " ",
+    ],
+    ids=range(12),
+)
+def test_a_record_that_makes_no_sense_is_as_good_as_absent(cache: Path, record: str) -> None:
+    (cache / KEY / "entry.json").write_text(record)
+    assert [each.images for each in list_entries()] == [20]
+    assert clear()[0] == 2
+
+
+def test_whatever_lies_in_an_entry_is_counted_as_far_as_it_is_there(cache: Path) -> None:
+    (cache / KEY / "below").mkdir()
+    (cache / KEY / "below" / "file").write_bytes(bytes(1000))
+    (cache / KEY / "nowhere").symlink_to(cache / "absent")
+    (cache / KEY / "round").symlink_to(cache)
+    os.mkfifo(cache / KEY / "pipe")
+    (entry,) = [each for each in list_entries() if each.images == 100]
+    assert 1100 < entry.bytes < 1400
+
+
+def test_pipes_and_links_for_an_entry_are_somebody_elses(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    elsewhere = tmp_path_factory.mktemp("elsewhere") / "entry"
+    shutil.move(cache / KEY, elsewhere)
+    (cache / KEY).symlink_to(elsewhere)
+    (cache / OTHER / "entry.json").unlink()
+    os.mkfifo(cache / OTHER / "entry.json")
+    assert list_entries() == []
+    assert clear()[0] == 1
+    assert (elsewhere / "images.npy").exists()
 
 
 def test_an_absent_cache_is_empty(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

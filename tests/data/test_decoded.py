@@ -237,8 +237,13 @@ def longer(path: Path) -> None:
     path.write_bytes(path.read_bytes() + b"\0")
 
 
+def pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
 @pytest.mark.parametrize("file", ["images.npy", "aspects.npy", "entry.json"])
-@pytest.mark.parametrize("damage", [half, longer, Path.unlink, lambda path: path.write_bytes(b"")])
+@pytest.mark.parametrize("damage", [half, longer, pipe, Path.unlink, lambda path: path.write_bytes(b"")])
 def test_a_damaged_entry_is_built_anew(
     source: FileImages, cache: Path, opened: list[Path], file: str, damage: Callable[[Path], object]
 ) -> None:
@@ -251,6 +256,28 @@ def test_a_damaged_entry_is_built_anew(
         assert torch.equal(found.aspects, aspects)
         assert len(opened) == decodings
     assert len(left(cache)) == 1
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("entry.json", 10**5 * b"["),
+        ("entry.json", b"[]"),
+        ("entry.json", b"1" + 5000 * b"0"),
+        ("entry.json", b"\xff"),
+        ("entry.json", 2**16 * b" " + b"{}"),
+        *(("aspects.npy", np.array([1, 2, wrong], np.float32)) for wrong in (np.nan, np.inf, 0, -1)),
+    ],
+    ids=range(9),
+)
+def test_an_entry_made_to_harm_is_built_anew(cache: Path, file: str, content: Any) -> None:
+    keep(REQUEST, made)
+    if isinstance(content, bytes):
+        (cache / REQUEST.key / file).write_bytes(content)
+    else:
+        np.save(cache / REQUEST.key / file, content)
+    assert keep(REQUEST, made).aspects.tolist() == [0.5, 1, 1.5]
+    keep(REQUEST, never)
 
 
 def test_an_entry_of_another_size_is_built_anew(cache: Path) -> None:
