@@ -36,6 +36,8 @@ class Architecture:
         return (self.widths[0], *self.widths) if self.stem_is_a_level else self.widths
 
 
+LONGEST_NAME = 80  # characters of a tensor that a message names
+
 ARCHITECTURES = {
     "resnet20": Architecture(imagenet_stem=False, widths=(16, 32, 64), blocks=(3, 3, 3)),
     "resnet18-cifar": Architecture(imagenet_stem=False, widths=(64, 128, 256, 512), blocks=(2, 2, 2, 2)),
@@ -124,18 +126,15 @@ def load_initial_weights(backbone: Backbone, state: dict[str, Tensor]) -> None:
     """Copy a state dict with torchvision's names into the backbone; a classifier `fc.*` in it is left out.
 
     Raises:
-        ValueError: a tensor is missing, unknown, or of another shape; the message names the first few.
+        ValueError: a tensor is missing, unknown, of another shape or kind, or holds a number that is not finite; the
+            message names the first few.
     """
     state = {name: tensor for name, tensor in state.items() if not name.startswith("fc.")}
     own = backbone.state_dict()
     wrong = sorted(
         [f"{name} is missing" for name in own.keys() - state.keys() if not name.endswith("num_batches_tracked")]
-        + [f"{name} is unknown" for name in state.keys() - own.keys()]
-        + [
-            f"{name} has shape {tuple(state[name].shape)}, not {tuple(own[name].shape)}"
-            for name in own.keys() & state.keys()
-            if state[name].shape != own[name].shape
-        ]
+        + [f"{name[:LONGEST_NAME]} is unknown" for name in state.keys() - own.keys()]
+        + [f"{name} {wrong}" for name in own.keys() & state.keys() if (wrong := _misfit(state[name], own[name]))]
     )
     if wrong:
         more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
@@ -143,3 +142,13 @@ def load_initial_weights(backbone: Backbone, state: dict[str, Tensor]) -> None:
     with torch.no_grad():
         for name, tensor in state.items():
             own[name].copy_(tensor)
+
+
+def _misfit(tensor: Tensor, own: Tensor) -> str | None:
+    """Why a tensor, which may come from anywhere, cannot take the place of another."""
+    if tensor.shape != own.shape:
+        return f"has shape {tuple(tensor.shape)}, not {tuple(own.shape)}"
+    plain = tensor.layout == torch.strided and not (tensor.is_quantized or tensor.is_meta or tensor.is_complex())
+    if not plain or tensor.is_floating_point() != own.is_floating_point():
+        return "is not made of plain numbers"
+    return None if bool(tensor.to(own.dtype).isfinite().all()) else "holds a number that is not finite"

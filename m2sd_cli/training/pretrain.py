@@ -1,5 +1,7 @@
 """Stage 1, paper section 3.1: cross-entropy of f(x) = W^T phi(x) on the base images."""
 
+import os
+import zipfile
 from pathlib import Path
 
 import torch
@@ -13,6 +15,7 @@ from m2sd_cli.inference.session import backbone_tensors
 from m2sd_cli.method.backbones import Backbone, build_backbone, load_initial_weights
 from m2sd_cli.method.classifiers import Classifier
 from m2sd_cli.method.network import Network
+from m2sd_cli.reading import open_regular
 from m2sd_cli.runs.chain import PRETRAIN, Link
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.manifest import BackboneRecord, Manifest, TrainingState
@@ -31,6 +34,7 @@ from m2sd_cli.training.stage import Machine, train
 CLASSIFIER = "classifier.weight"
 IMAGENET = "imagenet"
 NO_INIT = "none"
+INIT_LIMIT = 4 * 2**30  # bytes of a file to begin from, unpacked
 
 
 def build_network(config: PretrainConfig, classes: int) -> Network:
@@ -71,29 +75,55 @@ def initialise(backbone: Backbone, init: str) -> None:
 def _imagenet_state() -> dict[str, Tensor]:
     from torchvision.models import ResNet18_Weights
 
+    weights = ResNet18_Weights.IMAGENET1K_V1
     try:
-        state: dict[str, Tensor] = ResNet18_Weights.IMAGENET1K_V1.get_state_dict(progress=False, check_hash=True)
+        # Torch compares the hash of what it downloads, and not that of what was there already.
+        state = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
     except (OSError, RuntimeError) as error:
         raise DataError(
             f"--init imagenet: the weights could not be downloaded ({error}); name a local file with --init FILE, or "
             f"begin from random weights with --init none"
         ) from None
-    return state
+    except Exception as error:
+        raise DataError(
+            f"--init imagenet: what was downloaded is damaged ({type(error).__name__}); remove "
+            f"{Path(weights.url).name} from {Path(torch.hub.get_dir()) / 'checkpoints'}"
+        ) from None
+    return _checked(state, IMAGENET)
 
 
 def _file_state(path: Path) -> dict[str, Tensor]:
     import safetensors.torch
 
-    if not path.is_file():
+    if not path.exists():
         raise DataError(f"--init {path}: no such file")
     try:
-        if path.suffix == ".safetensors":
-            return safetensors.torch.load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with open_regular(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            if zipfile.is_zipfile(file):
+                with zipfile.ZipFile(file) as inside:
+                    size = max(size, sum(each.file_size for each in inside.infolist()))
+            if size > INIT_LIMIT:
+                raise DataError(f"--init {path}: larger than any weights of this backbone")
+            file.seek(0)
+            if path.suffix == ".safetensors":
+                state = safetensors.torch.load_file(path)
+            else:
+                state = torch.load(file, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise DataError(f"--init {path}: {error.strerror or error}") from None
+    except DataError:
+        raise
     except Exception as error:  # torch raises a different type for each way in which a file can be wrong
         raise DataError(f"--init {path}: not a state dict that can be read ({type(error).__name__})") from None
-    if not isinstance(state, dict) or not all(isinstance(each, Tensor) for each in state.values()):
-        raise DataError(f"--init {path}: not a state dict of tensors")
+    return _checked(state, str(path))
+
+
+def _checked(state: object, init: str) -> dict[str, Tensor]:
+    if not isinstance(state, dict) or not all(
+        isinstance(name, str) and isinstance(each, Tensor) for name, each in state.items()
+    ):
+        raise DataError(f"--init {init}: not a state dict of tensors")
     return state
 
 

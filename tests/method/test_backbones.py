@@ -208,6 +208,30 @@ def test_wrong_initial_weights_are_refused_by_name_and_change_nothing() -> None:
         assert torch.equal(tensor, before[name])
 
 
+@pytest.mark.parametrize(
+    ("tensor", "wrong"),
+    [
+        (torch.zeros(16, dtype=torch.complex64), "is not made of plain numbers"),
+        (torch.zeros(16, dtype=torch.int64), "is not made of plain numbers"),
+        (torch.zeros(16).to_sparse(), "is not made of plain numbers"),
+        (torch.zeros(16, device="meta"), "is not made of plain numbers"),
+        (torch.full((16,), float("nan")), "holds a number that is not finite"),
+        (torch.full((16,), 1e300, dtype=torch.float64), "holds a number that is not finite"),
+    ],
+)
+def test_initial_weights_of_another_kind_are_refused(tensor: torch.Tensor, wrong: str) -> None:
+    backbone = build_backbone("resnet20")
+    with pytest.raises(ValueError, match=rf"^bn1\.bias {wrong}$"):
+        load_initial_weights(backbone, {**own_state(backbone), "bn1.bias": tensor})
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64, torch.float8_e4m3fn])
+def test_initial_weights_may_be_wider_or_narrower(dtype: torch.dtype) -> None:
+    backbone = build_backbone("resnet20")
+    load_initial_weights(backbone, {**own_state(backbone), "bn1.bias": torch.full((16,), 0.5).to(dtype)})
+    assert backbone.bn1.bias.tolist() == [0.5] * 16
+
+
 def test_a_long_list_of_wrong_weights_is_cut() -> None:
     expected = len([name for name in build_backbone("resnet18").state_dict() if "num_batches" not in name])
     with pytest.raises(ValueError, match=rf"^bn1\.bias is missing; .*; .* and {expected - 3} more$"):

@@ -2,12 +2,14 @@
 
 import hashlib
 import json
+import os
 import pickle
 import shutil
 import signal
 import subprocess
 import sys
 import threading
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -574,12 +576,55 @@ def test_weights_that_cannot_be_used_are_refused(
     (tmp_path / "text.safetensors").write_text("weights")
     (tmp_path / "text.pth").write_text("weights")
     (tmp_path / "harmful.pth").write_bytes(pickle.dumps({"x": Harmful()}))
+    torch.save({"x": Harmful()}, tmp_path / "harmful.zip.pth")
     torch.save({"x": 1}, tmp_path / "number.pth")
-    for name in ("text.safetensors", "text.pth", "harmful.pth", "number.pth"):
+    torch.save({1: torch.ones(1)}, tmp_path / "numbered.pth")
+    (tmp_path / "folder.pth").mkdir()
+    os.mkfifo(tmp_path / "pipe.pth")
+    for name in (
+        *("text.safetensors", "text.pth", "harmful.pth", "harmful.zip.pth", "number.pth", "numbered.pth"),
+        *("folder.pth", "pipe.pth"),
+    ):
         assert name in refused(name)
     assert "must not run" not in capsys.readouterr().out
     save_file({"conv.weight": torch.ones(1)}, tmp_path / "other.safetensors")
     assert "not the weights of this backbone" in refused("other.safetensors")
+
+
+def test_weights_that_are_too_large_are_refused_before_they_are_read(
+    folder: str, quick: dict[str, Any], tmp_path: Path
+) -> None:
+    with (tmp_path / "large.pth").open("wb") as file:
+        file.truncate(2**40)
+    with zipfile.ZipFile(tmp_path / "bomb.pth", "w", zipfile.ZIP_DEFLATED) as bomb:
+        for number in range(5):
+            bomb.writestr(f"data/{number}", bytes(2**20))
+    content = bytearray((tmp_path / "bomb.pth").read_bytes())
+    directory = content.index(b"PK\x01\x02")
+    content[directory + 24 : directory + 28] = (2**32 - 2).to_bytes(
+        4, "little"
+    )  # what it says that the first unpacks to
+    (tmp_path / "bomb.pth").write_bytes(content)
+    for name in ("large.pth", "bomb.pth"):
+        with pytest.raises(DataError, match=f"{name}: larger than any weights"):
+            api.pretrain(folder, run=tmp_path / "run", init=str(tmp_path / name), **quick)
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_was_downloaded_is_opened_without_running_it(
+    folder: str,
+    quick: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path / "hub"))
+    (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
+    for content, complaint in ((Harmful(), "damaged .*; remove resnet18"), (1, "not a state dict of tensors")):
+        torch.save(content, tmp_path / "hub" / "checkpoints" / "resnet18-f37072fd.pth")
+        with pytest.raises(DataError, match=f"--init imagenet: .*{complaint}"):
+            api.pretrain(folder, run=tmp_path / "run", init="imagenet", **quick | {"backbone": "resnet18"})
+    assert "must not run" not in capsys.readouterr().out
 
 
 def test_weights_of_imagenet_that_cannot_be_fetched(
