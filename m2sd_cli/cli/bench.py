@@ -113,7 +113,7 @@ def _throughput(report: "Report") -> list[str]:
         for name, each in report.throughput.items()
     ]
     header = ["", "batch", "images/s", "ms/step", "least", "most", "MiB", "GFLOP/step", "GFLOP/s", "% of peak"]
-    return table(header, rows).split("\n")
+    return table(header, rows)
 
 
 def _commands(report: "Report") -> list[str]:
@@ -127,7 +127,7 @@ def _commands(report: "Report") -> list[str]:
         ]
         for name, each in report.processes.items()
     ]
-    return table(["process", "s", "least", "most", "MiB"], rows).split("\n")
+    return table(["process", "s", "least", "most", "MiB"], rows)
 
 
 def _ratio(ratio: "Spread") -> str:

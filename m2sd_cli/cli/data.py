@@ -50,7 +50,7 @@ def list_data(data_root: options.DataRoot = None, json: options.Json = False) ->
     places = {}
     for info in BUILT_IN.values():
         root = locate(info, data_root) if info.layout else None
-        places[info.name] = str(root / info.layout) if root else None
+        places[info.name] = as_text(root / info.layout) if root else None
     if json:
         document(
             {
@@ -64,7 +64,7 @@ def list_data(data_root: options.DataRoot = None, json: options.Json = False) ->
                     for info in BUILT_IN.values()
                 ],
                 "cache": {
-                    "place": str(cache_folder()),
+                    "place": as_text(cache_folder()),
                     "bytes": taken,
                     "entries": [asdict(each) for each in entries],
                 },
@@ -76,8 +76,10 @@ def list_data(data_root: options.DataRoot = None, json: options.Json = False) ->
         wanted = data_roots(data_root)[0] / info.layout
         missing = "downloaded when needed" if info.download else f"not here; belongs in {wanted}"
         rows.append([info.name, (places[info.name] or missing) if info.layout else "in the package", info.title])
-    result(table(["name", "place", "what"], rows))
-    result(f"\ndecoded images: {as_size(taken)} in {as_text(cache_folder())} (entries: {len(entries)})")
+    for line in table(["name", "place", "what"], rows):
+        result(line)
+    result("")
+    result(f"decoded images: {as_size(taken)} in {as_text(cache_folder())} (entries: {len(entries)})")
 
 
 @app.command("verify", cls=Command)

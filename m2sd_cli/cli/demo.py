@@ -49,10 +49,11 @@ def demo(
         result(line)
     out = api.export("safetensors", run / "demo.safetensors", run=run)
     note(f"5/5 export: {os.path.relpath(out)}, one file for use elsewhere", quiet)
-    note(
-        f"\nnext: {command('sessions', run)}\n"
-        f"      {command('predict', run, ' IMAGE')}\n"
-        f"      {command('increment', run, f' --session {data.sessions + 1} --shots DIR')}    a folder a class in DIR\n"
+    note("", quiet)
+    for line in (
+        f"next: {command('sessions', run)}",
+        f"      {command('predict', run, ' IMAGE')}",
+        f"      {command('increment', run, f' --session {data.sessions + 1} --shots DIR')}    a folder a class in DIR",
         f"      {command('pretrain', None, ' --data ./photos')}    your own pictures, photos/CLASS/*.jpg",
-        quiet,
-    )
+    ):
+        note(line, quiet)

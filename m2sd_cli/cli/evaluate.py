@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from m2sd_cli.cli import options
-from m2sd_cli.cli.output import document, name_skipped, note, printable, result, table
+from m2sd_cli.cli.output import document, name_skipped, note, result, table
 from m2sd_cli.errors import UsageError
 from m2sd_cli.launch import speaks
 
@@ -92,7 +92,7 @@ def evaluate(
 
 def _named(names: list[str]) -> str:
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return ", ".join(printable(name) for name in names[:NAMED]) + more
+    return ", ".join(names[:NAMED]) + more
 
 
 def as_lines(figures: "Figures", only: int | None) -> list[str]:
@@ -111,7 +111,7 @@ def as_lines(figures: "Figures", only: int | None) -> list[str]:
         for each in figures.sessions
         if only is None or each.session == only
     ]
-    lines = table(["session", "classes", "images", "overall", "base", "novel", "HM"], rows).split("\n")
+    lines = table(["session", "classes", "images", "overall", "base", "novel", "HM"], rows)
     return lines if only is not None else [*lines, f"AVG {figure(figures.average)}  PD {figure(figures.drop)}"]
 
 

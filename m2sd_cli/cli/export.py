@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from m2sd_cli.cli import options
-from m2sd_cli.cli.output import document, note
+from m2sd_cli.cli.output import as_text, document, note
 from m2sd_cli.errors import UsageError
 from m2sd_cli.exporting import FORMATS
 
@@ -40,6 +40,6 @@ def export(
 
     path = api.export(cast("Literal['safetensors', 'onnx', 'pt2']", form), out, run=run, session=session, force=force)
     if json:
-        document({"file": str(path), "format": form, "bytes": path.stat().st_size})
+        document({"file": as_text(path), "format": form, "bytes": path.stat().st_size})
     else:
         note(f"wrote {path}, {path.stat().st_size / 1e6:.1f} MB", quiet)

@@ -1,8 +1,12 @@
-"""Commands that convert nothing for a help page or a completion."""
+"""Commands that convert nothing for a help page or a completion, and whose errors are fit for a terminal."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from typer.core import TyperCommand, TyperGroup
+
+from m2sd_cli.cli.output import printable
 
 
 class Command(TyperCommand):
@@ -11,7 +15,8 @@ class Command(TyperCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """See click."""
         spare_conversions(self, ctx)
-        return super().parse_args(ctx, args)
+        with _printable_errors():
+            return super().parse_args(ctx, args)
 
 
 class Group(TyperGroup):
@@ -20,7 +25,25 @@ class Group(TyperGroup):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """See click."""
         spare_conversions(self, ctx)
-        return super().parse_args(ctx, args)
+        with _printable_errors():
+            return super().parse_args(ctx, args)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """See click."""
+        with _printable_errors():
+            return super().resolve_command(ctx, args)
+
+
+@contextmanager
+def _printable_errors() -> Iterator[None]:
+    """Typer's own words about an argument, which may be the name of anybody's file."""
+    try:
+        yield
+    except Exception as error:
+        message = getattr(error, "message", None)
+        if isinstance(message, str):
+            vars(error)["message"] = "\n".join(map(printable, message.split("\n")))
+        raise
 
 
 def spare_conversions(command: TyperCommand | TyperGroup, ctx: Any) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from m2sd_cli.cli import options
-from m2sd_cli.cli.output import command, document, name_skipped, note, printable
+from m2sd_cli.cli.output import command, document, name_skipped, note
 
 
 def increment(
@@ -64,7 +64,7 @@ def increment(
             }
         )
         return
-    names = ", ".join(f"{printable(each.name)} ({each.shots})" for each in classes[:10])
+    names = ", ".join(f"{each.name} ({each.shots})" for each in classes[:10])
     more = f" and {len(classes) - 10} more" if len(classes) > 10 else ""
     note(f"session {session}: learned {names}{more}; {link.manifest.classes_so_far} classes now", quiet)
     note(f"next: {command('predict', run, ' IMAGE')}, or {command('evaluate', run)}", quiet)

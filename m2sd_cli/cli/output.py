@@ -5,7 +5,7 @@ import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from m2sd_cli.launch import speaks
 
@@ -17,8 +17,15 @@ NAMED = 3  # pictures that were left out
 
 
 def printable(text: str) -> str:
-    """Text from outside without control characters, which could steer a terminal."""
-    return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in text)
+    """Text from outside in one line, without characters that could steer a terminal, turn its text around or hide."""
+    return text if text.isprintable() else "".join(map(_escaped, text))
+
+
+def _escaped(char: str) -> str:
+    code = ord(char)
+    if char.isprintable():
+        return char
+    return f"\\x{code:02x}" if code < 2**8 else f"\\u{code:04x}" if code < 2**16 else f"\\U{code:08x}"
 
 
 def as_text(path: Path) -> str:
@@ -27,21 +34,49 @@ def as_text(path: Path) -> str:
 
 
 def result(text: str) -> None:
-    """Print a line of the result."""
+    """Print one line of the result."""
     if speaks():
-        print(text)
+        print(_encodable(printable(text), sys.stdout))
 
 
 def document(content: Mapping[str, Any]) -> None:
-    """Print the result as the one JSON document of a command."""
+    """Print the result as the one JSON document of a command, with escapes for what cannot be printed or encoded."""
     if speaks():
-        print(json.dumps(content, indent=1, ensure_ascii=False))
+        text = json.dumps(content, indent=1, ensure_ascii=False)
+        lines = text.split("\n")
+        if not all(line.isprintable() and _encodable(line, sys.stdout) == line for line in lines):
+            encoding = _encoding(sys.stdout)
+            text = "\n".join("".join(_as_json(char, encoding) for char in line) for line in lines)
+        print(text)
 
 
 def note(text: str, quiet: bool = False) -> None:
-    """Say something that is not the result."""
+    """Say something in one line that is not the result."""
     if not quiet and speaks():
-        print(text, file=sys.stderr, flush=True)
+        print(_encodable(printable(text), sys.stderr), file=sys.stderr, flush=True)
+
+
+def _encoding(stream: TextIO) -> str:
+    return getattr(stream, "encoding", None) or "utf-8"
+
+
+def _encodable(text: str, stream: TextIO) -> str:
+    """The text with what the stream's encoding cannot say, such as an accent in ASCII, escaped."""
+    encoding = _encoding(stream)
+    return text.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def _as_json(char: str, encoding: str) -> str:
+    """A character of a JSON document; one to be escaped can only be inside a string."""
+    if char.isprintable():
+        try:
+            char.encode(encoding)
+        except UnicodeEncodeError:
+            pass
+        else:
+            return char
+    units = char.encode("utf-16-be", "surrogatepass").hex()
+    return "".join(f"\\u{units[begin : begin + 4]}" for begin in range(0, len(units), 4))
 
 
 def name_skipped(skipped: "Sequence[Skipped | SkippedRecord]", quiet: bool) -> None:
@@ -49,7 +84,7 @@ def name_skipped(skipped: "Sequence[Skipped | SkippedRecord]", quiet: bool) -> N
     if skipped:
         count = len(skipped)
         what = "1 picture cannot be read and is" if count == 1 else f"{count} pictures cannot be read and are"
-        named = "; ".join(f"{printable(each.file)} ({printable(each.reason)})" for each in skipped[:NAMED])
+        named = "; ".join(f"{each.file} ({each.reason})" for each in skipped[:NAMED])
         more = f"; and {count - NAMED} more" if count > NAMED else ""
         note(f"{what} left out: {named}{more}", quiet)
 
@@ -68,8 +103,9 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def table(header: list[str], rows: list[list[str]]) -> str:
-    """Columns under their headings: numbers to the right, words to the left."""
+def table(header: list[str], rows: list[list[str]]) -> list[str]:
+    """Lines of columns under their headings: numbers to the right, words to the left."""
+    rows = [[printable(cell) for cell in row] for row in rows]
     widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
 
     numeric = [all(_is_figure(row[column]) for row in rows) for column in range(len(header))]
@@ -78,7 +114,7 @@ def table(header: list[str], rows: list[list[str]]) -> str:
         columns = zip(cells, widths, numeric, strict=True)
         return "  ".join(cell.rjust(width) if right else cell.ljust(width) for cell, width, right in columns).rstrip()
 
-    return "\n".join([line(header), *(line(row) for row in rows)])
+    return [line(header), *(line(row) for row in rows)]
 
 
 def _is_figure(cell: str) -> bool:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from m2sd_cli.cli import options
-from m2sd_cli.cli.output import as_text, document, note, printable, result
+from m2sd_cli.cli.output import as_text, document, note, result
 
 if TYPE_CHECKING:
     from m2sd_cli.inference.prediction import Prediction
@@ -47,7 +47,7 @@ def predict(
                 yield each
             else:
                 skipped.append({"image": as_text(each.path), "reason": each.skipped})
-                note(f"left out: {printable(str(each.path))}: {printable(each.skipped)}")
+                note(f"left out: {each.path}: {each.skipped}")
 
     predictions = named(
         api.predict(
@@ -61,5 +61,5 @@ def predict(
         document({"predictions": answers, "skipped": skipped})
         return
     for each in predictions:
-        guesses = ", ".join(f"{printable(guess.name)} {100 * guess.probability:.1f} %" for guess in each.guesses)
-        result(f"{printable(str(each.path))}: {guesses}")
+        guesses = ", ".join(f"{guess.name} {100 * guess.probability:.1f} %" for guess in each.guesses)
+        result(f"{each.path}: {guesses}")

@@ -71,10 +71,11 @@ def list_sessions(run: options.Run = None, json: options.Json = False) -> None:
                 str(sum(each.shots for each in classes)),
                 link.manifest.created[:16].replace("T", " "),
                 link.record.sha256[:12],
-                ", ".join(printable(each.name) for each in classes[:NAMED]) + more,
+                ", ".join(each.name for each in classes[:NAMED]) + more,
             ]
         )
-    result(table(["session", "classes", "images", "created (UTC)", "sha256", "names"], rows))
+    for line in table(["session", "classes", "images", "created (UTC)", "sha256", "names"], rows):
+        result(line)
 
 
 @app.command("show", cls=Command)
@@ -149,7 +150,7 @@ def undo(
     if not numbers:
         raise RunError(f"{folder.path}: no session in it")
     last = numbers[-1]
-    if not yes and not typer.confirm(f"Remove session {last} of {folder.path} for good?", err=True):
+    if not yes and not typer.confirm(f"Remove session {last} of {printable(str(folder.path))} for good?", err=True):
         note("nothing removed", quiet)
         return
     with folder.locked("sessions undo"):

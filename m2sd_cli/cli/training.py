@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from m2sd_cli.cli.output import document, duration, note, printable
+from m2sd_cli.cli.output import as_text, document, duration, note
 
 if TYPE_CHECKING:
     from m2sd_cli.runs.chain import Link
@@ -26,7 +26,7 @@ def report_training(
     if link is None:
         note(f"{stage}: time is up; saved. Go on with the same command and --resume", quiet)
         if json:
-            document({"stage": stage, "finished": False, "run": str(run.path)})
+            document({"stage": stage, "finished": False, "run": as_text(run.path)})
         return
     manifest = link.manifest
     last = manifest.history[-1] if manifest.history else None
@@ -35,7 +35,7 @@ def report_training(
             {
                 "stage": stage,
                 "finished": True,
-                "run": str(run.path),
+                "run": as_text(run.path),
                 "manifest": link.record.file,
                 "classes": len(manifest.classes),
                 "epochs": len(manifest.history),
@@ -48,7 +48,7 @@ def report_training(
         return
     trained = f"{len(manifest.history)} epochs in {duration(manifest.seconds)}" if last else "no training"
     note(
-        f"{stage}: {len(manifest.classes)} base classes of {printable(manifest.data.name)}, {trained}; "
+        f"{stage}: {len(manifest.classes)} base classes of {manifest.data.name}, {trained}; "
         f"{run.path / link.record.file}",
         quiet,
     )
