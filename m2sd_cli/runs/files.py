@@ -133,5 +133,6 @@ def decode_tensors(path: Path, content: bytes) -> dict[str, Tensor]:
     """
     try:
         return safetensors.torch.load(content)
-    except (SafetensorError, ValueError, KeyError) as error:
-        raise DamagedError(f"{path}: not a safetensors file ({error})") from None
+    except (SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        why = str(error).split("\n")[0][:200]  # torch goes on with its own traceback
+        raise DamagedError(f"{path}: not a safetensors file ({why})") from None
