@@ -1,0 +1,273 @@
+"""Whatever a file from outside holds, its reader refuses it as it is meant to, or makes of it what makes sense.
+
+Each folder of corpus/ holds seeds for one reader, those that once broke it among them: good ones, which it takes, and
+bad ones.
+"""
+
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from PIL import Image
+
+from m2sd_cli.config import DistillConfig, PretrainConfig, resolve
+from m2sd_cli.data.cache import RECORD, list_entries
+from m2sd_cli.data.catalogue import BUILT_IN
+from m2sd_cli.data.file_sets import open_cub200, open_miniimagenet
+from m2sd_cli.data.images import open_rgb
+from m2sd_cli.data.mapped import MappedImages
+from m2sd_cli.errors import DamagedError, DataError, RunError, UsageError
+from m2sd_cli.inference.session import load_session
+from m2sd_cli.method.backbones import build_backbone
+from m2sd_cli.runs.files import decode_tensors
+from m2sd_cli.runs.folder import RunFolder
+from m2sd_cli.runs.manifest import Manifest, Outline, TrainingState
+from m2sd_cli.runs.tensors import fault, forms
+from m2sd_cli.runs.training_state import StateStore
+from m2sd_cli.training.pretrain import initialise
+from tests.fuzz.mutation import mutated, retold
+
+ROUNDS = 20 * int(os.environ.get("M2SD_ROUNDS", "1"))
+ROOM = 2 * 2**30  # bytes of memory beyond what the process has already
+CORPUS = Path(__file__).parent / "corpus"
+OLD = Path(__file__).parent.parent / "runs" / "old"
+WANTED = forms({"class_means": torch.zeros(2, 3), "steps": torch.tensor(0)})
+LONGEST_MESSAGE = 1000  # characters
+KEY = "a" * 64
+
+Read = Callable[[Path, bytes], object]
+
+
+def manifest(folder: Path, content: bytes) -> object:
+    (folder / "session-001.json").write_bytes(content)
+    found = RunFolder(folder).read("session-001").manifest
+    text = found.model_dump_json()
+    assert Manifest.model_validate_json(text) == found
+    Outline.model_validate_json(text)
+    return found
+
+
+def state(folder: Path, content: bytes) -> object:
+    (folder / "training" / "state.json").write_bytes(content)
+    found = StateStore(RunFolder(folder)).load()
+    assert TrainingState.model_validate_json(found.model_dump_json()) == found
+    return found
+
+
+def run(folder: Path, content: bytes) -> object:
+    """The manifest of a base session that nothing vouches for, with all that is loaded by it."""
+    (folder / "session-000.json").write_bytes(content)
+    model = load_session(RunFolder(folder))
+    assert model.weight.isfinite().all()
+    assert model.classify(torch.ones(1, model.weight.shape[1])).isfinite().all()
+    assert len(model.classes) == len(model.weight)
+    return model
+
+
+def options(folder: Path, content: bytes) -> object:
+    file = folder / "options.toml"
+    file.write_bytes(content)
+    found = resolve(PretrainConfig, {"epochs": 1}, file)
+    assert PretrainConfig.model_validate_json(found.model_dump_json()) == found
+    return resolve(DistillConfig, {"epochs": 1}, file)
+
+
+def tensors(folder: Path, content: bytes) -> object:
+    found = decode_tensors(folder / "session-001.safetensors", content)
+    wrong = fault(found, WANTED)
+    if wrong is not None:
+        assert len(wrong) < 500
+        raise DamagedError(wrong)
+    return found
+
+
+def record(folder: Path, content: bytes) -> object:
+    (folder / KEY / RECORD).write_bytes(content)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("M2SD_CACHE", str(folder))
+        found = list_entries()
+    if not found:
+        raise DataError("not an entry")
+    (entry,) = found
+    assert entry.use in ("training", "test")
+    assert {type(entry.images), type(entry.side), type(entry.bytes)} == {int}
+    return entry
+
+
+def array(folder: Path, content: bytes) -> object:
+    path = folder / "images.npy"
+    path.write_bytes(content)
+    try:
+        images = MappedImages(path, (2, 3, 3, 3))
+    except ValueError as error:
+        raise DataError(str(error)) from None
+    assert images.take(torch.tensor([1])).shape == (1, 3, 3, 3)
+    assert np.array_equal(np.load(path, allow_pickle=False), images.tensor.numpy())
+    return images
+
+
+def file_set(name: str, file: str, folder: Path, content: bytes) -> object:
+    """A list of a small benchmark of two classes, beside lists that are right."""
+    info = replace(BUILT_IN[name], base=1, classes=2)
+    home = folder / info.layout
+    for place in home.rglob("*.*"):
+        shutil.copyfile(CORPUS / f"{name}-right" / place.name, place)
+    (home / file).write_bytes(content)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(BUILT_IN, name, info)
+        data = (open_cub200 if name == "cub200" else open_miniimagenet)(folder)
+    assert len(data.classes) == 2
+    for source in (data.train, data.test):
+        for path in vars(source)["paths"]:
+            assert path.resolve().is_relative_to((home / "images").resolve())
+            assert "\0" not in str(path)
+    return data
+
+
+def picture(folder: Path, content: bytes) -> object:
+    path = folder / "picture"
+    path.write_bytes(content)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Image, "MAX_IMAGE_PIXELS", 10**6)
+        found = open_rgb(path)
+    assert found.mode == "RGB"
+    assert min(found.size) > 0
+    return found
+
+
+def weights(suffix: str, folder: Path, content: bytes) -> object:
+    """Never all of a backbone's weights, since those would not be small."""
+    path = folder / f"weights.{suffix}"
+    path.write_bytes(content)
+    initialise(build_backbone("resnet20"), str(path))
+    raise AssertionError("weights of nothing")
+
+
+READERS: dict[str, tuple[Read, type[Exception]]] = {
+    "manifest": (manifest, DamagedError),
+    "state": (state, DamagedError),
+    "run": (run, RunError),
+    "options": (options, UsageError),
+    "tensors": (tensors, DamagedError),
+    "record": (record, DataError),
+    "array": (array, DataError),
+    "cub200-images": (partial(file_set, "cub200", "images.txt"), DataError),
+    "cub200-labels": (partial(file_set, "cub200", "image_class_labels.txt"), DataError),
+    "cub200-split": (partial(file_set, "cub200", "train_test_split.txt"), DataError),
+    "cub200-classes": (partial(file_set, "cub200", "classes.txt"), DataError),
+    "miniimagenet": (partial(file_set, "miniimagenet", "split/train.csv"), DataError),
+    "picture": (picture, DataError),
+    "weights-pth": (partial(weights, "pth"), DataError),
+    "weights-safetensors": (partial(weights, "safetensors"), DataError),
+}
+SLOW = {"run": 4, "weights-pth": 4, "weights-safetensors": 4}  # by how much fewer rounds
+JSON = ("manifest", "state", "run", "record")
+# What the readers are given, below the folder they look into.
+GIVEN = (
+    *("session-000.json", "session-001.json", "options.toml", "images.npy", "picture", "weights.pth"),
+    *("weights.safetensors", "training/state.json", f"{KEY}/{RECORD}"),
+)
+
+
+def is_good(file: str) -> bool:
+    return file.startswith(("good", "session-"))
+
+
+def seeds(name: str) -> list[Path]:
+    found = sorted((CORPUS / name).iterdir())
+    if name == "manifest":
+        found += sorted(OLD.glob("*/session-001.json"))
+    if name == "run":
+        found += sorted(OLD.glob("*/session-000.json"))
+    assert found
+    return found
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _little_room() -> Iterator[None]:
+    """An allocation far beyond what is sensible fails, whatever the machine has."""
+    if sys.platform != "linux":
+        yield
+        return
+    import resource
+
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (used + ROOM, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with whatever the readers look for beside what they read."""
+    folder = tmp_path_factory.mktemp("fuzz")
+    for name in ("training", KEY, "CUB_200_2011", "miniimagenet/split"):
+        (folder / name).mkdir(parents=True)
+    for name, home in (("cub200", "CUB_200_2011"), ("miniimagenet", "miniimagenet/split")):
+        for path in (CORPUS / f"{name}-right").iterdir():
+            shutil.copyfile(path, folder / home / path.name)
+    shutil.copyfile(OLD / "version-1" / "session-000.safetensors", folder / "session-000.safetensors")
+    return folder
+
+
+def check(name: str, place: Path, content: bytes) -> bool:
+    """Whether the reader took it; it must not do anything else than that or refuse, and leave nothing behind."""
+    read, refusal = READERS[name]
+    given = {place / file for file in GIVEN}
+    before = {*place.rglob("*")} - given
+    said = "x"
+    try:
+        read(place, content)
+    except refusal as error:
+        said = str(error)
+        return False
+    else:
+        return True
+    finally:
+        assert 0 < len(said) < LONGEST_MESSAGE
+        assert {*place.rglob("*")} - given == before
+        for path in given:
+            path.unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_every_seed(name: str, place: Path) -> None:
+    taken = {path.name: check(name, place, path.read_bytes()) for path in seeds(name)}
+    assert taken == {file: is_good(file) for file in taken}
+    assert any(taken.values()) or name.startswith("weights")
+    assert not all(taken.values())
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_bytes_near_the_seeds(name: str, place: Path) -> None:
+    contents = [path.read_bytes() for path in seeds(name)]
+    rounds = max(2, ROUNDS // SLOW.get(name, 1))
+
+    @settings(max_examples=rounds, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(mutated(contents))
+    def search(content: bytes) -> None:
+        check(name, place, content)
+
+    search()
+
+
+@pytest.mark.parametrize("name", JSON)
+def test_values_that_nobody_expects(name: str, place: Path) -> None:
+    contents = [path.read_bytes() for path in seeds(name) if is_good(path.name)]
+    rounds = max(2, ROUNDS // SLOW.get(name, 1))
+
+    @settings(max_examples=rounds, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(retold(contents))
+    def search(content: bytes) -> None:
+        check(name, place, content)
+
+    search()
