@@ -68,7 +68,7 @@ class BackboneRecord(Record):
 class TransformRecord(Record):
     """The test transform in full."""
 
-    resize: Annotated[int, Field(ge=1, le=16384, description="pixels of the short side, or of both sides if squash")]
+    resize: Annotated[int, Field(ge=1, le=8192, description="pixels of the short side, or of both sides if squash")]
     crop: Annotated[int, Field(ge=1, le=4096, description="side of the centre crop, in pixels")]
     mean: tuple[Share, Share, Share]
     std: tuple[Deviation, Deviation, Deviation]
