@@ -7,14 +7,13 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from m2sd_cli.errors import UsageError
-from m2sd_cli.reading import read_regular
+from m2sd_cli.reading import quoted, read_regular
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 PRETRAIN_SHARE = 0.2  # of a recipe's epochs; the paper's stage 1
 FILE_LIMIT = 2**20  # bytes of a file of options
-SHOWN = 80  # characters of a wrong value
 
 
 class TrainingConfig(BaseModel):
@@ -122,7 +121,7 @@ def validate(model: type[Config], values: dict[str, Any], source: str | None = N
         name = str(first["loc"][0])
         option = "--" + name.replace("_", "-")
         if first["type"] == "extra_forbidden":
-            raise UsageError(f"{source}: there is no option {_shortened(repr(name))}") from None
+            raise UsageError(f"{source}: there is no option {quoted(repr(name))}") from None
         raise UsageError(f"{option} {shown(first['input'])}: {first['msg'].lower()}") from None
 
 
@@ -130,13 +129,9 @@ def shown(value: object) -> str:
     """A value that was given, whatever it is, as a message can show it."""
     if isinstance(value, dict | list):
         return "(a table)" if isinstance(value, dict) else "(a list)"
-    if isinstance(value, int) and value.bit_length() > SHOWN:
+    if isinstance(value, int) and value.bit_length() > 80:
         return "(a large number)"  # Python refuses to write very large ones
-    return _shortened(str(value))
-
-
-def _shortened(text: str) -> str:
-    return text if len(text) <= SHOWN else text[:SHOWN] + "..."
+    return quoted(str(value))
 
 
 def read_table(file: Path, stage: str) -> dict[str, Any]:
@@ -150,9 +145,9 @@ def read_table(file: Path, stage: str) -> dict[str, Any]:
     except OSError as error:
         raise UsageError(f"--config {file}: {error.strerror or error}") from None
     except (ValueError, RecursionError) as error:  # the first of TOML, of UTF-8 and of numbers of thousands of digits
-        raise UsageError(f"--config {file}: not TOML ({_shortened(str(error))})") from None
+        raise UsageError(f"--config {file}: not TOML ({quoted(str(error))})") from None
     for name, table in content.items():
         if name not in ("pretrain", "distill") or not isinstance(table, dict):
-            named = _shortened(repr(name))
+            named = quoted(repr(name))
             raise UsageError(f"--config {file}: only the tables [pretrain] and [distill] are known, not {named}")
     return dict(content.get(stage, {}))

@@ -1,10 +1,12 @@
-"""Opening files that anybody may have written: only what is a file, and only as much as makes sense."""
+"""Opening and quoting files that anybody may have written: only what is a file, only as much as makes sense."""
 
 import errno
 import os
 import stat
 from pathlib import Path
 from typing import BinaryIO
+
+QUOTED = 80  # characters
 
 
 def open_regular(path: Path) -> BinaryIO:
@@ -31,3 +33,8 @@ def read_regular(path: Path, most: int) -> bytes:
     if len(content) > most:
         raise OSError(errno.EFBIG, f"larger than {most} bytes", str(path))
     return content
+
+
+def quoted(text: str) -> str:
+    """A text from a file as a message can hold it, whatever its length."""
+    return text if len(text) <= QUOTED else text[:QUOTED] + "..."

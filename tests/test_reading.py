@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from m2sd_cli.reading import open_regular, read_regular
+from m2sd_cli.reading import open_regular, quoted, read_regular
 
 
 def test_a_file_is_read_whole(tmp_path: Path) -> None:
@@ -32,3 +32,8 @@ def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "absent"):
         with pytest.raises(OSError, match=path.name):
             read_regular(path, 5)
+
+
+def test_a_quotation_is_short() -> None:
+    assert quoted(80 * "x") == 80 * "x"
+    assert quoted(81 * "x") == 80 * "x" + "..."

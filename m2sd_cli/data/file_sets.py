@@ -12,7 +12,7 @@ from m2sd_cli.data.datasets import DataSet, Shots
 from m2sd_cli.data.sources import FileImages
 from m2sd_cli.data.transforms import IMAGENET_MEAN, IMAGENET_STD, TestTransform
 from m2sd_cli.errors import DataError
-from m2sd_cli.reading import read_regular
+from m2sd_cli.reading import quoted, read_regular
 
 LIST_LIMIT = 64 * 2**20  # bytes of a list; CUB's and miniImageNet's have three at most
 CUB_TRANSFORM = TestTransform(resize=256, crop=224, mean=IMAGENET_MEAN, std=IMAGENET_STD)
@@ -38,9 +38,8 @@ def open_cub200(root: Path) -> DataSet:
     labels = {}
     for key, value in _pairs(home / "image_class_labels.txt"):
         if value not in label:
-            raise DataError(
-                f"{home / 'image_class_labels.txt'}: image {key} is of class {value}, not 1 to {len(names)}"
-            )
+            wrong = f"image {quoted(key)} is of class {quoted(value)}, not 1 to {len(names)}"
+            raise DataError(f"{home / 'image_class_labels.txt'}: {wrong}")
         labels[key] = label[value]
     if not images.keys() == labels.keys() == in_train.keys():
         raise DataError(f"{home}: images.txt, image_class_labels.txt and train_test_split.txt name different images")
@@ -65,7 +64,7 @@ def open_miniimagenet(root: Path) -> DataSet:
     order = {name: label for label, name in enumerate(dict.fromkeys(label for _, label in rows["train"]))}
     unknown = {label for _, label in rows["test"]} - order.keys()
     if unknown:
-        raise DataError(f"{home / 'split' / 'test.csv'}: class {min(unknown)} is not in train.csv")
+        raise DataError(f"{home / 'split' / 'test.csv'}: class {quoted(min(unknown))} is not in train.csv")
     train, test = ([(home / "images" / file, order[name]) for file, name in rows[part]] for part in ("train", "test"))
     by_name = {path.name: label for path, label in train}
     return _file_set(info, home, list(order), train, test, by_name, None, MINI_TRANSFORM, MINI_AUGMENTATION)
@@ -169,4 +168,6 @@ def _stay_inside(name: str, path: Path, line: int) -> None:
     """
     posix, windows = PurePosixPath(name), PureWindowsPath(name)
     if posix.is_absolute() or windows.anchor or ".." in windows.parts or "\0" in name:
-        raise DataError(f"{path}, line {line}: {name!r} is not the name of a file below the data set's folder")
+        raise DataError(
+            f"{path}, line {line}: {quoted(repr(name))} is not the name of a file below the data set's folder"
+        )

@@ -5,8 +5,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from m2sd_cli.reading import quoted
+
 Form = tuple[tuple[int, ...], torch.dtype]  # shape and type of numbers
-NAMED = 80  # characters of what a file calls a tensor
 
 
 def forms(tensors: Mapping[str, Tensor], prefix: str = "") -> dict[str, Form]:
@@ -29,7 +30,7 @@ def fault(
         return f"{name} is missing"
     for name, tensor in tensors.items():
         if name not in known:
-            return f"{name[:NAMED]!r} does not belong there"
+            return f"{quoted(name)!r} does not belong there"
         shape, dtype = known[name]
         if tensor.shape != shape:
             return f"{name} has not the shape {shape}"
