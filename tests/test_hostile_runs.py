@@ -124,6 +124,7 @@ def resume(run: Path, pictures: Any, m2sd: Callable[..., Any]) -> Any:
     return m2sd("pretrain", "--data", pictures.folder, "--run", run, "--resume", "--device", "cpu")
 
 
+EPOCH = {"epoch": 1, "loss": 1.0, "terms": {}, "learning_rate": 0.1}  # of four steps, of which there is one
 MODULE = "module.classifier.weight"
 STATES: dict[str, Callable[[Tensors], object]] = {
     "another": lambda tensors: tensors.update(other=torch.zeros(1)),
@@ -156,7 +157,8 @@ def test_a_training_state_that_holds_something_else(
     "change",
     [
         {"step": 10**12},
-        {"history": [{"epoch": 1, "loss": 1.0, "terms": {}, "learning_rate": 0.1}]},
+        {"step": 8, "history": 2 * [EPOCH]},
+        {"history": [EPOCH]},
         {"config": {}},
         {"config": {"epochs": 10**10}},
         {"config": {"epochs": 1, "other": 1}},
