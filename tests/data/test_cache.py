@@ -49,7 +49,7 @@ def test_listing(cache: Path) -> None:
         "",
         "[]",
         "null",
-        100_000 * "[",
+        50_000 * "[",
         '{"use": "training", "images": 1' + 5000 * "0" + ', "side": 8}',
         '{"use": "training", "images": true, "side": 8}',
         '{"use": "training", "images": "1", "side": 8}',

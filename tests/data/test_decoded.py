@@ -261,7 +261,7 @@ def test_a_damaged_entry_is_built_anew(
 @pytest.mark.parametrize(
     ("file", "content"),
     [
-        ("entry.json", 10**5 * b"["),
+        ("entry.json", 50_000 * b"["),
         ("entry.json", b"[]"),
         ("entry.json", b"1" + 5000 * b"0"),
         ("entry.json", b"\xff"),
