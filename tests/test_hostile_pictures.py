@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from PIL import Image
 
+from m2sd_cli.cli.output import printable
 from m2sd_cli.data.images import open_rgb
 from m2sd_cli.runs.folder import RunFolder
 
@@ -323,7 +324,8 @@ def test_any_name_of_a_bad_picture_is_one_line(
     monkeypatch.chdir(tmp_path)
     done = m2sd("increment", "--session", 3, "--shots", "shots", "--run", trained, *CPU)
     assert (done.code, done.out) == (3, "")
-    shown = "".join(each if each.isprintable() else f"\\x{ord(each):02x}" for each in name)
+    shown = printable(name)
+    assert shown.isprintable()
     assert done.err == (f"m2sd: shots/{shown}/{shown}.png: not a picture that can be read (jpg, png, webp or bmp)\n")
 
 

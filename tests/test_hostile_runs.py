@@ -99,16 +99,11 @@ def test_a_width_is_believed_only_if_it_is_the_backbones(
 
 
 def test_the_name_of_a_data_set_is_no_path(run: Path, pictures: Any, m2sd: Callable[..., Any]) -> None:
-    for name in ("pretrain", "session-000"):
-        RunFolder(run).remove_sessions(first=1)
-        data = (
-            RunFolder(run)
-            .read(name)
-            .manifest.data.model_copy(update={"name": str(pictures.folder), "kind": "built-in"})
-        )
-        rewrite(run, name, dict, data=data)
-        if name == "session-000":
-            refused(m2sd("evaluate", "--run", run), "no data set of that name")
+    data = RunFolder(run).pretrain().manifest.data
+    stranger = data.model_copy(update={"name": str(pictures.folder), "kind": "built-in"})
+    rewrite(run, "session-000", dict, data=stranger)
+    refused(m2sd("evaluate", "--run", run), "no data set of that name")
+    rewrite(run, "pretrain", dict, data=stranger)
     refused(m2sd("distill", "--run", run, "--force"), "no data set of that name")
 
 

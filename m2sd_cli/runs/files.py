@@ -91,7 +91,7 @@ def read_bounded(path: Path, limit: int) -> bytes:
                 raise DamagedError(f"{path}: not a file; restore it from a backup")
             if state.st_size > limit:
                 raise DamagedError(f"{path}: larger than any such file is; restore it from a backup")
-            return file.read(limit)
+            return file.read(state.st_size)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise FileNotFoundError(*error.args) from None
     except OSError as error:

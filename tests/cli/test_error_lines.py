@@ -23,7 +23,7 @@ Cli = Callable[..., "Outcome"]
         (DataError("a\nb\r\x1b[2J\x9b: wrong"), ["a\\x0ab\\x0d\\x1b[2J\\x9b: wrong"]),
         (DamagedError("a\nb", "c"), ["a\\x0ab", "c"]),
         (PictureError(Path("a\nb.png"), "damaged\npicture"), ["a\\x0ab.png: damaged\\x0apicture"]),
-        (DataError("im\udce9.png"), ["im\\xdce9.png"]),
+        (DataError("im\udce9.png"), ["im\\udce9.png"]),
     ],
 )
 def test_an_argument_is_a_line(m2sd: Cli, monkeypatch: pytest.MonkeyPatch, error: DataError, wanted: list[str]) -> None:

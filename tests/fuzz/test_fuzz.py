@@ -4,6 +4,7 @@ Each folder of corpus/ holds seeds for one reader, those that once broke it amon
 bad ones.
 """
 
+import hashlib
 import os
 import shutil
 import sys
@@ -29,7 +30,7 @@ from m2sd_cli.inference.session import load_session
 from m2sd_cli.method.backbones import build_backbone
 from m2sd_cli.runs.files import decode_tensors
 from m2sd_cli.runs.folder import RunFolder
-from m2sd_cli.runs.manifest import Manifest, Outline, TrainingState
+from m2sd_cli.runs.manifest import FileRecord, Head, Manifest, Outline, TrainingState
 from m2sd_cli.runs.tensors import fault, forms
 from m2sd_cli.runs.training_state import StateStore
 from m2sd_cli.training.pretrain import initialise
@@ -62,9 +63,18 @@ def state(folder: Path, content: bytes) -> object:
     return found
 
 
+def head(folder: Path, content: bytes) -> object:
+    (folder / "head.json").write_bytes(content)
+    found = RunFolder(folder).head()
+    assert len(RunFolder(folder).sessions()) <= 10**6
+    return found
+
+
 def run(folder: Path, content: bytes) -> object:
-    """The manifest of a base session that nothing vouches for, with all that is loaded by it."""
+    """The manifest of a base session of a head that was made to vouch for it, with all that is loaded by it."""
     (folder / "session-000.json").write_bytes(content)
+    record = FileRecord(file="session-000.json", sha256=hashlib.sha256(content).hexdigest())
+    (folder / "head.json").write_bytes(Head(manifest=record).encoded())
     model = load_session(RunFolder(folder))
     assert model.weight.isfinite().all()
     assert model.classify(torch.ones(1, model.weight.shape[1])).isfinite().all()
@@ -154,6 +164,7 @@ def weights(suffix: str, folder: Path, content: bytes) -> object:
 READERS: dict[str, tuple[Read, type[Exception]]] = {
     "manifest": (manifest, DamagedError),
     "state": (state, DamagedError),
+    "head": (head, DamagedError),
     "run": (run, RunError),
     "options": (options, UsageError),
     "tensors": (tensors, DamagedError),
@@ -169,11 +180,11 @@ READERS: dict[str, tuple[Read, type[Exception]]] = {
     "weights-safetensors": (partial(weights, "safetensors"), DataError),
 }
 SLOW = {"run": 4, "weights-pth": 4, "weights-safetensors": 4}  # by how much fewer rounds
-JSON = ("manifest", "state", "run", "record")
+JSON = ("manifest", "state", "head", "run", "record")
 # What the readers are given, below the folder they look into.
 GIVEN = (
     *("session-000.json", "session-001.json", "options.toml", "images.npy", "picture", "weights.pth"),
-    *("weights.safetensors", "training/state.json", f"{KEY}/{RECORD}"),
+    *("weights.safetensors", "training/state.json", "head.json", f"{KEY}/{RECORD}"),
 )
 
 
