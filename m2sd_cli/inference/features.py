@@ -8,6 +8,7 @@ from torch import Tensor
 
 from m2sd_cli.data.sources import ImageSource
 from m2sd_cli.data.transforms import TestTransform
+from m2sd_cli.errors import TrainingError
 from m2sd_cli.inference.device import autocast
 from m2sd_cli.inference.team import ALONE, Team
 from m2sd_cli.method.backbones import Backbone
@@ -64,6 +65,9 @@ def mean_features(
     """The class means of a source with labels in [0, classes), by the test transform: (classes, D) on the CPU.
 
     The processes of a team share the images and have the same means.
+
+    Raises:
+        TrainingError: a mean is not finite.
     """
     device = next(backbone.parameters()).device
     means = ClassMeans(classes, backbone.width, device)
@@ -71,4 +75,18 @@ def mean_features(
     for features, labels in embed_batches(backbone, batches, transform, precision):
         means.add(features, labels)
     team.add(*means.totals)
-    return means.means().cpu()
+    found = means.means().cpu()
+    require_finite(found)
+    return found
+
+
+def require_finite(features: Tensor) -> None:
+    """Refuse features of a network whose weights have grown beyond all bounds, though each of them may be finite.
+
+    Raises:
+        TrainingError: they are not finite.
+    """
+    if not features.isfinite().all():
+        raise TrainingError(
+            "the network's features are no finite numbers; train it again, with --force and a lower --learning-rate"
+        )

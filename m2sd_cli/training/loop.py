@@ -24,6 +24,7 @@ from m2sd_cli.training.compilation import compile_forward, mark_step
 from m2sd_cli.training.progress import Progress, Snapshot
 from m2sd_cli.training.randomness import stream
 from m2sd_cli.training.stopping import StopRequest
+from m2sd_cli.training.sums import Sums, all_finite
 
 MOMENTUM = "momentum."
 MODULE = "module."
@@ -126,6 +127,7 @@ class Training:
         self.save_every = save_every
         self.steps = config.epochs * len(self.bounds)
         self.position = Position()
+        self.kept: int | None = None  # the step of the last saved state
         self.images = len(data.labels)
         self.optimiser = torch.optim.SGD(
             module.parameters(),
@@ -158,6 +160,7 @@ class Training:
         if position.step > self.steps or len(position.history) != position.step // len(self.bounds):
             raise ValueError(f"{position.step} steps and {len(position.history)} epochs do not fit each other")
         self.position = position
+        self.kept = position.step
         self.module.load_state_dict(
             {name.removeprefix(MODULE): each for name, each in tensors.items() if name.startswith(MODULE)}
         )
@@ -173,12 +176,12 @@ class Training:
             Whether the last epoch has ended.
 
         Raises:
-            TrainingError: the loss is no longer finite.
+            TrainingError: the loss, or what was trained, is no longer finite; the last saved state is as it was.
         """
         began = time.monotonic() - self.position.seconds
         first_step, first_time = self.position.step, time.monotonic()
         saved = shown = first_time
-        sums = {name: torch.tensor(value, device=self.device) for name, value in self.position.sums.items()}
+        sums = Sums(self.device, self.position.sums)
         with closing(self.batches):
             while self.position.step < self.steps:
                 self._step(sums)
@@ -192,13 +195,12 @@ class Training:
                     self._show(sums, (now - first_time) / done)
                     shown = now
                 if epoch_ended:
-                    sums = {}
+                    sums = Sums(self.device, {})
                 finished = self.position.step == self.steps
                 stopping = self.team.agree(stop.wanted)
                 # A finished training is saved too: what is made of it takes time, and may fail for want of disk space.
-                if self.team.leads and (finished or stopping or now - saved >= self.save_every):
-                    self.position.sums = self._read(sums)
-                    self.save(self.position, self.tensors())
+                if finished or stopping or (self.team.leads and now - saved >= self.save_every):
+                    self._keep(sums)
                     saved = time.monotonic()
                 if stopping and not finished:
                     return False
@@ -211,7 +213,7 @@ class Training:
         x = self.transform.normalise(self.augmentation(images, aspects, generator))
         return x, labels, generator
 
-    def _step(self, sums: dict[str, Tensor]) -> None:
+    def _step(self, sums: Sums) -> None:
         x, labels, generator = self._batch()
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate(self.config.learning_rate, self.position.step, self.steps)
@@ -227,33 +229,52 @@ class Training:
         values = torch.stack([each.detach().float() for each in counted.values()]) * own
         self.team.add(*(each.grad for each in self.module.parameters() if each.grad is not None), values)
         self.optimiser.step()
-        for name, value in zip(counted, values.unbind(), strict=True):
-            sums[name] = sums[name] + value if name in sums else value
         self.position.step += 1
+        sums.add(list(counted), values, self.position.step)
 
-    def _read(self, sums: dict[str, Tensor]) -> dict[str, float]:
+    def _keep(self, sums: Sums) -> None:
+        """Save, unless there is something that is no number: then the state that was saved before is worth more.
+
+        Raises:
+            TrainingError: a sum, parameter, buffer or momentum is not finite.
+        """
+        self.position.sums = self._read(sums)
+        tensors = self.tensors()
+        if not all_finite(tensors):
+            raise self._failure(f"no finite weights after step {self.position.step} of {self.steps}")
+        if self.team.leads:
+            self.save(self.position, tensors)
+        self.kept = self.position.step
+
+    def _read(self, sums: Sums) -> dict[str, float]:
         """The sums on the host: one wait for the device.
 
         Raises:
             TrainingError: one of them is not finite.
         """
-        if not sums:
-            return {}
-        values = dict(zip(sums, torch.stack(list(sums.values())).tolist(), strict=True))
-        wrong = [name for name, value in values.items() if not math.isfinite(value)]
-        if wrong:
-            raise TrainingError(
-                f"{self.stage}: {', '.join(wrong)} is no finite number at step {self.position.step}; "
-                f"lower --learning-rate, and go on from the last saved state with --resume or start over with --force"
-            )
-        return values
+        values = sums.read()
+        if all(map(math.isfinite, values.values())):
+            return values
+        step, names = sums.end()
+        terms = [name for name in names if name != LOSS] or [LOSS]
+        raise self._failure(f"no finite value of {' and '.join(terms)} at step {step} of {self.steps}")
 
-    def _averages(self, sums: dict[str, Tensor]) -> dict[str, float]:
+    def _failure(self, what: str) -> TrainingError:
+        if self.kept is None:
+            way = "no state was saved before; start over with a lower --learning-rate"
+        else:
+            way = (
+                f"the last good state, of step {self.kept}, is kept, but goes on to the same end: start over with "
+                f"--force and a lower --learning-rate"
+            )
+        return TrainingError(f"{self.stage}: {what}; {way}")
+
+    def _averages(self, sums: Sums) -> dict[str, float]:
         step = self.position.step - 1
         images = self.bounds[step % len(self.bounds)][1]
         return {name: value / images for name, value in self._read(sums).items()}
 
-    def _end_epoch(self, sums: dict[str, Tensor]) -> None:
+    def _end_epoch(self, sums: Sums) -> None:
         averages = self._averages(sums)
         epoch = self.position.step // len(self.bounds)
         self.position.history.append(
@@ -266,7 +287,7 @@ class Training:
             )
         )
 
-    def _show(self, sums: dict[str, Tensor], seconds_a_step: float) -> None:
+    def _show(self, sums: Sums, seconds_a_step: float) -> None:
         averages = self._averages(sums)
         self.progress.show(
             Snapshot(

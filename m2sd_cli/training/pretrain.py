@@ -11,6 +11,7 @@ from torch import Tensor
 from m2sd_cli.config import PretrainConfig
 from m2sd_cli.data.datasets import DataSet
 from m2sd_cli.errors import DataError, UsageError
+from m2sd_cli.inference.features import embed, require_finite
 from m2sd_cli.inference.session import backbone_tensors
 from m2sd_cli.method.backbones import Backbone, build_backbone, load_initial_weights
 from m2sd_cli.method.classifiers import Classifier
@@ -35,6 +36,7 @@ CLASSIFIER = "classifier.weight"
 IMAGENET = "imagenet"
 NO_INIT = "none"
 INIT_LIMIT = 4 * 2**30  # bytes of a file to begin from, unpacked
+LOOKED_AT = 16  # images
 
 
 def build_network(config: PretrainConfig, classes: int) -> Network:
@@ -127,6 +129,16 @@ def _checked(state: object, init: str) -> dict[str, Tensor]:
     return state
 
 
+def look_once_more(network: Network, data: DataSet) -> None:
+    """The last step's loss is that of the weights before it: see what it has made of them.
+
+    Raises:
+        TrainingError: features of training images are not finite.
+    """
+    for pixels, _ in data.train.batches(data.transform, LOOKED_AT, slice(LOOKED_AT)):
+        require_finite(embed(network.backbone.eval(), pixels, data.transform))
+
+
 def run_pretrain(
     run: RunFolder,
     data: DataSet,
@@ -163,6 +175,7 @@ def run_pretrain(
     finished = train(PRETRAIN, store, network, objective, data, classes_digest(classes), None, config, machine, resumed)
     if finished is None:
         return None
+    look_once_more(network, data)
     if not machine.team.leads:
         machine.team.wait()
         return run.pretrain()
