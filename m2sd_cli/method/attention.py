@@ -7,6 +7,31 @@ from torch import Tensor, nn
 from m2sd_cli.method.numerics import channels_behind, full
 
 
+def shares(length: int, cells: int, like: Tensor) -> Tensor:
+    """How much each of `length` places counts in the mean of each cell: (cells, length), each row sums to 1.
+
+    Cell i reaches from floor(i length / cells) to ceil((i + 1) length / cells), so that neighbours may overlap.
+    """
+    cell, place = torch.arange(cells, device=like.device)[:, None], torch.arange(length, device=like.device)
+    inside = (place >= cell * length // cells) & (place < -(-(cell + 1) * length // cells))
+    return inside.to(like.dtype) / inside.sum(dim=1, keepdim=True)
+
+
+def cell_means(x: Tensor, rows: int, columns: int) -> Tensor:
+    """The means over a grid of cells, (B, H, W, C) -> (B, rows, columns, C).
+
+    It is F.adaptive_avg_pool2d, whose gradient has no fixed order of summation on CUDA.
+    """
+    batch, height, width, channels = x.shape
+    if height % rows == 0 and width % columns == 0:
+        cell = (height // rows, width // columns)
+        return F.avg_pool2d(x.permute(0, 3, 1, 2), cell).permute(0, 2, 3, 1)
+    with torch.autocast(x.device.type, enabled=False):
+        x = full(x)
+        by_row = shares(height, rows, x) @ x.reshape(batch, height, width * channels)
+        return shares(width, columns, x) @ by_row.view(batch, rows, width, channels)
+
+
 class SelfAttention(nn.Module):
     """x + MHSA(norm(x)), every position of a map being a token (Vaswani et al., 2017).
 
@@ -43,8 +68,7 @@ class SelfAttention(nn.Module):
         normed = self.norm(x.permute(0, 2, 3, 1))  # (B, H, W, C)
         context = normed
         if height > self.grid or width > self.grid:
-            cells = (min(height, self.grid), min(width, self.grid))
-            context = F.adaptive_avg_pool2d(normed.permute(0, 3, 1, 2), cells).permute(0, 2, 3, 1)
+            context = cell_means(normed, min(height, self.grid), min(width, self.grid))
         query = self._split(self.query(normed.flatten(1, 2)))
         key, value = map(self._split, self.key_value(context.flatten(1, 2)).chunk(2, dim=2))
         # In float32 whatever autocast says: fused attention in bf16 is 2 to 4 times slower on a CPU.
