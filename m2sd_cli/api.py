@@ -11,7 +11,7 @@ from m2sd_cli.bench.machine import cores
 from m2sd_cli.bench.report import Report
 from m2sd_cli.bench.run import run_bench
 from m2sd_cli.bench.settings import MOST_WORKERS, configure
-from m2sd_cli.config import DistillConfig, PretrainConfig, given_options, resolve, shown
+from m2sd_cli.config import DistillConfig, PretrainConfig, given_options, resolve
 from m2sd_cli.data.catalogue import BUILT_IN, FOLDER_RECIPE, DataSetInfo, find_info
 from m2sd_cli.data.datasets import DataSet, Skipped
 from m2sd_cli.data.folders import folder_name, read_shots
@@ -30,12 +30,13 @@ from m2sd_cli.runs.chain import PRETRAIN, Link
 from m2sd_cli.runs.folder import RunFolder, default_path
 from m2sd_cli.runs.manifest import DataRecord, SkippedRecord
 from m2sd_cli.runs.training_state import StateStore
+from m2sd_cli.training.determinism import deterministic as deterministic_algorithms
 from m2sd_cli.training.distill import run_distill
 from m2sd_cli.training.increment import check_names, check_session, run_increment
 from m2sd_cli.training.pretrain import run_pretrain
 from m2sd_cli.training.progress import Progress, Silent
 from m2sd_cli.training.records import base_records, classes_digest, data_record, left_out, shots_record
-from m2sd_cli.training.stage import SAVE_EVERY, Machine, refuse_unless_new, saved_config
+from m2sd_cli.training.stage import SAVE_EVERY, Machine, begun_config, load_state, refuse_unless_new, require_same
 
 
 class TrainingOptions(TypedDict, total=False):
@@ -93,6 +94,7 @@ def pretrain(
     compiled: bool = False,
     skip_bad: bool = False,
     tell_skipped: Callable[[Sequence[Skipped]], None] | None = None,
+    deterministic: bool = False,
     progress: Progress | None = None,
     **options: Unpack[PretrainOptions],
 ) -> Link | None:
@@ -112,6 +114,7 @@ def pretrain(
         skip_bad: whether to leave out pictures that cannot be read; the manifest lists them, and no later stage reads
             them. A training that is resumed leaves out those that it began without.
         tell_skipped: hears before the training which these are, if any.
+        deterministic: whether to compute so that CUDA repeats exactly, too.
         progress: who watches.
         options: what differs from the recipe.
 
@@ -127,15 +130,20 @@ def pretrain(
         raise UsageError(f"name the images with --data: {', '.join(BUILT_IN)}, or a folder")
     folder = open_run(run)
     store = StateStore(folder)
-    with _at_work(PRETRAIN, folder, device, precision, stop_after, progress, save_every, compiled) as machine:
+    with _at_work(
+        PRETRAIN, folder, device, precision, stop_after, progress, save_every, compiled, deterministic
+    ) as machine:
         init = state = None
         if resume:
             given = given_options(PretrainConfig, config, dict(options))
             if "init" in given:
                 given["init"] = Path(str(given["init"])).name
             if folder.has_pretrain() and not store.exists():
-                return _already(folder.pretrain(), given, data)
-            state, settings = saved_config(store, PRETRAIN, PretrainConfig, given, precision)
+                return _already(folder.pretrain(), given, machine, data, data_root)
+            state = load_state(store, PRETRAIN)
+            require_same(state, given, machine)
+            machine = machine.as_begun(state)
+            settings = begun_config(store, state, PretrainConfig)
             with machine.team.first_on_machine():
                 data_set = _same_data(state.data, data, data_root, settings.image_size, state.skipped)
         else:
@@ -155,7 +163,8 @@ def pretrain(
             settings = settings.model_copy(update={"init": init and Path(init).name})
         if tell_skipped is not None and data_set.skipped:
             tell_skipped(data_set.skipped)
-        return run_pretrain(folder, data_set, settings, machine, init, state)
+        with deterministic_algorithms(machine.deterministic):
+            return run_pretrain(folder, data_set, settings, machine, init, state)
 
 
 def distill(
@@ -171,6 +180,7 @@ def distill(
     stop_after: float | None = None,
     save_every: float = SAVE_EVERY,
     compiled: bool = False,
+    deterministic: bool = False,
     progress: Progress | None = None,
     **options: Unpack[DistillOptions],
 ) -> Link | None:
@@ -190,15 +200,20 @@ def distill(
     folder = open_run(run)
     store = StateStore(folder)
     folder.pretrain()  # a run folder that is not there is not made
-    with _at_work("distill", folder, device, precision, stop_after, progress, save_every, compiled) as machine:
+    with _at_work(
+        "distill", folder, device, precision, stop_after, progress, save_every, compiled, deterministic
+    ) as machine:
         parent = folder.pretrain()
         record = parent.manifest.data
         state = None
         if resume:
             given = given_options(DistillConfig, config, dict(options))
             if folder.sessions() and not store.exists():
-                return _already(folder.session(0), given, data)
-            state, settings = saved_config(store, "distill", DistillConfig, given, precision)
+                return _already(folder.session(0), given, machine, data, data_root)
+            state = load_state(store, "distill")
+            require_same(state, given, machine)
+            machine = machine.as_begun(state)
+            settings = begun_config(store, state, DistillConfig)
         else:
             finished = f"session {folder.sessions()[-1]} is in it" if folder.sessions() else None
             refuse_unless_new(store, finished, force)
@@ -208,7 +223,8 @@ def distill(
             settings = resolve(DistillConfig, recipe, config, dict(options))
         with machine.team.first_on_machine():
             data_set = _same_data(record, data, data_root, parent.manifest.transform.crop, parent.manifest.skipped)
-        return run_distill(folder, parent, data_set, settings, machine, state)
+        with deterministic_algorithms(machine.deterministic):
+            return run_distill(folder, parent, data_set, settings, machine, state)
 
 
 def increment(
@@ -438,27 +454,28 @@ def _at_work(
     progress: Progress | None,
     save_every: float,
     compiled: bool,
+    deterministic: bool,
 ) -> Iterator[Machine]:
     """Where a stage computes, with the run folder locked by the one process that writes to it."""
     with team_on(device) as (team, chosen):
         training_precision(precision, chosen)
-        if compiled and team.size > 1:
-            raise UsageError("--compile: for one process only; leave it out, or begin without torchrun")
+        machine = Machine(
+            chosen, precision, stop_after, progress or Silent(), save_every, team, compiled, deterministic
+        )
         with folder.locked(command) if team.leads else nullcontext():
-            yield Machine(chosen, precision, stop_after, progress or Silent(), save_every, team, compiled)
+            yield machine
 
 
-def _already(link: Link, given: dict[str, object], data: str | None) -> Link:
+def _already(link: Link, given: dict[str, object], machine: Machine, data: str | None, data_root: Path | None) -> Link:
     """What a training that is to be resumed came to, since it has finished; with other options it was another one."""
-    for name, value in given.items():
-        if link.manifest.config.get(name) != value:
-            option = "--" + name.replace("_", "-")
-            raise UsageError(
-                f"{option} {shown(value)}: it has finished with {link.manifest.config.get(name)}; --force starts over"
+    require_same(link.manifest, given, machine)
+    if data is not None:
+        with machine.team.first_on_machine():
+            data_set = _same_data(
+                link.manifest.data, data, data_root, link.manifest.transform.crop, link.manifest.skipped
             )
-    record = link.manifest.data
-    if data is not None and (data in BUILT_IN or record.kind == "built-in") and data != record.name:
-        raise UsageError(f"--data {data}: it has finished on {record.name}; --force starts over")
+        if classes_digest(base_records(data_set)) != classes_digest(link.manifest.classes):
+            raise UsageError(f"--data {data}: it has finished on other images; --force starts over")
     return link
 
 

@@ -38,9 +38,9 @@ def test_resuming_what_has_finished_answers_for_the_same_training_only(run: Path
     link = api.pretrain(str(pictures.folder), run=run, resume=True, epochs=1)
     assert link is not None
     assert link.record == RunFolder(run).pretrain().record
-    with pytest.raises(UsageError, match="--epochs 7: it has finished with 1"):
+    with pytest.raises(UsageError, match="--epochs 7: the training began with 1; leave it out, or start over"):
         api.pretrain(str(pictures.folder), run=run, resume=True, epochs=7)
-    with pytest.raises(UsageError, match="--data demo: it has finished on"):
+    with pytest.raises(UsageError, match="--data demo: this run is of the folder 'colours'"):
         api.pretrain("demo", run=run, resume=True)
 
 

@@ -54,9 +54,11 @@ def distill(
     data_root: options.DataRoot = None,
     device: options.Device = "auto",
     precision: options.Precision = "auto",
+    deterministic: options.Deterministic = False,
     compile: options.Compile = False,
     resume: options.Resume = False,
     stop_after: options.StopAfter = None,
+    save_every: options.SaveEvery = "5m",
     force: options.Force = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
@@ -72,7 +74,8 @@ def distill(
 
       m2sd distill --epochs 0                       session 0 from plain training
     """
-    limit = options.seconds(stop_after)
+    limit = None if stop_after is None else options.seconds("--stop-after", stop_after)
+    between_saves = options.seconds("--save-every", save_every)
 
     from m2sd_cli import api
     from m2sd_cli.cli.progress import watch
@@ -88,6 +91,8 @@ def distill(
             resume=resume,
             force=force,
             stop_after=limit,
+            save_every=between_saves,
+            deterministic=deterministic,
             compiled=compile,
             progress=progress,
             epochs=epochs,

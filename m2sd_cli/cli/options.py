@@ -44,6 +44,12 @@ StopAfter = Annotated[
     typer.Option("--stop-after", help="Save and stop after 90s, 9m or 2h; go on with --resume.", show_default=False),
 ]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out pictures that cannot be read, and name them.")]
+SaveEvery = Annotated[
+    str, typer.Option("--save-every", help="Save the resumable state every 90s, 5m or 2h; 0s: after every step.")
+]
+Deterministic = Annotated[
+    bool, typer.Option("--deterministic", help="Repeat exactly on CUDA too, by slower algorithms; a CPU always does.")
+]
 Compile = Annotated[
     bool,
     typer.Option("--compile", help="Compile the network first, in minutes; 'm2sd bench --compile' tells if it pays."),
@@ -63,17 +69,15 @@ SessionChoice = Annotated[
 _UNITS = {"s": 1, "m": 60, "h": 3600}
 
 
-def seconds(duration: str | None) -> float | None:
+def seconds(option: str, duration: str) -> float:
     """`90s`, `9m`, `1.5h` in seconds.
 
     Raises:
-        UsageError: it is none of these.
+        UsageError: it is none of these; the message names the option.
     """
-    if duration is None:
-        return None
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", duration)
     if match is None:
-        raise UsageError(f"--stop-after {duration}: write 90s, 9m or 2h")
+        raise UsageError(f"{option} {duration}: write 90s, 9m or 2h")
     return float(match[1]) * _UNITS[match[2]]
 
 

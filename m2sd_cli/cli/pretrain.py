@@ -49,10 +49,12 @@ def pretrain(
     data_root: options.DataRoot = None,
     device: options.Device = "auto",
     precision: options.Precision = "auto",
+    deterministic: options.Deterministic = False,
     compile: options.Compile = False,
     skip_bad: options.SkipBad = False,
     resume: options.Resume = False,
     stop_after: options.StopAfter = None,
+    save_every: options.SaveEvery = "5m",
     force: options.Force = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
@@ -68,7 +70,8 @@ def pretrain(
 
       m2sd pretrain --resume --stop-after 9m
     """
-    limit = options.seconds(stop_after)
+    limit = None if stop_after is None else options.seconds("--stop-after", stop_after)
+    between_saves = options.seconds("--save-every", save_every)
     if data is not None:
         find_info(data)  # a misspelt name is answered before torch is imported
 
@@ -86,6 +89,8 @@ def pretrain(
             resume=resume,
             force=force,
             stop_after=limit,
+            save_every=between_saves,
+            deterministic=deterministic,
             compiled=compile,
             skip_bad=skip_bad,
             tell_skipped=lambda skipped: name_skipped(skipped, quiet),

@@ -117,6 +117,7 @@ class Manifest(Record):
     threads: Annotated[int | None, Field(ge=1, le=65536, description="of torch on a CPU; rounding depends on them")] = (
         None
     )
+    compiled: Annotated[bool, Field(description="by torch.compile; rounding depends on it")] = False
     deterministic: Annotated[bool, Field(description="only algorithms that repeat exactly, on CUDA too")] = False
 
     @model_validator(mode="after")
@@ -183,6 +184,8 @@ class TrainingState(Sealed):
     step: Annotated[int, Field(ge=0, lt=2**63, description="optimiser steps done")]
     seconds: Annotated[float, Field(ge=0)]
     precision: Precision
+    compiled: bool = False
+    deterministic: bool = False
     config: dict[Text, Setting]
     sums: Annotated[dict[Text, float], Field(description="of the epoch under way")]
     history: list[EpochRecord]

@@ -32,4 +32,4 @@ def compilation_failed(error: Exception) -> bool:
 def not_compiled(error: Exception) -> TrainingError:
     """That error for whoever asked for compilation."""
     reason = str(error).strip().split("\n")[0]
-    return TrainingError(f"--compile: the network could not be compiled ({reason}); leave it out")
+    return TrainingError(f"--compile: the network could not be compiled ({reason}); begin without it")

@@ -182,7 +182,9 @@ def run_distill(
             seed=config.seed,
             history=finished.history,
             skipped=skipped_records(data.skipped),
-            **circumstances(machine.device, finished.precision, finished.seconds),
+            **circumstances(
+                machine.device, finished.precision, finished.seconds, machine.compiled, machine.deterministic
+            ),
         ),
     )
     machine.team.wait()

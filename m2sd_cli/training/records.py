@@ -31,22 +31,31 @@ class Circumstances(TypedDict):
 
     versions: dict[str, str]
     device: str
+    threads: int | None
     precision: str
+    compiled: bool
+    deterministic: bool
     seconds: float
     created: str
 
 
-def circumstances(device: torch.device, precision: str, seconds: float) -> Circumstances:
+def circumstances(
+    device: torch.device, precision: str, seconds: float, compiled: bool = False, deterministic: bool = False
+) -> Circumstances:
     """How something was computed: with what, where, and that it was done just now.
 
     Args:
         device, precision: it was computed in.
         seconds: it took.
+        compiled, deterministic: whether it was computed so.
     """
     return Circumstances(
         versions=versions(),
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        threads=torch.get_num_threads() if device.type == "cpu" else None,
         precision=precision,
+        compiled=compiled,
+        deterministic=deterministic,
         seconds=round(seconds, 3),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )

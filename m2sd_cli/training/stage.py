@@ -13,9 +13,10 @@ from m2sd_cli.data.datasets import DataSet
 from m2sd_cli.errors import DamagedError, InterruptedTrainingError, RunError, TrainingError, UsageError
 from m2sd_cli.inference.device import training_precision
 from m2sd_cli.inference.team import ALONE, Team
-from m2sd_cli.runs.manifest import EpochRecord, FileRecord, TrainingState
+from m2sd_cli.runs.manifest import EpochRecord, FileRecord, Manifest, TrainingState
 from m2sd_cli.runs.training_state import StateStore
 from m2sd_cli.training.compilation import compilation_failed, not_compiled
+from m2sd_cli.training.determinism import is_not_deterministic
 from m2sd_cli.training.loop import Objective, Position, Training
 from m2sd_cli.training.memory import freed_memory_kept
 from m2sd_cli.training.progress import Progress, Silent
@@ -23,6 +24,7 @@ from m2sd_cli.training.records import data_record, skipped_records
 from m2sd_cli.training.stopping import StopRequest
 
 SAVE_EVERY = 300.0  # seconds
+FLAGS = {"compile": "compiled", "deterministic": "deterministic"}  # options without a value, and their fields
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,21 @@ class Machine:
     save_every: float = SAVE_EVERY
     team: Team = ALONE
     compiled: bool = False
+    deterministic: bool = False
+
+    def __post_init__(self) -> None:
+        """
+        Raises:
+            UsageError: several processes cannot compile.
+        """
+        if self.compiled and self.team.size > 1:
+            raise UsageError("--compile: for one process only; leave it out, or begin without torchrun")
+
+    def as_begun(self, state: TrainingState) -> "Machine":
+        """To compute as an interrupted training did, on whatever device."""
+        return dataclasses.replace(
+            self, precision=state.precision, compiled=state.compiled, deterministic=state.deterministic
+        )
 
 
 @dataclass(frozen=True)
@@ -47,45 +64,60 @@ class Finished:
     history: list[EpochRecord]
 
 
-def saved_config(
-    store: StateStore,
-    stage: Literal["pretrain", "distill"],
-    model: type[Config],
-    options: Mapping[str, Any],
-    precision: str,
-) -> tuple[TrainingState, Config]:
-    """The state to go on from, and the configuration that it began with.
+def require_same(begun: TrainingState | Manifest, options: Mapping[str, Any], machine: Machine) -> None:
+    """A training is gone on with as it began, and one that has finished is not another one.
 
     Args:
-        store: of the run.
-        stage, model: what is to be resumed.
+        begun: what is left of it.
         options: that were given.
-        precision: that was given, or `auto`.
+        machine: with the precision that was given, or `auto`; it may be another device.
 
     Raises:
-        RunError: there is no state, or it is the other stage's.
-        DamagedError: its configuration makes no sense.
-        UsageError: an option was given that differs from the one it began with.
+        UsageError: something was given that could change the result; the message names the option.
+    """
+    asked: dict[str, Any] = dict(options)
+    if machine.precision != "auto":
+        asked["precision"] = machine.precision
+    asked |= {name: True for name, field in FLAGS.items() if getattr(machine, field)}
+    began = (
+        begun.config | {"precision": begun.precision} | {name: getattr(begun, field) for name, field in FLAGS.items()}
+    )
+    for name, value in asked.items():
+        was = began.get(name)
+        if was != value:
+            option = "--" + name.replace("_", "-") + ("" if name in FLAGS else f" {shown(value)}")
+            how = "without it" if was is None or was is False else f"with {was}"
+            raise UsageError(f"{option}: the training began {how}; leave it out, or start over with --force")
+
+
+def load_state(store: StateStore, stage: Literal["pretrain", "distill"]) -> TrainingState:
+    """The state to go on from.
+
+    Raises:
+        RunError: there is no state, it is the other stage's, or the chain has changed since.
     """
     if not store.exists():
         raise RunError(f"{store.run.path}: no interrupted training in it; leave --resume out to begin one")
     state = store.load()
     if state.stage != stage:
         raise RunError(f"{store.run.path}: the interrupted training is {state.stage}'s; 'm2sd {state.stage} --resume'")
-    for name, value in options.items():
-        if state.config.get(name) != value:
-            option = "--" + name.replace("_", "-")
-            raise UsageError(f"{option} {shown(value)}: the training began with {state.config.get(name)}; leave it out")
     newest = store.run.newest()
     if state.schema_version > 1 and state.head != (newest and newest.sha256):
         raise RunError(
             f"{store.run.path}: {newest.file if newest else 'the chain'} was written after this training began, which "
             f"would replace it; start over with --force if it may be lost"
         )
-    if precision not in ("auto", state.precision):
-        raise UsageError(f"--precision {precision}: the training began with {state.precision}; leave it out")
+    return state
+
+
+def begun_config(store: StateStore, state: TrainingState, model: type[Config]) -> Config:
+    """The configuration that a training began with.
+
+    Raises:
+        DamagedError: it makes no sense.
+    """
     try:
-        return state, validate(model, state.config, source=str(store.run.training))
+        return validate(model, state.config, source=str(store.run.training))
     except UsageError as error:
         raise DamagedError(
             f"{store.run.training}: not a state to go on from: {error}; start over with --force"
@@ -135,7 +167,7 @@ def train(
         DamagedError: it is not a state of this training.
         TrainingError: the loss is no longer finite.
     """
-    precision = resumed.precision if resumed else training_precision(machine.precision, machine.device)
+    precision = training_precision(machine.precision, machine.device)
     newest = store.run.newest()
 
     def save(position: Position, tensors: dict[str, Tensor]) -> None:
@@ -149,6 +181,8 @@ def train(
                 step=position.step,
                 seconds=position.seconds,
                 precision=precision,
+                compiled=machine.compiled,
+                deterministic=machine.deterministic,
                 config=config.model_dump(),
                 sums=position.sums,
                 history=position.history,
@@ -179,7 +213,10 @@ def train(
         )
         if resumed is not None:
             if resumed.data_digest != data_digest:
-                raise RunError(f"{store.run.path}: the interrupted training began on other images than {data.name}'s")
+                raise RunError(
+                    f"{store.run.path}: the interrupted training began on other images than those of {data.name}; "
+                    f"give it the same --data"
+                )
             if resumed.parent != (parent.sha256 if parent else None):
                 raise RunError(f"{store.run.path}: the interrupted training began from another pretrain")
             position = Position(resumed.step, resumed.seconds, dict(resumed.sums), list(resumed.history))
@@ -197,6 +234,8 @@ def train(
                 f"lower --batch-size"
             ) from None
         except RuntimeError as error:
+            if is_not_deterministic(error):
+                raise TrainingError(f"--deterministic: {str(error).split(',')[0]}; begin without it") from None
             if not compilation_failed(error):
                 raise
             raise not_compiled(error) from None

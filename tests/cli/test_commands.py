@@ -457,7 +457,7 @@ def test_a_training_that_runs_out_of_time_can_be_resumed(m2sd: Cli, pictures: "P
     again = m2sd("pretrain", *options, *small, "--stop-after", "0s")
     check_refusal(again, 4, "an interrupted pretrain is in it; go on with --resume")
     changed = m2sd("pretrain", *options, "--resume", "--epochs", 3)
-    check_refusal(changed, 2, "--epochs 3: the training began with 2; leave it out")
+    check_refusal(changed, 2, "--epochs 3: the training began with 2; leave it out, or start over with --force")
     stopped_again = m2sd("pretrain", *options, "--resume", "--stop-after", "0s")
     assert stopped_again.code == 0
     assert "--resume" in stopped_again.err
@@ -672,10 +672,10 @@ def test_names_from_outside_cannot_steer_the_terminal(
 
 
 def test_small_words() -> None:
-    assert [seconds(each) for each in ("90s", "9m", "2h", "1.5h", None)] == [90, 540, 7200, 5400, None]
+    assert [seconds("--stop-after", each) for each in ("90s", "9m", "2h", "1.5h", "0s")] == [90, 540, 7200, 5400, 0]
     for wrong in ("", "9", "m", "-1s", "1d", "9 m", "1e3s", "nans"):
-        with pytest.raises(UsageError, match="--stop-after"):
-            seconds(wrong)
+        with pytest.raises(UsageError, match=f"^--save-every {wrong}: write 90s, 9m or 2h$"):
+            seconds("--save-every", wrong)
     assert [duration(each) for each in (0.4, 59.4, 60, 3599, 3600, 7380)] == [
         "0 s",
         "59 s",

@@ -171,7 +171,7 @@ def test_a_network_that_its_only_step_has_ruined_becomes_no_manifest(
         begin(stage, learning_rate=1e38, batch_size=64, epochs=1)
     if (run / "training").exists():
         check_kept(run, 1)
-        StateStore(RunFolder(run)).clear()
+        RunFolder(run).remove_training()
     assert tree(run) == before
 
 
