@@ -4,7 +4,7 @@ The functions behind the commands are here: pretrain, distill, increment, evalua
 They are imported when first used, since torch takes seconds to import.
 """
 
-from typing import TYPE_CHECKING
+TYPE_CHECKING = False  # typing takes a while to import
 
 if TYPE_CHECKING:
     from m2sd_cli.api import bench, distill, evaluate, export, increment, open_run, predict, pretrain

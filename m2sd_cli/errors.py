@@ -56,7 +56,11 @@ class TrainingError(M2sdError):
     """Training cannot go on: the loss is not a number."""
 
 
-class InterruptedTrainingError(M2sdError):
-    """Ctrl-C or SIGTERM, after the state was saved."""
+class InterruptedCommandError(M2sdError):
+    """Ctrl-C."""
 
     exit_code = 130
+
+
+class InterruptedTrainingError(InterruptedCommandError):
+    """Ctrl-C or SIGTERM, after the state was saved."""

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from m2sd_cli.cli.output import printable
-from m2sd_cli.errors import M2sdError
+from m2sd_cli.errors import InterruptedCommandError, M2sdError
 from m2sd_cli.launch import speaks
 
 PATIENCE = 5.0  # seconds
@@ -35,6 +35,10 @@ def reported() -> Iterator[None]:
         for line in error.lines:
             print(f"{who}: {printable(line)}", file=sys.stderr, flush=True)
         sys.exit(error.exit_code)
+    except SystemExit as end:
+        if end.code == InterruptedCommandError.exit_code:  # so Typer ends a command at Ctrl-C
+            print("m2sd: interrupted", file=sys.stderr, flush=True)
+        raise
     except BrokenPipeError:
         # Whoever read the output has left, as `head` does; the interpreter must not try to flush it once more.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import typer
 from typer.core import TyperCommand, TyperGroup
 
 from m2sd_cli.cli.output import printable
@@ -20,7 +21,17 @@ class Command(TyperCommand):
 
 
 class Group(TyperGroup):
-    """A group of commands that spares conversions."""
+    """A group of commands that spares conversions, and to which Ctrl-C at a question is Ctrl-C."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """See click."""
+        try:
+            return super().invoke(ctx)
+        except typer.Abort as abort:
+            if isinstance(abort.__context__, KeyboardInterrupt):
+                typer.echo(err=True)  # the question has left its line open
+                raise KeyboardInterrupt from None
+            raise
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """See click."""
