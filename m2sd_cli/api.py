@@ -145,7 +145,7 @@ def pretrain(
             machine = machine.as_begun(state)
             settings = begun_config(store, state, PretrainConfig)
             with machine.team.first_on_machine():
-                data_set = _same_data(state.data, data, data_root, settings.image_size, state.skipped)
+                data_set = recorded_data(state.data, data, data_root, settings.image_size, state.skipped)
         else:
             assert data is not None
             info = find_info(data)
@@ -222,7 +222,7 @@ def distill(
             recipe["seed"] = parent.manifest.seed
             settings = resolve(DistillConfig, recipe, config, dict(options))
         with machine.team.first_on_machine():
-            data_set = _same_data(record, data, data_root, parent.manifest.transform.crop, parent.manifest.skipped)
+            data_set = recorded_data(record, data, data_root, parent.manifest.transform.crop, parent.manifest.skipped)
         with deterministic_algorithms(machine.deterministic):
             return run_distill(folder, parent, data_set, settings, machine, state)
 
@@ -264,7 +264,7 @@ def increment(
         taught = read_shots(place)
         record = shots_record(folder_name(place))
     else:
-        data_set = _official(chain.base.manifest.data, data, data_root, session)
+        data_set = official_data(chain.base.manifest.data, data, data_root, session)
         place = data_set.location
         taught = data_set.session(session)
         record = data_record(data_set)
@@ -316,7 +316,7 @@ def evaluate(
         base = chain.base
         record = base.manifest.data
         with team.first_on_machine():
-            data_set = _same_data(record, data, data_root, model.transform.crop, base.manifest.skipped)
+            data_set = recorded_data(record, data, data_root, model.transform.crop, base.manifest.skipped)
         if record.kind == "folder" and classes_digest(base_records(data_set)) != classes_digest(base.manifest.classes):
             raise DataError(
                 f"{data_set.location}: not the images that the run was trained on, so its test images may have been; "
@@ -471,7 +471,7 @@ def _already(link: Link, given: dict[str, object], machine: Machine, data: str |
     require_same(link.manifest, given, machine)
     if data is not None:
         with machine.team.first_on_machine():
-            data_set = _same_data(
+            data_set = recorded_data(
                 link.manifest.data, data, data_root, link.manifest.transform.crop, link.manifest.skipped
             )
         if classes_digest(base_records(data_set)) != classes_digest(link.manifest.classes):
@@ -488,7 +488,7 @@ def _info(record: DataRecord) -> DataSetInfo | None:
     return BUILT_IN[record.name]
 
 
-def _same_data(
+def recorded_data(
     record: DataRecord,
     data: str | None,
     data_root: Path | None,
@@ -507,7 +507,7 @@ def _same_data(
     return open_data(data, data_root, image_size, left_out(skipped))
 
 
-def _official(record: DataRecord, data: str | None, data_root: Path | None, session: int) -> DataSet:
+def official_data(record: DataRecord, data: str | None, data_root: Path | None, session: int) -> DataSet:
     """The data set whose official session to teach."""
     if data is not None and data not in BUILT_IN:
         raise UsageError(

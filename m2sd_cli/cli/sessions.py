@@ -1,5 +1,6 @@
 """m2sd sessions"""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -7,7 +8,7 @@ import typer
 from m2sd_cli.cli import options
 from m2sd_cli.cli.groups import Command, Group
 from m2sd_cli.cli.output import document, note, printable, result, table
-from m2sd_cli.errors import DamagedError, RunError, UsageError
+from m2sd_cli.errors import DamagedError, M2sdError, RunError, UsageError
 
 app = typer.Typer(cls=Group, rich_markup_mode=None)
 NAMED = 5  # classes to name in a row
@@ -15,7 +16,7 @@ NAMED = 5  # classes to name in a row
 
 @app.callback(invoke_without_command=True)
 def sessions(context: typer.Context, run: options.Run = None, json: options.Json = False) -> None:
-    """The chain of sessions: list, show, verify, undo.
+    """The chain of sessions: list, show, verify, reproduce, undo.
 
     Examples:
       m2sd sessions
@@ -23,6 +24,8 @@ def sessions(context: typer.Context, run: options.Run = None, json: options.Json
       m2sd sessions show 2
 
       m2sd sessions verify
+
+      m2sd sessions reproduce
 
       m2sd sessions undo --yes
     """
@@ -126,6 +129,114 @@ def verify(run: options.Run = None, json: options.Json = False) -> None:
     if problems:
         raise DamagedError(*problems)
     result(f"{folder.path}: every file is what it was when it was written")
+
+
+@app.command("reproduce", cls=Command)
+def reproduce(
+    run: options.Run = None,
+    session: Annotated[
+        int | None, typer.Option("--session", help="The last one to run; the newest by default.", show_default=False)
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option("--data", help="The folder of pretrain; not needed for a built-in data set.", show_default=False),
+    ] = None,
+    shots: Annotated[
+        list[str] | None,
+        typer.Option("--shots", metavar="N=DIR", help="The folder that taught session N.", show_default=False),
+    ] = None,
+    init: Annotated[
+        str | None, typer.Option("--init", help="The file of weights that pretrain began from.", show_default=False)
+    ] = None,
+    data_root: options.DataRoot = None,
+    device: Annotated[str, typer.Option("--device", help="As elsewhere; auto: the recorded one, if present.")] = "auto",
+    keep: Annotated[
+        Path | None, typer.Option("--keep", help="Keep what comes out in this new folder.", show_default=False)
+    ] = None,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Run all stages once more from what their manifests say, and compare the weights. The run is only read.
+
+    It takes as long as it took. The data have to be at hand, and are compared first.
+
+    Examples:
+      m2sd sessions reproduce
+
+      m2sd sessions reproduce --data ./photos --shots 1=./new-birds
+    """
+    folders = _folders(shots or [])
+
+    from m2sd_cli.cli.progress import watch
+    from m2sd_cli.reproduction import reproduce as run_again
+
+    done = run_again(
+        run=run,
+        session=session,
+        data=data,
+        data_root=data_root,
+        shots=folders,
+        init=init,
+        device=device,
+        keep=keep,
+        watch=lambda stage: watch(stage, quiet),
+    )
+    if json:
+        document(
+            {
+                "same": done.same,
+                "stages": [
+                    {
+                        "stage": each.name,
+                        "recorded": each.recorded,
+                        "reproduced": each.reproduced,
+                        "same": each.same,
+                        "largest_difference": each.difference,
+                    }
+                    for each in done.stages
+                ],
+                "circumstances": done.circumstances,
+            }
+        )
+        if not done.same:
+            raise typer.Exit(M2sdError.exit_code)
+        return
+    rows = [
+        [
+            each.name,
+            each.recorded[:12],
+            each.reproduced[:12],
+            "same"
+            if each.same
+            else "other tensors"
+            if each.difference is None
+            else f"differs by {each.difference:.1e}",
+        ]
+        for each in done.stages
+    ]
+    for line in table(["stage", "recorded", "reproduced", "weights"], rows).split("\n"):
+        result(line)
+    if not done.same:
+        differing = sum(not each.same for each in done.stages)
+        why = "; ".join(done.circumstances) or "versions, device and threads are the recorded ones"
+        raise M2sdError(f"{differing} of {len(done.stages)} differ; {printable(why)}")
+
+
+def _folders(words: list[str]) -> dict[int, Path]:
+    """`N=DIR` of every session that a folder taught.
+
+    Raises:
+        UsageError: it is not that, or there are two for one session.
+    """
+    found: dict[int, Path] = {}
+    for word in words:
+        number, equals, folder = word.partition("=")
+        if not (number.isascii() and number.isdecimal() and equals and folder):
+            raise UsageError(f"--shots {word}: write N=DIR, the number of a session and the folder that taught it")
+        if int(number) in found:
+            raise UsageError(f"--shots {word}: there is a folder for session {int(number)} already")
+        found[int(number)] = Path(folder)
+    return found
 
 
 @app.command("undo", cls=Command)

@@ -52,7 +52,15 @@ def skip_bad_shots(shots: Shots, folder: Path, check: Check) -> Shots:
     Raises:
         DataError: no picture of a class is left.
     """
-    skipped = _find([shots.source], folder, check)
+    return leave_out_shots(shots, folder, _find([shots.source], folder, check))
+
+
+def leave_out_shots(shots: Shots, folder: Path, skipped: Sequence[Skipped]) -> Shots:
+    """Shots without certain pictures, of which those that are not there do not matter.
+
+    Raises:
+        DataError: no picture of a class is left.
+    """
     source = _without(shots.source, folder, {each.file for each in skipped})
     _refuse_empty(source, shots.classes, folder)
     return replace(shots, source=source, skipped=skipped)

@@ -53,6 +53,7 @@ def test_the_commands_are_those_of_the_manual() -> None:
         "list",
         "show",
         "verify",
+        "reproduce",
         "undo",
     }
 
@@ -101,6 +102,8 @@ def places(pictures: "Pictures", tmp_path: Path) -> dict[str, str]:
         "NONE": str(work / "none"),
         "FOLDER": str(pictures.folder),
         "SHOTS": str(pictures.second_shots),
+        "1=FIRST": f"1={pictures.first_shots}",
+        "2=SECOND": f"2={pictures.second_shots}",
         "NEW": str(work / "strangers"),
         "PICTURE": str(picture),
         "KNOWN": str(work / "known"),
@@ -384,6 +387,7 @@ JSON = {
     "sessions": "--run RUN",
     "sessions list": "--run RUN",
     "sessions verify": "--run RUN",
+    "sessions reproduce": "--run RUN --data FOLDER --shots 1=FIRST --shots 2=SECOND",
     "data": "",
     "data list": "",
     "data verify": "FOLDER",
@@ -397,6 +401,7 @@ KEYS = {
     "export": {"file", "format", "bytes"},
     "sessions": {"sessions"},
     "sessions verify": {"sound", "problems"},
+    "sessions reproduce": {"same", "stages", "circumstances"},
     "data": {"data_sets", "cache"},
     "bench": {
         "conditions",

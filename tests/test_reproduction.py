@@ -1,0 +1,348 @@
+"""A chain that is run once more from its manifests: the same, or it is said which stage differs and why."""
+
+import json
+import shutil
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import m2sd_cli
+from m2sd_cli import api, reproduction
+from m2sd_cli.data.datasets import DataSet
+from m2sd_cli.data.locate import open_data
+from m2sd_cli.data.sources import ArrayImages
+from m2sd_cli.errors import TrainingError
+from m2sd_cli.reproduction import largest_difference
+from m2sd_cli.runs.folder import PRETRAIN, RunFolder
+
+if TYPE_CHECKING:
+    from tests.conftest import Outcome, Pictures
+
+Cli = Callable[..., "Outcome"]
+Tree = Callable[[Path], dict[str, bytes | None]]
+COMMAND = ("sessions", "reproduce")
+
+
+@pytest.fixture
+def data(pictures: "Pictures") -> list[object]:
+    """Where all the data of the trained run are."""
+    shots = ["--shots", f"1={pictures.first_shots}", "--shots", f"2={pictures.second_shots}"]
+    return ["--data", pictures.folder, *shots]
+
+
+@pytest.fixture
+def untrained(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing may be computed."""
+
+    def refuse(*_: object, **__: object) -> NoReturn:
+        raise AssertionError("something was trained")
+
+    for name in ("run_pretrain", "run_distill", "run_increment"):
+        monkeypatch.setattr(reproduction, name, refuse)
+
+
+def only_stage_1(run: Path) -> RunFolder:
+    folder = RunFolder(run)
+    folder.remove_sessions(first=0)
+    return folder
+
+
+def rewrite(folder: RunFolder, **changes: object) -> None:
+    """Another manifest of stage 1, with hashes that fit."""
+    manifest = folder.pretrain().manifest
+    with folder.locked("test"):
+        tensors = load_file(folder.path / "pretrain.safetensors")
+        record = folder.write_checkpoint(PRETRAIN, tensors)
+        folder.write_manifest(PRETRAIN, manifest.model_copy(update={"checkpoint": record, **changes}))
+
+
+def test_the_same_chain_comes_out_and_the_run_is_only_read(
+    m2sd: Cli, run: Path, data: list[object], tmp_path: Path, tree: Tree
+) -> None:
+    before = tree(run)
+    keep = tmp_path / "again"
+    done = m2sd(*COMMAND, "--run", run, *data, "--keep", keep)
+    assert done.code == 0, done.err
+    lines = [line.split() for line in done.out.splitlines()]
+    assert lines[0] == ["stage", "recorded", "reproduced", "weights"]
+    assert [line[0] for line in lines[1:]] == ["pretrain", "session-000", "session-001", "session-002"]
+    for stage, recorded, reproduced, weights in lines[1:]:
+        assert recorded == reproduced == RunFolder(run).read(stage).manifest.checkpoint.sha256[:12]
+        assert weights == "same"
+    assert "pretrain: epoch 1/1, loss " in done.err
+    assert "distill: epoch 1/1, loss " in done.err
+    assert tree(run) == before
+    assert RunFolder(keep).verify() == []
+    again = tree(keep)
+    assert again.keys() == before.keys()
+    assert all(again[name] == before[name] for name in before if name.endswith(".safetensors"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["again", "run"]
+
+
+def test_up_to_a_session_only_its_data_are_needed(run: Path, pictures: "Pictures", tree: Tree) -> None:
+    before = tree(run)
+    done = m2sd_cli.reproduce(run=run, session=1, data=str(pictures.folder), shots={1: pictures.first_shots})
+    assert done.same
+    assert [each.name for each in done.stages] == ["pretrain", "session-000", "session-001"]
+    only = m2sd_cli.reproduce(run=only_stage_1(run).path, data=str(pictures.folder))
+    assert [each.name for each in only.stages] == ["pretrain"]
+    assert only.same
+    assert before.items() >= {name: each for name, each in tree(run).items() if name != "head.json"}.items()
+
+
+@pytest.fixture
+def other_seed(pictures: "Pictures", quick: dict[str, Any], quick_distill: dict[str, Any], tmp_path: Path) -> Path:
+    """A run that says that its seed was 0; it was 1."""
+    run = tmp_path / "other"
+    api.pretrain(str(pictures.folder), run=run, seed=1, **quick)
+    folder = RunFolder(run)
+    rewrite(folder, config={**folder.pretrain().manifest.config, "seed": 0}, seed=0)
+    api.distill(str(pictures.folder), run=run, **quick_distill | {"epochs": 0})
+    api.increment(1, pictures.first_shots, run=run, device="cpu")
+    assert folder.verify() == []
+    return run
+
+
+def test_weights_of_another_seed_are_found_out(m2sd: Cli, other_seed: Path, pictures: "Pictures", tree: Tree) -> None:
+    before = tree(other_seed)
+    words = ["--run", other_seed, "--data", pictures.folder, "--shots", f"1={pictures.first_shots}"]
+    done = m2sd(*COMMAND, *words, "--quiet")
+    assert done.code == 1
+    assert done.err == "m2sd: 3 of 3 differ; versions, device and threads are the recorded ones\n"
+    rows = [line.split() for line in done.out.splitlines()[1:]]
+    assert [row[0] for row in rows] == ["pretrain", "session-000", "session-001"]
+    assert all(row[1] != row[2] and row[3:5] == ["differs", "by"] and float(row[5]) > 0.01 for row in rows)
+    assert tree(other_seed) == before
+    found = m2sd(*COMMAND, *words, "--quiet", "--json")
+    assert (found.code, found.err) == (1, "")
+    document = json.loads(found.out)
+    assert document["same"] is False
+    assert [each["same"] for each in document["stages"]] == [False] * 3
+    assert all(each["largest_difference"] > 0.01 for each in document["stages"])
+    assert document["circumstances"] == []
+
+
+def test_what_was_otherwise_is_named(m2sd: Cli, run: Path, pictures: "Pictures") -> None:
+    folder = only_stage_1(run)
+    manifest = folder.pretrain().manifest
+    versions = {**manifest.versions, "torch": "0.1\x1b[0m", "cuda": "3.2"}
+    del versions["python"]
+    rewrite(folder, config={**manifest.config, "seed": 1}, versions=versions, device="GeForce 256", threads=None)
+    done = m2sd(*COMMAND, "--run", run, "--data", pictures.folder, "--device", "cpu", "-q")
+    assert done.code == 1
+    here = folder.pretrain().manifest
+    assert here.versions["torch"].startswith("0.1")
+    assert f"torch 0.1\\x1b[0m, here {torch.__version__}; cuda 3.2, here none; python unknown, here " in done.err
+    assert f"device GeForce 256, here cpu; threads unknown, here {torch.get_num_threads()}\n" in done.err
+
+
+@pytest.mark.parametrize(("recorded", "wanted"), [(2, 2), (3, 3), (None, 1), (10**9, 1)])
+def test_as_many_threads_compute_as_did_then(
+    run: Path, pictures: "Pictures", monkeypatch: pytest.MonkeyPatch, recorded: int | None, wanted: int
+) -> None:
+    rewrite(only_stage_1(run), threads=recorded)
+    before = torch.get_num_threads()
+    seen: list[int] = []
+
+    def looking(*_: object) -> NoReturn:
+        seen.append(torch.get_num_threads())
+        raise TrainingError("enough")
+
+    monkeypatch.setattr(reproduction, "run_pretrain", looking)
+    try:
+        torch.set_num_threads(1)
+        with pytest.raises(TrainingError, match="enough"):
+            m2sd_cli.reproduce(run=run, data=str(pictures.folder))
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
+    assert seen == [wanted]
+
+
+def test_settings_other_than_the_defaults_are_kept(
+    pictures: "Pictures", quick: dict[str, Any], quick_distill: dict[str, Any], tmp_path: Path
+) -> None:
+    run, folder = tmp_path / "run", str(pictures.folder)
+    own = {"classifier": "linear", "seed": 5, "momentum": 0.5, "precision": "bf16", "deterministic": True}
+    api.pretrain(folder, run=run, **quick | own)
+    api.distill(folder, run=run, **quick_distill | {"seed": 6, "kd_weight": 0.0, "clean_weight": 1.0})
+    api.increment(1, pictures.first_shots, run=run, device="cpu", precision="bf16")
+    keep = tmp_path / "again"
+    done = m2sd_cli.reproduce(run=run, data=folder, shots={1: pictures.first_shots}, keep=keep)
+    assert done.same
+    for name in ("pretrain", "session-000", "session-001"):
+        then, now = (RunFolder(each).read(name).manifest for each in (run, keep))
+        for field in ("config", "seed", "precision", "deterministic", "threads", "classes", "data", "device"):
+            assert getattr(then, field) == getattr(now, field)
+
+
+def test_official_sessions_need_no_folders(m2sd: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def small(name: str, data_root: Path | None = None, image_size: int | None = None) -> DataSet:
+        demo = open_data(name, data_root, image_size)
+        assert isinstance(demo.train, ArrayImages)
+        few = torch.arange(0, len(demo.train), 20)
+        return replace(demo, train=demo.train.select(few, demo.train.labels[few]))
+
+    monkeypatch.setattr("m2sd_cli.api.open_data", small)
+    run = tmp_path / "run"
+    api.pretrain("demo", run=run, epochs=1, device="cpu")
+    api.distill(run=run, epochs=0, device="cpu")
+    api.increment(1, run=run, device="cpu")
+    done = m2sd(*COMMAND, "--run", run, "-q")
+    assert (done.code, done.err) == (0, "")
+    assert done.out.count(" same\n") == 3
+    refused = m2sd(*COMMAND, "--run", run, "--data", "cifar100")
+    assert (refused.code, refused.err) == (2, "m2sd: --data cifar100: this run is of demo; leave --data out\n")
+    refused = m2sd(*COMMAND, "--run", run, "--shots", f"1={tmp_path}")
+    assert refused.code == 2
+    assert "--shots 1: no folder taught a session 1" in refused.err
+
+
+def test_weights_that_stage_1_began_from(
+    m2sd: Cli, trained: Path, pictures: "Pictures", quick: dict[str, Any], tmp_path: Path
+) -> None:
+    weights = {
+        name.removeprefix("backbone."): tensor
+        for name, tensor in load_file(trained / "pretrain.safetensors").items()
+        if name.startswith("backbone.")
+    }
+    file, run = tmp_path / "weights.safetensors", tmp_path / "run"
+    save_file(weights, file)
+    api.pretrain(str(pictures.folder), run=run, init=str(file), **quick)
+    words = [*COMMAND, "--run", run, "--data", pictures.folder, "-q"]
+    refused = m2sd(*words)
+    assert (refused.code, refused.out) == (2, "")
+    assert refused.err == ("m2sd: name what the run was made of: --init FILE, the weights 'weights.safetensors'\n")
+    absent = m2sd(*words, "--init", tmp_path / "absent")
+    assert (absent.code, absent.err) == (3, f"m2sd: --init {tmp_path / 'absent'}: no such file\n")
+    assert m2sd(*words, "--init", file).code == 0
+    weights["conv1.weight"] += 1
+    save_file(weights, file)
+    assert m2sd(*words, "--init", file).code == 1
+    needless = m2sd(*COMMAND, "--run", trained, "--session", 0, "--data", pictures.folder, "--init", file)
+    assert (needless.code, needless.err) == (
+        2,
+        f"m2sd: --init {file}: the run began from random weights; leave it out\n",
+    )
+
+
+# ---- nothing is trained before all is there
+
+
+@pytest.mark.usefixtures("untrained")
+def test_all_that_is_missing_is_named_at_once(m2sd: Cli, run: Path, pictures: "Pictures", tree: Tree) -> None:
+    before = tree(run)
+    done = m2sd(*COMMAND, "--run", run)
+    assert (done.code, done.out) == (2, "")
+    assert done.err == (
+        "m2sd: name what the run was made of: --data DIR, the folder 'colours'; --shots 1=DIR, the folder 'first'; "
+        "--shots 2=DIR, the folder 'second'\n"
+    )
+    less = m2sd(*COMMAND, "--run", run, "--data", pictures.folder, "--shots", f"2={pictures.second_shots}")
+    assert less.err == "m2sd: name what the run was made of: --shots 1=DIR, the folder 'first'\n"
+    assert tree(run) == before
+
+
+@pytest.mark.usefixtures("untrained")
+def test_other_images_are_named(m2sd: Cli, run: Path, data: list[object], pictures: "Pictures", tmp_path: Path) -> None:
+    words = [*COMMAND, "--run", run, *data]
+    base = Path(shutil.copytree(pictures.folder, tmp_path / "colours"))
+    shutil.copy(next((base / "train" / "blue").iterdir()), next((base / "train" / "red").iterdir()))
+    shutil.rmtree(base / "train" / "green")
+    other = m2sd(*words, "--data", base)
+    assert (other.code, other.out) == (3, "")
+    assert other.err == (
+        f"m2sd: {base}: not the images that stage 1 was made of; these classes differ: 'green', 'red'\n"
+    )
+    shots = Path(shutil.copytree(pictures.first_shots, tmp_path / "first"))
+    next((shots / "white").iterdir()).unlink()
+    (shots / "white").rename(shots / "whiter")
+    changed = m2sd(*COMMAND, "--run", run, "--data", pictures.folder, "--shots", f"1={shots}", *data[4:])
+    assert (changed.code, changed.out) == (3, "")
+    assert changed.err == (
+        f"m2sd: {shots}: not the images that session 1 was made of; these classes differ: 'white', 'whiter'\n"
+    )
+    absent = m2sd(*COMMAND, "--run", run, "--data", pictures.folder, "--shots", "1=/nowhere", *data[4:])
+    assert (absent.code, absent.err) == (3, "m2sd: /nowhere: no such folder\n")
+
+
+@pytest.mark.usefixtures("untrained")
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        ("--shots 1", 2, "--shots 1: write N=DIR, the number of a session and the folder that taught it"),
+        ("--shots x=y", 2, "--shots x=y: write N=DIR"),
+        ("--shots 1=", 2, "--shots 1=: write N=DIR"),
+        ("--shots 01=b", 2, "--shots 01=b: there is a folder for session 1 already"),
+        ("--shots 3=a", 2, "--shots 3: no folder taught a session 3 of what is reproduced; leave it out"),
+        ("--shots 0=a", 2, "--shots 0: no folder taught a session 0"),
+        ("--session 3", 4, "no session 3 in it; the newest is session 2"),
+        ("--device tpu", 2, "--device tpu: choose auto, cpu, cuda, cuda:N or mps"),
+        ("--keep RUN", 2, "it exists already; name a folder that does not"),
+        ("--keep RUN/inside", 2, "that is inside the run; name a folder elsewhere"),
+        ("--keep RUN/../no/where", 2, "no such folder as"),
+        ("--run NONE", 4, "no finished pretrain in it"),
+    ],
+)
+def test_refusals(m2sd: Cli, run: Path, data: list[object], tree: Tree, words: str, code: int, says: str) -> None:
+    before = tree(run.parent)
+    own = [word.replace("RUN", str(run)).replace("NONE", str(run.parent / "none")) for word in words.split()]
+    done = m2sd(*COMMAND, "--run", run, *data, *own)
+    assert (done.code, done.out) == (code, "")
+    assert says in done.err
+    assert done.err.count("\n") == 1
+    assert tree(run.parent) == before
+
+
+@pytest.mark.usefixtures("untrained")
+@pytest.mark.parametrize("file", ["pretrain.safetensors", "session-001.safetensors", "session-000.json"])
+def test_what_is_damaged_is_not_compared_with(m2sd: Cli, run: Path, data: list[object], file: str) -> None:
+    content = bytearray((run / file).read_bytes())
+    content[-20] ^= 1
+    (run / file).write_bytes(content)
+    done = m2sd(*COMMAND, "--run", run, *data)
+    assert (done.code, done.out) == (4, "")
+    assert f"{run / file}: damaged" in done.err
+
+
+# ---- ends before its time
+
+
+@pytest.fixture
+def _signals_as_at_a_terminal() -> Iterator[None]:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_signals_as_at_a_terminal")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_one_leaves_nothing(
+    m2sd: Cli, run: Path, data: list[object], tmp_path: Path, tree: Tree, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    before = tree(tmp_path)
+
+    def rate(*_: object) -> float:
+        signal.raise_signal(number)
+        return 0.1
+
+    monkeypatch.setattr("m2sd_cli.training.loop.learning_rate", rate)
+    done = m2sd(*COMMAND, "--run", run, *data, "--keep", tmp_path / "again", "--quiet")
+    assert (done.code, done.out, done.err) == (130, "", "m2sd: interrupted\n")
+    assert tree(tmp_path) == before
+
+
+def test_differences_of_tensors() -> None:
+    ones = {"a": torch.ones(2, 3), "n": torch.tensor(5)}
+    assert largest_difference(ones, ones) == 0
+    assert largest_difference(ones, {"a": torch.ones(2, 3), "n": torch.tensor(3)}) == 2
+    assert largest_difference(ones, {"a": ones["a"] - 0.25, "n": torch.tensor(5)}) == 0.25
+    assert largest_difference(ones, {"a": torch.ones(3, 2), "n": torch.tensor(5)}) is None
+    assert largest_difference(ones, {"a": torch.ones(2, 3)}) is None
+    assert largest_difference(ones, {"a": ones["a"] * float("nan"), "n": torch.tensor(5)}) is None
