@@ -20,7 +20,7 @@ def kl_divergence(p_logits: Tensor, q_logits: Tensor, temperature: float = 1.0) 
     log_p = F.log_softmax(full(p_logits) / temperature, dim=1)
     log_q = F.log_softmax(full(q_logits) / temperature, dim=1)
     divergence = (log_p.exp() * (log_p - log_q)).sum(dim=1).mean()
-    return divergence * temperature**2
+    return divergence * (temperature * temperature)  # which may overflow to infinity, where ** would raise
 
 
 def symmetric_kl(first: Tensor, second: Tensor) -> Tensor:
