@@ -9,13 +9,18 @@ from typing import BinaryIO
 QUOTED = 80  # characters
 
 
-def open_regular(path: Path) -> BinaryIO:
-    """Open a regular file, or what a link to one leads to, without ever waiting for a pipe's other end.
+def open_regular(path: Path, follow: bool = True) -> BinaryIO:
+    """Open a regular file without ever waiting for a pipe's other end.
+
+    Args:
+        path: the file.
+        follow: whether it may be a link to one.
 
     Raises:
         OSError: it cannot be opened, or is a folder, a pipe or a device.
     """
-    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    kind = 0 if follow else getattr(os, "O_NOFOLLOW", 0)
+    handle = os.open(path, os.O_RDONLY | kind | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     if not stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)
         raise OSError(errno.EINVAL, "not a regular file", str(path))

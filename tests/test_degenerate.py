@@ -13,12 +13,13 @@ from torch import Tensor
 
 from m2sd_cli import api
 from m2sd_cli.cli.evaluate import as_data
-from m2sd_cli.config import DistillConfig, PretrainConfig
+from m2sd_cli.config import DistillConfig, PretrainConfig, resolve
 from m2sd_cli.data.images import open_rgb
 from m2sd_cli.errors import TrainingError
 from m2sd_cli.exporting.deployed import Deployed
 from m2sd_cli.inference.session import load_session
-from m2sd_cli.runs.folder import RunFolder, session_name
+from m2sd_cli.runs.chain import session_name
+from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.training.distill import build_enhancement, distill_module, distill_objective, loss_weights
 from m2sd_cli.training.pretrain import build_network, pretrain_objective
 from m2sd_cli.training.sums import all_finite
@@ -174,7 +175,7 @@ def batches(pictures: "Pictures") -> Iterator[tuple[str, Tensor, Tensor]]:
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("classifier", CLASSIFIERS)
 def test_every_loss_and_gradient_is_a_number(pictures: "Pictures", classifier: str, precision: str, zero: bool) -> None:
-    config = PretrainConfig(epochs=1, backbone="resnet20", classifier=classifier)
+    config = resolve(PretrainConfig, {"epochs": 1, "backbone": "resnet20", "classifier": classifier})
     settings = DistillConfig(epochs=1, clean_weight=1.0)
     weights = loss_weights(settings)
     for what, x, labels in batches(pictures):

@@ -19,7 +19,8 @@ from m2sd_cli.data.locate import open_data
 from m2sd_cli.data.sources import ArrayImages
 from m2sd_cli.errors import TrainingError
 from m2sd_cli.reproduction import largest_difference
-from m2sd_cli.runs.folder import PRETRAIN, RunFolder
+from m2sd_cli.runs.chain import PRETRAIN
+from m2sd_cli.runs.folder import RunFolder
 
 if TYPE_CHECKING:
     from tests.conftest import Outcome, Pictures
@@ -142,7 +143,7 @@ def test_what_was_otherwise_is_named(m2sd: Cli, run: Path, pictures: "Pictures")
     assert f"device GeForce 256, here cpu; threads unknown, here {torch.get_num_threads()}\n" in done.err
 
 
-@pytest.mark.parametrize(("recorded", "wanted"), [(2, 2), (3, 3), (None, 1), (10**9, 1)])
+@pytest.mark.parametrize(("recorded", "wanted"), [(2, 2), (3, 3), (None, 1), (1025, 1)])
 def test_as_many_threads_compute_as_did_then(
     run: Path, pictures: "Pictures", monkeypatch: pytest.MonkeyPatch, recorded: int | None, wanted: int
 ) -> None:
@@ -183,7 +184,7 @@ def test_settings_other_than_the_defaults_are_kept(
 
 
 def test_official_sessions_need_no_folders(m2sd: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def small(name: str, data_root: Path | None = None, image_size: int | None = None) -> DataSet:
+    def small(name: str, data_root: Path | None = None, image_size: int | None = None, skipped: Any = ()) -> DataSet:
         demo = open_data(name, data_root, image_size)
         assert isinstance(demo.train, ArrayImages)
         few = torch.arange(0, len(demo.train), 20)

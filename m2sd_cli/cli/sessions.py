@@ -214,12 +214,12 @@ def reproduce(
         ]
         for each in done.stages
     ]
-    for line in table(["stage", "recorded", "reproduced", "weights"], rows).split("\n"):
+    for line in table(["stage", "recorded", "reproduced", "weights"], rows):
         result(line)
     if not done.same:
         differing = sum(not each.same for each in done.stages)
         why = "; ".join(done.circumstances) or "versions, device and threads are the recorded ones"
-        raise M2sdError(f"{differing} of {len(done.stages)} differ; {printable(why)}")
+        raise M2sdError(f"{differing} of {len(done.stages)} differ; {why}")
 
 
 def _folders(words: list[str]) -> dict[int, Path]:

@@ -18,6 +18,7 @@ from torch import Tensor
 from m2sd_cli.errors import DamagedError, RunError
 from m2sd_cli.runs.files import CHECKPOINT_LIMIT, TEXT_LIMIT, decode_tensors, read_bounded, read_verified
 from m2sd_cli.runs.manifest import FileRecord, Head, Manifest, Outline
+from m2sd_cli.runs.sealed import explained
 
 HEAD: Final = "head.json"
 HEAD_LIMIT = 4096  # bytes
@@ -160,9 +161,7 @@ class ChainReader:
         try:
             part = model.model_validate_json(content)
         except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"]) or "it"
-            raise DamagedError(f"{path}: not a manifest that this version reads: {where}: {first['msg']}") from None
+            raise DamagedError(f"{path}: not a manifest that this version reads: {explained(error)}") from None
         expected = PRETRAIN if part.session is None else session_name(part.session)
         if expected != name:
             raise DamagedError(f"{path}: it is the manifest of {expected}; restore the right one from a backup")

@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import stat
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -14,13 +13,11 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from m2sd_cli.errors import DamagedError, RunError
+from m2sd_cli.reading import open_regular
 
 UNFINISHED = ".tmp"
 TEXT_LIMIT: Final = 64 << 20  # bytes of a manifest: one of a session of 100,000 shots takes 10 MB
 CHECKPOINT_LIMIT: Final = 2 << 30  # bytes: ResNet-18 takes 45 MB, a million class means of it 2 GB
-
-# Nothing that a run folder is made to hold may lead out of it, nor may it hang whoever reads it, as a pipe would.
-_READ_ONLY = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
 
 def write_atomically(path: Path, content: bytes | Iterable[bytes]) -> str:
@@ -85,13 +82,11 @@ def read_bounded(path: Path, limit: int) -> bytes:
         DamagedError: it cannot be read, is no file, or is larger.
     """
     try:
-        with open(os.open(path, _READ_ONLY), "rb") as file:
-            state = os.fstat(file.fileno())
-            if not stat.S_ISREG(state.st_mode):
-                raise DamagedError(f"{path}: not a file; restore it from a backup")
-            if state.st_size > limit:
+        with open_regular(path, follow=False) as file:  # a link could lead out of the run folder
+            size = os.fstat(file.fileno()).st_size
+            if size > limit:
                 raise DamagedError(f"{path}: larger than any such file is; restore it from a backup")
-            return file.read(state.st_size)
+            return file.read(size)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise FileNotFoundError(*error.args) from None
     except OSError as error:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from pydantic import ValidationError
 
+from m2sd_cli.errors import DamagedError
 from m2sd_cli.runs.folder import RunFolder
-from m2sd_cli.runs.manifest import FileRecord, Manifest, Outline, TrainingState
+from m2sd_cli.runs.manifest import FileRecord, Head, Manifest, Outline, TrainingState
 
 if TYPE_CHECKING:
     from tests.conftest import Pictures
@@ -245,3 +246,14 @@ def test_no_manifest_holds_a_path(trained: Path, pictures: "Pictures") -> None:
         assert str(trained) not in text
         assert str(pictures.folder.parent) not in text
         assert not [each for each in strings(json.loads(text)) if each.startswith(("/", "~", "..")) or "\\" in each]
+
+
+def test_a_sealed_file_of_a_version_with_fewer_fields_is_read(tmp_path: Path) -> None:
+    """The seal is of the bytes as they are, not of what this version would write."""
+    record = FileRecord(file="pretrain.json", sha256=ZEROS)
+    content = Head(manifest=record).encoded().replace(b'\n "schema_version": 2,', b"")
+    blank = content.replace(content[12:76], b"0" * 64, 1)
+    sealed = content.replace(content[12:76], hashlib.sha256(blank).hexdigest().encode(), 1)
+    assert Head.decoded(tmp_path, sealed).manifest == record
+    with pytest.raises(DamagedError, match="damaged"):
+        Head.decoded(tmp_path, content)
