@@ -11,7 +11,6 @@ from tempfile import TemporaryDirectory, gettempdir
 import torch
 from torch import Tensor
 
-from m2sd_cli.api import official_data, open_run, recorded_data
 from m2sd_cli.config import DistillConfig, PretrainConfig, validate
 from m2sd_cli.data.datasets import DataSet, Shots
 from m2sd_cli.data.folders import read_shots
@@ -19,8 +18,9 @@ from m2sd_cli.data.names import class_name
 from m2sd_cli.data.skipping import leave_out_shots
 from m2sd_cli.errors import DataError, InterruptedCommandError, InterruptedTrainingError, RunError, UsageError
 from m2sd_cli.inference.device import choose_device
+from m2sd_cli.recorded import official_data, recorded_data
 from m2sd_cli.runs.chain import Link
-from m2sd_cli.runs.folder import RunFolder
+from m2sd_cli.runs.folder import RunFolder, open_run
 from m2sd_cli.runs.manifest import ClassRecord, Manifest
 from m2sd_cli.training.determinism import deterministic
 from m2sd_cli.training.distill import run_distill

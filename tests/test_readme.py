@@ -117,7 +117,8 @@ def workshop(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
             return replace(data, train=data.train.select(few, data.train.labels[few]))
         return data
 
-    monkeypatch.setattr("m2sd_cli.api.open_data", small)
+    monkeypatch.setattr("m2sd_cli.stages.open_data", small)
+    monkeypatch.setattr("m2sd_cli.recorded.open_data", small)
     monkeypatch.setattr("m2sd_cli.api.run_bench", brief)
     for recipe in (BUILT_IN["cifar100"].recipe, BUILT_IN["demo"].recipe, FOLDER_RECIPE):
         monkeypatch.setitem(recipe, "total_epochs", 2)

@@ -190,7 +190,8 @@ def test_official_sessions_need_no_folders(m2sd: Cli, tmp_path: Path, monkeypatc
         few = torch.arange(0, len(demo.train), 20)
         return replace(demo, train=demo.train.select(few, demo.train.labels[few]))
 
-    monkeypatch.setattr("m2sd_cli.api.open_data", small)
+    monkeypatch.setattr("m2sd_cli.stages.open_data", small)
+    monkeypatch.setattr("m2sd_cli.recorded.open_data", small)
     run = tmp_path / "run"
     api.pretrain("demo", run=run, epochs=1, device="cpu")
     api.distill(run=run, epochs=0, device="cpu")

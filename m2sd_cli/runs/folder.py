@@ -180,3 +180,8 @@ class RunFolder(ChainReader):
         """Forget the training under way."""
         (self.training / STATE).unlink(missing_ok=True)
         shutil.rmtree(self.training, ignore_errors=True)
+
+
+def open_run(run: Path | str | None = None) -> RunFolder:
+    """The run folder at `run`, else $M2SD_RUN, else ./m2sd-run; it need not exist yet."""
+    return RunFolder(Path(run) if run is not None else default_path())

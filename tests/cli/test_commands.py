@@ -707,7 +707,8 @@ def short_demo(monkeypatch: pytest.MonkeyPatch) -> None:
         few = torch.arange(0, len(data.train), 10)
         return replace(data, train=data.train.select(few, data.train.labels[few]))
 
-    monkeypatch.setattr("m2sd_cli.api.open_data", small)
+    monkeypatch.setattr("m2sd_cli.stages.open_data", small)
+    monkeypatch.setattr("m2sd_cli.recorded.open_data", small)
     monkeypatch.setitem(BUILT_IN["demo"].recipe, "total_epochs", 2)
 
 

@@ -1,0 +1,245 @@
+"""Stages 1 and 2 as the commands and Python run them: from options to a manifest in a locked run folder."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from functools import partial
+from pathlib import Path
+from typing import TypedDict, Unpack
+
+from m2sd_cli.config import DistillConfig, PretrainConfig, given_options, resolve
+from m2sd_cli.data.catalogue import BUILT_IN, FOLDER_RECIPE, find_info
+from m2sd_cli.data.datasets import Skipped
+from m2sd_cli.data.locate import open_data
+from m2sd_cli.data.skipping import skip_bad_pictures
+from m2sd_cli.errors import UsageError
+from m2sd_cli.inference.device import training_precision
+from m2sd_cli.inference.skipping import check_together
+from m2sd_cli.inference.team import team_on
+from m2sd_cli.recorded import recorded_data, recorded_info
+from m2sd_cli.runs.chain import PRETRAIN, Link
+from m2sd_cli.runs.folder import RunFolder, open_run
+from m2sd_cli.runs.training_state import StateStore
+from m2sd_cli.training.determinism import deterministic as deterministic_algorithms
+from m2sd_cli.training.distill import run_distill
+from m2sd_cli.training.pretrain import run_pretrain
+from m2sd_cli.training.progress import Progress, Silent
+from m2sd_cli.training.records import base_records, classes_digest
+from m2sd_cli.training.stage import SAVE_EVERY, Machine, begun_config, load_state, refuse_unless_new, require_same
+
+
+class TrainingOptions(TypedDict, total=False):
+    """What may be set for both stages; what is left out comes from the file, the data set's recipe or the defaults."""
+
+    epochs: int | None
+    batch_size: int | None
+    learning_rate: float | None
+    momentum: float | None
+    weight_decay: float | None
+    seed: int | None
+
+
+class PretrainOptions(TrainingOptions, total=False):
+    """What may be set for stage 1."""
+
+    backbone: str | None
+    classifier: str | None
+    scale: float | None
+    image_size: int | None
+    init: str | None
+
+
+class DistillOptions(TrainingOptions, total=False):
+    """What may be set for stage 2."""
+
+    beta: float | None
+    temperature: float | None
+    ce_weight: float | None
+    kl_weight: float | None
+    kd_weight: float | None
+    attention_weight: float | None
+    teacher_weight: float | None
+    clean_weight: float | None
+    pyramid_width: int | None
+
+
+def pretrain(
+    data: str | None = None,
+    *,
+    run: Path | str | None = None,
+    data_root: Path | None = None,
+    config: Path | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+    resume: bool = False,
+    force: bool = False,
+    stop_after: float | None = None,
+    save_every: float = SAVE_EVERY,
+    compiled: bool = False,
+    skip_bad: bool = False,
+    tell_skipped: Callable[[Sequence[Skipped]], None] | None = None,
+    deterministic: bool = False,
+    progress: Progress | None = None,
+    **options: Unpack[PretrainOptions],
+) -> Link | None:
+    """Stage 1: train backbone and classifier on the base classes.
+
+    Args:
+        data: a built-in data set's name or a folder. To resume on a built-in one it may be left out.
+        run: the run folder.
+        data_root: where built-in data sets lie.
+        config: a TOML file with a table [pretrain].
+        device, precision: `auto` chooses.
+        resume: go on with an interrupted training.
+        force: begin anew although there is a finished or interrupted one.
+        stop_after: seconds after which to save and stop.
+        save_every: seconds between two saves of the resumable state.
+        compiled: whether to compile the network with torch.compile first.
+        skip_bad: whether to leave out pictures that cannot be read; the manifest lists them, and no later stage reads
+            them. A training that is resumed leaves out those that it began without.
+        tell_skipped: hears before the training which these are, if any.
+        deterministic: whether to compute so that CUDA repeats exactly, too.
+        progress: who watches.
+        options: what differs from the recipe.
+
+    Returns:
+        The manifest of stage 1; None if `stop_after` ended the training, which can be resumed then.
+
+    Raises:
+        M2sdError: one of its kinds; nothing was changed.
+    """
+    if resume and force:
+        raise UsageError("--resume and --force: choose one, to go on or to start over")
+    if not resume and data is None:
+        raise UsageError(f"name the images with --data: {', '.join(BUILT_IN)}, or a folder")
+    folder = open_run(run)
+    store = StateStore(folder)
+    with _at_work(
+        PRETRAIN, folder, device, precision, stop_after, progress, save_every, compiled, deterministic
+    ) as machine:
+        init = state = None
+        if resume:
+            given = given_options(PretrainConfig, config, dict(options))
+            if "init" in given:
+                given["init"] = Path(str(given["init"])).name
+            if folder.has_pretrain() and not store.exists():
+                return _already(folder.pretrain(), given, machine, data, data_root)
+            state = load_state(store, PRETRAIN)
+            require_same(state, given, machine)
+            machine = machine.as_begun(state)
+            settings = begun_config(store, state, PretrainConfig)
+            with machine.team.first_on_machine():
+                data_set = recorded_data(state.data, data, data_root, settings.image_size, state.skipped)
+        else:
+            assert data is not None
+            info = find_info(data)
+            finished = "a finished pretrain is in it" if folder.has_pretrain() else None
+            refuse_unless_new(store, finished, force)
+            settings = resolve(PretrainConfig, info.recipe if info else FOLDER_RECIPE, config, dict(options))
+            if info is not None and settings.image_size is not None:
+                raise UsageError(f"--image-size is for folders; {info.name}'s images have {info.image_size} pixels")
+            with machine.team.first_on_machine():
+                data_set = open_data(data, data_root, settings.image_size)
+            if skip_bad:
+                data_set = skip_bad_pictures(data_set, partial(check_together, team=machine.team))
+            init = settings.init
+            # Where the file lies on this machine is nobody else's business.
+            settings = settings.model_copy(update={"init": init and Path(init).name})
+        if tell_skipped is not None and data_set.skipped:
+            tell_skipped(data_set.skipped)
+        with deterministic_algorithms(machine.deterministic):
+            return run_pretrain(folder, data_set, settings, machine, init, state)
+
+
+def distill(
+    data: str | None = None,
+    *,
+    run: Path | str | None = None,
+    data_root: Path | None = None,
+    config: Path | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+    resume: bool = False,
+    force: bool = False,
+    stop_after: float | None = None,
+    save_every: float = SAVE_EVERY,
+    compiled: bool = False,
+    deterministic: bool = False,
+    progress: Progress | None = None,
+    **options: Unpack[DistillOptions],
+) -> Link | None:
+    """Stage 2: self-distillation on virtual classes, then session 0. Arguments as for `pretrain`.
+
+    Args:
+        data: needed only if the run was pretrained on a folder: that folder.
+
+    Returns:
+        The manifest of session 0; None if `stop_after` ended the training.
+
+    Raises:
+        M2sdError: one of its kinds; nothing was changed.
+    """
+    if resume and force:
+        raise UsageError("--resume and --force: choose one, to go on or to start over")
+    folder = open_run(run)
+    store = StateStore(folder)
+    folder.pretrain()  # a run folder that is not there is not made
+    with _at_work(
+        "distill", folder, device, precision, stop_after, progress, save_every, compiled, deterministic
+    ) as machine:
+        parent = folder.pretrain()
+        record = parent.manifest.data
+        state = None
+        if resume:
+            given = given_options(DistillConfig, config, dict(options))
+            if folder.sessions() and not store.exists():
+                return _already(folder.session(0), given, machine, data, data_root)
+            state = load_state(store, "distill")
+            require_same(state, given, machine)
+            machine = machine.as_begun(state)
+            settings = begun_config(store, state, DistillConfig)
+        else:
+            finished = f"session {folder.sessions()[-1]} is in it" if folder.sessions() else None
+            refuse_unless_new(store, finished, force)
+            info = recorded_info(record)
+            recipe = dict(info.recipe if info else FOLDER_RECIPE)
+            recipe["seed"] = parent.manifest.seed
+            settings = resolve(DistillConfig, recipe, config, dict(options))
+        with machine.team.first_on_machine():
+            data_set = recorded_data(record, data, data_root, parent.manifest.transform.crop, parent.manifest.skipped)
+        with deterministic_algorithms(machine.deterministic):
+            return run_distill(folder, parent, data_set, settings, machine, state)
+
+
+@contextmanager
+def _at_work(
+    command: str,
+    folder: RunFolder,
+    device: str,
+    precision: str,
+    stop_after: float | None,
+    progress: Progress | None,
+    save_every: float,
+    compiled: bool,
+    deterministic: bool,
+) -> Iterator[Machine]:
+    """Where a stage computes, with the run folder locked by the one process that writes to it."""
+    with team_on(device) as (team, chosen):
+        training_precision(precision, chosen)
+        machine = Machine(
+            chosen, precision, stop_after, progress or Silent(), save_every, team, compiled, deterministic
+        )
+        with folder.locked(command) if team.leads else nullcontext():
+            yield machine
+
+
+def _already(link: Link, given: dict[str, object], machine: Machine, data: str | None, data_root: Path | None) -> Link:
+    """What a training that is to be resumed came to, since it has finished; with other options it was another one."""
+    require_same(link.manifest, given, machine)
+    if data is not None:
+        with machine.team.first_on_machine():
+            data_set = recorded_data(
+                link.manifest.data, data, data_root, link.manifest.transform.crop, link.manifest.skipped
+            )
+        if classes_digest(base_records(data_set)) != classes_digest(link.manifest.classes):
+            raise UsageError(f"--data {data}: it has finished on other images; --force starts over")
+    return link
