@@ -164,9 +164,9 @@ class RunFolder(ChainReader):
                 link = self.read(session_name(number), None if before is None else before.sha256)
                 self._refuse_headless(link.manifest, head)
                 before = link.manifest.parent
-        except DamagedError:
+        except DamagedError as error:
             if not damaged:
-                raise
+                raise DamagedError(f"{error}, or remove it all the same with --force") from None
             before = self.read(session_name(first - 1) if first else PRETRAIN).record
         assert before is not None  # only stage 1 has no parent
         self._point(before)

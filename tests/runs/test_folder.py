@@ -476,6 +476,7 @@ def test_a_damaged_session_is_undone_only_if_that_is_asked_for(run: Path, m2sd: 
     done = m2sd("sessions", "undo", "--yes", "--run", run)
     assert (done.code, done.err.count("\n")) == (4, 1)
     assert "session-002.json: damaged" in done.err
+    assert "or remove it all the same with --force" in done.err
     assert m2sd("sessions", "undo", "--yes", "--force", "--run", run).code == 0
     assert RunFolder(run).sessions() == [0, 1]
     assert RunFolder(run).verify() == []
