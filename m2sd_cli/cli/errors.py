@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from m2sd_cli.cli.output import printable
-from m2sd_cli.errors import InterruptedCommandError, M2sdError
+from m2sd_cli.errors import M2sdError
+from m2sd_cli.interrupts import INTERRUPTED, say
 from m2sd_cli.launch import speaks
 
 PATIENCE = 5.0  # seconds
@@ -36,8 +37,8 @@ def reported() -> Iterator[None]:
             print(f"{who}: {printable(line)}", file=sys.stderr, flush=True)
         sys.exit(error.exit_code)
     except SystemExit as end:
-        if end.code == InterruptedCommandError.exit_code:  # so Typer ends a command at Ctrl-C
-            print("m2sd: interrupted", file=sys.stderr, flush=True)
+        if end.code == INTERRUPTED and speaks():  # so Typer ends a command at Ctrl-C
+            say()
         raise
     except BrokenPipeError:
         # Whoever read the output has left, as `head` does; the interpreter must not try to flush it once more.

@@ -1,22 +1,29 @@
 """Ctrl-C in any command: exit code 130, one plain line, no traceback, nothing changed."""
 
+import importlib
+import os
+import random
 import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from m2sd_cli.__main__ import _came_of_interrupt
+from m2sd_cli.interrupts import Interrupts
 
 if TYPE_CHECKING:
     from tests.conftest import Outcome, Pictures
 
 Tree = Callable[[Path], dict[str, bytes | None]]
 SAID = "m2sd: interrupted\n"
+ROUNDS = int(os.environ.get("M2SD_ROUNDS", "1"))  # for each command
+READY = "import os; from m2sd_cli.__main__ import main; os.write(1, b'!'); main()"
+SOONEST, LONGEST = 0.05, 2.5  # seconds; from when it is listened for to about what these commands take
 # Ctrl-C as soon as a module is looked for, in a process that is m2sd from then on.
 AT_IMPORT = """
 import runpy, signal, sys
@@ -91,12 +98,71 @@ def test_also_while_it_is_imported(tmp_path: Path, module: str) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (130, "", SAID)
 
 
-def test_an_interrupt_that_became_another_error_is_one() -> None:
-    """As RuntimeError, where Ctrl-C meets the making of a class."""
-    error, cause = RuntimeError("Error calling __set_name__"), ImportError("no module")
-    error.__cause__, cause.__context__ = cause, KeyboardInterrupt()
-    assert _came_of_interrupt(error)
-    assert not _came_of_interrupt(ValueError("x"))
+@pytest.mark.parametrize("words", [["sessions"], ["sessions", "verify"], ["predict", "PICTURE", "--device", "cpu"]])
+def test_at_any_moment(trained: Path, pictures: "Pictures", words: list[str]) -> None:
+    """At random ones: it is said and nothing else, or came too late to matter."""
+    picture = str(next((pictures.second_shots / "grey").iterdir()))
+    command = [sys.executable, "-c", READY, *(picture if word == "PICTURE" else word for word in words)]
+    for seed in range(ROUNDS):
+        pause = random.Random(f"{words} {seed}").uniform(SOONEST, LONGEST)
+        pipe = subprocess.PIPE
+        with subprocess.Popen([*command, "--run", str(trained)], stdout=pipe, stderr=pipe, text=True) as process:
+            assert process.stdout is not None
+            assert process.stdout.read(1) == "!"
+            time.sleep(pause)
+            process.send_signal(signal.SIGINT)
+            out, said = process.communicate()
+        if process.returncode == 130:
+            assert said == SAID, pause
+        else:
+            assert process.returncode in (0, -signal.SIGINT), (pause, said)
+            assert (bool(out), said) == (True, ""), pause
+
+
+@pytest.fixture
+def interrupts(monkeypatch: pytest.MonkeyPatch) -> Iterator[Interrupts]:
+    """They are listened for in this process."""
+    before = signal.getsignal(signal.SIGALRM)
+    monkeypatch.setattr(sys, "unraisablehook", lambda _: None)
+    found = Interrupts()
+    found.listen()
+    yield found
+    found.end()
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.usefixtures("interrupts")
+def test_something_at_work_imports_to_the_end_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "imported_late.py").write_text("import signal\nsignal.raise_signal(signal.SIGINT)\nwhole = True\n")
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def import_and_work() -> None:
+        importlib.import_module("imported_late")
+        time.sleep(10)
+
+    with pytest.raises(KeyboardInterrupt):
+        import_and_work()
+    assert sys.modules.pop("imported_late").whole
+
+
+@pytest.mark.usefixtures("interrupts")
+def test_what_is_lost_in_a_callback_is_raised_again() -> None:
+    class Left:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGINT)
+
+    def leave() -> None:
+        Left()
+        time.sleep(10)
+
+    with pytest.raises(KeyboardInterrupt):
+        leave()
+
+
+def test_an_ignored_one_stays_ignored() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    Interrupts().listen()
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
 
 
 def test_no_is_the_answer_to_a_question_that_is_interrupted(run: Path, tree: Tree) -> None:

@@ -227,6 +227,17 @@ def test_one_line_says_why_a_team_does_not_begin(pictures: "Pictures", tmp_path:
     assert single.stderr.count("m2sd: m2sd increment: it runs as one process; begin it without torchrun") == 1
 
 
+def test_a_loss_that_is_no_number_ends_all_processes_with_one_line(pictures: "Pictures", tmp_path: Path) -> None:
+    words = ["--data", pictures.folder, "--run", tmp_path / "run", "--image-size", 16, "--backbone", "resnet20"]
+    words += ["--epochs", 1, "--batch-size", 8, "--learning-rate", 1e30, "--precision", "fp32", "--device", "cpu"]
+    refused = torchrun("--", "m2sd_cli", "pretrain", *words)
+    assert refused.returncode != 0
+    assert refused.stderr.count("m2sd: pretrain: no finite value of loss at step 2 of 4; no state was saved") == 1
+    assert "m2sd, process" not in refused.stderr
+    assert "gloo" not in refused.stderr
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_process_that_fails_alone_is_heard(trained: Path, pictures: "Pictures", tmp_path: Path) -> None:
     labelled = Path(shutil.copytree(pictures.labelled, tmp_path / "labelled"))
     last = sorted((labelled / "yellow").iterdir())[-1]  # in the second process's share
