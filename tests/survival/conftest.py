@@ -72,7 +72,7 @@ def judge(nursery: Nursery) -> Callable[[Scene, Path, End], bool]:
         assert end.code != 0 or done, end
         if scene.deed.again and not (done and not exported):
             again = nursery.run(*scene.spelt(scene.deed.again, place))
-            if "no interrupted training in it" in again.err or "--force starts over" in again.err:
+            if "no interrupted training in it" in again.err or "or start over with --force" in again.err:
                 again = nursery.run(*scene.spelt(scene.deed.words, place))
             assert again.code == 0, (end, again)
             assert state(run) == scene.new
