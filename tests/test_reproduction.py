@@ -206,6 +206,23 @@ def test_official_sessions_need_no_folders(m2sd: Cli, tmp_path: Path, monkeypatc
     assert "--shots 1: no folder taught a session 1" in refused.err
 
 
+def test_what_was_left_out_is_left_out_again(
+    pictures: "Pictures", quick: dict[str, Any], quick_distill: dict[str, Any], tmp_path: Path
+) -> None:
+    data, shots, run = tmp_path / "colours", tmp_path / "first", tmp_path / "run"
+    shutil.copytree(pictures.folder, data)
+    shutil.copytree(pictures.first_shots, shots)
+    for folder in (data / "train" / "red", shots / "white"):
+        (folder / "bad.png").write_bytes(b"no picture")
+    api.pretrain(str(data), run=run, skip_bad=True, **quick)
+    api.distill(str(data), run=run, **quick_distill | {"epochs": 0})
+    api.increment(1, shots, run=run, device="cpu", skip_bad=True)
+    assert all(RunFolder(run).read(name).manifest.skipped for name in ("pretrain", "session-001"))
+    assert m2sd_cli.reproduce(run=run, data=str(data), shots={1: shots}).same
+    (shots / "white" / "bad.png").unlink()
+    assert m2sd_cli.reproduce(run=run, data=str(data), shots={1: shots}).same
+
+
 def test_weights_that_stage_1_began_from(
     m2sd: Cli, trained: Path, pictures: "Pictures", quick: dict[str, Any], tmp_path: Path
 ) -> None:
