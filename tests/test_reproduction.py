@@ -143,6 +143,23 @@ def test_what_was_otherwise_is_named(m2sd: Cli, run: Path, pictures: "Pictures")
     assert f"device GeForce 256, here cpu; threads unknown, here {torch.get_num_threads()}\n" in done.err
 
 
+@pytest.mark.parametrize("recorded", [True, False])
+def test_it_is_deterministic_if_it_was(
+    run: Path, pictures: "Pictures", monkeypatch: pytest.MonkeyPatch, recorded: bool
+) -> None:
+    rewrite(only_stage_1(run), deterministic=recorded)
+    seen: list[bool] = []
+
+    def looking(*_: object) -> NoReturn:
+        seen.append(torch.are_deterministic_algorithms_enabled())
+        raise TrainingError("enough")
+
+    monkeypatch.setattr(reproduction, "run_pretrain", looking)
+    with pytest.raises(TrainingError, match="enough"):
+        m2sd_cli.reproduce(run=run, data=str(pictures.folder))
+    assert seen == [recorded]
+
+
 @pytest.mark.parametrize(("recorded", "wanted"), [(2, 2), (3, 3), (None, 1), (1025, 1)])
 def test_as_many_threads_compute_as_did_then(
     run: Path, pictures: "Pictures", monkeypatch: pytest.MonkeyPatch, recorded: int | None, wanted: int
