@@ -11,6 +11,7 @@ import resource
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -134,6 +135,7 @@ def serve() -> None:
     import m2sd_cli.api
 
     assert m2sd_cli.api
+    tempfile.gettempdir()  # which tries out where it can write, and would leave something behind when that fails
     print("ready", flush=True)
     for line in sys.stdin:
         job: Job = json.loads(line)
