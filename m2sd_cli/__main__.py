@@ -6,6 +6,7 @@ import os
 def main() -> None:
     """The entry point `m2sd`. It imports the commands itself, so that Ctrl-C meanwhile leaves no traceback."""
     from m2sd_cli.interrupts import INTERRUPTED, Interrupts, say
+    from m2sd_cli.launch import launched, leave
 
     interrupts = Interrupts()
     interrupts.listen()
@@ -18,6 +19,8 @@ def main() -> None:
     except SystemExit as end:
         if end.code != INTERRUPTED:
             interrupts.end()
+            if launched() and (end.code is None or isinstance(end.code, int)):
+                leave(end.code or 0)
             raise
     # Not sys.exit: where Ctrl-C came while C code was calling Python, Python would end by the signal instead.
     os._exit(INTERRUPTED)
