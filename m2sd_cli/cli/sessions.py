@@ -16,7 +16,7 @@ NAMED = 5  # classes to name in a row
 
 @app.callback(invoke_without_command=True)
 def sessions(context: typer.Context, run: options.Run = None, json: options.Json = False) -> None:
-    """The chain of sessions: list, show, verify, reproduce, undo.
+    """The chain of sessions: list, show, verify, reproduce, undo, repair.
 
     Examples:
       m2sd sessions
@@ -28,6 +28,8 @@ def sessions(context: typer.Context, run: options.Run = None, json: options.Json
       m2sd sessions reproduce
 
       m2sd sessions undo --yes
+
+      m2sd sessions repair
     """
     if context.invoked_subcommand is None:
         list_sessions(run, json)
@@ -237,6 +239,24 @@ def _folders(words: list[str]) -> dict[int, Path]:
             raise UsageError(f"--shots {word}: there is a folder for session {int(number)} already")
         found[int(number)] = Path(folder)
     return found
+
+
+@app.command("repair", cls=Command)
+def repair(run: options.Run = None, quiet: options.Quiet = False) -> None:
+    """Make a lost or damaged head.json of what is there.
+
+    It takes the longest chain whose files all fit each other. Its newest manifest, which only the head vouched for, is
+    taken as it is found: look at it with 'm2sd sessions show'.
+
+    Example:
+      m2sd sessions repair
+    """
+    from m2sd_cli import api
+
+    folder = api.open_run(run)
+    with folder.locked("sessions repair", damaged=True):
+        link = folder.repair()
+    note(f"{folder.path}: {link.record.file} is the newest now, taken as it is found", quiet)
 
 
 @app.command("undo", cls=Command)

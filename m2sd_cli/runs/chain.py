@@ -24,6 +24,7 @@ HEAD: Final = "head.json"
 HEAD_LIMIT = 4096  # bytes
 SESSION = re.compile(r"session-(\d{3,6})\.json", re.ASCII)
 PRETRAIN: Final = "pretrain"
+REPAIR = ", or have it made of what is there by 'm2sd sessions repair'"
 TRIES = 5  # to read a chain that others keep changing
 
 Part = TypeVar("Part", Manifest, Outline)
@@ -91,9 +92,12 @@ class ChainReader:
         if self._seen is None:
             return None
         path = self.path / HEAD
-        record = Head.decoded(path, self._seen).manifest
+        try:
+            record = Head.decoded(path, self._seen).manifest
+        except DamagedError as error:
+            raise DamagedError(f"{error}{REPAIR}") from None
         if record.file != f"{PRETRAIN}.json" and not SESSION.fullmatch(record.file):
-            raise DamagedError(f"{path}: it names no manifest of a chain; restore it from a backup")
+            raise DamagedError(f"{path}: it names no manifest of a chain; restore it from a backup{REPAIR}")
         return record
 
     def _head_bytes(self) -> bytes | None:
@@ -311,7 +315,7 @@ class ChainReader:
 
     def _refuse_headless(self, part: Manifest | Outline, head: FileRecord | None) -> None:
         if head is None and part.schema_version > 1:
-            raise DamagedError(f"{self.path / HEAD}: missing; restore it from a backup")
+            raise DamagedError(f"{self.path / HEAD}: missing; restore it from a backup{REPAIR}")
 
     def tensors(self, link: Link | Manifest | Outline) -> dict[str, Tensor]:
         """The checkpoint of a manifest.

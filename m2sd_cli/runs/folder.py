@@ -10,7 +10,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -39,11 +39,12 @@ class RunFolder(ChainReader):
     """
 
     @contextmanager
-    def locked(self, command: str) -> Iterator[None]:
+    def locked(self, command: str, damaged: bool = False) -> Iterator[None]:
         """Be the only writer, after finishing or clearing what a killed one has left; see `writing`.
 
         Args:
             command: that writes.
+            damaged: let be what a killed one has left, since the head that would tell may be damaged.
 
         Raises:
             RunError: somebody else is writing, or the folder cannot be written to.
@@ -54,8 +55,9 @@ class RunFolder(ChainReader):
                 for folder in (self._incoming, self.training):
                     if folder.is_symlink():
                         raise DamagedError(f"{folder}: a link; a run folder holds its folders themselves")
-                self._settle()
-                self._sweep()
+                if not damaged:
+                    self._settle()
+                    self._sweep()
             except OSError as error:
                 raise RunError(f"{self.path}: cannot be written to ({error.strerror or error})") from None
             yield
@@ -175,6 +177,37 @@ class RunFolder(ChainReader):
             sync_folder(self.path)
         except OSError as error:
             raise RunError(f"{self.path}: a session could not be removed ({error.strerror or error})") from None
+
+    def repair(self) -> Link:
+        """Make the head anew: of the longest chain there is, whose newest manifest is taken as it is found.
+
+        Returns:
+            that manifest.
+
+        Raises:
+            RunError: the head is sound, or there is no chain to make one of.
+        """
+        with suppress(DamagedError):
+            if self.head() is not None:
+                raise RunError(f"{self.path}: its head is sound; 'm2sd sessions verify' tells what else may be wrong")
+        for name in [*map(session_name, reversed(self._listed())), PRETRAIN]:
+            with suppress(DamagedError):
+                link = self.read(name)
+                self._require_sound(link)
+                self._point(link.record)
+                return link
+        raise RunError(f"{self.path}: no chain in it that a head could be made of; restore it from a backup")
+
+    def _require_sound(self, link: Link) -> None:
+        """Check a manifest's checkpoint, and every manifest and checkpoint before it, by the hashes that they have.
+
+        Raises:
+            DamagedError: one of them is damaged.
+        """
+        self.tensors(link)
+        while (parent := link.manifest.parent) is not None:
+            link = self.read(parent.file.removesuffix(".json"), parent.sha256)
+            self.tensors(link)
 
     def remove_training(self) -> None:
         """Forget the training under way."""

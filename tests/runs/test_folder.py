@@ -492,3 +492,49 @@ def test_pretrain_is_known_by_its_hash_however_long_the_chain_is(run: Path) -> N
         path.write_bytes(whole)
         assert RunFolder(run).pretrain().manifest.seed == 0
         RunFolder(run).remove_sessions(first=first)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"half"])
+def test_a_lost_head_is_made_of_what_is_there(run: Path, m2sd: Callable[..., Any], content: bytes | None) -> None:
+    path = run / "head.json"
+    before = path.read_bytes()
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content)
+    told = m2sd("sessions", "--run", run)
+    assert (told.code, told.err.count("\n")) == (4, 1)
+    assert "head.json" in told.err
+    assert "m2sd sessions repair" in told.err
+    done = m2sd("sessions", "repair", "--run", run)
+    assert (done.code, done.err) == (0, f"{run}: session-002.json is the newest now, taken as it is found\n")
+    assert path.read_bytes() == before
+    again = m2sd("sessions", "repair", "--run", run)
+    assert (again.code, again.err.count("\n")) == (4, 1)
+    assert "its head is sound" in again.err
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("damaged", "newest"),
+    [
+        (NEWEST, "session-001.json"),
+        ("session-002.safetensors", "session-001.json"),
+        ("session-001.safetensors", "session-000.json"),
+        ("session-000.json", "pretrain.json"),
+    ],
+)
+def test_the_head_is_made_of_the_longest_sound_chain(run: Path, damaged: str, newest: str) -> None:
+    (run / "head.json").unlink()
+    flip(run / damaged, 0)
+    folder = RunFolder(run)
+    assert folder.repair().record.file == newest
+    assert folder.verify() == []
+
+
+def test_no_head_is_made_of_nothing(run: Path, tree: Tree) -> None:
+    (run / "head.json").unlink()
+    flip(run / "pretrain.json", 0)
+    before = tree(run)
+    with pytest.raises(RunError, match="no chain in it that a head could be made of"):
+        RunFolder(run).repair()
+    assert tree(run) == before
