@@ -254,6 +254,8 @@ def repair(run: options.Run = None, quiet: options.Quiet = False) -> None:
     from m2sd_cli import api
 
     folder = api.open_run(run)
+    if not folder.path.is_dir():
+        raise RunError(f"{folder.path}: no such run folder")
     with folder.locked("sessions repair", damaged=True):
         link = folder.repair()
     note(f"{folder.path}: {link.record.file} is the newest now, taken as it is found", quiet)

@@ -531,7 +531,10 @@ def test_the_head_is_made_of_the_longest_sound_chain(run: Path, damaged: str, ne
     assert folder.verify() == []
 
 
-def test_no_head_is_made_of_nothing(run: Path, tree: Tree) -> None:
+def test_no_head_is_made_of_nothing(run: Path, tree: Tree, m2sd: Callable[..., Any]) -> None:
+    done = m2sd("sessions", "repair", "--run", run / "absent")
+    assert (done.code, done.err) == (4, f"m2sd: {run / 'absent'}: no such run folder\n")
+    assert not (run / "absent").exists()
     (run / "head.json").unlink()
     flip(run / "pretrain.json", 0)
     before = tree(run)
