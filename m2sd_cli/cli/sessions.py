@@ -153,7 +153,8 @@ def reproduce(
     data_root: options.DataRoot = None,
     device: Annotated[str, typer.Option("--device", help="As elsewhere; auto: the recorded one, if present.")] = "auto",
     keep: Annotated[
-        Path | None, typer.Option("--keep", help="Keep what comes out in this new folder.", show_default=False)
+        Path | None,
+        typer.Option("--keep", help="Keep what comes out in this new folder.", show_default=False, readable=False),
     ] = None,
     json: options.Json = False,
     quiet: options.Quiet = False,

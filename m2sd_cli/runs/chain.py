@@ -114,7 +114,7 @@ class ChainReader:
             DamagedError: the head is damaged, or there is none and the manifest is.
         """
         head = self.head()
-        if head is not None or not self.has_pretrain():
+        if head is not None or not self._has_pretrain(head):
             return head
         listed = self._listed()
         return self.read(session_name(listed[-1]) if listed else PRETRAIN).record
@@ -125,7 +125,10 @@ class ChainReader:
         Raises:
             RunError: the folder cannot be read, or its head is damaged.
         """
-        head = self.head()
+        return self._numbers(self.head())
+
+    def _numbers(self, head: FileRecord | None) -> list[int]:
+        """The numbers of the sessions of a chain with such a head."""
         return self._listed() if head is None else list(range(session_number(head) + 1))
 
     def _listed(self) -> list[int]:
@@ -144,7 +147,10 @@ class ChainReader:
         Raises:
             DamagedError: the head is damaged.
         """
-        return self.head() is not None or (self.path / f"{PRETRAIN}.json").is_file()
+        return self._has_pretrain(self.head())
+
+    def _has_pretrain(self, head: FileRecord | None) -> bool:
+        return head is not None or (self.path / f"{PRETRAIN}.json").is_file()
 
     def read(self, name: str, sha256: str | None = None) -> Link:
         """Read one manifest.
@@ -206,9 +212,10 @@ class ChainReader:
         return self._steadily(self._pretrain)
 
     def _pretrain(self) -> Link:
-        if not self.has_pretrain():
+        head = self.head()  # once: others may replace it at any moment
+        if not self._has_pretrain(head):
             raise RunError(f"{self.path}: no finished pretrain in it; run 'm2sd pretrain' first")
-        head, numbers = self.head(), self.sessions()
+        numbers = self._numbers(head)
         if numbers:
             links, _ = self._walk(numbers[-1], head, [0])
             parent = links[0].manifest.parent
@@ -267,9 +274,10 @@ class ChainReader:
     def _newest(self, wanted: int | None = None) -> tuple[int, FileRecord | None]:
         """The number of the newest session, and the head that says so, if the chain has one."""
         head = self.head()
-        present = self._listed() if head is None else range(session_number(head) + 1)
+        present = self._numbers(head)
         if not present:
-            what = "no session in it yet; run 'm2sd distill' first" if self.has_pretrain() else "no trained model in it"
+            trained = self._has_pretrain(head)
+            what = "no session in it yet; run 'm2sd distill' first" if trained else "no trained model in it"
             raise RunError(f"{self.path}: {what}" if self.path.is_dir() else f"{self.path}: no such run folder")
         if wanted is not None and not 0 <= wanted <= present[-1]:
             raise RunError(f"{self.path}: no session {wanted} in it; the newest is session {present[-1]}")
@@ -324,13 +332,15 @@ class ChainReader:
             DamagedError: it is missing, changed, or no safetensors file.
             RunError: the chain that the manifest was read of is no more.
         """
-        record = (link.manifest if isinstance(link, Link) else link).checkpoint
         try:
-            return decode_tensors(self.path / record.file, self._content(record.file, record.sha256, CHECKPOINT_LIMIT))
+            return self._tensors((link.manifest if isinstance(link, Link) else link).checkpoint)
         except DamagedError:
             if self._head_bytes() == self._seen:
                 raise
             raise RunError(f"{self.path}: it was changed while it was read; try again") from None
+
+    def _tensors(self, record: FileRecord) -> dict[str, Tensor]:
+        return decode_tensors(self.path / record.file, self._content(record.file, record.sha256, CHECKPOINT_LIMIT))
 
     def verify(self) -> list[str]:
         """Re-hash every file of the run.
@@ -341,15 +351,23 @@ class ChainReader:
         Raises:
             RunError: there is no run here.
         """
+        try:
+            self._steadily(self._verify)
+        except DamagedError as error:
+            return error.lines
+        return []
+
+    def _verify(self) -> None:
+        """Raises a DamagedError with a line for each file that is missing or damaged."""
         problems: list[str] = []
         head = None
         try:
             head = self.head()
-            numbers = self.sessions()
+            numbers = self._numbers(head)
         except DamagedError as error:
             problems.append(str(error))
             numbers = self._listed()
-        if not numbers and not (problems or self.has_pretrain()):
+        if not numbers and not (problems or self._has_pretrain(head)):
             raise RunError(f"{self.path}: no run in it" if self.path.is_dir() else f"{self.path}: no such run folder")
         headless = head is None and not problems
         names = [session_name(number) for number in range(max(numbers, default=-1), -1, -1)]
@@ -367,15 +385,13 @@ class ChainReader:
             parent = link.manifest.parent
             expected = parent.sha256 if parent else None
             try:
-                self.tensors(link)
+                self._tensors(link.manifest.checkpoint)
             except DamagedError as error:
                 problems.append(str(error))
-        if numbers and not problems:
-            try:
-                self.outline()  # whole files may still not fit each other
-            except DamagedError as error:
-                problems.append(str(error))
-        return problems[::-1]
+        if problems:
+            raise DamagedError(*reversed(problems))
+        if numbers:
+            self._walk(numbers[-1], head, [])  # whole files may still not fit each other
 
 
 def session_number(head: FileRecord) -> int:

@@ -364,10 +364,32 @@ def test_a_reader_sees_the_chain_before_or_after(
         api.increment(2, pictures.second_shots, run=run, device="cpu")
         waiting[:] = [file]
         assert [link.manifest.classes[0].name for link in reader.chain()] == ["blue", "grey", "purple"]
+    for file in ("session-002.json", "session-001.json", "session-001.safetensors"):
+        waiting[:] = [file]
+        assert reader.verify() == []
+        assert not waiting
     chain = reader.chain()
     writer.remove_sessions(first=2)
     with pytest.raises(RunError, match="changed while it was read; try again"):
         reader.tensors(chain[-1])
+
+
+def test_the_head_is_read_once_since_it_may_be_replaced_at_any_moment(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader = RunFolder(run)
+    real = reader._head_bytes
+    reads: list[bytes | None] = []
+
+    def read_head() -> bytes | None:
+        reads.append(real())
+        return reads[-1]
+
+    monkeypatch.setattr(reader, "_head_bytes", read_head)
+    for read in (reader.pretrain, reader.chain, reader.outline, reader.sessions, reader.has_pretrain, reader.verify):
+        reads.clear()
+        read()
+        assert len(reads) == 1, read
 
 
 HOLD = """
