@@ -23,13 +23,14 @@ from m2sd_cli.inference.skipping import check_together
 from m2sd_cli.inference.team import team_on
 from m2sd_cli.recorded import official_data, recorded_data
 from m2sd_cli.reports.evaluation import Evaluation, evaluate_session
+from m2sd_cli.reports.published import Comparison, compare_with_published
 from m2sd_cli.runs.chain import Link
 from m2sd_cli.runs.folder import open_run
 from m2sd_cli.stages import distill, pretrain
 from m2sd_cli.training.increment import check_names, check_session, run_increment
 from m2sd_cli.training.records import base_records, classes_digest, data_record, shots_record
 
-__all__ = ["bench", "distill", "evaluate", "export", "increment", "open_run", "predict", "pretrain"]
+__all__ = ["bench", "compare", "distill", "evaluate", "export", "increment", "open_run", "predict", "pretrain"]
 
 
 def increment(
@@ -135,6 +136,19 @@ def evaluate(
         where = str(data_set.location)
         found = evaluate_session(model, data_set.test, data_set.classes, where, confusion, keep=True, team=team)
         return replace(found, skipped=skipped)
+
+
+def compare(run: Path | str | None = None) -> Comparison:
+    """The published rows of a run's data set and backbone, to read its figures beside.
+
+    Args:
+        run: the run folder.
+
+    Raises:
+        UsageError: nothing is published on the run's data set.
+        RunError: the run has no session, or is damaged.
+    """
+    return compare_with_published([link.manifest for link in open_run(run).chain()])
 
 
 def predict(

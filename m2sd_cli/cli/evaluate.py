@@ -13,8 +13,10 @@ from m2sd_cli.launch import speaks
 if TYPE_CHECKING:
     from m2sd_cli.reports.evaluation import Evaluation
     from m2sd_cli.reports.metrics import Figures
+    from m2sd_cli.reports.published import Comparison
 
 NAMED = 10  # classes to name before "and more"
+MARKS: dict[bool | str, str] = {True: " *", False: "", "unknown": " ?"}  # of how the epoch was chosen
 
 
 def evaluate(
@@ -33,6 +35,9 @@ def evaluate(
             "--confusion", help="Write the confusion matrix to this CSV file.", show_default=False, readable=False
         ),
     ] = None,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Show published rows of the same data set and backbone, too.")
+    ] = False,
     run: options.Run = None,
     data_root: options.DataRoot = None,
     device: options.Device = "auto",
@@ -51,11 +56,17 @@ def evaluate(
       m2sd evaluate --test ./labelled --json
 
       m2sd evaluate --session 3 --confusion confusion.csv
+
+      m2sd evaluate --compare
     """
     if session != "all" and not session.isdecimal():
         raise UsageError(f"--session {session}: all, or the number of one session")
     if confusion is not None and not confusion.parent.is_dir():
         raise UsageError(f"--confusion {confusion}: no such folder as {confusion.parent}")
+    if compare and test is not None:
+        raise UsageError("--compare and --test: what is published is of the data set's own test images; leave one out")
+    if compare and session != "all":
+        raise UsageError(f"--compare and --session {session}: what is published is of all sessions; leave one out")
 
     from m2sd_cli import api
     from m2sd_cli.reports.confusion import confusion_csv
@@ -64,6 +75,7 @@ def evaluate(
     if confusion is not None and api.open_run(run).owns(confusion):
         raise UsageError(f"--confusion {confusion}: that is a file of the run; name another one")
     last = None if session == "all" else int(session)
+    comparison = api.compare(run) if compare else None
     evaluation = api.evaluate(
         run=run,
         session=last,
@@ -80,10 +92,14 @@ def evaluate(
         write_atomically(confusion, confusion_csv(evaluation.classes, evaluation.confusion))
         note(f"confusion matrix: {confusion}", quiet)
     if json:
-        document(as_data(evaluation, last))
+        document(as_data(evaluation, last, comparison))
     else:
         for line in as_lines(evaluation.figures, last):
             result(line)
+        for line in comparison_lines(evaluation.figures, comparison) if comparison is not None else ():
+            result(line)
+    if comparison is not None:
+        _explain(comparison, quiet)
     if evaluation.untested:
         note(f"without test images, left out: {_named(evaluation.untested)}", quiet)
     if evaluation.unknown:
@@ -95,27 +111,65 @@ def _named(names: list[str]) -> str:
     return ", ".join(names[:NAMED]) + more
 
 
+def _explain(comparison: "Comparison", quiet: bool) -> None:
+    if comparison.others:
+        note(f"published on {comparison.data} with other backbones, not shown: {comparison.others} rows", quiet)
+    if not comparison.comparable:
+        note(
+            f"this run has other sessions than the {comparison.official} official ones after session 0; "
+            f"only its session 0 can be compared",
+            quiet,
+        )
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
+
+
 def as_lines(figures: "Figures", only: int | None) -> list[str]:
     """The table, and AVG and PD below it; just the row of one session if `only` names it."""
-
-    def figure(value: float | None) -> str:
-        return "-" if value is None else f"{value:.2f}"
-
     rows = [
         [
             str(each.session),
             str(each.classes),
             str(each.images),
-            *map(figure, (each.overall, each.base, each.novel, each.harmonic)),
+            *map(_figure, (each.overall, each.base, each.novel, each.harmonic)),
         ]
         for each in figures.sessions
         if only is None or each.session == only
     ]
     lines = table(["session", "classes", "images", "overall", "base", "novel", "HM"], rows)
-    return lines if only is not None else [*lines, f"AVG {figure(figures.average)}  PD {figure(figures.drop)}"]
+    return lines if only is not None else [*lines, f"AVG {_figure(figures.average)}  PD {_figure(figures.drop)}"]
 
 
-def as_data(evaluation: "Evaluation", only: int | None) -> dict[str, object]:
+def comparison_lines(figures: "Figures", comparison: "Comparison") -> list[str]:
+    """A row for the run, of later sessions only with what compares, one for each that is published, and the sources."""
+    first, last = figures.sessions[0], figures.sessions[-1]
+    later = (last.overall, figures.average, figures.drop, last.novel, last.harmonic)
+    own = (first.overall, *(later if comparison.comparable else [None] * len(later)))
+    rows = [["this run", "-", comparison.backbone, *map(_figure, own), ""]]
+    for number, each in enumerate(comparison.rows, start=1):
+        row, mark = each.row, MARKS[each.method.epoch_chosen_on_test]
+        published = (row.base, row.last, row.average, row.drop, row.novel, row.harmonic)
+        rows.append(
+            [
+                f"{each.method.name}{mark}",
+                str(each.method.year),
+                row.backbone,
+                *("-" if value is None else str(value) for value in published),
+                f"[{number}]",
+            ]
+        )
+    header = ["method", "year", "backbone", "session 0", "last", "AVG", "PD", "novel", "HM", "source"]
+    return [
+        "",
+        *table(header, rows),
+        "* epoch chosen by the accuracy on the test images; ? not known; this run: the last epoch",
+        *(f"[{number}] {each.source}" for number, each in enumerate(comparison.rows, start=1)),
+    ]
+
+
+def as_data(evaluation: "Evaluation", only: int | None, comparison: "Comparison | None" = None) -> dict[str, object]:
     """The figures as JSON has them, unrounded."""
     from dataclasses import asdict
 
@@ -125,6 +179,11 @@ def as_data(evaluation: "Evaluation", only: int | None) -> dict[str, object]:
     }
     if only is None:
         content |= {"average": figures.average, "drop": figures.drop}
+    if comparison is not None:
+        content |= {
+            "comparable": comparison.comparable,
+            "published": [each.as_data() for each in comparison.rows],
+        }
     return content | {
         "untested_classes": evaluation.untested,
         "unknown_classes": evaluation.unknown,

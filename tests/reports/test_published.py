@@ -1,0 +1,170 @@
+"""What is published is consistent, and shown beside a run only where it can be compared."""
+
+import json
+from collections.abc import Callable
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from pydantic import ValidationError
+
+from m2sd_cli.cli.evaluate import comparison_lines
+from m2sd_cli.data.catalogue import BUILT_IN
+from m2sd_cli.errors import UsageError
+from m2sd_cli.method.backbones import ARCHITECTURES
+from m2sd_cli.reports.metrics import Figures, SessionFigures
+from m2sd_cli.reports.published import LABELS, Method, Row, compare_with_published, published_methods
+from m2sd_cli.runs.folder import RunFolder
+from m2sd_cli.runs.manifest import DataRecord, Manifest
+
+if TYPE_CHECKING:
+    from tests.conftest import Outcome, Pictures
+
+CPU = ["--device", "cpu"]
+ROW = {"data": "cifar100", "backbone": "ResNet-20", "base": "70", "last": "50", "average": "60", "figures_from": "here"}
+
+
+def official(manifest: Manifest, data: str, backbone: str, sessions: int) -> list[Manifest]:
+    """Manifests as those of a run on a built-in data set are, as far as a comparison looks at them."""
+    record = DataRecord(name=data, kind="built-in", split="official")
+    named = manifest.backbone.model_copy(update={"name": backbone})
+    return [manifest.model_copy(update={"data": record, "backbone": named})] * sessions
+
+
+@pytest.fixture
+def manifest(trained: Path) -> Manifest:
+    return RunFolder(trained).chain()[0].manifest
+
+
+def figures(sessions: int) -> Figures:
+    rows = [SessionFigures(b, 60 + 5 * b, 100, 70.0 - b, 70.0, 30.125 if b else None, 42.0) for b in range(sessions)]
+    return Figures(rows, average=66.0, drop=8.0)
+
+
+def test_every_row_is_of_a_known_data_set_and_has_all_its_sessions() -> None:
+    rows = [row for method in published_methods() for row in method.rows]
+    for row in rows:
+        assert row.data in BUILT_IN
+        assert row.last < row.average < row.base
+        assert row.sessions is None or len(row.sessions) == 1 + len(BUILT_IN[row.data].split)
+    keys = [(method.name, row.data, row.backbone) for method in published_methods() for row in method.rows]
+    assert len(set(keys)) == len(keys)
+    assert {row.data for row in rows} == {"cifar100", "cub200", "miniimagenet"}
+    assert {row.backbone for row in rows} >= set(LABELS.values())
+    assert set(LABELS) == set(ARCHITECTURES)
+
+
+def test_figures_keep_the_digits_of_their_source() -> None:
+    rows = {(method.name, row.data): row for method in published_methods() for row in method.rows}
+    assert str(rows["FACT", "cifar100"].base) == "74.60"
+    assert str(rows["ALICE", "cifar100"].base) == "79.0"
+    assert rows["CEC", "cifar100"].drop == Decimal("23.93")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"sessions": ["70", "61"]}, "not base and last"),
+        ({"sessions": ["70", "66", "50"]}, "AVG is 62.00"),
+        ({"average": "160"}, "less than or equal"),
+        ({"backbone": ""}, "at least 1"),
+        ({"mean": "3"}, "not permitted"),
+    ],
+)
+def test_a_row_that_contradicts_itself_is_refused(change: dict[str, Any], said: str) -> None:
+    Row(**ROW)
+    with pytest.raises(ValidationError, match=said):
+        Row(**{**ROW, **change})
+
+
+@pytest.mark.parametrize(("chosen", "seen"), [(True, None), (False, None), ("unknown", "somewhere")])
+def test_a_choice_of_the_epoch_has_a_witness(chosen: bool | str, seen: str | None) -> None:
+    with pytest.raises(ValidationError, match="where the choice of the epoch was seen"):
+        Method(name="A", year=2020, paper="B", epoch_chosen_on_test=chosen, epoch_seen_in=seen, rows=[])
+
+
+def test_rows_of_the_same_data_and_backbone_are_chosen(manifest: Manifest) -> None:
+    found = compare_with_published(official(manifest, "cifar100", "resnet20", 9))
+    assert found.comparable
+    assert {(each.row.data, each.row.backbone) for each in found.rows} == {("cifar100", "ResNet-20")}
+    every = [row for method in published_methods() for row in method.rows if row.data == "cifar100"]
+    assert found.others == len(every) - len(found.rows) > 0
+    years = [each.method.year for each in found.rows]
+    assert years == sorted(years)
+    wide = compare_with_published(official(manifest, "cifar100", "resnet18-cifar", 9))
+    assert {each.row.backbone for each in wide.rows} == {"ResNet-18"}
+    assert compare_with_published(official(manifest, "cifar100", "another", 9)).rows == []
+
+
+def test_only_the_official_sessions_can_be_compared(manifest: Manifest) -> None:
+    whole = official(manifest, "cifar100", "resnet20", 9)
+    for sessions in (whole[:4], [*whole, whole[0]], [*whole[:8], manifest]):
+        assert not compare_with_published(sessions).comparable
+    with pytest.raises(UsageError, match="nothing is published on 'demo'; only on cifar100, cub200, miniimagenet"):
+        compare_with_published(official(manifest, "demo", "resnet20", 3))
+    named = manifest.model_copy(update={"data": manifest.data.model_copy(update={"name": "cifar100"})})
+    with pytest.raises(UsageError, match="nothing is published on 'cifar100'"):  # a folder of that name
+        compare_with_published([named])
+
+
+def test_the_table_begins_with_this_run_and_names_every_source(manifest: Manifest) -> None:
+    comparison = compare_with_published(official(manifest, "cifar100", "resnet20", 9))
+    blank, header, own, *rest = comparison_lines(figures(9), comparison)
+    assert (blank, header.split()[:3]) == ("", ["method", "year", "backbone"])
+    assert own.split() == ["this", "run", "-", "ResNet-20", "70.00", "62.00", "66.00", "8.00", "30.12", "42.00"]
+    rows, legend, sources = (
+        rest[: len(comparison.rows)],
+        rest[len(comparison.rows)],
+        rest[len(comparison.rows) + 1 :],
+    )
+    for number, (row, source, each) in enumerate(zip(rows, sources, comparison.rows, strict=True), start=1):
+        mark = {True: " * ", False: "   ", "unknown": " ? "}[each.method.epoch_chosen_on_test]
+        assert row.startswith(each.method.name + mark)
+        assert row.endswith(f"[{number}]")
+        assert source.startswith(f"[{number}] {each.method.paper}; figures: ")
+    cec = next(row for row in rows if row.startswith("CEC"))
+    assert cec.split()[:9] == ["CEC", "*", "2021", "ResNet-20", "73.07", "49.14", "59.53", "23.93", "-"]
+    assert "* epoch chosen by the accuracy on the test images" in legend
+
+
+def test_a_run_with_other_sessions_shows_session_0_only(manifest: Manifest) -> None:
+    comparison = compare_with_published(official(manifest, "cifar100", "resnet20", 4))
+    own = comparison_lines(figures(4), comparison)[2]
+    assert own.split() == ["this", "run", "-", "ResNet-20", "70.00", *["-"] * 5]
+
+
+def test_the_command_shows_the_comparison(
+    m2sd: Callable[..., "Outcome"],
+    trained: Path,
+    pictures: "Pictures",
+    manifest: Manifest,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    command = ["evaluate", "--data", pictures.folder, "--run", trained, *CPU]
+    plain = m2sd(*command)
+    refused = m2sd(*command, "--compare")
+    assert (refused.code, refused.out, refused.err.count("\n")) == (2, "", 1)
+    assert "--compare: nothing is published on 'colours'" in refused.err
+    monkeypatch.setattr(
+        "m2sd_cli.api.compare_with_published",
+        lambda _: compare_with_published(official(manifest, "cub200", "resnet18", 3)),
+    )
+    done = m2sd(*command, "--compare")
+    assert done.code == 0
+    assert done.out.startswith(plain.out + "\nmethod")
+    assert "only its session 0 can be compared" in done.err
+    data = json.loads(m2sd(*command, "--compare", "--json").out)
+    assert data["comparable"] is False
+    nc = next(each for each in data["published"] if each["name"] == "NC-FSCIL")
+    assert (nc["data"], nc["base"], nc["drop"], nc["epoch_chosen_on_test"]) == ("cub200", 80.45, 21.01, True)
+    assert len(nc["sessions"]) == 11
+    assert nc["novel"] is None
+    assert "published" not in json.loads(m2sd(*command, "--json").out)
+
+
+@pytest.mark.parametrize("more", [["--test", "somewhere"], ["--session", "1"]])
+def test_a_part_of_the_benchmark_is_not_compared(m2sd: Callable[..., "Outcome"], more: list[str]) -> None:
+    done = m2sd("evaluate", "--compare", *more)
+    assert (done.code, done.out, done.err.count("\n")) == (2, "", 1)
+    assert "leave one out" in done.err
