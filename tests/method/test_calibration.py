@@ -1,0 +1,105 @@
+"""The fitted temperature against a fine grid, and the threshold against counting."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from m2sd_cli.method.calibration import HIGHEST, LOWEST, fit_temperature, unknown_threshold
+
+
+def plain_loss(logits: Tensor, labels: Tensor, temperature: float) -> float:
+    """The negative log-likelihood, image by image."""
+    total = 0.0
+    for row, label in zip(logits.tolist(), labels.tolist(), strict=True):
+        top = max(row)
+        total += math.log(sum(math.exp((z - top) / temperature) for z in row)) - (row[label] - top) / temperature
+    return total / len(labels)
+
+
+def draw(images: int, classes: int, seed: int) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    logits = 4 * torch.randn(images, classes, generator=generator)
+    labels = (logits + 6 * torch.randn(images, classes, generator=generator)).argmax(dim=1)
+    return logits, labels
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(1, 12), st.integers(1, 5), st.integers(0, 999))
+def test_no_other_temperature_is_better(images: int, classes: int, seed: int) -> None:
+    logits, labels = draw(images, classes, seed)
+    found = fit_temperature(logits, labels)
+    assert LOWEST <= found <= HIGHEST
+    best = plain_loss(logits, labels, found)
+    for step in range(41):
+        other = LOWEST * (HIGHEST / LOWEST) ** (step / 40)
+        assert best <= plain_loss(logits, labels, other) + 1e-9
+    if LOWEST < found < HIGHEST and classes > 1:
+        for near in (found * 1.01, found / 1.01):
+            assert best <= plain_loss(logits, labels, near)
+
+
+def test_the_temperature_of_the_labels_is_found() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = 6 * torch.randn(20_000, 5, generator=generator)
+    labels = torch.multinomial((logits / 2.5).softmax(dim=1), 1, generator=generator).squeeze(1)
+    found = fit_temperature(logits, labels)
+    assert found == pytest.approx(2.5, rel=0.03)
+    assert fit_temperature(3 * logits, labels) == pytest.approx(3 * found, rel=1e-6)
+    assert fit_temperature(logits + 100 * torch.randn(20_000, 1), labels) == pytest.approx(found, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("logits", "labels", "expected"),
+    [
+        ([[3.0, 0.0], [0.0, 2.0]], [0, 1], LOWEST),  # all right
+        ([[3.0, 0.0], [0.0, 2.0]], [1, 0], HIGHEST),  # all wrong
+        ([[3.0, 0.0]], [0], LOWEST),
+        ([[3.0, 0.0]], [1], HIGHEST),
+        ([[3.0], [1.0]], [0, 0], 1.0),  # one class
+        ([[2.0, 2.0, 2.0]], [1], 1.0),
+    ],
+)
+def test_a_loss_without_a_lowest_point_ends_at_a_bound(
+    logits: list[list[float]], labels: list[int], expected: float
+) -> None:
+    assert fit_temperature(torch.tensor(logits), torch.tensor(labels)) == expected
+
+
+def test_two_answers_of_three_right_is_a_probability_of_two_thirds() -> None:
+    found = fit_temperature(torch.tensor([[1.0, 0.0]] * 3), torch.tensor([0, 0, 1]))
+    assert found == pytest.approx(1 / math.log(2), rel=1e-12)
+
+
+def test_nothing_to_fit_to_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least one image"):
+        fit_temperature(torch.zeros(0, 3), torch.zeros(0, dtype=torch.int64))
+    with pytest.raises(ValueError, match="finite"):
+        fit_temperature(torch.tensor([[1.0, -math.inf]]), torch.tensor([0]))
+    with pytest.raises(ValueError, match="at least one image"):
+        unknown_threshold(torch.zeros(0))
+    for share in (0.0, 1.5):
+        with pytest.raises(ValueError, match="not above 0"):
+            unknown_threshold(torch.ones(2), share)
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=40), st.sampled_from([0.05, 0.5, 0.55, 0.9, 0.95, 1.0]))
+def test_the_threshold_is_the_highest_that_keeps_enough(scores: list[int], tpr: float) -> None:
+    found = unknown_threshold(torch.tensor(scores, dtype=torch.float32), tpr)
+
+    def share(threshold: float) -> float:
+        return sum(score >= threshold for score in scores) / len(scores)
+
+    assert found in scores
+    assert share(found) >= tpr
+    higher = [score for score in scores if score > found]
+    assert not higher or share(min(higher)) < tpr
+
+
+def test_a_product_that_rounds_up_asks_for_no_image_too_many() -> None:
+    assert 0.07 * 100 > 7
+    assert unknown_threshold(torch.arange(100.0), 0.07) == 93.0  # 7 of 100 are not below it
