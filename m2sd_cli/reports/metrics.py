@@ -102,22 +102,13 @@ class Tally:
     def __init__(self, sizes: Sequence[int], device: torch.device | str = "cpu", confusion: bool = False) -> None:
         self.sizes = list(sizes)
         classes = self.sizes[-1]
-        new = torch.tensor([0, *self.sizes], device=device).diff()
-        sessions = torch.arange(len(self.sizes) + 1, device=device)  # the last one is none: never lost
-        self._taught = torch.cat([sessions[:-1].repeat_interleave(new), sessions[-1:]])
-        self._columns = torch.arange(classes, device=device)
+        self._taught = sessions_taught(self.sizes, device)
         self._lost = PairCounter(classes)
         self._answers = PairCounter(classes) if confusion else None
 
     def add(self, logits: Tensor, labels: Tensor) -> None:
         """Logits (B, C) of images with labels (B,) in [0, C)."""
-        label = labels[:, None]
-        own = logits.gather(1, label)
-        # An earlier class wins a draw, as it does in one argmax over the whole prefix.
-        behind = (logits < own) | ((logits == own) & (self._columns >= label))
-        beaten_by_none, rival = behind.min(dim=1)  # the first class that is not behind
-        rival = torch.where(beaten_by_none, len(self._columns), rival)
-        self._lost.add(torch.maximum(self._taught[rival], self._taught[labels]), labels)
+        self._lost.add(first_loss(logits, labels, self._taught), labels)
         if self._answers is not None:
             self._answers.add(labels, logits.argmax(dim=1))
 
@@ -176,6 +167,36 @@ class Tally:
         """(C,) test images of each class."""
         lost = self._lost.pairs()
         return torch.zeros(self.sizes[-1], dtype=torch.int64).index_add_(0, lost.second, lost.times)
+
+
+def sessions_taught(sizes: Sequence[int], device: torch.device | str = "cpu") -> Tensor:
+    """(C + 1,) the session that teaches each class, and one past the last session for no class.
+
+    Args:
+        sizes: classes known after session 0, 1, ..., ascending.
+        device: where to put it.
+    """
+    new = torch.tensor([0, *sizes], device=device).diff()
+    sessions = torch.arange(len(sizes) + 1, device=device)
+    return torch.cat([sessions[:-1].repeat_interleave(new), sessions[-1:]])
+
+
+def first_loss(logits: Tensor, labels: Tensor, taught: Tensor) -> Tensor:
+    """(B,) the session from which on an image's class is beaten, one past the last session if none beats it.
+
+    Args:
+        logits: (B, C).
+        labels: (B,) in [0, C).
+        taught: of `sessions_taught`.
+    """
+    columns = torch.arange(logits.shape[1], device=logits.device)
+    label = labels[:, None]
+    own = logits.gather(1, label)
+    # An earlier class wins a draw, as it does in one argmax over the whole prefix.
+    behind = (logits < own) | ((logits == own) & (columns >= label))
+    beaten_by_none, rival = behind.min(dim=1)  # the first class that is not behind
+    rival = torch.where(beaten_by_none, len(columns), rival)
+    return torch.maximum(taught[rival], taught[labels])
 
 
 def harmonic_mean(first: float, second: float) -> float:
