@@ -1,6 +1,5 @@
 """A person's own images: folders with one sub-folder a class."""
 
-import hashlib
 import os
 import stat
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,7 +10,7 @@ import torch
 from m2sd_cli.data.augmentation import Augmentation
 from m2sd_cli.data.datasets import DataSet, Shots, Skipped
 from m2sd_cli.data.images import list_folder, list_images
-from m2sd_cli.data.names import as_pair, clash, class_name, is_text, relative_name
+from m2sd_cli.data.names import as_pair, clash, class_name, is_text, name_digest, relative_name
 from m2sd_cli.data.skipping import leave_out
 from m2sd_cli.data.sources import FileImages
 from m2sd_cli.data.transforms import IMAGENET_MEAN, IMAGENET_STD, TestTransform
@@ -161,7 +160,7 @@ def split_class(paths: list[Path]) -> tuple[list[Path], list[Path]]:
     The choice depends on the names alone, not on the order or the place of the folder. A class of one picture is
     trained on and not tested.
     """
-    ranked = sorted(paths, key=lambda path: hashlib.sha256(path.name.encode("utf-8", "surrogateescape")).digest())
+    ranked = sorted(paths, key=name_digest)
     tested = set(ranked[: round(TEST_SHARE * len(paths))]) if len(paths) > 1 else set()
     if not tested and len(paths) > 1:
         tested = {ranked[0]}

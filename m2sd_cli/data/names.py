@@ -1,5 +1,6 @@
 """Names of classes and of files as text, and when two of them are one to a person."""
 
+import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 from unicodedata import normalize
@@ -17,6 +18,11 @@ def is_text(name: str) -> bool:
 def relative_name(path: Path, folder: Path) -> str:
     """A file below a folder as records name it: with slashes, and bytes that are no UTF-8 escaped."""
     return path.relative_to(folder).as_posix().encode("utf-8", "backslashreplace").decode()
+
+
+def name_digest(path: Path) -> str:
+    """The SHA-256 of a file's bare name: a lot that seems drawn at random, the same wherever the file lies."""
+    return hashlib.sha256(path.name.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def class_name(name: str) -> str:

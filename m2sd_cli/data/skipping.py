@@ -4,6 +4,9 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+
+from m2sd_cli.data.choosing import those
 from m2sd_cli.data.datasets import DataSet, Shots, Skipped
 from m2sd_cli.data.images import open_rgb
 from m2sd_cli.data.names import relative_name
@@ -90,9 +93,7 @@ def _find(sources: Iterable[ImageSource], folder: Path, check: Check) -> list[Sk
 def _without(source: ImageSource, folder: Path, files: Collection[str]) -> ImageSource:
     if not isinstance(source, FileImages):
         return source
-    return source.select(
-        [number for number, path in enumerate(source.paths) if relative_name(path, folder) not in files]
-    )
+    return those(source, torch.tensor([relative_name(path, folder) not in files for path in source.paths]).bool())
 
 
 def _refuse_empty(source: ImageSource, names: Sequence[str], folder: Path) -> None:

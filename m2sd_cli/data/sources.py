@@ -1,7 +1,7 @@
 """A labelled set of images, whether it lies in memory or in files."""
 
 import hashlib
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -18,6 +18,7 @@ from m2sd_cli.data.augmentation import Augmentation
 from m2sd_cli.data.decoded import Entry, Request, keep
 from m2sd_cli.data.images import open_file, open_rgb
 from m2sd_cli.data.mapped import MappedImages
+from m2sd_cli.data.names import name_digest
 from m2sd_cli.data.threads import in_order
 from m2sd_cli.data.transforms import TestTransform, to_tensor
 from m2sd_cli.errors import DataError, PictureError
@@ -56,6 +57,9 @@ class ImageSource(Protocol):
 
     def __len__(self) -> int: ...
 
+    def select(self, indices: Tensor, labels: Tensor) -> "ImageSource":
+        """The images at `indices` (M,) int64, under new labels (M,) int64."""
+
     def batches(self, transform: TestTransform, size: int, rows: slice = ALL) -> Iterator[tuple[Tensor, Tensor]]:
         """(pixels, labels) through the test transform: uint8 (B, 3, crop, crop) and int64 (B,), in order.
 
@@ -73,6 +77,11 @@ class ImageSource(Protocol):
 
     def digests(self) -> list[str]:
         """The SHA-256 of each image: of its pixels in memory, of its file on disk."""
+
+    def lots(self) -> list[str]:
+        """A SHA-256 for each image, by which lots are drawn: of its pixels in memory, of its file's bare name on disk,
+        so that no file is read for it.
+        """
 
 
 @dataclass(frozen=True)
@@ -112,6 +121,10 @@ class ArrayImages:
         """See ImageSource."""
         return [hashlib.sha256(image.numpy().tobytes()).hexdigest() for image in self.images]
 
+    def lots(self) -> list[str]:
+        """See ImageSource."""
+        return self.digests()
+
 
 @dataclass(frozen=True)
 class FileImages:
@@ -123,9 +136,9 @@ class FileImages:
     def __len__(self) -> int:
         return len(self.paths)
 
-    def select(self, numbers: Sequence[int]) -> "FileImages":
-        """The pictures of these numbers, as they are labelled."""
-        return FileImages(tuple(self.paths[number] for number in numbers), self.labels[torch.tensor(numbers).long()])
+    def select(self, indices: Tensor, labels: Tensor) -> "FileImages":
+        """See ImageSource. What is selected has decoded images of its own, which are all that its training reads."""
+        return FileImages(tuple(self.paths[index] for index in indices.tolist()), labels)
 
     def batches(self, transform: TestTransform, size: int, rows: slice = ALL) -> Iterator[tuple[Tensor, Tensor]]:
         """See ImageSource. The next batch is decoded while the caller works on the last.
@@ -169,6 +182,10 @@ class FileImages:
     def digests(self) -> list[str]:
         """See ImageSource. The files are read once, whenever that is."""
         return list(self._digests)
+
+    def lots(self) -> list[str]:
+        """See ImageSource."""
+        return [name_digest(path) for path in self.paths]
 
     @cached_property
     def _digests(self) -> tuple[str, ...]:

@@ -1,0 +1,79 @@
+"""Drawing among the images of every class: by what they are, the same way every time."""
+
+import hashlib
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from m2sd_cli.data.choosing import draw, those
+from m2sd_cli.data.sources import ArrayImages, FileImages
+
+
+def arrays(labels: list[int], seed: int = 0) -> ArrayImages:
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randint(0, 256, (len(labels), 2, 2, 3), generator=generator, dtype=torch.uint8)
+    return ArrayImages(images, torch.tensor(labels, dtype=torch.int64))
+
+
+def plain_draw(lots: list[str], labels: list[int]) -> tuple[list[int], list[int]]:
+    """Class by class: its images, sorted by their lots; those with the same lot stay in order."""
+    places = [-1] * len(labels)
+    for label in set(labels):
+        drawn = sorted((lot, number) for number, lot in enumerate(lots) if labels[number] == label)
+        for place, (_, number) in enumerate(drawn):
+            places[number] = place
+    return places, [labels.count(label) for label in labels]
+
+
+def as_lists(drawn: tuple[Tensor, Tensor]) -> tuple[list[int], list[int]]:
+    return drawn[0].tolist(), drawn[1].tolist()
+
+
+@given(st.lists(st.integers(0, 5), max_size=40), st.integers(0, 1000))
+def test_every_class_is_put_in_an_order_of_its_own(labels: list[int], seed: int) -> None:
+    source = arrays(labels, seed)
+    lots = [hashlib.sha256(bytes(image.flatten().tolist())).hexdigest() for image in source.images]
+    assert as_lists(draw(source)) == plain_draw(lots, labels)
+
+
+def test_images_that_are_the_same_stay_in_order() -> None:
+    alike = ArrayImages(torch.zeros(5, 2, 2, 3, dtype=torch.uint8), torch.tensor([1, 0, 1, 1, 0]))
+    assert as_lists(draw(alike)) == ([0, 0, 1, 2, 1], [3, 2, 3, 3, 2])
+
+
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=20), st.randoms(use_true_random=False))
+def test_the_order_of_the_source_does_not_matter(labels: list[int], random: object) -> None:
+    source = arrays(labels)
+    shuffled = torch.tensor(sorted(range(len(labels)), key=lambda _: random.random()))  # type: ignore[attr-defined]
+    places, _ = draw(source)
+    again, _ = draw(source.select(shuffled, source.labels[shuffled]))
+    assert torch.equal(places[shuffled], again)
+
+
+def test_files_are_drawn_by_their_bare_names_and_not_read() -> None:
+    names = [f"{number}.jpg" for number in range(30)]
+    labels = [number % 3 for number in range(30)]
+    lots = [hashlib.sha256(name.encode()).hexdigest() for name in names]
+    for folder in ("nowhere", "elsewhere"):
+        source = FileImages(tuple(Path(folder) / name for name in names), torch.tensor(labels))
+        assert as_lists(draw(source)) == plain_draw(lots, labels)
+
+
+@pytest.mark.parametrize("kind", ["array", "files"])
+def test_those_that_are_chosen_stay_in_order(kind: str) -> None:
+    labels = torch.tensor([2, 0, 1, 0, 2])
+    chosen = torch.tensor([True, False, True, True, False])
+    images = arrays(labels.tolist())
+    files = FileImages(tuple(Path(str(number)) for number in range(5)), labels)
+    found = those(images if kind == "array" else files, chosen)
+    if isinstance(found, ArrayImages):
+        assert torch.equal(found.images, images.images[[0, 2, 3]])
+    else:
+        assert isinstance(found, FileImages)
+        assert [str(path) for path in found.paths] == ["0", "2", "3"]
+    assert found.labels.tolist() == [2, 1, 0]
+    assert len(those(found, torch.zeros(3, dtype=torch.bool))) == 0
