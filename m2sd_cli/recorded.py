@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from m2sd_cli.data.catalogue import BUILT_IN, DataSetInfo
+from m2sd_cli.data.catalogue import BUILT_IN, NAMES, DataSetInfo
 from m2sd_cli.data.datasets import DataSet
 from m2sd_cli.data.locate import open_data
 from m2sd_cli.errors import RunError, UsageError
@@ -43,12 +43,13 @@ def official_data(record: DataRecord, data: str | None, data_root: Path | None, 
     """The data set whose official session to teach."""
     if data is not None and data not in BUILT_IN:
         raise UsageError(
-            f"--data {data}: only {', '.join(BUILT_IN)} have official sessions; name new images with --shots"
+            f"--data {data}: only built-in data sets have sessions of their own ({NAMES}); name new images with --shots"
         )
     name = data or (record.name if record.kind == "built-in" else None)
     if name not in BUILT_IN:
         raise UsageError(f"session {session}: a folder has no official sessions; name the new images with --shots DIR")
     data_set = open_data(name, data_root)
     if session > data_set.sessions:
-        raise RunError(f"{name} has {data_set.sessions} official sessions; teach session {session} with --shots DIR")
+        last = data_set.sessions
+        raise RunError(f"{name} has no session {session} of its own, its last is {last}; teach yours with --shots DIR")
     return data_set

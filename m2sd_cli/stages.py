@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TypedDict, Unpack
 
 from m2sd_cli.config import DistillConfig, PretrainConfig, given_options, resolve
-from m2sd_cli.data.catalogue import BUILT_IN, FOLDER_RECIPE, find_info
+from m2sd_cli.data.catalogue import FOLDER_RECIPE, NAMES, find_info
 from m2sd_cli.data.datasets import Skipped
 from m2sd_cli.data.locate import open_data
 from m2sd_cli.data.skipping import skip_bad_pictures
@@ -110,7 +110,7 @@ def pretrain(
     if resume and force:
         raise UsageError("--resume and --force: choose one, to go on or to start over")
     if not resume and data is None:
-        raise UsageError(f"name the images with --data: {', '.join(BUILT_IN)}, or a folder")
+        raise UsageError(f"name the images with --data: {NAMES}, or a folder")
     folder = open_run(run)
     store = StateStore(folder)
     with _at_work(

@@ -100,7 +100,7 @@ def verify(name: Name, data_root: options.DataRoot = None, json: options.Json = 
     else:
         result(
             f"{name}: {summary['base_classes']} base classes of {summary['classes']}, {summary['training_images']} "
-            f"training and {summary['test_images']} test images, {summary['sessions']} official sessions: all readable"
+            f"training and {summary['test_images']} test images, own sessions: {summary['sessions']}; all readable"
         )
 
 
@@ -129,11 +129,11 @@ def download(
     Example:
       m2sd data download cifar100 --data-root ./data
     """
-    from m2sd_cli.data.catalogue import BUILT_IN
+    from m2sd_cli.data.catalogue import BUILT_IN, NAMES
     from m2sd_cli.data.locate import fetch, locate
 
     if name not in BUILT_IN:
-        raise UsageError(f"{name}: no built-in data set of that name; choose {', '.join(BUILT_IN)}")
+        raise UsageError(f"{name}: no built-in data set of that name; choose {NAMES}")
     info = BUILT_IN[name]
     if not info.layout:
         note(f"{name}: in the package, nothing to download", quiet)

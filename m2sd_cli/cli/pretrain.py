@@ -14,7 +14,9 @@ def pretrain(
     data: Annotated[
         str | None,
         typer.Option(
-            "--data", help="cifar100, miniimagenet, cub200, demo, or a folder of pictures.", show_default=False
+            "--data",
+            help="cifar100, miniimagenet, cub200, demo, one of these with -simulated, or a folder of pictures.",
+            show_default=False,
         ),
     ] = None,
     run: options.Run = None,

@@ -1,4 +1,4 @@
-"""One shape for every data set: base images, official sessions, test images, and how they are treated."""
+"""One shape for every data set: base images, sessions, test images, and how they are treated."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -35,8 +35,8 @@ class DataSet:
     base: int  # how many of them are base classes
     train: ImageSource
     test: ImageSource
-    sessions: int  # official incremental sessions; 0 for a folder
-    session: Callable[[int], Shots]  # the official shots of session 1, 2, ...
+    sessions: int  # incremental sessions of its own; 0 for a folder
+    session: Callable[[int], Shots]  # the shots of session 1, 2, ...
     transform: TestTransform
     augmentation: Augmentation
     location: Path

@@ -16,7 +16,6 @@ from m2sd_cli.data.transforms import TestTransform
 INFO = BUILT_IN["demo"]
 HOME = BUNDLED / "demo"
 SIDE = INFO.image_size
-WAY = 2  # new classes a session
 # Mean and deviation of Fashion-MNIST's training pixels, the same for the three equal channels.
 TRANSFORM = TestTransform(resize=SIDE, crop=SIDE, mean=(0.2860,) * 3, std=(0.3530,) * 3)
 AUGMENTATION = Augmentation(size=SIDE, padding=2)
@@ -28,9 +27,9 @@ def open_demo() -> DataSet:
     train, test = _sheets("train"), _sheets("test")
 
     def session(number: int) -> Shots:
-        first = INFO.base + WAY * (number - 1)
-        taught = (train.labels >= first) & (train.labels < first + WAY)
-        return Shots(classes[first : first + WAY], train.select(taught, train.labels[taught] - first))
+        first = INFO.base + INFO.way * (number - 1)
+        taught = (train.labels >= first) & (train.labels < first + INFO.way)
+        return Shots(classes[first : first + INFO.way], train.select(taught, train.labels[taught] - first))
 
     base = train.labels < INFO.base
     return DataSet(
@@ -39,7 +38,7 @@ def open_demo() -> DataSet:
         base=INFO.base,
         train=train.select(base, train.labels[base]),
         test=test,
-        sessions=(INFO.classes - INFO.base) // WAY,
+        sessions=INFO.sessions,
         session=session,
         transform=TRANSFORM,
         augmentation=AUGMENTATION,

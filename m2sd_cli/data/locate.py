@@ -47,21 +47,29 @@ def open_data(
         from m2sd_cli.data.folders import open_folder
 
         return open_folder(Path(name), image_size or FOLDER_IMAGE_SIZE, skipped)
-    if info.name == "demo":
+    from m2sd_cli.data.simulation import simulate
+    from m2sd_cli.data.skipping import leave_out
+
+    data = _open_built_in(info, data_root)
+    # What cannot be read has its part in the simulation all the same, so that nothing else changes its part.
+    return leave_out(data if info.simulates is None else simulate(data, info), skipped)
+
+
+def _open_built_in(info: DataSetInfo, data_root: Path | None) -> DataSet:
+    """A built-in data set as it was published, or that which a simulated one is to be made of."""
+    name = info.simulates or info.name
+    if name == "demo":
         from m2sd_cli.data.demo import open_demo
 
         return open_demo()
-    root = locate(info, data_root)
-    if root is None:
-        root = fetch(info, data_root)
-    if info.name == "cifar100":
+    root = locate(info, data_root) or fetch(info, data_root)
+    if name == "cifar100":
         from m2sd_cli.data.cifar100 import open_cifar100
 
         return open_cifar100(root)
     from m2sd_cli.data.file_sets import open_cub200, open_miniimagenet
-    from m2sd_cli.data.skipping import leave_out
 
-    return leave_out(open_cub200(root) if info.name == "cub200" else open_miniimagenet(root), skipped)
+    return open_cub200(root) if name == "cub200" else open_miniimagenet(root)
 
 
 def fetch(info: DataSetInfo, data_root: Path | None) -> Path:

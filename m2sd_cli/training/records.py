@@ -98,7 +98,9 @@ def base_records(data: DataSet) -> list[ClassRecord]:
 def data_record(data: DataSet) -> DataRecord:
     """The data set as a manifest names it."""
     if data.name in BUILT_IN and data.sessions:
-        return DataRecord(name=data.name, kind="built-in", split="official")
+        original = BUILT_IN[data.name].simulates
+        made = f"base training images of {original}; a tenth of each class by its SHA-256s for testing"
+        return DataRecord(name=data.name, kind="built-in", split=made if original else "official")
     split = "train and test folders" if has_own_split(data.location) else "80/20 by the SHA-256 of file names"
     return DataRecord(name=data.name, kind="folder", split=split)
 

@@ -142,7 +142,7 @@ def check_refusal(done: "Outcome", code: int, says: str) -> None:
         ("increment --session 3 --shots EMPTY --run RUN", 3, "empty: no class in it"),
         ("increment --session 3 --run RUN", 2, "name the new images with --shots DIR"),
         ("increment --session 3 --data imagenet --run RUN", 2, "imagenet"),
-        ("increment --session 3 --data demo --run RUN", 4, "demo has 2 official sessions"),
+        ("increment --session 3 --data demo --run RUN", 4, "demo has no session 3 of its own, its last is 2"),
         ("increment --session 3 --data cub200 --data-root EMPTY --run RUN", 3, "no folder CUB_200_2011"),
         ("pretrain --data FOLDER --run RUN", 4, "a finished pretrain is in it; --force"),
         ("distill --data FOLDER --run RUN", 4, "session 2 is in it; --force"),
@@ -187,7 +187,11 @@ def test_a_refusal_on_a_finished_run(
 @pytest.mark.parametrize(
     ("command", "code", "says"),
     [
-        ("pretrain --run NONE", 2, "name the images with --data: cifar100, miniimagenet, cub200, demo, or a folder"),
+        (
+            "pretrain --run NONE",
+            2,
+            "name the images with --data: cifar100, miniimagenet, cub200, demo, one of these with -simulated",
+        ),
         ("pretrain --data imagenet --run NONE", 2, "--data imagenet: no data set of that name"),
         ("pretrain --data ABSENT --run NONE", 3, "absent"),
         ("pretrain --data EMPTY --run NONE", 3, "empty: no class in it"),
@@ -755,7 +759,7 @@ def test_the_demo_data_work_in_every_command(m2sd: Cli, tmp_path: Path, monkeypa
     assert m2sd("distill", "--epochs", 0, *CPU, "-q").code == 0
     for number in (1, 2):
         assert m2sd("increment", "--session", number, *CPU, "-q").code == 0
-    check_refusal(m2sd("increment", "--session", 3, *CPU), 4, "demo has 2 official sessions")
+    check_refusal(m2sd("increment", "--session", 3, *CPU), 4, "demo has no session 3 of its own, its last is 2")
     check_refusal(m2sd("evaluate", "--data", "cifar100"), 2, "this run is of demo; leave --data out")
     figures = one_document(m2sd("evaluate", *CPU, "--json"))
     assert [each["classes"] for each in figures["sessions"]] == [6, 8, 10]

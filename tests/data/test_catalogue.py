@@ -21,8 +21,9 @@ SHOT = 5
 
 
 def test_what_there_is() -> None:
-    assert list(BUILT_IN) == ["cifar100", "miniimagenet", "cub200", "demo"]
-    facts = {name: (info.base, info.classes, info.image_size) for name, info in BUILT_IN.items()}
+    official = ["cifar100", "miniimagenet", "cub200", "demo"]
+    assert list(BUILT_IN) == [*official, *(f"{name}-simulated" for name in official)]
+    facts = {name: (info.base, info.classes, info.image_size) for name, info in BUILT_IN.items() if not info.simulates}
     assert facts == {
         "cifar100": (60, 100, 32),
         "miniimagenet": (60, 100, 84),
@@ -34,7 +35,8 @@ def test_what_there_is() -> None:
 @pytest.mark.parametrize("name", WAY)
 def test_the_official_split_has_every_shot_once(name: str) -> None:
     info = BUILT_IN[name]
-    assert len(info.split) == (info.classes - info.base) // WAY[name]
+    assert len(info.split) == info.sessions == (info.classes - info.base) // WAY[name]
+    assert info.way == WAY[name]
     assert [len(session) for session in info.split] == [WAY[name] * SHOT] * len(info.split)
     lines = [line for session in info.split for line in session]
     assert len(set(lines)) == len(lines)
@@ -77,7 +79,8 @@ def test_a_name_or_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert find_info("photos") is None
     assert find_info(str(tmp_path)) is None
     with pytest.raises(
-        UsageError, match=r"--data imagenet: .*choose cifar100, miniimagenet, cub200, demo, or a folder"
+        UsageError,
+        match=r"--data imagenet: .*choose cifar100, .*cub200, demo, one of these with -simulated, or a folder$",
     ):
         find_info("imagenet")
     with pytest.raises(M2sdError, match=r"\./absent: ") as raised:

@@ -1,0 +1,234 @@
+"""Simulated benchmarks: of the base training images alone, and of use in every command."""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cache
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from m2sd_cli.data.catalogue import BUILT_IN, DataSetInfo, find_info
+from m2sd_cli.data.check import check_data
+from m2sd_cli.data.datasets import DataSet, Skipped
+from m2sd_cli.data.demo import open_demo
+from m2sd_cli.data.locate import open_data
+from m2sd_cli.data.simulation import simulate
+from m2sd_cli.data.sources import ArrayImages, FileImages, ImageSource
+from m2sd_cli.runs.folder import RunFolder
+
+if TYPE_CHECKING:
+    from tests.conftest import Outcome
+
+Cli = Callable[..., "Outcome"]
+SIMULATED = [name for name, info in BUILT_IN.items() if info.simulates]
+
+
+demo = cache(open_demo)
+
+
+def untouchable(*_: object) -> NoReturn:
+    raise AssertionError("neither test images nor shots are any of a simulation's business")
+
+
+def data_of(sizes: list[int]) -> DataSet:
+    """A data set of which only the base training images are there, all of them different."""
+    labels = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))
+    numbers = torch.arange(len(labels))
+    images = torch.stack([numbers % 256, numbers // 256, numbers * 0], dim=1).to(torch.uint8).view(-1, 1, 1, 3)
+    return replace(
+        demo(),
+        classes=[f"class {number}" for number in range(len(sizes) + 3)],
+        base=len(sizes),
+        train=ArrayImages(images, labels),
+        test=property(untouchable),  # type: ignore[arg-type]
+        session=untouchable,
+    )
+
+
+def info_of(base: int, way: int, classes: int) -> DataSetInfo:
+    return replace(BUILT_IN["demo-simulated"], base=base, way=way, classes=classes)
+
+
+def plainly(data: DataSet, info: DataSetInfo) -> tuple[set[str], set[str], dict[str, set[str]]]:
+    """What is trained on, what is tested on and the shots of each taught class, found class by class."""
+    trained: set[str] = set()
+    tested: set[str] = set()
+    shots: dict[str, set[str]] = {}
+    for label in range(data.base):
+        lots = sorted(
+            lot for lot, own in zip(data.train.lots(), data.train.labels.tolist(), strict=True) if own == label
+        )
+        tests = min(len(lots) - 1, max(1, round(len(lots) / 10)))
+        tested |= set(lots[:tests])
+        if label < info.base:
+            trained |= set(lots[tests:])
+        else:
+            shots[data.classes[label]] = set(lots[tests : tests + 5])
+    return trained, tested, shots
+
+
+def check_against_plain(data: DataSet, made: DataSet, info: DataSetInfo) -> None:
+    trained, tested, shots = plainly(data, info)
+    assert (set(made.train.lots()), len(made.train)) == (trained, len(trained))
+    assert (set(made.test.lots()), len(made.test)) == (tested, len(tested))
+    taught = [made.session(number) for number in range(1, made.sessions + 1)]
+    assert [name for each in taught for name in each.classes] == data.classes[info.base : data.base]
+    for each in taught:
+        assert len(each.classes) <= info.way
+        by_class: dict[str, set[str]] = {name: set() for name in each.classes}
+        for lot, label in zip(each.source.lots(), each.source.labels.tolist(), strict=True):
+            by_class[each.classes[label]].add(lot)
+        assert by_class == {name: shots[name] for name in each.classes}
+    assert (made.name, made.base, made.classes) == (info.name, info.base, data.classes[: data.base])
+    assert made.train.labels.max() < info.base
+
+
+@given(st.lists(st.integers(1, 40), min_size=3, max_size=9), st.integers(1, 3))
+def test_only_base_training_images_are_looked_at(sizes: list[int], way: int) -> None:
+    data = data_of(sizes)
+    info = info_of(base=2, way=way, classes=len(sizes))
+    made = simulate(data, info)
+    check_against_plain(data, made, info)
+    everything = [*made.train.lots(), *made.test.lots()]
+    assert len(set(everything)) == len(everything)
+    lots = {lot for number in range(1, made.sessions + 1) for lot in made.session(number).source.lots()}
+    assert not lots & set(everything)
+    assert made.train.labels.bincount(minlength=2).min() >= 1
+
+
+@pytest.mark.parametrize(
+    ("name", "base", "classes", "sessions", "way"),
+    [
+        ("cifar100-simulated", 48, 60, 4, 3),
+        ("miniimagenet-simulated", 48, 60, 4, 3),
+        ("cub200-simulated", 80, 100, 5, 4),
+        ("demo-simulated", 4, 6, 1, 2),
+    ],
+)
+def test_each_built_in_set_has_one(name: str, base: int, classes: int, sessions: int, way: int) -> None:
+    info = find_info(name)
+    assert info is not None
+    original = BUILT_IN[name.removesuffix("-simulated")]
+    assert (info.base, info.classes, info.sessions, info.way) == (base, classes, sessions, way)
+    assert info.base + info.sessions * info.way == info.classes == original.base
+    assert info.simulates == original.name
+    assert (info.recipe, info.layout, info.download) == (original.recipe, original.layout, original.download)
+    assert f"{base} base classes, sessions of {way} classes x 5 shots" in info.title
+
+
+def test_that_of_the_demo_is_made_of_the_demo() -> None:
+    made = open_data("demo-simulated")
+    check_against_plain(demo(), made, BUILT_IN["demo-simulated"])
+    assert made.train.labels.bincount().tolist() == [270] * 4
+    assert made.test.labels.bincount().tolist() == [30] * 6
+    assert check_data(made)["sessions"] == 1
+    # The choice is part of what the data set is: figures of different versions can be compared.
+    digest = sha256("".join(made.test.digests()).encode()).hexdigest()
+    assert digest.startswith("3e9a69a73c586a72")
+
+
+@pytest.mark.realdata
+def test_that_of_cifar100_is_made_of_its_base_training_images(real_data: Path) -> None:
+    made = open_data("cifar100-simulated", real_data)
+    assert made.train.labels.bincount().tolist() == [450] * 48
+    assert made.test.labels.bincount().tolist() == [50] * 60
+    assert [made.session(number).source.labels.bincount().tolist() for number in (1, 2, 3, 4)] == [[5] * 3] * 4
+    original = open_data("cifar100", real_data)
+    assert set(made.test.digests()) <= set(original.train.digests())
+
+
+def file_set(counts: Sequence[int]) -> DataSet:
+    labels = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+    paths = tuple(Path("nowhere") / f"{label}" / f"{number}.jpg" for number, label in enumerate(labels.tolist()))
+    names = [f"class {number}" for number in range(200)]
+    return replace(
+        demo(), name="cub200", classes=names, base=100, train=FileImages(paths, labels), location=Path("nowhere")
+    )
+
+
+def names(source: ImageSource) -> list[str]:
+    assert isinstance(source, FileImages)
+    return [path.name for path in source.paths]
+
+
+def test_pictures_that_are_left_out_keep_their_part(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "CUB_200_2011").mkdir()
+    monkeypatch.setattr("m2sd_cli.data.file_sets.open_cub200", lambda root: file_set([12] * 100))
+    whole = open_data("cub200-simulated", tmp_path)
+    assert whole.train.labels.bincount().tolist() == [11] * 80
+    lost, unseen = names(whole.train)[3], names(whole.test)[0]
+    skipped = [Skipped(f"0/{lost}", "cut off"), Skipped(f"0/{unseen}", "cut off")]
+    found = open_data("cub200-simulated", tmp_path, skipped=skipped)
+    assert names(found.train) == [name for name in names(whole.train) if name != lost]
+    assert names(found.test) == names(whole.test)[1:]
+    assert found.skipped == skipped
+
+
+# ---- the commands
+
+
+def test_the_whole_life_on_one(m2sd: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def small(
+        name: str, data_root: Path | None = None, image_size: int | None = None, skipped: Sequence[Skipped] = ()
+    ) -> DataSet:
+        data = open_data(name, data_root, image_size, skipped)
+        few = torch.arange(0, len(data.train), 20)
+        return replace(data, train=data.train.select(few, data.train.labels[few]))
+
+    monkeypatch.setattr("m2sd_cli.stages.open_data", small)
+    monkeypatch.setattr("m2sd_cli.recorded.open_data", small)
+    run = tmp_path / "run"
+    words = ["--run", run, "--device", "cpu"]
+    for command in (
+        "pretrain --data demo-simulated --epochs 1 -q",
+        "distill --epochs 0 -q",
+        "increment --session 1 -q",
+    ):
+        done = m2sd(*command.split(), *words)
+        assert done.code == 0, done.err
+    manifests = [RunFolder(run).pretrain().manifest, *(link.manifest for link in RunFolder(run).chain())]
+    assert {(each.data.name, each.data.kind) for each in manifests} == {("demo-simulated", "built-in")}
+    assert {each.data.split for each in manifests} == {
+        "base training images of demo; a tenth of each class by its SHA-256s for testing"
+    }
+    assert [each.name for each in manifests[-1].classes] == demo().classes[4:6]
+    figures = json.loads(m2sd("evaluate", *words, "--json").out)
+    assert [(each["classes"], each["images"]) for each in figures["sessions"]] == [(4, 120), (6, 180)]
+    again = m2sd("sessions", "reproduce", "--run", run, "-q")
+    assert (again.code, again.out.count(" same\n")) == (0, 3), again.err
+    more = m2sd("increment", "--session", 2, *words)
+    assert (more.code, more.err.count("\n")) == (4, 1)
+    assert "demo-simulated has no session 2 of its own, its last is 1; teach yours with --shots DIR" in more.err
+
+
+@pytest.mark.parametrize("name", SIMULATED)
+def test_it_is_where_the_original_is(m2sd: Cli, tmp_path: Path, name: str) -> None:
+    layout = BUILT_IN[name].layout
+    listed = json.loads(m2sd("data", "list", "--data-root", tmp_path, "--json").out)["data_sets"]
+    here = {each["name"]: each["here"] for each in listed}
+    assert here[name] is here[BUILT_IN[name].simulates or ""] is (not layout)
+    if not layout:
+        assert m2sd("data", "download", name).err == f"{name}: in the package, nothing to download\n"
+        return
+    (tmp_path / layout).mkdir()
+    listed = json.loads(m2sd("data", "list", "--data-root", tmp_path, "--json").out)["data_sets"]
+    assert {each["name"]: each["place"] for each in listed}[name] == str(tmp_path / layout)
+    assert m2sd("data", "download", name, "--data-root", tmp_path).err == f"{name}: {tmp_path / layout}\n"
+
+
+def test_one_is_verified_like_any_other(m2sd: Cli) -> None:
+    assert m2sd("data", "verify", "demo-simulated").out == (
+        "demo-simulated: 4 base classes of 6, 1080 training and 180 test images, own sessions: 1; all readable\n"
+    )
+
+
+def test_the_number_of_shots_is_that_of_the_catalogue() -> None:
+    made = simulate(data_of([30] * 4), info_of(base=2, way=1, classes=4))
+    assert [Counter(made.session(number).source.labels.tolist()) for number in (1, 2)] == [Counter({0: 5})] * 2
