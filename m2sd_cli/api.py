@@ -24,7 +24,7 @@ from m2sd_cli.inference.team import team_on
 from m2sd_cli.recorded import official_data, recorded_data
 from m2sd_cli.reports.evaluation import Evaluation, evaluate_session
 from m2sd_cli.reports.published import Comparison, compare_with_published
-from m2sd_cli.runs.chain import Link
+from m2sd_cli.runs.chain import PRETRAIN, Link
 from m2sd_cli.runs.folder import open_run
 from m2sd_cli.stages import distill, pretrain
 from m2sd_cli.training.increment import check_names, check_session, run_increment
@@ -119,11 +119,14 @@ def evaluate(
                 labelled = skip_bad_shots(labelled, place, partial(check_together, team=team))
             found = evaluate_session(model, labelled.source, labelled.classes, str(place), confusion, team=team)
             return replace(found, skipped=labelled.skipped)
-        base = chain.base
-        record = base.manifest.data
+        base = chain.base.manifest
+        is_folder = base.data.kind == "folder"
+        assert base.parent is not None
+        # Of a folder the training images are compared, and which they were stage 1 alone knows.
+        first = folder.read(PRETRAIN, base.parent.sha256).manifest if is_folder else base
         with team.first_on_machine():
-            data_set = recorded_data(record, data, data_root, model.transform.crop, base.manifest.skipped)
-        if record.kind == "folder" and classes_digest(base_records(data_set)) != classes_digest(base.manifest.classes):
+            data_set = recorded_data(first, data, data_root, model.transform.crop)
+        if is_folder and classes_digest(base_records(data_set)) != classes_digest(base.classes):
             raise DataError(
                 f"{data_set.location}: not the images that the run was trained on, so its test images may have been; "
                 f"name others with --test DIR"

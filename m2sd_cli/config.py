@@ -30,7 +30,17 @@ class TrainingConfig(BaseModel):
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
 
 
-class PretrainConfig(TrainingConfig):
+class ImageChoice(BaseModel):
+    """Which base training images stage 1 is given, and with it every stage. What else a configuration says is ignored,
+    so that what it was recorded in need not be of today.
+    """
+
+    model_config = ConfigDict(frozen=True, strict=True, defer_build=True)
+
+    images_per_class: Annotated[int, Field(ge=1, le=10**9)] | None = None  # at most, of each base class; None: all
+
+
+class PretrainConfig(TrainingConfig, ImageChoice):
     """Stage 1."""
 
     epochs: Annotated[int, Field(ge=1, le=10**9)]

@@ -1,13 +1,17 @@
 """The data set that a manifest names."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
+from pydantic import ValidationError
+
+from m2sd_cli.config import ImageChoice
 from m2sd_cli.data.catalogue import BUILT_IN, NAMES, DataSetInfo
+from m2sd_cli.data.choosing import choose_training
 from m2sd_cli.data.datasets import DataSet
 from m2sd_cli.data.locate import open_data
-from m2sd_cli.errors import RunError, UsageError
-from m2sd_cli.runs.manifest import DataRecord, SkippedRecord
+from m2sd_cli.errors import DamagedError, RunError, UsageError
+from m2sd_cli.runs.manifest import DataRecord, Manifest, TrainingState
+from m2sd_cli.runs.sealed import explained
 from m2sd_cli.training.records import left_out
 
 
@@ -21,22 +25,38 @@ def recorded_info(record: DataRecord) -> DataSetInfo | None:
 
 
 def recorded_data(
-    record: DataRecord,
-    data: str | None,
-    data_root: Path | None,
-    image_size: int | None,
-    skipped: Sequence[SkippedRecord],
+    first: Manifest | TrainingState, data: str | None, data_root: Path | None, image_size: int | None
 ) -> DataSet:
-    """The data set of a manifest, as it was seen then; a folder's place is not in it and has to be named again."""
+    """The data set of a run, as it was seen by stage 1; a folder's place is not recorded and has to be named again.
+
+    Args:
+        first: the manifest of stage 1, or the state of one under way.
+        data, data_root: as for `open_data`; a built-in data set need not be named.
+        image_size: of a folder's images, in pixels.
+
+    Raises:
+        UsageError: a folder is not named, or something else is.
+        DamagedError: what is recorded of the choice of images makes no sense.
+        DataError: the images cannot be read.
+    """
+    record, skipped = first.data, left_out(first.skipped)
+    try:
+        choice = ImageChoice.model_validate(first.config)
+    except ValidationError as error:
+        raise DamagedError(
+            f"stage 1 does not say which images it was given: {explained(error)}; restore its manifest from a backup"
+        ) from None
     if recorded_info(record) is not None:
         if data is not None and data != record.name:
             raise UsageError(f"--data {data}: this run is of {record.name}; leave --data out")
-        return open_data(record.name, data_root, skipped=left_out(skipped))
-    if data is None:
+        whole = open_data(record.name, data_root, skipped=skipped)
+    elif data is None:
         raise UsageError(f"this run is of the folder {record.name!r}; say where it is with --data")
-    if data in BUILT_IN:
+    elif data in BUILT_IN:
         raise UsageError(f"--data {data}: this run is of the folder {record.name!r}")
-    return open_data(data, data_root, image_size, left_out(skipped))
+    else:
+        whole = open_data(data, data_root, image_size, skipped)
+    return choose_training(whole, choice.images_per_class)
 
 
 def official_data(record: DataRecord, data: str | None, data_root: Path | None, session: int) -> DataSet:

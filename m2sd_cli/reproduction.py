@@ -193,7 +193,7 @@ def _gather(
         raise UsageError(f"--init {init}: the run began from random weights; leave it out")
     if init is not None and init != IMAGENET and not Path(init).is_file():
         raise DataError(f"--init {init}: no such file")
-    base = recorded_data(first.data, data, data_root, first.transform.crop, first.skipped)
+    base = recorded_data(first, data, data_root, first.transform.crop)
     _require_recorded(base_records(base), first.classes, "stage 1", base.location)
     shots = {}
     for number, manifest in sessions.items():

@@ -8,6 +8,7 @@ from typing import TypedDict, Unpack
 
 from m2sd_cli.config import DistillConfig, PretrainConfig, given_options, resolve
 from m2sd_cli.data.catalogue import FOLDER_RECIPE, NAMES, find_info
+from m2sd_cli.data.choosing import choose_training
 from m2sd_cli.data.datasets import Skipped
 from m2sd_cli.data.locate import open_data
 from m2sd_cli.data.skipping import skip_bad_pictures
@@ -45,6 +46,7 @@ class PretrainOptions(TrainingOptions, total=False):
     classifier: str | None
     scale: float | None
     image_size: int | None
+    images_per_class: int | None
     init: str | None
 
 
@@ -122,13 +124,14 @@ def pretrain(
             if "init" in given:
                 given["init"] = Path(str(given["init"])).name
             if folder.has_pretrain() and not store.exists():
-                return _already(folder.pretrain(), given, machine, data, data_root)
+                link = folder.pretrain()
+                return _already(link, link, given, machine, data, data_root)
             state = load_state(store, PRETRAIN)
             require_same(state, given, machine)
             machine = machine.as_begun(state)
             settings = begun_config(store, state, PretrainConfig)
             with machine.team.first_on_machine():
-                data_set = recorded_data(state.data, data, data_root, settings.image_size, state.skipped)
+                data_set = recorded_data(state, data, data_root, settings.image_size)
         else:
             assert data is not None
             info = find_info(data)
@@ -141,6 +144,7 @@ def pretrain(
                 data_set = open_data(data, data_root, settings.image_size)
             if skip_bad:
                 data_set = skip_bad_pictures(data_set, partial(check_together, team=machine.team))
+            data_set = choose_training(data_set, settings.images_per_class)
             init = settings.init
             # Where the file lies on this machine is nobody else's business.
             settings = settings.model_copy(update={"init": init and Path(init).name})
@@ -187,12 +191,11 @@ def distill(
         "distill", folder, device, precision, stop_after, progress, save_every, compiled, deterministic
     ) as machine:
         parent = folder.pretrain()
-        record = parent.manifest.data
         state = None
         if resume:
             given = given_options(DistillConfig, config, dict(options))
             if folder.sessions() and not store.exists():
-                return _already(folder.session(0), given, machine, data, data_root)
+                return _already(folder.session(0), parent, given, machine, data, data_root)
             state = load_state(store, "distill")
             require_same(state, given, machine)
             machine = machine.as_begun(state)
@@ -200,12 +203,12 @@ def distill(
         else:
             finished = f"session {folder.sessions()[-1]} is in it" if folder.sessions() else None
             refuse_unless_new(store, finished, force)
-            info = recorded_info(record)
+            info = recorded_info(parent.manifest.data)
             recipe = dict(info.recipe if info else FOLDER_RECIPE)
             recipe["seed"] = parent.manifest.seed
             settings = resolve(DistillConfig, recipe, config, dict(options))
         with machine.team.first_on_machine():
-            data_set = recorded_data(record, data, data_root, parent.manifest.transform.crop, parent.manifest.skipped)
+            data_set = recorded_data(parent.manifest, data, data_root, parent.manifest.transform.crop)
         with deterministic_algorithms(machine.deterministic):
             return run_distill(folder, parent, data_set, settings, machine, state)
 
@@ -232,14 +235,14 @@ def _at_work(
             yield machine
 
 
-def _already(link: Link, given: dict[str, object], machine: Machine, data: str | None, data_root: Path | None) -> Link:
+def _already(
+    link: Link, first: Link, given: dict[str, object], machine: Machine, data: str | None, data_root: Path | None
+) -> Link:
     """What a training that is to be resumed came to, since it has finished; with other options it was another one."""
     require_same(link.manifest, given, machine)
     if data is not None:
         with machine.team.first_on_machine():
-            data_set = recorded_data(
-                link.manifest.data, data, data_root, link.manifest.transform.crop, link.manifest.skipped
-            )
+            data_set = recorded_data(first.manifest, data, data_root, first.manifest.transform.crop)
         if classes_digest(base_records(data_set)) != classes_digest(link.manifest.classes):
             raise UsageError(f"--data {data}: it has finished on other images; --force starts over")
     return link

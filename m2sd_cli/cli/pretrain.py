@@ -46,6 +46,10 @@ def pretrain(
     image_size: Annotated[
         int | None, typer.Option("--image-size", help="Pixels, for a folder.", show_default="224")
     ] = None,
+    images_per_class: Annotated[
+        int | None,
+        typer.Option("--images-per-class", help="Train on so many images of each base class only.", show_default=False),
+    ] = None,
     seed: options.Seed = None,
     config: options.ConfigFile = None,
     data_root: options.DataRoot = None,
@@ -107,6 +111,7 @@ def pretrain(
             scale=scale,
             init=init,
             image_size=image_size,
+            images_per_class=images_per_class,
             seed=seed,
         )
     folder = link is not None and link.manifest.data.kind == "folder"

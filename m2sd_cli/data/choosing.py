@@ -1,8 +1,11 @@
 """Choosing among the images of every class, the same ones every time."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
+from m2sd_cli.data.datasets import DataSet
 from m2sd_cli.data.sources import ImageSource
 
 
@@ -29,3 +32,18 @@ def draw(source: ImageSource) -> tuple[Tensor, Tensor]:
     places = torch.empty_like(labels)
     places[order] = torch.arange(len(source)) - first[labels[order]]
     return places, sizes[labels]
+
+
+def choose_training(data: DataSet, images_per_class: int | None) -> DataSet:
+    """A data set of which only some base training images are trained on, the same ones every time.
+
+    The choice for one number is part of that for a higher one.
+
+    Args:
+        data: whose training images are all there; those that cannot be read were left out before.
+        images_per_class: of each base class; of one that has fewer, and if None, all.
+    """
+    if images_per_class is None:
+        return data
+    place, _ = draw(data.train)
+    return replace(data, train=those(data.train, place < images_per_class))

@@ -1,6 +1,8 @@
 """Drawing among the images of every class: by what they are, the same way every time."""
 
 import hashlib
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from m2sd_cli.data.choosing import draw, those
+from m2sd_cli.data.choosing import choose_training, draw, those
+from m2sd_cli.data.datasets import DataSet
+from m2sd_cli.data.demo import open_demo
 from m2sd_cli.data.sources import ArrayImages, FileImages
 
 
@@ -17,6 +21,18 @@ def arrays(labels: list[int], seed: int = 0) -> ArrayImages:
     generator = torch.Generator().manual_seed(seed)
     images = torch.randint(0, 256, (len(labels), 2, 2, 3), generator=generator, dtype=torch.uint8)
     return ArrayImages(images, torch.tensor(labels, dtype=torch.int64))
+
+
+demo = cache(open_demo)
+
+
+def data_of(labels: list[int], seed: int = 0) -> DataSet:
+    return replace(demo(), train=arrays(labels, seed))
+
+
+def by_class(lots: list[str], labels: list[int]) -> list[list[str]]:
+    """The lots of each class's images, sorted."""
+    return [sorted(lot for lot, own in zip(lots, labels, strict=True) if own == label) for label in range(6)]
 
 
 def plain_draw(lots: list[str], labels: list[int]) -> tuple[list[int], list[int]]:
@@ -77,3 +93,18 @@ def test_those_that_are_chosen_stay_in_order(kind: str) -> None:
         assert [str(path) for path in found.paths] == ["0", "2", "3"]
     assert found.labels.tolist() == [2, 1, 0]
     assert len(those(found, torch.zeros(3, dtype=torch.bool))) == 0
+
+
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=60), st.integers(1, 12), st.integers(0, 1000))
+def test_a_class_gives_as_many_images_as_it_may(labels: list[int], number: int, seed: int) -> None:
+    data = data_of(labels, seed)
+    few, more = (choose_training(data, each).train for each in (number, number + 3))
+    whole = by_class(data.train.lots(), labels)
+    assert by_class(few.lots(), few.labels.tolist()) == [lots[:number] for lots in whole]
+    assert set(few.lots()) <= set(more.lots())
+    assert few.lots() == [lot for lot in data.train.lots() if lot in set(few.lots())]
+
+
+def test_all_images_are_no_choice() -> None:
+    data = data_of([0, 1])
+    assert choose_training(data, None) is data

@@ -1,0 +1,141 @@
+"""Which base images are trained on: the same ones in every stage, after a pause, and when a run is reproduced."""
+
+import hashlib
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import m2sd_cli
+from m2sd_cli import api, stages
+from m2sd_cli.data.datasets import DataSet
+from m2sd_cli.data.folders import read_classes
+from m2sd_cli.data.sources import FileImages, ImageSource
+from m2sd_cli.errors import DamagedError, DataError, RunError
+from m2sd_cli.recorded import recorded_data
+from m2sd_cli.runs.folder import RunFolder
+
+if TYPE_CHECKING:
+    from tests.conftest import Outcome, Pictures
+
+Cli = Callable[..., "Outcome"]
+BAD = "red-99.png"  # a picture that cannot be read
+
+
+@pytest.fixture
+def photos(pictures: "Pictures", tmp_path: Path) -> Path:
+    """Eight pictures a base class, and a bad one."""
+    folder = Path(shutil.copytree(pictures.folder, tmp_path / "colours"))
+    (folder / "train" / "red" / BAD).write_bytes(b"no picture")
+    return folder
+
+
+def drawn(photos: Path) -> dict[str, list[str]]:
+    """The good pictures of each class, in the order of the SHA-256 of their names."""
+    return {
+        name: sorted(
+            (path.name for path in paths if path.name != BAD), key=lambda each: hashlib.sha256(each.encode()).digest()
+        )
+        for name, paths in read_classes(photos / "train").items()
+    }
+
+
+def names_of(source: ImageSource | None, classes: list[str]) -> dict[str, set[str]]:
+    assert isinstance(source, FileImages)
+    found: dict[str, set[str]] = {name: set() for name in classes}
+    for path, label in zip(source.paths, source.labels.tolist(), strict=True):
+        found[classes[label]].add(path.name)
+    return found
+
+
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> list[DataSet]:
+    """What each stage was given."""
+    given: list[DataSet] = []
+
+    def spy(name: str, position: int) -> None:
+        run_stage: Callable[..., Any] = getattr(stages, name)
+
+        def watched(*arguments: Any) -> Any:
+            given.append(arguments[position])
+            return run_stage(*arguments)
+
+        monkeypatch.setattr(stages, name, watched)
+
+    spy("run_pretrain", 1)
+    spy("run_distill", 2)
+    return given
+
+
+@pytest.mark.parametrize("options", [{"images_per_class": 3}])
+def test_every_stage_is_given_the_same_images(
+    photos: Path,
+    pictures: "Pictures",
+    seen: list[DataSet],
+    quick: dict[str, Any],
+    quick_distill: dict[str, Any],
+    tmp_path: Path,
+    options: dict[str, Any],
+) -> None:
+    run, data = tmp_path / "run", str(photos)
+    assert api.pretrain(data, run=run, skip_bad=True, stop_after=0, **options, **quick) is None
+    api.pretrain(data, run=run, resume=True)
+    api.distill(data, run=run, stop_after=0, **quick_distill)
+    api.distill(data, run=run, resume=True)
+    assert len(seen) == 4
+    few = options.get("images_per_class")
+    for each in seen:
+        classes = each.classes[: each.base]
+        assert names_of(each.train, classes) == {name: set(lots[:few]) for name, lots in drawn(photos).items()}
+    first, base = RunFolder(run).pretrain().manifest, RunFolder(run).session(0).manifest
+    assert first.config.items() >= options.items()
+    assert first.classes == base.classes
+    assert sum(each.shots for each in base.classes) == len(seen[0].train)
+    # What has finished is what the resumed command would have come to.
+    assert api.pretrain(data, run=run, resume=True) is not None
+    assert api.distill(data, run=run, resume=True) is not None
+    assert api.evaluate(run=run, data=data, device="cpu").figures.sessions[0].images == 12
+    assert m2sd_cli.reproduce(run=run, data=data).same
+    # A picture that is trained on decides, one that is not does not matter.
+    source = seen[0].train
+    assert isinstance(source, FileImages)
+    rest = [path for path in (photos / "train" / "blue").iterdir() if path not in source.paths]
+    shutil.copy(next((photos / "train" / "green").iterdir()), rest[0])
+    assert api.evaluate(run=run, data=data, device="cpu").figures.sessions[0].images == 12
+    shutil.copy(rest[0], source.paths[0])
+    with pytest.raises(DataError, match="not the images that the run was trained on"):
+        api.evaluate(run=run, data=data, device="cpu")
+    with pytest.raises(RunError, match="pretrained on other images"):
+        api.distill(data, run=run, force=True, **quick_distill)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--images-per-class", 0], "--images-per-class 0: input should be greater than or equal to 1"),
+    ],
+)
+def test_a_choice_that_makes_no_sense_is_refused(
+    m2sd: Cli, pictures: "Pictures", tmp_path: Path, words: list[object], says: str
+) -> None:
+    done = m2sd("pretrain", "--data", pictures.folder, "--run", tmp_path / "run", *words)
+    assert (done.code, done.out, done.err) == (2, "", f"m2sd: {says}\n")
+    assert not (tmp_path / "run" / "training").exists()
+
+
+@pytest.mark.parametrize("config", [{"images_per_class": 0}, {"images_per_class": "all"}])
+def test_a_recorded_choice_that_makes_no_sense_is_refused(
+    trained: Path, pictures: "Pictures", config: dict[str, Any]
+) -> None:
+    first = RunFolder(trained).pretrain().manifest
+    forged = first.model_copy(update={"config": {**first.config, **config}})
+    with pytest.raises(DamagedError, match=f"which images it was given: {next(iter(config))}: "):
+        recorded_data(forged, str(pictures.folder), None, 16)
+
+
+def test_what_was_recorded_before_there_was_a_choice_is_all(trained: Path, pictures: "Pictures") -> None:
+    first = RunFolder(trained).pretrain().manifest
+    old = first.model_copy(update={"config": {"epochs": 1, "option_of_old": "gone"}})
+    assert len(recorded_data(old, str(pictures.folder), None, 16).train) == 4 * 8
