@@ -37,7 +37,8 @@ class ImageChoice(BaseModel):
 
     model_config = ConfigDict(frozen=True, strict=True, defer_build=True)
 
-    images_per_class: Annotated[int, Field(ge=1, le=10**9)] | None = None  # at most, of each base class; None: all
+    held_out: Annotated[float, Field(ge=0, le=0.5)] = 0.0  # share of each base class that is never trained on
+    images_per_class: Annotated[int, Field(ge=1, le=10**9)] | None = None  # of those that are left, at most; None: all
 
 
 class PretrainConfig(TrainingConfig, ImageChoice):

@@ -56,7 +56,7 @@ def recorded_data(
         raise UsageError(f"--data {data}: this run is of the folder {record.name!r}")
     else:
         whole = open_data(data, data_root, image_size, skipped)
-    return choose_training(whole, choice.images_per_class)
+    return choose_training(whole, choice.held_out, choice.images_per_class)
 
 
 def official_data(record: DataRecord, data: str | None, data_root: Path | None, session: int) -> DataSet:

@@ -46,6 +46,7 @@ class PretrainOptions(TrainingOptions, total=False):
     classifier: str | None
     scale: float | None
     image_size: int | None
+    held_out: float | None
     images_per_class: int | None
     init: str | None
 
@@ -144,7 +145,7 @@ def pretrain(
                 data_set = open_data(data, data_root, settings.image_size)
             if skip_bad:
                 data_set = skip_bad_pictures(data_set, partial(check_together, team=machine.team))
-            data_set = choose_training(data_set, settings.images_per_class)
+            data_set = choose_training(data_set, settings.held_out, settings.images_per_class)
             init = settings.init
             # Where the file lies on this machine is nobody else's business.
             settings = settings.model_copy(update={"init": init and Path(init).name})

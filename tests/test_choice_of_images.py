@@ -10,12 +10,17 @@ import pytest
 
 import m2sd_cli
 from m2sd_cli import api, stages
+from m2sd_cli.config import PretrainConfig, resolve
+from m2sd_cli.data.cache import list_entries
+from m2sd_cli.data.catalogue import BUILT_IN, FOLDER_RECIPE
 from m2sd_cli.data.datasets import DataSet
 from m2sd_cli.data.folders import read_classes
 from m2sd_cli.data.sources import FileImages, ImageSource
 from m2sd_cli.errors import DamagedError, DataError, RunError
 from m2sd_cli.recorded import recorded_data
 from m2sd_cli.runs.folder import RunFolder
+from m2sd_cli.runs.manifest import DataRecord, Manifest
+from tests.conftest import fill
 
 if TYPE_CHECKING:
     from tests.conftest import Outcome, Pictures
@@ -69,7 +74,10 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[DataSet]:
     return given
 
 
-@pytest.mark.parametrize("options", [{"images_per_class": 3}])
+@pytest.mark.parametrize(
+    ("options", "held"),
+    [({"images_per_class": 3}, 0), ({"held_out": 0.25}, 2), ({"held_out": 0.4, "images_per_class": 4}, 3)],
+)
 def test_every_stage_is_given_the_same_images(
     photos: Path,
     pictures: "Pictures",
@@ -78,6 +86,7 @@ def test_every_stage_is_given_the_same_images(
     quick_distill: dict[str, Any],
     tmp_path: Path,
     options: dict[str, Any],
+    held: int,
 ) -> None:
     run, data = tmp_path / "run", str(photos)
     assert api.pretrain(data, run=run, skip_bad=True, stop_after=0, **options, **quick) is None
@@ -88,7 +97,11 @@ def test_every_stage_is_given_the_same_images(
     few = options.get("images_per_class")
     for each in seen:
         classes = each.classes[: each.base]
-        assert names_of(each.train, classes) == {name: set(lots[:few]) for name, lots in drawn(photos).items()}
+        assert names_of(each.train, classes) == {name: set(lots[held:][:few]) for name, lots in drawn(photos).items()}
+        if held:
+            assert names_of(each.held_out, classes) == {name: set(lots[:held]) for name, lots in drawn(photos).items()}
+        else:
+            assert each.held_out is None
     first, base = RunFolder(run).pretrain().manifest, RunFolder(run).session(0).manifest
     assert first.config.items() >= options.items()
     assert first.classes == base.classes
@@ -115,6 +128,9 @@ def test_every_stage_is_given_the_same_images(
     ("words", "says"),
     [
         (["--images-per-class", 0], "--images-per-class 0: input should be greater than or equal to 1"),
+        (["--held-out", 0.6], "--held-out 0.6: input should be less than or equal to 0.5"),
+        (["--held-out", -0.1], "--held-out -0.1: input should be greater than or equal to 0"),
+        (["--held-out", "nan"], "--held-out nan: input should be less than or equal to 0.5"),
     ],
 )
 def test_a_choice_that_makes_no_sense_is_refused(
@@ -125,7 +141,9 @@ def test_a_choice_that_makes_no_sense_is_refused(
     assert not (tmp_path / "run" / "training").exists()
 
 
-@pytest.mark.parametrize("config", [{"images_per_class": 0}, {"images_per_class": "all"}])
+@pytest.mark.parametrize(
+    "config", [{"images_per_class": 0}, {"images_per_class": "all"}, {"held_out": 1.0}, {"held_out": True}]
+)
 def test_a_recorded_choice_that_makes_no_sense_is_refused(
     trained: Path, pictures: "Pictures", config: dict[str, Any]
 ) -> None:
@@ -135,7 +153,41 @@ def test_a_recorded_choice_that_makes_no_sense_is_refused(
         recorded_data(forged, str(pictures.folder), None, 16)
 
 
-def test_what_was_recorded_before_there_was_a_choice_is_all(trained: Path, pictures: "Pictures") -> None:
-    first = RunFolder(trained).pretrain().manifest
-    old = first.model_copy(update={"config": {"epochs": 1, "option_of_old": "gone"}})
-    assert len(recorded_data(old, str(pictures.folder), None, 16).train) == 4 * 8
+def test_what_was_recorded_before_there_was_a_choice_is_all() -> None:
+    for path in (Path(__file__).parent / "runs" / "old").glob("version-[12]/pretrain.json"):
+        first = Manifest.model_validate_json(path.read_bytes())
+        assert "held_out" not in first.config
+        old = first.model_copy(
+            update={
+                "data": DataRecord(name="demo", kind="built-in", split="official"),
+                "config": {**first.config, "option_of_old": "gone"},
+            }
+        )
+        data = recorded_data(old, None, None, None)
+        assert (len(data.train), data.held_out) == (1800, None)
+
+
+def test_by_default_some_are_held_out_and_decoded_for_no_training(
+    pictures: "Pictures", seen: list[DataSet], quick: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos, run = tmp_path / "photos", tmp_path / "run"
+    for colour in ("blue", "red"):
+        fill(photos / "train", colour, 30)
+    shutil.copytree(pictures.folder / "test", photos / "test")
+    monkeypatch.setenv("M2SD_CACHE", str(tmp_path / "decoded"))
+    api.pretrain(str(photos), run=run, **quick)
+    api.distill(str(photos), run=run, epochs=1, batch_size=8, device="cpu", kd_weight=0.0, attention_weight=0.0)
+    api.evaluate(run=run, data=str(photos), device="cpu")
+    assert RunFolder(run).pretrain().manifest.config["held_out"] == 0.05
+    assert [(len(each.train), len(each.held_out or ())) for each in seen] == [(56, 4)] * 2
+    # One entry is for both stages, and one for the tests.
+    assert sorted((each.use, each.images) for each in list_entries()) == [("test", 12), ("training", 56)]
+
+
+@pytest.mark.parametrize(
+    ("name", "share"), [("cifar100", 0.02), ("miniimagenet", 0.02), ("cub200", 0.05), ("demo", 0.1)]
+)
+def test_the_share_is_the_recipe_s(name: str, share: float) -> None:
+    for each in (name, f"{name}-simulated"):
+        assert resolve(PretrainConfig, BUILT_IN[each].recipe).held_out == share
+    assert resolve(PretrainConfig, FOLDER_RECIPE).held_out == 0.05

@@ -46,6 +46,10 @@ def pretrain(
     image_size: Annotated[
         int | None, typer.Option("--image-size", help="Pixels, for a folder.", show_default="224")
     ] = None,
+    held_out: Annotated[
+        float | None,
+        typer.Option("--held-out", help="Share of each base class never to train on, up to 0.5.", show_default=False),
+    ] = None,
     images_per_class: Annotated[
         int | None,
         typer.Option("--images-per-class", help="Train on so many images of each base class only.", show_default=False),
@@ -111,6 +115,7 @@ def pretrain(
             scale=scale,
             init=init,
             image_size=image_size,
+            held_out=held_out,
             images_per_class=images_per_class,
             seed=seed,
         )

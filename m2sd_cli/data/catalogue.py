@@ -52,7 +52,7 @@ _OFFICIAL = {
             image_size=32,
             layout="cifar-100-python",
             download=True,
-            recipe={"backbone": "resnet20", "total_epochs": 200, "batch_size": 128},
+            recipe={"backbone": "resnet20", "total_epochs": 200, "batch_size": 128, "held_out": 0.02},
         ),
         DataSetInfo(
             name="miniimagenet",
@@ -63,7 +63,7 @@ _OFFICIAL = {
             image_size=84,
             layout="miniimagenet",
             download=False,
-            recipe={"backbone": "resnet18", "total_epochs": 200, "batch_size": 128},
+            recipe={"backbone": "resnet18", "total_epochs": 200, "batch_size": 128, "held_out": 0.02},
         ),
         DataSetInfo(
             name="cub200",
@@ -80,6 +80,7 @@ _OFFICIAL = {
                 "batch_size": 128,
                 "learning_rate": 0.01,
                 "init": "imagenet",
+                "held_out": 0.05,  # one or two of a class's 30 images
             },
         ),
         DataSetInfo(
@@ -92,7 +93,14 @@ _OFFICIAL = {
             layout="",
             download=False,
             # With so few images small batches and a long stage 1 learn most within the demo's few minutes.
-            recipe={"backbone": "resnet20", "total_epochs": 20, "pretrain_share": 0.6, "batch_size": 32},
+            # Of its 1,800 images a tenth are held out, as less than 180 would tell little.
+            recipe={
+                "backbone": "resnet20",
+                "total_epochs": 20,
+                "pretrain_share": 0.6,
+                "batch_size": 32,
+                "held_out": 0.1,
+            },
         ),
     )
 }
@@ -119,7 +127,7 @@ def _simulation(info: DataSetInfo) -> DataSetInfo:
 BUILT_IN = _OFFICIAL | {info.name: info for info in map(_simulation, _OFFICIAL.values())}
 NAMES = f"{', '.join(_OFFICIAL)}, one of these with {SIMULATED}"  # for messages
 
-FOLDER_RECIPE: dict[str, Any] = {"backbone": "resnet18", "total_epochs": 100, "batch_size": 64}
+FOLDER_RECIPE: dict[str, Any] = {"backbone": "resnet18", "total_epochs": 100, "batch_size": 64, "held_out": 0.05}
 
 
 def find_info(name: str) -> DataSetInfo | None:

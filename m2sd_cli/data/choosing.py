@@ -34,16 +34,28 @@ def draw(source: ImageSource) -> tuple[Tensor, Tensor]:
     return places, sizes[labels]
 
 
-def choose_training(data: DataSet, images_per_class: int | None) -> DataSet:
+def choose_training(data: DataSet, held_out: float, images_per_class: int | None) -> DataSet:
     """A data set of which only some base training images are trained on, the same ones every time.
 
-    The choice for one number is part of that for a higher one.
+    A share of each class is held out first. What is trained on is chosen of the rest, so that the same images are held
+    out whatever the number, and the choice for one number is part of that for a higher one.
 
     Args:
         data: whose training images are all there; those that cannot be read were left out before.
-        images_per_class: of each base class; of one that has fewer, and if None, all.
+        held_out: the share of each base class, 0 to 0.5, rounded to whole images; a class gives none of which the
+            share is less than one image. Each class keeps at least one.
+        images_per_class: to train on, of each base class; of one that has fewer, and if None, all that are left.
     """
-    if images_per_class is None:
+    if not held_out and images_per_class is None:
         return data
-    place, _ = draw(data.train)
-    return replace(data, train=those(data.train, place < images_per_class))
+    place, size = draw(data.train)
+    share = held_out * size.double()
+    kept_out = torch.where(share < 1, 0, share.round())
+    chosen = place >= kept_out
+    if images_per_class is not None:
+        chosen &= place < kept_out + images_per_class
+    return replace(
+        data,
+        train=data.train if chosen.all() else those(data.train, chosen),
+        held_out=those(data.train, place < kept_out) if kept_out.any() else None,
+    )

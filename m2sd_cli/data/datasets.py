@@ -41,3 +41,4 @@ class DataSet:
     augmentation: Augmentation
     location: Path
     skipped: Sequence[Skipped] = ()  # of `train` and `test`
+    held_out: ImageSource | None = None  # of the base classes, not in `train`: for what is set after training

@@ -98,7 +98,7 @@ def test_those_that_are_chosen_stay_in_order(kind: str) -> None:
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=60), st.integers(1, 12), st.integers(0, 1000))
 def test_a_class_gives_as_many_images_as_it_may(labels: list[int], number: int, seed: int) -> None:
     data = data_of(labels, seed)
-    few, more = (choose_training(data, each).train for each in (number, number + 3))
+    few, more = (choose_training(data, 0.0, each).train for each in (number, number + 3))
     whole = by_class(data.train.lots(), labels)
     assert by_class(few.lots(), few.labels.tolist()) == [lots[:number] for lots in whole]
     assert set(few.lots()) <= set(more.lots())
@@ -107,4 +107,39 @@ def test_a_class_gives_as_many_images_as_it_may(labels: list[int], number: int, 
 
 def test_all_images_are_no_choice() -> None:
     data = data_of([0, 1])
-    assert choose_training(data, None) is data
+    assert choose_training(data, 0.0, None) is data
+
+
+@given(
+    st.lists(st.integers(0, 5), min_size=1, max_size=90),
+    st.floats(0, 0.5),
+    st.one_of(st.none(), st.integers(1, 30)),
+)
+def test_a_share_of_each_class_is_held_out_first(labels: list[int], share: float, number: int | None) -> None:
+    data = data_of(labels)
+    found = choose_training(data, share, number)
+    trained = by_class(found.train.lots(), found.train.labels.tolist())
+    kept_out = [[]] * 6 if found.held_out is None else by_class(found.held_out.lots(), found.held_out.labels.tolist())
+    assert found.held_out is None or len(found.held_out)
+    for whole, train, held in zip(by_class(data.train.lots(), labels), trained, kept_out, strict=True):
+        count = round(share * len(whole)) if share * len(whole) >= 1 else 0
+        assert held == whole[:count]
+        assert train == whole[count:][:number]
+        assert bool(train) == bool(whole)
+
+
+@pytest.mark.parametrize(
+    ("size", "share", "count"),
+    [(49, 0.02, 0), (50, 0.02, 1), (500, 0.02, 10), (30, 0.05, 2), (29, 0.05, 1), (3, 0.5, 2), (1, 0.5, 0)],
+)
+def test_shares_are_rounded_to_whole_images(size: int, share: float, count: int) -> None:
+    found = choose_training(data_of([0] * size), share, None)
+    assert (len(found.train), len(found.held_out or ())) == (size - count, count)
+
+
+def test_where_nothing_is_held_out_nothing_is_copied() -> None:
+    data = data_of([0] * 19 + [1] * 12)
+    found = choose_training(data, 0.05, None)
+    assert found.train is data.train
+    assert found.held_out is None
+    assert choose_training(data, 0.0, 100).train is data.train

@@ -46,6 +46,7 @@ DIFFERENT: dict[str, dict[str, Any]] = {
         "scale": 8.0,
         "init": "imagenet",
         "image_size": 24,
+        "held_out": 0.25,
         "images_per_class": 5,
     },
     "distill": {
