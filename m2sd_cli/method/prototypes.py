@@ -27,8 +27,8 @@ class ClassMeans:
         """The sums (classes, D) and counts (classes,) so far; what was counted elsewhere may be added to them."""
         return self._sums, self._counts
 
-    def means(self) -> Tensor:
-        """w_i of every class: (classes, D) float32.
+    def means(self, dtype: torch.dtype = torch.float32) -> Tensor:
+        """w_i of every class: (classes, D).
 
         Raises:
             ValueError: a class has no image; its mean is not defined.
@@ -36,4 +36,4 @@ class ClassMeans:
         empty = torch.nonzero(self._counts == 0).flatten().tolist()
         if empty:
             raise ValueError(f"classes without an image have no mean: {empty[:5]}")
-        return (self._sums / self._counts[:, None]).float()
+        return (self._sums / self._counts[:, None]).to(dtype)

@@ -1,0 +1,61 @@
+"""FeCAM: Mahalanobis distance to class means, among power-transformed features.
+
+Goswami, Liu, Twardowski, van de Weijer, "FeCAM: Exploiting the Heterogeneity of Class Distributions in Exemplar-Free
+Continual Learning", NeurIPS 2023, with the covariance that all classes share: five shots have none of their own.
+"""
+
+import torch
+from torch import Tensor
+
+from m2sd_cli.method.heads import Head, PowerFeatures, on_unit_sphere
+
+POWER = 0.5  # Tukey's lambda; the paper's. Base statistics are of this power: changing it means to distil again
+DIAGONAL = 1.0  # gamma_1; the paper's for many shots
+OFF_DIAGONAL = 1.0  # gamma_2; the paper's for many shots
+
+
+def shrunk(covariance: Tensor, diagonal: float = DIAGONAL, off_diagonal: float = OFF_DIAGONAL) -> Tensor:
+    """S_s = S + gamma_1 V_1 I + gamma_2 V_2 (1 - I), V_1 the mean variance in S (D, D) and V_2 the mean covariance.
+
+    It has full rank where S has not, as with fewer images than features.
+    """
+    width = len(covariance)
+    identity = torch.eye(width, dtype=covariance.dtype)
+    variance = covariance.diagonal().mean()
+    between = (covariance.sum() - covariance.diagonal().sum()) / max(width * (width - 1), 1)
+    return covariance + diagonal * variance * identity + off_diagonal * between * (1 - identity)
+
+
+def correlation(covariance: Tensor) -> Tensor:
+    """S_ij / sqrt(S_ii S_jj): (D, D). A feature without variance is correlated with nothing but itself."""
+    deviation = covariance.diagonal().clamp_min(0).sqrt()
+    inverse = torch.where(deviation > 0, 1 / deviation, 0)
+    found = covariance * inverse[:, None] * inverse
+    return found.fill_diagonal_(1)
+
+
+def fecam_head(
+    means: Tensor,
+    covariance: Tensor,
+    scale: float,
+    power: float = POWER,
+    diagonal: float = DIAGONAL,
+    off_diagonal: float = OFF_DIAGONAL,
+) -> Head:
+    """-S/2 (u - m_c)^T R^-1 (u - m_c), u and m_c of unit length, R the correlation of the shrunk covariance.
+
+    u^T R^-1 u is the same for all classes and left out, which makes the logits linear in u:
+    S (u^T R^-1 m_c - m_c^T R^-1 m_c / 2).
+
+    Args:
+        means: of the power-transformed features of each class, (C, D).
+        covariance: of those features within the base classes, (D, D).
+        scale: S.
+        power: of the transformation.
+        diagonal, off_diagonal: gamma_1 and gamma_2 of `shrunk`.
+    """
+    precision = torch.linalg.pinv(correlation(shrunk(covariance.double(), diagonal, off_diagonal)), hermitian=True)
+    means = on_unit_sphere(means)
+    rows = scale * means @ precision
+    bias = -(rows * means).sum(dim=1) / 2
+    return Head(rows.float(), "linear", scale, bias.float(), PowerFeatures(power))

@@ -1,0 +1,72 @@
+"""RanPAC: ridge regression from random features to classes.
+
+McDonnell, Gong, Parvaneh, Abbasnejad, van den Hengel, "RanPAC: Random Projections and Pre-trained Models for Continual
+Learning", NeurIPS 2023: h = max(x P, 0) with a frozen random P, scores h^T (G + lambda I)^-1 C with G the Gram matrix
+of all h and C their sums by class.
+
+Two things are other than there, since base classes have a hundred times as many images as new ones. Every class counts
+the same, however many images it has. And a new class is taught to the regression of the base classes alone, as if the
+other new classes were not there: its row need not be changed when more classes come, so that a session costs what its
+own shots do, and every earlier session keeps its answers.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from m2sd_cli.method.heads import Head, RandomFeatures, random_features
+
+SIZE = 1024  # M. G then takes 4 MB, and P of 512 features 2 MB. Base statistics are of this: it means to distil again
+SEED = 0  # of P
+RIDGE = 0.1  # lambda, as a share of G's mean eigenvalue
+AT_ONCE = 256  # new classes
+
+
+def random_projection(width: int, size: int = SIZE, seed: int = SEED) -> Tensor:
+    """P (D, M), of standard normal numbers; the same whenever it is asked for."""
+    return torch.randn(width, size, generator=torch.Generator().manual_seed(seed))
+
+
+def ranpac_head(
+    projection: Tensor,
+    gram: Tensor,
+    base_means: Tensor,
+    shots: Sequence[Tensor],
+    scale: float,
+    ridge: float = RIDGE,
+) -> Head:
+    """The rows of ridge regression onto one-hot labels: every class's target is 1 for its own images, 0 for others.
+
+    With A = G + lambda I and m_c the mean h of class c, a base class has the row A^-1 m_c / C. A new class with shots
+    H (K, M) has (A + H^T H / (K C))^-1 m_c / C, which the Woodbury identity gets from A^-1 H^T and a K x K matrix.
+
+    Args:
+        projection: P (D, M).
+        gram: mean over the C base classes of the mean h h^T of their images, (M, M).
+        base_means: mean h of each base class, (C, M).
+        shots: features (K, D) of each new class.
+        scale: of the logits, whose targets it makes `scale` and 0.
+        ridge: lambda over the mean eigenvalue of G.
+    """
+    gram, base_means = gram.double(), base_means.double()
+    classes, size = base_means.shape
+    eigenvalue = gram.diagonal().mean().clamp_min(torch.finfo(torch.float32).tiny)  # 0 if all features are
+    root = torch.linalg.cholesky(gram + ridge * eigenvalue * torch.eye(size, dtype=torch.float64))
+    rows = [torch.cholesky_solve(base_means.T, root).T / classes]
+    for start in range(0, len(shots), AT_ONCE):
+        part = shots[start : start + AT_ONCE]
+        counts = [len(each) for each in part]
+        h = random_features(torch.cat([*part]).double(), projection.double())
+        share = torch.tensor(counts, dtype=torch.float64).repeat_interleave(torch.tensor(counts)).mul(classes).rsqrt()
+        u = h * share[:, None]  # of one class: u^T u = H^T H / (K C), u^T share = m / C
+        solved = torch.cholesky_solve(u.T, root).T
+        parts = zip(*(torch.split(each, counts) for each in (u, solved, share)), strict=True)
+        rows += [_taught_alone(*each)[None] for each in parts]
+    return Head((scale * torch.cat(rows)).float(), "linear", scale, features=RandomFeatures(projection.float()))
+
+
+def _taught_alone(u: Tensor, solved: Tensor, share: Tensor) -> Tensor:
+    """(A + u^T u)^-1 u^T share for u (K, M), share (K,) and the rows of u A^-1, `solved` (K, M): (M,)."""
+    weights: Tensor = torch.linalg.solve(torch.eye(len(u), dtype=u.dtype) + u @ solved.T, share)
+    return weights @ solved

@@ -1,0 +1,100 @@
+"""FeCAM against loops in float64."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from m2sd_cli.method.fecam import correlation, fecam_head, shrunk
+from m2sd_cli.method.heads import PowerFeatures, power_transform
+
+
+def draw(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def covariance_of(width: int, seed: int = 0, images: int = 40) -> Tensor:
+    x = draw(images, width, seed=seed) @ draw(width, width, seed=seed + 1)
+    return x.T @ x / images
+
+
+def plain_shrunk(covariance: Tensor, diagonal: float, off_diagonal: float) -> Tensor:
+    width = len(covariance)
+    entries = covariance.tolist()
+    variance = sum(entries[i][i] for i in range(width)) / width
+    others = [entries[i][j] for i in range(width) for j in range(width) if i != j]
+    between = sum(others) / len(others) if others else 0.0
+    return torch.tensor(
+        [
+            [entries[i][j] + (diagonal * variance if i == j else off_diagonal * between) for j in range(width)]
+            for i in range(width)
+        ],
+        dtype=torch.float64,
+    )
+
+
+@pytest.mark.parametrize("power", [0.5, 1.0, 0.25])
+def test_the_power_transform_is_the_formula(power: float) -> None:
+    x = torch.tensor([[4.0, 0.0, -9.0, 2.0]])
+    wanted = torch.tensor([[4.0**power, 0.0, 0.0, 2.0**power]])
+    torch.testing.assert_close(power_transform(x, power), wanted)
+    torch.testing.assert_close(PowerFeatures(power)(x), wanted / math.sqrt(4 ** (2 * power) + 2 ** (2 * power)))
+
+
+def test_a_zero_vector_stays_one() -> None:
+    assert torch.equal(PowerFeatures(0.5)(torch.zeros(2, 3)), torch.zeros(2, 3))
+
+
+@pytest.mark.parametrize(("diagonal", "off_diagonal"), [(1.0, 1.0), (10.0, 0.0), (0.5, 100.0)])
+@pytest.mark.parametrize("width", [1, 2, 5])
+def test_shrinking_is_the_formula(width: int, diagonal: float, off_diagonal: float) -> None:
+    covariance = covariance_of(width)
+    found = shrunk(covariance, diagonal, off_diagonal)
+    torch.testing.assert_close(found, plain_shrunk(covariance, diagonal, off_diagonal))
+
+
+def test_correlation_is_the_formula_and_knows_features_without_variance() -> None:
+    covariance = covariance_of(4)
+    covariance[2] = covariance[:, 2] = 0
+    found = correlation(covariance)
+    assert torch.equal(found.diagonal(), torch.ones(4, dtype=torch.float64))
+    assert torch.equal(found[2], torch.tensor([0, 0, 1, 0], dtype=torch.float64))
+    for i, j in ((0, 1), (3, 0)):
+        wanted = covariance[i, j] / math.sqrt(covariance[i, i] * covariance[j, j])
+        assert found[i, j].item() == pytest.approx(wanted.item())
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.integers(0, 999), st.integers(1, 6), st.floats(0, 100), st.floats(0, 1), st.floats(1e-3, 1e3))
+def test_a_correlation_has_no_scale_and_is_bounded(
+    seed: int, width: int, diagonal: float, share: float, scale: float
+) -> None:
+    covariance = covariance_of(width, seed)
+    found = correlation(shrunk(covariance, diagonal, share * diagonal))
+    assert float(found.abs().amax()) <= 1 + 1e-9
+    torch.testing.assert_close(correlation(shrunk(scale * covariance, diagonal, share * diagonal)), found)
+
+
+@pytest.mark.parametrize(("classes", "width"), [(5, 4), (1, 3), (2, 1)])
+def test_the_logits_are_distances_less_what_all_classes_share(classes: int, width: int) -> None:
+    means, x = draw(classes, width).abs(), draw(9, width, seed=1).abs()
+    covariance = covariance_of(width, seed=2)
+    head = fecam_head(means.float(), covariance.float(), 16.0, power=0.5, diagonal=2.0, off_diagonal=0.5)
+    inverse = torch.linalg.inv(correlation(plain_shrunk(covariance, 2.0, 0.5)))
+    wanted = torch.zeros(9, classes, dtype=torch.float64)
+    for i in range(9):
+        u = x[i].sqrt() / x[i].sqrt().norm()
+        for c in range(classes):
+            away = u - means[c] / means[c].norm()
+            wanted[i, c] = -8 * away @ inverse @ away + 8 * u @ inverse @ u
+    torch.testing.assert_close(head(x.float()).double(), wanted, rtol=1e-3, atol=1e-3)
+
+
+def test_a_base_of_one_image_a_class_has_no_covariance_and_still_answers() -> None:
+    means = draw(3, 4).abs().float()
+    logits = fecam_head(means, torch.zeros(4, 4), 16.0)(means.square())
+    assert logits.isfinite().all()
+    assert logits.argmax(dim=1).tolist() == [0, 1, 2]
