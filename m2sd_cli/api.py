@@ -14,11 +14,12 @@ from m2sd_cli.data.datasets import Skipped
 from m2sd_cli.data.folders import folder_name, read_shots
 from m2sd_cli.data.images import find_pictures
 from m2sd_cli.data.skipping import check_pictures, skip_bad_shots, skip_bad_tests
+from m2sd_cli.data.views import MOST_VIEWS
 from m2sd_cli.errors import DataError, UsageError
 from m2sd_cli.exporting.export import export_session
 from m2sd_cli.inference.device import choose_device, inference_precision
 from m2sd_cli.inference.prediction import Prediction, predict_files
-from m2sd_cli.inference.session import load_chain, load_session
+from m2sd_cli.inference.session import choose_classifier, load_chain, load_session
 from m2sd_cli.inference.skipping import check_together
 from m2sd_cli.inference.team import team_on
 from m2sd_cli.recorded import official_data, recorded_data
@@ -43,6 +44,8 @@ def increment(
     device: str = "auto",
     precision: str = "auto",
     skip_bad: bool = False,
+    classifier: str | None = None,
+    views: int = 1,
 ) -> Link:
     """Stage 3: teach new classes from a few images each.
 
@@ -54,14 +57,19 @@ def increment(
         data_root: where built-in data sets lie.
         device, precision: `auto` chooses; precision `auto` is fp32.
         skip_bad: whether to leave out pictures that cannot be read; the manifest lists them.
+        classifier: of HEADS, what the chain answers with from now on; None for what it did so far.
+        views: of each shot to take the mean of: 1 the shot alone, 2 with its mirror image, more with shifted crops.
 
     Raises:
         M2sdError: one of its kinds; nothing was changed.
     """
+    if not 1 <= views <= MOST_VIEWS:
+        raise UsageError(f"--views {views}: 1 to {MOST_VIEWS}")
     folder = open_run(run)
     chosen = choose_device(device)
     exact = inference_precision(precision)
     chain = folder.outline()
+    choose_classifier(folder, chain, classifier)
     check_session(folder, len(chain.sessions) - 1, session)
     if shots is not None:
         if data is not None:
@@ -77,7 +85,7 @@ def increment(
     check_names(chain.taught(), taught.classes)
     if skip_bad:
         taught = skip_bad_shots(taught, place, check_pictures)
-    return run_increment(folder, chain, session, taught, record, chosen, exact)
+    return run_increment(folder, chain, session, taught, record, chosen, exact, classifier, views)
 
 
 def evaluate(
@@ -91,6 +99,7 @@ def evaluate(
     precision: str = "auto",
     confusion: bool = False,
     skip_bad: bool = False,
+    classifier: str | None = None,
 ) -> Evaluation:
     """Figures of every session of the chain, from one pass over the test images.
 
@@ -103,6 +112,7 @@ def evaluate(
         device, precision: `auto` chooses; precision `auto` is fp32.
         confusion: whether to count which class is taken for which, after the last session.
         skip_bad: whether to leave out test images that cannot be read. Those that stage 1 left out are left out anyway.
+        classifier: of HEADS, what answers in every session; None for what the last one names.
 
     Raises:
         M2sdError: one of its kinds.
@@ -111,7 +121,7 @@ def evaluate(
     exact = inference_precision(precision)
     with team_on(device) as (team, chosen):
         chain = folder.outline(session)
-        model = load_chain(folder, chain, chosen, exact)
+        model = load_chain(folder, chain, chosen, exact, classifier)
         if test is not None:
             place = Path(test)
             labelled = read_shots(place)
@@ -163,6 +173,7 @@ def predict(
     device: str = "auto",
     precision: str = "auto",
     skip_bad: bool = False,
+    classifier: str | None = None,
 ) -> Iterator[Prediction]:
     """Label pictures.
 
@@ -174,6 +185,7 @@ def predict(
         device, precision: `auto` chooses; precision `auto` is fp32.
         skip_bad: whether to go on after a picture that cannot be read; its prediction then says why and guesses
             nothing.
+        classifier: of HEADS, what answers; None for what the session names.
 
     Raises:
         M2sdError: one of its kinds.
@@ -183,7 +195,7 @@ def predict(
     folder = open_run(run)
     chosen = choose_device(device)
     paths = find_pictures([Path(image) for image in images])
-    model = load_session(folder, session, chosen, inference_precision(precision))
+    model = load_session(folder, session, chosen, inference_precision(precision), classifier)
     return predict_files(model, paths, top_k, skip_bad)
 
 
@@ -194,6 +206,7 @@ def export(
     run: Path | str | None = None,
     session: int | None = None,
     force: bool = False,
+    classifier: str | None = None,
 ) -> Path:
     """Write backbone and classifier of a session as one file.
 
@@ -203,6 +216,7 @@ def export(
         run: the run folder.
         session: which session; None for the newest.
         force: replace `out` if it exists.
+        classifier: of HEADS, what the file answers with; None for what the session names.
 
     Raises:
         M2sdError: one of its kinds; nothing was changed.
@@ -217,7 +231,7 @@ def export(
         raise UsageError(f"--out {path}: it exists already; --force replaces it")
     if not path.parent.is_dir():
         raise UsageError(f"--out {path}: no such folder as {path.parent}")
-    model = load_session(folder, session)
+    model = load_session(folder, session, classifier=classifier)
     export_session(model, form, path)
     return path
 

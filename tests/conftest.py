@@ -173,7 +173,10 @@ def lengthen(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
                 update = {
                     "session": session,
                     "parent": link.record,
-                    "checkpoint": folder.write_checkpoint(session_name(session), {"class_means": means}),
+                    "checkpoint": folder.write_checkpoint(
+                        session_name(session), {"class_means": means, "shot_features": means.clone()}
+                    ),
+                    "views": 1,
                     "classes_before": first,
                     "classes": [
                         ClassRecord(index=index, name=f"class {index}", shots=1, digest=sha256, shot_sha256=[sha256])

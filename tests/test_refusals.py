@@ -99,17 +99,17 @@ def test_a_replaced_parent_stops_an_increment(
     from m2sd_cli.training import increment
 
     RunFolder(run).remove_sessions(first=2)
-    real: Any = vars(increment)["mean_features"]
+    real: Any = vars(increment)["shot_features"]
     afterwards: dict[str, bytes | None] = {}
 
     def slow(*arguments: Any) -> Any:
-        monkeypatch.setattr(increment, "mean_features", real)
+        monkeypatch.setattr(increment, "shot_features", real)
         RunFolder(run).remove_sessions(first=1)
         api.increment(1, pictures.first_shots, run=run, device="cpu")
         afterwards.update(tree(run))
         return real(*arguments)
 
-    monkeypatch.setattr(increment, "mean_features", slow)
+    monkeypatch.setattr(increment, "shot_features", slow)
     with pytest.raises(RunError, match="replaced meanwhile"):
         api.increment(2, pictures.second_shots, run=run, device="cpu")
     assert tree(run) == afterwards

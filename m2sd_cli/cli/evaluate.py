@@ -38,6 +38,7 @@ def evaluate(
     compare: Annotated[
         bool, typer.Option("--compare", help="Show published rows of the same data set and backbone, too.")
     ] = False,
+    classifier: options.Classifier = None,
     run: options.Run = None,
     data_root: options.DataRoot = None,
     device: options.Device = "auto",
@@ -58,7 +59,10 @@ def evaluate(
       m2sd evaluate --session 3 --confusion confusion.csv
 
       m2sd evaluate --compare
+
+      m2sd evaluate --classifier teen
     """
+    options.check_classifier(classifier)
     if session != "all" and not session.isdecimal():
         raise UsageError(f"--session {session}: all, or the number of one session")
     if confusion is not None and not confusion.parent.is_dir():
@@ -86,6 +90,7 @@ def evaluate(
         precision=precision,
         confusion=confusion is not None,
         skip_bad=skip_bad,
+        classifier=classifier,
     )
     name_skipped(evaluation.skipped, quiet)
     if confusion is not None and evaluation.confusion is not None and speaks():
@@ -100,6 +105,7 @@ def evaluate(
             result(line)
     if comparison is not None:
         _explain(comparison, quiet)
+    note(f"classifier: {evaluation.classifier}", quiet)
     if evaluation.untested:
         note(f"without test images, left out: {_named(evaluation.untested)}", quiet)
     if evaluation.unknown:
@@ -185,6 +191,7 @@ def as_data(evaluation: "Evaluation", only: int | None, comparison: "Comparison 
             "published": [each.as_data() for each in comparison.rows],
         }
     return content | {
+        "classifier": evaluation.classifier,
         "untested_classes": evaluation.untested,
         "unknown_classes": evaluation.unknown,
         "skipped": [asdict(each) for each in evaluation.skipped],

@@ -19,6 +19,7 @@ def export(
     out: Annotated[Path, typer.Option("--out", help="The file to write.", show_default=False, readable=False)],
     session: options.SessionChoice = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
+    classifier: options.Classifier = None,
     run: options.Run = None,
     json: options.Json = False,
     quiet: options.Quiet = False,
@@ -35,10 +36,18 @@ def export(
     """
     if form not in FORMATS:
         raise UsageError(f"--format {form}: choose {', '.join(FORMATS)}")
+    options.check_classifier(classifier)
 
     from m2sd_cli import api
 
-    path = api.export(cast("Literal['safetensors', 'onnx', 'pt2']", form), out, run=run, session=session, force=force)
+    path = api.export(
+        cast("Literal['safetensors', 'onnx', 'pt2']", form),
+        out,
+        run=run,
+        session=session,
+        force=force,
+        classifier=classifier,
+    )
     if json:
         document({"file": as_text(path), "format": form, "bytes": path.stat().st_size})
     else:

@@ -7,6 +7,7 @@ import typer
 
 from m2sd_cli.cli import options
 from m2sd_cli.cli.output import command, document, name_skipped, note
+from m2sd_cli.method import HEADS
 
 
 def increment(
@@ -24,6 +25,17 @@ def increment(
         str | None,
         typer.Option("--data", help="Built-in data set to take the official session of.", show_default=False),
     ] = None,
+    classifier: Annotated[
+        str | None,
+        typer.Option(
+            "--classifier",
+            help=f"{', '.join(HEADS[:-1])} or {HEADS[-1]}, from now on; as before by default.",
+            show_default=False,
+        ),
+    ] = None,
+    views: Annotated[
+        int, typer.Option("--views", help="Of each shot: 2 adds its mirror image, more adds shifted crops.")
+    ] = 1,
     run: options.Run = None,
     data_root: options.DataRoot = None,
     device: options.Device = "auto",
@@ -38,7 +50,11 @@ def increment(
       m2sd increment --session 1 --shots ./new-birds      new-birds/heron/1.jpg, new-birds/stork/1.jpg, ...
 
       m2sd increment --session 1                          the official session of cifar100, cub200, ...
+
+      m2sd increment --session 1 --classifier teen --views 2
     """
+    options.check_classifier(classifier)
+
     from m2sd_cli import api
 
     link = api.increment(
@@ -50,6 +66,8 @@ def increment(
         device=device,
         precision=precision,
         skip_bad=skip_bad,
+        classifier=classifier,
+        views=views,
     )
     classes = link.manifest.classes
     name_skipped(link.manifest.skipped, quiet)
@@ -60,6 +78,8 @@ def increment(
                 "manifest": link.record.file,
                 "classes": [{"index": each.index, "name": each.name, "shots": each.shots} for each in classes],
                 "classes_so_far": link.manifest.classes_so_far,
+                "classifier": link.manifest.classifier,
+                "views": link.manifest.views,
                 "seconds": link.manifest.seconds,
             }
         )

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from m2sd_cli.errors import UsageError
+from m2sd_cli.method import HEADS
 
 Run = Annotated[
     Path | None,
@@ -62,6 +63,14 @@ LearningRate = Annotated[
 Momentum = Annotated[float | None, typer.Option("--momentum", help="Nesterov momentum.", show_default="0.9")]
 WeightDecay = Annotated[float | None, typer.Option("--weight-decay", help="L2 penalty.", show_default="0.0005")]
 Seed = Annotated[int | None, typer.Option("--seed", help="Same seed, same machine: same result.", show_default=False)]
+Classifier = Annotated[
+    str | None,
+    typer.Option(
+        "--classifier",
+        help=f"{', '.join(HEADS[:-1])} or {HEADS[-1]}; what the session names by default.",
+        show_default=False,
+    ),
+]
 SessionChoice = Annotated[
     int | None, typer.Option("--session", help="Session to take; the newest by default.", show_default=False)
 ]
@@ -79,6 +88,16 @@ def seconds(option: str, duration: str) -> float:
     if match is None:
         raise UsageError(f"{option} {duration}: write 90s, 9m or 2h")
     return float(match[1]) * _UNITS[match[2]]
+
+
+def check_classifier(name: str | None) -> None:
+    """Before torch is imported.
+
+    Raises:
+        UsageError: there is no classifier of that name.
+    """
+    if name is not None and name not in HEADS:
+        raise UsageError(f"--classifier {name}: choose {', '.join(HEADS)}")
 
 
 def refuse_before_subcommand(context: typer.Context) -> None:

@@ -19,6 +19,7 @@ def predict(
     ],
     top_k: Annotated[int, typer.Option("--top-k", help="How many classes to name for each.")] = 5,
     session: options.SessionChoice = None,
+    classifier: options.Classifier = None,
     run: options.Run = None,
     device: options.Device = "auto",
     precision: options.ExactPrecision = "auto",
@@ -34,6 +35,8 @@ def predict(
 
       m2sd predict bird.jpg --session 2 --json
     """
+    options.check_classifier(classifier)
+
     from dataclasses import asdict
 
     from m2sd_cli import api
@@ -51,7 +54,14 @@ def predict(
 
     predictions = named(
         api.predict(
-            images, run=run, session=session, top_k=top_k, device=device, precision=precision, skip_bad=skip_bad
+            images,
+            run=run,
+            session=session,
+            top_k=top_k,
+            device=device,
+            precision=precision,
+            skip_bad=skip_bad,
+            classifier=classifier,
         )
     )
     if json:

@@ -56,6 +56,7 @@ def list_sessions(run: options.Run = None, json: options.Json = False) -> None:
                         "classes": [each.name for each in link.manifest.classes],
                         "classes_so_far": link.manifest.classes_so_far,
                         "shots": sum(each.shots for each in link.manifest.classes),
+                        "classifier": link.manifest.classifier,
                         "data": link.manifest.data.name,
                         "created": link.manifest.created,
                         "sha256": link.record.sha256,
@@ -74,12 +75,13 @@ def list_sessions(run: options.Run = None, json: options.Json = False) -> None:
                 str(number),
                 str(len(classes)),
                 str(sum(each.shots for each in classes)),
+                link.manifest.classifier or "means",
                 link.manifest.created[:16].replace("T", " "),
                 link.record.sha256[:12],
                 ", ".join(each.name for each in classes[:NAMED]) + more,
             ]
         )
-    for line in table(["session", "classes", "images", "created (UTC)", "sha256", "names"], rows):
+    for line in table(["session", "classes", "images", "classifier", "created (UTC)", "sha256", "names"], rows):
         result(line)
 
 

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor, nn
 
 from m2sd_cli.inference.session import SessionModel
-from m2sd_cli.method.classifiers import classify
 
 
 class Deployed(nn.Module):
@@ -17,26 +16,25 @@ class Deployed(nn.Module):
 
     scale: Tensor
     shift: Tensor
-    weight: Tensor
 
     def __init__(self, model: SessionModel) -> None:
         super().__init__()
         mean, std = torch.tensor(model.transform.mean), torch.tensor(model.transform.std)
         self.register_buffer("scale", (1 / (255 * std)).view(1, 3, 1, 1))
         self.register_buffer("shift", (-mean / std).view(1, 3, 1, 1))
-        self.register_buffer("weight", model.weight.cpu().clone())
         self.backbone = model.backbone.cpu().to(memory_format=torch.contiguous_format)
-        self.classifier, self.factor = model.record.classifier, model.record.scale
+        self.head = model.head.cpu()
 
     def forward(self, images: Tensor) -> Tensor:
         """See the class."""
         features = self.backbone(images.float() * self.scale + self.shift).pooled
-        return classify(features, self.weight, self.classifier, self.factor)
+        logits: Tensor = self.head(features)
+        return logits
 
 
 def description(model: SessionModel) -> dict[str, Any]:
     """What somebody needs to use the file: class names in the order of the logits, and the pre-processing."""
-    transform, record = model.transform, model.record
+    transform = model.transform
     return {
         "classes": model.classes,
         "session": len(model.sizes) - 1,
@@ -49,8 +47,8 @@ def description(model: SessionModel) -> dict[str, Any]:
             "mean": list(transform.mean),
             "std": list(transform.std),
         },
-        "backbone": record.name,
-        "feature_width": record.width,
-        "classifier": record.classifier,
-        "scale": record.scale,
+        "backbone": model.record.name,
+        "feature_width": model.record.width,
+        "classifier": model.classifier,
+        "head": model.head.describe(),
     }

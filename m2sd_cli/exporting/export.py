@@ -16,6 +16,7 @@ from m2sd_cli.exporting.deployed import Deployed, description
 from m2sd_cli.inference.session import MEANS, SessionModel, backbone_tensors
 from m2sd_cli.runs.files import write_atomically
 
+HEAD_PREFIX = "head."
 METADATA = "m2sd"  # the key under which each format carries the description, as JSON
 
 
@@ -24,7 +25,7 @@ def export_session(model: SessionModel, form: str, out: Path) -> None:
 
     Args:
         model: the session.
-        form: one of FORMATS. `safetensors` holds backbone and class means; `onnx` and `pt2` hold the network that
+        form: one of FORMATS. `safetensors` holds backbone, class means and head; `onnx` and `pt2` hold the network that
             `Deployed` describes, for any batch. All carry the class names and the pre-processing.
         out: the file.
 
@@ -40,7 +41,8 @@ def export_session(model: SessionModel, form: str, out: Path) -> None:
 
 
 def _safetensors(model: SessionModel, text: str) -> bytes:
-    tensors = {**backbone_tensors(model.backbone), MEANS: model.weight}
+    head = {HEAD_PREFIX + name: tensor for name, tensor in model.head.state_dict().items()}
+    tensors = {**backbone_tensors(model.backbone), MEANS: model.means, **head}
     return safetensors.torch.save({name: each.cpu().contiguous() for name, each in tensors.items()}, {METADATA: text})
 
 

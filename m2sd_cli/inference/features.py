@@ -8,10 +8,12 @@ from torch import Tensor
 
 from m2sd_cli.data.sources import ImageSource
 from m2sd_cli.data.transforms import TestTransform
+from m2sd_cli.data.views import views
 from m2sd_cli.errors import TrainingError
 from m2sd_cli.inference.device import autocast
 from m2sd_cli.inference.team import ALONE, Team
 from m2sd_cli.method.backbones import Backbone
+from m2sd_cli.method.base_statistics import BaseStatistics, BaseSums
 from m2sd_cli.method.prototypes import ClassMeans
 
 FEATURE_BATCH = 256  # images; changes speed and memory, and results only by rounding
@@ -54,30 +56,62 @@ def embed_batches(
         yield embed(backbone, pixels, transform, precision), labels.to(device)
 
 
-def mean_features(
+def base_features(
     backbone: Backbone,
     source: ImageSource,
     classes: int,
     transform: TestTransform,
     precision: str = "fp32",
     team: Team = ALONE,
-) -> Tensor:
-    """The class means of a source with labels in [0, classes), by the test transform: (classes, D) on the CPU.
+) -> tuple[Tensor, BaseStatistics]:
+    """The class means (C, D) and the statistics of a source with labels in [0, C), from one pass over it; on the CPU.
 
-    The processes of a team share the images and have the same means.
+    The processes of a team share the images and come to the same.
 
     Raises:
         TrainingError: a mean is not finite.
     """
-    device = next(backbone.parameters()).device
-    means = ClassMeans(classes, backbone.width, device)
+    sums = BaseSums(
+        torch.bincount(source.labels, minlength=classes), backbone.width, next(backbone.parameters()).device
+    )
     batches = source.batches(transform, FEATURE_BATCH, team.share(len(source)))
     for features, labels in embed_batches(backbone, batches, transform, precision):
-        means.add(features, labels)
-    team.add(*means.totals)
-    found = means.means().cpu()
-    require_finite(found)
-    return found
+        sums.add(features, labels)
+    team.add(*sums.totals)
+    means = sums.means.means().cpu()
+    require_finite(means)
+    return means, sums.statistics()
+
+
+def shot_features(
+    backbone: Backbone,
+    source: ImageSource,
+    classes: int,
+    transform: TestTransform,
+    count: int = 1,
+    precision: str = "fp32",
+) -> tuple[Tensor, Tensor]:
+    """The class means (C, D) of `count` views of every shot with labels in [0, C), and the features of all views.
+
+    Returns:
+        the means, and the features (shots x count, D), class by class and shot by shot; on the CPU.
+
+    Raises:
+        TrainingError: a mean is not finite.
+    """
+    means = ClassMeans(classes, backbone.width, next(backbone.parameters()).device)
+    found: list[Tensor] = []
+    for pixels, labels in source.batches(transform, FEATURE_BATCH):
+        repeated = ((view, labels) for view in views(pixels, count))
+        shown = []
+        for features, places in embed_batches(backbone, repeated, transform, precision):
+            means.add(features, places)
+            shown.append(features.cpu())
+        found.append(torch.stack(shown, dim=1))  # (B, count, D)
+    mean = means.means().cpu()
+    require_finite(mean)
+    order = torch.argsort(source.labels, stable=True)
+    return mean, torch.cat(found)[order].flatten(0, 1)
 
 
 def require_finite(features: Tensor) -> None:

@@ -24,7 +24,7 @@ class Guess:
 
     name: str
     probability: float  # softmax of the logits
-    similarity: float  # cosine of the picture's feature and the class mean, -1 to 1
+    similarity: float  # cosine of the picture's feature and the class mean, -1 to 1, whatever the classifier
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def _guess(model: SessionModel, pictures: list[Tensor], top_k: int) -> list[list
         return []
     features = model.embed(torch.stack(pictures))
     likeliest, order = model.classify(features).softmax(dim=1).topk(min(top_k, len(model.classes)), dim=1)
-    similarity = (F.normalize(features, dim=1) @ F.normalize(model.weight, dim=1).T).gather(1, order)
+    similarity = (F.normalize(features, dim=1) @ F.normalize(model.means, dim=1).T).gather(1, order)
     return [
         [Guess(model.classes[index], *figures) for index, *figures in zip(*row, strict=True)]
         for row in zip(order.tolist(), likeliest.tolist(), similarity.tolist(), strict=True)

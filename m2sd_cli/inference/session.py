@@ -1,25 +1,29 @@
-"""A session of a run folder, loaded: frozen backbone, class means of all sessions so far, names, transform."""
+"""A session of a run folder, loaded: frozen backbone, the head of all sessions so far, names, transform."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, fields
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from m2sd_cli.data.transforms import TestTransform
-from m2sd_cli.errors import DamagedError
+from m2sd_cli.errors import DamagedError, RunError, UsageError
 from m2sd_cli.inference.features import embed
 from m2sd_cli.method.backbones import ARCHITECTURES, Backbone, build_backbone
-from m2sd_cli.method.classifiers import classify
+from m2sd_cli.method.base_statistics import BaseStatistics
+from m2sd_cli.method.heads import Head
+from m2sd_cli.method.stage3 import OF_STATISTICS, Taught, build_head, choices
 from m2sd_cli.runs.chain import ChainOutline, Link
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.manifest import BackboneRecord, Manifest, Outline, TransformRecord
 from m2sd_cli.runs.tensors import Form, fault, forms
 
 BACKBONE_PREFIX = "backbone."
+STATISTICS_PREFIX = "statistics."
 MEANS = "class_means"
+SHOTS = "shot_features"
 DRAWING = {torch.Tensor.normal_, torch.Tensor.uniform_, nn.init.kaiming_normal_, nn.init.kaiming_uniform_}
 
 
@@ -33,7 +37,9 @@ class SessionModel:
     """What session b knows."""
 
     backbone: Backbone  # in eval mode
-    weight: Tensor  # W, (C, D): one class mean a row, in the order of `classes`
+    means: Tensor  # class means (C, D), in the order of `classes`
+    head: Head  # features to logits
+    classifier: str  # which head that is
     classes: list[str]
     sizes: list[int]  # classes known after session 0, 1, ..., b
     transform: TestTransform
@@ -46,7 +52,16 @@ class SessionModel:
 
     def classify(self, features: Tensor) -> Tensor:
         """Features (B, D) to logits (B, C)."""
-        return classify(features, self.weight, self.record.classifier, self.record.scale)
+        logits: Tensor = self.head(features)
+        return logits
+
+
+class Checkpoint(NamedTuple):
+    """What stage 1 or the base session left, on the CPU."""
+
+    backbone: Backbone  # in eval mode
+    rows: Tensor  # one row a class (C, D)
+    statistics: BaseStatistics | None  # of the base session, unless an earlier version made it
 
 
 def backbone_tensors(backbone: Backbone) -> dict[str, Tensor]:
@@ -70,8 +85,13 @@ class Undrawn(TorchFunctionMode):
         return func(*args, **given)
 
 
-def load_checkpoint(run: RunFolder, link: Link, rows: str) -> tuple[Backbone, Tensor]:
-    """The backbone of stage 1 or of the base session, in eval mode, and one row a class (C, D), both on the CPU.
+def statistics_tensors(statistics: BaseStatistics) -> dict[str, Tensor]:
+    """The base statistics as a checkpoint names them."""
+    return {STATISTICS_PREFIX + name: tensor for name, tensor in statistics.tensors().items()}
+
+
+def load_checkpoint(run: RunFolder, link: Link, rows: str) -> Checkpoint:
+    """The checkpoint of stage 1 or of the base session.
 
     Args:
         run, link: whose checkpoint.
@@ -80,7 +100,8 @@ def load_checkpoint(run: RunFolder, link: Link, rows: str) -> tuple[Backbone, Te
     Raises:
         DamagedError: the checkpoint does not hold just this, of the backbone that its manifest names.
     """
-    record = link.manifest.backbone
+    manifest = link.manifest
+    record, classes = manifest.backbone, len(manifest.classes)
     if record.name not in ARCHITECTURES:
         raise DamagedError(f"{run.path / link.record.file}: this version knows no backbone {record.name!r}")
     if record.width != ARCHITECTURES[record.name].widths[-1]:
@@ -88,57 +109,150 @@ def load_checkpoint(run: RunFolder, link: Link, rows: str) -> tuple[Backbone, Te
     with Undrawn():
         backbone = build_backbone(record.name)
     own = backbone.state_dict()
-    shape = (len(link.manifest.classes), record.width)
-    tensors = _expect(run, link.manifest, {**forms(own, BACKBONE_PREFIX), rows: (shape, torch.float32)})
+    wanted = {**forms(own, BACKBONE_PREFIX), rows: ((classes, record.width), torch.float32)}
+    tensors = run.tensors(manifest)
+    counted = manifest.kind == "base" and manifest.holds_statistics
+    if counted:
+        wanted |= _statistics_forms(tensors, classes, record.width)
+    _require(run, manifest, tensors, wanted)
     backbone.load_state_dict({name: tensors[BACKBONE_PREFIX + name] for name in own})
-    return backbone.eval(), tensors[rows]
+    named = (field.name for field in fields(BaseStatistics))
+    statistics = BaseStatistics(**{name: tensors[STATISTICS_PREFIX + name] for name in named}) if counted else None
+    return Checkpoint(backbone.eval(), tensors[rows], statistics)
 
 
-def _expect(run: RunFolder, part: Manifest | Outline, wanted: Mapping[str, Form]) -> dict[str, Tensor]:
-    """The checkpoint of a manifest.
+def _statistics_forms(tensors: Mapping[str, Tensor], classes: int, width: int) -> dict[str, Form]:
+    """The base statistics as they have to be; how many random features there are is the projection's to say."""
+    projection = tensors.get(STATISTICS_PREFIX + "projection")
+    size = projection.shape[1] if projection is not None and projection.dim() == 2 else 0
+    shapes = {
+        "power_means": (classes, width),
+        "power_covariance": (width, width),
+        "projection": (width, max(size, 1)),
+        "random_means": (classes, size),
+        "random_gram": (size, size),
+    }
+    return {STATISTICS_PREFIX + name: (shape, torch.float32) for name, shape in shapes.items()}
+
+
+def _load_shots(run: RunFolder, part: Manifest | Outline, width: int) -> tuple[Tensor, list[Tensor]]:
+    """The class means (C, D) of an incremental session, and the features (K, D) of each class's shots.
+
+    The features are none if an earlier version made the session.
 
     Raises:
-        DamagedError: it is damaged, or does not hold just what is wanted.
+        DamagedError: it is damaged, or does not hold just this.
     """
+    wanted: dict[str, Form] = {MEANS: ((len(part.classes), width), torch.float32)}
+    counts = [each.shots * (part.views or 0) for each in part.classes]
+    if part.holds_statistics:
+        wanted[SHOTS] = ((sum(counts), width), torch.float32)
+        if not all(counts):
+            raise DamagedError(f"{run.path / part.checkpoint.file}: its manifest names no shots")
     tensors = run.tensors(part)
+    _require(run, part, tensors, wanted)
+    return tensors[MEANS], list(torch.split(tensors[SHOTS], counts)) if part.holds_statistics else []
+
+
+def _require(
+    run: RunFolder, part: Manifest | Outline, tensors: Mapping[str, Tensor], wanted: Mapping[str, Form]
+) -> None:
+    """Refuse a checkpoint that does not hold just what its manifest makes one expect.
+
+    Raises:
+        DamagedError: it does not.
+    """
     wrong = fault(tensors, wanted)
     if wrong is not None:
         file = run.path / part.checkpoint.file
         raise DamagedError(f"{file}: not the checkpoint that its manifest names: {wrong}; restore it from a backup")
-    return tensors
+
+
+def choose_classifier(run: RunFolder, chain: ChainOutline, name: str | None) -> str:
+    """The classifier that a chain answers with: what was asked for, else what its last session names.
+
+    Raises:
+        UsageError: there is none of that name, or it compares directions and W was trained as a linear one.
+        RunError: sessions that an earlier version made do not hold what it needs.
+    """
+    chosen = name or chain.last.manifest.classifier or "means"
+    kind = chain.base.manifest.backbone.classifier
+    counted = all(part.holds_statistics for part in chain.sessions)
+    possible = choices(kind, counted)
+    if chosen in possible:
+        return chosen
+    if chosen in OF_STATISTICS and not counted:
+        raise RunError(
+            f"{run.path}: --classifier {chosen} needs more than this run holds, which was made by an earlier version; "
+            f"choose {', '.join(possible)}, or distill again"
+        )
+    if chosen in choices("cosine", counted):
+        raise UsageError(
+            f"--classifier {chosen}: it compares directions, and this run was pretrained with a {kind} classifier; "
+            f"choose {', '.join(possible)}"
+        )
+    raise UsageError(f"--classifier {chosen}: choose {', '.join(possible)}")
 
 
 def load_session(
-    run: RunFolder, last: int | None = None, device: torch.device | str = "cpu", precision: str = "fp32"
+    run: RunFolder,
+    last: int | None = None,
+    device: torch.device | str = "cpu",
+    precision: str = "fp32",
+    classifier: str | None = None,
 ) -> SessionModel:
-    """Load session `last`, the newest by default, with the class means of all sessions up to it.
+    """Load session `last`, the newest by default, with what all sessions up to it have taught.
 
     Raises:
         RunError: there is no such session, or a file of the chain is damaged.
+        UsageError: the chain cannot answer with that classifier; see `choose_classifier`.
     """
-    return load_chain(run, run.outline(last), device, precision)
+    return load_chain(run, run.outline(last), device, precision, classifier)
 
 
 def load_chain(
-    run: RunFolder, chain: ChainOutline, device: torch.device | str = "cpu", precision: str = "fp32"
+    run: RunFolder,
+    chain: ChainOutline,
+    device: torch.device | str = "cpu",
+    precision: str = "fp32",
+    classifier: str | None = None,
 ) -> SessionModel:
     """Load the last session of a chain whose manifests were read already.
 
+    Args:
+        run, chain: which.
+        device, precision: to compute in.
+        classifier: to answer with; None for the one that the last session names.
+
     Raises:
         DamagedError: a checkpoint is damaged, or does not fit its manifest.
+        UsageError, RunError: see `choose_classifier`.
     """
-    base = chain.base.manifest
-    backbone, means = load_checkpoint(run, chain.base, MEANS)
-    weights = [means]
+    chosen = choose_classifier(run, chain, classifier)
+    record = chain.base.manifest.backbone
+    backbone, base, statistics = load_checkpoint(run, chain.base, MEANS)
+    means, shots = [base], []
     for part in chain.sessions[1:]:
-        shape = (len(part.classes), base.backbone.width)
-        weights.append(_expect(run, part, {MEANS: (shape, torch.float32)})[MEANS])
+        own, features = _load_shots(run, part, record.width)
+        means.append(own)
+        shots += features
+    every = torch.cat(means)
+    file = run.path / chain.base.manifest.checkpoint.file
+    taught = Taught(base, every[len(base) :], shots, statistics)
+    try:
+        head = build_head(chosen, taught, record.classifier, record.scale)
+    except ValueError as error:
+        raise DamagedError(f"{file}: {error}; restore it from a backup") from None
+    if not all(tensor.isfinite().all() for tensor in head.state_dict().values()):
+        raise DamagedError(f"{file}: {chosen} makes numbers of it that are not finite; restore it from a backup")
     return SessionModel(
         backbone=backbone.to(device).to(memory_format=torch.channels_last),
-        weight=torch.cat(weights).to(device),
+        means=every.to(device),
+        head=head.to(device).eval(),
+        classifier=chosen,
         classes=[each.name for part in chain.sessions for each in part.classes],
         sizes=[part.classes_so_far for part in chain.sessions],
-        transform=to_transform(base.transform),
-        record=base.backbone,
+        transform=to_transform(chain.base.manifest.transform),
+        record=record,
         precision=precision,
     )

@@ -1,5 +1,11 @@
 """M2SD in plain torch: one concept a module, in the order in which the paper introduces them.
 
 Lin, Wu, Lin, Huang, Luo, "M2SD: Multiple Mixing Self-Distillation for Few-Shot Class-Incremental Learning",
-AAAI 2024, doi 10.1609/aaai.v38i4.28129. Nothing here reads a file, prints, or knows about devices.
+AAAI 2024, doi 10.1609/aaai.v38i4.28129. What goes beyond it names its own source. Nothing here reads a file, prints, or
+knows about devices.
 """
+
+from typing import Final
+
+HEADS: Final = ("means", "teen", "fecam", "ranpac", "debiased")  # the classifiers of stage 3, see method/stage3.py
+DEFAULT_CLASSIFIER: Final = "means"  # what a new base session names

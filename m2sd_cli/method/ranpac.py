@@ -48,11 +48,16 @@ def ranpac_head(
         shots: features (K, D) of each new class.
         scale: of the logits, whose targets it makes `scale` and 0.
         ridge: lambda over the mean eigenvalue of G.
+
+    Raises:
+        ValueError: `gram` is of no features: it has a negative eigenvalue.
     """
     gram, base_means = gram.double(), base_means.double()
     classes, size = base_means.shape
     eigenvalue = gram.diagonal().mean().clamp_min(torch.finfo(torch.float32).tiny)  # 0 if all features are
-    root = torch.linalg.cholesky(gram + ridge * eigenvalue * torch.eye(size, dtype=torch.float64))
+    root, wrong = torch.linalg.cholesky_ex(gram + ridge * eigenvalue * torch.eye(size, dtype=torch.float64))
+    if wrong:
+        raise ValueError("not the Gram matrix of any features")
     rows = [torch.cholesky_solve(base_means.T, root).T / classes]
     for start in range(0, len(shots), AT_ONCE):
         part = shots[start : start + AT_ONCE]

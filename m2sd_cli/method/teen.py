@@ -1,8 +1,8 @@
 """TEEN: the means of new classes, moved towards those of the base classes that they resemble.
 
 Wang, Zhou, Zhang, Zhan, Ye, "Few-Shot Class-Incremental Learning via Training-Free Prototype Calibration", NeurIPS
-2023. A mean of few shots lies off the class's own, and new images go to base classes; what base classes look alike, however,
-the frozen network knows well.
+2023. A mean of few shots lies off the class's own, and new images go to base classes; which base classes a new one
+resembles, however, the frozen network knows well.
 """
 
 import torch

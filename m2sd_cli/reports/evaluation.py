@@ -20,6 +20,7 @@ class Evaluation:
     """The figures of a chain on one set of test images."""
 
     figures: Figures
+    classifier: str  # that answered
     confusion: Pairs | None  # of true class and answer after the last session, if they were asked for
     classes: list[str]
     untested: list[str]  # classes of the chain without a test image
@@ -36,7 +37,7 @@ def evaluate_session(
     keep: bool = False,
     team: Team = ALONE,
 ) -> Evaluation:
-    """Evaluate all sessions up to the model's.
+    """Evaluate all sessions up to the model's, with its classifier.
 
     Args:
         model: the newest session to evaluate.
@@ -58,7 +59,7 @@ def evaluate_session(
     unknown = [names[label] for label in present.tolist() if to_chain[label] < 0]
     if len(unknown) == len(present):
         raise DataError(f"{where}: no test image of a class that the model knows; classes are matched by name")
-    device = model.weight.device
+    device = model.means.device
     to_chain = to_chain.to(device)
     tally = Tally(model.sizes, device, confusion)
     batches = (source.for_testing if keep else source.batches)(model.transform, FEATURE_BATCH, team.share(len(source)))
@@ -71,6 +72,7 @@ def evaluate_session(
     tally.join(team.collect)
     return Evaluation(
         figures=tally.figures(),
+        classifier=model.classifier,
         confusion=tally.confusion(),
         classes=model.classes,
         untested=[model.classes[number] for number in tally.untested],

@@ -10,8 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from m2sd_cli.runs.sealed import Sealed, Sha256
 
-SCHEMA_VERSION: Final = 2
-Readable = Literal[1, 2]  # 1 knew neither skipped pictures nor threads, and its chains have no head
+SCHEMA_VERSION: Final = 3
+# 1 knew neither skipped pictures nor threads, and its chains have no head; sessions of 2 hold class means and no more.
+Readable = Literal[1, 2, 3]
 
 FileName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$", max_length=64)]
 Text = Annotated[str, Field(max_length=1024)]  # names are names of files, of which none is longer
@@ -23,6 +24,8 @@ Setting = bool | Whole | float | Text | None  # of a configuration
 Share = Annotated[float, Field(ge=-1000, le=1000)]  # a mean of values that are 0 to 1 before it is taken away
 Deviation = Annotated[float, Field(ge=0.001, le=1000)]
 Precision = Literal["fp32", "bf16"]
+Stage3Classifier = Literal["means", "teen", "fecam", "ranpac", "debiased"]
+Views = Annotated[int, Field(ge=1, le=1000, description="of each shot, whose features the checkpoint holds")]
 
 
 class Record(BaseModel):
@@ -106,6 +109,11 @@ class Manifest(Record):
     backbone: BackboneRecord
     transform: TransformRecord
     config: dict[Text, Setting]
+    recipe: Annotated[Name | None, Field(description="that the training followed")] = None
+    classifier: Annotated[
+        Stage3Classifier | None, Field(description="of stage 3, from this session on; none in stage 1")
+    ] = None
+    views: Views | None = None
     seed: Whole
     versions: dict[Text, Text]
     device: Text
@@ -129,6 +137,10 @@ class Manifest(Record):
             raise ValueError("kind and session number do not fit each other")
         if (self.parent is None) != (self.kind == "pretrain"):
             raise ValueError("every manifest but the first names its parent")
+        if (self.classifier is None) != (self.kind == "pretrain" or not self.holds_statistics):
+            raise ValueError("a classifier is named by every session, but for those of earlier versions")
+        if (self.views is None) != (self.kind != "increment" or not self.holds_statistics):
+            raise ValueError("views are named by every session with shots, but for those of earlier versions")
         return self
 
     @property
@@ -136,12 +148,18 @@ class Manifest(Record):
         """Classes up to and including this session."""
         return self.classes_before + len(self.classes)
 
+    @property
+    def holds_statistics(self) -> bool:
+        """Whether its checkpoint holds more than class means; see `Outline`."""
+        return self.schema_version > 2
+
 
 @dataclass(frozen=True, slots=True)
 class ClassName:
     """A class of an outline."""
 
     name: Name
+    shots: Count
 
 
 class Outline(BaseModel):
@@ -158,17 +176,23 @@ class Outline(BaseModel):
     checkpoint: FileRecord
     classes_before: Count = 0
     classes: Annotated[list[ClassName], Field(min_length=1)]
+    views: Views | None = None
 
     @property
     def classes_so_far(self) -> int:
         """Classes up to and including this session."""
         return self.classes_before + len(self.classes)
 
+    @property
+    def holds_statistics(self) -> bool:
+        """Whether its checkpoint holds more than class means: statistics of the base classes, features of shots."""
+        return self.schema_version > 2
+
 
 class Head(Sealed):
     """Which manifest is the newest of a chain; nothing counts as part of the chain before this file says so."""
 
-    schema_version: Literal[2] = SCHEMA_VERSION
+    schema_version: Literal[2, 3] = SCHEMA_VERSION
     manifest: FileRecord
 
 

@@ -7,12 +7,19 @@ from m2sd_cli.config import DistillConfig
 from m2sd_cli.data.datasets import DataSet
 from m2sd_cli.errors import RunError, UsageError
 from m2sd_cli.inference.device import training_precision
-from m2sd_cli.inference.features import mean_features
-from m2sd_cli.inference.session import MEANS, backbone_tensors, load_checkpoint, to_transform
+from m2sd_cli.inference.features import base_features
+from m2sd_cli.inference.session import (
+    MEANS,
+    backbone_tensors,
+    load_checkpoint,
+    statistics_tensors,
+    to_transform,
+)
 from m2sd_cli.method.classifiers import Classifier
 from m2sd_cli.method.distillation import LossWeights, distillation_terms
 from m2sd_cli.method.enhancement import FeatureEnhancement
 from m2sd_cli.method.network import Network
+from m2sd_cli.method.stage3 import default_classifier
 from m2sd_cli.runs.chain import Link, session_name
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.manifest import ClassRecord, Manifest, TrainingState
@@ -104,7 +111,7 @@ def load_network(run: RunFolder, link: Link) -> Network:
     Raises:
         DamagedError: the checkpoint is not what its manifest says.
     """
-    backbone, trained = load_checkpoint(run, link, CLASSIFIER)
+    backbone, trained, _ = load_checkpoint(run, link, CLASSIFIER)
     record = link.manifest.backbone
     classifier = Classifier(record.width, len(trained), record.classifier, record.scale)
     with torch.no_grad():
@@ -136,7 +143,8 @@ def run_distill(
 ) -> Link | None:
     """Stage 2 and the base session into a run folder that the caller has locked. Later sessions go, at the end.
 
-    Feature enhancement and its classifier are dropped: the base session holds the backbone and the class means.
+    Feature enhancement and its classifier are dropped: the base session holds the backbone, the class means,
+    and what the classifiers of stage 3 need to know of the base images.
 
     Returns:
         None if the time limit ended it.
@@ -162,8 +170,9 @@ def run_distill(
         finished = Finished(0.0, training_precision(machine.precision, machine.device), [])
         network.to(machine.device).to(memory_format=torch.channels_last)
     transform = to_transform(parent.manifest.transform)
-    means = mean_features(network.backbone, data.train, len(classes), transform, team=machine.team)
+    means, statistics = base_features(network.backbone, data.train, len(classes), transform, team=machine.team)
     name = session_name(0)
+    tensors = {**backbone_tensors(network.backbone), MEANS: means, **statistics_tensors(statistics)}
     if not machine.team.leads:
         machine.team.wait()
         return run.read(name)
@@ -173,12 +182,13 @@ def run_distill(
             kind="base",
             session=0,
             parent=parent.record,
-            checkpoint=run.write_checkpoint(name, {**backbone_tensors(network.backbone), MEANS: means}),
+            checkpoint=run.write_checkpoint(name, tensors),
             classes=classes,
             data=data_record(data),
             backbone=record,
             transform=parent.manifest.transform,
             config=config.model_dump(),
+            classifier=default_classifier(record.classifier),
             seed=config.seed,
             history=finished.history,
             skipped=skipped_records(data.skipped),

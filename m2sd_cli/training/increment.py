@@ -1,4 +1,4 @@
-"""Stage 3, paper section 3.4: a new class is the mean feature of its shots; everything else stays as it is."""
+"""Stage 3, paper section 3.4: a new class is known by the features of its shots; everything else stays as it is."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -8,8 +8,8 @@ import torch
 from m2sd_cli.data.datasets import Shots
 from m2sd_cli.data.names import as_pair, caseless, class_name
 from m2sd_cli.errors import RunError, UsageError
-from m2sd_cli.inference.features import mean_features
-from m2sd_cli.inference.session import MEANS, load_checkpoint, to_transform
+from m2sd_cli.inference.features import shot_features
+from m2sd_cli.inference.session import MEANS, SHOTS, choose_classifier, load_checkpoint, to_transform
 from m2sd_cli.runs.chain import ChainOutline, Link, session_name
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.manifest import DataRecord, Manifest
@@ -64,20 +64,33 @@ def run_increment(
     data: DataRecord,
     device: torch.device,
     precision: str,
+    classifier: str | None = None,
+    views: int = 1,
 ) -> Link:
     """Teach one session's classes. The caller has read `chain` and checked session and names.
 
+    Args:
+        run, chain: what to add to.
+        session: the new session's number.
+        shots: its images.
+        data: where they came from.
+        device, precision: to compute in.
+        classifier: what the chain answers with from now on; None for the parent's.
+        views: of each shot to take the mean of.
+
     Raises:
+        UsageError: the chain cannot answer with that classifier; see `choose_classifier`.
         DataError: a picture cannot be read.
         RunError: a file of the chain is damaged, the folder is locked, or another session was added meanwhile.
     """
     began = time.monotonic()
     base, parent = chain.base, chain.last
     transform = to_transform(base.manifest.transform)
-    backbone, _ = load_checkpoint(run, base, MEANS)
+    chosen = choose_classifier(run, chain, classifier)
+    backbone = load_checkpoint(run, base, MEANS).backbone
     backbone.to(device).to(memory_format=torch.channels_last)
     classes = class_records(shots.classes, shots.source, parent.manifest.classes_so_far, list_shots=True)
-    means = mean_features(backbone, shots.source, len(shots.classes), transform, precision)
+    means, features = shot_features(backbone, shots.source, len(shots.classes), transform, views, precision)
     with run.locked("increment"):
         if run.newest() != parent.record:
             raise RunError(f"{run.path}: a session was added, removed or replaced meanwhile; try again")
@@ -88,13 +101,15 @@ def run_increment(
                 kind="increment",
                 session=session,
                 parent=parent.record,
-                checkpoint=run.write_checkpoint(name, {MEANS: means}),
+                checkpoint=run.write_checkpoint(name, {MEANS: means, SHOTS: features}),
                 classes_before=parent.manifest.classes_so_far,
                 classes=classes,
                 data=data,
                 backbone=base.manifest.backbone,
                 transform=base.manifest.transform,
                 config={},
+                classifier=chosen,
+                views=views,
                 seed=base.manifest.seed,
                 skipped=skipped_records(shots.skipped),
                 **circumstances(device, precision, time.monotonic() - began),

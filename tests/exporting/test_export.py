@@ -76,8 +76,8 @@ def test_it_carries_classes_and_preprocessing(exported: dict[str, Path], form: s
     said = described(exported, form)
     assert said["classes"] == CLASSES
     assert said["session"] == 2
-    assert (said["backbone"], said["feature_width"], said["classifier"]) == ("resnet20", 64, "cosine")
-    assert said["scale"] == 16
+    assert (said["backbone"], said["feature_width"], said["classifier"]) == ("resnet20", 64, "means")
+    assert said["head"] == {"features": {"kind": "plain"}, "rows": "cosine", "scale": 16}
     preprocessing = said["preprocessing"]
     assert (preprocessing["resize"], preprocessing["centre_crop"]) == (18, 16)
     assert preprocessing["resize_what"] == "the short side, keeping the aspect"
@@ -88,7 +88,8 @@ def test_it_carries_classes_and_preprocessing(exported: dict[str, Path], form: s
 def test_safetensors_hold_backbone_and_class_means(exported: dict[str, Path], model: SessionModel) -> None:
     with safe_open(exported["safetensors"], "pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    assert torch.equal(tensors.pop("class_means"), model.weight)
+    assert torch.equal(tensors.pop("class_means"), model.means)
+    assert torch.equal(tensors.pop("head.rows"), model.head.rows)
     state = model.backbone.state_dict()
     assert tensors.keys() == {f"backbone.{name}" for name in state}
     assert all(torch.equal(tensors[f"backbone.{name}"], state[name]) for name in state)

@@ -76,9 +76,9 @@ def run(folder: Path, content: bytes) -> object:
     record = FileRecord(file="session-000.json", sha256=hashlib.sha256(content).hexdigest())
     (folder / "head.json").write_bytes(Head(manifest=record).encoded())
     model = load_session(RunFolder(folder))
-    assert model.weight.isfinite().all()
-    assert model.classify(torch.ones(1, model.weight.shape[1])).isfinite().all()
-    assert len(model.classes) == len(model.weight)
+    assert model.means.isfinite().all()
+    assert model.classify(torch.ones(1, model.means.shape[1])).isfinite().all()
+    assert len(model.classes) == len(model.means)
     return model
 
 

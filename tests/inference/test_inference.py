@@ -14,7 +14,7 @@ from m2sd_cli import api
 from m2sd_cli.data.folders import open_folder, read_shots
 from m2sd_cli.errors import DamagedError, DataError, UsageError
 from m2sd_cli.inference.device import autocast, choose_device, inference_precision, training_precision
-from m2sd_cli.inference.features import mean_features
+from m2sd_cli.inference.features import base_features, shot_features
 from m2sd_cli.inference.prediction import Prediction
 from m2sd_cli.inference.session import MEANS, load_checkpoint, load_session
 from m2sd_cli.runs.folder import RunFolder
@@ -33,9 +33,18 @@ def test_class_means_are_the_same_in_every_batch_size(
     model = load_session(RunFolder(trained), 0)
     source = open_folder(pictures.folder, 16).train
     monkeypatch.setattr("m2sd_cli.inference.features.FEATURE_BATCH", size)
-    means = mean_features(model.backbone, source, 4, model.transform)
+    means, statistics = base_features(model.backbone, source, 4, model.transform)
     assert means.shape == (4, 64)
-    torch.testing.assert_close(means, model.weight, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(means, model.means, rtol=1e-4, atol=1e-5)
+    wanted = load_checkpoint(RunFolder(trained), RunFolder(trained).session(0), MEANS).statistics
+    assert wanted is not None
+    for name, tensor in statistics.tensors().items():
+        torch.testing.assert_close(tensor, wanted.tensors()[name], rtol=1e-4, atol=1e-5)
+    shots = read_shots(pictures.first_shots).source
+    of_shots, features = shot_features(model.backbone, shots, 2, model.transform, 3)
+    monkeypatch.undo()
+    again = shot_features(model.backbone, shots, 2, model.transform, 3)
+    torch.testing.assert_close((of_shots, features), again, rtol=1e-4, atol=1e-5)
 
 
 def test_a_class_mean_is_the_mean_of_the_features_of_its_shots(trained: Path, pictures: "Pictures") -> None:
@@ -45,7 +54,7 @@ def test_a_class_mean_is_the_mean_of_the_features_of_its_shots(trained: Path, pi
     features = torch.cat([model.embed(each[None]) for each in pixels]).double()
     for number, name in enumerate(shots.classes):
         wanted = features[labels == number].mean(dim=0)
-        torch.testing.assert_close(model.weight[model.classes.index(name)].double(), wanted, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(model.means[model.classes.index(name)].double(), wanted, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -128,7 +137,7 @@ def test_similarity_is_the_cosine_of_feature_and_class_mean(trained: Path, pictu
     feature = model.embed(model.transform.pixels(Image.open(picture).convert("RGB"))[None])
     (answer,) = api.predict([picture], run=trained, top_k=7, device="cpu")
     for guess in answer.guesses:
-        wanted = F.cosine_similarity(feature[0], model.weight[model.classes.index(guess.name)], dim=0).item()
+        wanted = F.cosine_similarity(feature[0], model.means[model.classes.index(guess.name)], dim=0).item()
         assert guess.similarity == pytest.approx(wanted, abs=1e-5)
         assert -1 <= guess.similarity <= 1
 
@@ -231,11 +240,13 @@ def test_a_backbone_is_loaded_and_not_drawn(trained: Path) -> None:
     folder = RunFolder(trained)
     base = folder.session(0)
     before = torch.get_rng_state()
-    backbone, means = load_checkpoint(folder, base, MEANS)
+    backbone, means, statistics = load_checkpoint(folder, base, MEANS)
     assert torch.equal(torch.get_rng_state(), before)
     saved = folder.tensors(base)
     assert torch.equal(means, saved[MEANS])
-    assert {f"backbone.{name}" for name in backbone.state_dict()} == saved.keys() - {"class_means"}
+    assert statistics is not None
+    known = {f"statistics.{name}" for name in statistics.tensors()}
+    assert {f"backbone.{name}" for name in backbone.state_dict()} == saved.keys() - {"class_means"} - known
     for name, tensor in backbone.state_dict().items():
         assert torch.equal(tensor, saved[f"backbone.{name}"])
     assert all(parameter.requires_grad for parameter in backbone.parameters())

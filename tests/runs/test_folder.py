@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import torch
 
 from m2sd_cli import api
 from m2sd_cli.errors import DamagedError, RunError
@@ -130,11 +129,18 @@ def test_sessions_are_counted_and_not_spelt(tmp_path: Path) -> None:
     assert RunFolder(tmp_path).sessions() == [0, 999, 1000]
 
 
-def test_the_base_checkpoint_holds_backbone_and_class_means_only(trained: Path) -> None:
+def test_the_base_checkpoint_holds_backbone_class_means_and_statistics_only(trained: Path) -> None:
     run = RunFolder(trained)
     tensors = run.tensors(run.chain()[0])
     assert tensors["class_means"].shape == (4, 64)
-    others = [name for name in tensors if name != "class_means"]
+    assert {name: tensor.shape for name, tensor in tensors.items() if name.startswith("statistics.")} == {
+        "statistics.power_means": (4, 64),
+        "statistics.power_covariance": (64, 64),
+        "statistics.projection": (64, 1024),
+        "statistics.random_means": (4, 1024),
+        "statistics.random_gram": (1024, 1024),
+    }
+    others = [name for name in tensors if name != "class_means" and not name.startswith("statistics.")]
     assert others
     assert all(name.startswith("backbone.") for name in others)
     assert not [name for name in tensors if re.search("attention|pyramid|classifier|enhance|teacher", name)]
@@ -142,12 +148,13 @@ def test_the_base_checkpoint_holds_backbone_and_class_means_only(trained: Path) 
     assert in_stage_1.keys() == {*others, "classifier.weight"}
 
 
-def test_a_session_holds_the_rows_of_its_own_classes_only(trained: Path) -> None:
+def test_a_session_holds_what_is_known_of_its_own_classes_only(trained: Path) -> None:
     run = RunFolder(trained)
-    for link, rows in zip(run.chain()[1:], (2, 1), strict=True):
+    for link, rows, shots in zip(run.chain()[1:], (2, 1), (5, 4), strict=True):
         tensors = run.tensors(link)
-        assert {name: tensor.shape for name, tensor in tensors.items()} == {"class_means": torch.Size([rows, 64])}
-        assert (trained / link.manifest.checkpoint.file).stat().st_size < 1000
+        shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+        assert shapes == {"class_means": (rows, 64), "shot_features": (shots, 64)}
+        assert (trained / link.manifest.checkpoint.file).stat().st_size < 2500
 
 
 def test_adding_a_session_leaves_every_earlier_file_as_it_was(run: Path, pictures: "Pictures", tree: Tree) -> None:
@@ -243,7 +250,7 @@ def test_a_renamed_manifest_is_recognised(run: Path) -> None:
 
 def test_a_manifest_of_another_version_is_refused(run: Path) -> None:
     path = run / NEWEST
-    path.write_bytes(path.read_bytes().replace(b'"schema_version": 2', b'"schema_version": 3'))
+    path.write_bytes(path.read_bytes().replace(b'"schema_version": 3', b'"schema_version": 4'))
     repoint(run)
     with pytest.raises(DamagedError, match=r"session-002\.json: not a manifest that this version reads: schema_ver"):
         RunFolder(run).chain()

@@ -140,7 +140,7 @@ def test_the_outline_says_what_the_manifests_say(run: Path, lengthen: Lengthen) 
         assert outline.taught() == {each.name: n for n, link in enumerate(links) for each in link.manifest.classes}
         assert folder.session(len(links) - 1) == links[-1]
     model = load_session(folder)
-    assert torch.equal(model.weight, torch.cat([folder.tensors(link)["class_means"] for link in folder.chain()]))
+    assert torch.equal(model.means, torch.cat([folder.tensors(link)["class_means"] for link in folder.chain()]))
     assert model.sizes == [link.manifest.classes_so_far for link in folder.chain()]
 
 
@@ -198,7 +198,7 @@ def test_a_foreign_manifest_is_found_in_outline_too(run: Path, lengthen: Lengthe
         rewrite(links, number, classes=[{"index": 3}])
         with pytest.raises(DamagedError, match=rf"{name}\.json: not a manifest .*: classes\.0\.name: "):
             folder.outline()
-        rewrite(links, number, schema_version=3)
+        rewrite(links, number, schema_version=4)
         with pytest.raises(DamagedError, match=rf"{name}\.json: not a manifest .*: schema_version: "):
             folder.outline()
         rewrite(links, number, session=9)

@@ -39,7 +39,7 @@ def test_a_manifest_comes_back_as_it_was(content: dict[str, Any]) -> None:
     assert manifest.classes_so_far == 6
 
 
-@pytest.mark.parametrize("version", [0, 3, "1.0", None])
+@pytest.mark.parametrize("version", [0, 4, "1.0", None])
 def test_an_unknown_schema_version_is_refused(content: dict[str, Any], version: object) -> None:
     assert "schema_version" in refused(content, {"schema_version": version})
 
@@ -79,6 +79,9 @@ def test_class_indices_follow_the_earlier_sessions(content: dict[str, Any]) -> N
         ({"session": -1}, "session"),
         ({"kind": "other"}, "kind"),
         ({"seconds": -1}, "seconds"),
+        ({"classifier": None}, "a classifier is named by every session"),
+        ({"views": None}, "views are named by every session"),
+        ({"schema_version": 2}, "but for those of earlier versions"),
     ],
 )
 def test_what_contradicts_itself_is_refused(content: dict[str, Any], change: dict[str, Any], complaint: str) -> None:
@@ -112,6 +115,9 @@ def test_what_contradicts_itself_is_refused(content: dict[str, Any], change: dic
         ("history", [[{"epoch": 1, "loss": 1, "terms": {"ce": INFINITY}, "learning_rate": 0.1}]]),
         ("history", [[{"epoch": -1, "loss": 1, "terms": {}, "learning_rate": 0.1}]]),
         ("threads", [0, 65537]),
+        ("classifier", ["other", "cosine", ""]),
+        ("views", [0, 1001, 1.5]),
+        ("recipe", ["", 1025 * "x"]),
     ],
 )
 def test_numbers_and_texts_have_bounds(content: dict[str, Any], path: str, values: list[object]) -> None:
@@ -129,7 +135,7 @@ def test_numbers_and_texts_have_bounds(content: dict[str, Any], path: str, value
 
 def test_an_outline_has_the_same_bounds(content: dict[str, Any]) -> None:
     Outline.model_validate_json(json.dumps(content))
-    for change in ({"session": 10**9 + 1}, {"classes_before": -1}, {"classes": [{"name": 1025 * "x"}]}):
+    for change in ({"session": 10**9 + 1}, {"classes_before": -1}, {"classes": [{"name": 1025 * "x", "shots": 1}]}):
         with pytest.raises(ValidationError):
             Outline.model_validate_json(json.dumps(content | change))
 
@@ -189,7 +195,7 @@ def test_a_training_state_of_another_version_is_refused() -> None:
         "history": [],
     }
     TrainingState.model_validate(good)
-    for change in ({"schema_version": 3}, {"tensors": {"file": "../x", "sha256": ZEROS}}, {"step": -1}):
+    for change in ({"schema_version": 4}, {"tensors": {"file": "../x", "sha256": ZEROS}}, {"step": -1}):
         with pytest.raises(ValidationError):
             TrainingState.model_validate(good | change)
 
@@ -200,7 +206,7 @@ def test_every_manifest_of_a_run_says_what_made_it(trained: Path, quick: dict[st
     assert [link.manifest.kind for link in links] == ["pretrain", "base", "increment", "increment"]
     for link in links:
         manifest = link.manifest
-        assert manifest.schema_version == 2
+        assert manifest.schema_version == 3
         assert manifest.backbone.name == quick["backbone"]
         assert manifest.backbone.width == 64
         assert manifest.transform.crop == 16
@@ -251,7 +257,7 @@ def test_no_manifest_holds_a_path(trained: Path, pictures: "Pictures") -> None:
 def test_a_sealed_file_of_a_version_with_fewer_fields_is_read(tmp_path: Path) -> None:
     """The seal is of the bytes as they are, not of what this version would write."""
     record = FileRecord(file="pretrain.json", sha256=ZEROS)
-    content = Head(manifest=record).encoded().replace(b'\n "schema_version": 2,', b"")
+    content = Head(manifest=record).encoded().replace(b'\n "schema_version": 3,', b"")
     blank = content.replace(content[12:76], b"0" * 64, 1)
     sealed = content.replace(content[12:76], hashlib.sha256(blank).hexdigest().encode(), 1)
     assert Head.decoded(tmp_path, sealed).manifest == record

@@ -4,6 +4,7 @@ Each folder of `old` is a run of three base classes and two sessions (purple and
 its weights rounded so that they take little room.
 """
 
+import hashlib
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,21 +13,40 @@ from typing import TYPE_CHECKING
 import pytest
 
 from m2sd_cli import api
+from m2sd_cli.errors import RunError
+from m2sd_cli.inference.session import load_session
+from m2sd_cli.runs.files import encode_tensors
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.manifest import SCHEMA_VERSION
 
 if TYPE_CHECKING:
-    from tests.conftest import Pictures
+    from tests.conftest import Outcome, Pictures
 
 OLD = sorted((Path(__file__).parent / "old").iterdir())
+RIGHT = {"version-1": [2, 2, 4], "version-2": [6, 8, 10]}  # images of 6, 8, 10
+OF_MEANS = ["means", "teen", "debiased"]
 
 Tree = Callable[[Path], dict[str, bytes | None]]
 
 
 @pytest.fixture(params=OLD, ids=lambda path: path.name)
-def old(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    """A copy of an old run."""
-    return Path(shutil.copytree(request.param, tmp_path / "old"))
+def written(request: pytest.FixtureRequest) -> Path:
+    """An old run as it was written."""
+    path: Path = request.param
+    return path
+
+
+@pytest.fixture
+def old(written: Path, tmp_path: Path) -> Path:
+    """A copy of it."""
+    return Path(shutil.copytree(written, tmp_path / "old"))
+
+
+@pytest.fixture
+def orange(pictures: "Pictures", tmp_path: Path) -> Path:
+    """Shots of a class that nobody was taught."""
+    shutil.copytree(pictures.labelled / "orange", tmp_path / "shots" / "orange")
+    return tmp_path / "shots"
 
 
 def test_every_earlier_version_is_kept() -> None:
@@ -38,21 +58,63 @@ def test_it_is_sound(old: Path) -> None:
     assert [link.manifest.classes_so_far for link in RunFolder(old).chain()] == [3, 5, 6]
 
 
-def test_it_answers_as_it_did(old: Path, pictures: "Pictures", tree: Tree) -> None:
+def test_it_answers_as_it_did(written: Path, old: Path, pictures: "Pictures", tree: Tree) -> None:
     before = tree(old)
-    figures = api.evaluate(run=old, test=pictures.labelled, device="cpu").figures
-    assert [(each.classes, each.images) for each in figures.sessions] == [(3, 6), (5, 8), (6, 10)]
-    assert [each.overall for each in figures.sessions] == pytest.approx([100 * 2 / 6, 100 * 2 / 8, 100 * 4 / 10])
+    found = api.evaluate(run=old, test=pictures.labelled, device="cpu")
+    assert found.classifier == "means"
+    assert [(each.classes, each.images) for each in found.figures.sessions] == [(3, 6), (5, 8), (6, 10)]
+    wanted = [
+        100 * right / each.images for right, each in zip(RIGHT[written.name], found.figures.sessions, strict=True)
+    ]
+    assert [each.overall for each in found.figures.sessions] == pytest.approx(wanted)
     assert tree(old) == before
 
 
-def test_it_is_added_to_and_taken_from(old: Path, pictures: "Pictures", tmp_path: Path, tree: Tree) -> None:
+def test_it_is_added_to_and_taken_from(old: Path, orange: Path, tree: Tree) -> None:
     before = tree(old)
-    shots = tmp_path / "shots"
-    shutil.copytree(pictures.labelled / "orange", shots / "orange")
-    link = api.increment(3, shots, run=old, device="cpu")
+    link = api.increment(3, orange, run=old, device="cpu")
     assert link.manifest.classes_so_far == 7
+    assert (link.manifest.classifier, link.manifest.views) == ("means", 1)
     assert RunFolder(old).verify() == []
     added = tree(old)
-    assert {name: added[name] for name in before} == before
+    assert {name: added[name] for name in before if name != "head.json"} == {
+        name: content for name, content in before.items() if name != "head.json"
+    }
     assert [each.name for each in api.open_run(old).chain()[-1].manifest.classes] == ["orange"]
+    with RunFolder(old).locked("test"):
+        RunFolder(old).remove_sessions(first=3)
+    assert [link.manifest.classes_so_far for link in RunFolder(old).chain()] == [3, 5, 6]
+
+
+@pytest.mark.parametrize("added", [False, True])
+def test_it_answers_with_what_needs_class_means_only(
+    old: Path, orange: Path, pictures: "Pictures", added: bool, m2sd: Callable[..., "Outcome"]
+) -> None:
+    if added:
+        api.increment(3, orange, run=old, classifier="teen", device="cpu")
+        assert load_session(RunFolder(old)).classifier == "teen"
+    for name in OF_MEANS:
+        assert api.evaluate(run=old, test=pictures.labelled, classifier=name, device="cpu").classifier == name
+    for name in ("fecam", "ranpac"):
+        for words in (
+            ["evaluate", "--test", pictures.labelled],
+            ["predict", pictures.labelled],
+            ["export", "--format", "pt2", "--out", orange / "out.pt2"],
+            ["increment", "--session", 4 if added else 3, "--shots", pictures.second_shots],
+        ):
+            done = m2sd(*words, "--run", old, "--classifier", name)
+            assert (done.code, done.out) == (4, "")
+            assert done.err == (
+                f"m2sd: {old}: --classifier {name} needs more than this run holds, which was made by an earlier "
+                f"version; choose means, teen, debiased, or distill again\n"
+            )
+        with pytest.raises(RunError, match="distill again"):
+            load_session(RunFolder(old), 1, classifier=name)
+
+
+def test_what_it_holds_is_written_again_as_it_was(old: Path) -> None:
+    """So that running a chain of old once more can be compared by its hashes."""
+    folder = RunFolder(old)
+    for link in [folder.pretrain(), *folder.chain()]:
+        again = encode_tensors(folder.tensors(link))
+        assert hashlib.sha256(again).hexdigest() == link.manifest.checkpoint.sha256

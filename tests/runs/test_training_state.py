@@ -89,7 +89,7 @@ def test_a_state_that_this_version_does_not_read_is_refused(store: StateStore) -
     store.save(state(7), {})
     path = store.run.training / "state.json"
     content = json.loads(path.read_bytes())
-    for text in (json.dumps(content | {"schema_version": 3}), path.read_text()[:-5], ""):
+    for text in (json.dumps(content | {"schema_version": 4}), path.read_text()[:-5], ""):
         path.write_text(text)
         with pytest.raises(DamagedError, match=r"state\.json: not a file that this version reads.*--force"):
             store.load()

@@ -632,16 +632,16 @@ def test_a_session_added_meanwhile_is_not_overwritten(
     from m2sd_cli.training import increment
 
     RunFolder(run).remove_sessions(first=1)
-    real: Any = vars(increment)["mean_features"]
+    real: Any = vars(increment)["shot_features"]
     afterwards: dict[str, bytes | None] = {}
 
     def slow(*arguments: Any) -> Any:
-        monkeypatch.setattr(increment, "mean_features", real)
+        monkeypatch.setattr(increment, "shot_features", real)
         api.increment(1, pictures.second_shots, run=run, device="cpu")
         afterwards.update(tree(run))
         return real(*arguments)
 
-    monkeypatch.setattr(increment, "mean_features", slow)
+    monkeypatch.setattr(increment, "shot_features", slow)
     with pytest.raises(RunError, match="a session was added, removed or replaced meanwhile; try again"):
         api.increment(1, pictures.first_shots, run=run, device="cpu")
     assert tree(run) == afterwards
