@@ -129,7 +129,17 @@ def test_the_method_knows_no_files_and_prints_nothing(path: Path) -> None:
     assert not {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)} & {"print", "open"}
 
 
-@pytest.mark.parametrize("arguments", [["export", "--format", "gif", "--out", "x"], ["evaluate", "--session", "last"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["export", "--format", "gif", "--out", "x"],
+        ["evaluate", "--session", "last"],
+        ["evaluate", "--classifier", "best"],
+        ["predict", "x.jpg", "--classifier", "cosine"],
+        ["increment", "--session", "1", "--classifier", ""],
+        ["export", "--format", "onnx", "--out", "x", "--classifier", "TEEN"],
+    ],
+)
 def test_a_refused_word_needs_no_torch(arguments: list[str]) -> None:
     program = (
         "import sys\n"

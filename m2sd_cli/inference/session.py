@@ -243,7 +243,7 @@ def load_chain(
         head = build_head(chosen, taught, record.classifier, record.scale)
     except ValueError as error:
         raise DamagedError(f"{file}: {error}; restore it from a backup") from None
-    if not all(tensor.isfinite().all() for tensor in head.state_dict().values()):
+    if not head(torch.ones(1, record.width)).isfinite().all():
         raise DamagedError(f"{file}: {chosen} makes numbers of it that are not finite; restore it from a backup")
     return SessionModel(
         backbone=backbone.to(device).to(memory_format=torch.channels_last),

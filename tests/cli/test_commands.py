@@ -399,8 +399,8 @@ JSON = {
 }
 KEYS = {
     "pretrain": {"stage", "finished", "run", "manifest", "classes", "epochs", "loss", "seconds", "device", "precision"},
-    "increment": {"session", "manifest", "classes", "classes_so_far", "seconds"},
-    "evaluate": {"sessions", "average", "drop", "untested_classes", "unknown_classes", "skipped"},
+    "increment": {"session", "manifest", "classes", "classes_so_far", "classifier", "views", "seconds"},
+    "evaluate": {"sessions", "average", "drop", "classifier", "untested_classes", "unknown_classes", "skipped"},
     "predict": {"predictions", "skipped"},
     "export": {"file", "format", "bytes"},
     "sessions": {"sessions"},

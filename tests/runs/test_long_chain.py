@@ -204,6 +204,9 @@ def test_a_foreign_manifest_is_found_in_outline_too(run: Path, lengthen: Lengthe
         rewrite(links, number, session=9)
         with pytest.raises(DamagedError, match=rf"{name}\.json: it is the manifest of session-009"):
             folder.outline()
+        rewrite(links, number, views=None)
+        with pytest.raises(DamagedError, match=rf"{name}\.safetensors: its manifest names no shots"):
+            load_session(folder)
         rewrite(links, number)
         assert len(folder.outline().sessions) == 6
 

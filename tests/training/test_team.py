@@ -17,9 +17,12 @@ from torch import Tensor, nn
 from m2sd_cli import api
 from m2sd_cli.config import DistillConfig, PretrainConfig
 from m2sd_cli.data.augmentation import Augmentation
+from m2sd_cli.data.folders import open_folder
 from m2sd_cli.data.sources import TrainingImages
 from m2sd_cli.data.transforms import TestTransform
 from m2sd_cli.errors import UsageError
+from m2sd_cli.inference.features import base_features
+from m2sd_cli.inference.session import MEANS, load_checkpoint, to_transform
 from m2sd_cli.inference.team import ALONE, Team, team_on
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.training.batch_norm import SharedBatchNorm
@@ -203,6 +206,14 @@ def test_two_processes_leave_the_run_folder_that_one_leaves(
         assert ours.classes == theirs.classes
         # Small batches of so plain pictures magnify rounding from step to step.
         assert [each.loss for each in theirs.history] == pytest.approx([each.loss for each in ours.history], rel=0.05)
+    base = RunFolder(shared).session(0)
+    backbone, means, statistics = load_checkpoint(RunFolder(shared), base, MEANS)
+    assert statistics is not None
+    source = open_folder(pictures.folder, 16).train
+    wanted_means, wanted = base_features(backbone, source, 4, to_transform(base.manifest.transform))
+    torch.testing.assert_close(means, wanted_means, rtol=1e-5, atol=1e-6)
+    for each, tensor in statistics.tensors().items():
+        torch.testing.assert_close(tensor, wanted.tensors()[each], rtol=1e-4, atol=1e-6)
     confusion = tmp_path / "confusion.csv"
     third = torchrun(
         "--", "m2sd_cli", "evaluate", "--run", shared, "--data", folder, "--json", "--confusion", confusion

@@ -1,0 +1,361 @@
+"""Every classifier of stage 3 on a chain: what is stored for it, who names it, and that its answers fit together."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import onnxruntime
+import pytest
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+import m2sd_cli
+from m2sd_cli import api
+from m2sd_cli.data.folders import read_shots
+from m2sd_cli.data.sources import ArrayImages
+from m2sd_cli.data.views import MOST_VIEWS, views
+from m2sd_cli.errors import DamagedError, UsageError
+from m2sd_cli.inference.features import shot_features
+from m2sd_cli.inference.session import SessionModel, load_session
+from m2sd_cli.method import DEFAULT_CLASSIFIER, HEADS
+from m2sd_cli.method.heads import Head, PlainFeatures, PowerFeatures, RandomFeatures
+from m2sd_cli.method.stage3 import COSINE_ONLY, choices, default_classifier
+from m2sd_cli.runs.chain import session_name
+from m2sd_cli.runs.folder import RunFolder
+from m2sd_cli.runs.manifest import Stage3Classifier
+
+if TYPE_CHECKING:
+    from tests.conftest import Outcome, Pictures
+
+Cli = Callable[..., "Outcome"]
+STATISTICS = {"fecam", "ranpac"}
+
+
+@pytest.fixture
+def images(trained: Path, pictures: "Pictures") -> Tensor:
+    """Pictures of known and unknown classes."""
+    pixels, _ = next(iter(read_shots(pictures.labelled).source.batches(load_session(RunFolder(trained)).transform, 99)))
+    return pixels
+
+
+def rewrite(run: Path, number: int, change: Callable[[dict[str, Tensor]], object], **update: object) -> None:
+    """Change the checkpoint of the newest session, and its manifest so that it vouches for that."""
+    folder = RunFolder(run)
+    link = folder.session(number)
+    tensors = folder.tensors(link)
+    change(tensors)
+    with folder.locked("test"):
+        update["checkpoint"] = folder.write_checkpoint(session_name(number), tensors)
+        folder.write_manifest(session_name(number), link.manifest.model_copy(update=update))
+
+
+def logits_of(model: SessionModel, pixels: Tensor) -> Tensor:
+    return model.classify(model.embed(pixels))
+
+
+def test_a_manifest_can_name_every_one() -> None:
+    assert get_args(Stage3Classifier) == HEADS
+    assert DEFAULT_CLASSIFIER in HEADS
+    assert choices("cosine", statistics=True) == list(HEADS)
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_every_session_is_evaluated_in_one_pass_as_it_would_be_alone(
+    trained: Path, pictures: "Pictures", images: Tensor, name: str
+) -> None:
+    whole = api.evaluate(run=trained, test=pictures.labelled, classifier=name, device="cpu")
+    assert whole.classifier == name
+    last = logits_of(load_session(RunFolder(trained), classifier=name), images)
+    for number, figures in enumerate(whole.figures.sessions):
+        alone = api.evaluate(run=trained, session=number, test=pictures.labelled, classifier=name, device="cpu")
+        assert alone.figures.sessions[number] == figures
+        here = logits_of(load_session(RunFolder(trained), number, classifier=name), images)
+        assert here.shape == (len(images), figures.classes)
+        torch.testing.assert_close(here, last[:, : figures.classes], rtol=1e-4, atol=1e-4)
+        assert here.std() > 0.01
+
+
+def test_they_are_different(trained: Path, images: Tensor) -> None:
+    found = [logits_of(load_session(RunFolder(trained), classifier=name), images).softmax(dim=1) for name in HEADS]
+    for number, one in enumerate(found):
+        assert not any(torch.allclose(one, other, atol=1e-4) for other in found[:number])
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_what_was_trained_is_known(trained: Path, pictures: "Pictures", name: str) -> None:
+    found = api.evaluate(run=trained, data=str(pictures.folder), classifier=name, device="cpu").figures.sessions
+    assert found[0].overall is not None
+    assert found[0].overall > 50
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_predictions_are_of_the_classifier_and_similarities_of_the_class_means(
+    trained: Path, pictures: "Pictures", images: Tensor, name: str
+) -> None:
+    model = load_session(RunFolder(trained), classifier=name)
+    wanted = logits_of(model, images).softmax(dim=1)
+    answers = list(api.predict([pictures.labelled], run=trained, top_k=7, classifier=name, device="cpu"))
+    plain = list(api.predict([pictures.labelled], run=trained, top_k=7, device="cpu"))
+    for row, answer, other in zip(wanted, answers, plain, strict=True):
+        found = {guess.name: guess for guess in answer.guesses}
+        assert [found[each].probability for each in model.classes] == pytest.approx(row.tolist(), abs=1e-4)
+        assert {each: found[each].similarity for each in found} == pytest.approx(
+            {guess.name: guess.similarity for guess in other.guesses}, abs=1e-5
+        )
+
+
+@pytest.mark.parametrize("name", [name for name in HEADS if name != "means"])
+def test_an_exported_file_answers_as_the_session_does(trained: Path, images: Tensor, tmp_path: Path, name: str) -> None:
+    forms: tuple[Literal["safetensors", "onnx", "pt2"], ...] = ("safetensors", "onnx", "pt2")
+    files = {form: api.export(form, tmp_path / form, run=trained, classifier=name) for form in forms}
+    model = load_session(RunFolder(trained), classifier=name)
+    wanted = logits_of(model, images)
+    torch.testing.assert_close(torch.export.load(files["pt2"]).module()(images), wanted, rtol=1e-4, atol=1e-3)
+    (logits,) = onnxruntime.InferenceSession(files["onnx"]).run(None, {"images": images.numpy()})
+    torch.testing.assert_close(torch.from_numpy(logits), wanted, rtol=1e-4, atol=1e-3)
+    with safe_open(files["safetensors"], "pt") as file:
+        said = json.loads(file.metadata()["m2sd"])
+        tensors = {each: file.get_tensor(each) for each in file.keys()}  # noqa: SIM118
+    assert said["classifier"] == name
+    assert torch.equal(tensors["class_means"], model.means)
+    again = rebuilt(said["head"], {each.removeprefix("head."): tensor for each, tensor in tensors.items()})
+    torch.testing.assert_close(again(model.embed(images)), wanted)
+
+
+def rebuilt(said: dict[str, Any], tensors: dict[str, Tensor]) -> Head:
+    """A head of what a safetensors file says of it."""
+    features = said["features"]
+    kind = features.pop("kind")
+    if kind == "random":
+        assert features == {"size": tensors["features.projection"].shape[1]}
+        mapped: Any = RandomFeatures(tensors["features.projection"])
+    else:
+        mapped = {"plain": PlainFeatures, "power": PowerFeatures}[kind](**features)
+    return Head(tensors["rows"], said["rows"], said["scale"], tensors.get("bias"), mapped)
+
+
+# ---- who names it
+
+
+def test_a_session_names_it_for_those_after_it(run: Path, pictures: "Pictures", m2sd: Cli) -> None:
+    folder = RunFolder(run)
+    assert [link.manifest.classifier for link in folder.chain()] == [DEFAULT_CLASSIFIER] * 3
+    folder.remove_sessions(first=1)
+    words = ["--run", run, "--device", "cpu", "--json"]
+    first = json.loads(m2sd("increment", "--session", 1, "--shots", pictures.first_shots, *words).out)
+    assert (first["classifier"], first["views"]) == (DEFAULT_CLASSIFIER, 1)
+    folder.remove_sessions(first=1)
+    changed = ["--classifier", "ranpac", "--views", 2]
+    first = json.loads(m2sd("increment", "--session", 1, "--shots", pictures.first_shots, *changed, *words).out)
+    assert (first["classifier"], first["views"]) == ("ranpac", 2)
+    second = json.loads(m2sd("increment", "--session", 2, "--shots", pictures.second_shots, *words).out)
+    assert (second["classifier"], second["views"]) == ("ranpac", 1)
+    assert [each["classifier"] for each in json.loads(m2sd("sessions", "--run", run, "--json").out)["sessions"]] == [
+        DEFAULT_CLASSIFIER,
+        "ranpac",
+        "ranpac",
+    ]
+    assert m2sd("sessions", "--run", run).out.count("ranpac") == 2
+    assert load_session(folder).classifier == "ranpac"
+    assert load_session(folder, 0).classifier == DEFAULT_CLASSIFIER
+    assert load_session(folder, classifier="fecam").classifier == "fecam"
+    done = m2sd("evaluate", "--test", pictures.labelled, "--run", run, "--device", "cpu")
+    assert "classifier: ranpac\n" in done.err
+    other = m2sd("evaluate", "--test", pictures.labelled, "--classifier", "teen", *words)
+    assert json.loads(other.out)["classifier"] == "teen"
+
+
+def test_an_unknown_one_is_refused(run: Path, pictures: "Pictures") -> None:
+    for use in (
+        lambda: api.evaluate(run=run, test=pictures.labelled, classifier="best"),
+        lambda: api.predict([pictures.labelled], run=run, classifier="cosine"),
+        lambda: api.export("pt2", run.parent / "out", run=run, classifier="best"),
+        lambda: api.increment(3, pictures.second_shots, run=run, classifier="best"),
+    ):
+        with pytest.raises(UsageError, match="choose means, teen, fecam, ranpac, debiased"):
+            use()
+
+
+def test_a_linear_classifier_compares_no_directions(
+    pictures: "Pictures", quick: dict[str, Any], tmp_path: Path, m2sd: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    api.pretrain(str(pictures.folder), run=run, **quick | {"classifier": "linear"})
+    monkeypatch.setattr("m2sd_cli.method.stage3.DEFAULT_CLASSIFIER", "teen")
+    api.distill(str(pictures.folder), run=run, epochs=0, device="cpu")
+    assert RunFolder(run).session(0).manifest.classifier == "means"
+    api.increment(1, pictures.first_shots, run=run, classifier="fecam", device="cpu")
+    for name in ("means", "fecam", "ranpac"):
+        assert api.evaluate(run=run, test=pictures.labelled, classifier=name, device="cpu").classifier == name
+    model = load_session(RunFolder(run), classifier="means")
+    assert (model.head.kind, model.head.bias) == ("linear", None)
+    for name in COSINE_ONLY:
+        for words in (
+            ["evaluate", "--test", pictures.labelled],
+            ["increment", "--session", 2, "--shots", pictures.second_shots],
+        ):
+            done = m2sd(*words, "--run", run, "--classifier", name)
+            assert (done.code, done.out) == (2, "")
+            assert done.err == (
+                f"m2sd: --classifier {name}: it compares directions, and this run was pretrained with a linear "
+                f"classifier; choose means, fecam, ranpac\n"
+            )
+    assert RunFolder(run).sessions() == [0, 1]
+
+
+def test_the_default_is_one_that_the_trained_classifier_allows(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in HEADS:
+        monkeypatch.setattr("m2sd_cli.method.stage3.DEFAULT_CLASSIFIER", name)
+        assert default_classifier("cosine") == name
+        assert default_classifier("linear") in choices("linear", statistics=True)
+
+
+# ---- what is stored
+
+
+def test_a_class_mean_is_the_mean_over_views_and_the_features_of_all_views_are_kept(
+    run: Path, pictures: "Pictures"
+) -> None:
+    folder = RunFolder(run)
+    folder.remove_sessions(first=1)
+    link = api.increment(1, pictures.first_shots, run=run, views=5, device="cpu")
+    assert link.manifest.views == 5
+    tensors = folder.tensors(link)
+    model = load_session(folder)
+    pixels, labels = next(iter(read_shots(pictures.first_shots).source.batches(model.transform, 99)))
+    wanted = [
+        [
+            model.embed(view)[0]
+            for image, own in zip(pixels, labels, strict=True)
+            if own == label
+            for view in views(image[None], 5)
+        ]
+        for label in range(2)
+    ]
+    for label, each in enumerate(wanted):
+        torch.testing.assert_close(tensors["class_means"][label], torch.stack(each).mean(dim=0), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(tensors["shot_features"], torch.stack([*wanted[0], *wanted[1]]), rtol=1e-4, atol=1e-5)
+    folder.remove_sessions(first=1)
+    plain = folder.tensors(api.increment(1, pictures.first_shots, run=run, device="cpu"))
+    torch.testing.assert_close(plain["shot_features"], tensors["shot_features"][::5], rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(plain["class_means"], tensors["class_means"], rtol=1e-3)
+
+
+def test_features_are_sorted_by_class(trained: Path) -> None:
+    model = load_session(RunFolder(trained))
+    images = torch.randint(0, 256, (5, 16, 16, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    labels = torch.tensor([1, 0, 1, 2, 0])
+    means, features = shot_features(model.backbone, ArrayImages(images, labels), 3, model.transform)
+    wanted = model.embed(images.permute(0, 3, 1, 2))
+    torch.testing.assert_close(features, wanted[[1, 4, 0, 2, 3]], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(means[0], wanted[[1, 4]].mean(dim=0), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("count", [0, -1, MOST_VIEWS + 1])
+def test_there_are_so_many_views_and_no_more(run: Path, pictures: "Pictures", count: int, m2sd: Cli) -> None:
+    words = ["--session", 3, "--shots", pictures.second_shots, "--run", run]
+    done = m2sd("increment", *words, "--views", count)
+    assert (done.code, done.err) == (2, f"m2sd: --views {count}: 1 to {MOST_VIEWS}\n")
+
+
+def test_a_chain_of_other_classifiers_and_views_is_reproduced(run: Path, pictures: "Pictures", tmp_path: Path) -> None:
+    folder = RunFolder(run)
+    folder.remove_sessions(first=1)
+    api.increment(1, pictures.first_shots, run=run, classifier="teen", views=3, device="cpu")
+    api.increment(2, pictures.second_shots, run=run, views=2, device="cpu")
+    done = m2sd_cli.reproduce(
+        run=run,
+        data=str(pictures.folder),
+        shots={1: pictures.first_shots, 2: pictures.second_shots},
+        keep=tmp_path / "again",
+    )
+    assert done.same
+    again = [link.manifest for link in RunFolder(tmp_path / "again").chain()]
+    assert [(each.classifier, each.views) for each in again] == [(DEFAULT_CLASSIFIER, None), ("teen", 3), ("teen", 2)]
+
+
+def test_a_chain_of_an_earlier_version_is_reproduced_as_far_as_it_went(run: Path, pictures: "Pictures") -> None:
+    """Such a chain knows class means only."""
+    folder = RunFolder(run)
+    links = folder.chain()
+    tensors = [folder.tensors(link) for link in links]
+    parent = links[0].manifest.parent
+    for link, held in zip(links, tensors, strict=True):
+        less = {name: each for name, each in held.items() if name.startswith(("backbone.", "class_means"))}
+        update = {"schema_version": 2, "classifier": None, "views": None, "parent": parent}
+        with folder.locked("test"):
+            update["checkpoint"] = folder.write_checkpoint(link.name, less)
+            parent = folder.write_manifest(link.name, link.manifest.model_copy(update=update)).record
+    shots: dict[int, Path | str] = {1: pictures.first_shots, 2: pictures.second_shots}
+    assert m2sd_cli.reproduce(run=run, data=str(pictures.folder), shots=shots).same
+    rewrite(run, 2, lambda tensors: tensors["class_means"].add_(1), schema_version=2)
+    done = m2sd_cli.reproduce(run=run, data=str(pictures.folder), shots=shots)
+    assert [each.same for each in done.stages] == [True, True, True, False]
+    assert done.stages[3].difference == pytest.approx(1)
+
+
+# ---- what may come from anywhere
+
+
+def no_shape(tensors: dict[str, Tensor]) -> None:
+    tensors["statistics.projection"] = torch.zeros(64)
+
+
+HURT: dict[str, Callable[[dict[str, Tensor]], object]] = {
+    "no projection": lambda tensors: tensors.pop("statistics.projection"),
+    "no shape": no_shape,
+    "no random features": lambda tensors: tensors.update(
+        {
+            "statistics.projection": torch.zeros(64, 0),
+            "statistics.random_means": torch.zeros(4, 0),
+            "statistics.random_gram": torch.zeros(0, 0),
+        }
+    ),
+    "another size": lambda tensors: tensors.update({"statistics.projection": torch.zeros(64, 7)}),
+    "another width": lambda tensors: tensors.update({"statistics.power_covariance": torch.zeros(63, 63)}),
+    "not finite": lambda tensors: tensors["statistics.power_means"].fill_(float("nan")),
+    "one more": lambda tensors: tensors.update({"statistics.other": torch.zeros(1)}),
+}
+
+
+@pytest.mark.parametrize("change", HURT.values(), ids=HURT)
+def test_a_base_session_with_other_statistics_is_refused(
+    run: Path, change: Callable[[dict[str, Tensor]], object]
+) -> None:
+    RunFolder(run).remove_sessions(first=1)
+    rewrite(run, 0, change)
+    with pytest.raises(DamagedError, match=r"session-000\.safetensors: not the checkpoint that its manifest names"):
+        load_session(RunFolder(run))
+
+
+@pytest.mark.parametrize("name", HEADS)
+@pytest.mark.parametrize("value", [-1.0, 3e38, 1e-38, 0.0])
+def test_statistics_of_no_features_give_numbers_or_one_line(run: Path, name: str, value: float) -> None:
+    RunFolder(run).remove_sessions(first=1)
+
+    def fill(tensors: dict[str, Tensor]) -> None:
+        for each, tensor in tensors.items():
+            if each.startswith("statistics."):
+                tensor.fill_(value)
+
+    rewrite(run, 0, fill)
+    try:
+        model = load_session(RunFolder(run), classifier=name)
+    except DamagedError as error:
+        complaint = str(error)
+    else:
+        complaint = ""
+        assert model.classify(torch.ones(2, 64)).isfinite().all()
+    assert not complaint or (name in STATISTICS and "session-000.safetensors: " in complaint)
+
+
+@pytest.mark.parametrize("count", [2, 1000])
+def test_a_session_with_other_features_than_it_names_is_refused(run: Path, count: int) -> None:
+    rewrite(run, 2, lambda tensors: None, views=count)
+    with pytest.raises(DamagedError, match=r"session-002\.safetensors: .*shot_features has not the shape"):
+        load_session(RunFolder(run))
+    rewrite(run, 2, lambda tensors: tensors.pop("shot_features"), views=1)
+    with pytest.raises(DamagedError, match=r"session-002\.safetensors: .*shot_features is missing"):
+        load_session(RunFolder(run))
