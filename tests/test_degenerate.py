@@ -18,6 +18,7 @@ from m2sd_cli.data.images import open_rgb
 from m2sd_cli.errors import TrainingError
 from m2sd_cli.exporting.deployed import Deployed
 from m2sd_cli.inference.session import load_session
+from m2sd_cli.method.stage3 import choices
 from m2sd_cli.runs.chain import session_name
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.training.distill import build_enhancement, distill_module, distill_objective, loss_weights
@@ -64,8 +65,9 @@ def check_use(run: Path, labelled: Path, pictures: list[Path]) -> None:
         assert sum(guess.probability for guess in prediction.guesses) == pytest.approx(1, abs=1e-5)
         assert all(0 <= guess.probability <= 1 for guess in prediction.guesses)
         assert all(-1.00001 <= guess.similarity <= 1.00001 for guess in prediction.guesses)
-    deployed = Deployed(load_session(folder)).eval()
-    assert deployed(torch.zeros(1, 3, 16, 16, dtype=torch.uint8)).isfinite().all()
+    black = torch.zeros(1, 3, 16, 16, dtype=torch.uint8)
+    for name in choices(folder.session(0).manifest.backbone.classifier, statistics=True):
+        assert Deployed(load_session(folder, classifier=name)).eval()(black).isfinite().all()
 
 
 @pytest.fixture
