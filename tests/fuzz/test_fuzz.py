@@ -197,7 +197,7 @@ def seeds(name: str) -> list[Path]:
     if name == "manifest":
         found += sorted(OLD.glob("*/session-001.json"))
     if name == "run":
-        found += sorted(OLD.glob("*/session-000.json"))
+        found.append(OLD / "version-1" / "session-000.json")  # whose checkpoint is at the place
     assert found
     return found
 
