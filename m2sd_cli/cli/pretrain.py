@@ -30,7 +30,7 @@ def pretrain(
     momentum: options.Momentum = None,
     weight_decay: options.WeightDecay = None,
     classifier: Annotated[
-        str | None, typer.Option("--classifier", help="cosine or linear.", show_default="cosine")
+        str | None, typer.Option("--classifier", help="Of the training: cosine or linear.", show_default="cosine")
     ] = None,
     scale: Annotated[
         float | None, typer.Option("--scale", help="Factor of the cosine classifier.", show_default="16")

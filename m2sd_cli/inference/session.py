@@ -126,6 +126,7 @@ def _statistics_forms(tensors: Mapping[str, Tensor], classes: int, width: int) -
     projection = tensors.get(STATISTICS_PREFIX + "projection")
     size = projection.shape[1] if projection is not None and projection.dim() == 2 else 0
     shapes = {
+        "power": (1,),
         "power_means": (classes, width),
         "power_covariance": (width, width),
         "projection": (width, max(size, 1)),

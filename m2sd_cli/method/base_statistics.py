@@ -19,6 +19,7 @@ class BaseStatistics:
     9 MB for 200 classes of ResNet-18 (D = 512).
     """
 
+    power: Tensor  # (1,), of the power transform
     power_means: Tensor  # (C, D), of the power-transformed features
     power_covariance: Tensor  # (D, D), of those features within a class, the mean over classes
     projection: Tensor  # P (D, M)
@@ -39,6 +40,7 @@ class BaseSums:
         width: D.
         device: where features are.
         projection: P (D, M), on whatever device.
+        power: of the power transform.
     """
 
     def __init__(
@@ -47,10 +49,12 @@ class BaseSums:
         width: int,
         device: torch.device | str = "cpu",
         projection: Tensor | None = None,
+        power: float = POWER,
     ) -> None:
         self.means = ClassMeans(len(counts), width, device)
         self._projection = (random_projection(width) if projection is None else projection).to(device)
         size = self._projection.shape[1]
+        self._exponent = power
         self._power_means = ClassMeans(len(counts), width, device)
         self._random_means = ClassMeans(len(counts), size, device)
         self._share = (1 / (len(counts) * counts.to(torch.float64))).to(device)
@@ -62,7 +66,7 @@ class BaseSums:
         self.means.add(features, labels)
         share = self._share[labels][:, None]
         for x, means, moment in (
-            (power_transform(features, POWER), self._power_means, self._power),
+            (power_transform(features, self._exponent), self._power_means, self._power),
             (random_features(features, self._projection), self._random_means, self._random),
         ):
             means.add(x, labels)
@@ -85,6 +89,7 @@ class BaseSums:
         # The mean over classes of E[x x^T] - m m^T; in float64 nothing is lost by taking the difference.
         covariance = self._power - power_means.T @ power_means / len(power_means)
         return BaseStatistics(
+            power=torch.tensor([self._exponent], dtype=torch.float32),
             power_means=power_means.float().cpu(),
             power_covariance=covariance.float().cpu(),
             projection=self._projection.float().cpu(),

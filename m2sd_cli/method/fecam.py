@@ -9,7 +9,7 @@ from torch import Tensor
 
 from m2sd_cli.method.heads import Head, PowerFeatures, on_unit_sphere
 
-POWER = 0.5  # Tukey's lambda; the paper's. Base statistics are of this power: changing it means to distil again
+POWER = 0.5  # Tukey's lambda; the paper's. A base session keeps the one that its statistics are of
 DIAGONAL = 1.0  # gamma_1; the paper's for many shots
 OFF_DIAGONAL = 1.0  # gamma_2; the paper's for many shots
 

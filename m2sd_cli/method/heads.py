@@ -27,10 +27,16 @@ def power_transform(features: Tensor, power: float) -> Tensor:
 
 
 class PowerFeatures(nn.Module):
-    """max(x, 0)^power, brought to unit length."""
+    """max(x, 0)^power, brought to unit length, for a power above 0 and up to 1."""
 
     def __init__(self, power: float) -> None:
+        """
+        Raises:
+            ValueError: another power.
+        """
         super().__init__()
+        if not 0 < power <= 1:
+            raise ValueError("not a power that makes features less skewed, above 0 and up to 1")
         self.power = power
 
     def forward(self, features: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from m2sd_cli.method.heads import Head, RandomFeatures, random_features
 
-SIZE = 1024  # M. G then takes 4 MB, and P of 512 features 2 MB. Base statistics are of this: it means to distil again
+SIZE = 1024  # M. G then takes 4 MB, and P of 512 features 2 MB; a base session keeps its own
 SEED = 0  # of P
 RIDGE = 0.1  # lambda, as a share of G's mean eigenvalue
 AT_ONCE = 256  # new classes

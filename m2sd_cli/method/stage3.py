@@ -13,7 +13,7 @@ from torch import Tensor
 from m2sd_cli.method import DEFAULT_CLASSIFIER, HEADS
 from m2sd_cli.method.base_statistics import BaseStatistics
 from m2sd_cli.method.debiased import debiased_head
-from m2sd_cli.method.fecam import POWER, fecam_head
+from m2sd_cli.method.fecam import fecam_head
 from m2sd_cli.method.heads import Head, power_transform
 from m2sd_cli.method.ranpac import ranpac_head
 from m2sd_cli.method.teen import teen_head
@@ -72,6 +72,7 @@ def build_head(name: str, taught: Taught, kind: str, scale: float) -> Head:
         }
         return of_means[name]()
     if name == "fecam":
-        new = [power_transform(each, POWER).mean(dim=0, keepdim=True) for each in taught.shots]
-        return fecam_head(torch.cat([statistics.power_means, *new]), statistics.power_covariance, scale)
+        power = float(statistics.power)
+        new = [power_transform(each, power).mean(dim=0, keepdim=True) for each in taught.shots]
+        return fecam_head(torch.cat([statistics.power_means, *new]), statistics.power_covariance, scale, power)
     return ranpac_head(statistics.projection, statistics.random_gram, statistics.random_means, taught.shots, scale)

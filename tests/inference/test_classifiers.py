@@ -243,6 +243,27 @@ def test_a_class_mean_is_the_mean_over_views_and_the_features_of_all_views_are_k
     assert not torch.allclose(plain["class_means"], tensors["class_means"], rtol=1e-3)
 
 
+def test_a_base_session_keeps_its_own_power_and_random_features(
+    run: Path, images: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other constants of a later version do not change its answers."""
+    before = {name: logits_of(load_session(RunFolder(run), classifier=name), images) for name in STATISTICS}
+    monkeypatch.setattr("m2sd_cli.method.fecam.POWER", 0.25)
+    monkeypatch.setattr("m2sd_cli.method.base_statistics.POWER", 0.25)
+    monkeypatch.setattr("m2sd_cli.method.ranpac.SIZE", 16)
+    for name, logits in before.items():
+        assert torch.equal(logits_of(load_session(RunFolder(run), classifier=name), images), logits)
+
+    def other(tensors: dict[str, Tensor]) -> None:
+        tensors["statistics.power"].fill_(0.25)
+
+    RunFolder(run).remove_sessions(first=1)
+    rewrite(run, 0, other)
+    assert not torch.allclose(
+        logits_of(load_session(RunFolder(run), classifier="fecam"), images), before["fecam"][:, :4], atol=1e-3
+    )
+
+
 def test_features_are_sorted_by_class(trained: Path) -> None:
     model = load_session(RunFolder(trained))
     images = torch.randint(0, 256, (5, 16, 16, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
@@ -316,6 +337,7 @@ HURT: dict[str, Callable[[dict[str, Tensor]], object]] = {
     "another size": lambda tensors: tensors.update({"statistics.projection": torch.zeros(64, 7)}),
     "another width": lambda tensors: tensors.update({"statistics.power_covariance": torch.zeros(63, 63)}),
     "not finite": lambda tensors: tensors["statistics.power_means"].fill_(float("nan")),
+    "no power": lambda tensors: tensors.pop("statistics.power"),
     "one more": lambda tensors: tensors.update({"statistics.other": torch.zeros(1)}),
 }
 

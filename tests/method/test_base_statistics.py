@@ -19,16 +19,16 @@ def draw(count: int, seed: int = 0) -> Tensor:
     return torch.randn(count, WIDTH, generator=torch.Generator().manual_seed(seed)).relu()
 
 
-def gather(features: Tensor, labels: Tensor, batch: int) -> BaseSums:
-    sums = BaseSums(torch.bincount(labels), WIDTH, projection=PROJECTION)
+def gather(features: Tensor, labels: Tensor, batch: int, power: float = 0.5) -> BaseSums:
+    sums = BaseSums(torch.bincount(labels), WIDTH, projection=PROJECTION, power=power)
     for start in range(0, len(labels), batch):
         sums.add(features[start : start + batch], labels[start : start + batch])
     return sums
 
 
-def plain(features: Tensor, labels: Tensor) -> BaseStatistics:
+def plain(features: Tensor, labels: Tensor, power: float) -> BaseStatistics:
     """Class by class, centred first."""
-    x, h = features.double().sqrt(), random_features(features, PROJECTION).double()
+    x, h = features.double() ** power, random_features(features, PROJECTION).double()
     classes = int(labels.max()) + 1
     covariance, gram = torch.zeros(WIDTH, WIDTH).double(), torch.zeros(SIZE, SIZE).double()
     for c in range(classes):
@@ -37,6 +37,7 @@ def plain(features: Tensor, labels: Tensor) -> BaseStatistics:
             covariance += torch.outer(each, each) / (len(own) * classes)
             gram += torch.outer(each_h, each_h) / (len(own) * classes)
     return BaseStatistics(
+        power=torch.tensor([power]),
         power_means=torch.stack([x[labels == c].mean(dim=0) for c in range(classes)]).float(),
         power_covariance=covariance.float(),
         projection=PROJECTION,
@@ -46,12 +47,16 @@ def plain(features: Tensor, labels: Tensor) -> BaseStatistics:
 
 
 @settings(deadline=None, max_examples=30)
-@given(st.lists(st.integers(0, 2), max_size=20), st.integers(1, 7), st.integers(0, 99))
-def test_they_are_the_formulas_however_images_are_put_into_batches(labels: list[int], batch: int, seed: int) -> None:
+@given(
+    st.lists(st.integers(0, 2), max_size=20), st.integers(1, 7), st.integers(0, 99), st.sampled_from([0.25, 0.5, 1.0])
+)
+def test_they_are_the_formulas_however_images_are_put_into_batches(
+    labels: list[int], batch: int, seed: int, power: float
+) -> None:
     every = torch.tensor([0, 1, 2, *labels])
     features = draw(len(every), seed)
-    sums = gather(features, every, batch)
-    wanted = plain(features, every).tensors()
+    sums = gather(features, every, batch, power)
+    wanted = plain(features, every, power).tensors()
     for name, tensor in sums.statistics().tensors().items():
         assert tensor.dtype == torch.float32
         torch.testing.assert_close(tensor, wanted[name], rtol=1e-5, atol=1e-6)

@@ -44,6 +44,12 @@ def test_the_power_transform_is_the_formula(power: float) -> None:
     torch.testing.assert_close(PowerFeatures(power)(x), wanted / math.sqrt(4 ** (2 * power) + 2 ** (2 * power)))
 
 
+@pytest.mark.parametrize("power", [0.0, -0.5, 1.5, math.nan])
+def test_a_power_that_makes_features_more_skewed_is_refused(power: float) -> None:
+    with pytest.raises(ValueError, match="above 0 and up to 1"):
+        PowerFeatures(power)
+
+
 def test_a_zero_vector_stays_one() -> None:
     assert torch.equal(PowerFeatures(0.5)(torch.zeros(2, 3)), torch.zeros(2, 3))
 

@@ -134,6 +134,7 @@ def test_the_base_checkpoint_holds_backbone_class_means_and_statistics_only(trai
     tensors = run.tensors(run.chain()[0])
     assert tensors["class_means"].shape == (4, 64)
     assert {name: tensor.shape for name, tensor in tensors.items() if name.startswith("statistics.")} == {
+        "statistics.power": (1,),
         "statistics.power_means": (4, 64),
         "statistics.power_covariance": (64, 64),
         "statistics.projection": (64, 1024),
