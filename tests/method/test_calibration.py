@@ -1,6 +1,7 @@
 """The fitted temperature against a fine grid, and the threshold against counting."""
 
 import math
+import statistics
 
 import pytest
 import torch
@@ -8,15 +9,27 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from m2sd_cli.method.calibration import HIGHEST, LOWEST, fit_temperature, unknown_threshold
+from m2sd_cli.method.calibration import (
+    HIGHEST,
+    LOWEST,
+    Confidence,
+    fit_confidence,
+    fit_temperature,
+    known_score,
+    unknown_threshold,
+)
 
 
 def plain_loss(logits: Tensor, labels: Tensor, temperature: float) -> float:
-    """The negative log-likelihood, image by image."""
-    total = 0.0
+    """The cross-entropy with targets that are not quite sure, image by image and class by class."""
+    total, unsure = 0.0, 1 / (len(labels) + 2)
     for row, label in zip(logits.tolist(), labels.tolist(), strict=True):
         top = max(row)
-        total += math.log(sum(math.exp((z - top) / temperature) for z in row)) - (row[label] - top) / temperature
+        partition = math.log(sum(math.exp((z - top) / temperature) for z in row))
+        for number, z in enumerate(row):
+            others = unsure / (len(row) - 1) if len(row) > 1 else 0.0
+            own = 1 - others * (len(row) - 1)
+            total += (own if number == label else others) * (partition - (z - top) / temperature)
     return total / len(labels)
 
 
@@ -55,9 +68,8 @@ def test_the_temperature_of_the_labels_is_found() -> None:
 @pytest.mark.parametrize(
     ("logits", "labels", "expected"),
     [
-        ([[3.0, 0.0], [0.0, 2.0]], [0, 1], LOWEST),  # all right
+        ([[3e-3, 0.0], [0.0, 2e-3]], [0, 1], LOWEST),  # all right by next to nothing
         ([[3.0, 0.0], [0.0, 2.0]], [1, 0], HIGHEST),  # all wrong
-        ([[3.0, 0.0]], [0], LOWEST),
         ([[3.0, 0.0]], [1], HIGHEST),
         ([[3.0], [1.0]], [0, 0], 1.0),  # one class
         ([[2.0, 2.0, 2.0]], [1], 1.0),
@@ -69,9 +81,42 @@ def test_a_loss_without_a_lowest_point_ends_at_a_bound(
     assert fit_temperature(torch.tensor(logits), torch.tensor(labels)) == expected
 
 
-def test_two_answers_of_three_right_is_a_probability_of_two_thirds() -> None:
-    found = fit_temperature(torch.tensor([[1.0, 0.0]] * 3), torch.tensor([0, 0, 1]))
-    assert found == pytest.approx(1 / math.log(2), rel=1e-12)
+@pytest.mark.parametrize(("right", "images"), [(1, 1), (2, 3), (4, 4), (60, 61)])
+def test_right_answers_are_counted_by_the_rule_of_succession(right: int, images: int) -> None:
+    labels = torch.tensor([0] * right + [1] * (images - right))
+    found = fit_temperature(torch.tensor([[1.0, 0.0]] * images), labels)
+    probability = float((torch.tensor([1.0, 0.0], dtype=torch.float64) / found).softmax(dim=0)[0])
+    assert probability == pytest.approx((right + 1) / (images + 2), rel=1e-9)
+
+
+def test_confidence_is_what_was_fitted() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = 6 * torch.randn(400, 5, generator=generator)
+    labels = torch.multinomial((logits / 2.5).softmax(dim=1), 1, generator=generator).squeeze(1)
+    found = fit_confidence(logits, labels)
+    assert found.temperature == fit_temperature(logits, labels)
+    scores = [max(row) / found.temperature for row in logits.tolist()]
+    assert found.unknown_below in [pytest.approx(score) for score in scores]
+    assert sum(not found.is_unknown(score) for score in known_score(found.tempered(logits)).tolist()) == 380
+    assert found.mean == pytest.approx(statistics.fmean(scores))
+    assert found.deviation == pytest.approx(statistics.pstdev(scores))
+    assert found.calibrated
+
+
+def test_without_images_nothing_is_fitted() -> None:
+    plain = Confidence()
+    assert not plain.calibrated
+    assert not plain.is_unknown(-1e9)
+    assert torch.equal(plain.tempered(torch.tensor([[3.0, 1.0]])), torch.tensor([[3.0, 1.0]], dtype=torch.float64))
+
+
+@pytest.mark.parametrize("logit", [0.0, -4.0, 1e38, 1e-38])
+def test_one_image_has_a_score_that_others_can_differ_from(logit: float) -> None:
+    found = fit_confidence(torch.tensor([[logit, logit]]), torch.tensor([1]))
+    assert found.deviation > 0
+    assert math.isfinite(found.deviation)
+    assert not found.is_unknown(logit)
+    assert found.is_unknown(logit - abs(logit) / 8 - 1e-30)
 
 
 def test_nothing_to_fit_to_is_refused() -> None:
