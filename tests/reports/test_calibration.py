@@ -10,12 +10,14 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from m2sd_cli.reports.calibration import Calibration, Reliability, SessionCalibration, max_logit
+from m2sd_cli.method.calibration import Confidence, known_score
+from m2sd_cli.reports.calibration import Calibration, Reliability, SessionCalibration, bounded
 from m2sd_cli.reports.separation import BINS
 from tests.reports.test_metrics import answer
 from tests.reports.test_separation import plain_auroc, plain_fpr95
 
 SIZES = (3, 5, 7)
+FITTED = Confidence(temperature=1.5, unknown_below=0.0, mean=2.5, deviation=0.75)
 
 
 def draw(images: int, classes: int, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -25,7 +27,7 @@ def draw(images: int, classes: int, seed: int = 0) -> tuple[Tensor, Tensor]:
 
 
 def counted(sizes: tuple[int, ...], logits: Tensor, labels: Tensor, batch: int = 10**6) -> Calibration:
-    calibration = Calibration(sizes, temperature=1.5)
+    calibration = Calibration(sizes, FITTED)
     for start in range(0, len(labels), batch):
         calibration.add(logits[start : start + batch], labels[start : start + batch])
     return calibration
@@ -35,6 +37,11 @@ def plain_probability(row: list[float], size: int, temperature: float) -> float:
     """Of the best of the first classes."""
     best = max(row[:size])
     return 1 / sum(math.exp((z - best) / temperature) for z in row[:size])
+
+
+def plain_bounded(score: float) -> float:
+    x = (score - 2.5) / 0.75
+    return 0.5 + x / (4 + 2 * abs(x))
 
 
 def plain_ece(probabilities: list[float], right: list[bool]) -> float | None:
@@ -60,7 +67,9 @@ def test_every_session_is_as_the_loop_says(steps: list[int], base: int, images: 
         ours = [n for n in range(images) if known[n]]
         ece = plain_ece([probabilities[n] for n in ours], [right[n] for n in ours])
         assert each.ece == (None if ece is None else pytest.approx(ece, abs=1e-6))
-        scores = [min(math.floor(p * BINS * (1 + 1e-13)), BINS - 1) / BINS for p in probabilities]
+        tempered = [max(row[:size]) / 1.5 for row in rows]
+        assert known_score(FITTED.tempered(logits[:, :size])).tolist() == pytest.approx(tempered)
+        scores = [math.floor(plain_bounded(score) * BINS * (1 + 1e-13)) / BINS for score in tempered]
         positives = [scores[n] for n in ours]
         negatives = [scores[n] for n in range(images) if not known[n]]
         assert (each.separation.known, each.separation.unknown) == (len(positives), len(negatives))
@@ -109,37 +118,56 @@ def test_a_bin_has_its_upper_end() -> None:
 
 
 def test_half_of_the_answers_right_at_a_probability_of_a_half_is_no_error() -> None:
-    calibration = Calibration((2,))
+    calibration = Calibration((2,), Confidence())
     calibration.add(torch.zeros(4, 2), torch.tensor([0, 1, 0, 1]))
     assert calibration.figures()[0].ece == 0.0
 
 
 def test_sure_and_wrong_is_all_error() -> None:
-    calibration = Calibration((2,), temperature=0.01)
+    calibration = Calibration((2,), Confidence(0.01))
     calibration.add(torch.tensor([[1.0, 0.0]]), torch.tensor([1]))
     assert calibration.figures()[0].ece == 100.0
 
 
 def test_far_lower_logits_of_early_sessions_do_not_vanish() -> None:
-    calibration = Calibration((2, 3))
+    calibration = Calibration((2, 3), Confidence())
     calibration.add(torch.tensor([[-5000.0, -5000.0, 5000.0]]), torch.tensor([0]))
     first, second = calibration.figures()
     assert (first.ece, second.ece) == (50.0, 100.0)
 
 
-def test_the_score_is_the_callers_choice() -> None:
-    """By its highest logit the unknown image is told apart, by its highest probability it is not."""
+def test_the_highest_logit_tells_and_not_the_highest_probability() -> None:
     logits = torch.tensor([[3.0, 2.9, 0.0], [-2.0, -9.0, 0.0]])
-    labels = torch.tensor([0, -1])
-    by_logit, by_probability = Calibration((2, 3), score=max_logit(9.0)), Calibration((2, 3))
-    for calibration in (by_logit, by_probability):
-        calibration.add(logits, labels)
-    assert by_logit.figures()[0].separation.auroc == 100.0
-    assert by_probability.figures()[0].separation.auroc == 0.0
+    calibration = Calibration((2, 3), Confidence())
+    calibration.add(logits, torch.tensor([0, -1]))
+    assert calibration.figures()[0].separation.auroc == 100.0
+
+
+@settings(deadline=None)
+@given(st.lists(st.floats(-1e30, 1e30), min_size=2, max_size=20))
+def test_scores_of_any_size_keep_their_order(scores: list[float]) -> None:
+    found = bounded(torch.tensor(sorted(scores), dtype=torch.float64), FITTED)
+    assert bool((found.diff() >= -1e-15).all())
+    assert 0 <= float(found[0]) <= float(found[-1]) <= 1
+
+
+@pytest.mark.parametrize(("scale", "shift"), [(1.0, 0.0), (1e-5, 5.8), (300.0, -1e3)])
+def test_scores_of_any_spread_are_told_apart(scale: float, shift: float) -> None:
+    """As those of a network to which all images look alike."""
+    generator = torch.Generator().manual_seed(0)
+    scores = scale * torch.randn(3000, generator=generator, dtype=torch.float64) + shift
+    known = torch.arange(3000) < 1500
+    scores[~known] -= scale
+    mean, deviation = float(scores[known].mean()), float(scores[known].std())
+    calibration = Calibration((1,), Confidence(1.0, shift, mean, deviation))
+    calibration.add(scores[:, None], torch.where(known, 0, -1))
+    found = calibration.figures()[0].separation
+    assert found.auroc == pytest.approx(plain_auroc(scores[known].tolist(), scores[~known].tolist()), abs=0.05)
+    assert found.fpr95 == pytest.approx(plain_fpr95(scores[known].tolist(), scores[~known].tolist()), abs=1)
 
 
 def test_nothing_counted_is_no_figure() -> None:
-    first = Calibration((2,)).figures()[0]
+    first = Calibration((2,), Confidence()).figures()[0]
     assert first.ece is None
     assert (first.separation.known, first.separation.auroc) == (0, None)
     assert isinstance(first, SessionCalibration)
@@ -155,7 +183,7 @@ def test_a_batch_takes_no_loop_over_sessions_and_memory_does_not_grow() -> None:
 
     numbers = []
     for sizes in (range(1, 3), range(1, 301)):
-        calibration = Calibration(tuple(sizes))
+        calibration = Calibration(tuple(sizes), Confidence())
         logits, labels = draw(8, len(sizes))
         held = [tensor.shape for part in vars(calibration).values() for tensor in vars_of(part)]
         calls.clear()
