@@ -143,6 +143,22 @@ def trained(
     return run
 
 
+@pytest.fixture(scope="session")
+def calibrated(
+    pictures: Pictures,
+    quick: dict[str, Any],
+    quick_distill: dict[str, Any],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    """As `trained`, but of two pictures of each base class it has learnt nothing. Not to be changed."""
+    run = tmp_path_factory.mktemp("calibrated") / "run"
+    api.pretrain(str(pictures.folder), run=run, held_out=0.25, **quick | {"epochs": 4})
+    api.distill(str(pictures.folder), run=run, **quick_distill)
+    api.increment(1, pictures.first_shots, run=run, device="cpu")
+    api.increment(2, pictures.second_shots, run=run, device="cpu")
+    return run
+
+
 @pytest.fixture
 def run(trained: Path, tmp_path: Path) -> Path:
     """A copy of the trained run, to do with as one likes."""

@@ -45,7 +45,7 @@ def demo(
         taught = " and ".join(f"{each.name} ({each.shots} pictures)" for each in link.manifest.classes)
         note(f"3/5 increment: session {session} teaches {taught}", quiet)
     note("4/5 evaluate: accuracy in per cent on pictures that it has never seen", quiet)
-    for line in as_lines(api.evaluate(run=run, device=device).figures, None):
+    for line in as_lines(api.evaluate(run=run, device=device), None):
         result(line)
     out = api.export("safetensors", run / "demo.safetensors", run=run)
     note(f"5/5 export: {os.path.relpath(out)}, one file for use elsewhere", quiet)

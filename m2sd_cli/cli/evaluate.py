@@ -51,6 +51,9 @@ def evaluate(
 
     overall counts images; base and novel are means over classes, HM is their harmonic mean.
 
+    ECE is how far probabilities are from how often they are right. AUROC is how often an image of a class taught so far
+    scores higher than one of another class; FPR95 is the share of these others that passes where 95 % of the former do.
+
     Examples:
       m2sd evaluate
 
@@ -99,13 +102,15 @@ def evaluate(
     if json:
         document(as_data(evaluation, last, comparison))
     else:
-        for line in as_lines(evaluation.figures, last):
+        for line in as_lines(evaluation, last):
             result(line)
         for line in comparison_lines(evaluation.figures, comparison) if comparison is not None else ():
             result(line)
     if comparison is not None:
         _explain(comparison, quiet)
     note(f"classifier: {evaluation.classifier}", quiet)
+    if not evaluation.confidence.calibrated:
+        note("no ECE, AUROC and FPR95: no base images were held out to calibrate probabilities with", quiet)
     if evaluation.untested:
         note(f"without test images, left out: {_named(evaluation.untested)}", quiet)
     if evaluation.unknown:
@@ -132,19 +137,32 @@ def _figure(value: float | None) -> str:
     return "-" if value is None else f"{value:.2f}"
 
 
-def as_lines(figures: "Figures", only: int | None) -> list[str]:
+def _trust(evaluation: "Evaluation") -> list[dict[str, float | None]]:
+    """ECE, AUROC and FPR95 of each session."""
+    if not evaluation.calibration:
+        return [dict.fromkeys(("ece", "auroc", "fpr95")) for _ in evaluation.figures.sessions]
+    return [
+        {"ece": each.ece, "auroc": each.separation.auroc, "fpr95": each.separation.fpr95}
+        for each in evaluation.calibration
+    ]
+
+
+def as_lines(evaluation: "Evaluation", only: int | None) -> list[str]:
     """The table, and AVG and PD below it; just the row of one session if `only` names it."""
+    figures = evaluation.figures
     rows = [
         [
             str(each.session),
             str(each.classes),
             str(each.images),
             *map(_figure, (each.overall, each.base, each.novel, each.harmonic)),
+            *map(_figure, trust.values()),
         ]
-        for each in figures.sessions
+        for each, trust in zip(figures.sessions, _trust(evaluation), strict=True)
         if only is None or each.session == only
     ]
-    lines = table(["session", "classes", "images", "overall", "base", "novel", "HM"], rows)
+    header = ["session", "classes", "images", "overall", "base", "novel", "HM", "ECE", "AUROC", "FPR95"]
+    lines = table(header, rows)
     return lines if only is not None else [*lines, f"AVG {_figure(figures.average)}  PD {_figure(figures.drop)}"]
 
 
@@ -181,7 +199,11 @@ def as_data(evaluation: "Evaluation", only: int | None, comparison: "Comparison 
 
     figures = evaluation.figures
     content: dict[str, object] = {
-        "sessions": [asdict(each) for each in figures.sessions if only is None or each.session == only]
+        "sessions": [
+            asdict(each) | trust
+            for each, trust in zip(figures.sessions, _trust(evaluation), strict=True)
+            if only is None or each.session == only
+        ]
     }
     if only is None:
         content |= {"average": figures.average, "drop": figures.drop}
@@ -192,6 +214,8 @@ def as_data(evaluation: "Evaluation", only: int | None, comparison: "Comparison 
         }
     return content | {
         "classifier": evaluation.classifier,
+        "temperature": evaluation.confidence.temperature,
+        "calibrated": evaluation.confidence.calibrated,
         "untested_classes": evaluation.untested,
         "unknown_classes": evaluation.unknown,
         "skipped": [asdict(each) for each in evaluation.skipped],

@@ -26,8 +26,9 @@ def export(
 ) -> None:
     """Write backbone and classifier of a session as one file.
 
-    onnx and pt2 take uint8 RGB pixels (batch, 3, height, width), resized and cropped, and return logits;
-    class names and pre-processing are in the file, as JSON under the key m2sd.
+    onnx and pt2 take uint8 RGB pixels (batch, 3, height, width), resized and cropped, and return logits, whose softmax
+    is calibrated; class names and pre-processing are in the file, as JSON under the key m2sd. An image whose highest
+    logit is below its unknown_below is of no class that was taught. With safetensors, divide by its temperature first.
 
     Examples:
       m2sd export --format onnx --out birds.onnx

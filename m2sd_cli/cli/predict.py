@@ -28,6 +28,9 @@ def predict(
 ) -> None:
     """Label your own pictures with what the model has been taught.
 
+    A picture is unknown if it looks less like any class taught so far than 95 % of the base pictures that were held out
+    of training; the likeliest classes follow in brackets.
+
     Examples:
       m2sd predict bird.jpg
 
@@ -45,8 +48,14 @@ def predict(
 
     def named(predictions: "Iterator[Prediction]") -> "Iterator[Prediction]":
         """Those of pictures that can be read; of the others it is said that they cannot."""
+        told = False
         for each in predictions:
             if each.skipped is None:
+                if not (each.calibrated or told):
+                    note(
+                        "probabilities are not calibrated, no picture is called unknown: no base pictures were held out"
+                    )
+                    told = True
                 yield each
             else:
                 skipped.append({"image": as_text(each.path), "reason": each.skipped})
@@ -66,10 +75,17 @@ def predict(
     )
     if json:
         answers = [
-            {"image": as_text(each.path), "classes": [asdict(guess) for guess in each.guesses]} for each in predictions
+            {
+                "image": as_text(each.path),
+                "unknown": each.unknown,
+                "score": each.score,
+                "calibrated": each.calibrated,
+                "classes": [asdict(guess) for guess in each.guesses],
+            }
+            for each in predictions
         ]
         document({"predictions": answers, "skipped": skipped})
         return
     for each in predictions:
         guesses = ", ".join(f"{guess.name} {100 * guess.probability:.1f} %" for guess in each.guesses)
-        result(f"{each.path}: {guesses}")
+        result(f"{each.path}: unknown ({guesses})" if each.unknown else f"{each.path}: {guesses}")

@@ -11,7 +11,8 @@ from m2sd_cli.inference.session import SessionModel
 class Deployed(nn.Module):
     """Pixels (B, 3, crop, crop) uint8 of resized and cropped RGB images to logits (B, C) float32.
 
-    softmax of the logits is the probability of each class.
+    They are those of the head over its temperature: softmax is the probability of each class, and the highest logit is
+    `known_score`.
     """
 
     scale: Tensor
@@ -24,12 +25,13 @@ class Deployed(nn.Module):
         self.register_buffer("shift", (-mean / std).view(1, 3, 1, 1))
         self.backbone = model.backbone.cpu().to(memory_format=torch.contiguous_format)
         self.head = model.head.cpu()
+        self.temperature = model.confidence.temperature
 
     def forward(self, images: Tensor) -> Tensor:
         """See the class."""
         features = self.backbone(images.float() * self.scale + self.shift).pooled
         logits: Tensor = self.head(features)
-        return logits
+        return logits / self.temperature
 
 
 def description(model: SessionModel) -> dict[str, Any]:
@@ -51,4 +53,7 @@ def description(model: SessionModel) -> dict[str, Any]:
         "feature_width": model.record.width,
         "classifier": model.classifier,
         "head": model.head.describe(),
+        "temperature": model.confidence.temperature,
+        "calibrated": model.confidence.calibrated,
+        "unknown_below": model.confidence.unknown_below,
     }

@@ -14,6 +14,7 @@ from m2sd_cli.data.images import open_rgb
 from m2sd_cli.data.threads import in_order
 from m2sd_cli.errors import PictureError
 from m2sd_cli.inference.session import SessionModel
+from m2sd_cli.method.calibration import known_score
 
 PREDICT_BATCH = 64  # images; small, so that the first answers come soon
 
@@ -23,7 +24,7 @@ class Guess:
     """One of the likeliest classes of a picture."""
 
     name: str
-    probability: float  # softmax of the logits
+    probability: float  # softmax of the logits over T
     similarity: float  # cosine of the picture's feature and the class mean, -1 to 1, whatever the classifier
 
 
@@ -33,7 +34,10 @@ class Prediction:
 
     path: Path
     guesses: list[Guess]
-    skipped: str | None = None  # why the picture cannot be read, of which there are no guesses then
+    score: float | None = None  # `known_score`
+    unknown: bool = False  # whether the score is too low for a class that was taught; never, if not calibrated
+    calibrated: bool = False  # whether T was fitted to images that were not trained on; else it is 1
+    skipped: str | None = None  # why the picture cannot be read, of which there are no guesses and no score then
 
 
 def predict_files(
@@ -62,23 +66,28 @@ def predict_files(
     with closing(in_order(decode, paths, ahead=PREDICT_BATCH)) as decoded:
         for start in range(0, len(paths), PREDICT_BATCH):
             batch = list(islice(decoded, PREDICT_BATCH))
-            answers = iter(_guess(model, [each for each in batch if isinstance(each, Tensor)], top_k))
-            for path, each in zip(paths[start:], batch, strict=False):
-                if isinstance(each, Tensor):
-                    yield Prediction(path, next(answers))
-                else:
-                    yield Prediction(path, [], each.reason)
+            named = list(zip(paths[start:], batch, strict=False))
+            answers = iter(_answer(model, [(path, each) for path, each in named if isinstance(each, Tensor)], top_k))
+            for path, each in named:
+                yield next(answers) if isinstance(each, Tensor) else Prediction(path, [], skipped=each.reason)
 
 
 @torch.inference_mode()
-def _guess(model: SessionModel, pictures: list[Tensor], top_k: int) -> list[list[Guess]]:
-    """The likeliest classes of pictures (3, H, W) uint8 after the test transform."""
+def _answer(model: SessionModel, pictures: list[tuple[Path, Tensor]], top_k: int) -> list[Prediction]:
+    """What the model says of pictures (3, H, W) uint8 after the test transform."""
     if not pictures:
         return []
-    features = model.embed(torch.stack(pictures))
-    likeliest, order = model.classify(features).softmax(dim=1).topk(min(top_k, len(model.classes)), dim=1)
+    features = model.embed(torch.stack([pixels for _, pixels in pictures]))
+    confidence = model.confidence
+    tempered = confidence.tempered(model.classify(features))
+    likeliest, order = tempered.softmax(dim=1).topk(min(top_k, len(model.classes)), dim=1)
     similarity = (F.normalize(features, dim=1) @ F.normalize(model.means, dim=1).T).gather(1, order)
-    return [
+    guesses = [
         [Guess(model.classes[index], *figures) for index, *figures in zip(*row, strict=True)]
         for row in zip(order.tolist(), likeliest.tolist(), similarity.tolist(), strict=True)
+    ]
+    rows = zip(pictures, guesses, known_score(tempered).tolist(), strict=True)
+    return [
+        Prediction(path, found, score, confidence.is_unknown(score), confidence.calibrated)
+        for (path, _), found, score in rows
     ]

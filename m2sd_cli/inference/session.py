@@ -13,6 +13,7 @@ from m2sd_cli.errors import DamagedError, RunError, UsageError
 from m2sd_cli.inference.features import embed
 from m2sd_cli.method.backbones import ARCHITECTURES, Backbone, build_backbone
 from m2sd_cli.method.base_statistics import BaseStatistics
+from m2sd_cli.method.calibration import Confidence, fit_confidence
 from m2sd_cli.method.heads import Head
 from m2sd_cli.method.stage3 import OF_STATISTICS, Taught, build_head, choices
 from m2sd_cli.runs.chain import ChainOutline, Link
@@ -24,6 +25,8 @@ BACKBONE_PREFIX = "backbone."
 STATISTICS_PREFIX = "statistics."
 MEANS = "class_means"
 SHOTS = "shot_features"
+HELD_OUT = "held_out_features"
+HELD_OUT_LABELS = "held_out_labels"
 DRAWING = {torch.Tensor.normal_, torch.Tensor.uniform_, nn.init.kaiming_normal_, nn.init.kaiming_uniform_}
 
 
@@ -40,6 +43,7 @@ class SessionModel:
     means: Tensor  # class means (C, D), in the order of `classes`
     head: Head  # features to logits
     classifier: str  # which head that is
+    confidence: Confidence  # of its answers
     classes: list[str]
     sizes: list[int]  # classes known after session 0, 1, ..., b
     transform: TestTransform
@@ -56,12 +60,20 @@ class SessionModel:
         return logits
 
 
+class HeldOut(NamedTuple):
+    """Base images that were not trained on."""
+
+    features: Tensor  # (N, D)
+    labels: Tensor  # (N,) in [0, C)
+
+
 class Checkpoint(NamedTuple):
     """What stage 1 or the base session left, on the CPU."""
 
     backbone: Backbone  # in eval mode
     rows: Tensor  # one row a class (C, D)
     statistics: BaseStatistics | None  # of the base session, unless an earlier version made it
+    held_out: HeldOut | None  # of the base session, if there are such images
 
 
 def backbone_tensors(backbone: Backbone) -> dict[str, Tensor]:
@@ -114,11 +126,15 @@ def load_checkpoint(run: RunFolder, link: Link, rows: str) -> Checkpoint:
     counted = manifest.kind == "base" and manifest.holds_statistics
     if counted:
         wanted |= _statistics_forms(tensors, classes, record.width)
+        wanted |= _held_out_forms(tensors, record.width)
     _require(run, manifest, tensors, wanted)
+    held_out = HeldOut(tensors[HELD_OUT], tensors[HELD_OUT_LABELS]) if HELD_OUT in wanted else None
+    if held_out is not None and not bool(((held_out.labels >= 0) & (held_out.labels < classes)).all()):
+        raise _foreign(run, manifest, f"{HELD_OUT_LABELS} names a class that is not there")
     backbone.load_state_dict({name: tensors[BACKBONE_PREFIX + name] for name in own})
     named = (field.name for field in fields(BaseStatistics))
     statistics = BaseStatistics(**{name: tensors[STATISTICS_PREFIX + name] for name in named}) if counted else None
-    return Checkpoint(backbone.eval(), tensors[rows], statistics)
+    return Checkpoint(backbone.eval(), tensors[rows], statistics, held_out)
 
 
 def _statistics_forms(tensors: Mapping[str, Tensor], classes: int, width: int) -> dict[str, Form]:
@@ -134,6 +150,14 @@ def _statistics_forms(tensors: Mapping[str, Tensor], classes: int, width: int) -
         "random_gram": (size, size),
     }
     return {STATISTICS_PREFIX + name: (shape, torch.float32) for name, shape in shapes.items()}
+
+
+def _held_out_forms(tensors: Mapping[str, Tensor], width: int) -> dict[str, Form]:
+    """What is held of images that were not trained on as it has to be: none, or any number of them."""
+    if HELD_OUT not in tensors and HELD_OUT_LABELS not in tensors:
+        return {}
+    images = max(tensors[HELD_OUT_LABELS].numel(), 1) if HELD_OUT_LABELS in tensors else 1
+    return {HELD_OUT: ((images, width), torch.float32), HELD_OUT_LABELS: ((images,), torch.int64)}
 
 
 def _load_shots(run: RunFolder, part: Manifest | Outline, width: int) -> tuple[Tensor, list[Tensor]]:
@@ -165,8 +189,12 @@ def _require(
     """
     wrong = fault(tensors, wanted)
     if wrong is not None:
-        file = run.path / part.checkpoint.file
-        raise DamagedError(f"{file}: not the checkpoint that its manifest names: {wrong}; restore it from a backup")
+        raise _foreign(run, part, wrong)
+
+
+def _foreign(run: RunFolder, part: Manifest | Outline, wrong: str) -> DamagedError:
+    file = run.path / part.checkpoint.file
+    return DamagedError(f"{file}: not the checkpoint that its manifest names: {wrong}; restore it from a backup")
 
 
 def choose_classifier(run: RunFolder, chain: ChainOutline, name: str | None) -> str:
@@ -231,7 +259,7 @@ def load_chain(
     """
     chosen = choose_classifier(run, chain, classifier)
     record = chain.base.manifest.backbone
-    backbone, base, statistics = load_checkpoint(run, chain.base, MEANS)
+    backbone, base, statistics, held_out = load_checkpoint(run, chain.base, MEANS)
     means, shots = [base], []
     for part in chain.sessions[1:]:
         own, features = _load_shots(run, part, record.width)
@@ -242,6 +270,7 @@ def load_chain(
     taught = Taught(base, every[len(base) :], shots, statistics)
     try:
         head = build_head(chosen, taught, record.classifier, record.scale)
+        confidence = _confidence(head, held_out, len(base))
     except ValueError as error:
         raise DamagedError(f"{file}: {error}; restore it from a backup") from None
     if not head(torch.ones(1, record.width)).isfinite().all():
@@ -251,9 +280,22 @@ def load_chain(
         means=every.to(device),
         head=head.to(device).eval(),
         classifier=chosen,
+        confidence=confidence,
         classes=[each.name for part in chain.sessions for each in part.classes],
         sizes=[part.classes_so_far for part in chain.sessions],
         transform=to_transform(chain.base.manifest.transform),
         record=record,
         precision=precision,
     )
+
+
+@torch.inference_mode()
+def _confidence(head: Head, held_out: HeldOut | None, base: int) -> Confidence:
+    """Of the answers of a head, fitted to its logits of the base classes alone: no later session changes it.
+
+    Raises:
+        ValueError: a logit is not finite.
+    """
+    if held_out is None:
+        return Confidence()
+    return fit_confidence(head(held_out.features)[:, :base], held_out.labels)

@@ -12,6 +12,8 @@ from m2sd_cli.errors import DataError
 from m2sd_cli.inference.features import FEATURE_BATCH, embed_batches
 from m2sd_cli.inference.session import SessionModel
 from m2sd_cli.inference.team import ALONE, Team
+from m2sd_cli.method.calibration import Confidence
+from m2sd_cli.reports.calibration import Calibration, SessionCalibration
 from m2sd_cli.reports.metrics import Figures, Pairs, Tally
 
 
@@ -20,6 +22,8 @@ class Evaluation:
     """The figures of a chain on one set of test images."""
 
     figures: Figures
+    calibration: list[SessionCalibration]  # of the same sessions; none if nothing was fitted on base images
+    confidence: Confidence  # that was fitted
     classifier: str  # that answered
     confusion: Pairs | None  # of true class and answer after the last session, if they were asked for
     classes: list[str]
@@ -62,16 +66,23 @@ def evaluate_session(
     device = model.means.device
     to_chain = to_chain.to(device)
     tally = Tally(model.sizes, device, confusion)
+    calibration = Calibration(model.sizes, model.confidence, device) if model.confidence.calibrated else None
     batches = (source.for_testing if keep else source.batches)(model.transform, FEATURE_BATCH, team.share(len(source)))
     for features, labels in embed_batches(model.backbone, batches, model.transform, model.precision):
-        chain_labels = to_chain[labels]
+        logits, chain_labels = model.classify(features), to_chain[labels]
+        if calibration is not None:
+            calibration.add(logits, chain_labels)
         if unknown:  # else nobody has to wait for the device to tell which are known
             known = chain_labels >= 0
-            features, chain_labels = features[known], chain_labels[known]
-        tally.add(model.classify(features), chain_labels)
+            logits, chain_labels = logits[known], chain_labels[known]
+        tally.add(logits, chain_labels)
     tally.join(team.collect)
+    if calibration is not None:
+        calibration.join(team.collect)
     return Evaluation(
         figures=tally.figures(),
+        calibration=calibration.figures() if calibration is not None else [],
+        confidence=model.confidence,
         classifier=model.classifier,
         confusion=tally.confusion(),
         classes=model.classes,

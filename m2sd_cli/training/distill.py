@@ -7,8 +7,10 @@ from m2sd_cli.config import DistillConfig
 from m2sd_cli.data.datasets import DataSet
 from m2sd_cli.errors import RunError, UsageError
 from m2sd_cli.inference.device import training_precision
-from m2sd_cli.inference.features import base_features
+from m2sd_cli.inference.features import base_features, held_out_features
 from m2sd_cli.inference.session import (
+    HELD_OUT,
+    HELD_OUT_LABELS,
     MEANS,
     backbone_tensors,
     load_checkpoint,
@@ -111,7 +113,8 @@ def load_network(run: RunFolder, link: Link) -> Network:
     Raises:
         DamagedError: the checkpoint is not what its manifest says.
     """
-    backbone, trained, _ = load_checkpoint(run, link, CLASSIFIER)
+    stored = load_checkpoint(run, link, CLASSIFIER)
+    backbone, trained = stored.backbone, stored.rows
     record = link.manifest.backbone
     classifier = Classifier(record.width, len(trained), record.classifier, record.scale)
     with torch.no_grad():
@@ -144,7 +147,8 @@ def run_distill(
     """Stage 2 and the base session into a run folder that the caller has locked. Later sessions go, at the end.
 
     Feature enhancement and its classifier are dropped: the base session holds the backbone, the class means,
-    and what the classifiers of stage 3 need to know of the base images.
+    what the classifiers of stage 3 need to know of the base images, and the features of those that were held out,
+    to which probabilities are calibrated.
 
     Returns:
         None if the time limit ended it.
@@ -173,6 +177,9 @@ def run_distill(
     means, statistics = base_features(network.backbone, data.train, len(classes), transform, team=machine.team)
     name = session_name(0)
     tensors = {**backbone_tensors(network.backbone), MEANS: means, **statistics_tensors(statistics)}
+    if data.held_out is not None:
+        features, labels = held_out_features(network.backbone, data.held_out, transform, team=machine.team)
+        tensors |= {HELD_OUT: features, HELD_OUT_LABELS: labels}
     if not machine.team.leads:
         machine.team.wait()
         return run.read(name)

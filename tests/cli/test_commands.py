@@ -400,7 +400,17 @@ JSON = {
 KEYS = {
     "pretrain": {"stage", "finished", "run", "manifest", "classes", "epochs", "loss", "seconds", "device", "precision"},
     "increment": {"session", "manifest", "classes", "classes_so_far", "classifier", "views", "seconds"},
-    "evaluate": {"sessions", "average", "drop", "classifier", "untested_classes", "unknown_classes", "skipped"},
+    "evaluate": {
+        "sessions",
+        "average",
+        "drop",
+        "classifier",
+        "temperature",
+        "calibrated",
+        "untested_classes",
+        "unknown_classes",
+        "skipped",
+    },
     "predict": {"predictions", "skipped"},
     "export": {"file", "format", "bytes"},
     "sessions": {"sessions"},
@@ -486,16 +496,26 @@ def test_the_place_of_the_run_can_come_from_the_environment(
     assert len(one_document(m2sd("sessions", "--json"))["sessions"]) == 3
 
 
-def test_the_table_of_evaluate_says_what_its_json_says(m2sd: Cli, trained: Path, pictures: "Pictures") -> None:
-    command = ["evaluate", "--test", pictures.labelled, "--run", trained, *CPU]
+@pytest.mark.parametrize("held_out", [False, True])
+def test_the_table_of_evaluate_says_what_its_json_says(
+    m2sd: Cli, trained: Path, calibrated: Path, pictures: "Pictures", held_out: bool
+) -> None:
+    command = ["evaluate", "--test", pictures.labelled, "--run", calibrated if held_out else trained, *CPU]
     data, shown = one_document(m2sd(*command, "--json")), m2sd(*command)
     header, *rows, summary = shown.out.splitlines()
-    assert header.split() == ["session", "classes", "images", "overall", "base", "novel", "HM"]
+    columns = ["session", "classes", "images", "overall", "base", "novel", "HM", "ECE", "AUROC", "FPR95"]
+    assert header.split() == columns
+    assert max(map(len, (header, *rows))) <= 100
 
     def figure(value: float | None) -> str:
         return "-" if value is None else f"{value:.2f}"
 
-    fields = ("overall", "base", "novel", "harmonic")
+    fields = ("overall", "base", "novel", "harmonic", "ece", "auroc", "fpr95")
+    assert data["calibrated"] == held_out
+    assert (data["temperature"] == 1) == (not held_out)
+    assert ("no base images were held out" in shown.err) == (not held_out)
+    for each in data["sessions"]:
+        assert [each[name] is None for name in fields[4:]] == [not held_out] * 3
     assert [row.split() for row in rows] == [
         [str(each[name]) for name in ("session", "classes", "images")] + [figure(each[name]) for name in fields]
         for each in data["sessions"]
@@ -578,7 +598,9 @@ def test_the_confusion_matrix_counts_every_known_image(
 def test_predict_prints_a_line_a_picture(m2sd: Cli, trained: Path, pictures: "Pictures") -> None:
     command = ["predict", pictures.second_shots, "--run", trained, *CPU, "--top-k", 2]
     done = m2sd(*command)
-    assert (done.code, done.err) == (0, "")
+    assert done.code == 0
+    assert done.err.startswith("probabilities are not calibrated, no picture is called unknown: ")
+    assert done.err.count("\n") == 1
     lines = done.out.splitlines()
     assert len(lines) == 4
     data = one_document(m2sd(*command, "--json"))["predictions"]
@@ -587,6 +609,7 @@ def test_predict_prints_a_line_a_picture(m2sd: Cli, trained: Path, pictures: "Pi
         guesses = ", ".join(f"{guess['name']} {100 * guess['probability']:.1f} %" for guess in each["classes"])
         assert line == f"{each['image']}: {guesses}"
         assert each["classes"][0].keys() == {"name", "probability", "similarity"}
+        assert (each["unknown"], each["calibrated"]) == (False, False)
     base = one_document(m2sd(*command, "--json", "--session", 0))["predictions"]
     assert not {guess["name"] for each in base for guess in each["classes"]} & {"purple", "white", "grey"}
 

@@ -78,6 +78,7 @@ def test_it_carries_classes_and_preprocessing(exported: dict[str, Path], form: s
     assert said["session"] == 2
     assert (said["backbone"], said["feature_width"], said["classifier"]) == ("resnet20", 64, "means")
     assert said["head"] == {"features": {"kind": "plain"}, "rows": "cosine", "scale": 16}
+    assert (said["temperature"], said["calibrated"], said["unknown_below"]) == (1, False, None)
     preprocessing = said["preprocessing"]
     assert (preprocessing["resize"], preprocessing["centre_crop"]) == (18, 16)
     assert preprocessing["resize_what"] == "the short side, keeping the aspect"

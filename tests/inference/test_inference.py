@@ -240,7 +240,7 @@ def test_a_backbone_is_loaded_and_not_drawn(trained: Path) -> None:
     folder = RunFolder(trained)
     base = folder.session(0)
     before = torch.get_rng_state()
-    backbone, means, statistics = load_checkpoint(folder, base, MEANS)
+    backbone, means, statistics, _ = load_checkpoint(folder, base, MEANS)
     assert torch.equal(torch.get_rng_state(), before)
     saved = folder.tensors(base)
     assert torch.equal(means, saved[MEANS])

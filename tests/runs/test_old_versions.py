@@ -62,6 +62,7 @@ def test_it_answers_as_it_did(written: Path, old: Path, pictures: "Pictures", tr
     before = tree(old)
     found = api.evaluate(run=old, test=pictures.labelled, device="cpu")
     assert found.classifier == "means"
+    assert (found.confidence.calibrated, found.calibration) == (False, [])
     assert [(each.classes, each.images) for each in found.figures.sessions] == [(3, 6), (5, 8), (6, 10)]
     wanted = [
         100 * right / each.images for right, each in zip(RIGHT[written.name], found.figures.sessions, strict=True)

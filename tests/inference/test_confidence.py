@@ -1,0 +1,295 @@
+"""Base images that were not trained on: what is stored of them, and what is fitted to them for every answer."""
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from PIL import Image
+from safetensors import safe_open
+from torch import Tensor
+
+import m2sd_cli
+from m2sd_cli import api
+from m2sd_cli.data.choosing import choose_training
+from m2sd_cli.data.folders import open_folder, read_shots
+from m2sd_cli.data.sources import ImageSource
+from m2sd_cli.errors import DamagedError, TrainingError
+from m2sd_cli.inference.features import held_out_features
+from m2sd_cli.inference.session import HELD_OUT, HELD_OUT_LABELS, load_session
+from m2sd_cli.method import HEADS
+from m2sd_cli.method.calibration import Confidence, fit_temperature, unknown_threshold
+from m2sd_cli.runs.folder import RunFolder
+from tests.inference.test_classifiers import rewrite
+from tests.reports.test_calibration import plain_ece
+from tests.reports.test_separation import plain_auroc, plain_fpr95
+
+if TYPE_CHECKING:
+    from tests.conftest import Outcome, Pictures
+
+Cli = Callable[..., "Outcome"]
+
+
+@pytest.fixture
+def held_out(pictures: "Pictures") -> ImageSource:
+    """Two pictures of each base class."""
+    found = choose_training(open_folder(pictures.folder, 16), 0.25, None).held_out
+    assert found is not None
+    return found
+
+
+@pytest.fixture
+def noise(tmp_path: Path) -> Path:
+    """Pictures that are like none that was ever seen."""
+    random = np.random.default_rng(0)
+    for number in range(3):
+        pixels = random.integers(0, 256, (16, 16, 3), dtype=np.uint8)
+        (tmp_path / "noise").mkdir(exist_ok=True)
+        Image.fromarray(pixels).save(tmp_path / "noise" / f"{number}.png")
+    return tmp_path / "noise"
+
+
+def pixels_of(source: ImageSource, run: Path) -> Tensor:
+    pixels, _ = next(iter(source.batches(load_session(RunFolder(run)).transform, 99)))
+    return pixels
+
+
+# ---- what is stored
+
+
+def test_the_base_session_holds_the_features_of_images_that_it_was_not_trained_on(
+    calibrated: Path, trained: Path, held_out: ImageSource
+) -> None:
+    folder = RunFolder(calibrated)
+    tensors = folder.tensors(folder.session(0))
+    model = load_session(folder)
+    assert torch.equal(tensors[HELD_OUT_LABELS], held_out.labels)
+    torch.testing.assert_close(tensors[HELD_OUT], model.embed(pixels_of(held_out, calibrated)), rtol=1e-4, atol=1e-5)
+    for run, number in ((calibrated, 1), (calibrated, 2), (trained, 0)):
+        assert not {HELD_OUT, HELD_OUT_LABELS} & RunFolder(run).tensors(RunFolder(run).session(number)).keys()
+
+
+@pytest.mark.parametrize("most", [1, 3, 7])
+def test_of_many_images_some_are_kept_of_all_classes(
+    calibrated: Path, held_out: ImageSource, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    model = load_session(RunFolder(calibrated))
+    every, labels = held_out_features(model.backbone, held_out, model.transform)
+    monkeypatch.setattr("m2sd_cli.inference.features.MOST_KEPT", most)
+    monkeypatch.setattr("m2sd_cli.inference.features.FEATURE_BATCH", 2)
+    some, of = held_out_features(model.backbone, held_out, model.transform)
+    chosen = [number * 8 // most for number in range(most)]
+    torch.testing.assert_close(some, every[chosen], rtol=1e-4, atol=1e-5)
+    assert torch.equal(of, labels[chosen])
+
+
+def test_features_that_are_not_finite_are_refused(calibrated: Path, held_out: ImageSource) -> None:
+    model = load_session(RunFolder(calibrated))
+    for parameter in model.backbone.parameters():
+        parameter.data.fill_(float("nan"))
+    with pytest.raises(TrainingError, match="no finite numbers"):
+        held_out_features(model.backbone, held_out, model.transform)
+
+
+def change_labels(value: int) -> Callable[[dict[str, Tensor]], object]:
+    return lambda tensors: tensors[HELD_OUT_LABELS].fill_(value)
+
+
+HURT: dict[str, Callable[[dict[str, Tensor]], object]] = {
+    "no features": lambda tensors: tensors.pop(HELD_OUT),
+    "no labels": lambda tensors: tensors.pop(HELD_OUT_LABELS),
+    "another width": lambda tensors: tensors.update({HELD_OUT: torch.zeros(8, 63)}),
+    "one label more": lambda tensors: tensors.update({HELD_OUT_LABELS: torch.zeros(9, dtype=torch.int64)}),
+    "labels of no shape": lambda tensors: tensors.update({HELD_OUT_LABELS: torch.tensor(1)}),
+    "no image": lambda tensors: tensors.update(
+        {HELD_OUT: torch.zeros(0, 64), HELD_OUT_LABELS: torch.zeros(0, dtype=torch.int64)}
+    ),
+    "labels of another type": lambda tensors: tensors.update({HELD_OUT_LABELS: torch.zeros(8)}),
+    "not finite": lambda tensors: tensors[HELD_OUT].fill_(float("inf")),
+    "a class too high": change_labels(4),
+    "a class below 0": change_labels(-1),
+}
+
+
+@pytest.mark.parametrize("change", HURT.values(), ids=HURT)
+def test_a_base_session_with_other_images_than_can_be_is_refused(
+    calibrated: Path, tmp_path: Path, change: Callable[[dict[str, Tensor]], object]
+) -> None:
+    run = Path(shutil.copytree(calibrated, tmp_path / "run"))
+    RunFolder(run).remove_sessions(first=1)
+    rewrite(run, 0, change)
+    with pytest.raises(DamagedError, match=r"session-000\.safetensors: not the checkpoint that its manifest names"):
+        load_session(RunFolder(run))
+
+
+@pytest.mark.parametrize("name", HEADS)
+@pytest.mark.parametrize("value", [3e38, -3e38, 1e-38, 0.0])
+def test_features_of_no_images_give_numbers_or_one_line(
+    calibrated: Path, tmp_path: Path, name: str, value: float
+) -> None:
+    run = Path(shutil.copytree(calibrated, tmp_path / "run"))
+    RunFolder(run).remove_sessions(first=1)
+    rewrite(run, 0, lambda tensors: tensors[HELD_OUT].fill_(value))
+    complaint, found = "", Confidence()
+    try:
+        found = load_session(RunFolder(run), classifier=name).confidence
+    except DamagedError as error:
+        complaint = str(error)
+    if complaint:
+        assert "session-000.safetensors: " in complaint
+    else:
+        assert torch.tensor([found.temperature, found.unknown_below, found.mean, found.deviation]).isfinite().all()
+
+
+def test_a_chain_with_such_images_is_reproduced(calibrated: Path, pictures: "Pictures", tmp_path: Path) -> None:
+    run = Path(shutil.copytree(calibrated, tmp_path / "run"))
+    RunFolder(run).remove_sessions(first=1)
+    data = str(pictures.folder)
+    assert m2sd_cli.reproduce(run=run, data=data).same
+    rewrite(run, 0, lambda tensors: tensors[HELD_OUT].add_(1))
+    assert [each.same for each in m2sd_cli.reproduce(run=run, data=data).stages] == [True, False]
+
+
+# ---- what is fitted
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_every_classifier_has_its_own_and_every_session_the_same(calibrated: Path, name: str) -> None:
+    folder = RunFolder(calibrated)
+    tensors = folder.tensors(folder.session(0))
+    found = [load_session(folder, number, classifier=name).confidence for number in range(3)]
+    logits = load_session(folder, 0, classifier=name).classify(tensors[HELD_OUT])
+    temperature = fit_temperature(logits, tensors[HELD_OUT_LABELS])
+    scores = logits.double().max(dim=1).values / temperature
+    for each in found:
+        assert each.temperature == pytest.approx(temperature, rel=1e-4)
+        assert each.unknown_below == pytest.approx(unknown_threshold(scores), rel=1e-4)
+        assert each.calibrated
+
+
+def test_they_are_different(calibrated: Path) -> None:
+    found = [load_session(RunFolder(calibrated), classifier=name).confidence for name in ("means", "fecam", "ranpac")]
+    assert len({round(each.temperature, 3) for each in found}) == 3
+    assert len({round(each.unknown_below or 0, 3) for each in found}) == 3
+
+
+def test_without_such_images_nothing_is_unknown(trained: Path, noise: Path) -> None:
+    found = load_session(RunFolder(trained)).confidence
+    assert (found.temperature, found.calibrated) == (1.0, False)
+    for each in api.predict([noise], run=trained, device="cpu"):
+        assert (each.unknown, each.calibrated) == (False, False)
+
+
+# ---- what it does to answers
+
+
+def test_noise_is_unknown_and_what_was_trained_on_is_not(
+    calibrated: Path, pictures: "Pictures", noise: Path, m2sd: Cli
+) -> None:
+    words = ["--run", calibrated, "--device", "cpu", "--top-k", 2]
+    plain = m2sd("predict", noise, pictures.folder / "train" / "blue", *words)
+    assert (plain.code, plain.err) == (0, "")
+    lines = dict(line.rsplit(": ", 1) for line in plain.out.splitlines())
+    data = json.loads(m2sd("predict", noise, pictures.folder / "train" / "blue", *words, "--json").out)["predictions"]
+    assert len(lines) == len(data) == 11
+    below = load_session(RunFolder(calibrated)).confidence.unknown_below
+    assert below is not None
+    for each in data:
+        guesses = ", ".join(f"{guess['name']} {100 * guess['probability']:.1f} %" for guess in each["classes"])
+        assert each["unknown"] == (each["score"] < below)
+        assert each["calibrated"]
+        assert lines[each["image"]] == (f"unknown ({guesses})" if each["unknown"] else guesses)
+    assert [each["unknown"] for each in data[:3]] == [True] * 3
+    assert sum(each["unknown"] for each in data[3:]) <= 1
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_probabilities_are_those_at_the_temperature(calibrated: Path, pictures: "Pictures", name: str) -> None:
+    model = load_session(RunFolder(calibrated), classifier=name)
+    source = read_shots(pictures.labelled).source
+    logits = model.classify(model.embed(pixels_of(source, calibrated))) / model.confidence.temperature
+    answers = list(api.predict([pictures.labelled], run=calibrated, top_k=7, classifier=name, device="cpu"))
+    for row, answer in zip(logits, answers, strict=True):
+        found = {guess.name: guess.probability for guess in answer.guesses}
+        assert [found[each] for each in model.classes] == pytest.approx(row.softmax(dim=0).tolist(), abs=1e-4)
+        assert answer.score == pytest.approx(float(row.max()), rel=1e-4)
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_an_evaluation_counts_what_each_session_says_alone(calibrated: Path, pictures: "Pictures", name: str) -> None:
+    found = api.evaluate(run=calibrated, test=pictures.labelled, classifier=name, device="cpu")
+    labelled = read_shots(pictures.labelled)
+    pixels = pixels_of(labelled.source, calibrated)
+    truths = [labelled.classes[label] for label in labelled.source.labels.tolist()]
+    assert [each.session for each in found.calibration] == [0, 1, 2]
+    for number, figures in enumerate(found.calibration):
+        model = load_session(RunFolder(calibrated), number, classifier=name)
+        assert found.confidence == replace(model.confidence) or number < 2
+        logits = model.classify(model.embed(pixels)).double() / model.confidence.temperature
+        best, answers = logits.softmax(dim=1).max(dim=1)
+        known = [truth in model.classes for truth in truths]
+        right = [model.classes[answer] == truth for answer, truth in zip(answers.tolist(), truths, strict=True)]
+        ours = [place for place, each in enumerate(known) if each]
+        ece = plain_ece([best.tolist()[place] for place in ours], [right[place] for place in ours])
+        assert figures.ece == pytest.approx(ece, abs=0.01)
+        scores = logits.max(dim=1).values.tolist()
+        positives = [score for score, each in zip(scores, known, strict=True) if each]
+        negatives = [score for score, each in zip(scores, known, strict=True) if not each]
+        separation = figures.separation
+        assert (separation.known, separation.unknown) == (len(positives), len(negatives))
+        assert separation.auroc is not None
+        assert separation.auroc_error is not None
+        error = separation.auroc_error + 1e-6
+        assert separation.auroc == pytest.approx(plain_auroc(positives, negatives), abs=error)
+        assert separation.fpr95 is not None
+        assert separation.fpr95 >= plain_fpr95(positives, negatives) - 1e-6
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_it_is_the_same_in_every_batch_size(
+    calibrated: Path, pictures: "Pictures", monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    wanted = api.evaluate(run=calibrated, test=pictures.labelled, device="cpu")
+    monkeypatch.setattr("m2sd_cli.reports.evaluation.FEATURE_BATCH", size)
+    found = api.evaluate(run=calibrated, test=pictures.labelled, device="cpu")
+    for one, other in zip(found.calibration, wanted.calibration, strict=True):
+        assert one.ece == pytest.approx(other.ece, abs=1e-3)
+        assert (one.separation.known, one.separation.unknown) == (other.separation.known, other.separation.unknown)
+
+
+@pytest.mark.parametrize("form", ["onnx", "pt2", "safetensors"])
+@pytest.mark.parametrize("name", ["means", "fecam"])
+def test_an_exported_file_gives_the_probabilities_and_scores_of_predict(
+    calibrated: Path, pictures: "Pictures", tmp_path: Path, form: Literal["onnx", "pt2", "safetensors"], name: str
+) -> None:
+    path = api.export(form, tmp_path / "out", run=calibrated, classifier=name)
+    model = load_session(RunFolder(calibrated), classifier=name)
+    pixels = pixels_of(read_shots(pictures.labelled).source, calibrated)
+    if form == "onnx":
+        session = onnxruntime.InferenceSession(path)
+        said: dict[str, Any] = json.loads(session.get_modelmeta().custom_metadata_map["m2sd"])
+        logits = torch.from_numpy(session.run(None, {"images": pixels.numpy()})[0])
+    elif form == "pt2":
+        extra = {"m2sd": ""}
+        logits = torch.export.load(path, extra_files=extra).module()(pixels)
+        said = json.loads(extra["m2sd"])
+    else:
+        with safe_open(path, "pt") as file:
+            said = json.loads(file.metadata()["m2sd"])
+        logits = model.classify(model.embed(pixels)) / said["temperature"]
+    confidence = model.confidence
+    assert said["calibrated"] is True
+    assert (said["temperature"], said["unknown_below"]) == (confidence.temperature, confidence.unknown_below)
+    answers = list(api.predict([pictures.labelled], run=calibrated, classifier=name, top_k=1, device="cpu"))
+    logits = logits.detach()
+    best, which = logits.softmax(dim=1).max(dim=1)
+    for answer, score, probability, index in zip(answers, logits.amax(dim=1), best, which, strict=True):
+        assert answer.score == pytest.approx(float(score), abs=1e-3)
+        assert answer.guesses[0].name == said["classes"][int(index)]
+        assert answer.guesses[0].probability == pytest.approx(float(probability), abs=1e-3)
