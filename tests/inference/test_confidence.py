@@ -3,7 +3,6 @@
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -230,7 +229,6 @@ def test_an_evaluation_counts_what_each_session_says_alone(calibrated: Path, pic
     assert [each.session for each in found.calibration] == [0, 1, 2]
     for number, figures in enumerate(found.calibration):
         model = load_session(RunFolder(calibrated), number, classifier=name)
-        assert found.confidence == replace(model.confidence) or number < 2
         logits = model.classify(model.embed(pixels)).double() / model.confidence.temperature
         best, answers = logits.softmax(dim=1).max(dim=1)
         known = [truth in model.classes for truth in truths]
@@ -263,8 +261,7 @@ def test_it_is_the_same_in_every_batch_size(
         assert (one.separation.known, one.separation.unknown) == (other.separation.known, other.separation.unknown)
 
 
-@pytest.mark.parametrize("form", ["onnx", "pt2", "safetensors"])
-@pytest.mark.parametrize("name", ["means", "fecam"])
+@pytest.mark.parametrize(("form", "name"), [("onnx", "fecam"), ("pt2", "means"), ("safetensors", "fecam")])
 def test_an_exported_file_gives_the_probabilities_and_scores_of_predict(
     calibrated: Path, pictures: "Pictures", tmp_path: Path, form: Literal["onnx", "pt2", "safetensors"], name: str
 ) -> None:
