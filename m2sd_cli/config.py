@@ -4,7 +4,8 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from m2sd_cli.errors import UsageError
 from m2sd_cli.reading import quoted, read_regular
@@ -61,15 +62,34 @@ class DistillConfig(TrainingConfig):
     """
 
     learning_rate: Positive = 0.02
+    mixing: Literal["both", "mixup", "cutmix", "none"] = "both"  # the branches; none: one of clean images
+    enhancement: Literal["full", "no-attention", "no-pyramid"] = "full"  # FE, or FE without EN or without BiFPN
     beta: Positive = 1.0  # lambda ~ Beta(beta, beta)
     temperature: Positive = 4.0  # of KL(p_hat, f)
     ce_weight: NotNegative = 1.0  # L_ce^v
-    kl_weight: NotNegative = 1.0  # L_KL^v
+    kl_weight: NotNegative = 1.0  # L_KL^v; 0 where there are no two branches
     kd_weight: NotNegative = 1.0  # KL(p_hat, f(x))
     attention_weight: NotNegative = 100.0  # attention transfer
     teacher_weight: NotNegative = 1.0  # cross-entropy of W'
     clean_weight: NotNegative = 0.0  # cross-entropy of unmixed images
     pyramid_width: Annotated[int, Field(ge=1, le=8)] = 2  # channels of T_i for each of phi_i; 1 takes less time
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_branch_has_no_pair(cls, values: dict[str, Any]) -> dict[str, Any]:
+        return values if values.get("mixing", "both") == "both" else {"kl_weight": 0.0} | values
+
+    @field_validator("kl_weight", "clean_weight")
+    @classmethod
+    def _says_something(cls, weight: float, info: ValidationInfo) -> float:
+        mixing = info.data.get("mixing", "both")
+        if weight and info.field_name == "kl_weight" and mixing != "both":
+            raise PydanticCustomError(
+                "branches", "it compares both branches; 0 with --mixing {mixing}", {"mixing": mixing}
+            )
+        if weight and info.field_name == "clean_weight" and mixing == "none":
+            raise PydanticCustomError("branches", "--mixing none has clean images already; set --ce-weight")
+        return weight
 
 
 Config = TypeVar("Config", PretrainConfig, DistillConfig)

@@ -54,6 +54,8 @@ class PretrainOptions(TrainingOptions, total=False):
 class DistillOptions(TrainingOptions, total=False):
     """What may be set for stage 2."""
 
+    mixing: str | None
+    enhancement: str | None
     beta: float | None
     temperature: float | None
     ce_weight: float | None

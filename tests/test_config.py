@@ -140,6 +140,20 @@ def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
             resolve(PretrainConfig, {"epochs": 1}, path)
 
 
+@pytest.mark.parametrize("mixing", ["mixup", "cutmix", "none"])
+def test_one_branch_has_no_pair_to_compare(mixing: str) -> None:
+    assert resolve(DistillConfig, {"epochs": 1}, None, {"mixing": mixing}).kl_weight == 0
+    with pytest.raises(UsageError, match=rf"^--kl-weight 1\.0: it compares both branches; 0 with --mixing {mixing}$"):
+        resolve(DistillConfig, {"epochs": 1, "kl_weight": 1.0}, None, {"mixing": mixing})
+    assert resolve(DistillConfig, {"epochs": 1}, None, {"mixing": "both"}).kl_weight == 1
+
+
+def test_clean_images_are_not_mixed_in_twice() -> None:
+    with pytest.raises(UsageError, match=r"^--clean-weight 0\.5: --mixing none has clean images already"):
+        resolve(DistillConfig, {"epochs": 1}, None, {"mixing": "none", "clean_weight": 0.5})
+    assert resolve(DistillConfig, {"epochs": 1}, None, {"mixing": "mixup", "clean_weight": 0.5}).clean_weight == 0.5
+
+
 def test_what_was_given_is_told_apart_from_defaults(tmp_path: Path) -> None:
     file = write(tmp_path, "[distill]\nbeta = 2.0\nseed = 4\n")
     assert given_options(DistillConfig, file, {"seed": 5, "epochs": None}) == {"beta": 2.0, "seed": 5}

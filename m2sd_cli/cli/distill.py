@@ -23,6 +23,14 @@ def distill(
     learning_rate: options.LearningRate = None,
     momentum: options.Momentum = None,
     weight_decay: options.WeightDecay = None,
+    mixing: Annotated[
+        str | None,
+        typer.Option("--mixing", help="both, mixup or cutmix; none: unmixed images.", show_default="both"),
+    ] = None,
+    enhancement: Annotated[
+        str | None,
+        typer.Option("--enhancement", help="full, no-attention or no-pyramid.", show_default="full"),
+    ] = None,
     beta: Annotated[float | None, typer.Option("--beta", help="a of lambda ~ Beta(a, a).", show_default="1")] = None,
     temperature: Annotated[
         float | None, typer.Option("--temperature", help="Of the distillation.", show_default="4")
@@ -31,7 +39,7 @@ def distill(
         float | None, typer.Option("--ce-weight", help="Cross-entropy of virtual images.", show_default="1")
     ] = None,
     kl_weight: Annotated[
-        float | None, typer.Option("--kl-weight", help="Symmetric KL of the two branches.", show_default="1")
+        float | None, typer.Option("--kl-weight", help="Symmetric KL of both branches.", show_default="1")
     ] = None,
     kd_weight: Annotated[
         float | None, typer.Option("--kd-weight", help="Distillation from the enhanced features.", show_default="1")
@@ -100,6 +108,8 @@ def distill(
             learning_rate=learning_rate,
             momentum=momentum,
             weight_decay=weight_decay,
+            mixing=mixing,
+            enhancement=enhancement,
             beta=beta,
             temperature=temperature,
             ce_weight=ce_weight,

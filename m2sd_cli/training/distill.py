@@ -70,6 +70,8 @@ def build_enhancement(
             classifier.scale,
             expansion=config.pyramid_width,
             recompute=device.type == "cpu",
+            attention=config.enhancement != "no-attention",
+            pyramid=config.enhancement != "no-pyramid",
         )
 
 
@@ -99,6 +101,7 @@ def distill_objective(
             temperature=config.temperature,
             generator=generator,
             rows=rows,
+            mixing=config.mixing,
         )
         return weights.total(terms), terms
 

@@ -51,6 +51,8 @@ DIFFERENT: dict[str, dict[str, Any]] = {
     },
     "distill": {
         **COMMON,
+        "mixing": "mixup",
+        "enhancement": "no-pyramid",
         "beta": 0.5,
         "temperature": 2.0,
         "ce_weight": 0.5,
