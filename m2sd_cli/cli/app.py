@@ -6,6 +6,7 @@ import typer
 
 from m2sd_cli import __version__
 from m2sd_cli.cli import (
+    ablation,
     bench,
     data,
     demo,
@@ -64,6 +65,7 @@ app.command("export", cls=Command)(export.export)
 app.add_typer(sessions.app, name="sessions")
 app.add_typer(data.app, name="data")
 app.command("bench", cls=Command)(bench.bench)
+app.command("ablation", cls=Command)(ablation.ablation)
 app.command("demo", cls=Command)(demo.demo)
 
 
