@@ -116,14 +116,12 @@ def ablation(
     if json:
         from dataclasses import asdict
 
-        document(
-            {
-                "out": as_text(out),
-                "finished": finished,
-                "rows": [asdict(line) for line in summary],
-                "runs": [each.model_dump() for each in found],
-            }
-        )
+        content = {
+            "out": as_text(out),
+            "rows": [asdict(line) for line in summary],
+            "runs": [each.model_dump() for each in found],
+        }
+        document(content if only_table else content | {"finished": finished})
     else:
         for text in as_lines(summary):
             result(text)
