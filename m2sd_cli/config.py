@@ -1,6 +1,7 @@
-"""What can be configured, validated; merged from data set recipe, file and command line in this one place."""
+"""What can be configured, validated; merged from data set, recipe, file and command line in this one place."""
 
 import tomllib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -13,7 +14,8 @@ from m2sd_cli.reading import quoted, read_regular
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
-PRETRAIN_SHARE = 0.2  # of a recipe's epochs; the paper's stage 1
+PRETRAIN_SHARE = 0.2  # of a data set's epochs; the paper's stage 1
+STAGES = ("pretrain", "distill")
 FILE_LIMIT = 2**20  # bytes of a file of options
 
 
@@ -95,27 +97,47 @@ class DistillConfig(TrainingConfig):
 Config = TypeVar("Config", PretrainConfig, DistillConfig)
 
 
+@dataclass(frozen=True)
+class OptionsFile:
+    """What a file of options says: a recipe, or what is given with --config."""
+
+    data: str | None  # the images, as --data names them
+    tables: dict[str, dict[str, Any]]  # of the stages that it says something of
+
+
+NO_OPTIONS = OptionsFile(None, {})
+
+
 def resolve(
-    model: type[Config], recipe: dict[str, Any], file: Path | None = None, options: dict[str, Any] | None = None
+    model: type[Config],
+    defaults: dict[str, Any],
+    file: Path | None = None,
+    options: dict[str, Any] | None = None,
+    recipe: OptionsFile = NO_OPTIONS,
 ) -> Config:
-    """One validated configuration: the options win over the file, the file over the recipe, the recipe over the model.
+    """One validated configuration.
+
+    The options win over the file, the file over the recipe, the recipe over the data set's defaults, and these over the
+    model's.
 
     Args:
         model: of which stage.
-        recipe: defaults of the data set, for both stages or in a table for one. `total_epochs` are divided between
-            the stages, stage 1 taking `pretrain_share` of them.
+        defaults: of the data set, for both stages or in a table for one. `total_epochs` are divided between the
+            stages, stage 1 taking `pretrain_share` of them.
         file: TOML with a table for each stage, [pretrain] and [distill].
         options: from the command line; None stands for an option that was not given.
+        recipe: that is followed.
 
     Raises:
         UsageError: a value does not fit; the message names the option.
     """
     stage = _stage(model)
-    values = {name: value for name, value in recipe.items() if name in model.model_fields}
-    values |= recipe.get(stage, {})
-    if "total_epochs" in recipe:
-        first = max(1, round(recipe.get("pretrain_share", PRETRAIN_SHARE) * recipe["total_epochs"]))
-        values["epochs"] = first if model is PretrainConfig else recipe["total_epochs"] - first
+    values = {name: value for name, value in defaults.items() if name in model.model_fields}
+    values |= defaults.get(stage, {})
+    if "total_epochs" in defaults:
+        first = max(1, round(defaults.get("pretrain_share", PRETRAIN_SHARE) * defaults["total_epochs"]))
+        values["epochs"] = first if model is PretrainConfig else defaults["total_epochs"] - first
+    values |= recipe.tables.get(stage, {})
     values |= given_options(model, file, options or {})
     return validate(model, values, source=str(file) if file else None)
 
@@ -129,9 +151,9 @@ def given_options(model: type[Config], file: Path | None, options: dict[str, Any
         options: None stands for an option that was not given.
 
     Raises:
-        UsageError: the file is missing, no TOML, or holds something other than the stages' tables.
+        UsageError: the file is missing, no TOML, or holds something other than it may.
     """
-    table = read_table(file, _stage(model)) if file is not None else {}
+    table = read_options(file).tables.get(_stage(model), {}) if file is not None else {}
     return table | {name: value for name, value in options.items() if value is not None}
 
 
@@ -165,11 +187,11 @@ def shown(value: object) -> str:
     return quoted(str(value))
 
 
-def read_table(file: Path, stage: str) -> dict[str, Any]:
-    """The table of one stage in a TOML file; a file without it sets nothing for that stage.
+def read_options(file: Path) -> OptionsFile:
+    """A TOML file: `data`, and a table for each stage; what it leaves out it does not set.
 
     Raises:
-        UsageError: the file is missing, no TOML, or holds something other than the stages' tables.
+        UsageError: the file is missing, no TOML, or holds something else.
     """
     try:
         content = tomllib.loads(read_regular(file, FILE_LIMIT).decode())
@@ -177,8 +199,11 @@ def read_table(file: Path, stage: str) -> dict[str, Any]:
         raise UsageError(f"--config {file}: {error.strerror or error}") from None
     except (ValueError, RecursionError) as error:  # the first of TOML, of UTF-8 and of numbers of thousands of digits
         raise UsageError(f"--config {file}: not TOML ({quoted(str(error))})") from None
+    data = content.pop("data", None)
+    if not isinstance(data, str | None):
+        raise UsageError(f"--config {file}: data {shown(data)}: write the name of a data set or folder in quotes")
     for name, table in content.items():
-        if name not in ("pretrain", "distill") or not isinstance(table, dict):
+        if name not in STAGES or not isinstance(table, dict):
             named = quoted(repr(name))
-            raise UsageError(f"--config {file}: only the tables [pretrain] and [distill] are known, not {named}")
-    return dict(content.get(stage, {}))
+            raise UsageError(f"--config {file}: only data, [pretrain] and [distill] are known, not {named}")
+    return OptionsFile(data, content)

@@ -18,7 +18,8 @@ MAY_IMPORT = {
     "bench": {"method", "data", "runs", "inference", "training", "config"},
     "reports": {"method", "data", "runs", "inference"},
     "exporting": {"method", "data", "runs", "inference"},
-    "ablation": {"method", "data", "runs", "inference", "training", "reports", "config"},
+    "recipes": {"config"},
+    "ablation": {"recipes", "method", "data", "runs", "inference", "training", "reports", "config"},
 }
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 
@@ -140,6 +141,11 @@ def test_the_method_knows_no_files_and_prints_nothing(path: Path) -> None:
         ["predict", "x.jpg", "--classifier", "cosine"],
         ["increment", "--session", "1", "--classifier", ""],
         ["export", "--format", "onnx", "--out", "x", "--classifier", "TEEN"],
+        ["pretrain", "--recipe", "x"],
+        ["distill", "--recipe", "x"],
+        ["recipes", "show", "x"],
+        ["ablation", "--rows", "x"],
+        ["ablation", "--recipe", "x"],
     ],
 )
 def test_a_refused_word_needs_no_torch(arguments: list[str]) -> None:

@@ -75,7 +75,9 @@ def test_a_wrong_value_is_named(options: dict[str, Any], named: str) -> None:
     ("text", "named"),
     [
         ("[pretrain]\nepoch = 3\n", "there is no option 'epoch'"),
-        ("epochs = 3\n", "'epochs'"),
+        ("epochs = 3\n", "only data, \\[pretrain\\] and \\[distill\\] are known, not 'epochs'"),
+        ("data = 3\n", "data 3: write the name of a data set or folder in quotes"),
+        ("[data]\nname = 'demo'\n", "data \\(a table\\): write the name"),
         ("[increment]\n", "'increment'"),
         ("[pretrain\n", "not TOML"),
     ],

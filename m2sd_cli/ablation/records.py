@@ -23,6 +23,7 @@ class Budget(Sealed):
 
     schema_version: Literal[1] = 1
     data: Name
+    recipe: Name | None
     shared_stage_1: bool
     precision: Text
     pretrain: dict[Text, Setting]
@@ -30,7 +31,8 @@ class Budget(Sealed):
 
     def items(self) -> Iterator[tuple[str, Setting]]:
         """Every setting with its name."""
-        yield from (("data", self.data), ("shared stage 1", self.shared_stage_1), ("precision", self.precision))
+        yield from (("data", self.data), ("recipe", self.recipe))
+        yield from (("shared stage 1", self.shared_stage_1), ("precision", self.precision))
         for stage in ("pretrain", "distill"):
             yield from ((f"{stage} {name}", value) for name, value in getattr(self, stage).items())
 

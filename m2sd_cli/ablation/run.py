@@ -13,6 +13,7 @@ from m2sd_cli.config import DistillConfig, PretrainConfig, resolve, validate
 from m2sd_cli.data.catalogue import find_info
 from m2sd_cli.data.locate import open_data
 from m2sd_cli.errors import InterruptedTrainingError, UsageError
+from m2sd_cli.recipes import find_recipe
 from m2sd_cli.reproduction import Watch, unwatched
 from m2sd_cli.runs.chain import Link
 from m2sd_cli.runs.folder import RunFolder
@@ -23,6 +24,7 @@ from m2sd_cli.training.batches import batch_bounds
 from m2sd_cli.training.stage import SAVE_EVERY
 
 COMMAND = "ablation"
+DATA = "cifar100"  # unless another is named
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,6 @@ class _Work:
     """What is the same for every run of a call."""
 
     out: Path
-    data: str
     sessions: int
     budget: Budget
     data_root: Path | None
@@ -57,7 +58,8 @@ class _Work:
 def ablate(
     out: Path | str,
     *,
-    data: str = "cifar100",
+    data: str | None = None,
+    recipe: str | None = None,
     config: Path | None = None,
     images_per_class: int | None = None,
     pretrain_epochs: int | None = None,
@@ -80,8 +82,9 @@ def ablate(
 
     Args:
         out: the folder for runs and results.
-        data: a built-in data set.
-        config: a TOML file with the tables [pretrain] and [distill], for every run.
+        data: a built-in data set; else that of the recipe, else cifar100.
+        recipe: that every run follows, but for what its row changes.
+        config: a TOML file with the tables [pretrain] and [distill], for every run; it wins over the recipe.
         images_per_class: of the base classes, for both stages; None for all.
         pretrain_epochs, epochs: of stage 1, and of stage 2 in every row.
         seeds: how many: 0, 1, ...
@@ -103,7 +106,7 @@ def ablate(
     if epochs == 0:
         raise UsageError("--epochs 0: every row would be the same network")
     folder = Path(out)
-    budget = _budget(data, config, images_per_class, pretrain_epochs, epochs, shared_stage_1, precision)
+    budget = _budget(data, recipe, config, images_per_class, pretrain_epochs, epochs, shared_stage_1, precision)
     for row in chosen:
         _settings(budget, row, 0)  # what does not go together is said before hours are spent
     deadline = None if stop_after is None else time.monotonic() + stop_after
@@ -113,10 +116,9 @@ def ablate(
         wanted = [(seed, row) for seed in range(seeds) for row in chosen]
         missing = [(seed, row) for seed, row in wanted if (seed, row.name) not in done]
         if missing:
-            sessions = open_data(data, data_root).sessions
+            sessions = open_data(budget.data, data_root).sessions
             work = _Work(
                 folder,
-                data,
                 sessions,
                 budget,
                 data_root,
@@ -136,7 +138,8 @@ def ablate(
 
 
 def _budget(
-    data: str,
+    data: str | None,
+    recipe: str | None,
     config: Path | None,
     images_per_class: int | None,
     pretrain_epochs: int | None,
@@ -149,16 +152,20 @@ def _budget(
     Raises:
         UsageError: a value does not fit, or the data set has no sessions of its own.
     """
+    followed = find_recipe(recipe)
+    file = followed.options
+    data = data or file.data or DATA
     info = find_info(data)
     if info is None:
         raise UsageError(f"--data {data}: a folder has no official sessions; name a built-in data set")
     first: dict[str, Any] = {"epochs": pretrain_epochs, "images_per_class": images_per_class}
     return Budget(
         data=data,
+        recipe=followed.name,
         shared_stage_1=shared_stage_1,
         precision=precision,
-        pretrain=resolve(PretrainConfig, info.recipe, config, first).model_dump(exclude={"seed"}),
-        distill=resolve(DistillConfig, info.recipe, config, {"epochs": epochs}).model_dump(exclude={"seed"}),
+        pretrain=resolve(PretrainConfig, info.recipe, config, first, file).model_dump(exclude={"seed"}),
+        distill=resolve(DistillConfig, info.recipe, config, {"epochs": epochs}, file).model_dump(exclude={"seed"}),
     )
 
 
@@ -231,9 +238,10 @@ def _stage_1(work: _Work, seed: int) -> RunFolder | None:
     options = cast(PretrainOptions, {**work.budget.pretrain, "seed": seed})
     with work.watch("pretrain") as progress:
         link = pretrain(
-            work.data,
+            work.budget.data,
             run=run.path,
             data_root=work.data_root,
+            recipe=work.budget.recipe,
             device=work.device,
             precision=work.budget.precision,
             resume=StateStore(run).exists(),

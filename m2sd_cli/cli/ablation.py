@@ -8,6 +8,7 @@ import typer
 from m2sd_cli.ablation.rows import PLAIN, ROWS, choose_rows
 from m2sd_cli.cli import options
 from m2sd_cli.cli.output import as_text, document, note, result, table
+from m2sd_cli.cli.training import require_recipe
 from m2sd_cli.data.catalogue import find_info
 
 if TYPE_CHECKING:
@@ -27,7 +28,10 @@ def ablation(
     out: Annotated[Path, typer.Option("--out", help="The folder for runs and results.", readable=False)] = Path(
         "m2sd-ablation"
     ),
-    data: Annotated[str, typer.Option("--data", help="A built-in data set.")] = "cifar100",
+    data: Annotated[
+        str | None, typer.Option("--data", help="A built-in data set.", show_default="the recipe's, else cifar100")
+    ] = None,
+    recipe: options.RecipeName = None,
     images_per_class: Annotated[
         int | None,
         typer.Option("--images-per-class", help="Of the base classes; all by default.", show_default=False),
@@ -72,6 +76,8 @@ def ablation(
     Examples:
       m2sd ablation
 
+      m2sd ablation --recipe cifar100-resnet20
+
       m2sd ablation --images-per-class 100 --pretrain-epochs 10 --epochs 10 --out few
 
       m2sd ablation --rows plain,both,m2sd --stop-after 9m
@@ -79,7 +85,9 @@ def ablation(
       m2sd ablation --table --out few
     """
     choose_rows(rows)  # what is misspelt is answered before torch is imported
-    find_info(data)
+    if data is not None:
+        find_info(data)
+    require_recipe(recipe)
     limit = None if stop_after is None else options.seconds("--stop-after", stop_after)
     between_saves = options.seconds("--save-every", save_every)
 
@@ -96,6 +104,7 @@ def ablation(
         done = ablate(
             out,
             data=data,
+            recipe=recipe,
             config=config,
             images_per_class=images_per_class,
             pretrain_epochs=pretrain_epochs,

@@ -17,6 +17,7 @@ from m2sd_cli.cli import (
     increment,
     predict,
     pretrain,
+    recipes,
     sessions,
 )
 from m2sd_cli.cli.groups import Command, Group
@@ -64,6 +65,7 @@ app.command("predict", cls=Command)(predict.predict)
 app.command("export", cls=Command)(export.export)
 app.add_typer(sessions.app, name="sessions")
 app.add_typer(data.app, name="data")
+app.add_typer(recipes.app, name="recipes")
 app.command("bench", cls=Command)(bench.bench)
 app.command("ablation", cls=Command)(ablation.ablation)
 app.command("demo", cls=Command)(demo.demo)

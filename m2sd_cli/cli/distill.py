@@ -6,7 +6,7 @@ import typer
 
 from m2sd_cli.cli import options
 from m2sd_cli.cli.output import command
-from m2sd_cli.cli.training import report_training
+from m2sd_cli.cli.training import report_training, require_recipe
 
 
 def distill(
@@ -58,6 +58,7 @@ def distill(
         typer.Option("--pyramid-width", help="Channels of the pyramid for each of the network's.", show_default="2"),
     ] = None,
     seed: options.Seed = None,
+    recipe: options.RecipeName = None,
     config: options.ConfigFile = None,
     data_root: options.DataRoot = None,
     device: options.Device = "auto",
@@ -73,7 +74,7 @@ def distill(
 ) -> None:
     """Stage 2: distil the network on mixed images, and make session 0 of it.
 
-    A weight of 0 leaves that loss out. The seed is pretrain's unless given.
+    A weight of 0 leaves that loss out. The seed and the recipe are pretrain's unless given; --recipe none for none.
 
     Examples:
       m2sd distill
@@ -84,6 +85,7 @@ def distill(
     """
     limit = None if stop_after is None else options.seconds("--stop-after", stop_after)
     between_saves = options.seconds("--save-every", save_every)
+    require_recipe(recipe)
 
     from m2sd_cli import api
     from m2sd_cli.cli.progress import watch
@@ -93,6 +95,7 @@ def distill(
             data,
             run=run,
             data_root=data_root,
+            recipe=recipe,
             config=config,
             device=device,
             precision=precision,

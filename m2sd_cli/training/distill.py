@@ -143,6 +143,7 @@ def run_distill(
     config: DistillConfig,
     machine: Machine,
     resumed: TrainingState | None,
+    recipe: str | None = None,
 ) -> Link | None:
     """Stage 2 and the base session into a run folder that the caller has locked. Later sessions go, at the end.
 
@@ -165,7 +166,17 @@ def run_distill(
     store = StateStore(run)
     if config.epochs:
         finished = train(
-            "distill", store, module, objective, data, classes_digest(classes), parent.record, config, machine, resumed
+            "distill",
+            store,
+            module,
+            objective,
+            data,
+            classes_digest(classes),
+            parent.record,
+            config,
+            machine,
+            resumed,
+            recipe,
         )
         if finished is None:
             return None
@@ -195,6 +206,7 @@ def run_distill(
             seed=config.seed,
             history=finished.history,
             skipped=skipped_records(data.skipped),
+            recipe=recipe,
             **circumstances(
                 machine.device, finished.precision, finished.seconds, machine.compiled, machine.deterministic
             ),

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 import m2sd_cli
+from m2sd_cli import recipes
 from m2sd_cli.ablation import run as ablation_run
 from m2sd_cli.ablation.records import Result
 from m2sd_cli.ablation.run import ablate
@@ -149,6 +150,23 @@ def test_seeds_and_rows_may_be_added(tmp_path: Path, whole: Path) -> None:
     key = ("seed", "row")
     by_name = [sorted(timeless(results(each)), key=lambda run: [str(run[k]) for k in key]) for each in (out, whole)]
     assert by_name[0] == by_name[1]
+
+
+def test_a_recipe_is_followed_and_named(tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "recipes"
+    folder.mkdir()
+    (folder / "brief.toml").write_text('data = "demo"\n[pretrain]\nepochs = 1\n[distill]\nepochs = 1\nbeta = 0.5\n')
+    monkeypatch.setattr(recipes, "FOLDER", folder)
+    out = tmp_path / "out"
+    assert ablate(out, recipe="brief", seeds=1, rows=ROWS, device="cpu", precision="fp32").finished
+    for row in ROWS:
+        run = RunFolder(out / "seed-0" / row)
+        assert [run.pretrain().manifest.recipe, run.session(0).manifest.recipe] == ["brief", "brief"]
+        assert run.session(0).manifest.config["beta"] == 0.5
+    assert weights(out, 0, "plain") == weights(whole, 0, "plain")
+    assert weights(out, 0, "mixup") != weights(whole, 0, "mixup")
+    with pytest.raises(UsageError, match="its table began with recipe brief, not None"):
+        ablate(out, **BUDGET, seeds=1, rows=ROWS)
 
 
 def test_one_stage_1_for_all_seeds(tmp_path: Path, whole: Path) -> None:

@@ -37,6 +37,7 @@ COMMON = {
     "precision": "bf16",
     "deterministic": None,
     "compile": None,
+    "recipe": "cifar100-resnet20",
 }
 DIFFERENT: dict[str, dict[str, Any]] = {
     "pretrain": {
