@@ -120,7 +120,7 @@ def pretrain(
         raise UsageError("--resume and --force: choose one, to go on or to start over")
     followed = find_recipe(recipe)
     if not resume:
-        data = data or _named_data(config, followed)
+        data = data or named_data(config, followed)
         if data is None:
             raise UsageError(f"name the images with --data: {NAMES}, or a folder; or choose a --recipe")
     folder = open_run(run)
@@ -141,7 +141,7 @@ def pretrain(
             machine = machine.as_begun(state)
             settings = begun_config(store, state, PretrainConfig)
             if state.data.kind == "folder":
-                data = data or _named_data(config)
+                data = data or named_data(config)
             with machine.team.first_on_machine():
                 data_set = recorded_data(state, data, data_root, settings.image_size)
         else:
@@ -210,7 +210,7 @@ def distill(
         parent = folder.pretrain()
         state = None
         if parent.manifest.data.kind == "folder":
-            data = data or _named_data(config)
+            data = data or named_data(config)
         if resume:
             given = _given(DistillConfig, config, dict(options), recipe)
             if folder.sessions() and not store.exists():
@@ -233,7 +233,7 @@ def distill(
             return run_distill(folder, parent, data_set, settings, machine, state, name)
 
 
-def _named_data(config: Path | None, recipe: Recipe = NOTHING) -> str | None:
+def named_data(config: Path | None, recipe: Recipe = NOTHING) -> str | None:
     """The images that a file of options names, or else a recipe."""
     named = None if config is None else read_options(config).data
     return named or recipe.options.data

@@ -16,6 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
+from m2sd_cli.bench import processes
 from m2sd_cli.bench.processes import Launched
 from m2sd_cli.bench.report import Report
 from m2sd_cli.bench.run import run_bench
@@ -98,7 +99,7 @@ def brief(settings: Settings, tell: Callable[[str], None]) -> Report:
         workers=settings.workers and 1,
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("m2sd_cli.bench.processes.launch", lambda words: Launched(1.0, 2**20))
+        patch.setattr(processes, "launch", lambda words: Launched(1.0, 2**20))
         return run_bench(small, tell)
 
 

@@ -19,7 +19,7 @@ from m2sd_cli.runs.chain import Link
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.lock import writing
 from m2sd_cli.runs.training_state import StateStore
-from m2sd_cli.stages import DistillOptions, PretrainOptions, distill, pretrain
+from m2sd_cli.stages import DistillOptions, PretrainOptions, distill, named_data, pretrain
 from m2sd_cli.training.batches import batch_bounds
 from m2sd_cli.training.stage import SAVE_EVERY
 
@@ -82,7 +82,7 @@ def ablate(
 
     Args:
         out: the folder for runs and results.
-        data: a built-in data set; else that of the recipe, else cifar100.
+        data: a built-in data set; else what the file or the recipe names, else cifar100.
         recipe: that every run follows, but for what its row changes.
         config: a TOML file with the tables [pretrain] and [distill], for every run; it wins over the recipe.
         images_per_class: of the base classes, for both stages; None for all.
@@ -154,7 +154,7 @@ def _budget(
     """
     followed = find_recipe(recipe)
     file = followed.options
-    data = data or file.data or DATA
+    data = data or named_data(config, followed) or DATA
     info = find_info(data)
     if info is None:
         raise UsageError(f"--data {data}: a folder has no official sessions; name a built-in data set")

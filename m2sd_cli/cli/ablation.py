@@ -29,7 +29,8 @@ def ablation(
         "m2sd-ablation"
     ),
     data: Annotated[
-        str | None, typer.Option("--data", help="A built-in data set.", show_default="the recipe's, else cifar100")
+        str | None,
+        typer.Option("--data", help="A built-in data set.", show_default="of --config or --recipe, else cifar100"),
     ] = None,
     recipe: options.RecipeName = None,
     images_per_class: Annotated[

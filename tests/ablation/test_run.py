@@ -165,6 +165,10 @@ def test_a_recipe_is_followed_and_named(tmp_path: Path, whole: Path, monkeypatch
         assert run.session(0).manifest.config["beta"] == 0.5
     assert weights(out, 0, "plain") == weights(whole, 0, "plain")
     assert weights(out, 0, "mixup") != weights(whole, 0, "mixup")
+    file = tmp_path / "options.toml"
+    file.write_text("data = 'cifar100'\n")
+    with pytest.raises(UsageError, match="its table began with data demo, not cifar100"):
+        ablate(out, config=file, recipe="brief", seeds=1, rows=ROWS)
     with pytest.raises(UsageError, match="its table began with recipe brief, not None"):
         ablate(out, **BUDGET, seeds=1, rows=ROWS)
 
