@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from tests.conftest import Outcome, Pictures
 
 Cli = Callable[..., "Outcome"]
-STATISTICS = {"fecam", "ranpac"}
+STATISTICS = {"fecam", "ranpac", "debiased"}
 
 
 @pytest.fixture
@@ -187,7 +187,7 @@ def test_a_linear_classifier_compares_no_directions(
     api.distill(str(pictures.folder), run=run, epochs=0, device="cpu")
     assert RunFolder(run).session(0).manifest.classifier == "means"
     api.increment(1, pictures.first_shots, run=run, classifier="fecam", device="cpu")
-    for name in ("means", "fecam", "ranpac"):
+    for name in ("means", "fecam", "ranpac", "debiased"):
         assert api.evaluate(run=run, test=pictures.labelled, classifier=name, device="cpu").classifier == name
     model = load_session(RunFolder(run), classifier="means")
     assert (model.head.kind, model.head.bias) == ("linear", None)
@@ -200,7 +200,7 @@ def test_a_linear_classifier_compares_no_directions(
             assert (done.code, done.out) == (2, "")
             assert done.err == (
                 f"m2sd: --classifier {name}: it compares directions, and this run was pretrained with a linear "
-                f"classifier; choose means, fecam, ranpac\n"
+                f"classifier; choose means, fecam, ranpac, debiased\n"
             )
     assert RunFolder(run).sessions() == [0, 1]
 
