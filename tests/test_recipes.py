@@ -108,6 +108,7 @@ def test_the_papers_recipe_adds_nothing_to_the_paper() -> None:
     first, second = resolve(PretrainConfig, {}, recipe=options), resolve(DistillConfig, {}, recipe=options)
     assert loss_weights(second) == LossWeights()
     assert (second.mixing, second.enhancement, second.clean_weight) == ("both", "full", 0)
+    assert second.classifier == "means"
     assert first.batch_size == second.batch_size == 256
     assert first.epochs / (first.epochs + second.epochs) == 0.2
 

@@ -7,6 +7,7 @@ import typer
 from m2sd_cli.cli import options
 from m2sd_cli.cli.output import command
 from m2sd_cli.cli.training import report_training, require_recipe
+from m2sd_cli.method import DEFAULT_CLASSIFIER, HEADS
 
 
 def distill(
@@ -57,6 +58,14 @@ def distill(
         int | None,
         typer.Option("--pyramid-width", help="Channels of the pyramid for each of the network's.", show_default="2"),
     ] = None,
+    classifier: Annotated[
+        str | None,
+        typer.Option(
+            "--classifier",
+            help=f"Of new classes: {', '.join(HEADS[:-1])} or {HEADS[-1]}.",
+            show_default=DEFAULT_CLASSIFIER,
+        ),
+    ] = None,
     seed: options.Seed = None,
     recipe: options.RecipeName = None,
     config: options.ConfigFile = None,
@@ -86,6 +95,7 @@ def distill(
     limit = None if stop_after is None else options.seconds("--stop-after", stop_after)
     between_saves = options.seconds("--save-every", save_every)
     require_recipe(recipe)
+    options.check_classifier(classifier)
 
     from m2sd_cli import api
     from m2sd_cli.cli.progress import watch
@@ -122,6 +132,7 @@ def distill(
             teacher_weight=teacher_weight,
             clean_weight=clean_weight,
             pyramid_width=pyramid_width,
+            classifier=classifier,
             seed=seed,
         )
     next_steps = [command("increment", run, " --session 1 --shots DIR"), command("evaluate", run)]

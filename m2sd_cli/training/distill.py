@@ -12,6 +12,7 @@ from m2sd_cli.inference.session import (
     MEANS,
     backbone_tensors,
     load_checkpoint,
+    require_directions,
     statistics_tensors,
     to_transform,
 )
@@ -19,7 +20,7 @@ from m2sd_cli.method.classifiers import Classifier
 from m2sd_cli.method.distillation import LossWeights, distillation_terms
 from m2sd_cli.method.enhancement import FeatureEnhancement
 from m2sd_cli.method.network import Network
-from m2sd_cli.method.stage3 import default_classifier
+from m2sd_cli.method.stage3 import choices, default_classifier
 from m2sd_cli.runs.chain import Link, session_name
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.manifest import ClassRecord, Manifest, TrainingState
@@ -157,9 +158,11 @@ def run_distill(
         M2sdError: see `train`, `load_network` and `base_classes`.
     """
     weights = loss_weights(config)
+    record = parent.manifest.backbone
+    classifier = config.classifier or default_classifier(record.classifier)
+    require_directions(classifier, record.classifier, choices(record.classifier, statistics=True))
     classes = base_classes(run, parent, data)
     network = load_network(run, parent)
-    record = parent.manifest.backbone
     enhancement = build_enhancement(network, config, weights, machine.device)
     module = distill_module(network, enhancement)
     objective = distill_objective(network, enhancement, config, weights)
@@ -202,7 +205,7 @@ def run_distill(
             backbone=record,
             transform=parent.manifest.transform,
             config=config.model_dump(),
-            classifier=default_classifier(record.classifier),
+            classifier=classifier,
             seed=config.seed,
             history=finished.history,
             skipped=skipped_records(data.skipped),

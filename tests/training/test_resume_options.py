@@ -63,6 +63,7 @@ DIFFERENT: dict[str, dict[str, Any]] = {
         "teacher_weight": 0.5,
         "clean_weight": 0.5,
         "pyramid_width": 1,
+        "classifier": "teen",
     },
 }
 # What says where things are, when to stop and save and what to print; --data and --config have tests of their own.
