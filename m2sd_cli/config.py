@@ -1,10 +1,12 @@
-"""What can be configured, validated; merged from data set recipe, file and command line in this one place."""
+"""What can be configured, validated; merged from data set, recipe, file and command line in this one place."""
 
 import tomllib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from m2sd_cli.errors import UsageError
 from m2sd_cli.reading import quoted, read_regular
@@ -12,7 +14,8 @@ from m2sd_cli.reading import quoted, read_regular
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
-PRETRAIN_SHARE = 0.2  # of a recipe's epochs; the paper's stage 1
+PRETRAIN_SHARE = 0.2  # of a data set's epochs; the paper's stage 1
+STAGES = ("pretrain", "distill")
 FILE_LIMIT = 2**20  # bytes of a file of options
 
 
@@ -61,41 +64,82 @@ class DistillConfig(TrainingConfig):
     """
 
     learning_rate: Positive = 0.02
+    mixing: Literal["both", "mixup", "cutmix", "none"] = "both"  # the branches; none: one of clean images
+    enhancement: Literal["full", "no-attention", "no-pyramid"] = "full"  # FE, or FE without EN or without BiFPN
     beta: Positive = 1.0  # lambda ~ Beta(beta, beta)
     temperature: Positive = 4.0  # of KL(p_hat, f)
     ce_weight: NotNegative = 1.0  # L_ce^v
-    kl_weight: NotNegative = 1.0  # L_KL^v
+    kl_weight: NotNegative = 1.0  # L_KL^v; 0 where there are no two branches
     kd_weight: NotNegative = 1.0  # KL(p_hat, f(x))
     attention_weight: NotNegative = 100.0  # attention transfer
     teacher_weight: NotNegative = 1.0  # cross-entropy of W'
     clean_weight: NotNegative = 0.0  # cross-entropy of unmixed images
     pyramid_width: Annotated[int, Field(ge=1, le=8)] = 2  # channels of T_i for each of phi_i; 1 takes less time
+    # Of stage 3, from session 0 on; None for the default.
+    classifier: Literal["means", "teen", "fecam", "ranpac", "debiased"] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_branch_has_no_pair(cls, values: dict[str, Any]) -> dict[str, Any]:
+        return values if values.get("mixing", "both") == "both" else {"kl_weight": 0.0} | values
+
+    @field_validator("kl_weight", "clean_weight")
+    @classmethod
+    def _says_something(cls, weight: float, info: ValidationInfo) -> float:
+        mixing = info.data.get("mixing", "both")
+        if weight and info.field_name == "kl_weight" and mixing != "both":
+            raise PydanticCustomError(
+                "branches", "it compares both branches; 0 with --mixing {mixing}", {"mixing": mixing}
+            )
+        if weight and info.field_name == "clean_weight" and mixing == "none":
+            raise PydanticCustomError("branches", "--mixing none has clean images already; set --ce-weight")
+        return weight
 
 
 Config = TypeVar("Config", PretrainConfig, DistillConfig)
 
 
+@dataclass(frozen=True)
+class OptionsFile:
+    """What a file of options says: a recipe, or what is given with --config."""
+
+    data: str | None  # the images, as --data names them
+    tables: dict[str, dict[str, Any]]  # of the stages that it says something of
+
+
+NO_OPTIONS = OptionsFile(None, {})
+
+
 def resolve(
-    model: type[Config], recipe: dict[str, Any], file: Path | None = None, options: dict[str, Any] | None = None
+    model: type[Config],
+    defaults: dict[str, Any],
+    file: Path | None = None,
+    options: dict[str, Any] | None = None,
+    recipe: OptionsFile = NO_OPTIONS,
 ) -> Config:
-    """One validated configuration: the options win over the file, the file over the recipe, the recipe over the model.
+    """One validated configuration.
+
+    The options win over the file, the file over the recipe, the recipe over the data set's defaults, and these over the
+    model's.
 
     Args:
         model: of which stage.
-        recipe: defaults of the data set, for both stages or in a table for one. `total_epochs` are divided between
-            the stages, stage 1 taking `pretrain_share` of them.
+        defaults: of the data set, for both stages or in a table for one. `total_epochs` are divided between the
+            stages, stage 1 taking `pretrain_share` of them.
         file: TOML with a table for each stage, [pretrain] and [distill].
         options: from the command line; None stands for an option that was not given.
+        recipe: that is followed.
 
     Raises:
         UsageError: a value does not fit; the message names the option.
     """
     stage = _stage(model)
-    values = {name: value for name, value in recipe.items() if name in model.model_fields}
-    values |= recipe.get(stage, {})
-    if "total_epochs" in recipe:
-        first = max(1, round(recipe.get("pretrain_share", PRETRAIN_SHARE) * recipe["total_epochs"]))
-        values["epochs"] = first if model is PretrainConfig else recipe["total_epochs"] - first
+    values = {name: value for name, value in defaults.items() if name in model.model_fields}
+    values |= defaults.get(stage, {})
+    if "total_epochs" in defaults:
+        first = max(1, round(defaults.get("pretrain_share", PRETRAIN_SHARE) * defaults["total_epochs"]))
+        values["epochs"] = first if model is PretrainConfig else defaults["total_epochs"] - first
+    values |= recipe.tables.get(stage, {})
     values |= given_options(model, file, options or {})
     return validate(model, values, source=str(file) if file else None)
 
@@ -109,9 +153,9 @@ def given_options(model: type[Config], file: Path | None, options: dict[str, Any
         options: None stands for an option that was not given.
 
     Raises:
-        UsageError: the file is missing, no TOML, or holds something other than the stages' tables.
+        UsageError: the file is missing, no TOML, or holds something other than it may.
     """
-    table = read_table(file, _stage(model)) if file is not None else {}
+    table = read_options(file).tables.get(_stage(model), {}) if file is not None else {}
     return table | {name: value for name, value in options.items() if value is not None}
 
 
@@ -145,11 +189,11 @@ def shown(value: object) -> str:
     return quoted(str(value))
 
 
-def read_table(file: Path, stage: str) -> dict[str, Any]:
-    """The table of one stage in a TOML file; a file without it sets nothing for that stage.
+def read_options(file: Path) -> OptionsFile:
+    """A TOML file: `data`, and a table for each stage; what it leaves out it does not set.
 
     Raises:
-        UsageError: the file is missing, no TOML, or holds something other than the stages' tables.
+        UsageError: the file is missing, no TOML, or holds something else.
     """
     try:
         content = tomllib.loads(read_regular(file, FILE_LIMIT).decode())
@@ -157,8 +201,11 @@ def read_table(file: Path, stage: str) -> dict[str, Any]:
         raise UsageError(f"--config {file}: {error.strerror or error}") from None
     except (ValueError, RecursionError) as error:  # the first of TOML, of UTF-8 and of numbers of thousands of digits
         raise UsageError(f"--config {file}: not TOML ({quoted(str(error))})") from None
+    data = content.pop("data", None)
+    if not isinstance(data, str | None):
+        raise UsageError(f"--config {file}: data {shown(data)}: write the name of a data set or folder in quotes")
     for name, table in content.items():
-        if name not in ("pretrain", "distill") or not isinstance(table, dict):
+        if name not in STAGES or not isinstance(table, dict):
             named = quoted(repr(name))
-            raise UsageError(f"--config {file}: only the tables [pretrain] and [distill] are known, not {named}")
-    return dict(content.get(stage, {}))
+            raise UsageError(f"--config {file}: only data, [pretrain] and [distill] are known, not {named}")
+    return OptionsFile(data, content)

@@ -263,10 +263,11 @@ def _make(again: RunFolder, link: Link, material: Material, device: str, watch: 
                 with deterministic(then.deterministic):
                     if then.kind == "pretrain":
                         settings = validate(PretrainConfig, then.config, source)
-                        made = run_pretrain(again, material.base, settings, machine, material.init, None)
+                        made = run_pretrain(again, material.base, settings, machine, material.init, None, then.recipe)
                     else:
                         distilled = validate(DistillConfig, then.config, source)
-                        made = run_distill(again, again.pretrain(), material.base, distilled, machine, None)
+                        parent = again.pretrain()
+                        made = run_distill(again, parent, material.base, distilled, machine, None, then.recipe)
             except InterruptedTrainingError:
                 raise InterruptedCommandError("interrupted") from None
     assert made is not None, "no time limit ends it"

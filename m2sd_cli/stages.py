@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypedDict, Unpack
 
-from m2sd_cli.config import DistillConfig, PretrainConfig, given_options, resolve
+from m2sd_cli.config import Config, DistillConfig, PretrainConfig, given_options, read_options, resolve
 from m2sd_cli.data.catalogue import FOLDER_RECIPE, NAMES, find_info
 from m2sd_cli.data.choosing import choose_training
 from m2sd_cli.data.datasets import Skipped
@@ -16,6 +16,7 @@ from m2sd_cli.errors import UsageError
 from m2sd_cli.inference.device import training_precision
 from m2sd_cli.inference.skipping import check_together
 from m2sd_cli.inference.team import team_on
+from m2sd_cli.recipes import NOTHING, Recipe, find_recipe
 from m2sd_cli.recorded import recorded_data, recorded_info
 from m2sd_cli.runs.chain import PRETRAIN, Link
 from m2sd_cli.runs.folder import RunFolder, open_run
@@ -29,7 +30,7 @@ from m2sd_cli.training.stage import SAVE_EVERY, Machine, begun_config, load_stat
 
 
 class TrainingOptions(TypedDict, total=False):
-    """What may be set for both stages; what is left out comes from the file, the data set's recipe or the defaults."""
+    """What may be set for both stages; what is left out comes from the file, the recipe or the data set's defaults."""
 
     epochs: int | None
     batch_size: int | None
@@ -54,6 +55,8 @@ class PretrainOptions(TrainingOptions, total=False):
 class DistillOptions(TrainingOptions, total=False):
     """What may be set for stage 2."""
 
+    mixing: str | None
+    enhancement: str | None
     beta: float | None
     temperature: float | None
     ce_weight: float | None
@@ -63,6 +66,7 @@ class DistillOptions(TrainingOptions, total=False):
     teacher_weight: float | None
     clean_weight: float | None
     pyramid_width: int | None
+    classifier: str | None
 
 
 def pretrain(
@@ -70,6 +74,7 @@ def pretrain(
     *,
     run: Path | str | None = None,
     data_root: Path | None = None,
+    recipe: str | None = None,
     config: Path | None = None,
     device: str = "auto",
     precision: str = "auto",
@@ -87,10 +92,12 @@ def pretrain(
     """Stage 1: train backbone and classifier on the base classes.
 
     Args:
-        data: a built-in data set's name or a folder. To resume on a built-in one it may be left out.
+        data: a built-in data set's name or a folder; else what the file or the recipe names. To resume on a built-in
+            one it may be left out.
         run: the run folder.
         data_root: where built-in data sets lie.
-        config: a TOML file with a table [pretrain].
+        recipe: the name of one that ships in the package; `none` for none.
+        config: a TOML file with a table [pretrain], and maybe `data`. What it says wins over the recipe.
         device, precision: `auto` chooses.
         resume: go on with an interrupted training.
         force: begin anew although there is a finished or interrupted one.
@@ -112,8 +119,11 @@ def pretrain(
     """
     if resume and force:
         raise UsageError("--resume and --force: choose one, to go on or to start over")
-    if not resume and data is None:
-        raise UsageError(f"name the images with --data: {NAMES}, or a folder")
+    followed = find_recipe(recipe)
+    if not resume:
+        data = data or named_data(config, followed)
+        if data is None:
+            raise UsageError(f"name the images with --data: {NAMES}, or a folder; or choose a --recipe")
     folder = open_run(run)
     store = StateStore(folder)
     with _at_work(
@@ -121,7 +131,7 @@ def pretrain(
     ) as machine:
         init = state = None
         if resume:
-            given = given_options(PretrainConfig, config, dict(options))
+            given = _given(PretrainConfig, config, dict(options), recipe)
             if "init" in given:
                 given["init"] = Path(str(given["init"])).name
             if folder.has_pretrain() and not store.exists():
@@ -131,6 +141,8 @@ def pretrain(
             require_same(state, given, machine)
             machine = machine.as_begun(state)
             settings = begun_config(store, state, PretrainConfig)
+            if state.data.kind == "folder":
+                data = data or named_data(config)
             with machine.team.first_on_machine():
                 data_set = recorded_data(state, data, data_root, settings.image_size)
         else:
@@ -138,7 +150,8 @@ def pretrain(
             info = find_info(data)
             finished = "a finished pretrain is in it" if folder.has_pretrain() else None
             refuse_unless_new(store, finished, force)
-            settings = resolve(PretrainConfig, info.recipe if info else FOLDER_RECIPE, config, dict(options))
+            defaults = info.recipe if info else FOLDER_RECIPE
+            settings = resolve(PretrainConfig, defaults, config, dict(options), followed.options)
             if info is not None and settings.image_size is not None:
                 raise UsageError(f"--image-size is for folders; {info.name}'s images have {info.image_size} pixels")
             with machine.team.first_on_machine():
@@ -152,7 +165,8 @@ def pretrain(
         if tell_skipped is not None and data_set.skipped:
             tell_skipped(data_set.skipped)
         with deterministic_algorithms(machine.deterministic):
-            return run_pretrain(folder, data_set, settings, machine, init, state)
+            name = state.recipe if state else followed.name
+            return run_pretrain(folder, data_set, settings, machine, init, state, name)
 
 
 def distill(
@@ -160,6 +174,7 @@ def distill(
     *,
     run: Path | str | None = None,
     data_root: Path | None = None,
+    recipe: str | None = None,
     config: Path | None = None,
     device: str = "auto",
     precision: str = "auto",
@@ -176,6 +191,7 @@ def distill(
 
     Args:
         data: needed only if the run was pretrained on a folder: that folder.
+        recipe: the one of stage 1 by default; `none` for none.
 
     Returns:
         The manifest of session 0; None if `stop_after` ended the training.
@@ -187,14 +203,17 @@ def distill(
         raise UsageError("--resume and --force: choose one, to go on or to start over")
     folder = open_run(run)
     store = StateStore(folder)
+    followed = find_recipe(recipe)
     folder.pretrain()  # a run folder that is not there is not made
     with _at_work(
         "distill", folder, device, precision, stop_after, progress, save_every, compiled, deterministic
     ) as machine:
         parent = folder.pretrain()
         state = None
+        if parent.manifest.data.kind == "folder":
+            data = data or named_data(config)
         if resume:
-            given = given_options(DistillConfig, config, dict(options))
+            given = _given(DistillConfig, config, dict(options), recipe)
             if folder.sessions() and not store.exists():
                 return _already(folder.session(0), parent, given, machine, data, data_root)
             state = load_state(store, "distill")
@@ -205,13 +224,27 @@ def distill(
             finished = f"session {folder.sessions()[-1]} is in it" if folder.sessions() else None
             refuse_unless_new(store, finished, force)
             info = recorded_info(parent.manifest.data)
-            recipe = dict(info.recipe if info else FOLDER_RECIPE)
-            recipe["seed"] = parent.manifest.seed
-            settings = resolve(DistillConfig, recipe, config, dict(options))
+            defaults = {**(info.recipe if info else FOLDER_RECIPE), "seed": parent.manifest.seed}
+            followed = find_recipe(recipe or parent.manifest.recipe)
+            settings = resolve(DistillConfig, defaults, config, dict(options), followed.options)
         with machine.team.first_on_machine():
             data_set = recorded_data(parent.manifest, data, data_root, parent.manifest.transform.crop)
         with deterministic_algorithms(machine.deterministic):
-            return run_distill(folder, parent, data_set, settings, machine, state)
+            name = state.recipe if state else followed.name
+            return run_distill(folder, parent, data_set, settings, machine, state, name)
+
+
+def named_data(config: Path | None, recipe: Recipe = NOTHING) -> str | None:
+    """The images that a file of options names, or else a recipe."""
+    named = None if config is None else read_options(config).data
+    return named or recipe.options.data
+
+
+def _given(
+    model: type[Config], config: Path | None, options: dict[str, object], recipe: str | None
+) -> dict[str, object]:
+    """What a training that is to be resumed must have begun with."""
+    return given_options(model, config, options) | ({} if recipe is None else {"recipe": recipe})
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from m2sd_cli.cli import pretrain as pretrain_command
 from m2sd_cli.config import DistillConfig, PretrainConfig, given_options, resolve
 from m2sd_cli.data.catalogue import BUILT_IN, FOLDER_RECIPE
 from m2sd_cli.errors import UsageError
+from m2sd_cli.method import DEFAULT_CLASSIFIER
 
 
 def write(folder: Path, text: str) -> Path:
@@ -75,7 +76,9 @@ def test_a_wrong_value_is_named(options: dict[str, Any], named: str) -> None:
     ("text", "named"),
     [
         ("[pretrain]\nepoch = 3\n", "there is no option 'epoch'"),
-        ("epochs = 3\n", "'epochs'"),
+        ("epochs = 3\n", "only data, \\[pretrain\\] and \\[distill\\] are known, not 'epochs'"),
+        ("data = 3\n", "data 3: write the name of a data set or folder in quotes"),
+        ("[data]\nname = 'demo'\n", "data \\(a table\\): write the name"),
         ("[increment]\n", "'increment'"),
         ("[pretrain\n", "not TOML"),
     ],
@@ -140,6 +143,20 @@ def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
             resolve(PretrainConfig, {"epochs": 1}, path)
 
 
+@pytest.mark.parametrize("mixing", ["mixup", "cutmix", "none"])
+def test_one_branch_has_no_pair_to_compare(mixing: str) -> None:
+    assert resolve(DistillConfig, {"epochs": 1}, None, {"mixing": mixing}).kl_weight == 0
+    with pytest.raises(UsageError, match=rf"^--kl-weight 1\.0: it compares both branches; 0 with --mixing {mixing}$"):
+        resolve(DistillConfig, {"epochs": 1, "kl_weight": 1.0}, None, {"mixing": mixing})
+    assert resolve(DistillConfig, {"epochs": 1}, None, {"mixing": "both"}).kl_weight == 1
+
+
+def test_clean_images_are_not_mixed_in_twice() -> None:
+    with pytest.raises(UsageError, match=r"^--clean-weight 0\.5: --mixing none has clean images already"):
+        resolve(DistillConfig, {"epochs": 1}, None, {"mixing": "none", "clean_weight": 0.5})
+    assert resolve(DistillConfig, {"epochs": 1}, None, {"mixing": "mixup", "clean_weight": 0.5}).clean_weight == 0.5
+
+
 def test_what_was_given_is_told_apart_from_defaults(tmp_path: Path) -> None:
     file = write(tmp_path, "[distill]\nbeta = 2.0\nseed = 4\n")
     assert given_options(DistillConfig, file, {"seed": 5, "epochs": None}) == {"beta": 2.0, "seed": 5}
@@ -156,7 +173,9 @@ def test_the_defaults_in_the_help_are_the_real_ones(
     for name in inspect.signature(function).parameters:
         option = next(each for each in hints[name].__metadata__ if isinstance(each, typer.models.OptionInfo))
         if name in model.model_fields and isinstance(option.show_default, str):
-            default = 224 if name == "image_size" else model.model_fields[name].default
+            default = model.model_fields[name].default
+            if default is None:  # decided later, when more is known
+                default = {"image_size": 224, "classifier": DEFAULT_CLASSIFIER}[name]
             assert str(default) == option.show_default or float(option.show_default) == default, name
             shown += 1
     assert shown >= 5

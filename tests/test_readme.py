@@ -16,6 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
+from m2sd_cli.bench import processes
 from m2sd_cli.bench.processes import Launched
 from m2sd_cli.bench.report import Report
 from m2sd_cli.bench.run import run_bench
@@ -25,6 +26,7 @@ from m2sd_cli.data.cifar100 import AUGMENTATION, TRANSFORM
 from m2sd_cli.data.datasets import DataSet, Shots, Skipped
 from m2sd_cli.data.locate import open_data
 from m2sd_cli.data.sources import ArrayImages
+from m2sd_cli.recipes import find_recipe, recipe_names
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -97,7 +99,7 @@ def brief(settings: Settings, tell: Callable[[str], None]) -> Report:
         workers=settings.workers and 1,
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("m2sd_cli.bench.processes.launch", lambda words: Launched(1.0, 2**20))
+        patch.setattr(processes, "launch", lambda words: Launched(1.0, 2**20))
         return run_bench(small, tell)
 
 
@@ -119,6 +121,13 @@ def workshop(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
     monkeypatch.setattr("m2sd_cli.stages.open_data", small)
     monkeypatch.setattr("m2sd_cli.recorded.open_data", small)
+    monkeypatch.setattr("m2sd_cli.ablation.run.open_data", small)
+    brief_recipes = tmp_path / "recipes"
+    brief_recipes.mkdir()
+    for name in recipe_names():
+        text = re.sub(r"^epochs = \d+", "epochs = 1", find_recipe(name).text, flags=re.MULTILINE)
+        (brief_recipes / f"{name}.toml").write_text(text, encoding="utf-8")
+    monkeypatch.setattr("m2sd_cli.recipes.FOLDER", brief_recipes)
     monkeypatch.setattr("m2sd_cli.api.run_bench", brief)
     for recipe in (BUILT_IN["cifar100"].recipe, BUILT_IN["demo"].recipe, FOLDER_RECIPE):
         monkeypatch.setitem(recipe, "total_epochs", 2)

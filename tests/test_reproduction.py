@@ -189,7 +189,12 @@ def test_settings_other_than_the_defaults_are_kept(
     run, folder = tmp_path / "run", str(pictures.folder)
     own = {"classifier": "linear", "seed": 5, "momentum": 0.5, "precision": "bf16", "deterministic": True}
     api.pretrain(folder, run=run, **quick | own)
-    api.distill(folder, run=run, **quick_distill | {"seed": 6, "kd_weight": 0.0, "clean_weight": 1.0})
+    api.distill(
+        folder,
+        run=run,
+        **quick_distill
+        | {"seed": 6, "kd_weight": 0.0, "clean_weight": 1.0, "mixing": "cutmix", "enhancement": "no-pyramid"},
+    )
     api.increment(1, pictures.first_shots, run=run, device="cpu", precision="bf16")
     keep = tmp_path / "again"
     done = m2sd_cli.reproduce(run=run, data=folder, shots={1: pictures.first_shots}, keep=keep)

@@ -6,6 +6,7 @@ import typer
 
 from m2sd_cli import __version__
 from m2sd_cli.cli import (
+    ablation,
     bench,
     data,
     demo,
@@ -16,6 +17,7 @@ from m2sd_cli.cli import (
     increment,
     predict,
     pretrain,
+    recipes,
     sessions,
 )
 from m2sd_cli.cli.groups import Command, Group
@@ -63,7 +65,9 @@ app.command("predict", cls=Command)(predict.predict)
 app.command("export", cls=Command)(export.export)
 app.add_typer(sessions.app, name="sessions")
 app.add_typer(data.app, name="data")
+app.add_typer(recipes.app, name="recipes")
 app.command("bench", cls=Command)(bench.bench)
+app.command("ablation", cls=Command)(ablation.ablation)
 app.command("demo", cls=Command)(demo.demo)
 
 

@@ -6,7 +6,8 @@ import typer
 
 from m2sd_cli.cli import options
 from m2sd_cli.cli.output import command
-from m2sd_cli.cli.training import report_training
+from m2sd_cli.cli.training import report_training, require_recipe
+from m2sd_cli.method import DEFAULT_CLASSIFIER, HEADS
 
 
 def distill(
@@ -23,6 +24,14 @@ def distill(
     learning_rate: options.LearningRate = None,
     momentum: options.Momentum = None,
     weight_decay: options.WeightDecay = None,
+    mixing: Annotated[
+        str | None,
+        typer.Option("--mixing", help="both, mixup or cutmix; none: unmixed images.", show_default="both"),
+    ] = None,
+    enhancement: Annotated[
+        str | None,
+        typer.Option("--enhancement", help="full, no-attention or no-pyramid.", show_default="full"),
+    ] = None,
     beta: Annotated[float | None, typer.Option("--beta", help="a of lambda ~ Beta(a, a).", show_default="1")] = None,
     temperature: Annotated[
         float | None, typer.Option("--temperature", help="Of the distillation.", show_default="4")
@@ -31,7 +40,7 @@ def distill(
         float | None, typer.Option("--ce-weight", help="Cross-entropy of virtual images.", show_default="1")
     ] = None,
     kl_weight: Annotated[
-        float | None, typer.Option("--kl-weight", help="Symmetric KL of the two branches.", show_default="1")
+        float | None, typer.Option("--kl-weight", help="Symmetric KL of both branches.", show_default="1")
     ] = None,
     kd_weight: Annotated[
         float | None, typer.Option("--kd-weight", help="Distillation from the enhanced features.", show_default="1")
@@ -49,7 +58,16 @@ def distill(
         int | None,
         typer.Option("--pyramid-width", help="Channels of the pyramid for each of the network's.", show_default="2"),
     ] = None,
+    classifier: Annotated[
+        str | None,
+        typer.Option(
+            "--classifier",
+            help=f"Of new classes: {', '.join(HEADS[:-1])} or {HEADS[-1]}.",
+            show_default=DEFAULT_CLASSIFIER,
+        ),
+    ] = None,
     seed: options.Seed = None,
+    recipe: options.RecipeName = None,
     config: options.ConfigFile = None,
     data_root: options.DataRoot = None,
     device: options.Device = "auto",
@@ -65,7 +83,7 @@ def distill(
 ) -> None:
     """Stage 2: distil the network on mixed images, and make session 0 of it.
 
-    A weight of 0 leaves that loss out. The seed is pretrain's unless given.
+    A weight of 0 leaves that loss out. The seed and the recipe are pretrain's unless given; --recipe none for none.
 
     Examples:
       m2sd distill
@@ -76,6 +94,8 @@ def distill(
     """
     limit = None if stop_after is None else options.seconds("--stop-after", stop_after)
     between_saves = options.seconds("--save-every", save_every)
+    require_recipe(recipe)
+    options.check_classifier(classifier)
 
     from m2sd_cli import api
     from m2sd_cli.cli.progress import watch
@@ -85,6 +105,7 @@ def distill(
             data,
             run=run,
             data_root=data_root,
+            recipe=recipe,
             config=config,
             device=device,
             precision=precision,
@@ -100,6 +121,8 @@ def distill(
             learning_rate=learning_rate,
             momentum=momentum,
             weight_decay=weight_decay,
+            mixing=mixing,
+            enhancement=enhancement,
             beta=beta,
             temperature=temperature,
             ce_weight=ce_weight,
@@ -109,6 +132,7 @@ def distill(
             teacher_weight=teacher_weight,
             clean_weight=clean_weight,
             pyramid_width=pyramid_width,
+            classifier=classifier,
             seed=seed,
         )
     next_steps = [command("increment", run, " --session 1 --shots DIR"), command("evaluate", run)]

@@ -34,9 +34,12 @@ Precision = Annotated[str, typer.Option("--precision", help="auto, fp32 or bf16;
 ExactPrecision = Annotated[str, typer.Option("--precision", help="auto, fp32 or bf16; auto: fp32.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Errors only.")]
+RecipeName = Annotated[
+    str | None, typer.Option("--recipe", help="Options that ship with m2sd; see 'm2sd recipes'.", show_default=False)
+]
 ConfigFile = Annotated[
     Path | None,
-    typer.Option("--config", help="TOML with the tables [pretrain] and [distill].", show_default=False, readable=False),
+    typer.Option("--config", help="TOML: data, [pretrain] and [distill].", show_default=False, readable=False),
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with an interrupted training.")]
 Force = Annotated[bool, typer.Option("--force", help="Start over; replaces what is there, at the end.")]

@@ -6,7 +6,7 @@ import typer
 
 from m2sd_cli.cli import options
 from m2sd_cli.cli.output import command, name_skipped
-from m2sd_cli.cli.training import report_training
+from m2sd_cli.cli.training import report_training, require_recipe
 from m2sd_cli.data.catalogue import find_info
 
 
@@ -55,6 +55,7 @@ def pretrain(
         typer.Option("--images-per-class", help="Train on so many images of each base class only.", show_default=False),
     ] = None,
     seed: options.Seed = None,
+    recipe: options.RecipeName = None,
     config: options.ConfigFile = None,
     data_root: options.DataRoot = None,
     device: options.Device = "auto",
@@ -71,10 +72,12 @@ def pretrain(
 ) -> None:
     """Stage 1: train the network on the base classes.
 
-    What is not given comes from --config, then from the data set's own recipe.
+    What is not given, --data included, comes from --config, then from --recipe, then from the data set's defaults.
 
     Examples:
       m2sd pretrain --data cifar100
+
+      m2sd pretrain --recipe cifar100-resnet20 --seed 1
 
       m2sd pretrain --data ./photos --image-size 96 --epochs 30
 
@@ -84,6 +87,7 @@ def pretrain(
     between_saves = options.seconds("--save-every", save_every)
     if data is not None:
         find_info(data)  # a misspelt name is answered before torch is imported
+    require_recipe(recipe)
 
     from m2sd_cli import api
     from m2sd_cli.cli.progress import watch
@@ -93,6 +97,7 @@ def pretrain(
             data,
             run=run,
             data_root=data_root,
+            recipe=recipe,
             config=config,
             device=device,
             precision=precision,

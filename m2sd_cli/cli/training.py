@@ -1,4 +1,4 @@
-"""What both training commands print when they end."""
+"""What both training commands ask before they begin, and print when they end."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -8,6 +8,18 @@ from m2sd_cli.cli.output import as_text, document, duration, note
 if TYPE_CHECKING:
     from m2sd_cli.runs.chain import Link
     from m2sd_cli.runs.folder import RunFolder
+
+
+def require_recipe(name: str | None) -> None:
+    """Answer a misspelt recipe before torch is imported.
+
+    Raises:
+        UsageError: there is no recipe of that name.
+    """
+    if name is not None:
+        from m2sd_cli.recipes import find_recipe
+
+        find_recipe(name)
 
 
 def report_training(

@@ -1,6 +1,6 @@
 """A session of a run folder, loaded: frozen backbone, the head of all sessions so far, names, transform."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
@@ -15,7 +15,7 @@ from m2sd_cli.method.backbones import ARCHITECTURES, Backbone, build_backbone
 from m2sd_cli.method.base_statistics import BaseStatistics
 from m2sd_cli.method.calibration import Confidence, fit_confidence
 from m2sd_cli.method.heads import Head
-from m2sd_cli.method.stage3 import OF_STATISTICS, Taught, build_head, choices
+from m2sd_cli.method.stage3 import COSINE_ONLY, OF_STATISTICS, Taught, build_head, choices
 from m2sd_cli.runs.chain import ChainOutline, Link
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.manifest import BackboneRecord, Manifest, Outline, TransformRecord
@@ -215,12 +215,21 @@ def choose_classifier(run: RunFolder, chain: ChainOutline, name: str | None) -> 
             f"{run.path}: --classifier {chosen} needs more than this run holds, which was made by an earlier version; "
             f"choose {', '.join(possible)}, or distill again"
         )
-    if chosen in choices("cosine", counted):
+    require_directions(chosen, kind, possible)
+    raise UsageError(f"--classifier {chosen}: choose {', '.join(possible)}")
+
+
+def require_directions(name: str, kind: str, possible: Sequence[str]) -> None:
+    """Refuse a classifier of stage 3 that compares directions where W was not trained so.
+
+    Raises:
+        UsageError: it does; the message has the `possible` ones.
+    """
+    if name in COSINE_ONLY and kind != "cosine":
         raise UsageError(
-            f"--classifier {chosen}: it compares directions, and this run was pretrained with a {kind} classifier; "
+            f"--classifier {name}: it compares directions, and this run was pretrained with a {kind} classifier; "
             f"choose {', '.join(possible)}"
         )
-    raise UsageError(f"--classifier {chosen}: choose {', '.join(possible)}")
 
 
 def load_session(

@@ -8,4 +8,5 @@ knows about devices.
 from typing import Final
 
 HEADS: Final = ("means", "teen", "fecam", "ranpac", "debiased")  # the classifiers of stage 3, see method/stage3.py
-DEFAULT_CLASSIFIER: Final = "means"  # what a new base session names
+# What a new base session names: the best by far on simulated sessions of base training images, see method/debiased.py.
+DEFAULT_CLASSIFIER: Final = "debiased"

@@ -39,8 +39,8 @@ def known_score(tempered: Tensor) -> Tensor:
     """How much an image looks like one of a known class: its highest logit (Hendrycks et al., ICML 2022).
 
     Base images that were not trained on against 12 classes never taught, AUROC in per cent after session 0 (ResNet-20,
-    48 classes of CIFAR-100's base images, 30 epochs of plain training): 66.1 with `means`, `teen` and `debiased`, 62.6
-    with `fecam`, 63.3 with `ranpac`. The highest probability at T gives 57.5, 58.8 and 62.6. It also sinks when more
+    48 classes of CIFAR-100's base images, 30 epochs of plain training): 66.1 with `means` and `teen`, 62.6 with `fecam`
+    and `debiased`, 63.3 with `ranpac`. The highest probability at T gives 57.5, 58.8 and 62.6. It also sinks when more
     classes are taught, which a logit does not: no image becomes unknown by what is learned after it.
 
     Args:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from m2sd_cli.method.enhancement import FeatureEnhancement
 from m2sd_cli.method.losses import attention_transfer, kl_divergence, soft_cross_entropy, symmetric_kl
-from m2sd_cli.method.mixing import mix
+from m2sd_cli.method.mixing import Mixing, mix
 from m2sd_cli.method.network import Network
 from m2sd_cli.method.numerics import channels_behind
 
@@ -18,7 +18,7 @@ class LossWeights:
     """The factor of each term of L. A term of factor 0 is not computed at all."""
 
     ce: float = 1.0  # L_ce^v
-    kl: float = 1.0  # L_KL^v
+    kl: float = 1.0  # L_KL^v, of two branches
     kd: float = 1.0  # KL(p_hat, f(x))
     attention: float = 100.0  # sum_i || at(T_i) - at(phi_i(x)) ||^2
     teacher: float = 1.0  # cross-entropy of W'
@@ -57,13 +57,14 @@ def distillation_terms(
     temperature: float,
     generator: torch.Generator,
     rows: slice | None = None,
+    mixing: Mixing = "both",
 ) -> dict[str, Tensor]:
     """The unweighted terms of L for one batch of clean images, by the names of LossWeights.
 
-    The virtual images are made here, from pairs of the whole batch. Every term of one branch is summed over both, as
-    the paper does with L_ce^v. All branches go through the network as one batch. p_hat and T_i are teachers: detached
-    in `kd` and `attention`. The cross-entropy of p_hat, `teacher`, is not, and reaches the backbone through the
-    enhancement.
+    The virtual images are made here, from pairs of the whole batch. Every term of one branch is summed over the
+    branches, as the paper does with L_ce^v. All branches go through the network as one batch. p_hat and T_i are
+    teachers: detached in `kd` and `attention`. The cross-entropy of p_hat, `teacher`, is not, and reaches the backbone
+    through the enhancement.
 
     Args:
         network: f = W^T phi, in training mode.
@@ -76,45 +77,49 @@ def distillation_terms(
         generator: on the device of `x`.
         rows: of the batch, to which the terms are confined; None for all. Terms of parts of a batch average to those of
             the whole, so that several processes can share one.
+        mixing: which branches there are; `none` stands for one of clean images.
 
     Raises:
-        ValueError: a term needs enhancement and there is none.
+        ValueError: a term needs enhancement and there is none, or a second branch.
     """
     if weights.need_enhancement and enhancement is None:
         raise ValueError("the weights kd, attention and teacher need feature enhancement")
+    if weights.kl and mixing != "both":
+        raise ValueError(f"the weight kl needs both branches, not mixing {mixing!r}")
     classes = network.classifier.weight.shape[0]
     rows = slice(None) if rows is None else rows
-    images = []
+    images: list[Tensor] = []
     if weights.need_virtual:
-        virtual = mix(x, labels, classes, beta, generator)
-        soft = virtual.labels[rows].repeat(2, 1)
-        images += [virtual.mixup[rows], virtual.cutmix[rows]]
+        virtual = mix(x, labels, classes, beta, generator, mixing)
+        images += [branch[rows] for branch in virtual.branches]
+        soft = virtual.labels[rows].repeat(len(images), 1)
+    branches = len(images)
     if weights.clean:
         images.append(x[rows])
     if not images:
         return {}
     output = network(torch.cat(images))
-    both = soft.shape[0] if weights.need_virtual else 0
+    mixed = sum(map(len, images[:branches]))
     terms: dict[str, Tensor] = {}
     if weights.need_virtual:
-        logits = output.logits[:both]
-        # A mean over 2 B samples is half the sum of the branches' means.
+        logits = output.logits[:mixed]
+        # A mean over the samples of all branches, times their number, is the sum of the branches' means.
         if weights.ce:
-            terms["ce"] = 2 * soft_cross_entropy(logits, soft)
+            terms["ce"] = branches * soft_cross_entropy(logits, soft)
         if weights.kl:
             terms["kl"] = symmetric_kl(*logits.chunk(2))
         if enhancement is not None and weights.need_enhancement:
             students = output.features.maps
             if weights.clean:
-                one, two, three, four = (channels_behind(each)[:both].permute(0, 3, 1, 2) for each in students)
+                one, two, three, four = (channels_behind(each)[:mixed].permute(0, 3, 1, 2) for each in students)
                 students = (one, two, three, four)
             enhanced = enhancement(students)
             if weights.kd:
-                terms["kd"] = 2 * kl_divergence(enhanced.logits.detach(), logits, temperature)
+                terms["kd"] = branches * kl_divergence(enhanced.logits.detach(), logits, temperature)
             if weights.attention:
-                terms["attention"] = 2 * attention_transfer(enhanced.maps, students)
+                terms["attention"] = branches * attention_transfer(enhanced.maps, students)
             if weights.teacher:
-                terms["teacher"] = 2 * soft_cross_entropy(enhanced.logits, soft)
+                terms["teacher"] = branches * soft_cross_entropy(enhanced.logits, soft)
     if weights.clean:
-        terms["clean"] = F.cross_entropy(output.logits[both:].float(), labels[rows])
+        terms["clean"] = F.cross_entropy(output.logits[mixed:].float(), labels[rows])
     return terms

@@ -27,6 +27,8 @@ class FeatureEnhancement(nn.Module):
         expansion: channels of T_i for each channel of phi_i.
         recompute: hold no map of the inside of FPN's convolutions for the backward pass but make it again there; the
             same gradients for less memory and more time.
+        attention: without it EN leaves phi as it is, FE(x) = FPN(phi(x)), a row of the paper's ablation.
+        pyramid: without it the attended maps are T_1 .. T_4, FE(x) = EN(phi(x)), another one.
 
     Raises:
         ValueError: `widths` does not name four levels.
@@ -40,6 +42,8 @@ class FeatureEnhancement(nn.Module):
         scale: float = 16.0,
         expansion: int = 2,
         recompute: bool = False,
+        attention: bool = True,
+        pyramid: bool = True,
     ) -> None:
         super().__init__()
         if len(widths) != 4:
@@ -51,9 +55,12 @@ class FeatureEnhancement(nn.Module):
                 CoordinateAttention(widths[2]),
                 SelfAttention(widths[3]),
             ]
+            if attention
+            else [nn.Identity() for _ in widths]
         )
-        self.pyramid = BiFPN(widths, expansion, recompute)
-        self.classifier = Classifier(self.pyramid.widths[-1], classes, kind, scale)
+        self.pyramid = BiFPN(widths, expansion, recompute) if pyramid else nn.Identity()
+        width = expansion * widths[-1] if pyramid else widths[-1]  # of T_4
+        self.classifier = Classifier(width, classes, kind, scale)
 
     def forward(self, maps: Maps) -> Enhanced:
         """phi_1 .. phi_4 to T_1 .. T_4 of the same resolutions, and p_hat = W'(T_4)."""

@@ -111,6 +111,11 @@ class Head(nn.Module):
         logits = classify(self.features(features), self.rows, self.kind, self.scale)
         return logits if self.bias is None else logits + self.bias
 
+    def less(self, amounts: Tensor) -> "Head":
+        """The same head with `amounts` (C,) taken from its logits."""
+        bias = -amounts if self.bias is None else self.bias - amounts
+        return Head(self.rows, self.kind, self.scale, bias, self.features)
+
     def describe(self) -> dict[str, Any]:
         """What somebody needs beside its tensors to use it."""
         return {"features": self.features.describe(), "rows": self.kind, "scale": self.scale}

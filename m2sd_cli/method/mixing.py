@@ -1,18 +1,19 @@
 """Multi-branch virtual-class mixing, paper section 3.2: two virtual images and one soft label from each pair."""
 
 import math
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+Mixing = Literal["both", "mixup", "cutmix", "none"]
+
 
 class Virtual(NamedTuple):
     """The virtual images of one batch of B."""
 
-    mixup: Tensor  # x_I, (B, 3, H, W)
-    cutmix: Tensor  # x_II, (B, 3, H, W)
+    branches: tuple[Tensor, ...]  # x_I and x_II, or one of them, each (B, 3, H, W)
     labels: Tensor  # y_I = y_II, (B, C): every row sums to 1
 
 
@@ -103,8 +104,13 @@ def soft_labels(labels: Tensor, partner: Tensor, lam: Tensor, classes: int) -> T
     return lam[:, None] * own + (1 - lam[:, None]) * own[partner]
 
 
-def mix(x: Tensor, labels: Tensor, classes: int, beta: float, generator: torch.Generator) -> Virtual:
+def mix(
+    x: Tensor, labels: Tensor, classes: int, beta: float, generator: torch.Generator, mixing: Mixing = "both"
+) -> Virtual:
     """Both virtual branches of a batch, with ONE lambda a pair for both, so that they share one label.
+
+    The paper's ablation makes one branch only, or `none`: then the clean images with their own labels are the one
+    branch, and nothing is drawn.
 
     Args:
         x: (B, 3, H, W) normalised images.
@@ -112,16 +118,20 @@ def mix(x: Tensor, labels: Tensor, classes: int, beta: float, generator: torch.G
         classes: C, the number of base classes.
         beta: the parameter of Beta(beta, beta).
         generator: on the device of `x`.
+        mixing: which branches to make; each is the same whatever the other.
 
     Raises:
         ValueError: beta is not a finite number above 0.
     """
     if not (math.isfinite(beta) and beta > 0):
         raise ValueError(f"beta must be a finite number above 0, not {beta}")
+    if mixing == "none":
+        return Virtual((x,), F.one_hot(labels, classes).float())
     partner = pair_different_classes(labels, generator)
     lam = sample_lambda(beta, x.shape[0], generator)
-    return Virtual(
-        mixup=mixup(x, partner, lam),
-        cutmix=cutmix(x, partner, lam, generator),
-        labels=soft_labels(labels, partner, lam, classes),
-    )
+    branches = []
+    if mixing != "cutmix":
+        branches.append(mixup(x, partner, lam))
+    if mixing != "mixup":
+        branches.append(cutmix(x, partner, lam, generator))
+    return Virtual(tuple(branches), soft_labels(labels, partner, lam, classes))

@@ -18,8 +18,8 @@ from m2sd_cli.method.heads import Head, power_transform
 from m2sd_cli.method.ranpac import ranpac_head
 from m2sd_cli.method.teen import teen_head
 
-COSINE_ONLY = ("teen", "debiased")  # they compare directions of class means
-OF_STATISTICS = ("fecam", "ranpac")  # they need more than class means
+COSINE_ONLY = ("teen",)  # it compares directions of class means
+OF_STATISTICS = ("fecam", "ranpac", "debiased")  # they need more than class means
 
 
 @dataclass(frozen=True)
@@ -68,11 +68,12 @@ def build_head(name: str, taught: Taught, kind: str, scale: float) -> Head:
         of_means: dict[str, Callable[[], Head]] = {
             "means": lambda: Head(torch.cat([taught.base, taught.new]), kind, scale),
             "teen": lambda: teen_head(taught.base, taught.new, scale),
-            "debiased": lambda: debiased_head(taught.base, taught.new, scale),
         }
         return of_means[name]()
+    if name == "ranpac":
+        return ranpac_head(statistics.projection, statistics.random_gram, statistics.random_means, taught.shots, scale)
+    base, covariance, power = statistics.power_means, statistics.power_covariance, float(statistics.power)
+    new = torch.cat([base[:0], *(power_transform(each, power).mean(dim=0, keepdim=True) for each in taught.shots)])
     if name == "fecam":
-        power = float(statistics.power)
-        new = [power_transform(each, power).mean(dim=0, keepdim=True) for each in taught.shots]
-        return fecam_head(torch.cat([statistics.power_means, *new]), statistics.power_covariance, scale, power)
-    return ranpac_head(statistics.projection, statistics.random_gram, statistics.random_means, taught.shots, scale)
+        return fecam_head(torch.cat([base, new]), covariance, scale, power)
+    return debiased_head(base, new, covariance, scale, power=power)

@@ -177,6 +177,14 @@ class ChainReader:
             raise DamagedError(f"{path}: it is the manifest of {expected}; restore the right one from a backup")
         return part, FileRecord(file=path.name, sha256=sha256 or hashlib.sha256(content).hexdigest())
 
+    def content(self, record: FileRecord, limit: int) -> bytes:
+        """A file of the chain that has at most `limit` bytes.
+
+        Raises:
+            DamagedError: it is missing or changed.
+        """
+        return self._content(record.file, record.sha256, limit)
+
     def _content(self, file: str, sha256: str | None, limit: int) -> bytes:
         """A file of the chain, wherever it is; files move from `incoming` to their place, never back.
 
@@ -340,7 +348,7 @@ class ChainReader:
             raise RunError(f"{self.path}: it was changed while it was read; try again") from None
 
     def _tensors(self, record: FileRecord) -> dict[str, Tensor]:
-        return decode_tensors(self.path / record.file, self._content(record.file, record.sha256, CHECKPOINT_LIMIT))
+        return decode_tensors(self.path / record.file, self.content(record, CHECKPOINT_LIMIT))
 
     def verify(self) -> list[str]:
         """Re-hash every file of the run.

@@ -18,7 +18,15 @@ from torch import Tensor
 
 from m2sd_cli.errors import DamagedError, RunError
 from m2sd_cli.runs.chain import HEAD, PRETRAIN, ChainReader, Link, session_name, session_number
-from m2sd_cli.runs.files import TEXT_LIMIT, encode_tensors, is_unfinished, read_bounded, sync_folder, write_atomically
+from m2sd_cli.runs.files import (
+    CHECKPOINT_LIMIT,
+    TEXT_LIMIT,
+    encode_tensors,
+    is_unfinished,
+    read_bounded,
+    sync_folder,
+    write_atomically,
+)
 from m2sd_cli.runs.lock import LOCK, WRITER, writing
 from m2sd_cli.runs.manifest import FileRecord, Head, Manifest
 
@@ -81,7 +89,22 @@ class RunFolder(ChainReader):
             RunError: it could not be written, and the chain is what it was; or it was, and could not be moved to its
                 place, which the next command does.
         """
-        record = self._write(f"{name}.json", manifest.model_dump_json(indent=1).encode() + b"\n")
+        return Link(manifest, self._add(name, manifest.model_dump_json(indent=1).encode() + b"\n"))
+
+    def copy_pretrain(self, source: ChainReader) -> None:
+        """Begin with the finished stage 1 of another run, byte by byte, as `write_manifest` does; see there.
+
+        Raises:
+            RunError: the other run has none, or this one could not be written.
+            DamagedError: the other run's is damaged.
+        """
+        link = source.pretrain()
+        checkpoint = link.manifest.checkpoint
+        self._write(checkpoint.file, source.content(checkpoint, CHECKPOINT_LIMIT))
+        self._add(PRETRAIN, source.content(link.record, TEXT_LIMIT))
+
+    def _add(self, name: str, manifest: bytes) -> FileRecord:
+        record = self._write(f"{name}.json", manifest)
         self._point(record)
         try:
             self._settle()
@@ -90,7 +113,7 @@ class RunFolder(ChainReader):
                 f"{self.path}: {name} is part of it now, but not yet in its place ({error.strerror or error}); the "
                 f"next command moves it there"
             ) from None
-        return Link(manifest, record)
+        return record
 
     def _write(self, file: str, content: bytes) -> FileRecord:
         try:

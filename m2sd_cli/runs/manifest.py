@@ -109,7 +109,6 @@ class Manifest(Record):
     backbone: BackboneRecord
     transform: TransformRecord
     config: dict[Text, Setting]
-    recipe: Annotated[Name | None, Field(description="that the training followed")] = None
     classifier: Annotated[
         Stage3Classifier | None, Field(description="of stage 3, from this session on; none in stage 1")
     ] = None
@@ -127,6 +126,7 @@ class Manifest(Record):
     )
     compiled: Annotated[bool, Field(description="by torch.compile; rounding depends on it")] = False
     deterministic: Annotated[bool, Field(description="only algorithms that repeat exactly, on CUDA too")] = False
+    recipe: Annotated[Name | None, Field(description="that the options came from, as far as none was given")] = None
 
     @model_validator(mode="after")
     def _is_consistent(self) -> "Manifest":
@@ -210,6 +210,7 @@ class TrainingState(Sealed):
     precision: Precision
     compiled: bool = False
     deterministic: bool = False
+    recipe: Name | None = None
     config: dict[Text, Setting]
     sums: Annotated[dict[Text, float], Field(description="of the epoch under way")]
     history: list[EpochRecord]

@@ -14,6 +14,7 @@ from m2sd_cli.inference.session import (
     MEANS,
     backbone_tensors,
     load_checkpoint,
+    require_directions,
     statistics_tensors,
     to_transform,
 )
@@ -21,7 +22,7 @@ from m2sd_cli.method.classifiers import Classifier
 from m2sd_cli.method.distillation import LossWeights, distillation_terms
 from m2sd_cli.method.enhancement import FeatureEnhancement
 from m2sd_cli.method.network import Network
-from m2sd_cli.method.stage3 import default_classifier
+from m2sd_cli.method.stage3 import choices, default_classifier
 from m2sd_cli.runs.chain import Link, session_name
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.manifest import ClassRecord, Manifest, TrainingState
@@ -72,6 +73,8 @@ def build_enhancement(
             classifier.scale,
             expansion=config.pyramid_width,
             recompute=device.type == "cpu",
+            attention=config.enhancement != "no-attention",
+            pyramid=config.enhancement != "no-pyramid",
         )
 
 
@@ -101,6 +104,7 @@ def distill_objective(
             temperature=config.temperature,
             generator=generator,
             rows=rows,
+            mixing=config.mixing,
         )
         return weights.total(terms), terms
 
@@ -143,6 +147,7 @@ def run_distill(
     config: DistillConfig,
     machine: Machine,
     resumed: TrainingState | None,
+    recipe: str | None = None,
 ) -> Link | None:
     """Stage 2 and the base session into a run folder that the caller has locked. Later sessions go, at the end.
 
@@ -157,16 +162,28 @@ def run_distill(
         M2sdError: see `train`, `load_network` and `base_classes`.
     """
     weights = loss_weights(config)
+    record = parent.manifest.backbone
+    classifier = config.classifier or default_classifier(record.classifier)
+    require_directions(classifier, record.classifier, choices(record.classifier, statistics=True))
     classes = base_classes(run, parent, data)
     network = load_network(run, parent)
-    record = parent.manifest.backbone
     enhancement = build_enhancement(network, config, weights, machine.device)
     module = distill_module(network, enhancement)
     objective = distill_objective(network, enhancement, config, weights)
     store = StateStore(run)
     if config.epochs:
         finished = train(
-            "distill", store, module, objective, data, classes_digest(classes), parent.record, config, machine, resumed
+            "distill",
+            store,
+            module,
+            objective,
+            data,
+            classes_digest(classes),
+            parent.record,
+            config,
+            machine,
+            resumed,
+            recipe,
         )
         if finished is None:
             return None
@@ -195,10 +212,11 @@ def run_distill(
             backbone=record,
             transform=parent.manifest.transform,
             config=config.model_dump(),
-            classifier=default_classifier(record.classifier),
+            classifier=classifier,
             seed=config.seed,
             history=finished.history,
             skipped=skipped_records(data.skipped),
+            recipe=recipe,
             **circumstances(
                 machine.device, finished.precision, finished.seconds, machine.compiled, machine.deterministic
             ),

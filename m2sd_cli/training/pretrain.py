@@ -146,12 +146,14 @@ def run_pretrain(
     machine: Machine,
     init: str | None,
     resumed: TrainingState | None,
+    recipe: str | None = None,
 ) -> Link | None:
     """Stage 1 into a run folder that the caller has locked. Everything that an earlier run left there goes, at the end.
 
     Args:
         init: where the weights begin, if not at random; not needed to resume.
         resumed: the state to go on from.
+        recipe: the name of the one that the configuration follows.
 
     Returns:
         None if the time limit ended it.
@@ -172,7 +174,8 @@ def run_pretrain(
 
     objective = pretrain_objective(network)
     store = StateStore(run)
-    finished = train(PRETRAIN, store, network, objective, data, classes_digest(classes), None, config, machine, resumed)
+    digest = classes_digest(classes)
+    finished = train(PRETRAIN, store, network, objective, data, digest, None, config, machine, resumed, recipe)
     if finished is None:
         return None
     look_once_more(network, data)
@@ -198,6 +201,7 @@ def run_pretrain(
             seed=config.seed,
             history=finished.history,
             skipped=skipped_records(data.skipped),
+            recipe=recipe,
             **circumstances(
                 machine.device, finished.precision, finished.seconds, machine.compiled, machine.deterministic
             ),

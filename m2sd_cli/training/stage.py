@@ -79,9 +79,8 @@ def require_same(begun: TrainingState | Manifest, options: Mapping[str, Any], ma
     if machine.precision != "auto":
         asked["precision"] = machine.precision
     asked |= {name: True for name, field in FLAGS.items() if getattr(machine, field)}
-    began = (
-        begun.config | {"precision": begun.precision} | {name: getattr(begun, field) for name, field in FLAGS.items()}
-    )
+    began = begun.config | {"precision": begun.precision, "recipe": begun.recipe or "none"}
+    began |= {name: getattr(begun, field) for name, field in FLAGS.items()}
     for name, value in asked.items():
         was = began.get(name)
         if was != value:
@@ -155,6 +154,7 @@ def train(
     config: Config,
     machine: Machine,
     resumed: TrainingState | None,
+    recipe: str | None = None,
 ) -> Finished | None:
     """Train to the last epoch, or until stopped.
 
@@ -183,6 +183,7 @@ def train(
                 precision=precision,
                 compiled=machine.compiled,
                 deterministic=machine.deterministic,
+                recipe=recipe,
                 config=config.model_dump(),
                 sums=position.sums,
                 history=position.history,

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from m2sd_cli.bench import workload
+from m2sd_cli.bench import machine, workload
 from m2sd_cli.bench.machine import peak_memory
 from m2sd_cli.bench.settings import Settings
 from m2sd_cli.bench.workload import FeatureExtraction, Stage, distill_stage, pretrain_stage, random_images, treatment
@@ -108,7 +108,7 @@ def test_peak_memory_is_that_of_the_computation_alone() -> None:
 
 
 def test_peak_memory_is_unknown_where_it_cannot_be_watched(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("m2sd_cli.bench.machine._PROCESS", tmp_path / "absent")
+    monkeypatch.setattr(machine, "_PROCESS", tmp_path / "absent")
     done: list[int] = []
     assert peak_memory(torch.device("cpu"), lambda: done.append(1)) is None
     assert done == [1]

@@ -47,7 +47,8 @@ COMMANDS = dict(walk(typer.main.get_command(app)))
 
 
 def test_the_commands_are_those_of_the_manual() -> None:
-    wanted = {"pretrain", "distill", "increment", "evaluate", "export", "predict", "sessions", "data", "demo", "bench"}
+    wanted = {"pretrain", "distill", "increment", "evaluate", "export", "predict"}
+    wanted |= {"sessions", "data", "recipes", "demo", "bench", "ablation"}
     assert wanted <= {words[0] for words in COMMANDS if len(words) == 1}
     assert {words[1] for words in COMMANDS if words[:1] == ("sessions",) and len(words) == 2} >= {
         "list",
@@ -395,6 +396,9 @@ JSON = {
     "data": "",
     "data list": "",
     "data verify": "FOLDER",
+    "recipes": "",
+    "recipes list": "",
+    "ablation": "--data demo --rows plain --seeds 1 --stop-after 0s --device cpu --out WORK/ablation",
     "bench": "--image-size 8 --batch-size 4 --classes 3 --backbone resnet20 --seconds 0.1 --rounds 1",
 }
 KEYS = {
@@ -417,6 +421,8 @@ KEYS = {
     "sessions verify": {"sound", "problems"},
     "sessions reproduce": {"same", "stages", "circumstances"},
     "data": {"data_sets", "cache"},
+    "recipes": {"recipes"},
+    "ablation": {"out", "finished", "rows", "runs"},
     "bench": {
         "conditions",
         "versions",

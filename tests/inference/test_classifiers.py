@@ -13,6 +13,7 @@ from torch import Tensor
 
 import m2sd_cli
 from m2sd_cli import api
+from m2sd_cli.config import DistillConfig
 from m2sd_cli.data.folders import read_shots
 from m2sd_cli.data.sources import ArrayImages
 from m2sd_cli.data.views import MOST_VIEWS, views
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from tests.conftest import Outcome, Pictures
 
 Cli = Callable[..., "Outcome"]
-STATISTICS = {"fecam", "ranpac"}
+STATISTICS = {"fecam", "ranpac", "debiased"}
 
 
 @pytest.fixture
@@ -57,6 +58,8 @@ def logits_of(model: SessionModel, pixels: Tensor) -> Tensor:
 
 def test_a_manifest_can_name_every_one() -> None:
     assert get_args(Stage3Classifier) == HEADS
+    (of_config, _) = get_args(DistillConfig.model_fields["classifier"].annotation)
+    assert get_args(of_config) == HEADS
     assert DEFAULT_CLASSIFIER in HEADS
     assert choices("cosine", statistics=True) == list(HEADS)
 
@@ -139,6 +142,14 @@ def rebuilt(said: dict[str, Any], tensors: dict[str, Tensor]) -> Head:
 # ---- who names it
 
 
+def test_distill_names_the_first(run: Path, pictures: "Pictures") -> None:
+    folder = RunFolder(run)
+    folder.remove_sessions(first=0)
+    api.distill(str(pictures.folder), run=run, epochs=0, classifier="teen", device="cpu")
+    assert folder.session(0).manifest.classifier == folder.session(0).manifest.config["classifier"] == "teen"
+    assert api.increment(1, pictures.first_shots, run=run, device="cpu").manifest.classifier == "teen"
+
+
 def test_a_session_names_it_for_those_after_it(run: Path, pictures: "Pictures", m2sd: Cli) -> None:
     folder = RunFolder(run)
     assert [link.manifest.classifier for link in folder.chain()] == [DEFAULT_CLASSIFIER] * 3
@@ -187,11 +198,14 @@ def test_a_linear_classifier_compares_no_directions(
     api.distill(str(pictures.folder), run=run, epochs=0, device="cpu")
     assert RunFolder(run).session(0).manifest.classifier == "means"
     api.increment(1, pictures.first_shots, run=run, classifier="fecam", device="cpu")
-    for name in ("means", "fecam", "ranpac"):
+    for name in ("means", "fecam", "ranpac", "debiased"):
         assert api.evaluate(run=run, test=pictures.labelled, classifier=name, device="cpu").classifier == name
     model = load_session(RunFolder(run), classifier="means")
     assert (model.head.kind, model.head.bias) == ("linear", None)
     for name in COSINE_ONLY:
+        done = m2sd("distill", "--data", pictures.folder, "--force", "--run", run, "--classifier", name)
+        assert (done.code, done.out) == (2, "")
+        assert "pretrained with a linear classifier; choose means, fecam, ranpac, debiased\n" in done.err
         for words in (
             ["evaluate", "--test", pictures.labelled],
             ["increment", "--session", 2, "--shots", pictures.second_shots],
@@ -200,7 +214,7 @@ def test_a_linear_classifier_compares_no_directions(
             assert (done.code, done.out) == (2, "")
             assert done.err == (
                 f"m2sd: --classifier {name}: it compares directions, and this run was pretrained with a linear "
-                f"classifier; choose means, fecam, ranpac\n"
+                f"classifier; choose means, fecam, ranpac, debiased\n"
             )
     assert RunFolder(run).sessions() == [0, 1]
 

@@ -191,13 +191,13 @@ def test_without_such_images_nothing_is_unknown(trained: Path, noise: Path) -> N
 def test_noise_is_unknown_and_what_was_trained_on_is_not(
     calibrated: Path, pictures: "Pictures", noise: Path, m2sd: Cli
 ) -> None:
-    words = ["--run", calibrated, "--device", "cpu", "--top-k", 2]
+    words = ["--run", calibrated, "--classifier", "means", "--device", "cpu", "--top-k", 2]
     plain = m2sd("predict", noise, pictures.folder / "train" / "blue", *words)
     assert (plain.code, plain.err) == (0, "")
     lines = dict(line.rsplit(": ", 1) for line in plain.out.splitlines())
     data = json.loads(m2sd("predict", noise, pictures.folder / "train" / "blue", *words, "--json").out)["predictions"]
     assert len(lines) == len(data) == 11
-    below = load_session(RunFolder(calibrated)).confidence.unknown_below
+    below = load_session(RunFolder(calibrated), classifier="means").confidence.unknown_below
     assert below is not None
     for each in data:
         guesses = ", ".join(f"{guess['name']} {100 * guess['probability']:.1f} %" for guess in each["classes"])

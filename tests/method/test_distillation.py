@@ -13,7 +13,7 @@ from m2sd_cli.method.backbones import Architecture, Backbone, build_backbone
 from m2sd_cli.method.classifiers import Classifier
 from m2sd_cli.method.distillation import LossWeights, distillation_terms
 from m2sd_cli.method.enhancement import FeatureEnhancement
-from m2sd_cli.method.mixing import mix
+from m2sd_cli.method.mixing import Mixing, mix
 from m2sd_cli.method.network import Network
 
 CLASSES = 4
@@ -44,11 +44,20 @@ def terms_of(
     weights: LossWeights,
     labels: list[int],
     temperature: float = 4.0,
+    mixing: Mixing = "both",
 ) -> dict[str, Tensor]:
     x, y = batch(labels)
     generator = torch.Generator().manual_seed(2)
     return distillation_terms(
-        network, enhancement, x, y, weights=weights, beta=1.0, temperature=temperature, generator=generator
+        network,
+        enhancement,
+        x,
+        y,
+        weights=weights,
+        beta=1.0,
+        temperature=temperature,
+        generator=generator,
+        mixing=mixing,
     )
 
 
@@ -74,30 +83,39 @@ def attention_map(sample: list[list[list[float]]]) -> list[float]:
 
 
 def plain_terms(
-    network: Network, enhancement: FeatureEnhancement, labels: list[int], temperature: float
+    network: Network,
+    enhancement: FeatureEnhancement,
+    labels: list[int],
+    temperature: float,
+    wanted: Sequence[int] = (0, 1),
 ) -> dict[str, float]:
-    """Every term as the mean over one branch, summed over both branches."""
+    """Every term as the mean over one branch, summed over the wanted branches, mixup's (0) and CutMix's (1).
+
+    Without any the clean images stand in for the virtual ones of one branch.
+    """
     x, y = batch(labels)
     virtual = mix(x, y, CLASSES, 1.0, torch.Generator().manual_seed(2))
-    count = len(labels)
+    count, branches = len(labels), max(len(wanted), 1)
+    soft = virtual.labels.tolist() if wanted else [[float(c == label) for c in range(CLASSES)] for label in labels]
+    images = [virtual.branches[number] for number in wanted] or [x]
     with torch.no_grad():
-        output = network(torch.cat([virtual.mixup, virtual.cutmix, x]))
-        phi = [each[: 2 * count] for each in output.features.maps]
+        output = network(torch.cat([*images, x] if len(wanted) == 2 else images))
+        phi = [each[: branches * count] for each in output.features.maps]
         enhanced = enhancement((phi[0], phi[1], phi[2], phi[3]))
     logits, p_hat = output.logits.tolist(), enhanced.logits.tolist()
-    soft = virtual.labels.tolist()
     terms = dict.fromkeys(TERMS, 0.0)
     for i in range(count):
-        first, second = logits[i], logits[count + i]
-        terms["kl"] += (kl(first, second) + kl(second, first)) / count
-        terms["clean"] += cross_entropy(logits[2 * count + i], [float(c == labels[i]) for c in range(CLASSES)]) / count
-        for branch in (i, count + i):
+        if len(wanted) == 2:
+            first, second, clean = logits[i], logits[count + i], logits[2 * count + i]
+            terms["kl"] += (kl(first, second) + kl(second, first)) / count
+            terms["clean"] += cross_entropy(clean, [float(c == labels[i]) for c in range(CLASSES)]) / count
+        for branch in range(i, branches * count, count):
             terms["ce"] += cross_entropy(logits[branch], soft[i]) / count
             terms["teacher"] += cross_entropy(p_hat[branch], soft[i]) / count
             terms["kd"] += kl(p_hat[branch], logits[branch], temperature) / count
             for teacher, student in zip(enhanced.maps, phi, strict=True):
-                wanted, own = attention_map(teacher[branch].tolist()), attention_map(student[branch].tolist())
-                squares = [(a - b) ** 2 for a, b in zip(wanted, own, strict=True)]
+                goal, own = attention_map(teacher[branch].tolist()), attention_map(student[branch].tolist())
+                squares = [(a - b) ** 2 for a, b in zip(goal, own, strict=True)]
                 terms["attention"] += sum(squares) / len(squares) / count
     return terms
 
@@ -117,6 +135,47 @@ def test_every_term_is_its_formula(labels: list[int], temperature: float) -> Non
     for name, value in terms.items():
         assert value.shape == ()
         assert float(value.detach()) == pytest.approx(expected[name], rel=1e-6, abs=1e-12), name
+
+
+@pytest.mark.parametrize("labels", [[0, 1, 2, 3, 1, 0], [2, 2, 2], [0, 1]])
+@pytest.mark.parametrize(("mixing", "wanted"), [("mixup", [0]), ("cutmix", [1]), ("none", [])])
+def test_every_term_of_one_branch_is_its_formula(mixing: Mixing, wanted: list[int], labels: list[int]) -> None:
+    network, enhancement = models()
+    expected = plain_terms(copy.deepcopy(network), copy.deepcopy(enhancement), labels, 4.0, wanted)
+    names = ("ce", "kd", "attention", "teacher")
+    terms = terms_of(network, enhancement, weights_of(*names), labels, mixing=mixing)
+    assert set(terms) == set(names)
+    for name, value in terms.items():
+        assert float(value.detach()) == pytest.approx(expected[name], rel=1e-6, abs=1e-12), name
+
+
+@pytest.mark.parametrize("mixing", ["mixup", "cutmix", "none"])
+def test_one_branch_has_no_other_to_agree_with(mixing: Mixing) -> None:
+    network, enhancement = models()
+    with pytest.raises(ValueError, match="the weight kl needs both branches"):
+        terms_of(network, enhancement, LossWeights(), [0, 1], mixing=mixing)
+
+
+@pytest.mark.parametrize("labels", [[0, 1, 2, 3], [3]])
+def test_without_mixing_and_enhancement_it_is_plain_training(labels: list[int]) -> None:
+    network, _ = models()
+    [plain] = terms_of(copy.deepcopy(network), None, weights_of("ce"), labels, mixing="none").values()
+    [clean] = terms_of(network, None, weights_of("clean"), labels).values()
+    torch.testing.assert_close(plain, clean, rtol=1e-6, atol=0, check_dtype=False)
+
+
+@pytest.mark.parametrize("mixing", ["mixup", "cutmix"])
+def test_clean_images_beside_one_branch_are_told_apart_from_it(mixing: Mixing) -> None:
+    network, _ = models()
+    x, y = batch([0, 1, 2])
+    [branch] = mix(x, y, CLASSES, 1.0, torch.Generator().manual_seed(2), mixing).branches
+    logits = copy.deepcopy(network)(torch.cat([branch, x])).logits[3:].tolist()
+    wanted = [
+        cross_entropy(row, [float(c == label) for c in range(CLASSES)])
+        for row, label in zip(logits, range(3), strict=True)
+    ]
+    terms = terms_of(network, None, weights_of("ce", "clean"), [0, 1, 2], mixing=mixing)
+    assert float(terms["clean"].detach()) == pytest.approx(sum(wanted) / 3, rel=1e-6)
 
 
 def test_the_objective_is_the_weighted_sum() -> None:
@@ -190,7 +249,9 @@ def test_all_branches_pass_the_network_as_one_batch() -> None:
     terms_of(network, enhancement, weights_of(*TERMS), [0, 1, 2])
     terms_of(network, enhancement, weights_of("ce"), [0, 1, 2])
     terms_of(network, enhancement, weights_of("clean"), [0, 1, 2])
-    assert seen == [9, 6, 3]
+    terms_of(network, enhancement, weights_of("ce", "clean"), [0, 1, 2], mixing="mixup")
+    terms_of(network, enhancement, weights_of("ce"), [0, 1, 2], mixing="none")
+    assert seen == [9, 6, 3, 6, 3]
 
 
 @pytest.mark.parametrize("name", ["kd", "attention"])
@@ -209,7 +270,7 @@ def test_distillation_pulls_the_network_as_if_p_hat_were_a_constant() -> None:
 
     x, y = batch([0, 1, 2, 3])
     virtual = mix(x, y, CLASSES, 1.0, torch.Generator().manual_seed(2))
-    output = constant(torch.cat([virtual.mixup, virtual.cutmix]))
+    output = constant(torch.cat(virtual.branches))
     maps = output.features.maps
     with torch.no_grad():
         p_hat = torch.softmax(enhancement((maps[0], maps[1], maps[2], maps[3])).logits / 4, dim=1)

@@ -37,6 +37,29 @@ def test_self_attention_on_the_outer_levels_and_coordinate_attention_on_the_inne
         torch.testing.assert_close(result, expected)
 
 
+def test_without_attention_the_pyramid_fuses_the_maps_themselves() -> None:
+    torch.manual_seed(0)
+    enhancement = FeatureEnhancement(WIDTHS, classes=3, attention=False).double()
+    phi = maps()
+    for result, expected in zip(enhancement(phi).maps, enhancement.pyramid(phi), strict=True):
+        torch.testing.assert_close(result, expected)
+    assert {name.split(".")[0] for name, _ in enhancement.named_parameters()} == {"pyramid", "classifier"}
+
+
+def test_without_pyramid_the_attended_maps_are_what_it_makes() -> None:
+    torch.manual_seed(0)
+    enhancement = FeatureEnhancement(WIDTHS, classes=3, kind="linear", pyramid=False).double()
+    phi = maps()
+    result = enhancement(phi)
+    for attend, each, made in zip(enhancement.attention, phi, result.maps, strict=True):
+        torch.testing.assert_close(made, attend(each))
+    assert {name.split(".")[0] for name, _ in enhancement.named_parameters()} == {"attention", "classifier"}
+    for number, image in enumerate(result.maps[3].tolist()):
+        pooled = [sum(map(sum, channel)) / 4 for channel in image]
+        for c, row in enumerate(enhancement.classifier.weight.tolist()):
+            assert result.logits[number, c].item() == pytest.approx(dot(pooled, row), rel=1e-9)
+
+
 @pytest.mark.parametrize("kind", ["cosine", "linear"])
 def test_p_hat_is_the_classifier_on_the_mean_of_the_last_level(kind: str) -> None:
     torch.manual_seed(0)

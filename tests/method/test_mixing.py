@@ -9,7 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from m2sd_cli.method.mixing import cutmix, cutmix_box, mix, mixup, pair_different_classes, sample_lambda, soft_labels
+from m2sd_cli.method.mixing import (
+    Mixing,
+    cutmix,
+    cutmix_box,
+    mix,
+    mixup,
+    pair_different_classes,
+    sample_lambda,
+    soft_labels,
+)
 
 LABELS = st.lists(st.integers(0, 3), min_size=1, max_size=12)
 LAMBDAS = st.lists(st.floats(0, 1, width=32), min_size=1, max_size=6)
@@ -191,11 +200,11 @@ def test_both_branches_and_the_label_share_partner_and_lambda(batch: int, height
         others = [c for c in range(batch) if c != i and float(virtual.labels[i, c]) > 0]
         assert len(others) == 1
         partner = others[0]
-        mixed = virtual.mixup[i]
+        mixed, pasted_on = (branch[i] for branch in virtual.branches)
         assert float(mixed.amax() - mixed.amin()) == 0.0
         assert float(mixed[0, 0, 0]) == pytest.approx(lam * i + (1 - lam) * partner, abs=1e-5)
-        pasted = virtual.cutmix[i] == partner
-        assert torch.equal(pasted, virtual.cutmix[i] != i)
+        pasted = pasted_on == partner
+        assert torch.equal(pasted, pasted_on != i)
         area = round(height * math.sqrt(1 - lam)) * round(width * math.sqrt(1 - lam))
         assert int(pasted.sum()) == 3 * area
 
@@ -209,15 +218,17 @@ def test_each_pair_keeps_one_lambda_whatever_the_others_have() -> None:
 def test_a_batch_of_one_class_stays_as_it_is(labels: list[int]) -> None:
     x = images(len(labels))
     virtual = mix(x, torch.tensor(labels), 3, 1.0, generator())
-    torch.testing.assert_close(virtual.mixup, x, rtol=0, atol=1e-12)
-    assert torch.equal(virtual.cutmix, x)
+    mixed, pasted = virtual.branches
+    torch.testing.assert_close(mixed, x, rtol=0, atol=1e-12)
+    assert torch.equal(pasted, x)
     torch.testing.assert_close(virtual.labels, torch.eye(3)[labels])
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
 def test_virtual_images_keep_the_type_and_shape_of_the_images(dtype: torch.dtype) -> None:
     virtual = mix(images(4, 21, 33).to(dtype), torch.arange(4), 4, 1.0, generator())
-    for branch in (virtual.mixup, virtual.cutmix):
+    assert len(virtual.branches) == 2
+    for branch in virtual.branches:
         assert branch.dtype == dtype
         assert branch.shape == (4, 3, 21, 33)
     assert virtual.labels.dtype == torch.float32
@@ -226,9 +237,31 @@ def test_virtual_images_keep_the_type_and_shape_of_the_images(dtype: torch.dtype
 def test_the_generator_alone_decides() -> None:
     x, labels = images(8), torch.arange(8) % 4
     first, again, other = (mix(x, labels, 4, 1.0, generator(seed)) for seed in (1, 1, 2))
-    for one, same, different in zip(first, again, other, strict=True):
+    pairs = ([*each.branches, each.labels] for each in (first, again, other))
+    for one, same, different in zip(*pairs, strict=True):
         assert torch.equal(one, same)
         assert not torch.equal(one, different)
+
+
+@pytest.mark.parametrize(("mixing", "number"), [("mixup", 0), ("cutmix", 1)])
+def test_a_branch_alone_is_what_it_is_beside_the_other(mixing: Mixing, number: int) -> None:
+    x, labels = images(8), torch.arange(8) % 4
+    both, alone = mix(x, labels, 4, 1.0, generator()), mix(x, labels, 4, 1.0, generator(), mixing)
+    [branch] = alone.branches
+    assert torch.equal(branch, both.branches[number])
+    assert not torch.equal(branch, both.branches[1 - number])
+    assert torch.equal(alone.labels, both.labels)
+
+
+def test_without_mixing_the_clean_images_are_the_branch_and_nothing_is_drawn() -> None:
+    source = generator()
+    before = source.get_state()
+    x = images(3)
+    virtual = mix(x, torch.tensor([2, 0, 2]), 4, 1.0, source, "none")
+    assert len(virtual.branches) == 1
+    assert torch.equal(virtual.branches[0], x)
+    assert torch.equal(virtual.labels, torch.eye(4)[[2, 0, 2]])
+    assert torch.equal(source.get_state(), before)
 
 
 @pytest.mark.parametrize("beta", [0.0, -1.0, math.inf, math.nan])

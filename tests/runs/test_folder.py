@@ -571,3 +571,24 @@ def test_no_head_is_made_of_nothing(run: Path, tree: Tree, m2sd: Callable[..., A
     with pytest.raises(RunError, match="no chain in it that a head could be made of"):
         RunFolder(run).repair()
     assert tree(run) == before
+
+
+def test_another_run_can_begin_with_its_stage_1(trained: Path, tmp_path: Path, tree: Tree) -> None:
+    copy = RunFolder(tmp_path / "copy")
+    with copy.locked("test"):
+        copy.copy_pretrain(RunFolder(trained))
+    assert copy.verify() == []
+    assert copy.pretrain() == RunFolder(trained).pretrain()
+    assert set(tree(copy.path)) == {"head.json", "pretrain.json", "pretrain.safetensors"}
+    for name in ("pretrain.json", "pretrain.safetensors"):
+        assert (copy.path / name).read_bytes() == (trained / name).read_bytes()
+
+
+@pytest.mark.parametrize("file", ["pretrain.json", "pretrain.safetensors"])
+def test_no_run_begins_with_a_damaged_stage_1(run: Path, tmp_path: Path, file: str) -> None:
+    RunFolder(run).remove_sessions(first=0)
+    flip(run / file, 0 if file.endswith(".json") else -1)
+    copy = RunFolder(tmp_path / "copy")
+    with pytest.raises(DamagedError, match=file), copy.locked("test"):
+        copy.copy_pretrain(RunFolder(run))
+    assert not copy.has_pretrain()

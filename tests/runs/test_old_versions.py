@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 OLD = sorted((Path(__file__).parent / "old").iterdir())
 RIGHT = {"version-1": [2, 2, 4], "version-2": [6, 8, 10]}  # images of 6, 8, 10
-OF_MEANS = ["means", "teen", "debiased"]
+OF_MEANS = ["means", "teen"]
 
 Tree = Callable[[Path], dict[str, bytes | None]]
 
@@ -107,7 +107,7 @@ def test_it_answers_with_what_needs_class_means_only(
             assert (done.code, done.out) == (4, "")
             assert done.err == (
                 f"m2sd: {old}: --classifier {name} needs more than this run holds, which was made by an earlier "
-                f"version; choose means, teen, debiased, or distill again\n"
+                f"version; choose means, teen, or distill again\n"
             )
         with pytest.raises(RunError, match="distill again"):
             load_session(RunFolder(old), 1, classifier=name)

@@ -37,6 +37,7 @@ COMMON = {
     "precision": "bf16",
     "deterministic": None,
     "compile": None,
+    "recipe": "cifar100-resnet20",
 }
 DIFFERENT: dict[str, dict[str, Any]] = {
     "pretrain": {
@@ -51,6 +52,8 @@ DIFFERENT: dict[str, dict[str, Any]] = {
     },
     "distill": {
         **COMMON,
+        "mixing": "mixup",
+        "enhancement": "no-pyramid",
         "beta": 0.5,
         "temperature": 2.0,
         "ce_weight": 0.5,
@@ -60,6 +63,7 @@ DIFFERENT: dict[str, dict[str, Any]] = {
         "teacher_weight": 0.5,
         "clean_weight": 0.5,
         "pyramid_width": 1,
+        "classifier": "teen",
     },
 }
 # What says where things are, when to stop and save and what to print; --data and --config have tests of their own.

@@ -21,6 +21,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from m2sd_cli import api
+from m2sd_cli.config import DistillConfig, PretrainConfig, resolve
 from m2sd_cli.data import mapped
 from m2sd_cli.data.augmentation import Augmentation
 from m2sd_cli.data.images import open_rgb
@@ -28,6 +29,8 @@ from m2sd_cli.data.sources import FileImages, TrainingImages
 from m2sd_cli.errors import DataError, InterruptedTrainingError, M2sdError, RunError, UsageError
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.manifest import EpochRecord
+from m2sd_cli.training.distill import build_enhancement, distill_objective, loss_weights
+from m2sd_cli.training.pretrain import build_network
 from m2sd_cli.training.progress import Snapshot
 from m2sd_cli.training.stopping import StopRequest
 
@@ -473,6 +476,24 @@ def test_without_any_loss_there_is_nothing_to_train(
     link = api.distill(folder, run=to_distill, clean_weight=1.0, **quick_distill, **nothing)
     assert link is not None
     assert link.manifest.history[0].terms.keys() == {"clean"}
+
+
+@pytest.mark.parametrize("enhancement", ["full", "no-attention", "no-pyramid"])
+@pytest.mark.parametrize(("mixing", "images"), [("both", 10), ("mixup", 5), ("cutmix", 5), ("none", 5)])
+def test_branches_and_enhancement_are_those_of_the_configuration(mixing: str, images: int, enhancement: str) -> None:
+    config = resolve(DistillConfig, {"epochs": 1}, None, {"mixing": mixing, "enhancement": enhancement})
+    network = build_network(PretrainConfig(epochs=1, backbone="resnet20"), 3)
+    weights = loss_weights(config)
+    made = build_enhancement(network, config, weights, torch.device("cpu"))
+    assert made is not None
+    parts = {type(each).__name__ for each in made.modules()}
+    assert ("SelfAttention" in parts, "BiFPN" in parts) == (enhancement != "no-attention", enhancement != "no-pyramid")
+    seen: list[int] = []
+    network.backbone.register_forward_pre_hook(lambda _module, args: seen.append(len(args[0])))
+    objective = distill_objective(network, made, config, weights)
+    _, terms = objective(torch.randn(5, 3, 8, 8), torch.arange(5) % 3, torch.Generator(), slice(None))
+    assert seen == [images]
+    assert set(terms) == {"ce", "kd", "attention", "teacher", *(["kl"] if mixing == "both" else [])}
 
 
 def test_the_seed_of_distill_is_that_of_pretrain(

@@ -1,0 +1,112 @@
+"""What an ablation leaves on disk beside its runs: the budget that all rows share, and what each run came to."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Final, Literal, TypeVar
+
+from pydantic import Field
+
+from m2sd_cli.errors import RunError, UsageError
+from m2sd_cli.runs.files import TEXT_LIMIT, read_bounded, write_atomically
+from m2sd_cli.runs.manifest import Count, Name, Record, Setting, Text
+from m2sd_cli.runs.sealed import Sealed
+
+BUDGET: Final = "ablation.json"
+RESULTS: Final = "results.json"
+
+Percent = Annotated[float, Field(ge=0, le=100)]
+File = TypeVar("File", bound=Sealed)
+
+
+class Budget(Sealed):
+    """What every run of a table has in common; its seed and what its row changes come on top."""
+
+    schema_version: Literal[1] = 1
+    data: Name
+    recipe: Name | None
+    shared_stage_1: bool
+    precision: Text
+    pretrain: dict[Text, Setting]
+    distill: dict[Text, Setting]
+
+    def items(self) -> Iterator[tuple[str, Setting]]:
+        """Every setting with its name."""
+        yield from (("data", self.data), ("recipe", self.recipe))
+        yield from (("shared stage 1", self.shared_stage_1), ("precision", self.precision))
+        for stage in ("pretrain", "distill"):
+            yield from ((f"{stage} {name}", value) for name, value in getattr(self, stage).items())
+
+
+class Result(Record):
+    """What one run came to; accuracies are top-1 in per cent, of the last session unless said otherwise."""
+
+    seed: Count
+    row: Name
+    session_0: Percent
+    last: Percent
+    average: Annotated[Percent, Field(description="AVG, over all sessions")]
+    base: Percent
+    novel: Percent
+    harmonic: Percent
+    seconds: Annotated[float, Field(ge=0, description="wall time of stage 2")]
+    ms_per_step: Annotated[float, Field(ge=0)]
+
+
+class Results(Sealed):
+    """What all runs so far came to."""
+
+    schema_version: Literal[1] = 1
+    runs: list[Result] = Field(default=[])
+
+
+def begin(folder: Path, budget: Budget) -> None:
+    """Write down the budget of a new table, or compare it with that of the one in the folder.
+
+    Raises:
+        UsageError: that one has another budget; the message names the first difference.
+        RunError: something else is in the folder.
+        DamagedError: its budget cannot be read.
+    """
+    found = _read(folder / BUDGET, Budget)
+    if found is None:
+        # What begins with a dot is the lock, or the rest of a killed write.
+        other = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+        if other:
+            raise RunError(f"{folder}: {other[0]!r} is in it, and no ablation; name another folder with --out")
+        write_atomically(folder / BUDGET, budget.encoded())
+        return
+    then, now = dict(found.items()), dict(budget.items())
+    for name in {**then, **now}:
+        if then.get(name) != now.get(name):
+            raise UsageError(
+                f"--out {folder}: its table began with {name} {then.get(name)}, not {now.get(name)}; give the same "
+                f"options, or name another folder"
+            )
+
+
+def results(folder: Path) -> list[Result]:
+    """What is known so far, in the order of the runs.
+
+    Raises:
+        RunError: there is no ablation in the folder.
+        DamagedError: a file of it is damaged.
+    """
+    if _read(folder / BUDGET, Budget) is None:
+        raise RunError(f"{folder}: no ablation in it; begin one with 'm2sd ablation --out DIR'")
+    return (_read(folder / RESULTS, Results) or Results()).runs
+
+
+def add(folder: Path, result: Result) -> None:
+    """Write one result more.
+
+    Raises:
+        RunError: it could not be written.
+    """
+    write_atomically(folder / RESULTS, Results(runs=[*results(folder), result]).encoded())
+
+
+def _read(path: Path, model: type[File]) -> File | None:
+    try:
+        return model.decoded(path, read_bounded(path, TEXT_LIMIT))
+    except FileNotFoundError:
+        return None

@@ -1,0 +1,269 @@
+"""Running the table: stage 1 once a seed, then every row from there, each in a run folder of its own."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from m2sd_cli.ablation.records import Budget, Result, add, begin, results
+from m2sd_cli.ablation.rows import Row, choose_rows
+from m2sd_cli.api import evaluate, increment
+from m2sd_cli.config import DistillConfig, PretrainConfig, resolve, validate
+from m2sd_cli.data.catalogue import find_info
+from m2sd_cli.data.locate import open_data
+from m2sd_cli.errors import InterruptedTrainingError, UsageError
+from m2sd_cli.recipes import find_recipe
+from m2sd_cli.reproduction import Watch, unwatched
+from m2sd_cli.runs.chain import Link
+from m2sd_cli.runs.folder import RunFolder
+from m2sd_cli.runs.lock import writing
+from m2sd_cli.runs.training_state import StateStore
+from m2sd_cli.stages import DistillOptions, PretrainOptions, distill, named_data, pretrain
+from m2sd_cli.training.batches import batch_bounds
+from m2sd_cli.training.stage import SAVE_EVERY
+
+COMMAND = "ablation"
+DATA = "cifar100"  # unless another is named
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """How far a table has come."""
+
+    results: list[Result]  # of all calls so far
+    finished: bool  # whether every run that this call was to see to has ended
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What is the same for every run of a call."""
+
+    out: Path
+    sessions: int
+    budget: Budget
+    data_root: Path | None
+    device: str
+    save_every: float
+    deadline: float | None  # of time.monotonic
+    watch: Watch
+    tell: Callable[[str], None]
+
+    @property
+    def left(self) -> float | None:
+        """Seconds until the deadline."""
+        return None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
+
+
+def ablate(
+    out: Path | str,
+    *,
+    data: str | None = None,
+    recipe: str | None = None,
+    config: Path | None = None,
+    images_per_class: int | None = None,
+    pretrain_epochs: int | None = None,
+    epochs: int | None = None,
+    seeds: int = 3,
+    rows: str | Sequence[str] | None = None,
+    shared_stage_1: bool = False,
+    data_root: Path | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+    stop_after: float | None = None,
+    save_every: float = SAVE_EVERY,
+    watch: Watch = unwatched,
+    tell: Callable[[str], None] | None = None,
+) -> Ablation:
+    """Train every row with every seed on one budget, teach all official sessions, and evaluate.
+
+    What was finished by an earlier call is skipped, and what was cut off is gone on with. Seeds and rows may differ
+    from call to call; nothing else may.
+
+    Args:
+        out: the folder for runs and results.
+        data: a built-in data set; else what the file or the recipe names, else cifar100.
+        recipe: that every run follows, but for what its row changes.
+        config: a TOML file with the tables [pretrain] and [distill], for every run; it wins over the recipe.
+        images_per_class: of the base classes, for both stages; None for all.
+        pretrain_epochs, epochs: of stage 1, and of stage 2 in every row.
+        seeds: how many: 0, 1, ...
+        rows: which, by their names; None for all.
+        shared_stage_1: whether all seeds begin from the stage 1 of seed 0, instead of each from its own.
+        data_root: where built-in data sets lie.
+        device, precision: of training; `auto` chooses.
+        stop_after: seconds after which to save and stop.
+        save_every: seconds between two saves of the resumable state.
+        watch: makes whoever watches a stage, given its name.
+        tell: hears which run is at work, and what it came to.
+
+    Raises:
+        M2sdError: one of its kinds; what has ended by then is kept.
+    """
+    chosen = choose_rows(rows)
+    if seeds < 1:
+        raise UsageError(f"--seeds {seeds}: at least 1")
+    if epochs == 0:
+        raise UsageError("--epochs 0: every row would be the same network")
+    folder = Path(out)
+    budget = _budget(data, recipe, config, images_per_class, pretrain_epochs, epochs, shared_stage_1, precision)
+    for row in chosen:
+        _settings(budget, row, 0)  # what does not go together is said before hours are spent
+    deadline = None if stop_after is None else time.monotonic() + stop_after
+    with writing(folder, COMMAND):
+        begin(folder, budget)
+        done = {(each.seed, each.row) for each in results(folder)}
+        wanted = [(seed, row) for seed in range(seeds) for row in chosen]
+        missing = [(seed, row) for seed, row in wanted if (seed, row.name) not in done]
+        if missing:
+            sessions = open_data(budget.data, data_root).sessions
+            work = _Work(
+                folder,
+                sessions,
+                budget,
+                data_root,
+                device,
+                save_every,
+                deadline,
+                watch,
+                tell or (lambda _: None),
+            )
+            try:
+                finished = _run_all(work, missing, len(wanted))
+            except InterruptedTrainingError:
+                raise InterruptedTrainingError("interrupted and saved; go on with the same command") from None
+        else:
+            finished = True
+        return Ablation(results(folder), finished)
+
+
+def _budget(
+    data: str | None,
+    recipe: str | None,
+    config: Path | None,
+    images_per_class: int | None,
+    pretrain_epochs: int | None,
+    epochs: int | None,
+    shared_stage_1: bool,
+    precision: str,
+) -> Budget:
+    """The settings of both stages, resolved now, so that no call goes on with others.
+
+    Raises:
+        UsageError: a value does not fit, or the data set has no sessions of its own.
+    """
+    followed = find_recipe(recipe)
+    file = followed.options
+    data = data or named_data(config, followed) or DATA
+    info = find_info(data)
+    if info is None:
+        raise UsageError(f"--data {data}: a folder has no official sessions; name a built-in data set")
+    first: dict[str, Any] = {"epochs": pretrain_epochs, "images_per_class": images_per_class}
+    return Budget(
+        data=data,
+        recipe=followed.name,
+        shared_stage_1=shared_stage_1,
+        precision=precision,
+        pretrain=resolve(PretrainConfig, info.recipe, config, first, file).model_dump(exclude={"seed"}),
+        distill=resolve(DistillConfig, info.recipe, config, {"epochs": epochs}, file).model_dump(exclude={"seed"}),
+    )
+
+
+def _settings(budget: Budget, row: Row, seed: int) -> DistillConfig:
+    return validate(DistillConfig, {**budget.distill, **row.changes, "seed": seed}, f"the row {row.name}")
+
+
+def _run_all(work: _Work, missing: Sequence[tuple[int, Row]], wanted: int) -> bool:
+    """Every run that has no result yet, seed by seed; whether time sufficed."""
+    for number, (seed, row) in enumerate(missing, wanted - len(missing) + 1):
+        work.tell(f"run {number} of {wanted}: seed {seed}, {row.name} ({row.what})")
+        result = _run(work, seed, row)
+        if result is None:
+            return False
+        add(work.out, result)
+        work.tell(
+            f"seed {seed}, {row.name}: AVG {result.average:.2f}, last {result.last:.2f}, novel {result.novel:.2f}, "
+            f"HM {result.harmonic:.2f}"
+        )
+        if work.left == 0 and number < wanted:
+            return False
+    return True
+
+
+def _run(work: _Work, seed: int, row: Row) -> Result | None:
+    """One run, from wherever it was cut off; None if time is up."""
+    place = work.out / f"seed-{seed}" / row.name
+    run = RunFolder(place)
+    if not run.has_pretrain():
+        first = _stage_1(work, 0 if work.budget.shared_stage_1 else seed)
+        if first is None:
+            return None
+        with run.locked(COMMAND):
+            run.copy_pretrain(first)
+    settings = _settings(work.budget, row, seed)
+    base = run.session(0) if run.sessions() else _distilled(work, run, settings)
+    if base is None:
+        return None
+    for session in range(len(run.sessions()), work.sessions + 1):
+        increment(session, run=place, data_root=work.data_root, device=work.device)
+    figures = evaluate(run=place, data_root=work.data_root, device=work.device).figures
+    first_session, last = figures.sessions[0], figures.sessions[-1]
+    images = sum(each.shots for each in base.manifest.classes)
+    steps = settings.epochs * len(batch_bounds(images, settings.batch_size))
+    return Result(
+        seed=seed,
+        row=row.name,
+        session_0=_counted(first_session.overall),
+        last=_counted(last.overall),
+        average=_counted(figures.average),
+        base=_counted(last.base),
+        novel=_counted(last.novel),
+        harmonic=_counted(last.harmonic),
+        seconds=base.manifest.seconds,
+        ms_per_step=1000 * base.manifest.seconds / steps,
+    )
+
+
+def _counted(figure: float | None) -> float:
+    assert figure is not None, "every class of a built-in data set has test images"
+    return figure
+
+
+def _stage_1(work: _Work, seed: int) -> RunFolder | None:
+    """The run that holds stage 1 of a seed; None if time is up."""
+    run = RunFolder(work.out / "stage-1" if work.budget.shared_stage_1 else work.out / f"seed-{seed}" / "stage-1")
+    if run.has_pretrain():
+        return run
+    work.tell(f"stage 1 of seed {seed}")
+    options = cast(PretrainOptions, {**work.budget.pretrain, "seed": seed})
+    with work.watch("pretrain") as progress:
+        link = pretrain(
+            work.budget.data,
+            run=run.path,
+            data_root=work.data_root,
+            recipe=work.budget.recipe,
+            device=work.device,
+            precision=work.budget.precision,
+            resume=StateStore(run).exists(),
+            stop_after=work.left,
+            save_every=work.save_every,
+            progress=progress,
+            **options,
+        )
+    return run if link else None
+
+
+def _distilled(work: _Work, run: RunFolder, settings: DistillConfig) -> Link | None:
+    """Session 0; None if time is up."""
+    with work.watch("distill") as progress:
+        return distill(
+            run=run.path,
+            data_root=work.data_root,
+            device=work.device,
+            precision=work.budget.precision,
+            resume=StateStore(run).exists(),
+            stop_after=work.left,
+            save_every=work.save_every,
+            progress=progress,
+            **cast(DistillOptions, settings.model_dump()),
+        )

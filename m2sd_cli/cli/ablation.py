@@ -1,0 +1,170 @@
+"""m2sd ablation"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from m2sd_cli.ablation.rows import PLAIN, ROWS, choose_rows
+from m2sd_cli.cli import options
+from m2sd_cli.cli.output import as_text, document, note, result, table
+from m2sd_cli.cli.training import require_recipe
+from m2sd_cli.data.catalogue import find_info
+
+if TYPE_CHECKING:
+    from m2sd_cli.ablation.table import Line, Spread
+
+HEADINGS = {
+    "average": "AVG",
+    "last": "last",
+    "base": "base",
+    "novel": "novel",
+    "harmonic": "HM",
+    "session_0": "session 0",
+}
+
+
+def ablation(
+    out: Annotated[Path, typer.Option("--out", help="The folder for runs and results.", readable=False)] = Path(
+        "m2sd-ablation"
+    ),
+    data: Annotated[
+        str | None,
+        typer.Option("--data", help="A built-in data set.", show_default="of --config or --recipe, else cifar100"),
+    ] = None,
+    recipe: options.RecipeName = None,
+    images_per_class: Annotated[
+        int | None,
+        typer.Option("--images-per-class", help="Of the base classes; all by default.", show_default=False),
+    ] = None,
+    pretrain_epochs: Annotated[
+        int | None, typer.Option("--pretrain-epochs", help="Epochs of stage 1.", show_default=False)
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option("--epochs", help="Epochs of stage 2, in every row.", show_default=False)
+    ] = None,
+    seeds: Annotated[int, typer.Option("--seeds", help="How many: 0, 1, ...")] = 3,
+    rows: Annotated[
+        str | None,
+        typer.Option("--rows", help=f"Some of {', '.join(ROWS)}; all by default.", show_default=False),
+    ] = None,
+    shared_stage_1: Annotated[
+        bool,
+        typer.Option(
+            "--shared-stage-1/--stage-1-per-seed", help="One stage 1 for all seeds, or for the rows of each seed."
+        ),
+    ] = False,
+    config: options.ConfigFile = None,
+    data_root: options.DataRoot = None,
+    device: options.Device = "auto",
+    precision: options.Precision = "auto",
+    stop_after: Annotated[
+        str | None,
+        typer.Option(
+            "--stop-after", help="Save and stop after 90s, 9m or 2h; the same command goes on.", show_default=False
+        ),
+    ] = None,
+    save_every: options.SaveEvery = "5m",
+    only_table: Annotated[bool, typer.Option("--table", help="Print what is there, and run nothing.")] = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """What each part of the method is worth: every row of the table trained on one budget, with several seeds.
+
+    All rows of a seed begin from one stage 1 and differ in stage 2 alone. Then they learn every official session.
+    The same command goes on where it was cut off; --seeds and --rows may change meanwhile, nothing else.
+
+    Examples:
+      m2sd ablation
+
+      m2sd ablation --recipe cifar100-resnet20
+
+      m2sd ablation --images-per-class 100 --pretrain-epochs 10 --epochs 10 --out few
+
+      m2sd ablation --rows plain,both,m2sd --stop-after 9m
+
+      m2sd ablation --table --out few
+    """
+    choose_rows(rows)  # what is misspelt is answered before torch is imported
+    if data is not None:
+        find_info(data)
+    require_recipe(recipe)
+    limit = None if stop_after is None else options.seconds("--stop-after", stop_after)
+    between_saves = options.seconds("--save-every", save_every)
+
+    from m2sd_cli.ablation.records import results
+    from m2sd_cli.ablation.table import lines
+
+    finished = True
+    if only_table:
+        found = results(out)
+    else:
+        from m2sd_cli.ablation.run import ablate
+        from m2sd_cli.cli.progress import watch
+
+        done = ablate(
+            out,
+            data=data,
+            recipe=recipe,
+            config=config,
+            images_per_class=images_per_class,
+            pretrain_epochs=pretrain_epochs,
+            epochs=epochs,
+            seeds=seeds,
+            rows=rows,
+            shared_stage_1=shared_stage_1,
+            data_root=data_root,
+            device=device,
+            precision=precision,
+            stop_after=limit,
+            save_every=between_saves,
+            watch=lambda stage: watch(stage, quiet),
+            tell=lambda text: note(text, quiet),
+        )
+        found, finished = done.results, done.finished
+    summary = lines(found)
+    if json:
+        from dataclasses import asdict
+
+        content = {
+            "out": as_text(out),
+            "rows": [asdict(line) for line in summary],
+            "runs": [each.model_dump() for each in found],
+        }
+        document(content if only_table else content | {"finished": finished})
+    else:
+        for text in as_lines(summary):
+            result(text)
+    if not finished:
+        note("time is up; saved. Go on with the same command", quiet)
+
+
+def as_lines(summary: "list[Line]") -> list[str]:
+    """The table, and below it the differences to plain training seed by seed."""
+    if not summary:
+        return ["no run has ended yet"]
+    rows = [
+        [
+            line.row,
+            *(_figure(line.accuracies[name]) for name in HEADINGS),
+            f"{line.seconds.mean:.0f}",
+            f"{line.ms_per_step.mean:.1f}",
+            str(line.seeds),
+            line.what,
+        ]
+        for line in summary
+    ]
+    text = table(["row", *HEADINGS.values(), "seconds", "ms/step", "seeds", "what"], rows)
+    compared = [
+        [line.row, *(_figure(line.above_plain[name], "+") for name in HEADINGS)]
+        for line in summary
+        if line.above_plain is not None
+    ]
+    if compared:
+        text += ["", f"above {PLAIN}, seed by seed", *table(["row", *HEADINGS.values()], compared)]
+    return text
+
+
+def _figure(spread: "Spread", sign: str = "") -> str:
+    deviation = "" if spread.deviation is None else f" +- {spread.deviation:.2f}"
+    return f"{spread.mean:{sign}.2f}{deviation}"

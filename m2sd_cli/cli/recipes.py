@@ -1,0 +1,77 @@
+"""m2sd recipes"""
+
+from typing import Annotated
+
+import typer
+
+from m2sd_cli.cli import options
+from m2sd_cli.cli.groups import Command, Group
+from m2sd_cli.cli.output import document, result, table
+from m2sd_cli.errors import UsageError
+
+app = typer.Typer(cls=Group, rich_markup_mode=None)
+
+
+@app.callback(invoke_without_command=True)
+def recipes(context: typer.Context, json: options.Json = False) -> None:
+    """Options that ship with m2sd, each with the time it takes and the accuracy it reaches: list, show.
+
+    Those that end in -paper add nothing to the paper; the others may, and say what.
+
+    Examples:
+      m2sd recipes
+
+      m2sd recipes show cifar100-resnet20 > mine.toml
+
+      m2sd pretrain --config mine.toml
+    """
+    if context.invoked_subcommand is None:
+        list_recipes(json)
+    else:
+        options.refuse_before_subcommand(context)
+
+
+@app.command("list", cls=Command)
+def list_recipes(json: options.Json = False) -> None:
+    """List the recipes.
+
+    Example:
+      m2sd recipes list --json
+    """
+    from m2sd_cli.recipes import find_recipe, recipe_names
+
+    found = {name: find_recipe(name) for name in recipe_names()}
+    if json:
+        document(
+            {
+                "recipes": [
+                    {
+                        "name": name,
+                        "title": each.title,
+                        "data": each.options.data,
+                        **{field.lower(): each.header(field) for field in ("Hardware", "Time", "Accuracy")},
+                        **each.options.tables,
+                    }
+                    for name, each in found.items()
+                ]
+            }
+        )
+        return
+    rows = [[name, each.header("Time"), each.header("Accuracy"), each.title] for name, each in found.items()]
+    for line in table(["name", "time", "accuracy", "what"], rows):
+        result(line)
+
+
+@app.command("show", cls=Command)
+def show(name: Annotated[str, typer.Argument(help="Of a recipe.", show_default=False)]) -> None:
+    """Print a recipe, to be saved, changed and given as --config.
+
+    Example:
+      m2sd recipes show cifar100-resnet20
+    """
+    from m2sd_cli.recipes import find_recipe, recipe_names
+
+    if name not in recipe_names():
+        raise UsageError(f"{name}: no such recipe; choose {', '.join(recipe_names())}")
+    for line in find_recipe(name).text.splitlines():
+        result(line)

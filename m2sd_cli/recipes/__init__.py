@@ -1,0 +1,53 @@
+"""Named recipes: files of options that ship in the package, each with what it takes and what it reaches."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from m2sd_cli.config import NO_OPTIONS, OptionsFile, read_options
+from m2sd_cli.errors import UsageError
+from m2sd_cli.reading import quoted
+
+FOLDER: Final = Path(__file__).parent
+NO_RECIPE: Final = "none"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A recipe as it ships. Its text begins with comments: a title, then commands, then lines such as `# Time: 1 h`."""
+
+    name: str | None
+    text: str
+    options: OptionsFile
+
+    @property
+    def title(self) -> str:
+        """What it is, in one line."""
+        return self.text.splitlines()[0].removeprefix("# ")
+
+    def header(self, field: str) -> str:
+        """What the comments say of the `Hardware`, the `Time` or the `Accuracy`."""
+        found = (line for line in self.text.splitlines() if line.startswith(f"# {field}: "))
+        return next(found).removeprefix(f"# {field}: ")
+
+
+NOTHING: Final = Recipe(None, "", NO_OPTIONS)  # what no recipe says
+
+
+def recipe_names() -> list[str]:
+    """Of all that ship."""
+    return sorted(file.stem for file in FOLDER.glob("*.toml"))
+
+
+def find_recipe(name: str | None) -> Recipe:
+    """The recipe of that name; NOTHING if there is no name, or it is `none`.
+
+    Raises:
+        UsageError: there is no such recipe; the message has the choices.
+    """
+    if name is None or name == NO_RECIPE:
+        return NOTHING
+    if name not in recipe_names():
+        raise UsageError(f"--recipe {quoted(name)}: no such recipe; choose {', '.join(recipe_names())}, or {NO_RECIPE}")
+    file = FOLDER / f"{name}.toml"
+    return Recipe(name, file.read_text(encoding="utf-8"), read_options(file))

@@ -1,0 +1,58 @@
+"""Which parts of stage 2 each row trains with."""
+
+import pytest
+
+from m2sd_cli.ablation.rows import ROWS, choose_rows
+from m2sd_cli.config import DistillConfig, validate
+from m2sd_cli.errors import UsageError
+from m2sd_cli.training.distill import loss_weights
+
+# Branches, what FE lacks (None: there is no FE), and the terms of the loss.
+FE = {"kd", "attention", "teacher"}
+EXPECTED = {
+    "plain": ("none", None, {"ce"}),
+    "mixup": ("mixup", None, {"ce"}),
+    "cutmix": ("cutmix", None, {"ce"}),
+    "both-no-kl": ("both", None, {"ce"}),
+    "both": ("both", None, {"ce", "kl"}),
+    "fe": ("none", "full", {"ce", *FE}),
+    "m2sd": ("both", "full", {"ce", "kl", *FE}),
+    "no-attention": ("both", "no-attention", {"ce", "kl", *FE}),
+    "no-pyramid": ("both", "no-pyramid", {"ce", "kl", *FE}),
+    "no-at": ("both", "full", {"ce", "kl", "kd", "teacher"}),
+    "no-teacher-ce": ("both", "full", {"ce", "kl", "kd", "attention"}),
+    "clean-ce": ("both", "full", {"ce", "kl", *FE, "clean"}),
+}
+
+
+@pytest.mark.parametrize("given", [{}, {"clean_weight": 0.5, "enhancement": "no-pyramid"}, {"mixing": "mixup"}])
+@pytest.mark.parametrize("name", ROWS)
+def test_every_row_trains_what_it_says(name: str, given: dict[str, object]) -> None:
+    base = validate(DistillConfig, {"epochs": 1, "temperature": 2.0, **given})
+    row = validate(DistillConfig, {**base.model_dump(), **ROWS[name].changes})
+    weights = loss_weights(row)
+    mixing, enhancement, terms = EXPECTED[name]
+    if "kl" in terms and "mixing" in given:
+        terms = terms - {"kl"}  # its weight is then 0 from the beginning
+    assert row.mixing == mixing
+    assert weights.need_enhancement == (enhancement is not None)
+    if enhancement is not None:
+        assert row.enhancement == enhancement
+    assert {term for term in ("ce", "kl", *FE, "clean") if getattr(weights, term)} == terms
+    assert row.temperature == 2.0
+
+
+def test_there_is_a_row_for_each_expectation() -> None:
+    assert list(ROWS) == list(EXPECTED)
+
+
+def test_rows_are_chosen_by_name_in_the_order_of_the_table() -> None:
+    assert choose_rows(None) == list(ROWS.values())
+    assert [row.name for row in choose_rows("m2sd, plain,m2sd")] == ["plain", "m2sd"]
+    assert [row.name for row in choose_rows(["both"])] == ["both"]
+
+
+@pytest.mark.parametrize("names", ["plain,all", "", ["m2sd,plain"]])
+def test_an_unknown_row_is_named(names: str | list[str]) -> None:
+    with pytest.raises(UsageError, match=r"^--rows .*: no such row; choose plain, mixup, "):
+        choose_rows(names)

@@ -1,0 +1,355 @@
+"""Running the table on few pictures: cut off and gone on with, refused, printed."""
+
+import json
+import os
+import signal
+import statistics
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+
+import m2sd_cli
+from m2sd_cli import recipes
+from m2sd_cli.ablation import run as ablation_run
+from m2sd_cli.ablation.records import Result
+from m2sd_cli.ablation.run import ablate
+from m2sd_cli.data.datasets import DataSet, Skipped
+from m2sd_cli.data.locate import open_data
+from m2sd_cli.data.sources import ArrayImages
+from m2sd_cli.errors import DamagedError, InterruptedTrainingError, RunError, UsageError
+from m2sd_cli.runs.folder import RunFolder
+from m2sd_cli.runs.lock import writing
+from m2sd_cli.training.progress import Progress, Silent, Snapshot
+
+if TYPE_CHECKING:
+    from tests.conftest import Outcome
+
+Cli = Callable[..., "Outcome"]
+Tree = Callable[[Path], dict[str, bytes | None]]
+
+ROWS = ["plain", "mixup"]
+BUDGET: dict[str, Any] = {"data": "demo", "pretrain_epochs": 1, "epochs": 1, "device": "cpu", "precision": "fp32"}
+WORDS = ["--data", "demo", "--pretrain-epochs", 1, "--epochs", 1, "--device", "cpu", "--precision", "fp32"]
+
+
+def few(
+    name: str, data_root: Path | None = None, image_size: int | None = None, skipped: Sequence[Skipped] = ()
+) -> DataSet:
+    """The demo with 60 pictures, two steps an epoch, and every tenth test picture."""
+    data = open_data(name, data_root, image_size, skipped)
+    assert isinstance(data.train, ArrayImages)
+    assert isinstance(data.test, ArrayImages)
+    trained, tested = torch.arange(0, len(data.train), 30), torch.arange(0, len(data.test), 10)
+    return replace(
+        data,
+        train=data.train.select(trained, data.train.labels[trained]),
+        test=data.test.select(tested, data.test.labels[tested]),
+    )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _little_data() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        for module in ("m2sd_cli.stages", "m2sd_cli.recorded", "m2sd_cli.ablation.run"):
+            patch.setattr(f"{module}.open_data", few)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _signals_as_at_a_terminal() -> Iterator[None]:
+    """A test run in the background inherits an ignored SIGINT."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two rows with two seeds, never cut off. Not to be changed."""
+    out = tmp_path_factory.mktemp("ablation") / "whole"
+    assert ablate(out, **BUDGET, seeds=2, rows=ROWS).finished
+    return out
+
+
+def results(out: Path) -> list[Result]:
+    return [Result.model_validate(each) for each in json.loads((out / "results.json").read_text())["runs"]]
+
+
+def timeless(found: Sequence[Result]) -> list[dict[str, object]]:
+    return [each.model_dump(exclude={"seconds", "ms_per_step"}) for each in found]
+
+
+def weights(out: Path, seed: int, row: str) -> list[str]:
+    run = RunFolder(out / f"seed-{seed}" / row)
+    return [link.manifest.checkpoint.sha256 for link in (run.pretrain(), *run.chain())]
+
+
+def test_every_run_is_a_whole_chain_that_begins_from_the_seeds_stage_1(whole: Path) -> None:
+    for seed in (0, 1):
+        first = RunFolder(whole / f"seed-{seed}" / "stage-1")
+        for row in ROWS:
+            run = RunFolder(whole / f"seed-{seed}" / row)
+            assert run.verify() == []
+            assert run.sessions() == [0, 1, 2]
+            assert run.pretrain() == first.pretrain()
+            assert run.session(0).manifest.seed == seed
+            assert run.session(0).manifest.config["mixing"] == ("none" if row == "plain" else row)
+    assert weights(whole, 0, "plain")[0] != weights(whole, 1, "plain")[0]
+    assert weights(whole, 0, "plain")[1] != weights(whole, 0, "mixup")[1]
+
+
+def test_seeds_come_one_after_the_other_and_results_are_those_of_evaluate(whole: Path) -> None:
+    found = results(whole)
+    assert [(each.seed, each.row) for each in found] == [(0, "plain"), (0, "mixup"), (1, "plain"), (1, "mixup")]
+    last = found[-1]
+    run = whole / "seed-1" / "mixup"
+    figures = m2sd_cli.evaluate(run=run, device="cpu").figures
+    assert last.average == figures.average
+    assert last.session_0 == figures.sessions[0].overall
+    assert last.last == figures.sessions[-1].overall
+    assert (last.base, last.novel, last.harmonic) == (
+        figures.sessions[-1].base,
+        figures.sessions[-1].novel,
+        figures.sessions[-1].harmonic,
+    )
+    assert last.seconds == RunFolder(run).session(0).manifest.seconds
+    assert last.ms_per_step == pytest.approx(1000 * last.seconds / 2)  # 60 pictures, 32 a step
+
+
+def test_cut_off_after_every_step_it_ends_as_one_that_was_not(whole: Path, tmp_path: Path) -> None:
+    out, calls = tmp_path / "out", 0
+    while not ablate(out, **BUDGET, seeds=2, rows=ROWS, stop_after=0).finished:
+        calls += 1
+        assert calls < 20
+    assert calls > 6  # two trainings of stage 1 and four of stage 2, each of two steps
+    assert timeless(results(out)) == timeless(results(whole))
+    for seed in (0, 1):
+        for row in ROWS:
+            assert weights(out, seed, row) == weights(whole, seed, row)
+
+
+def test_what_has_finished_is_not_run_again(whole: Path, tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = tree(whole)
+    for name in ("pretrain", "distill", "increment", "evaluate", "open_data"):
+        monkeypatch.setattr(ablation_run, name, None)
+    again = ablate(whole, **BUDGET, seeds=2, rows=ROWS)
+    assert again.finished
+    assert again.results == results(whole)
+    assert tree(whole) == before
+
+
+def test_seeds_and_rows_may_be_added(tmp_path: Path, whole: Path) -> None:
+    out = tmp_path / "out"
+    for seeds, rows in ((1, "mixup"), (1, "plain,mixup"), (2, "mixup,plain")):
+        assert ablate(out, **BUDGET, seeds=seeds, rows=rows).finished
+    key = ("seed", "row")
+    by_name = [sorted(timeless(results(each)), key=lambda run: [str(run[k]) for k in key]) for each in (out, whole)]
+    assert by_name[0] == by_name[1]
+
+
+def test_a_recipe_is_followed_and_named(tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "recipes"
+    folder.mkdir()
+    (folder / "brief.toml").write_text('data = "demo"\n[pretrain]\nepochs = 1\n[distill]\nepochs = 1\nbeta = 0.5\n')
+    monkeypatch.setattr(recipes, "FOLDER", folder)
+    out = tmp_path / "out"
+    assert ablate(out, recipe="brief", seeds=1, rows=ROWS, device="cpu", precision="fp32").finished
+    for row in ROWS:
+        run = RunFolder(out / "seed-0" / row)
+        assert [run.pretrain().manifest.recipe, run.session(0).manifest.recipe] == ["brief", "brief"]
+        assert run.session(0).manifest.config["beta"] == 0.5
+    assert weights(out, 0, "plain") == weights(whole, 0, "plain")
+    assert weights(out, 0, "mixup") != weights(whole, 0, "mixup")
+    file = tmp_path / "options.toml"
+    file.write_text("data = 'cifar100'\n")
+    with pytest.raises(UsageError, match="its table began with data demo, not cifar100"):
+        ablate(out, config=file, recipe="brief", seeds=1, rows=ROWS)
+    with pytest.raises(UsageError, match="its table began with recipe brief, not None"):
+        ablate(out, **BUDGET, seeds=1, rows=ROWS)
+
+
+def test_one_stage_1_for_all_seeds(tmp_path: Path, whole: Path) -> None:
+    out = tmp_path / "out"
+    assert ablate(out, **BUDGET, seeds=2, rows="plain", shared_stage_1=True).finished
+    firsts = [weights(out, seed, "plain")[0] for seed in (0, 1)]
+    assert firsts == [weights(whole, 0, "plain")[0]] * 2
+    assert weights(out, 0, "plain") == weights(whole, 0, "plain")
+    assert weights(out, 0, "plain")[1] != weights(out, 1, "plain")[1]
+
+
+@pytest.mark.parametrize("where", ["copy_pretrain", "increment", "add"])
+def test_a_failure_between_two_trainings_loses_no_training(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    out = tmp_path / "out"
+
+    def fail(*_arguments: object, **_options: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder if where == "copy_pretrain" else ablation_run, where, fail)
+        with pytest.raises(KeyboardInterrupt):
+            ablate(out, **BUDGET, seeds=1, rows="plain")
+    trained: list[str] = []
+
+    def counted(name: str) -> Callable[..., object]:
+        function = getattr(ablation_run, name)
+
+        def call(*arguments: object, **options: object) -> object:
+            trained.append(name)
+            return function(*arguments, **options)
+
+        return call
+
+    for name in ("pretrain", "distill"):
+        monkeypatch.setattr(ablation_run, name, counted(name))
+    assert ablate(out, **BUDGET, seeds=1, rows="plain").finished
+    assert trained == (["distill"] if where == "copy_pretrain" else [])
+    assert timeless(results(out)) == timeless(results(whole)[:1])
+
+
+class Interrupting:
+    """Ctrl-C in the middle of a training."""
+
+    interval = 0.0
+
+    def show(self, snapshot: Snapshot) -> None:
+        if snapshot.step == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.mark.parametrize("stage", ["pretrain", "distill"])
+def test_an_interrupted_one_says_how_to_go_on(whole: Path, tmp_path: Path, stage: str) -> None:
+    out = tmp_path / "out"
+
+    def watch(name: str) -> AbstractContextManager[Progress]:
+        return nullcontext(Interrupting() if name == stage else Silent())
+
+    with pytest.raises(InterruptedTrainingError, match=r"^interrupted and saved; go on with the same command$"):
+        ablate(out, **BUDGET, seeds=1, rows="plain", watch=watch)
+    assert ablate(out, **BUDGET, seeds=1, rows="plain").finished
+    assert weights(out, 0, "plain") == weights(whole, 0, "plain")
+
+
+# ---- refusals
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"epochs": 2}, "distill epochs 1, not 2"),
+        ({"pretrain_epochs": 2}, "pretrain epochs 1, not 2"),
+        ({"precision": "bf16"}, "precision fp32, not bf16"),
+        ({"shared_stage_1": True}, "shared stage 1 False, not True"),
+        ({"data": "cifar100"}, "data demo, not cifar100"),
+    ],
+)
+def test_another_budget_is_refused(whole: Path, tree: Tree, given: dict[str, Any], says: str) -> None:
+    before = tree(whole)
+    with pytest.raises(UsageError) as caught:
+        ablate(whole, **{**BUDGET, **given}, seeds=2, rows=ROWS)
+    assert str(caught.value) == (
+        f"--out {whole}: its table began with {says}; give the same options, or name another folder"
+    )
+    assert tree(whole) == before
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        (["--rows", "plain,all"], 2, "--rows all: no such row; choose plain, "),
+        (["--seeds", 0], 2, "--seeds 0: at least 1"),
+        (["--epochs", 0], 2, "--epochs 0: every row would be the same network"),
+        (["--data", "."], 2, "--data .: a folder has no official sessions; name a built-in data set"),
+        (["--data", "nothing"], 2, "--data nothing: no data set of that name"),
+        (["--stop-after", "9"], 2, "--stop-after 9: write 90s, 9m or 2h"),
+        (["--table"], 4, "out: no ablation in it; begin one with 'm2sd ablation --out DIR'"),
+    ],
+)
+def test_usage_errors_leave_nothing(
+    m2sd: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[object], code: int, says: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = m2sd("ablation", *WORDS, "--out", "out", *words)
+    assert (done.code, done.out) == (code, "")
+    assert done.err.startswith(f"m2sd: {says}")
+    assert done.err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_damaged_or_something_else_is_left_alone(whole: Path, tmp_path: Path, tree: Tree) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "notes.txt").write_text("mine")
+    before = tree(other)
+    with pytest.raises(RunError, match=r"'notes\.txt' is in it, and no ablation; name another folder with --out"):
+        ablate(other, **BUDGET)
+    assert tree(other) == before
+    for name in ("results.json", "ablation.json"):
+        damaged = tmp_path / name
+        damaged.mkdir()
+        for file in ("ablation.json", "results.json"):
+            (damaged / file).write_bytes((whole / file).read_bytes())
+        content = bytearray((damaged / name).read_bytes())
+        content[-10] ^= 1
+        (damaged / name).write_bytes(content)
+        with pytest.raises(DamagedError, match=name):
+            ablate(damaged, **BUDGET, seeds=2, rows=ROWS)
+
+
+def test_one_command_at_a_time(whole: Path) -> None:
+    with writing(whole, "ablation"), pytest.raises(RunError, match="is writing to it; wait until that has ended"):
+        ablate(whole, **BUDGET, seeds=2, rows=ROWS)
+
+
+# ---- what is printed
+
+
+def test_the_table(m2sd: Cli, whole: Path) -> None:
+    done = m2sd("ablation", *WORDS, "--out", whole, "--seeds", 2, "--rows", "plain,mixup")
+    assert (done.code, done.err) == (0, "")
+    plain, mixup = ([each for each in results(whole) if each.row == row] for row in ROWS)
+    lines = done.out.splitlines()
+    assert lines[0].split() == (
+        ["row", "AVG", "last", "base", "novel", "HM", "session", "0", "seconds", "ms/step", "seeds", "what"]
+    )
+    for line, own in zip(lines[1:3], (plain, mixup), strict=True):
+        averages = [each.average for each in own]
+        shown = f"{own[0].row}  {statistics.fmean(averages):.2f} +- {statistics.stdev(averages):.2f}"
+        assert line.split()[:4] == shown.split()
+    assert lines[4] == "above plain, seed by seed"
+    differences = [a.average - b.average for a, b in zip(mixup, plain, strict=True)]
+    assert lines[6].split()[:4] == [
+        "mixup",
+        f"{statistics.fmean(differences):+.2f}",
+        "+-",
+        f"{statistics.stdev(differences):.2f}",
+    ]
+    assert m2sd("ablation", "--table", "--out", whole).out == done.out
+
+
+def test_json_has_the_rows_and_the_runs(m2sd: Cli, whole: Path) -> None:
+    done = m2sd("ablation", "--table", "--out", whole, "--json")
+    content = json.loads(done.out)
+    assert set(content) == {"out", "rows", "runs"}
+    assert content["runs"] == [each.model_dump() for each in results(whole)]
+    assert [row["row"] for row in content["rows"]] == ROWS
+    assert content["rows"][1]["above_plain"]["novel"]["mean"] == pytest.approx(
+        statistics.fmean(run["novel"] * (1 if run["row"] == "mixup" else -1) for run in content["runs"]) * 2
+    )
+
+
+def test_time_that_is_up_is_said(m2sd: Cli, tmp_path: Path) -> None:
+    words = ["ablation", *WORDS, "--out", tmp_path / "out", "--stop-after", "0s", "--seeds", 1, "--rows", "plain"]
+    done = m2sd(*words)
+    assert (done.code, done.out) == (0, "no run has ended yet\n")
+    assert done.err.splitlines()[0] == "run 1 of 1: seed 0, plain (cross-entropy of clean images)"
+    assert done.err.splitlines()[-1] == "time is up; saved. Go on with the same command"
+    quiet = m2sd(*words, "--quiet", "--json")
+    assert (quiet.code, quiet.err) == (0, "")
+    assert json.loads(quiet.out) == {"out": str(tmp_path / "out"), "finished": False, "rows": [], "runs": []}

@@ -1,0 +1,70 @@
+"""Means and deviations over seeds, by hand and by Python's statistics."""
+
+import math
+import statistics
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from m2sd_cli.ablation.records import Result
+from m2sd_cli.ablation.table import ACCURACIES, Spread, lines, spread
+
+PERCENT = st.floats(0, 100, allow_nan=False)
+
+
+def result(row: str, seed: int, last: float, seconds: float = 10.0, ms_per_step: float = 5.0) -> Result:
+    """A result whose other figures follow from `last`."""
+    return Result(
+        seed=seed,
+        row=row,
+        session_0=last / 2,
+        last=last,
+        average=last / 4,
+        base=last / 5,
+        novel=last / 8,
+        harmonic=last / 10,
+        seconds=seconds,
+        ms_per_step=ms_per_step,
+    )
+
+
+def test_the_deviation_is_that_of_a_sample() -> None:
+    assert spread([2.0, 4.0, 9.0]) == Spread(5.0, math.sqrt((9 + 1 + 16) / 2))
+    assert spread([3.0]) == Spread(3.0, None)
+
+
+@given(st.lists(PERCENT, min_size=2, max_size=6), st.lists(PERCENT, min_size=2, max_size=6))
+def test_figures_and_differences_are_statistics_of_the_seeds(plain: list[float], own: list[float]) -> None:
+    results = [result("plain", seed, value) for seed, value in enumerate(plain)]
+    results += [result("m2sd", seed, value, seconds=seed, ms_per_step=2 * seed) for seed, value in enumerate(own)]
+    first, second = lines(results)
+    assert (first.row, first.seeds, first.above_plain) == ("plain", len(plain), None)
+    assert (second.row, second.seeds) == ("m2sd", len(own))
+    assert set(second.accuracies) == set(ACCURACIES)
+    assert second.accuracies["last"].mean == pytest.approx(statistics.fmean(own), rel=1e-9, abs=1e-9)
+    assert second.accuracies["last"].deviation == pytest.approx(statistics.stdev(own), rel=1e-9, abs=1e-9)
+    assert second.accuracies["novel"].mean == pytest.approx(statistics.fmean(own) / 8, rel=1e-9, abs=1e-9)
+    differences = [a - b for a, b in zip(own, plain, strict=False)]  # of the seeds that both have
+    assert second.above_plain is not None
+    assert second.above_plain["last"].mean == pytest.approx(statistics.fmean(differences), rel=1e-9, abs=1e-9)
+    assert second.above_plain["last"].deviation == pytest.approx(statistics.stdev(differences), rel=1e-9, abs=1e-9)
+    assert second.above_plain["average"].mean == pytest.approx(statistics.fmean(differences) / 4, rel=1e-9, abs=1e-9)
+    assert second.seconds == spread([float(seed) for seed in range(len(own))])
+    assert second.ms_per_step == spread([2.0 * seed for seed in range(len(own))])
+
+
+def test_seeds_are_paired_by_number_and_not_by_place() -> None:
+    results = [result("mixup", 1, 30.0), result("plain", 0, 10.0), result("mixup", 0, 15.0), result("plain", 1, 20.0)]
+    _, line = lines(results)
+    assert line.above_plain is not None
+    assert line.above_plain["last"] == spread([5.0, 10.0])
+
+
+def test_without_a_seed_in_common_there_is_no_difference() -> None:
+    plain, both, m2sd = lines([result("m2sd", 1, 3.0), result("both", 0, 2.0), result("plain", 0, 1.0)])
+    assert (plain.row, both.row, m2sd.row) == ("plain", "both", "m2sd")
+    assert both.above_plain is not None
+    assert both.above_plain["last"] == Spread(1.0, None)
+    assert m2sd.above_plain is None
+    assert lines([]) == []
