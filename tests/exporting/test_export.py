@@ -76,8 +76,8 @@ def test_it_carries_classes_and_preprocessing(exported: dict[str, Path], form: s
     said = described(exported, form)
     assert said["classes"] == CLASSES
     assert said["session"] == 2
-    assert (said["backbone"], said["feature_width"], said["classifier"]) == ("resnet20", 64, "means")
-    assert said["head"] == {"features": {"kind": "plain"}, "rows": "cosine", "scale": 16}
+    assert (said["backbone"], said["feature_width"], said["classifier"]) == ("resnet20", 64, "debiased")
+    assert said["head"] == {"features": {"kind": "power", "power": 0.5}, "rows": "linear", "scale": 16}
     assert (said["temperature"], said["calibrated"], said["unknown_below"]) == (1, False, None)
     preprocessing = said["preprocessing"]
     assert (preprocessing["resize"], preprocessing["centre_crop"]) == (18, 16)
@@ -91,6 +91,8 @@ def test_safetensors_hold_backbone_and_class_means(exported: dict[str, Path], mo
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     assert torch.equal(tensors.pop("class_means"), model.means)
     assert torch.equal(tensors.pop("head.rows"), model.head.rows)
+    assert model.head.bias is not None
+    assert torch.equal(tensors.pop("head.bias"), model.head.bias)
     state = model.backbone.state_dict()
     assert tensors.keys() == {f"backbone.{name}" for name in state}
     assert all(torch.equal(tensors[f"backbone.{name}"], state[name]) for name in state)
