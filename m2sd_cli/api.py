@@ -161,7 +161,10 @@ def compare(run: Path | str | None = None) -> Comparison:
         UsageError: nothing is published on the run's data set.
         RunError: the run has no session, or is damaged.
     """
-    return compare_with_published([link.manifest for link in open_run(run).chain()])
+    folder = open_run(run)
+    chain = [link.manifest for link in folder.chain()]
+    assert chain[0].parent is not None
+    return compare_with_published(folder.read(PRETRAIN, chain[0].parent.sha256).manifest, chain)
 
 
 def predict(

@@ -131,6 +131,12 @@ def _explain(comparison: "Comparison", quiet: bool) -> None:
             f"only its session 0 can be compared",
             quiet,
         )
+    if comparison.images_per_class is not None:
+        note(
+            f"this run was trained on {comparison.images_per_class} images of each base class, "
+            f"the published ones on all",
+            quiet,
+        )
 
 
 def _figure(value: float | None) -> str:

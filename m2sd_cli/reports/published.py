@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, computed_fie
 
 from m2sd_cli.data.catalogue import BUILT_IN
 from m2sd_cli.errors import UsageError
-from m2sd_cli.runs.manifest import Manifest
+from m2sd_cli.runs.manifest import Manifest, Setting
 
 FILE: Final = Path(__file__).with_name("published.toml")
 # Papers say ResNet-18 of both stems.
@@ -105,6 +105,7 @@ class Comparison:
     taught: int  # sessions of the run after session 0
     official: int  # of the data set
     comparable: bool  # whether the run has just the official sessions
+    images_per_class: Setting = None  # that the run was trained on, of each base class; None for all
 
 
 @cache
@@ -114,11 +115,12 @@ def published_methods() -> tuple[Method, ...]:
     return tuple(Method(**each) for each in content["methods"])
 
 
-def compare_with_published(sessions: Sequence[Manifest]) -> Comparison:
+def compare_with_published(first: Manifest, sessions: Sequence[Manifest]) -> Comparison:
     """The published rows to read beside a run.
 
     Args:
-        sessions: the manifests of sessions 0, 1, ...
+        first: the manifest of stage 1.
+        sessions: those of sessions 0, 1, ...
 
     Raises:
         UsageError: nothing is published on the run's data set.
@@ -142,4 +144,5 @@ def compare_with_published(sessions: Sequence[Manifest]) -> Comparison:
         taught=len(sessions) - 1,
         official=official,
         comparable=len(sessions) == 1 + official and all(each.data == base.data for each in sessions),
+        images_per_class=first.config.get("images_per_class"),
     )

@@ -85,31 +85,31 @@ def test_a_choice_of_the_epoch_has_a_witness(chosen: bool | str, seen: str | Non
 
 
 def test_rows_of_the_same_data_and_backbone_are_chosen(manifest: Manifest) -> None:
-    found = compare_with_published(official(manifest, "cifar100", "resnet20", 9))
+    found = compare_with_published(manifest, official(manifest, "cifar100", "resnet20", 9))
     assert found.comparable
     assert {(each.row.data, each.row.backbone) for each in found.rows} == {("cifar100", "ResNet-20")}
     every = [row for method in published_methods() for row in method.rows if row.data == "cifar100"]
     assert found.others == len(every) - len(found.rows) > 0
     years = [each.method.year for each in found.rows]
     assert years == sorted(years)
-    wide = compare_with_published(official(manifest, "cifar100", "resnet18-cifar", 9))
+    wide = compare_with_published(manifest, official(manifest, "cifar100", "resnet18-cifar", 9))
     assert {each.row.backbone for each in wide.rows} == {"ResNet-18"}
-    assert compare_with_published(official(manifest, "cifar100", "another", 9)).rows == []
+    assert compare_with_published(manifest, official(manifest, "cifar100", "another", 9)).rows == []
 
 
 def test_only_the_official_sessions_can_be_compared(manifest: Manifest) -> None:
     whole = official(manifest, "cifar100", "resnet20", 9)
     for sessions in (whole[:4], [*whole, whole[0]], [*whole[:8], manifest]):
-        assert not compare_with_published(sessions).comparable
+        assert not compare_with_published(manifest, sessions).comparable
     with pytest.raises(UsageError, match="nothing is published on 'demo'; only on cifar100, cub200, miniimagenet"):
-        compare_with_published(official(manifest, "demo", "resnet20", 3))
+        compare_with_published(manifest, official(manifest, "demo", "resnet20", 3))
     named = manifest.model_copy(update={"data": manifest.data.model_copy(update={"name": "cifar100"})})
     with pytest.raises(UsageError, match="nothing is published on 'cifar100'"):  # a folder of that name
-        compare_with_published([named])
+        compare_with_published(manifest, [named])
 
 
 def test_the_table_begins_with_this_run_and_names_every_source(manifest: Manifest) -> None:
-    comparison = compare_with_published(official(manifest, "cifar100", "resnet20", 9))
+    comparison = compare_with_published(manifest, official(manifest, "cifar100", "resnet20", 9))
     blank, header, own, *rest = comparison_lines(figures(9), comparison)
     assert (blank, header.split()[:3]) == ("", ["method", "year", "backbone"])
     assert own.split() == ["this", "run", "-", "ResNet-20", "70.00", "62.00", "66.00", "8.00", "30.12", "42.00"]
@@ -129,7 +129,7 @@ def test_the_table_begins_with_this_run_and_names_every_source(manifest: Manifes
 
 
 def test_a_run_with_other_sessions_shows_session_0_only(manifest: Manifest) -> None:
-    comparison = compare_with_published(official(manifest, "cifar100", "resnet20", 4))
+    comparison = compare_with_published(manifest, official(manifest, "cifar100", "resnet20", 4))
     own = comparison_lines(figures(4), comparison)[2]
     assert own.split() == ["this", "run", "-", "ResNet-20", "70.00", *["-"] * 5]
 
@@ -146,14 +146,16 @@ def test_the_command_shows_the_comparison(
     refused = m2sd(*command, "--compare")
     assert (refused.code, refused.out, refused.err.count("\n")) == (2, "", 1)
     assert "--compare: nothing is published on 'colours'" in refused.err
+    few = manifest.model_copy(update={"config": {"images_per_class": 5}})
     monkeypatch.setattr(
         "m2sd_cli.api.compare_with_published",
-        lambda _: compare_with_published(official(manifest, "cub200", "resnet18", 3)),
+        lambda *_: compare_with_published(few, official(manifest, "cub200", "resnet18", 3)),
     )
     done = m2sd(*command, "--compare")
     assert done.code == 0
     assert done.out.startswith(plain.out + "\nmethod")
     assert "only its session 0 can be compared" in done.err
+    assert "trained on 5 images of each base class, the published ones on all\n" in done.err
     data = json.loads(m2sd(*command, "--compare", "--json").out)
     assert data["comparable"] is False
     nc = next(each for each in data["published"] if each["name"] == "NC-FSCIL")
