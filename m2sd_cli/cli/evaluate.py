@@ -114,7 +114,8 @@ def evaluate(
     if evaluation.untested:
         note(f"without test images, left out: {_named(evaluation.untested)}", quiet)
     if evaluation.unknown:
-        note(f"test images of classes not taught, left out: {_named(evaluation.unknown)}", quiet)
+        what = "only AUROC and FPR95 look at them" if evaluation.confidence.calibrated else "left out"
+        note(f"test images of classes not taught, {what}: {_named(evaluation.unknown)}", quiet)
 
 
 def _named(names: list[str]) -> str:

@@ -25,6 +25,7 @@ BACKBONE_PREFIX = "backbone."
 STATISTICS_PREFIX = "statistics."
 MEANS = "class_means"
 SHOTS = "shot_features"
+BEYOND = 1e15  # no network's numbers are as large, and products of smaller ones are finite
 HELD_OUT = "held_out_features"
 HELD_OUT_LABELS = "held_out_labels"
 DRAWING = {torch.Tensor.normal_, torch.Tensor.uniform_, nn.init.kaiming_normal_, nn.init.kaiming_uniform_}
@@ -212,7 +213,7 @@ def choose_classifier(run: RunFolder, chain: ChainOutline, name: str | None) -> 
         return chosen
     if chosen in OF_STATISTICS and not counted:
         raise RunError(
-            f"{run.path}: --classifier {chosen} needs more than this run holds, which was made by an earlier version; "
+            f"{run.path}: the classifier {chosen} needs more than this run holds, which an earlier version made; "
             f"choose {', '.join(possible)}, or distill again"
         )
     require_directions(chosen, kind, possible)
@@ -282,8 +283,8 @@ def load_chain(
         confidence = _confidence(head, held_out, len(base))
     except ValueError as error:
         raise DamagedError(f"{file}: {error}; restore it from a backup") from None
-    if not head(torch.ones(1, record.width)).isfinite().all():
-        raise DamagedError(f"{file}: {chosen} makes numbers of it that are not finite; restore it from a backup")
+    if any(not tensor.abs().amax() < BEYOND for tensor in head.state_dict().values() if tensor.numel()):
+        raise DamagedError(f"{file}: {chosen} makes numbers of it beyond all bounds; restore it from a backup")
     return SessionModel(
         backbone=backbone.to(device).to(memory_format=torch.channels_last),
         means=every.to(device),
@@ -307,4 +308,4 @@ def _confidence(head: Head, held_out: HeldOut | None, base: int) -> Confidence:
     """
     if held_out is None:
         return Confidence()
-    return fit_confidence(head(held_out.features)[:, :base], held_out.labels)
+    return fit_confidence(head.first(base)(held_out.features), held_out.labels)

@@ -10,6 +10,8 @@ from m2sd_cli.method.heads import power_transform, random_features
 from m2sd_cli.method.prototypes import ClassMeans
 from m2sd_cli.method.ranpac import random_projection
 
+ROUNDING = 1e-10  # of a second moment: what float64 may leave of it where it should cancel
+
 
 @dataclass(frozen=True)
 class BaseStatistics:
@@ -86,8 +88,11 @@ class BaseSums:
             ValueError: a class has no image.
         """
         power_means = self._power_means.means(torch.float64)
-        # The mean over classes of E[x x^T] - m m^T; in float64 nothing is lost by taking the difference.
+        # The mean over classes of E[x x^T] - m m^T. A variance no larger than the difference's rounding is none, as
+        # where every class has one image; a correlation would make numbers of any size of it.
         covariance = self._power - power_means.T @ power_means / len(power_means)
+        varies = covariance.diagonal() > ROUNDING * self._power.diagonal()
+        covariance = torch.where(varies[:, None] & varies, covariance, 0)
         return BaseStatistics(
             power=torch.tensor([self._exponent], dtype=torch.float32),
             power_means=power_means.float().cpu(),

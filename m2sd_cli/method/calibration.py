@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-LOWEST, HIGHEST = 0.01, 100.0  # temperatures
-HALVINGS = 60  # of the range of log T: beyond float64's own rounding
+LOWEST, HIGHEST = 0.01, 100.0  # temperatures, in units of how far logits lie from that of the label
+HALVINGS = 25  # of the range of log T: T is right to a millionth
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,12 @@ class Confidence:
         return self.unknown_below is not None and score < self.unknown_below
 
     def tempered(self, logits: Tensor) -> Tensor:
-        """Logits (B, C) over T, in float64: at a low T the difference of two would be right to 1e-4 only in float32."""
-        return logits.double() / self.temperature
+        """Logits (B, C) over T, in float64: at a low T the difference of two would be right to 1e-4 only in float32.
+
+        MPS has no float64; from there they come to the CPU.
+        """
+        wide = logits.cpu() if logits.device.type == "mps" else logits
+        return wide.double() / self.temperature
 
 
 def known_score(tempered: Tensor) -> Tensor:
@@ -84,8 +88,8 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
         labels: (N,) in [0, C).
 
     Returns:
-        T within [LOWEST, HIGHEST]: the upper end where the answers are no better than chance; 1 where no T makes a
-        difference, as with one class.
+        T, within [LOWEST, HIGHEST] times how far logits lie from that of the label (root mean square): the upper end
+        where the answers are no better than chance; 1 where no T makes a difference, as with one class.
 
     Raises:
         ValueError: there is no image, or a logit is not finite.
@@ -97,19 +101,22 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
     wide = logits.double()
     images, classes = wide.shape
     margins = wide - wide.gather(1, labels[:, None])
+    unit = float(margins.square().mean().sqrt())
+    if unit == 0:
+        return 1.0
+    margins = margins / unit
     wanted = float(margins.mean()) * classes / max(classes - 1, 1) / (images + 2)
 
     def slope(temperature: float) -> float:
         return float(((margins / temperature).softmax(dim=1) * margins).sum(dim=1).mean()) - wanted
 
-    falling, rising = slope(LOWEST) <= 0, slope(HIGHEST) >= 0  # the loss in s, all the way
-    if falling or rising:
-        return 1.0 if falling and rising else LOWEST if falling else HIGHEST
+    if slope(LOWEST) <= 0 or slope(HIGHEST) >= 0:  # the loss falls or rises in s all the way
+        return unit * (LOWEST if slope(LOWEST) <= 0 else HIGHEST)
     low, high = math.log(LOWEST), math.log(HIGHEST)
     for _ in range(HALVINGS):
         middle = (low + high) / 2
         low, high = (middle, high) if slope(math.exp(middle)) > 0 else (low, middle)
-    return math.exp((low + high) / 2)
+    return unit * math.exp((low + high) / 2)
 
 
 def unknown_threshold(scores: Tensor, tpr: float = 0.95) -> float:

@@ -12,6 +12,7 @@ from m2sd_cli.method.heads import Head, PowerFeatures, on_unit_sphere
 POWER = 0.5  # Tukey's lambda; the paper's. A base session keeps the one that its statistics are of
 DIAGONAL = 1.0  # gamma_1; the paper's for many shots
 OFF_DIAGONAL = 1.0  # gamma_2; the paper's for many shots
+FLOAT32 = 1e-6  # the rounding of stored covariances, as a share
 
 
 def shrunk(covariance: Tensor, diagonal: float = DIAGONAL, off_diagonal: float = OFF_DIAGONAL) -> Tensor:
@@ -53,9 +54,17 @@ def fecam_head(
         scale: S.
         power: of the transformation.
         diagonal, off_diagonal: gamma_1 and gamma_2 of `shrunk`.
+
+    Raises:
+        ValueError: `covariance` is of no features: it is not symmetric, or has a negative eigenvalue.
     """
-    precision = torch.linalg.pinv(correlation(shrunk(covariance.double(), diagonal, off_diagonal)), hermitian=True)
+    related = correlation(shrunk(covariance.double(), diagonal, off_diagonal))
+    eigenvalues, vectors = torch.linalg.eigh(related)
+    if not torch.allclose(related, related.T, atol=FLOAT32) or eigenvalues[0] < -FLOAT32 * len(related):
+        raise ValueError("not the covariance of any features")
+    kept = eigenvalues > FLOAT32 * eigenvalues[-1]
+    precision = vectors[:, kept] / eigenvalues[kept] @ vectors[:, kept].T  # the pseudo-inverse
     means = on_unit_sphere(means)
     rows = scale * means @ precision
     bias = -(rows * means).sum(dim=1) / 2
-    return Head(rows.float(), "linear", scale, bias.float(), PowerFeatures(power))
+    return Head(rows.float(), "linear", bias=bias.float(), features=PowerFeatures(power))

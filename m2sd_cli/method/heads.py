@@ -111,6 +111,11 @@ class Head(nn.Module):
         logits = classify(self.features(features), self.rows, self.kind, self.scale)
         return logits if self.bias is None else logits + self.bias
 
+    def first(self, classes: int) -> "Head":
+        """The head of the first classes alone."""
+        bias = None if self.bias is None else self.bias[:classes]
+        return Head(self.rows[:classes], self.kind, self.scale, bias, self.features)
+
     def less(self, amounts: Tensor) -> "Head":
         """The same head with `amounts` (C,) taken from its logits."""
         bias = -amounts if self.bias is None else self.bias - amounts
@@ -118,7 +123,11 @@ class Head(nn.Module):
 
     def describe(self) -> dict[str, Any]:
         """What somebody needs beside its tensors to use it."""
-        return {"features": self.features.describe(), "rows": self.kind, "scale": self.scale}
+        return {
+            "features": self.features.describe(),
+            "rows": self.kind,
+            "scale": self.scale if self.kind == "cosine" else 1.0,
+        }
 
 
 def on_unit_sphere(vectors: Tensor) -> Tensor:

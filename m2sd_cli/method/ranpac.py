@@ -4,13 +4,14 @@ McDonnell, Gong, Parvaneh, Abbasnejad, van den Hengel, "RanPAC: Random Projectio
 Learning", NeurIPS 2023: h = max(x P, 0) with a frozen random P, scores h^T (G + lambda I)^-1 C with G the Gram matrix
 of all h and C their sums by class.
 
-Two things are other than there, since base classes have a hundred times as many images as new ones. Every class counts
-the same, however many images it has. And a new class is taught to the regression of the base classes alone, as if the
-other new classes were not there: its row need not be changed when more classes come, so that a session costs what its
-own shots do, and every earlier session keeps its answers.
+Some things are other than there, since base classes have a hundred times as many images as new ones. Every class counts
+the same, however many images it has. A new class is taught to the regression of the base classes alone, as if the other
+new classes were not there: its row need not be changed when more classes come, so that a session costs what its own
+shots do, and every earlier session keeps its answers. Besides, x has unit length, M is 1,024 instead of 10,000, and
+lambda a fixed share of G instead of chosen among many.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -20,7 +21,7 @@ from m2sd_cli.method.heads import Head, RandomFeatures, random_features
 SIZE = 1024  # M. G then takes 4 MB, and P of 512 features 2 MB; a base session keeps its own
 SEED = 0  # of P
 RIDGE = 0.1  # lambda, as a share of G's mean eigenvalue
-AT_ONCE = 256  # new classes
+AT_ONCE = 2048  # shots
 
 
 def random_projection(width: int, size: int = SIZE, seed: int = SEED) -> Tensor:
@@ -55,23 +56,39 @@ def ranpac_head(
     gram, base_means = gram.double(), base_means.double()
     classes, size = base_means.shape
     eigenvalue = gram.diagonal().mean().clamp_min(torch.finfo(torch.float32).tiny)  # 0 if all features are
-    root, wrong = torch.linalg.cholesky_ex(gram + ridge * eigenvalue * torch.eye(size, dtype=torch.float64))
+    a = gram + ridge * eigenvalue * torch.eye(size, dtype=torch.float64)
+    root, wrong = torch.linalg.cholesky_ex(a)
     if wrong:
         raise ValueError("not the Gram matrix of any features")
     rows = [torch.cholesky_solve(base_means.T, root).T / classes]
-    for start in range(0, len(shots), AT_ONCE):
-        part = shots[start : start + AT_ONCE]
+    for part in _groups(shots):
         counts = [len(each) for each in part]
         h = random_features(torch.cat([*part]).double(), projection.double())
         share = torch.tensor(counts, dtype=torch.float64).repeat_interleave(torch.tensor(counts)).mul(classes).rsqrt()
         u = h * share[:, None]  # of one class: u^T u = H^T H / (K C), u^T share = m / C
         solved = torch.cholesky_solve(u.T, root).T
         parts = zip(*(torch.split(each, counts) for each in (u, solved, share)), strict=True)
-        rows += [_taught_alone(*each)[None] for each in parts]
-    return Head((scale * torch.cat(rows)).float(), "linear", scale, features=RandomFeatures(projection.float()))
+        rows += [_taught_alone(a, *each)[None] for each in parts]
+    return Head((scale * torch.cat(rows)).float(), "linear", features=RandomFeatures(projection.float()))
 
 
-def _taught_alone(u: Tensor, solved: Tensor, share: Tensor) -> Tensor:
-    """(A + u^T u)^-1 u^T share for u (K, M), share (K,) and the rows of u A^-1, `solved` (K, M): (M,)."""
-    weights: Tensor = torch.linalg.solve(torch.eye(len(u), dtype=u.dtype) + u @ solved.T, share)
+def _groups(shots: Sequence[Tensor]) -> Iterator[list[Tensor]]:
+    """Classes in groups of at most AT_ONCE shots, or of one class that has more."""
+    group: list[Tensor] = []
+    for each in shots:
+        if group and sum(map(len, group)) + len(each) > AT_ONCE:
+            yield group
+            group = []
+        group.append(each)
+    if group:
+        yield group
+
+
+def _taught_alone(a: Tensor, u: Tensor, solved: Tensor, share: Tensor) -> Tensor:
+    """(A + u^T u)^-1 u^T share for A (M, M), u (K, M), share (K,) and the rows of u A^-1, `solved` (K, M): (M,)."""
+    shots, size = u.shape
+    if shots > size:
+        whole: Tensor = torch.linalg.solve(a + u.T @ u, share @ u)
+        return whole
+    weights: Tensor = torch.linalg.solve(torch.eye(shots, dtype=u.dtype) + u @ solved.T, share)
     return weights @ solved

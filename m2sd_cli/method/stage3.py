@@ -29,7 +29,7 @@ class Taught:
     base: Tensor  # class means of the base session (C, D)
     new: Tensor  # class means of the other sessions (N, D)
     shots: Sequence[Tensor]  # features (K, D) of all views of the shots of each new class
-    statistics: BaseStatistics | None  # None of a base session whose version kept none; then there are no shots either
+    statistics: BaseStatistics | None  # None of a base session whose version kept none; then `shots` is of no use
 
 
 def default_classifier(kind: str) -> str:

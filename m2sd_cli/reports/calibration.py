@@ -96,7 +96,7 @@ class Calibration:
     Args:
         sizes: classes known after session 0, 1, ..., ascending.
         confidence: what was fitted on base images.
-        device: where logits and labels are.
+        device: where to count.
     """
 
     def __init__(
@@ -105,7 +105,9 @@ class Calibration:
         confidence: Confidence,
         device: torch.device | str = "cpu",
     ) -> None:
+        device = "cpu" if torch.device(device).type == "mps" else device  # which has no float64
         self._confidence = confidence
+        self._device = device
         self._taught = sessions_taught(sizes, device)
         self._sessions = torch.arange(len(sizes), device=device)
         self._ends = torch.tensor(list(sizes), device=device) - 1
@@ -114,6 +116,7 @@ class Calibration:
 
     def add(self, logits: Tensor, labels: Tensor) -> None:
         """Finite logits (B, C) of images with labels (B,) in [0, C), or -1 for a class that the chain never learns."""
+        logits, labels = logits.to(self._device), labels.to(self._device)
         tempered = self._confidence.tempered(logits)
         answers = Answers(
             tempered.cummax(dim=1).values.index_select(1, self._ends),

@@ -17,7 +17,7 @@ from m2sd_cli.reading import open_regular
 
 UNFINISHED = ".tmp"
 TEXT_LIMIT: Final = 64 << 20  # bytes of a manifest: one of a session of 100,000 shots takes 10 MB
-CHECKPOINT_LIMIT: Final = 2 << 30  # bytes: ResNet-18 takes 45 MB, a million class means of it 2 GB
+CHECKPOINT_LIMIT: Final = 2 << 30  # bytes: ResNet-18 takes 45 MB, a million features of it 2 GB
 
 
 def write_atomically(path: Path, content: bytes | Iterable[bytes]) -> str:

@@ -79,8 +79,18 @@ class RunFolder(ChainReader):
         return (place.parent == home and ours) or inside
 
     def write_checkpoint(self, name: str, tensors: dict[str, Tensor]) -> FileRecord:
-        """Write the checkpoint of a stage or session; until its manifest follows, nothing refers to it."""
-        return self._write(f"{name}.safetensors", encode_tensors(tensors))
+        """Write the checkpoint of a stage or session; until its manifest follows, nothing refers to it.
+
+        Raises:
+            RunError: it could not be written, or is larger than what is ever read.
+        """
+        content = encode_tensors(tensors)
+        if len(content) > CHECKPOINT_LIMIT:
+            raise RunError(
+                f"{self.path}: {name} takes {len(content) / 2**30:.1f} GiB, and {CHECKPOINT_LIMIT / 2**30:.0f} are the "
+                f"most; teach fewer pictures at a time, or fewer --views of them"
+            )
+        return self._write(f"{name}.safetensors", content)
 
     def write_manifest(self, name: str, manifest: Manifest) -> Link:
         """Write the manifest, after its checkpoint; from now on it is the newest, and whatever followed it is gone.

@@ -25,7 +25,7 @@ Share = Annotated[float, Field(ge=-1000, le=1000)]  # a mean of values that are 
 Deviation = Annotated[float, Field(ge=0.001, le=1000)]
 Precision = Literal["fp32", "bf16"]
 Stage3Classifier = Literal["means", "teen", "fecam", "ranpac", "debiased"]
-Views = Annotated[int, Field(ge=1, le=1000, description="of each shot, whose features the checkpoint holds")]
+Views = Annotated[int, Field(ge=1, le=18, description="of each shot, whose features the checkpoint holds")]
 
 
 class Record(BaseModel):

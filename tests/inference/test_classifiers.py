@@ -387,7 +387,7 @@ def test_statistics_of_no_features_give_numbers_or_one_line(run: Path, name: str
     assert not complaint or (name in STATISTICS and "session-000.safetensors: " in complaint)
 
 
-@pytest.mark.parametrize("count", [2, 1000])
+@pytest.mark.parametrize("count", [2, MOST_VIEWS])
 def test_a_session_with_other_features_than_it_names_is_refused(run: Path, count: int) -> None:
     rewrite(run, 2, lambda tensors: None, views=count)
     with pytest.raises(DamagedError, match=r"session-002\.safetensors: .*shot_features has not the shape"):

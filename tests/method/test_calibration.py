@@ -45,12 +45,13 @@ def draw(images: int, classes: int, seed: int) -> tuple[Tensor, Tensor]:
 def test_no_other_temperature_is_better(images: int, classes: int, seed: int) -> None:
     logits, labels = draw(images, classes, seed)
     found = fit_temperature(logits, labels)
-    assert LOWEST <= found <= HIGHEST
+    unit = (logits - logits.gather(1, labels[:, None])).double().square().mean().sqrt().item() or 1.0
+    assert LOWEST <= found / unit <= HIGHEST
     best = plain_loss(logits, labels, found)
     for step in range(41):
-        other = LOWEST * (HIGHEST / LOWEST) ** (step / 40)
+        other = unit * LOWEST * (HIGHEST / LOWEST) ** (step / 40)
         assert best <= plain_loss(logits, labels, other) + 1e-9
-    if LOWEST < found < HIGHEST and classes > 1:
+    if LOWEST < found / unit < HIGHEST and classes > 1:
         for near in (found * 1.01, found / 1.01):
             assert best <= plain_loss(logits, labels, near)
 
@@ -61,16 +62,16 @@ def test_the_temperature_of_the_labels_is_found() -> None:
     labels = torch.multinomial((logits / 2.5).softmax(dim=1), 1, generator=generator).squeeze(1)
     found = fit_temperature(logits, labels)
     assert found == pytest.approx(2.5, rel=0.03)
-    assert fit_temperature(3 * logits, labels) == pytest.approx(3 * found, rel=1e-6)
+    for scale in (3, 1e-4, 1e4):  # as large as the logits of a linear classifier may be
+        assert fit_temperature(scale * logits, labels) == pytest.approx(scale * found, rel=1e-5)
     assert fit_temperature(logits + 100 * torch.randn(20_000, 1), labels) == pytest.approx(found, rel=1e-5)
 
 
 @pytest.mark.parametrize(
     ("logits", "labels", "expected"),
     [
-        ([[3e-3, 0.0], [0.0, 2e-3]], [0, 1], LOWEST),  # all right by next to nothing
-        ([[3.0, 0.0], [0.0, 2.0]], [1, 0], HIGHEST),  # all wrong
-        ([[3.0, 0.0]], [1], HIGHEST),
+        ([[3.0, 0.0], [0.0, 2.0]], [1, 0], HIGHEST * 3.25**0.5),  # all wrong
+        ([[3.0, 0.0]], [1], HIGHEST * 4.5**0.5),
         ([[3.0], [1.0]], [0, 0], 1.0),  # one class
         ([[2.0, 2.0, 2.0]], [1], 1.0),
     ],
@@ -78,7 +79,7 @@ def test_the_temperature_of_the_labels_is_found() -> None:
 def test_a_loss_without_a_lowest_point_ends_at_a_bound(
     logits: list[list[float]], labels: list[int], expected: float
 ) -> None:
-    assert fit_temperature(torch.tensor(logits), torch.tensor(labels)) == expected
+    assert fit_temperature(torch.tensor(logits), torch.tensor(labels)) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(("right", "images"), [(1, 1), (2, 3), (4, 4), (60, 61)])
@@ -86,7 +87,7 @@ def test_right_answers_are_counted_by_the_rule_of_succession(right: int, images:
     labels = torch.tensor([0] * right + [1] * (images - right))
     found = fit_temperature(torch.tensor([[1.0, 0.0]] * images), labels)
     probability = float((torch.tensor([1.0, 0.0], dtype=torch.float64) / found).softmax(dim=0)[0])
-    assert probability == pytest.approx((right + 1) / (images + 2), rel=1e-9)
+    assert probability == pytest.approx((right + 1) / (images + 2), rel=1e-6)
 
 
 def test_confidence_is_what_was_fitted() -> None:

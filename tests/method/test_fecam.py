@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from m2sd_cli.method.base_statistics import BaseSums
 from m2sd_cli.method.fecam import correlation, fecam_head, shrunk
 from m2sd_cli.method.heads import PowerFeatures, power_transform
 
@@ -104,3 +105,21 @@ def test_a_base_of_one_image_a_class_has_no_covariance_and_still_answers() -> No
     logits = fecam_head(means, torch.zeros(4, 4), 16.0)(means.square())
     assert logits.isfinite().all()
     assert logits.argmax(dim=1).tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize(("classes", "width"), [(60, 64), (5, 512)])
+def test_statistics_of_one_image_a_class_have_no_covariance(classes: int, width: int) -> None:
+    x = draw(classes, width).abs().float()
+    sums = BaseSums(torch.ones(classes, dtype=torch.int64), width, projection=draw(width, 8).float())
+    sums.add(x, torch.arange(classes))
+    found = sums.statistics()
+    assert not found.power_covariance.any()
+    head = fecam_head(found.power_means, found.power_covariance, 16.0)
+    assert (head(x).argmax(dim=1) == torch.arange(classes)).all()
+    assert float(head.rows.abs().max()) < 16.1
+
+
+@pytest.mark.parametrize("wrong", [torch.eye(4) + torch.ones(4, 4).triu(1), 2 * torch.ones(4, 4) - torch.eye(4)])
+def test_what_is_no_covariance_is_refused(wrong: Tensor) -> None:
+    with pytest.raises(ValueError, match="not the covariance of any features"):
+        fecam_head(draw(3, 4).abs().float(), wrong.float(), 16.0)

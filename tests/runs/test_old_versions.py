@@ -106,8 +106,8 @@ def test_it_answers_with_what_needs_class_means_only(
             done = m2sd(*words, "--run", old, "--classifier", name)
             assert (done.code, done.out) == (4, "")
             assert done.err == (
-                f"m2sd: {old}: --classifier {name} needs more than this run holds, which was made by an earlier "
-                f"version; choose means, teen, or distill again\n"
+                f"m2sd: {old}: the classifier {name} needs more than this run holds, which an earlier version "
+                f"made; choose means, teen, or distill again\n"
             )
         with pytest.raises(RunError, match="distill again"):
             load_session(RunFolder(old), 1, classifier=name)
