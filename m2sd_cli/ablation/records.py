@@ -6,7 +6,7 @@ from typing import Annotated, Final, Literal, TypeVar
 
 from pydantic import Field
 
-from m2sd_cli.errors import RunError, UsageError
+from m2sd_cli.errors import DamagedError, RunError, UsageError
 from m2sd_cli.runs.files import TEXT_LIMIT, read_bounded, write_atomically
 from m2sd_cli.runs.manifest import Count, Name, Record, Setting, Text
 from m2sd_cli.runs.sealed import Sealed
@@ -25,6 +25,7 @@ class Budget(Sealed):
     data: Name
     recipe: Name | None
     shared_stage_1: bool
+    device: Text  # its kind
     precision: Text
     pretrain: dict[Text, Setting]
     distill: dict[Text, Setting]
@@ -32,7 +33,7 @@ class Budget(Sealed):
     def items(self) -> Iterator[tuple[str, Setting]]:
         """Every setting with its name."""
         yield from (("data", self.data), ("recipe", self.recipe))
-        yield from (("shared stage 1", self.shared_stage_1), ("precision", self.precision))
+        yield from (("shared stage 1", self.shared_stage_1), ("device", self.device), ("precision", self.precision))
         for stage in ("pretrain", "distill"):
             yield from ((f"{stage} {name}", value) for name, value in getattr(self, stage).items())
 
@@ -59,8 +60,8 @@ class Results(Sealed):
     runs: list[Result] = Field(default=[])
 
 
-def begin(folder: Path, budget: Budget) -> None:
-    """Write down the budget of a new table, or compare it with that of the one in the folder.
+def has_begun(folder: Path, budget: Budget) -> bool:
+    """Whether a table of this budget is in the folder; if not, nothing is.
 
     Raises:
         UsageError: that one has another budget; the message names the first difference.
@@ -73,8 +74,7 @@ def begin(folder: Path, budget: Budget) -> None:
         other = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
         if other:
             raise RunError(f"{folder}: {other[0]!r} is in it, and no ablation; name another folder with --out")
-        write_atomically(folder / BUDGET, budget.encoded())
-        return
+        return False
     then, now = dict(found.items()), dict(budget.items())
     for name in {**then, **now}:
         if then.get(name) != now.get(name):
@@ -82,6 +82,16 @@ def begin(folder: Path, budget: Budget) -> None:
                 f"--out {folder}: its table began with {name} {then.get(name)}, not {now.get(name)}; give the same "
                 f"options, or name another folder"
             )
+    return True
+
+
+def begin(folder: Path, budget: Budget) -> None:
+    """Write down the budget of a new table.
+
+    Raises:
+        RunError: it could not be written.
+    """
+    write_atomically(folder / BUDGET, budget.encoded())
 
 
 def results(folder: Path) -> list[Result]:
@@ -93,7 +103,12 @@ def results(folder: Path) -> list[Result]:
     """
     if _read(folder / BUDGET, Budget) is None:
         raise RunError(f"{folder}: no ablation in it; begin one with 'm2sd ablation --out DIR'")
-    return (_read(folder / RESULTS, Results) or Results()).runs
+    try:
+        return (_read(folder / RESULTS, Results) or Results()).runs
+    except DamagedError as error:
+        raise DamagedError(
+            f"{error}; or remove it, and the same 'm2sd ablation' evaluates the finished runs again"
+        ) from None
 
 
 def add(folder: Path, result: Result) -> None:

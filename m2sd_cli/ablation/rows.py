@@ -1,20 +1,19 @@
 """The rows of the table: what each one trains stage 2 with. Knows no torch."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
+from m2sd_cli.config import DistillConfig
 from m2sd_cli.errors import UsageError
 from m2sd_cli.reading import quoted
 
 PLAIN: Final = "plain"  # what the others are compared with
 
-Changes = dict[str, str | float]
-
-WITHOUT_FE: Changes = {"kd_weight": 0.0, "attention_weight": 0.0, "teacher_weight": 0.0}
-ONE_BRANCH: Changes = {"kl_weight": 0.0, "clean_weight": 0.0}
-BOTH: Changes = {"mixing": "both", "clean_weight": 0.0}
-M2SD: Changes = {**BOTH, "enhancement": "full"}
+WEIGHTS: Final = ("ce_weight", "kl_weight", "kd_weight", "attention_weight", "teacher_weight", "clean_weight")
+CE: Final = {"ce_weight"}
+BOTH: Final = {"ce_weight", "kl_weight"}
+FE: Final = {"kd_weight", "attention_weight", "teacher_weight"}
 
 
 @dataclass(frozen=True)
@@ -23,24 +22,36 @@ class Row:
 
     name: str
     what: str
-    changes: Changes  # to DistillConfig; all else is the same in every row
+    mixing: str
+    terms: Set[str]  # of L, by their weights
+    enhancement: str = "full"
+
+    def changes(self, distill: Mapping[str, Any]) -> dict[str, Any]:
+        """What the row makes of the settings of stage 2, which are the same for all rows but for this.
+
+        A term that it has keeps its weight there, or has the usual one where that is 0; a term that it lacks has none.
+        """
+        usual = {name: DistillConfig.model_fields[name].default or 1.0 for name in WEIGHTS}
+        weights = {name: (distill[name] or usual[name]) if name in self.terms else 0.0 for name in WEIGHTS}
+        return {"mixing": self.mixing, "enhancement": self.enhancement, **weights}
 
 
 ROWS: Final = {
     row.name: row
     for row in (
-        Row(PLAIN, "cross-entropy of clean images", {"mixing": "none", **ONE_BRANCH, **WITHOUT_FE}),
-        Row("mixup", "mixup alone", {"mixing": "mixup", **ONE_BRANCH, **WITHOUT_FE}),
-        Row("cutmix", "CutMix alone", {"mixing": "cutmix", **ONE_BRANCH, **WITHOUT_FE}),
-        Row("both-no-kl", "both branches without L_KL^v", {**BOTH, "kl_weight": 0.0, **WITHOUT_FE}),
-        Row("both", "both branches with L_KL^v", {**BOTH, **WITHOUT_FE}),
-        Row("fe", "feature enhancement on clean images", {"mixing": "none", **ONE_BRANCH, "enhancement": "full"}),
-        Row("m2sd", "all of M2SD", M2SD),
-        Row("no-attention", "M2SD without the attention (EN)", {**M2SD, "enhancement": "no-attention"}),
-        Row("no-pyramid", "M2SD without BiFPN", {**M2SD, "enhancement": "no-pyramid"}),
-        Row("no-at", "M2SD without attention transfer", {**M2SD, "attention_weight": 0.0}),
-        Row("no-teacher-ce", "M2SD without the cross-entropy of W'", {**M2SD, "teacher_weight": 0.0}),
-        Row("clean-ce", "M2SD with clean cross-entropy added", {**M2SD, "clean_weight": 1.0}),
+        Row(PLAIN, "cross-entropy of clean images", "none", CE),
+        Row("mixup", "mixup alone", "mixup", CE),
+        Row("cutmix", "CutMix alone", "cutmix", CE),
+        Row("both-no-kl", "both branches without L_KL^v", "both", CE),
+        Row("both", "both branches with L_KL^v", "both", BOTH),
+        Row("fe", "feature enhancement on clean images", "none", CE | FE),
+        Row("m2sd", "all of M2SD", "both", BOTH | FE),
+        Row("no-attention", "M2SD without the attention (EN)", "both", BOTH | FE, "no-attention"),
+        Row("no-pyramid", "M2SD without BiFPN", "both", BOTH | FE, "no-pyramid"),
+        Row("no-at", "M2SD without attention transfer", "both", BOTH | FE - {"attention_weight"}),
+        Row("no-teacher-ce", "M2SD without the cross-entropy of W'", "both", BOTH | FE - {"teacher_weight"}),
+        Row("clean-ce", "M2SD with clean cross-entropy added", "both", BOTH | FE | {"clean_weight"}),
+        Row("both-clean-ce", "both branches with clean cross-entropy", "both", BOTH | {"clean_weight"}),
     )
 }
 

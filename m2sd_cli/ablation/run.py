@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from m2sd_cli.ablation.records import Budget, Result, add, begin, results
+from m2sd_cli.ablation.records import Budget, Result, add, begin, has_begun, results
 from m2sd_cli.ablation.rows import Row, choose_rows
 from m2sd_cli.api import evaluate, increment
 from m2sd_cli.config import DistillConfig, PretrainConfig, resolve, validate
 from m2sd_cli.data.catalogue import find_info
 from m2sd_cli.data.locate import open_data
 from m2sd_cli.errors import InterruptedTrainingError, UsageError
+from m2sd_cli.inference.device import choose_device, training_precision
 from m2sd_cli.recipes import find_recipe
 from m2sd_cli.reproduction import Watch, unwatched
 from m2sd_cli.runs.chain import Link
@@ -21,6 +22,7 @@ from m2sd_cli.runs.lock import writing
 from m2sd_cli.runs.training_state import StateStore
 from m2sd_cli.stages import DistillOptions, PretrainOptions, distill, named_data, pretrain
 from m2sd_cli.training.batches import batch_bounds
+from m2sd_cli.training.distill import loss_weights
 from m2sd_cli.training.stage import SAVE_EVERY
 
 COMMAND = "ablation"
@@ -103,20 +105,27 @@ def ablate(
     chosen = choose_rows(rows)
     if seeds < 1:
         raise UsageError(f"--seeds {seeds}: at least 1")
-    if epochs == 0:
-        raise UsageError("--epochs 0: every row would be the same network")
+    if pretrain_epochs is not None and pretrain_epochs < 1:
+        raise UsageError(f"--pretrain-epochs {pretrain_epochs}: at least 1")
     folder = Path(out)
-    budget = _budget(data, recipe, config, images_per_class, pretrain_epochs, epochs, shared_stage_1, precision)
+    place = choose_device(device)
+    exact = training_precision(precision, place)
+    budget = _budget(data, recipe, config, images_per_class, pretrain_epochs, epochs, shared_stage_1, place.type, exact)
+    # What does not go together is said before anything is written and hours are spent.
+    if budget.distill["epochs"] == 0:
+        raise UsageError("--epochs 0: every row would be the same network")
     for row in chosen:
-        _settings(budget, row, 0)  # what does not go together is said before hours are spent
+        loss_weights(_settings(budget, row, 0))
     deadline = None if stop_after is None else time.monotonic() + stop_after
     with writing(folder, COMMAND):
-        begin(folder, budget)
-        done = {(each.seed, each.row) for each in results(folder)}
+        begun = has_begun(folder, budget)
+        done = {(each.seed, each.row) for each in results(folder)} if begun else set()
         wanted = [(seed, row) for seed in range(seeds) for row in chosen]
         missing = [(seed, row) for seed, row in wanted if (seed, row.name) not in done]
         if missing:
             sessions = open_data(budget.data, data_root).sessions
+            if not begun:
+                begin(folder, budget)
             work = _Work(
                 folder,
                 sessions,
@@ -145,6 +154,7 @@ def _budget(
     pretrain_epochs: int | None,
     epochs: int | None,
     shared_stage_1: bool,
+    device: str,
     precision: str,
 ) -> Budget:
     """The settings of both stages, resolved now, so that no call goes on with others.
@@ -159,18 +169,25 @@ def _budget(
     if info is None:
         raise UsageError(f"--data {data}: a folder has no official sessions; name a built-in data set")
     first: dict[str, Any] = {"epochs": pretrain_epochs, "images_per_class": images_per_class}
+    one = resolve(PretrainConfig, info.recipe, config, first, file)
+    two = resolve(DistillConfig, info.recipe, config, {"epochs": epochs}, file)
+    if one.seed or two.seed:
+        raise UsageError("a seed is set in the file of options; here the seeds are 0, 1, ..., as many as --seeds says")
     return Budget(
         data=data,
         recipe=followed.name,
         shared_stage_1=shared_stage_1,
+        device=device,
         precision=precision,
-        pretrain=resolve(PretrainConfig, info.recipe, config, first, file).model_dump(exclude={"seed"}),
-        distill=resolve(DistillConfig, info.recipe, config, {"epochs": epochs}, file).model_dump(exclude={"seed"}),
+        pretrain=one.model_dump(exclude={"seed"}),
+        distill=two.model_dump(exclude={"seed"}),
     )
 
 
 def _settings(budget: Budget, row: Row, seed: int) -> DistillConfig:
-    return validate(DistillConfig, {**budget.distill, **row.changes, "seed": seed}, f"the row {row.name}")
+    return validate(
+        DistillConfig, {**budget.distill, **row.changes(budget.distill), "seed": seed}, f"the row {row.name}"
+    )
 
 
 def _run_all(work: _Work, missing: Sequence[tuple[int, Row]], wanted: int) -> bool:

@@ -65,7 +65,9 @@ def ablation(
         ),
     ] = None,
     save_every: options.SaveEvery = "5m",
-    only_table: Annotated[bool, typer.Option("--table", help="Print what is there, and run nothing.")] = False,
+    only_table: Annotated[
+        bool, typer.Option("--table", help="Print what is there of --rows, and run nothing.")
+    ] = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -85,7 +87,7 @@ def ablation(
 
       m2sd ablation --table --out few
     """
-    choose_rows(rows)  # what is misspelt is answered before torch is imported
+    chosen = choose_rows(rows)  # what is misspelt is answered before torch is imported
     if data is not None:
         find_info(data)
     require_recipe(recipe)
@@ -97,7 +99,7 @@ def ablation(
 
     finished = True
     if only_table:
-        found = results(out)
+        found = [each for each in results(out) if each.row in {row.name for row in chosen}]
     else:
         from m2sd_cli.ablation.run import ablate
         from m2sd_cli.cli.progress import watch

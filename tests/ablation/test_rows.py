@@ -22,24 +22,38 @@ EXPECTED = {
     "no-at": ("both", "full", {"ce", "kl", "kd", "teacher"}),
     "no-teacher-ce": ("both", "full", {"ce", "kl", "kd", "attention"}),
     "clean-ce": ("both", "full", {"ce", "kl", *FE, "clean"}),
+    "both-clean-ce": ("both", None, {"ce", "kl", "clean"}),
 }
 
 
-@pytest.mark.parametrize("given", [{}, {"clean_weight": 0.5, "enhancement": "no-pyramid"}, {"mixing": "mixup"}])
+@pytest.mark.parametrize(
+    "given",
+    [
+        {},
+        {"clean_weight": 0.5, "enhancement": "no-pyramid"},
+        {"mixing": "mixup"},
+        {"kd_weight": 0.0, "attention_weight": 0.0, "teacher_weight": 0.0, "clean_weight": 1.0},
+        {"ce_weight": 0.0},
+    ],
+)
 @pytest.mark.parametrize("name", ROWS)
 def test_every_row_trains_what_it_says(name: str, given: dict[str, object]) -> None:
     base = validate(DistillConfig, {"epochs": 1, "temperature": 2.0, **given})
-    row = validate(DistillConfig, {**base.model_dump(), **ROWS[name].changes})
+    row = validate(DistillConfig, {**base.model_dump(), **ROWS[name].changes(base.model_dump())})
     weights = loss_weights(row)
     mixing, enhancement, terms = EXPECTED[name]
-    if "kl" in terms and "mixing" in given:
-        terms = terms - {"kl"}  # its weight is then 0 from the beginning
     assert row.mixing == mixing
     assert weights.need_enhancement == (enhancement is not None)
     if enhancement is not None:
         assert row.enhancement == enhancement
     assert {term for term in ("ce", "kl", *FE, "clean") if getattr(weights, term)} == terms
     assert row.temperature == 2.0
+
+
+def test_a_weight_that_is_set_is_kept() -> None:
+    base = validate(DistillConfig, {"epochs": 1, "attention_weight": 10.0, "kd_weight": 0.0}).model_dump()
+    changes = ROWS["m2sd"].changes(base)
+    assert (changes["attention_weight"], changes["kd_weight"], changes["clean_weight"]) == (10, 1, 0)
 
 
 def test_there_is_a_row_for_each_expectation() -> None:

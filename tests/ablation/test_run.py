@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import statistics
 from collections.abc import Callable, Iterator, Sequence
@@ -15,13 +16,14 @@ import torch
 
 import m2sd_cli
 from m2sd_cli import recipes
+from m2sd_cli.ablation import records
 from m2sd_cli.ablation import run as ablation_run
 from m2sd_cli.ablation.records import Result
 from m2sd_cli.ablation.run import ablate
 from m2sd_cli.data.datasets import DataSet, Skipped
 from m2sd_cli.data.locate import open_data
 from m2sd_cli.data.sources import ArrayImages
-from m2sd_cli.errors import DamagedError, InterruptedTrainingError, RunError, UsageError
+from m2sd_cli.errors import DamagedError, DataError, InterruptedTrainingError, RunError, UsageError
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.lock import writing
 from m2sd_cli.training.progress import Progress, Silent, Snapshot
@@ -257,6 +259,40 @@ def test_another_budget_is_refused(whole: Path, tree: Tree, given: dict[str, Any
         f"--out {whole}: its table began with {says}; give the same options, or name another folder"
     )
     assert tree(whole) == before
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"precision": "half"}, "half"),
+        ({"device": "bogus"}, "bogus"),
+        ({"pretrain_epochs": 0}, "--pretrain-epochs 0: at least 1"),
+        ({"epochs": None, "text": "[distill]\nepochs = 0\n"}, "--epochs 0: every row would be the same network"),
+        ({"text": "[pretrain]\nseed = 3\n"}, "a seed is set in the file of options"),
+    ],
+)
+def test_what_fails_at_once_pins_no_budget(tmp_path: Path, given: dict[str, Any], says: str) -> None:
+    out, file = tmp_path / "out", tmp_path / "options.toml"
+    file.write_text(given.pop("text", ""))
+    with pytest.raises(UsageError, match=says):
+        ablate(out, config=file, **{**BUDGET, **given})
+    assert not out.exists()
+
+
+def test_a_table_whose_images_are_missing_has_not_begun(tmp_path: Path) -> None:
+    with pytest.raises(DataError):
+        ablate(tmp_path / "out", **{**BUDGET, "data": "cub200"}, data_root=tmp_path / "nowhere")
+    assert not (tmp_path / "out" / "ablation.json").exists()
+
+
+def test_damaged_results_say_that_they_can_be_made_again(whole: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(whole, out)
+    (out / "results.json").write_text("{}")
+    with pytest.raises(DamagedError, match="remove it, and the same 'm2sd ablation' evaluates the finished runs again"):
+        records.results(out)
+    (out / "results.json").unlink()
+    assert timeless(ablate(out, **BUDGET, seeds=2, rows=ROWS).results) == timeless(results(whole))
 
 
 @pytest.mark.parametrize(
