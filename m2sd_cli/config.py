@@ -92,7 +92,10 @@ class DistillConfig(TrainingConfig):
                 "branches", "it compares both branches; 0 with --mixing {mixing}", {"mixing": mixing}
             )
         if weight and info.field_name == "clean_weight" and mixing == "none":
-            raise PydanticCustomError("branches", "--mixing none has clean images already; set --ce-weight")
+            raise PydanticCustomError(
+                "branches",
+                "with --mixing none all images are unmixed, and --ce-weight is theirs; give --clean-weight 0",
+            )
         return weight
 
 

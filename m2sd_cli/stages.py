@@ -141,8 +141,14 @@ def pretrain(
             require_same(state, given, machine)
             machine = machine.as_begun(state)
             settings = begun_config(store, state, PretrainConfig)
+            named = named_data(config)
             if state.data.kind == "folder":
-                data = data or named_data(config)
+                data = data or named
+            elif data is None and named not in (None, state.data.name):
+                raise UsageError(
+                    f"--config {config}: its data is {named}, and the training began on {state.data.name}; take it "
+                    f"out, or start over with --force"
+                )
             with machine.team.first_on_machine():
                 data_set = recorded_data(state, data, data_root, settings.image_size)
         else:

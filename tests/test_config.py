@@ -152,7 +152,7 @@ def test_one_branch_has_no_pair_to_compare(mixing: str) -> None:
 
 
 def test_clean_images_are_not_mixed_in_twice() -> None:
-    with pytest.raises(UsageError, match=r"^--clean-weight 0\.5: --mixing none has clean images already"):
+    with pytest.raises(UsageError, match=r"^--clean-weight 0\.5: with --mixing none all images are unmixed"):
         resolve(DistillConfig, {"epochs": 1}, None, {"mixing": "none", "clean_weight": 0.5})
     assert resolve(DistillConfig, {"epochs": 1}, None, {"mixing": "mixup", "clean_weight": 0.5}).clean_weight == 0.5
 

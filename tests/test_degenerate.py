@@ -93,7 +93,7 @@ def test_zero_features(run: Path, pictures: "Pictures", single: Path, classifier
     api.increment(2, single, run=run, device="cpu")
     assert not RunFolder(run).tensors(RunFolder(run).session(2))["class_means"].any()
     check_use(run, pictures.labelled, [pictures.labelled])
-    guesses = next(iter(api.predict([single], run=run, top_k=1000, device="cpu"))).guesses
+    guesses = next(iter(api.predict([single], run=run, top_k=1000, classifier="means", device="cpu"))).guesses
     assert [guess.probability for guess in guesses] == pytest.approx([1 / 7] * 7)
     assert [guess.similarity for guess in guesses] == [0] * 7
 

@@ -209,7 +209,8 @@ def test_evaluate_and_predict_skip_what_they_are_given(
     shown = m2sd(*command)
     assert shown.code == 0
     assert len(shown.out.splitlines()) == 2
-    lines = shown.err.splitlines()
+    *lines, calibrated = shown.err.splitlines()
+    assert calibrated.startswith("probabilities are not calibrated, no picture is called unknown: ")
     assert [line.split(": ")[1] for line in lines] == [str(labelled / "red" / name) for name in names]
     assert all(line.startswith("left out: ") for line in lines)
 

@@ -229,6 +229,20 @@ def test_it_comes_out_again_when_reproduced(quick_recipes: Path, pictures: "Pict
         assert RunFolder(keep).read(name).manifest.recipe == "first"
 
 
+def test_a_file_of_other_images_is_refused_by_resume(m2sd: Cli, tmp_path: Path) -> None:
+    run, same, other = tmp_path / "run", tmp_path / "same.toml", tmp_path / "other.toml"
+    same.write_text('data = "demo"\n')
+    other.write_text('data = "cifar100"\n')
+    api.pretrain("demo", run=run, epochs=1, stop_after=0, device="cpu")
+    done = m2sd("pretrain", "--run", run, "--resume", "--stop-after", "0s", "--config", other, "--device", "cpu")
+    assert (done.code, done.out) == (2, "")
+    assert done.err == (
+        f"m2sd: --config {other}: its data is cifar100, and the training began on demo; take it out, or start over "
+        f"with --force\n"
+    )
+    assert api.pretrain(run=run, resume=True, config=same, stop_after=0, device="cpu") is None
+
+
 # ---- the commands
 
 
