@@ -1,40 +1,40 @@
 """CIFAR-100 (Krizhevsky, 2009) with the official split of the field; torchvision reads and downloads the files."""
 
+import hashlib
+from collections.abc import Generator
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from m2sd_cli.data.augmentation import Augmentation
-from m2sd_cli.data.catalogue import BUILT_IN
+from m2sd_cli.data.catalogue import BUILT_IN, BUNDLED
 from m2sd_cli.data.datasets import DataSet, Shots
-from m2sd_cli.data.sources import from_numpy
+from m2sd_cli.data.decoded import LABELS, Request, keep
+from m2sd_cli.data.sources import ArrayImages
 from m2sd_cli.data.transforms import TestTransform
 from m2sd_cli.errors import DataError
+from m2sd_cli.reading import open_regular
 
 INFO = BUILT_IN["cifar100"]
 TRANSFORM = TestTransform(resize=32, crop=32, mean=(0.5071, 0.4867, 0.4408), std=(0.2675, 0.2565, 0.2761))
 AUGMENTATION = Augmentation(size=32, padding=4)
+IMAGES = {"training": 50_000, "test": 10_000}
+FILES = {"training": "train", "test": "test"}  # of INFO.layout
 
 
 def open_cifar100(root: Path) -> DataSet:
-    """Read `root`/cifar-100-python, whose MD5s torchvision checks before it opens a file.
+    """Read `root`/cifar-100-python: from the cache of decoded images, which is filled first.
+
+    Later commands neither unpickle the files nor import torchvision for them, which takes seconds.
 
     Raises:
-        DataError: a file is missing, cannot be read or differs from the published one.
+        DataError: a file is missing, cannot be read or differs from the published one; or the cache cannot be written.
     """
-    from torchvision.datasets import CIFAR100
-
-    try:
-        train, test = CIFAR100(str(root), train=True), CIFAR100(str(root), train=False)
-    except OSError as error:
-        raise DataError(f"{error.filename or root}: cannot be read ({error.strerror or error})") from None
-    except RuntimeError:
-        raise DataError(
-            f"{root / INFO.layout}: not the published CIFAR-100 files (MD5); remove it and run "
-            f"'m2sd data download cifar100'"
-        ) from None
-    everything = from_numpy(np.asarray(train.data), train.targets)
+    classes = class_names()
+    everything, test = _images(root, "training"), _images(root, "test")
     base = torch.nonzero(everything.labels < INFO.base).flatten()
 
     def shots(lines: list[str]) -> Shots:
@@ -42,22 +42,56 @@ def open_cifar100(root: Path) -> DataSet:
         labels = everything.labels[indices]
         taught = torch.unique(labels)
         chosen = everything.select(indices, torch.searchsorted(taught, labels))
-        return Shots([train.classes[label] for label in taught.tolist()], chosen)
+        return Shots([classes[label] for label in taught.tolist()], chosen)
 
     # All of them now, so that no training holds the images of later classes for the sake of a few shots.
     sessions = [shots(lines) for lines in INFO.split]
     return DataSet(
         name=INFO.name,
-        classes=list(train.classes),
+        classes=classes,
         base=INFO.base,
         train=everything.select(base, everything.labels[base]),
-        test=from_numpy(np.asarray(test.data), test.targets),
+        test=test.select(torch.arange(len(test)), test.labels),
         sessions=len(sessions),
         session=lambda number: sessions[number - 1],
         transform=TRANSFORM,
         augmentation=AUGMENTATION,
         location=root / INFO.layout,
     )
+
+
+def class_names() -> list[str]:
+    """The names of all classes in the order of their labels, as the published files have them."""
+    return (BUNDLED / "splits" / INFO.name / "classes.txt").read_text(encoding="utf-8").split()
+
+
+def _images(root: Path, use: Literal["training", "test"]) -> ArrayImages:
+    """All images of a file as the pages of an entry of the cache: to select from, which copies."""
+    path = root / INFO.layout / FILES[use]
+    try:
+        with open_regular(path) as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from None
+    request = Request(use, INFO.image_size, {"file": FILES[use]}, [digest], IMAGES[use], LABELS)
+    kept = keep(request, lambda: _published(root, use))
+    return ArrayImages(kept.images.tensor, kept.values)
+
+
+def _published(root: Path, use: Literal["training", "test"]) -> Generator[tuple[Tensor, float], None, None]:
+    """Every image and its label. Torchvision compares the files with their published MD5s before it opens one."""
+    from torchvision.datasets import CIFAR100
+
+    try:
+        published = CIFAR100(str(root), train=use == "training")
+    except OSError as error:
+        raise DataError(f"{error.filename or root}: cannot be read ({error.strerror or error})") from None
+    except RuntimeError:
+        raise DataError(
+            f"{root / INFO.layout}: not the published CIFAR-100 files (MD5); remove it and run "
+            f"'m2sd data download cifar100'"
+        ) from None
+    yield from zip(torch.from_numpy(np.asarray(published.data)), published.targets, strict=True)
 
 
 def download_cifar100(root: Path) -> None:

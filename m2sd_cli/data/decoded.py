@@ -1,4 +1,4 @@
-"""One entry of decoded images: built once from its pictures, then mapped into memory by every training."""
+"""One entry of decoded images: built once from its files, then mapped into memory by whoever needs it."""
 
 import hashlib
 import json
@@ -30,8 +30,21 @@ from m2sd_cli.data.mapped import MappedImages, npy_header
 from m2sd_cli.errors import DataError
 from m2sd_cli.reading import read_regular
 
-FORMAT = 1  # to be raised when the same pictures would give other pixels, or an entry other files
-IMAGES, ASPECTS = "images.npy", "aspects.npy"
+FORMAT = 2  # to be raised when the same files would give other pixels, or an entry other files
+IMAGES = "images.npy"
+
+
+@dataclass(frozen=True)
+class Column:
+    """One number beside each image of an entry."""
+
+    file: str
+    kind: type[np.generic]
+    least: float  # what a value has to be above, and finite
+
+
+ASPECTS = Column("aspects.npy", np.float32, 0)  # how wide the picture was for its height
+LABELS = Column("labels.npy", np.int64, -1)
 
 
 @dataclass(frozen=True)
@@ -41,27 +54,29 @@ class Request:
     use: Literal["training", "test"]
     side: int  # of each image, in pixels
     settings: Mapping[str, object]  # of what is done to a picture
-    digests: Sequence[str]  # SHA-256 of each picture's file, in order
+    digests: Sequence[str]  # SHA-256 of each file, in order
+    images: int | None = None  # in these files; None for one in each
+    column: Column = ASPECTS
 
     @cached_property
     def key(self) -> str:
         """The SHA-256 of it all, of the format, and of the libraries that decode."""
         decoders = [PIL.__version__, *map(PIL.features.version, ("libjpeg_turbo", "jpg", "webp"))]
-        words = [FORMAT, self.use, self.side, dict(self.settings), decoders, list(self.digests)]
+        words = [FORMAT, self.use, *self.shape, self.column.file, dict(self.settings), decoders, list(self.digests)]
         return hashlib.sha256(json.dumps(words, sort_keys=True).encode()).hexdigest()
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
         """Of the images."""
-        return (len(self.digests), self.side, self.side, 3)
+        return (len(self.digests) if self.images is None else self.images, self.side, self.side, 3)
 
 
 @dataclass(frozen=True)
 class Entry:
-    """Decoded images, and how wide their pictures were for their height."""
+    """Decoded images, and the number beside each."""
 
     images: MappedImages  # (N, S, S, 3) uint8
-    aspects: Tensor  # (N,) float32
+    values: Tensor  # (N,) of the column's type
 
 
 def keep(request: Request, decode: Callable[[], Generator[tuple[Tensor, float], None, None]]) -> Entry:
@@ -69,7 +84,7 @@ def keep(request: Request, decode: Callable[[], Generator[tuple[Tensor, float], 
 
     Args:
         request: what is wanted.
-        decode: begins to decode the pictures, to (S, S, 3) uint8 and width / height, in the order of the request.
+        decode: begins to decode the images, to (S, S, 3) uint8 and the column's number, in the order of the request.
 
     Raises:
         DataError: the cache cannot be written, or a picture cannot be read. Nothing is left behind.
@@ -119,30 +134,31 @@ def _read(folder: Path, request: Request) -> Entry:
     """
     if read_record(folder) != _record(request):
         raise ValueError(f"{folder}: another entry")
-    header = npy_header(np.float32, request.shape[:1])
-    size = len(header) + 4 * len(request.digests)
-    content = read_regular(folder / ASPECTS, size)
+    column = request.column
+    header = npy_header(column.kind, request.shape[:1])
+    size = len(header) + np.dtype(column.kind).itemsize * request.shape[0]
+    content = read_regular(folder / column.file, size)
     if not content.startswith(header) or len(content) != size:
-        raise ValueError(f"{folder}: not an aspect for every image")
-    aspects = np.frombuffer(content, np.float32, offset=len(header)).copy()
-    if not (np.isfinite(aspects) & (aspects > 0)).all():
-        raise ValueError(f"{folder}: an aspect that no image has")
-    return Entry(MappedImages(folder / IMAGES, request.shape), torch.from_numpy(aspects))
+        raise ValueError(f"{folder}: not a number for every image in {column.file}")
+    values = np.frombuffer(content, column.kind, offset=len(header)).copy()
+    if not (np.isfinite(values) & (values > column.least)).all():
+        raise ValueError(f"{folder}: a number that no image has in {column.file}")
+    return Entry(MappedImages(folder / IMAGES, request.shape), torch.from_numpy(values))
 
 
 def _build(folder: Path, temporary: Path, request: Request, decoded: Iterable[tuple[Tensor, float]]) -> None:
     try:
         temporary.mkdir()
-        aspects = np.empty(len(request.digests), np.float32)
+        values = np.empty(request.shape[0], request.column.kind)
         with (temporary / IMAGES).open("wb") as file:
             file.write(npy_header(np.uint8, request.shape))
             # Written and not mapped: a mapped page that finds the disk full would end the process.
-            for number, (image, aspect) in enumerate(decoded):
+            for number, (image, value) in enumerate(decoded):
                 file.write(image.numpy().tobytes())
-                aspects[number] = aspect
+                values[number] = value
             _flush(file)
-        with (temporary / ASPECTS).open("wb") as file:
-            file.write(npy_header(np.float32, aspects.shape) + aspects.tobytes())
+        with (temporary / request.column.file).open("wb") as file:
+            file.write(npy_header(request.column.kind, values.shape) + values.tobytes())
             _flush(file)
         with (temporary / RECORD).open("wb") as file:
             file.write(json.dumps(_record(request)).encode())
@@ -158,4 +174,4 @@ def _flush(file: BinaryIO) -> None:
 
 
 def _record(request: Request) -> dict[str, object]:
-    return {"format": FORMAT, "use": request.use, "images": len(request.digests), "side": request.side}
+    return {"format": FORMAT, "use": request.use, "images": request.shape[0], "side": request.side}

@@ -9,7 +9,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -177,7 +176,7 @@ class FileImages:
             Request("training", side, {"squash": "bilinear"}, self._digests),
             lambda image: to_tensor(image.resize((side, side), Image.Resampling.BILINEAR)).permute(1, 2, 0),
         )
-        return TrainingImages(kept.images.tensor, kept.aspects, self.labels, kept.images)
+        return TrainingImages(kept.images.tensor, kept.values, self.labels, kept.images)
 
     def digests(self) -> list[str]:
         """See ImageSource. The files are read once, whenever that is."""
@@ -215,8 +214,3 @@ def _file_digest(path: Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
         except OSError as error:
             raise PictureError(path, f"cannot be read ({error.strerror or error})") from None
-
-
-def from_numpy(images: "np.ndarray[tuple[int, ...], np.dtype[np.uint8]]", labels: list[int]) -> ArrayImages:
-    """Images (N, H, W, 3) uint8 and their labels as a source."""
-    return ArrayImages(torch.from_numpy(images), torch.tensor(labels, dtype=torch.int64))

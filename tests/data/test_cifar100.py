@@ -3,9 +3,11 @@
 import hashlib
 import os
 import pickle
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 from urllib.error import URLError
 
 import numpy as np
@@ -13,7 +15,8 @@ import pytest
 import torch
 from torchvision.datasets import CIFAR100
 
-from m2sd_cli.data.cifar100 import open_cifar100
+from m2sd_cli.data import cifar100
+from m2sd_cli.data.cifar100 import class_names, open_cifar100
 from m2sd_cli.data.locate import open_data
 from m2sd_cli.data.sources import ArrayImages
 from m2sd_cli.errors import DataError
@@ -29,6 +32,90 @@ def look_alike(tmp_path: Path) -> Path:
     for name in ("train", "test", "meta"):
         (home / name).write_bytes(pickle.dumps({"data": [], "fine_labels": [], "fine_label_names": []}))
     return tmp_path
+
+
+@pytest.fixture
+def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A small CIFAR-100: twelve training images and six for testing, which count as what was published."""
+    home = tmp_path / "cifar-100-python"
+    home.mkdir()
+    random = np.random.default_rng(0)
+    for name, count in (("train", 12), ("test", 6)):
+        images = random.integers(0, 256, (count, 3072), dtype=np.uint8)
+        (home / name).write_bytes(pickle.dumps({"data": images, "fine_labels": [99, *range(1, count)]}))
+    (home / "meta").write_bytes(pickle.dumps({"fine_label_names": class_names()}))
+    digests = {path.name: hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest() for path in home.iterdir()}
+    monkeypatch.setattr(CIFAR100, "train_list", [["train", digests["train"]]])
+    monkeypatch.setattr(CIFAR100, "test_list", [["test", digests["test"]]])
+    monkeypatch.setattr(CIFAR100, "meta", CIFAR100.meta | {"md5": digests["meta"]})
+    monkeypatch.setattr(cifar100, "IMAGES", {"training": 12, "test": 6})
+    monkeypatch.setenv("M2SD_CACHE", str(tmp_path / "cache"))
+    return tmp_path
+
+
+@pytest.mark.parametrize("use", ["training", "test"])
+def test_the_files_are_unpacked_once(
+    published: Path, use: Literal["training", "test"], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = CIFAR100(str(published), train=use == "training")
+    first = cifar100._images(published, use)
+    monkeypatch.setattr("torchvision.datasets.CIFAR100", None)
+    for found in (first, cifar100._images(published, use)):
+        assert np.array_equal(found.images.numpy(), plain.data)
+        assert found.labels.tolist() == plain.targets
+        assert found.labels.dtype == torch.int64
+
+
+def test_files_that_were_damaged_since_are_refused(published: Path) -> None:
+    cifar100._images(published, "training")
+    file = published / "cifar-100-python" / "train"
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(DataError, match="not the published CIFAR-100 files"):
+        cifar100._images(published, "training")
+
+
+def test_a_file_that_is_missing_is_named(published: Path) -> None:
+    (published / "cifar-100-python" / "test").unlink()
+    with pytest.raises(DataError, match=r"cifar-100-python/test: cannot be read \(No such file"):
+        cifar100._images(published, "test")
+
+
+def test_a_label_that_no_class_has_is_unpacked_anew(published: Path) -> None:
+    right = cifar100._images(published, "training").labels
+    (file,) = (published / "cache").glob("*/labels.npy")
+    np.save(file, np.array([-1, *range(1, 12)]))
+    assert torch.equal(cifar100._images(published, "training").labels, right)
+
+
+@pytest.mark.realdata
+def test_the_published_images_and_names(real_data: Path) -> None:
+    plain = {train: CIFAR100(str(real_data), train=train) for train in (True, False)}
+    for _ in range(2):
+        data = open_cifar100(real_data)
+        assert data.classes == plain[True].classes
+        base = [number for number, label in enumerate(plain[True].targets) if label < 60]
+        assert isinstance(data.train, ArrayImages)
+        assert np.array_equal(data.train.images.numpy(), plain[True].data[base])
+        assert data.train.labels.tolist() == [plain[True].targets[number] for number in base]
+        assert isinstance(data.test, ArrayImages)
+        assert np.array_equal(data.test.images.numpy(), plain[False].data)
+        assert data.test.labels.tolist() == plain[False].targets
+
+
+@pytest.mark.realdata
+def test_torchvision_is_imported_once_for_the_files(real_data: Path) -> None:
+    open_cifar100(real_data)
+    code = (
+        "import sys, pathlib; from m2sd_cli.data.cifar100 import open_cifar100\n"
+        "open_cifar100(pathlib.Path(sys.argv[1]))\n"
+        "print([name for name in ('torchvision', 'torchvision.datasets') if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(real_data)], capture_output=True, text=True, check=True, timeout=120
+    )
+    assert done.stdout == "[]\n"
 
 
 def test_a_look_alike_is_refused(look_alike: Path) -> None:

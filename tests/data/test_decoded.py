@@ -276,7 +276,7 @@ def test_an_entry_made_to_harm_is_built_anew(cache: Path, file: str, content: An
         (cache / REQUEST.key / file).write_bytes(content)
     else:
         np.save(cache / REQUEST.key / file, content)
-    assert keep(REQUEST, made).aspects.tolist() == [0.5, 1, 1.5]
+    assert keep(REQUEST, made).values.tolist() == [0.5, 1, 1.5]
     keep(REQUEST, never)
 
 
