@@ -75,6 +75,7 @@ class DistillConfig(TrainingConfig):
     teacher_weight: NotNegative = 1.0  # cross-entropy of W'
     clean_weight: NotNegative = 0.0  # cross-entropy of unmixed images
     pyramid_width: Annotated[int, Field(ge=1, le=8)] = 2  # channels of T_i for each of phi_i; 1 takes less time
+    views: Annotated[int, Field(ge=1, le=18)] = 1  # of every image from session 0 on, see TestTransform
     # Of stage 3, from session 0 on; None for the default.
     classifier: Literal["means", "teen", "fecam", "ranpac", "debiased"] | None = None
 

@@ -66,6 +66,7 @@ class DistillOptions(TrainingOptions, total=False):
     teacher_weight: float | None
     clean_weight: float | None
     pyramid_width: int | None
+    views: int | None
     classifier: str | None
 
 

@@ -66,6 +66,14 @@ def distill(
             show_default=DEFAULT_CLASSIFIER,
         ),
     ] = None,
+    views: Annotated[
+        int | None,
+        typer.Option(
+            "--views",
+            help="Of every image, new ones too: 2 adds its mirror image, more adds shifted crops.",
+            show_default="1",
+        ),
+    ] = None,
     seed: options.Seed = None,
     recipe: options.RecipeName = None,
     config: options.ConfigFile = None,
@@ -133,6 +141,7 @@ def distill(
             clean_weight=clean_weight,
             pyramid_width=pyramid_width,
             classifier=classifier,
+            views=views,
             seed=seed,
         )
     next_steps = [command("increment", run, " --session 1 --shots DIR"), command("evaluate", run)]

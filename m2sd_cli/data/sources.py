@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -157,7 +157,7 @@ class FileImages:
             DataError: a picture cannot be read, or the cache not be written.
         """
         kept = self._kept(
-            Request("test", transform.crop, asdict(transform), self._digests),
+            Request("test", transform.crop, asdict(replace(transform, views=1)), self._digests),
             lambda image: transform.pixels(image).permute(1, 2, 0),
         )
         wanted = torch.arange(len(self))[rows]

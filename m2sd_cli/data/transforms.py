@@ -13,7 +13,10 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class TestTransform:
-    """Resize (bilinear, antialiased), crop the centre, scale to [0, 1], subtract the mean, divide by the deviation."""
+    """Resize (bilinear, antialiased), crop the centre, scale to [0, 1], subtract the mean, divide by the deviation.
+
+    The feature of an image is the mean of the features of its views, of which the first is what has been cropped.
+    """
 
     __test__ = False  # the name begins with Test, and is none of pytest's
 
@@ -22,6 +25,7 @@ class TestTransform:
     mean: tuple[float, float, float]  # of RGB in [0, 1]
     std: tuple[float, float, float]
     squash: bool = False  # resize to a square whatever the aspect
+    views: int = 1  # of the cropped image, see `data.views`
 
     def pixels(self, image: Image.Image) -> Tensor:
         """An RGB picture of any size as (3, crop, crop) uint8. A picture of that very size is left untouched.

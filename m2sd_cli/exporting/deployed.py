@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from m2sd_cli.data.views import views
 from m2sd_cli.inference.session import SessionModel
 
 
@@ -26,11 +27,12 @@ class Deployed(nn.Module):
         self.backbone = model.backbone.cpu().to(memory_format=torch.contiguous_format)
         self.head = model.head.cpu()
         self.temperature = model.confidence.temperature
+        self.views = model.transform.views
 
     def forward(self, images: Tensor) -> Tensor:
         """See the class."""
-        features = self.backbone(images.float() * self.scale + self.shift).pooled
-        logits: Tensor = self.head(features)
+        pooled = [self.backbone(view.float() * self.scale + self.shift).pooled for view in views(images, self.views)]
+        logits: Tensor = self.head(torch.stack(pooled).mean(dim=0))
         return logits / self.temperature
 
 
@@ -49,6 +51,7 @@ def description(model: SessionModel) -> dict[str, Any]:
             "mean": list(transform.mean),
             "std": list(transform.std),
         },
+        "views": transform.views,
         "backbone": model.record.name,
         "feature_width": model.record.width,
         "classifier": model.classifier,

@@ -35,13 +35,18 @@ def exact_convolutions() -> Iterator[None]:
 def embed(backbone: Backbone, pixels: Tensor, transform: TestTransform, precision: str = "fp32") -> Tensor:
     """Pixels (B, 3, H, W) uint8 after the test transform to features (B, D) float32, on the backbone's device.
 
-    The backbone has to be in eval mode.
+    With several `transform.views` these are means over the views of each image. The backbone has to be in eval mode.
     """
     device = next(backbone.parameters()).device
-    x = transform.normalise(pixels.to(device, non_blocking=True)).contiguous(memory_format=torch.channels_last)
-    with exact_convolutions(), autocast(device, precision):
-        features: Tensor = backbone(x).pooled
-    return features.float()
+    total: Tensor | None = None
+    with exact_convolutions():
+        for view in views(pixels.to(device, non_blocking=True), transform.views):
+            x = transform.normalise(view).contiguous(memory_format=torch.channels_last)
+            with autocast(device, precision):
+                features: Tensor = backbone(x).pooled
+            total = features.float() if total is None else total + features.float()
+    assert total is not None
+    return total / transform.views
 
 
 def embed_batches(

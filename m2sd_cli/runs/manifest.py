@@ -76,6 +76,7 @@ class TransformRecord(Record):
     mean: tuple[Share, Share, Share]
     std: tuple[Deviation, Deviation, Deviation]
     squash: bool
+    views: Annotated[int, Field(ge=1, le=18, description="of an image, whose mean feature is the image's")] = 1
 
 
 class SkippedRecord(Record):

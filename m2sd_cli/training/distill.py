@@ -190,7 +190,8 @@ def run_distill(
     else:
         finished = Finished(0.0, training_precision(machine.precision, machine.device), [])
         network.to(machine.device).to(memory_format=torch.channels_last)
-    transform = to_transform(parent.manifest.transform)
+    seen = parent.manifest.transform.model_copy(update={"views": config.views})
+    transform = to_transform(seen)
     means, statistics = base_features(network.backbone, data.train, len(classes), transform, team=machine.team)
     name = session_name(0)
     tensors = {**backbone_tensors(network.backbone), MEANS: means, **statistics_tensors(statistics)}
@@ -210,7 +211,7 @@ def run_distill(
             classes=classes,
             data=data_record(data),
             backbone=record,
-            transform=parent.manifest.transform,
+            transform=seen,
             config=config.model_dump(),
             classifier=classifier,
             seed=config.seed,

@@ -128,6 +128,7 @@ def transform_record(transform: TestTransform) -> TransformRecord:
         mean=transform.mean,
         std=transform.std,
         squash=transform.squash,
+        views=transform.views,
     )
 
 
