@@ -76,6 +76,13 @@ def fill(folder: Path, colour: str, count: int, first: int = 0) -> None:
         draw(colour, number).save(folder / colour / f"{colour}-{number:02d}.png")
 
 
+def pytest_configure() -> None:
+    """Tests that run side by side share the cores: threads that wait for each other would take many times as long."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
+        torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """The decoded images of all tests lie in one place; what trains once for all of them keeps its images there."""
