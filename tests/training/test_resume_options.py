@@ -63,6 +63,7 @@ DIFFERENT: dict[str, dict[str, Any]] = {
         "teacher_weight": 0.5,
         "clean_weight": 0.5,
         "pyramid_width": 1,
+        "views": 2,
         "classifier": "teen",
     },
 }
