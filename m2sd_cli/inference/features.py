@@ -38,15 +38,11 @@ def embed(backbone: Backbone, pixels: Tensor, transform: TestTransform, precisio
     With several `transform.views` these are means over the views of each image. The backbone has to be in eval mode.
     """
     device = next(backbone.parameters()).device
-    total: Tensor | None = None
-    with exact_convolutions():
-        for view in views(pixels.to(device, non_blocking=True), transform.views):
-            x = transform.normalise(view).contiguous(memory_format=torch.channels_last)
-            with autocast(device, precision):
-                features: Tensor = backbone(x).pooled
-            total = features.float() if total is None else total + features.float()
-    assert total is not None
-    return total / transform.views
+    seen = views(pixels.to(device, non_blocking=True), transform.views)
+    inputs = (transform.normalise(view).contiguous(memory_format=torch.channels_last) for view in seen)
+    with exact_convolutions(), autocast(device, precision):
+        pooled = [backbone(x).pooled for x in inputs]
+    return torch.stack([each.float() for each in pooled]).mean(dim=0)
 
 
 def embed_batches(

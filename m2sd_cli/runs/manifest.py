@@ -25,7 +25,8 @@ Share = Annotated[float, Field(ge=-1000, le=1000)]  # a mean of values that are 
 Deviation = Annotated[float, Field(ge=0.001, le=1000)]
 Precision = Literal["fp32", "bf16"]
 Stage3Classifier = Literal["means", "teen", "fecam", "ranpac", "debiased"]
-Views = Annotated[int, Field(ge=1, le=18, description="of each shot, whose features the checkpoint holds")]
+ViewCount = Annotated[int, Field(ge=1, le=18)]
+Views = Annotated[ViewCount, Field(description="of each shot, whose features the checkpoint holds")]
 
 
 class Record(BaseModel):
@@ -76,7 +77,7 @@ class TransformRecord(Record):
     mean: tuple[Share, Share, Share]
     std: tuple[Deviation, Deviation, Deviation]
     squash: bool
-    views: Annotated[int, Field(ge=1, le=18, description="of an image, whose mean feature is the image's")] = 1
+    views: Annotated[ViewCount, Field(description="of an image, whose mean feature is the image's")] = 1
 
 
 class SkippedRecord(Record):
