@@ -25,8 +25,8 @@ from m2sd_cli.inference.team import team_on
 from m2sd_cli.recorded import official_data, recorded_data
 from m2sd_cli.reports.evaluation import Evaluation, evaluate_session
 from m2sd_cli.reports.published import Comparison, compare_with_published
-from m2sd_cli.runs.chain import PRETRAIN, Link
 from m2sd_cli.runs.folder import open_run
+from m2sd_cli.runs.reader import PRETRAIN, Link
 from m2sd_cli.stages import distill, pretrain
 from m2sd_cli.training.increment import check_names, check_session, run_increment
 from m2sd_cli.training.records import base_records, classes_digest, data_record, shots_record

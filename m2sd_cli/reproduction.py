@@ -20,10 +20,10 @@ from m2sd_cli.data.skipping import leave_out_shots
 from m2sd_cli.errors import DataError, InterruptedCommandError, InterruptedTrainingError, RunError, UsageError
 from m2sd_cli.inference.device import choose_device
 from m2sd_cli.recorded import official_data, recorded_data
-from m2sd_cli.runs.chain import Link
 from m2sd_cli.runs.files import encode_tensors
 from m2sd_cli.runs.folder import RunFolder, open_run
 from m2sd_cli.runs.manifest import SCHEMA_VERSION, ClassRecord, Manifest
+from m2sd_cli.runs.reader import Link
 from m2sd_cli.training.determinism import deterministic
 from m2sd_cli.training.distill import run_distill
 from m2sd_cli.training.increment import run_increment

@@ -18,8 +18,8 @@ from m2sd_cli.inference.skipping import check_together
 from m2sd_cli.inference.team import team_on
 from m2sd_cli.recipes import NOTHING, Recipe, find_recipe
 from m2sd_cli.recorded import recorded_data, recorded_info
-from m2sd_cli.runs.chain import PRETRAIN, Link
 from m2sd_cli.runs.folder import RunFolder, open_run
+from m2sd_cli.runs.reader import PRETRAIN, Link
 from m2sd_cli.runs.training_state import StateStore
 from m2sd_cli.training.determinism import deterministic as deterministic_algorithms
 from m2sd_cli.training.distill import run_distill

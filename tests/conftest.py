@@ -18,9 +18,9 @@ from PIL import Image
 
 from m2sd_cli import api
 from m2sd_cli.cli.app import main
-from m2sd_cli.runs.chain import session_name
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.manifest import ClassRecord
+from m2sd_cli.runs.reader import session_name
 
 REAL_DATA = os.environ.get("M2SD_DATA")  # before the tests hide it
 

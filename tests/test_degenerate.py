@@ -19,8 +19,8 @@ from m2sd_cli.errors import TrainingError
 from m2sd_cli.exporting.deployed import Deployed
 from m2sd_cli.inference.session import load_session
 from m2sd_cli.method.stage3 import choices
-from m2sd_cli.runs.chain import session_name
 from m2sd_cli.runs.folder import RunFolder
+from m2sd_cli.runs.reader import session_name
 from m2sd_cli.training.distill import build_enhancement, distill_module, distill_objective, loss_weights
 from m2sd_cli.training.pretrain import build_network, pretrain_objective
 from m2sd_cli.training.sums import all_finite

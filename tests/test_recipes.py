@@ -23,8 +23,8 @@ from m2sd_cli.errors import UsageError
 from m2sd_cli.method.backbones import ARCHITECTURES
 from m2sd_cli.method.distillation import LossWeights
 from m2sd_cli.recipes import NOTHING, find_recipe, recipe_names
-from m2sd_cli.runs.chain import Link
 from m2sd_cli.runs.folder import RunFolder
+from m2sd_cli.runs.reader import Link
 from m2sd_cli.runs.training_state import StateStore
 from m2sd_cli.training.distill import loss_weights
 

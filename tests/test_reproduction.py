@@ -19,8 +19,8 @@ from m2sd_cli.data.locate import open_data
 from m2sd_cli.data.sources import ArrayImages
 from m2sd_cli.errors import TrainingError
 from m2sd_cli.reproduction import largest_difference
-from m2sd_cli.runs.chain import PRETRAIN
 from m2sd_cli.runs.folder import RunFolder
+from m2sd_cli.runs.reader import PRETRAIN
 
 if TYPE_CHECKING:
     from tests.conftest import Outcome, Pictures

@@ -16,9 +16,9 @@ from m2sd_cli.errors import InterruptedTrainingError, UsageError
 from m2sd_cli.inference.device import choose_device, training_precision
 from m2sd_cli.recipes import find_recipe
 from m2sd_cli.reproduction import Watch, unwatched
-from m2sd_cli.runs.chain import Link
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.lock import writing
+from m2sd_cli.runs.reader import Link
 from m2sd_cli.runs.training_state import StateStore
 from m2sd_cli.stages import DistillOptions, PretrainOptions, distill, named_data, pretrain
 from m2sd_cli.training.batches import batch_bounds

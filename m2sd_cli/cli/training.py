@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 from m2sd_cli.cli.output import as_text, document, duration, note
 
 if TYPE_CHECKING:
-    from m2sd_cli.runs.chain import Link
     from m2sd_cli.runs.folder import RunFolder
+    from m2sd_cli.runs.reader import Link
 
 
 def require_recipe(name: str | None) -> None:

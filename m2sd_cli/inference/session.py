@@ -16,9 +16,10 @@ from m2sd_cli.method.base_statistics import BaseStatistics
 from m2sd_cli.method.calibration import Confidence, fit_confidence
 from m2sd_cli.method.heads import Head
 from m2sd_cli.method.stage3 import COSINE_ONLY, OF_STATISTICS, Taught, build_head, choices
-from m2sd_cli.runs.chain import ChainOutline, Link
+from m2sd_cli.runs.chain import ChainOutline
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.manifest import BackboneRecord, Manifest, Outline, TransformRecord
+from m2sd_cli.runs.reader import Link
 from m2sd_cli.runs.tensors import Form, fault, forms
 
 BACKBONE_PREFIX = "backbone."

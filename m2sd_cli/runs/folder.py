@@ -17,7 +17,7 @@ from typing import Final
 from torch import Tensor
 
 from m2sd_cli.errors import DamagedError, RunError
-from m2sd_cli.runs.chain import HEAD, PRETRAIN, ChainReader, Link, session_name, session_number
+from m2sd_cli.runs.chain import ChainReader
 from m2sd_cli.runs.files import (
     CHECKPOINT_LIMIT,
     TEXT_LIMIT,
@@ -29,6 +29,7 @@ from m2sd_cli.runs.files import (
 )
 from m2sd_cli.runs.lock import LOCK, WRITER, writing
 from m2sd_cli.runs.manifest import FileRecord, Head, Manifest
+from m2sd_cli.runs.reader import HEAD, PRETRAIN, Link, session_name, session_number
 
 RUN_VARIABLE = "M2SD_RUN"
 STATE: Final = "state.json"  # of a training under way

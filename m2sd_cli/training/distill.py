@@ -23,9 +23,9 @@ from m2sd_cli.method.distillation import LossWeights, distillation_terms
 from m2sd_cli.method.enhancement import FeatureEnhancement
 from m2sd_cli.method.network import Network
 from m2sd_cli.method.stage3 import choices, default_classifier
-from m2sd_cli.runs.chain import Link, session_name
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.manifest import ClassRecord, Manifest, TrainingState
+from m2sd_cli.runs.reader import Link, session_name
 from m2sd_cli.runs.training_state import StateStore
 from m2sd_cli.training.loop import Objective
 from m2sd_cli.training.pretrain import CLASSIFIER

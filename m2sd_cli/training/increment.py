@@ -10,9 +10,10 @@ from m2sd_cli.data.names import as_pair, caseless, class_name
 from m2sd_cli.errors import RunError, UsageError
 from m2sd_cli.inference.features import shot_features
 from m2sd_cli.inference.session import MEANS, SHOTS, choose_classifier, load_checkpoint, to_transform
-from m2sd_cli.runs.chain import ChainOutline, Link, session_name
+from m2sd_cli.runs.chain import ChainOutline
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.manifest import DataRecord, Manifest
+from m2sd_cli.runs.reader import Link, session_name
 from m2sd_cli.training.records import circumstances, class_records, skipped_records
 
 

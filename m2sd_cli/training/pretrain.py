@@ -17,9 +17,9 @@ from m2sd_cli.method.backbones import Backbone, build_backbone, load_initial_wei
 from m2sd_cli.method.classifiers import Classifier
 from m2sd_cli.method.network import Network
 from m2sd_cli.reading import open_regular
-from m2sd_cli.runs.chain import PRETRAIN, Link
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.manifest import BackboneRecord, Manifest, TrainingState
+from m2sd_cli.runs.reader import PRETRAIN, Link
 from m2sd_cli.runs.training_state import StateStore
 from m2sd_cli.training.loop import ACCURACY, Objective
 from m2sd_cli.training.records import (

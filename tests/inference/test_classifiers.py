@@ -23,9 +23,9 @@ from m2sd_cli.inference.session import SessionModel, load_session
 from m2sd_cli.method import DEFAULT_CLASSIFIER, HEADS
 from m2sd_cli.method.heads import Head, PlainFeatures, PowerFeatures, RandomFeatures
 from m2sd_cli.method.stage3 import COSINE_ONLY, choices, default_classifier
-from m2sd_cli.runs.chain import session_name
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.manifest import Stage3Classifier
+from m2sd_cli.runs.reader import session_name
 
 if TYPE_CHECKING:
     from tests.conftest import Outcome, Pictures

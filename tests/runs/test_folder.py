@@ -14,10 +14,10 @@ import pytest
 
 from m2sd_cli import api
 from m2sd_cli.errors import DamagedError, RunError
-from m2sd_cli.runs.chain import session_name
 from m2sd_cli.runs.files import read_verified
 from m2sd_cli.runs.folder import RunFolder, default_path
 from m2sd_cli.runs.manifest import FileRecord, Head
+from m2sd_cli.runs.reader import session_name
 
 if TYPE_CHECKING:
     from tests.conftest import Pictures
@@ -365,7 +365,7 @@ def test_a_reader_sees_the_chain_before_or_after(
             api.increment(2, pictures.first_shots, run=run, device="cpu")
         return real(path, *arguments)
 
-    monkeypatch.setattr("m2sd_cli.runs.chain.read_verified", read)
+    monkeypatch.setattr("m2sd_cli.runs.reader.read_verified", read)
     for file in ("session-002.json", "session-001.json"):
         RunFolder(run).remove_sessions(first=1)
         api.increment(1, pictures.first_shots, run=run, device="cpu")

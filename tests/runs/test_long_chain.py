@@ -15,10 +15,10 @@ import torch
 from m2sd_cli import api
 from m2sd_cli.errors import DamagedError, RunError
 from m2sd_cli.inference.session import load_session
-from m2sd_cli.runs.chain import Link, session_name
 from m2sd_cli.runs.files import read_verified
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.manifest import FileRecord, Manifest
+from m2sd_cli.runs.reader import Link, session_name
 
 if TYPE_CHECKING:
     from tests.conftest import Outcome, Pictures
@@ -44,7 +44,7 @@ class Reading:
             self.whole[name] += 1
             return real_manifest(run, name, sha256)
 
-        patch.setattr("m2sd_cli.runs.chain.read_verified", content)
+        patch.setattr("m2sd_cli.runs.reader.read_verified", content)
         patch.setattr(RunFolder, "read", manifest)
 
 
