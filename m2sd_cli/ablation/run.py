@@ -44,6 +44,7 @@ class _Work:
     out: Path
     sessions: int
     budget: Budget
+    init: str | None  # where the weights of stage 1 begin, if not at random
     data_root: Path | None
     device: str
     save_every: float
@@ -110,7 +111,9 @@ def ablate(
     folder = Path(out)
     place = choose_device(device)
     exact = training_precision(precision, place)
-    budget = _budget(data, recipe, config, images_per_class, pretrain_epochs, epochs, shared_stage_1, place.type, exact)
+    budget, init = _budget(
+        data, recipe, config, images_per_class, pretrain_epochs, epochs, shared_stage_1, place.type, exact
+    )
     # What does not go together is said before anything is written and hours are spent.
     if budget.distill["epochs"] == 0:
         raise UsageError("--epochs 0: every row would be the same network")
@@ -130,6 +133,7 @@ def ablate(
                 folder,
                 sessions,
                 budget,
+                init,
                 data_root,
                 device,
                 save_every,
@@ -156,8 +160,8 @@ def _budget(
     shared_stage_1: bool,
     device: str,
     precision: str,
-) -> Budget:
-    """The settings of both stages, resolved now, so that no call goes on with others.
+) -> tuple[Budget, str | None]:
+    """The settings of both stages, resolved now, so that no call goes on with others, and where the weights begin.
 
     Raises:
         UsageError: a value does not fit, or the data set has no sessions of its own.
@@ -173,15 +177,18 @@ def _budget(
     two = resolve(DistillConfig, info.recipe, config, {"epochs": epochs}, file)
     if one.seed or two.seed:
         raise UsageError("a seed is set in the file of options; here the seeds are 0, 1, ..., as many as --seeds says")
-    return Budget(
+    # Where a file of weights lies on this machine is nobody else's business.
+    named = one.model_copy(update={"init": one.init and Path(one.init).name})
+    budget = Budget(
         data=data,
         recipe=followed.name,
         shared_stage_1=shared_stage_1,
         device=device,
         precision=precision,
-        pretrain=one.model_dump(exclude={"seed"}),
+        pretrain=named.model_dump(exclude={"seed"}),
         distill=two.model_dump(exclude={"seed"}),
     )
+    return budget, one.init
 
 
 def _settings(budget: Budget, row: Row, seed: int) -> DistillConfig:
@@ -252,7 +259,7 @@ def _stage_1(work: _Work, seed: int) -> RunFolder | None:
     if run.has_pretrain():
         return run
     work.tell(f"stage 1 of seed {seed}")
-    options = cast(PretrainOptions, {**work.budget.pretrain, "seed": seed})
+    options = cast(PretrainOptions, {**work.budget.pretrain, "init": work.init, "seed": seed})
     with work.watch("pretrain") as progress:
         link = pretrain(
             work.budget.data,

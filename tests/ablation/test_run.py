@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 import m2sd_cli
 from m2sd_cli import recipes
@@ -24,6 +25,7 @@ from m2sd_cli.data.datasets import DataSet, Skipped
 from m2sd_cli.data.locate import open_data
 from m2sd_cli.data.sources import ArrayImages
 from m2sd_cli.errors import DamagedError, DataError, InterruptedTrainingError, RunError, UsageError
+from m2sd_cli.method.backbones import build_backbone
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.lock import writing
 from m2sd_cli.training.progress import Progress, Silent, Snapshot
@@ -173,6 +175,18 @@ def test_a_recipe_is_followed_and_named(tmp_path: Path, whole: Path, monkeypatch
         ablate(out, config=file, recipe="brief", seeds=1, rows=ROWS)
     with pytest.raises(UsageError, match="its table began with recipe brief, not None"):
         ablate(out, **BUDGET, seeds=1, rows=ROWS)
+
+
+def test_weights_to_begin_from_are_used_and_their_place_is_not_told(tmp_path: Path, whole: Path) -> None:
+    torch.manual_seed(3)
+    save_file(build_backbone("resnet20").state_dict(), tmp_path / "weights.safetensors")
+    file, out = tmp_path / "options.toml", tmp_path / "out"
+    file.write_text(f"[pretrain]\nbackbone = 'resnet20'\ninit = '{tmp_path / 'weights.safetensors'}'\n")
+    assert ablate(out, **BUDGET, config=file, seeds=1, rows="plain").finished
+    assert RunFolder(out / "seed-0" / "plain").pretrain().manifest.config["init"] == "weights.safetensors"
+    assert weights(out, 0, "plain") != weights(whole, 0, "plain")
+    for written in out.rglob("*.json"):
+        assert str(tmp_path) not in written.read_text()
 
 
 def test_one_stage_1_for_all_seeds(tmp_path: Path, whole: Path) -> None:
