@@ -91,10 +91,12 @@ def verify(name: Name, data_root: options.DataRoot = None, json: options.Json = 
 
       m2sd data verify ./photos
     """
+    from m2sd_cli.cli.progress import watch_passes
     from m2sd_cli.data.check import check_data
     from m2sd_cli.data.locate import open_data
 
-    summary = check_data(open_data(name, data_root))
+    with watch_passes():
+        summary = check_data(open_data(name, data_root))
     if json:
         document(summary)
     else:

@@ -76,6 +76,7 @@ def evaluate(
         raise UsageError(f"--compare and --session {session}: what is published is of all sessions; leave one out")
 
     from m2sd_cli import api
+    from m2sd_cli.cli.progress import watch_passes
     from m2sd_cli.reports.confusion import confusion_csv
     from m2sd_cli.runs.files import write_atomically
 
@@ -83,18 +84,19 @@ def evaluate(
         raise UsageError(f"--confusion {confusion}: that is a file of the run; name another one")
     last = None if session == "all" else int(session)
     comparison = api.compare(run) if compare else None
-    evaluation = api.evaluate(
-        run=run,
-        session=last,
-        test=test,
-        data=data,
-        data_root=data_root,
-        device=device,
-        precision=precision,
-        confusion=confusion is not None,
-        skip_bad=skip_bad,
-        classifier=classifier,
-    )
+    with watch_passes(quiet):
+        evaluation = api.evaluate(
+            run=run,
+            session=last,
+            test=test,
+            data=data,
+            data_root=data_root,
+            device=device,
+            precision=precision,
+            confusion=confusion is not None,
+            skip_bad=skip_bad,
+            classifier=classifier,
+        )
     name_skipped(evaluation.skipped, quiet)
     if confusion is not None and evaluation.confusion is not None and speaks():
         write_atomically(confusion, confusion_csv(evaluation.classes, evaluation.confusion))

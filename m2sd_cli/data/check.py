@@ -3,6 +3,7 @@
 from typing import TypedDict
 
 from m2sd_cli.data.datasets import DataSet
+from m2sd_cli.data.passes import Pass
 
 CHECK_BATCH = 256  # images
 
@@ -25,9 +26,11 @@ def check_data(data: DataSet) -> Summary:
         DataError: one cannot be read; the message names it.
     """
     shots = [data.session(number).source for number in range(1, data.sessions + 1)]
-    for source in (data.train, data.test, *shots):
-        for _ in source.batches(data.transform, CHECK_BATCH):
-            pass
+    sources = (data.train, data.test, *shots)
+    checking = Pass("checking", sum(map(len, sources)))
+    for source in sources:
+        for _, labels in source.batches(data.transform, CHECK_BATCH):
+            checking.add(len(labels))
     return Summary(
         name=data.name,
         classes=len(data.classes),

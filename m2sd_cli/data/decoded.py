@@ -27,6 +27,7 @@ from m2sd_cli.data.cache import (
     unfinished,
 )
 from m2sd_cli.data.mapped import MappedImages, npy_header
+from m2sd_cli.data.passes import Pass
 from m2sd_cli.errors import DataError
 from m2sd_cli.reading import read_regular
 
@@ -150,12 +151,14 @@ def _build(folder: Path, temporary: Path, request: Request, decoded: Iterable[tu
     try:
         temporary.mkdir()
         values = np.empty(request.shape[0], request.column.kind)
+        decoding = Pass("decoding", request.shape[0])
         with (temporary / IMAGES).open("wb") as file:
             file.write(npy_header(np.uint8, request.shape))
             # Written and not mapped: a mapped page that finds the disk full would end the process.
             for number, (image, value) in enumerate(decoded):
                 file.write(image.numpy().tobytes())
                 values[number] = value
+                decoding.add()
             _flush(file)
         with (temporary / request.column.file).open("wb") as file:
             file.write(npy_header(request.column.kind, values.shape) + values.tobytes())

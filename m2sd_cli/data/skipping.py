@@ -10,6 +10,7 @@ from m2sd_cli.data.choosing import those
 from m2sd_cli.data.datasets import DataSet, Shots, Skipped
 from m2sd_cli.data.images import open_rgb
 from m2sd_cli.data.names import relative_name
+from m2sd_cli.data.passes import counted
 from m2sd_cli.data.sources import FileImages, ImageSource
 from m2sd_cli.data.threads import in_order
 from m2sd_cli.errors import DataError, PictureError
@@ -20,7 +21,7 @@ Check = Callable[[Sequence[Path]], Sequence[str | None]]
 
 def check_pictures(paths: Sequence[Path]) -> list[str | None]:
     """Read every picture as a whole, in threads. See `Check`."""
-    return list(in_order(_reason, paths))
+    return list(counted(in_order(_reason, paths), "checking", len(paths)))
 
 
 def _reason(path: Path) -> str | None:

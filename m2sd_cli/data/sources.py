@@ -18,6 +18,7 @@ from m2sd_cli.data.decoded import Entry, Request, keep
 from m2sd_cli.data.images import open_file, open_rgb
 from m2sd_cli.data.mapped import MappedImages
 from m2sd_cli.data.names import name_digest
+from m2sd_cli.data.passes import counted
 from m2sd_cli.data.threads import in_order
 from m2sd_cli.data.transforms import TestTransform, to_tensor
 from m2sd_cli.errors import DataError, PictureError
@@ -151,7 +152,7 @@ class FileImages:
                 yield torch.stack(list(islice(decoded, size))), labels[start : start + size]
 
     def for_testing(self, transform: TestTransform, size: int, rows: slice = ALL) -> Iterator[tuple[Tensor, Tensor]]:
-        """See ImageSource: from the cache of decoded images, which is filled first.
+        """See ImageSource: from the cache of decoded images, which is filled at once.
 
         Raises:
             DataError: a picture cannot be read, or the cache not be written.
@@ -161,9 +162,8 @@ class FileImages:
             lambda image: transform.pixels(image).permute(1, 2, 0),
         )
         wanted = torch.arange(len(self))[rows]
-        for start in range(0, len(wanted), size):
-            chosen = wanted[start : start + size]
-            yield kept.images.take(chosen).permute(0, 3, 1, 2).contiguous(), self.labels[chosen]
+        batches = (wanted[start : start + size] for start in range(0, len(wanted), size))
+        return ((kept.images.take(each).permute(0, 3, 1, 2).contiguous(), self.labels[each]) for each in batches)
 
     def for_training(self, augmentation: Augmentation) -> TrainingImages:
         """See ImageSource: squashed to a square of `augmentation.store` pixels, from the cache of decoded images.
@@ -188,7 +188,7 @@ class FileImages:
 
     @cached_property
     def _digests(self) -> tuple[str, ...]:
-        return tuple(in_order(_file_digest, self.paths))
+        return tuple(counted(in_order(_file_digest, self.paths), "reading", len(self)))
 
     def _kept(self, request: Request, shape: Callable[[Image.Image], Tensor]) -> Entry:
         """The pictures as `shape` makes them, (S, S, 3) uint8."""

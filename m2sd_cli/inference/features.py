@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from m2sd_cli.data.passes import Pass
 from m2sd_cli.data.sources import ImageSource
 from m2sd_cli.data.transforms import TestTransform
 from m2sd_cli.data.views import views
@@ -76,9 +77,12 @@ def base_features(
     sums = BaseSums(
         torch.bincount(source.labels, minlength=classes), backbone.width, next(backbone.parameters()).device
     )
-    batches = source.batches(transform, FEATURE_BATCH, team.share(len(source)))
+    rows = team.share(len(source))
+    steps = Pass("features of base images", rows.stop - rows.start)
+    batches = source.batches(transform, FEATURE_BATCH, rows)
     for features, labels in embed_batches(backbone, batches, transform, precision):
         sums.add(features, labels)
+        steps.add(len(labels))
     team.add(*sums.totals)
     means = sums.means.means().cpu()
     require_finite(means)

@@ -7,6 +7,7 @@ import torch
 
 from m2sd_cli.data.datasets import Skipped
 from m2sd_cli.data.names import class_name
+from m2sd_cli.data.passes import Pass
 from m2sd_cli.data.sources import ImageSource
 from m2sd_cli.errors import DataError
 from m2sd_cli.inference.features import FEATURE_BATCH, embed_batches
@@ -67,7 +68,9 @@ def evaluate_session(
     to_chain = to_chain.to(device)
     tally = Tally(model.sizes, device, confusion)
     calibration = Calibration(model.sizes, model.confidence, device) if model.confidence.calibrated else None
-    batches = (source.for_testing if keep else source.batches)(model.transform, FEATURE_BATCH, team.share(len(source)))
+    rows = team.share(len(source))
+    batches = (source.for_testing if keep else source.batches)(model.transform, FEATURE_BATCH, rows)
+    steps = Pass("evaluating", rows.stop - rows.start)
     for features, labels in embed_batches(model.backbone, batches, model.transform, model.precision):
         logits, chain_labels = model.classify(features), to_chain[labels]
         if calibration is not None:
@@ -76,6 +79,7 @@ def evaluate_session(
             known = chain_labels >= 0
             logits, chain_labels = logits[known], chain_labels[known]
         tally.add(logits, chain_labels)
+        steps.add(len(labels))
     tally.join(team.collect)
     if calibration is not None:
         calibration.join(team.collect)

@@ -1,9 +1,15 @@
 """How a training is shown, on a terminal and elsewhere."""
 
 import io
+import itertools
+import time
 from contextlib import redirect_stderr
 
-from m2sd_cli.cli.progress import watch
+import pytest
+from rich.progress import Progress as Bars
+
+from m2sd_cli.cli.progress import PassBars, watch, watch_passes
+from m2sd_cli.data.passes import Pass, counted, heard
 from m2sd_cli.training.progress import Snapshot
 
 
@@ -41,3 +47,63 @@ def test_a_bar_on_a_terminal() -> None:
 def test_quiet_shows_nothing() -> None:
     assert shown(io.StringIO(), quiet=True) == ""
     assert shown(Terminal(), quiet=True) == ""
+
+
+def passed(place: io.StringIO, monkeypatch: pytest.MonkeyPatch, seconds: float, quiet: bool = False) -> str:
+    """What is shown of a pass over 100 pictures, each of which takes `seconds`."""
+    clock = itertools.count(step=seconds)
+    monkeypatch.setattr("m2sd_cli.cli.progress.monotonic", lambda: next(clock))
+    with redirect_stderr(place), watch_passes(quiet):
+        assert list(counted(range(100), "decoding", 100)) == list(range(100))
+    return place.getvalue()
+
+
+def test_a_long_pass_is_told_of_in_plain_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = passed(io.StringIO(), monkeypatch, seconds=0.8).splitlines()
+    assert lines == [
+        "decoding: 38 of 100 images, 1/s, 50 s left",
+        "decoding: 76 of 100 images, 1/s, 19 s left",
+    ]
+
+
+def test_a_long_pass_has_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = passed(Terminal(), monkeypatch, seconds=2.0)
+    assert "decoding" in text
+    assert text.endswith("\x1b[2K\x1b[?25h\r")  # and is gone at the end
+
+
+def test_nothing_is_said_of_a_short_pass_or_if_quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    for place in (io.StringIO(), Terminal()):
+        assert passed(place, monkeypatch, seconds=0.001) == ""
+        assert passed(place, monkeypatch, seconds=2.0, quiet=True) == ""
+
+
+@pytest.mark.parametrize("place", [io.StringIO, Terminal])
+def test_passes_of_a_stage_are_shown_beside_it(place: type[io.StringIO], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("m2sd_cli.cli.progress.LINE_INTERVAL", 0.0)
+    monkeypatch.setattr("m2sd_cli.cli.progress.BAR_INTERVAL", 0.0)
+    stderr = place()
+    with redirect_stderr(stderr), watch("pretrain", quiet=False) as progress:
+        for _ in counted(range(3), "reading", 3):
+            time.sleep(0.15)  # a bar is drawn ten times a second
+        progress.show(snapshot(12))
+    text = stderr.getvalue()
+    assert "reading" in text
+    assert "1 of 3 images" in text
+    assert "loss 1.250" in text
+
+
+def test_a_pass_that_is_left_makes_room_for_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("m2sd_cli.cli.progress.BAR_INTERVAL", 0.0)
+    bars = Bars()
+    show = PassBars(lambda: bars)
+    with heard(show):
+        left = Pass("decoding", 10)
+        left.add(3)
+        assert [(task.description, task.completed) for task in bars.tasks] == [("decoding", 3)]
+        other = Pass("checking", 2)
+        assert bars.tasks == []
+        other.add()
+        assert [(task.description, task.total) for task in bars.tasks] == [("checking", 2)]
+        other.add()
+    assert bars.tasks == []
