@@ -27,7 +27,8 @@ from m2sd_cli.runs.reader import Link
 from m2sd_cli.training.determinism import deterministic
 from m2sd_cli.training.distill import run_distill
 from m2sd_cli.training.increment import run_increment
-from m2sd_cli.training.pretrain import IMAGENET, NO_INIT, run_pretrain
+from m2sd_cli.training.initial_weights import IMAGENET, NO_INIT
+from m2sd_cli.training.pretrain import run_pretrain
 from m2sd_cli.training.progress import Progress, Silent
 from m2sd_cli.training.records import base_records, class_records, left_out
 from m2sd_cli.training.stage import Machine

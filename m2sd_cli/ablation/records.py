@@ -27,6 +27,7 @@ class Budget(Sealed):
     shared_stage_1: bool
     device: Text  # its kind
     precision: Text
+    init_sha256: Text | None = None  # of the file that stage 1 begins from
     pretrain: dict[Text, Setting]
     distill: dict[Text, Setting]
 
@@ -34,6 +35,7 @@ class Budget(Sealed):
         """Every setting with its name."""
         yield from (("data", self.data), ("recipe", self.recipe))
         yield from (("shared stage 1", self.shared_stage_1), ("device", self.device), ("precision", self.precision))
+        yield "weights of SHA-256", self.init_sha256
         for stage in ("pretrain", "distill"):
             yield from ((f"{stage} {name}", value) for name, value in getattr(self, stage).items())
 

@@ -23,6 +23,7 @@ from m2sd_cli.runs.training_state import StateStore
 from m2sd_cli.stages import DistillOptions, PretrainOptions, distill, named_data, pretrain
 from m2sd_cli.training.batches import batch_bounds
 from m2sd_cli.training.distill import loss_weights
+from m2sd_cli.training.initial_weights import file_digest
 from m2sd_cli.training.stage import SAVE_EVERY
 
 COMMAND = "ablation"
@@ -165,6 +166,7 @@ def _budget(
 
     Raises:
         UsageError: a value does not fit, or the data set has no sessions of its own.
+        DataError: a file of weights to begin from cannot be read.
     """
     followed = find_recipe(recipe)
     file = followed.options
@@ -185,6 +187,7 @@ def _budget(
         shared_stage_1=shared_stage_1,
         device=device,
         precision=precision,
+        init_sha256=file_digest(one.init),
         pretrain=named.model_dump(exclude={"seed"}),
         distill=two.model_dump(exclude={"seed"}),
     )

@@ -102,27 +102,28 @@ def ablation(
         found = [each for each in results(out) if each.row in {row.name for row in chosen}]
     else:
         from m2sd_cli.ablation.run import ablate
-        from m2sd_cli.cli.progress import watch
+        from m2sd_cli.cli.progress import watch, watch_passes
 
-        done = ablate(
-            out,
-            data=data,
-            recipe=recipe,
-            config=config,
-            images_per_class=images_per_class,
-            pretrain_epochs=pretrain_epochs,
-            epochs=epochs,
-            seeds=seeds,
-            rows=rows,
-            shared_stage_1=shared_stage_1,
-            data_root=data_root,
-            device=device,
-            precision=precision,
-            stop_after=limit,
-            save_every=between_saves,
-            watch=lambda stage: watch(stage, quiet),
-            tell=lambda text: note(text, quiet),
-        )
+        with watch_passes(quiet):
+            done = ablate(
+                out,
+                data=data,
+                recipe=recipe,
+                config=config,
+                images_per_class=images_per_class,
+                pretrain_epochs=pretrain_epochs,
+                epochs=epochs,
+                seeds=seeds,
+                rows=rows,
+                shared_stage_1=shared_stage_1,
+                data_root=data_root,
+                device=device,
+                precision=precision,
+                stop_after=limit,
+                save_every=between_saves,
+                watch=lambda stage: watch(stage, quiet),
+                tell=lambda text: note(text, quiet),
+            )
         found, finished = done.results, done.finished
     summary = lines(found)
     if json:

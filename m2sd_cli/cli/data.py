@@ -83,7 +83,9 @@ def list_data(data_root: options.DataRoot = None, json: options.Json = False) ->
 
 
 @app.command("verify", cls=Command)
-def verify(name: Name, data_root: options.DataRoot = None, json: options.Json = False) -> None:
+def verify(
+    name: Name, data_root: options.DataRoot = None, json: options.Json = False, quiet: options.Quiet = False
+) -> None:
     """Open a data set and read every picture, before hours are spent.
 
     Examples:
@@ -95,7 +97,7 @@ def verify(name: Name, data_root: options.DataRoot = None, json: options.Json = 
     from m2sd_cli.data.check import check_data
     from m2sd_cli.data.locate import open_data
 
-    with watch_passes():
+    with watch_passes(quiet):
         summary = check_data(open_data(name, data_root))
     if json:
         document(summary)

@@ -1,8 +1,8 @@
 """How long work is shown: a bar on a terminal, plain lines elsewhere."""
 
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -61,28 +61,38 @@ class PassBars:
     """A bar for a pass over pictures, as long as it lasts, if that is no mere moment.
 
     Args:
-        bars: where bars are; asked for when the first one is needed.
+        bars: where it is shown; drawn already, or only as long as a pass is.
     """
 
-    def __init__(self, bars: "Callable[[], Bars]") -> None:
+    def __init__(self, bars: "Bars") -> None:
         self._bars = bars
+        self._drawn_by_others = bars.live.is_started
         self._task: TaskID | None = None
         self._begun = self._told = 0.0  # by monotonic()
 
     def __call__(self, steps: Pass) -> None:
         """Hear of a step."""
         now = monotonic()
-        if steps.done == 0:
+        if steps.done in (0, steps.total):
+            self.clear()
             self._begun = self._told = now
-        if self._task is not None and steps.done in (0, steps.total):
-            self._bars().remove_task(self._task)
-            self._task = None
-        elif 0 < steps.done < steps.total and now - self._told >= BAR_INTERVAL:
+        elif now - self._told >= BAR_INTERVAL:
             self._told = now
-            if self._task is None:
-                self._task = self._bars().add_task(steps.what, total=steps.total, figures="")
             figures = f"{steps.done} of {steps.total} images, {_pace(steps, now - self._begun)}"
-            self._bars().update(self._task, completed=steps.done, figures=figures)
+            if self._task is None:
+                self._task = self._bars.add_task(steps.what, total=steps.total, completed=steps.done, figures=figures)
+                if not self._drawn_by_others:
+                    self._bars.start()
+            else:
+                self._bars.update(self._task, completed=steps.done, figures=figures)
+
+    def clear(self) -> None:
+        """Take away the bar of a pass that has ended or was left."""
+        if self._task is not None:
+            if not self._drawn_by_others:
+                self._bars.stop()
+            self._bars.remove_task(self._task)
+            self._task = None
 
 
 def _pace(steps: Pass, seconds: float) -> str:
@@ -112,16 +122,18 @@ def watch_passes(quiet: bool = False) -> Iterator[None]:
         with heard(PassLines()):
             yield
     else:
-        with ExitStack() as stack:
-            shown: list[Bars] = []
+        with _bar_for_passes(_bars(transient=True)):
+            yield
 
-            def bars() -> "Bars":
-                if not shown:
-                    shown.append(stack.enter_context(_bars(transient=True)))
-                return shown[0]
 
-            with heard(PassBars(bars)):
-                yield
+@contextmanager
+def _bar_for_passes(bars: "Bars") -> Iterator[None]:
+    passes = PassBars(bars)
+    try:
+        with heard(passes):
+            yield
+    finally:
+        passes.clear()
 
 
 @contextmanager
@@ -149,5 +161,5 @@ def watch(stage: str, quiet: bool) -> Iterator[Progress]:
                         figures=_figures(snapshot) + left,
                     )
 
-            with heard(PassBars(lambda: bars)):
+            with _bar_for_passes(bars):
                 yield Bar()

@@ -172,20 +172,21 @@ def reproduce(
     """
     folders = _folders(shots or [])
 
-    from m2sd_cli.cli.progress import watch
+    from m2sd_cli.cli.progress import watch, watch_passes
     from m2sd_cli.reproduction import reproduce as run_again
 
-    done = run_again(
-        run=run,
-        session=session,
-        data=data,
-        data_root=data_root,
-        shots=folders,
-        init=init,
-        device=device,
-        keep=keep,
-        watch=lambda stage: watch(stage, quiet),
-    )
+    with watch_passes(quiet):
+        done = run_again(
+            run=run,
+            session=session,
+            data=data,
+            data_root=data_root,
+            shots=folders,
+            init=init,
+            device=device,
+            keep=keep,
+            watch=lambda stage: watch(stage, quiet),
+        )
     if json:
         document(
             {

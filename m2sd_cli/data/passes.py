@@ -1,7 +1,7 @@
 """Passes over many pictures, and whoever wants to know how far they have come."""
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import Final, TypeVar
 
@@ -27,7 +27,9 @@ class Pass:
         self.done += pictures
         listener = _listener.get()
         if listener is not None:
-            listener(self)
+            # Words that cannot be printed must not end a pass, nor be taken for a failure of its files.
+            with suppress(OSError):
+                listener(self)
 
 
 def counted(items: Iterable[Item], what: str, total: int) -> Iterator[Item]:

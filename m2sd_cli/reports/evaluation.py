@@ -69,7 +69,8 @@ def evaluate_session(
     tally = Tally(model.sizes, device, confusion)
     calibration = Calibration(model.sizes, model.confidence, device) if model.confidence.calibrated else None
     rows = team.share(len(source))
-    batches = (source.for_testing if keep else source.batches)(model.transform, FEATURE_BATCH, rows)
+    with team.first_on_machine():  # which decodes what is kept
+        batches = (source.for_testing if keep else source.batches)(model.transform, FEATURE_BATCH, rows)
     steps = Pass("evaluating", rows.stop - rows.start)
     for features, labels in embed_batches(model.backbone, batches, model.transform, model.precision):
         logits, chain_labels = model.classify(features), to_chain[labels]

@@ -196,11 +196,13 @@ def train(
     # Counted from here: reading and decoding the images is part of the time that a cluster grants.
     stop = StopRequest(machine.stop_after)
     with stop.on_signals(), freed_memory_kept(machine.device):
+        with machine.team.first_on_machine():
+            images = data.train.for_training(data.augmentation)
         training = Training(
             stage=stage,
             module=module,
             objective=objective,
-            data=data.train.for_training(data.augmentation),
+            data=images,
             augmentation=data.augmentation,
             transform=data.transform,
             config=config,

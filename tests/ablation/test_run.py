@@ -187,6 +187,16 @@ def test_weights_to_begin_from_are_used_and_their_place_is_not_told(tmp_path: Pa
     assert weights(out, 0, "plain") != weights(whole, 0, "plain")
     for written in out.rglob("*.json"):
         assert str(tmp_path) not in written.read_text()
+    (tmp_path / "moved").mkdir()
+    moved = (tmp_path / "weights.safetensors").rename(tmp_path / "moved" / "weights.safetensors")
+    file.write_text(f"[pretrain]\nbackbone = 'resnet20'\ninit = '{moved}'\n")
+    assert ablate(out, **BUDGET, config=file, seeds=1, rows="plain").finished
+    save_file(build_backbone("resnet20").state_dict(), moved)
+    with pytest.raises(UsageError, match="its table began with weights of SHA-256 "):
+        ablate(out, **BUDGET, config=file, seeds=1, rows="plain")
+    moved.unlink()
+    with pytest.raises(DataError, match="No such file"):
+        ablate(out, **BUDGET, config=file, seeds=1, rows="plain")
 
 
 def test_one_stage_1_for_all_seeds(tmp_path: Path, whole: Path) -> None:

@@ -33,7 +33,7 @@ from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.manifest import FileRecord, Head, Manifest, Outline, TrainingState
 from m2sd_cli.runs.tensors import fault, forms
 from m2sd_cli.runs.training_state import StateStore
-from m2sd_cli.training.pretrain import initialise
+from m2sd_cli.training.initial_weights import initialise
 from tests.fuzz.mutation import mutated, retold
 
 ROUNDS = 20 * int(os.environ.get("M2SD_ROUNDS", "1"))
