@@ -14,7 +14,10 @@ import pytest
 from PIL import Image
 
 from m2sd_cli.cli.output import printable
+from m2sd_cli.data.choosing import choose_training
+from m2sd_cli.data.folders import open_folder
 from m2sd_cli.data.images import open_rgb
+from m2sd_cli.data.sources import FileImages
 from m2sd_cli.runs.folder import RunFolder
 
 if TYPE_CHECKING:
@@ -117,6 +120,38 @@ def test_a_bad_picture_is_named_in_one_line_and_nothing_is_written(
     assert tree(tmp_path / "run") == before
     assert not (tmp_path / "new").exists()
     assert not [path for path in (tmp_path / "decoded").rglob("*") if path.suffix != ".lock"]
+
+
+@pytest.mark.parametrize("stage", ["pretrain", "distill"])
+def test_a_bad_picture_among_those_held_out_is_found_before_training(
+    m2sd: Cli,
+    pictures: "Pictures",
+    calibrated: Path,
+    tmp_path: Path,
+    tree: Tree,
+    monkeypatch: pytest.MonkeyPatch,
+    stage: str,
+) -> None:
+    """The class means need none of them: nothing else would read them before the last epoch is over."""
+    monkeypatch.setenv("M2SD_CACHE", str(tmp_path / "decoded"))
+    photos, run = tmp_path / "colours", tmp_path / "new"
+    shutil.copytree(pictures.folder, photos)
+    held_out = choose_training(open_folder(photos, 16), 0.25, None).held_out
+    assert isinstance(held_out, FileImages)
+    bad = held_out.paths[-1]
+    bad.write_bytes(bad.read_bytes()[:60])
+    if stage == "distill":
+        run = tmp_path / "calibrated"
+        shutil.copytree(calibrated, run)
+        words: list[object] = ["--force", "--epochs", 1]
+    else:
+        words = [*QUICK, "--held-out", 0.25]
+    before = tree(run) if run.exists() else {}
+    monkeypatch.setattr("m2sd_cli.training.stage.Training", None)
+    done = m2sd(stage, "--data", photos, "--run", run, *CPU, *words)
+    assert (done.code, done.out) == (3, "")
+    assert done.err.startswith(f"m2sd: {bad}: damaged picture")
+    assert (tree(run) if run.exists() else {}) == before
 
 
 def spoil(folder: Path) -> list[str]:

@@ -89,6 +89,16 @@ def base_features(
     return means, sums.statistics()
 
 
+def held_out_sample(source: ImageSource) -> ImageSource:
+    """The held-out images that count: all, or of more than MOST_KEPT that many, at equal distances.
+
+    They make 4 MB of features at D = 512. What is fitted to them is fitted whenever a session is loaded.
+    """
+    count = min(len(source), MOST_KEPT)
+    kept = torch.arange(count) * len(source) // count
+    return source.select(kept, source.labels[kept])
+
+
 def held_out_features(
     backbone: Backbone,
     source: ImageSource,
@@ -96,20 +106,15 @@ def held_out_features(
     precision: str = "fp32",
     team: Team = ALONE,
 ) -> tuple[Tensor, Tensor]:
-    """The features (K, D) and labels (K,) of images that were not trained on; on the CPU.
-
-    Of more than MOST_KEPT images that many are taken, at equal distances: 4 MB at D = 512. What is fitted to them is
-    fitted whenever a session is loaded.
+    """The features (K, D) and labels (K,) of `held_out_sample`, images that were not trained on; on the CPU.
 
     Raises:
         TrainingError: a feature is not finite.
     """
-    count = min(len(source), MOST_KEPT)
-    kept = torch.arange(count) * len(source) // count
-    chosen = source.select(kept, source.labels[kept])
-    batches = chosen.batches(transform, FEATURE_BATCH, team.share(count))
+    chosen = held_out_sample(source)
+    batches = chosen.for_testing(transform, FEATURE_BATCH, team.share(len(chosen)))
     found = [features.cpu().flatten() for features, _ in embed_batches(backbone, batches, transform, precision)]
-    features = team.collect(torch.cat([torch.empty(0), *found])).view(count, backbone.width)
+    features = team.collect(torch.cat([torch.empty(0), *found])).view(len(chosen), backbone.width)
     require_finite(features)
     return features, chosen.labels
 

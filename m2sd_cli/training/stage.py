@@ -12,6 +12,7 @@ from m2sd_cli.config import Config, shown, validate
 from m2sd_cli.data.datasets import DataSet
 from m2sd_cli.errors import DamagedError, InterruptedTrainingError, RunError, TrainingError, UsageError
 from m2sd_cli.inference.device import training_precision
+from m2sd_cli.inference.features import FEATURE_BATCH, held_out_sample
 from m2sd_cli.inference.team import ALONE, Team
 from m2sd_cli.runs.manifest import EpochRecord, FileRecord, Manifest, TrainingState
 from m2sd_cli.runs.training_state import StateStore
@@ -162,6 +163,7 @@ def train(
         None if the time limit ended it; it can be resumed then.
 
     Raises:
+        DataError: a picture cannot be read, be it of those that are held out.
         InterruptedTrainingError: a signal ended it, after the state was saved.
         RunError: the state to resume from belongs to other images or another pretrain.
         DamagedError: it is not a state of this training.
@@ -197,6 +199,9 @@ def train(
     stop = StopRequest(machine.stop_after)
     with stop.on_signals(), freed_memory_kept(machine.device):
         with machine.team.first_on_machine():
+            if data.held_out is not None:
+                # Looked at after training only, but a picture that cannot be read is to be found before it.
+                held_out_sample(data.held_out).for_testing(data.transform, FEATURE_BATCH)
             images = data.train.for_training(data.augmentation)
         training = Training(
             stage=stage,
