@@ -71,6 +71,8 @@ def increment(
     chain = folder.outline()
     choose_classifier(folder, chain, classifier)
     check_session(folder, len(chain.sessions) - 1, session)
+    if views == chain.base.manifest.transform.views == 2:
+        raise UsageError("--views 2: this chain sees every image and its mirror image already; leave it out")
     if shots is not None:
         if data is not None:
             raise UsageError("--shots and --data: choose one, your own images or an official session")

@@ -144,6 +144,20 @@ def test_runs_that_name_no_views_saw_one(trained: Path) -> None:
     assert to_transform(without).views == 1
 
 
+def test_mirror_images_that_are_seen_already_are_refused(
+    run: Path, pictures: "Pictures", m2sd: "Callable[..., Outcome]", tree: "Callable[[Path], dict[str, bytes | None]]"
+) -> None:
+    """The mean over a shot and its mirror image is what such a chain takes anyway."""
+    api.distill(str(pictures.folder), run=run, epochs=0, views=2, device="cpu", force=True)
+    before = tree(run)
+    words = ["increment", "--session", 1, "--shots", pictures.first_shots, "--run", run, "--device", "cpu"]
+    done = m2sd(*words, "--views", 2)
+    assert (done.code, done.out) == (2, "")
+    assert done.err == "m2sd: --views 2: this chain sees every image and its mirror image already; leave it out\n"
+    assert tree(run) == before
+    assert m2sd(*words, "--views", 4).code == 0
+
+
 @pytest.mark.parametrize("count", [0, MOST_VIEWS + 1])
 def test_there_are_so_many_views_and_no_more(pretrained: Path, m2sd: "Callable[..., Outcome]", count: int) -> None:
     done = m2sd("distill", "--run", pretrained, "--views", count)
