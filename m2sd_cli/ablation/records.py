@@ -96,6 +96,19 @@ def begin(folder: Path, budget: Budget) -> None:
     write_atomically(folder / BUDGET, budget.encoded())
 
 
+def budget_of(folder: Path) -> Budget:
+    """What all rows of a table share.
+
+    Raises:
+        RunError: there is no ablation in the folder.
+        DamagedError: its budget is damaged.
+    """
+    found = _read(folder / BUDGET, Budget)
+    if found is None:
+        raise RunError(f"{folder}: no ablation in it; begin one with 'm2sd ablation --out DIR'")
+    return found
+
+
 def results(folder: Path) -> list[Result]:
     """What is known so far, in the order of the runs.
 
@@ -103,8 +116,7 @@ def results(folder: Path) -> list[Result]:
         RunError: there is no ablation in the folder.
         DamagedError: a file of it is damaged.
     """
-    if _read(folder / BUDGET, Budget) is None:
-        raise RunError(f"{folder}: no ablation in it; begin one with 'm2sd ablation --out DIR'")
+    budget_of(folder)
     try:
         return (_read(folder / RESULTS, Results) or Results()).runs
     except DamagedError as error:

@@ -34,6 +34,7 @@ DATA = "cifar100"  # unless another is named
 class Ablation:
     """How far a table has come."""
 
+    budget: Budget
     results: list[Result]  # of all calls so far
     finished: bool  # whether every run that this call was to see to has ended
 
@@ -148,7 +149,7 @@ def ablate(
                 raise InterruptedTrainingError("interrupted and saved; go on with the same command") from None
         else:
             finished = True
-        return Ablation(results(folder), finished)
+        return Ablation(budget, results(folder), finished)
 
 
 def _budget(

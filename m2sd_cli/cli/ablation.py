@@ -12,6 +12,7 @@ from m2sd_cli.cli.training import require_recipe
 from m2sd_cli.data.catalogue import find_info
 
 if TYPE_CHECKING:
+    from m2sd_cli.ablation.records import Budget
     from m2sd_cli.ablation.table import Line, Spread
 
 HEADINGS = {
@@ -94,11 +95,12 @@ def ablation(
     limit = None if stop_after is None else options.seconds("--stop-after", stop_after)
     between_saves = options.seconds("--save-every", save_every)
 
-    from m2sd_cli.ablation.records import results
+    from m2sd_cli.ablation.records import budget_of, results
     from m2sd_cli.ablation.table import lines
 
     finished = True
     if only_table:
+        budget = budget_of(out)
         found = [each for each in results(out) if each.row in {row.name for row in chosen}]
     else:
         from m2sd_cli.ablation.run import ablate
@@ -124,26 +126,43 @@ def ablation(
                 watch=lambda stage: watch(stage, quiet),
                 tell=lambda text: note(text, quiet),
             )
-        found, finished = done.results, done.finished
+        budget, found, finished = done.budget, done.results, done.finished
     summary = lines(found)
     if json:
         from dataclasses import asdict
 
         content = {
             "out": as_text(out),
+            "budget": budget.model_dump(exclude={"seal", "schema_version"}),
             "rows": [asdict(line) for line in summary],
             "runs": [each.model_dump() for each in found],
         }
         document(content if only_table else content | {"finished": finished})
     else:
-        for text in as_lines(summary):
+        for text in as_lines(budget, summary):
             result(text)
     if not finished:
         note("time is up; saved. Go on with the same command", quiet)
 
 
-def as_lines(summary: "list[Line]") -> list[str]:
-    """The table, and below it the differences to plain training seed by seed."""
+def about(budget: "Budget") -> str:
+    """What the rows of a table have in common, as far as a reader has to know it."""
+    first, second = budget.pretrain, budget.distill
+    few = first["images_per_class"]
+    return "; ".join(
+        [
+            f"{budget.data}, {'all images' if few is None else f'{few} images'} of each base class, {first['backbone']}"
+            + (f", recipe {budget.recipe}" if budget.recipe else ""),
+            f"stage 1 {first['epochs']} epochs, {'the same' if budget.shared_stage_1 else 'one'} for each seed",
+            f"stage 2 {second['epochs']} epochs in batches of {second['batch_size']}",
+            f"views {second['views']}, classifier {second['classifier'] or 'by default'}",
+            f"{budget.device}, {budget.precision}",
+        ]
+    )
+
+
+def as_lines(budget: "Budget", summary: "list[Line]") -> list[str]:
+    """What it was made on, the table, and below it the differences to plain training seed by seed."""
     if not summary:
         return ["no run has ended yet"]
     rows = [
@@ -157,7 +176,8 @@ def as_lines(summary: "list[Line]") -> list[str]:
         ]
         for line in summary
     ]
-    text = table(["row", *HEADINGS.values(), "seconds", "ms/step", "seeds", "what"], rows)
+    text = [about(budget), ""]
+    text += table(["row", *HEADINGS.values(), "seconds", "ms/step", "seeds", "what"], rows)
     compared = [
         [line.row, *(_figure(line.above_plain[name], "+") for name in HEADINGS)]
         for line in summary

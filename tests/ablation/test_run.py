@@ -374,7 +374,12 @@ def test_the_table(m2sd: Cli, whole: Path) -> None:
     done = m2sd("ablation", *WORDS, "--out", whole, "--seeds", 2, "--rows", "plain,mixup")
     assert (done.code, done.err) == (0, "")
     plain, mixup = ([each for each in results(whole) if each.row == row] for row in ROWS)
-    lines = done.out.splitlines()
+    first, blank, *lines = done.out.splitlines()
+    assert first == (
+        "demo, all images of each base class, resnet20; stage 1 1 epochs, one for each seed; "
+        "stage 2 1 epochs in batches of 32; views 1, classifier by default; cpu, fp32"
+    )
+    assert not blank
     assert lines[0].split() == (
         ["row", "AVG", "last", "base", "novel", "HM", "session", "0", "seconds", "ms/step", "seeds", "what"]
     )
@@ -396,7 +401,9 @@ def test_the_table(m2sd: Cli, whole: Path) -> None:
 def test_json_has_the_rows_and_the_runs(m2sd: Cli, whole: Path) -> None:
     done = m2sd("ablation", "--table", "--out", whole, "--json")
     content = json.loads(done.out)
-    assert set(content) == {"out", "rows", "runs"}
+    assert set(content) == {"out", "budget", "rows", "runs"}
+    assert (content["budget"]["data"], content["budget"]["pretrain"]["epochs"]) == ("demo", 1)
+    assert "seal" not in content["budget"]
     assert content["runs"] == [each.model_dump() for each in results(whole)]
     assert [row["row"] for row in content["rows"]] == ROWS
     assert content["rows"][1]["above_plain"]["novel"]["mean"] == pytest.approx(
@@ -412,4 +419,6 @@ def test_time_that_is_up_is_said(m2sd: Cli, tmp_path: Path) -> None:
     assert done.err.splitlines()[-1] == "time is up; saved. Go on with the same command"
     quiet = m2sd(*words, "--quiet", "--json")
     assert (quiet.code, quiet.err) == (0, "")
-    assert json.loads(quiet.out) == {"out": str(tmp_path / "out"), "finished": False, "rows": [], "runs": []}
+    content = json.loads(quiet.out)
+    assert content.pop("budget")["data"] == "demo"
+    assert content == {"out": str(tmp_path / "out"), "finished": False, "rows": [], "runs": []}
