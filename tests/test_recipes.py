@@ -105,10 +105,12 @@ def test_every_recipe_begins_with_what_makes_it_and_what_it_takes(name: str, tmp
 
 def test_the_papers_recipe_adds_nothing_to_the_paper() -> None:
     options = find_recipe("cifar100-resnet20-paper").options
-    first, second = resolve(PretrainConfig, {}, recipe=options), resolve(DistillConfig, {}, recipe=options)
+    defaults = BUILT_IN["cifar100"].recipe
+    first, second = resolve(PretrainConfig, defaults, recipe=options), resolve(DistillConfig, defaults, recipe=options)
     assert loss_weights(second) == LossWeights()
     assert (second.mixing, second.enhancement, second.clean_weight) == ("both", "full", 0)
-    assert second.classifier == "means"
+    assert (second.classifier, second.views) == ("means", 1)
+    assert (first.held_out, first.images_per_class) == (0, None)
     assert first.batch_size == second.batch_size == 256
     assert first.epochs / (first.epochs + second.epochs) == 0.2
 

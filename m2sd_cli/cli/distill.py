@@ -52,7 +52,10 @@ def distill(
         float | None, typer.Option("--teacher-weight", help="Cross-entropy of the teacher.", show_default="1")
     ] = None,
     clean_weight: Annotated[
-        float | None, typer.Option("--clean-weight", help="Cross-entropy of unmixed images.", show_default="0")
+        float | None,
+        typer.Option(
+            "--clean-weight", help="Cross-entropy of unmixed images, which the paper does not have.", show_default="0"
+        ),
     ] = None,
     pyramid_width: Annotated[
         int | None,
@@ -62,7 +65,7 @@ def distill(
         str | None,
         typer.Option(
             "--classifier",
-            help=f"Of new classes: {', '.join(HEADS[:-1])} or {HEADS[-1]}.",
+            help=f"Of new classes: {HEADS[0]}, as in the paper, {', '.join(HEADS[1:-1])} or {HEADS[-1]}.",
             show_default=DEFAULT_CLASSIFIER,
         ),
     ] = None,
@@ -70,7 +73,7 @@ def distill(
         int | None,
         typer.Option(
             "--views",
-            help="Of every image, new ones too: 2 adds its mirror image, more adds shifted crops.",
+            help="Of every image, new ones too: 1 as in the paper, 2 adds its mirror image, more adds shifted crops.",
             show_default="1",
         ),
     ] = None,
