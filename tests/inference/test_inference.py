@@ -1,6 +1,7 @@
 """Features, class means and answers do not depend on how images are put into batches."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ from m2sd_cli import api
 from m2sd_cli.data.folders import open_folder, read_shots
 from m2sd_cli.errors import DamagedError, DataError, UsageError
 from m2sd_cli.inference.device import autocast, choose_device, inference_precision, training_precision
-from m2sd_cli.inference.features import base_features, shot_features
+from m2sd_cli.inference.features import base_features, embed, shot_features
 from m2sd_cli.inference.prediction import Prediction
 from m2sd_cli.inference.session import MEANS, load_checkpoint, load_session
 from m2sd_cli.runs.folder import RunFolder
@@ -45,6 +46,22 @@ def test_class_means_are_the_same_in_every_batch_size(
     monkeypatch.undo()
     again = shot_features(model.backbone, shots, 2, model.transform, 3)
     torch.testing.assert_close((of_shots, features), again, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("pixels", [1, 256, 3 * 256, 2**20])
+@pytest.mark.parametrize("seen", [1, 2])
+def test_parts_of_a_batch_have_the_features_of_the_whole(
+    trained: Path, pictures: "Pictures", monkeypatch: pytest.MonkeyPatch, pixels: int, seen: int
+) -> None:
+    model = load_session(RunFolder(trained))
+    transform = replace(model.transform, views=seen)
+    images = next(iter(read_shots(pictures.labelled).source.batches(transform, 99)))[0]
+    wanted = torch.cat([embed(model.backbone, image[None], transform) for image in images])
+    monkeypatch.setattr("m2sd_cli.inference.features.PIXELS_AT_ONCE", pixels)
+    found = embed(model.backbone, images, transform)
+    assert found.shape == (len(images), 64)
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+    assert embed(model.backbone, images[:0], transform).shape == (0, 64)
 
 
 def test_a_class_mean_is_the_mean_of_the_features_of_its_shots(trained: Path, pictures: "Pictures") -> None:
