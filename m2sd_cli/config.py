@@ -14,6 +14,8 @@ from m2sd_cli.reading import quoted, read_regular
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
+Share = Annotated[float, Field(ge=0, le=1)]
+
 PRETRAIN_SHARE = 0.2  # of a data set's epochs; the paper's stage 1
 STAGES = ("pretrain", "distill")
 FILE_LIMIT = 2**20  # bytes of a file of options
@@ -30,6 +32,8 @@ class TrainingConfig(BaseModel):
     learning_rate: Positive = 0.1  # at the start; a cosine takes it to 0
     momentum: Annotated[float, Field(gt=0, lt=1)] = 0.9  # Nesterov's
     weight_decay: NotNegative = 5e-4
+    colour: Share = 0.0  # how far brightness, contrast and saturation of training images vary
+    cutout: Share = 0.0  # side of the hole in each training image, as a share of the image's
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
 
 

@@ -37,6 +37,8 @@ class TrainingOptions(TypedDict, total=False):
     learning_rate: float | None
     momentum: float | None
     weight_decay: float | None
+    colour: float | None
+    cutout: float | None
     seed: int | None
 
 

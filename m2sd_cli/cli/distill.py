@@ -24,6 +24,8 @@ def distill(
     learning_rate: options.LearningRate = None,
     momentum: options.Momentum = None,
     weight_decay: options.WeightDecay = None,
+    colour: options.Colour = None,
+    cutout: options.Cutout = None,
     mixing: Annotated[
         str | None,
         typer.Option("--mixing", help="both, mixup or cutmix; none: unmixed images.", show_default="both"),
@@ -132,6 +134,8 @@ def distill(
             learning_rate=learning_rate,
             momentum=momentum,
             weight_decay=weight_decay,
+            colour=colour,
+            cutout=cutout,
             mixing=mixing,
             enhancement=enhancement,
             beta=beta,

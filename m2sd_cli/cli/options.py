@@ -65,6 +65,18 @@ LearningRate = Annotated[
 ]
 Momentum = Annotated[float | None, typer.Option("--momentum", help="Nesterov momentum.", show_default="0.9")]
 WeightDecay = Annotated[float | None, typer.Option("--weight-decay", help="L2 penalty.", show_default="0.0005")]
+Colour = Annotated[
+    float | None,
+    typer.Option(
+        "--colour", help="Vary brightness, contrast and saturation by up to this share, 0 to 1.", show_default="0"
+    ),
+]
+Cutout = Annotated[
+    float | None,
+    typer.Option(
+        "--cutout", help="A hole in each training image, its side this share of the image's.", show_default="0"
+    ),
+]
 Seed = Annotated[int | None, typer.Option("--seed", help="Same seed, same machine: same result.", show_default=False)]
 Classifier = Annotated[
     str | None,

@@ -29,6 +29,8 @@ def pretrain(
     learning_rate: options.LearningRate = None,
     momentum: options.Momentum = None,
     weight_decay: options.WeightDecay = None,
+    colour: options.Colour = None,
+    cutout: options.Cutout = None,
     classifier: Annotated[
         str | None, typer.Option("--classifier", help="Of the training: cosine or linear.", show_default="cosine")
     ] = None,
@@ -116,6 +118,8 @@ def pretrain(
             learning_rate=learning_rate,
             momentum=momentum,
             weight_decay=weight_decay,
+            colour=colour,
+            cutout=cutout,
             classifier=classifier,
             scale=scale,
             init=init,

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from m2sd_cli.config import DistillConfig, PretrainConfig
 from m2sd_cli.data.augmentation import Augmentation
+from m2sd_cli.data.colour import jitter
+from m2sd_cli.data.cutout import cutout
 from m2sd_cli.data.sources import TrainingImages
 from m2sd_cli.data.transforms import TestTransform
 from m2sd_cli.errors import TrainingError, UsageError
@@ -210,7 +212,12 @@ class Training:
         step = self.position.step
         generator = stream(self.config.seed, f"{self.stage} step", step, self.device)
         images, aspects, labels = self.batches.take(step)
-        x = self.transform.normalise(self.augmentation(images, aspects, generator))
+        images = self.augmentation(images, aspects, generator)
+        if self.config.colour:
+            images = jitter(images, self.config.colour, generator)
+        x = self.transform.normalise(images)
+        if self.config.cutout:
+            x = cutout(x, self.config.cutout, generator)
         return x, labels, generator
 
     def _step(self, sums: Sums) -> None:

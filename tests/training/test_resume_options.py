@@ -33,6 +33,8 @@ COMMON = {
     "learning_rate": 0.5,
     "momentum": 0.5,
     "weight_decay": 0.25,
+    "colour": 0.5,
+    "cutout": 0.25,
     "seed": 1,
     "precision": "bf16",
     "deterministic": None,
