@@ -1,14 +1,14 @@
 """m2sd: few-shot class-incremental learning by multiple mixing self-distillation (M2SD, AAAI 2024).
 
 The functions behind the commands are here: pretrain, distill, increment, evaluate, compare, predict, export,
-open_run, reproduce, bench, ablate. They are imported when first used, since torch takes seconds to import.
+open_run, reproduce, simulate, bench, ablate. They are imported when first used, since torch takes seconds to import.
 """
 
 TYPE_CHECKING = False  # typing takes a while to import
 
 if TYPE_CHECKING:
     from m2sd_cli.ablation.run import ablate
-    from m2sd_cli.api import bench, compare, distill, evaluate, export, increment, open_run, predict, pretrain
+    from m2sd_cli.api import bench, compare, distill, evaluate, export, increment, open_run, predict, pretrain, simulate
     from m2sd_cli.reproduction import reproduce
 
 __version__ = "0.1.0"
@@ -24,6 +24,7 @@ __all__ = [
     "predict",
     "pretrain",
     "reproduce",
+    "simulate",
 ]
 
 

@@ -6,23 +6,29 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
+import torch
+
 from m2sd_cli.bench.machine import cores
 from m2sd_cli.bench.report import Report
 from m2sd_cli.bench.run import run_bench
 from m2sd_cli.bench.settings import MOST_WORKERS, configure
+from m2sd_cli.data.catalogue import SHOTS, SIMULATED
 from m2sd_cli.data.datasets import Skipped
 from m2sd_cli.data.folders import folder_name, read_shots
 from m2sd_cli.data.images import find_pictures
+from m2sd_cli.data.locate import open_shot_pool
 from m2sd_cli.data.skipping import check_pictures, skip_bad_shots, skip_bad_tests
 from m2sd_cli.data.views import MOST_VIEWS
-from m2sd_cli.errors import DataError, UsageError
+from m2sd_cli.errors import DamagedError, DataError, UsageError
 from m2sd_cli.exporting.export import export_session
 from m2sd_cli.inference.device import choose_device, inference_precision
 from m2sd_cli.inference.prediction import Prediction, predict_files
-from m2sd_cli.inference.session import choose_classifier, load_chain, load_session
+from m2sd_cli.inference.session import MEANS, choose_classifier, load_chain, load_checkpoint, load_session, to_transform
 from m2sd_cli.inference.skipping import check_together
 from m2sd_cli.inference.team import team_on
-from m2sd_cli.recorded import official_data, recorded_data
+from m2sd_cli.method.stage3 import choices
+from m2sd_cli.recorded import official_data, recorded_data, recorded_info
+from m2sd_cli.reports.draws import Simulation, labelled, over_draws
 from m2sd_cli.reports.evaluation import Evaluation, evaluate_session
 from m2sd_cli.reports.published import Comparison, compare_with_published
 from m2sd_cli.runs.folder import open_run
@@ -31,7 +37,18 @@ from m2sd_cli.stages import distill, pretrain
 from m2sd_cli.training.increment import check_names, check_session, run_increment
 from m2sd_cli.training.records import base_records, classes_digest, data_record, shots_record
 
-__all__ = ["bench", "compare", "distill", "evaluate", "export", "increment", "open_run", "predict", "pretrain"]
+__all__ = [
+    "bench",
+    "compare",
+    "distill",
+    "evaluate",
+    "export",
+    "increment",
+    "open_run",
+    "predict",
+    "pretrain",
+    "simulate",
+]
 
 
 def increment(
@@ -151,6 +168,61 @@ def evaluate(
         where = str(data_set.location)
         found = evaluate_session(model, data_set.test, data_set.classes, where, confusion, keep=True, team=team)
         return replace(found, skipped=skipped)
+
+
+def simulate(
+    *,
+    run: Path | str | None = None,
+    draws: int = 20,
+    classifiers: Sequence[str] | None = None,
+    data_root: Path | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+) -> Simulation:
+    """Which classifier is best for a network, over many draws of the shots; no test image has a say.
+
+    Session 0 of a run on a simulated data set is taught the sessions after it anew with every draw. Nothing is written.
+
+    Args:
+        run: the run folder.
+        draws: how many.
+        classifiers: of HEADS; None for all that the run can answer with.
+        data_root: where built-in data sets lie.
+        device, precision: `auto` chooses; precision `auto` is fp32.
+
+    Raises:
+        M2sdError: one of its kinds.
+    """
+    if draws < 1:
+        raise UsageError(f"--draws {draws}: at least 1")
+    folder = open_run(run)
+    chosen, exact = choose_device(device), inference_precision(precision)
+    chain = folder.outline(0)
+    base = chain.base.manifest
+    assert base.parent is not None
+    info = recorded_info(base.data)
+    if info is None or info.simulates is None:
+        raise UsageError(
+            f"this run is of {base.data.name}; to choose without its test images, pretrain on a data set of base "
+            f"training images alone, as with --data cifar100{SIMULATED}"
+        )
+    names = [
+        choose_classifier(folder, chain, name)
+        for name in classifiers or choices(base.backbone.classifier, base.holds_statistics)
+    ]
+    data = recorded_data(folder.read(PRETRAIN, base.parent.sha256).manifest, None, data_root, None)
+    checkpoint = load_checkpoint(folder, chain.base, MEANS)
+    checkpoint.backbone.to(chosen).to(memory_format=torch.channels_last)
+    transform = to_transform(base.transform)
+    tested = labelled(checkpoint.backbone, data.test, transform, exact, "features of test images")
+    pool = labelled(checkpoint.backbone, open_shot_pool(info, data_root), transform, exact, "features of shots")
+    sizes = [data.base + session * info.way for session in range(1 + data.sessions)]
+    try:
+        found = over_draws(checkpoint, base.backbone, tested, pool, sizes, names, draws, SHOTS)
+    except ValueError as error:
+        file = folder.path / base.checkpoint.file
+        raise DamagedError(f"{file}: {error}; restore it from a backup") from None
+    return Simulation(info.name, sizes, SHOTS, base.transform.views, found)
 
 
 def compare(run: Path | str | None = None) -> Comparison:

@@ -113,7 +113,7 @@ def workshop(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
         if name == "cifar100":
             return small_cifar100()
         data = open_data(name, data_root, image_size, skipped)
-        if name == "demo":
+        if name in ("demo", "demo-simulated"):
             assert isinstance(data.train, ArrayImages)
             few = torch.arange(0, len(data.train), 20)
             return replace(data, train=data.train.select(few, data.train.labels[few]))

@@ -2,21 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import fmean, stdev
 from typing import Final
 
 from m2sd_cli.ablation.records import Result
 from m2sd_cli.ablation.rows import PLAIN, ROWS
+from m2sd_cli.reports.spread import Spread, spread
 
 ACCURACIES: Final = ("average", "last", "base", "novel", "harmonic", "session_0")
-
-
-@dataclass(frozen=True)
-class Spread:
-    """Over seeds."""
-
-    mean: float
-    deviation: float | None  # of the sample, with n - 1; None of one seed
 
 
 @dataclass(frozen=True)
@@ -32,11 +24,6 @@ class Line:
     above_plain: dict[str, Spread] | None
     seconds: Spread  # of stage 2
     ms_per_step: Spread
-
-
-def spread(values: Sequence[float]) -> Spread:
-    """Mean and sample deviation of at least one value."""
-    return Spread(fmean(values), stdev(values) if len(values) > 1 else None)
 
 
 def lines(results: Sequence[Result]) -> list[Line]:

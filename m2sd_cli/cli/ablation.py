@@ -7,13 +7,13 @@ import typer
 
 from m2sd_cli.ablation.rows import PLAIN, ROWS, choose_rows
 from m2sd_cli.cli import options
-from m2sd_cli.cli.output import as_text, document, note, result, table
+from m2sd_cli.cli.output import as_text, document, note, result, spread_figure, table
 from m2sd_cli.cli.training import require_recipe
 from m2sd_cli.data.catalogue import find_info
 
 if TYPE_CHECKING:
     from m2sd_cli.ablation.records import Budget
-    from m2sd_cli.ablation.table import Line, Spread
+    from m2sd_cli.ablation.table import Line
 
 HEADINGS = {
     "average": "AVG",
@@ -168,7 +168,7 @@ def as_lines(budget: "Budget", summary: "list[Line]") -> list[str]:
     rows = [
         [
             line.row,
-            *(_figure(line.accuracies[name]) for name in HEADINGS),
+            *(spread_figure(line.accuracies[name]) for name in HEADINGS),
             f"{line.seconds.mean:.0f}",
             f"{line.ms_per_step.mean:.1f}",
             str(line.seeds),
@@ -179,15 +179,10 @@ def as_lines(budget: "Budget", summary: "list[Line]") -> list[str]:
     text = [about(budget), ""]
     text += table(["row", *HEADINGS.values(), "seconds", "ms/step", "seeds", "what"], rows)
     compared = [
-        [line.row, *(_figure(line.above_plain[name], "+") for name in HEADINGS)]
+        [line.row, *(spread_figure(line.above_plain[name], "+") for name in HEADINGS)]
         for line in summary
         if line.above_plain is not None
     ]
     if compared:
         text += ["", f"above {PLAIN}, seed by seed", *table(["row", *HEADINGS.values()], compared)]
     return text
-
-
-def _figure(spread: "Spread", sign: str = "") -> str:
-    deviation = "" if spread.deviation is None else f" +- {spread.deviation:.2f}"
-    return f"{spread.mean:{sign}.2f}{deviation}"

@@ -19,6 +19,7 @@ from m2sd_cli.cli import (
     pretrain,
     recipes,
     sessions,
+    simulate,
 )
 from m2sd_cli.cli.groups import Command, Group
 from m2sd_cli.errors import UsageError
@@ -67,6 +68,7 @@ app.add_typer(sessions.app, name="sessions")
 app.add_typer(data.app, name="data")
 app.add_typer(recipes.app, name="recipes")
 app.command("bench", cls=Command)(bench.bench)
+app.command("simulate", cls=Command)(simulate.simulate)
 app.command("ablation", cls=Command)(ablation.ablation)
 app.command("demo", cls=Command)(demo.demo)
 

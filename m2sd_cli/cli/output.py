@@ -11,6 +11,7 @@ from m2sd_cli.launch import speaks
 
 if TYPE_CHECKING:
     from m2sd_cli.data.datasets import Skipped
+    from m2sd_cli.reports.spread import Spread
     from m2sd_cli.runs.manifest import SkippedRecord
 
 NAMED = 3  # pictures that were left out
@@ -115,6 +116,12 @@ def table(header: list[str], rows: list[list[str]]) -> list[str]:
         return "  ".join(cell.rjust(width) if right else cell.ljust(width) for cell, width, right in columns).rstrip()
 
     return [line(header), *(line(row) for row in rows)]
+
+
+def spread_figure(spread: "Spread", sign: str = "") -> str:
+    """Mean and deviation to two digits, with a + before what is not negative if `sign` says so."""
+    deviation = "" if spread.deviation is None else f" +- {spread.deviation:.2f}"
+    return f"{spread.mean:{sign}.2f}{deviation}"
 
 
 def _is_figure(cell: str) -> bool:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from m2sd_cli.data.catalogue import DataSetInfo, find_info
 from m2sd_cli.data.datasets import DataSet, Skipped
+from m2sd_cli.data.sources import ImageSource
 from m2sd_cli.errors import DataError
 
 ROOT_VARIABLE = "M2SD_DATA"
@@ -53,6 +54,17 @@ def open_data(
     data = _open_built_in(info, data_root)
     # What cannot be read has its part in the simulation all the same, so that nothing else changes its part.
     return leave_out(data if info.simulates is None else simulate(data, info), skipped)
+
+
+def open_shot_pool(info: DataSetInfo, data_root: Path | None = None) -> ImageSource:
+    """What the shots of a simulated data set may be drawn of; see `simulation.shot_pool`.
+
+    Raises:
+        DataError: what it simulates is not there, cannot be downloaded, or is damaged.
+    """
+    from m2sd_cli.data.simulation import shot_pool
+
+    return shot_pool(_open_built_in(info, data_root), info)
 
 
 def _open_built_in(info: DataSetInfo, data_root: Path | None) -> DataSet:

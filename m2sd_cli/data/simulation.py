@@ -2,9 +2,12 @@
 
 from dataclasses import replace
 
+from torch import Tensor
+
 from m2sd_cli.data.catalogue import SHOTS, DataSetInfo
 from m2sd_cli.data.choosing import draw, those
 from m2sd_cli.data.datasets import DataSet, Shots
+from m2sd_cli.data.sources import ImageSource
 
 TEST_SHARE = 0.1
 
@@ -20,8 +23,7 @@ def simulate(data: DataSet, info: DataSetInfo) -> DataSet:
         info: of the simulated data set: how many base classes it has, and how many a session teaches.
     """
     images, labels, classes = data.train, data.train.labels, data.classes[: data.base]
-    place, size = draw(images)
-    tests = (TEST_SHARE * size.double()).round().long().clamp(min=1).minimum(size - 1)
+    place, tests = _places(images)
     is_test = place < tests
     is_shot = ~is_test & (place < tests + SHOTS)
 
@@ -41,3 +43,21 @@ def simulate(data: DataSet, info: DataSetInfo) -> DataSet:
         sessions=len(sessions),
         session=lambda number: sessions[number - 1],
     )
+
+
+def shot_pool(data: DataSet, info: DataSetInfo) -> ImageSource:
+    """All images of the classes that a simulation teaches, but for its test images: what other shots may be drawn of.
+
+    Labels index the classes of the simulated data set.
+
+    Args:
+        data, info: as for `simulate`.
+    """
+    place, tests = _places(data.train)
+    return those(data.train, (place >= tests) & (data.train.labels >= info.base))
+
+
+def _places(images: ImageSource) -> tuple[Tensor, Tensor]:
+    """The place of each image in its class, and how many of that class are test images: those of the first places."""
+    place, size = draw(images)
+    return place, (TEST_SHARE * size.double()).round().long().clamp(min=1).minimum(size - 1)

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from m2sd_cli.ablation.records import Result
-from m2sd_cli.ablation.table import ACCURACIES, Spread, lines, spread
+from m2sd_cli.ablation.table import ACCURACIES, lines
+from m2sd_cli.reports.spread import Spread, spread
 
 PERCENT = st.floats(0, 100, allow_nan=False)
 

@@ -1,0 +1,99 @@
+"""m2sd simulate"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from m2sd_cli.cli import options
+from m2sd_cli.cli.output import document, result, spread_figure, table
+
+if TYPE_CHECKING:
+    from m2sd_cli.reports.draws import DrawFigures, Simulation
+    from m2sd_cli.reports.spread import Spread
+
+HEADINGS = {"average": "AVG", "last": "last", "base": "base", "novel": "novel", "harmonic": "HM"}
+
+
+def simulate(
+    draws: Annotated[int, typer.Option("--draws", help="How often to draw the shots.")] = 20,
+    classifier: Annotated[
+        list[str] | None,
+        typer.Option("--classifier", help="Which to compare, may be repeated; all by default.", show_default=False),
+    ] = None,
+    run: options.Run = None,
+    data_root: options.DataRoot = None,
+    device: options.Device = "auto",
+    precision: options.ExactPrecision = "auto",
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Which classifier is best for a network, on average over many draws of the shots; no test image has a say.
+
+    For runs on a simulated data set: some of the base classes play the new ones. Needs session 0, and writes nothing.
+
+    Examples:
+      m2sd pretrain --data cifar100-simulated --run simulation
+
+      m2sd distill --run simulation
+
+      m2sd simulate --run simulation --draws 20
+    """
+    for name in classifier or []:
+        options.check_classifier(name)
+
+    from m2sd_cli import api
+    from m2sd_cli.cli.progress import watch_passes
+
+    with watch_passes(quiet):
+        found = api.simulate(
+            run=run,
+            draws=draws,
+            classifiers=classifier or None,
+            data_root=data_root,
+            device=device,
+            precision=precision,
+        )
+    if json:
+        from dataclasses import asdict
+
+        document(
+            {
+                "data": found.data,
+                "sizes": found.sizes,
+                "shots": found.shots,
+                "views": found.views,
+                "classifiers": [
+                    {
+                        "classifier": name,
+                        **{key: asdict(each) for key, each in _spreads(figures).items()},
+                        "draws": [asdict(each) for each in figures],
+                    }
+                    for name, figures in found.figures.items()
+                ],
+            }
+        )
+        return
+    for line in as_lines(found, draws):
+        result(line)
+
+
+def _spreads(figures: "Sequence[DrawFigures]") -> "dict[str, Spread]":
+    from m2sd_cli.reports.spread import spread
+
+    return {name: spread([getattr(each, name) for each in figures]) for name in HEADINGS}
+
+
+def as_lines(found: "Simulation", draws: int) -> list[str]:
+    """What was simulated, and a line for each classifier."""
+    base, *later = found.sizes
+    way = found.sizes[1] - base
+    rows = [
+        [name, *(spread_figure(each) for each in _spreads(figures).values())] for name, figures in found.figures.items()
+    ]
+    return [
+        f"{found.data}: {base} base classes, {len(later)} sessions of {way} classes x {found.shots} shots, "
+        f"views {found.views}, draws {draws}",
+        "",
+        *table(["classifier", *HEADINGS.values()], rows),
+    ]

@@ -1,0 +1,134 @@
+"""How well the classifiers of stage 3 answer on average over many draws of the shots."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from m2sd_cli.data.passes import Pass
+from m2sd_cli.data.sources import ImageSource
+from m2sd_cli.data.transforms import TestTransform
+from m2sd_cli.inference.features import FEATURE_BATCH, embed_batches
+from m2sd_cli.inference.session import Checkpoint
+from m2sd_cli.method.backbones import Backbone
+from m2sd_cli.method.stage3 import Taught, build_head
+from m2sd_cli.reports.metrics import Tally
+from m2sd_cli.runs.manifest import BackboneRecord
+
+
+@dataclass(frozen=True)
+class DrawFigures:
+    """What one classifier came to with one draw; top-1 in per cent, of the last session but for AVG."""
+
+    average: float
+    last: float
+    base: float
+    novel: float
+    harmonic: float
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """What the classifiers came to."""
+
+    data: str  # the simulated data set
+    sizes: list[int]  # classes known after session 0, 1, ...
+    shots: int  # of each new class
+    views: int  # of every image
+    figures: Mapping[str, list[DrawFigures]]  # of each classifier, draw by draw
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Features (N, D) and labels (N,) of images, on the CPU."""
+
+    features: Tensor
+    labels: Tensor
+
+
+def draw_shots(pool: Tensor, classes: Sequence[int], shots: int, draw: int) -> list[Tensor]:
+    """The places in a pool of the shots of each class.
+
+    Args:
+        pool: (N,) int64, the label of each image that may be drawn.
+        classes: labels, each of which the pool has.
+        shots: of each class, or all that it has.
+        draw: its number; the same one draws the same shots.
+    """
+    generator = torch.Generator().manual_seed(draw)
+    found = []
+    for label in classes:
+        own = torch.nonzero(pool == label).flatten()
+        found.append(own[torch.randperm(len(own), generator=generator)[:shots]])
+    return found
+
+
+def labelled(backbone: Backbone, source: ImageSource, transform: TestTransform, precision: str, what: str) -> Labelled:
+    """The features of all images of a source that is small enough for them to be held."""
+    batches = source.for_testing(transform, FEATURE_BATCH)
+    steps = Pass(what, len(source))
+    found = []
+    for features, labels in embed_batches(backbone, batches, transform, precision):
+        found.append(features.cpu())
+        steps.add(len(labels))
+    return Labelled(torch.cat(found), source.labels)
+
+
+@torch.inference_mode()
+def over_draws(
+    base: Checkpoint,
+    record: BackboneRecord,
+    tested: Labelled,
+    pool: Labelled,
+    sizes: Sequence[int],
+    classifiers: Sequence[str],
+    draws: int,
+    shots: int,
+) -> Mapping[str, list[DrawFigures]]:
+    """Teach all sessions with each draw of the shots, and let each classifier answer.
+
+    Args:
+        base: the base session, of the first sizes[0] classes.
+        record: of its backbone.
+        tested: test images of all classes.
+        pool: images of which shots are drawn.
+        sizes: classes known after session 0, 1, ...
+        classifiers: by their names.
+        draws, shots: how many.
+
+    Returns:
+        for each classifier its figures with draw 0, 1, ...
+
+    Raises:
+        ValueError: the base statistics are of no features.
+    """
+    found: dict[str, list[DrawFigures]] = {name: [] for name in classifiers}
+    steps = Pass("drawing shots", draws * len(classifiers))
+    for draw in range(draws):
+        places = draw_shots(pool.labels, range(sizes[0], sizes[-1]), shots, draw)
+        features = [pool.features[each] for each in places]
+        new = torch.stack([each.double().mean(dim=0).float() for each in features])
+        taught = Taught(base.rows, new, features, base.statistics)
+        for name, figures in found.items():
+            head = build_head(name, taught, record.classifier, record.scale).eval()
+            tally = Tally(sizes)
+            for begin in range(0, len(tested.labels), FEATURE_BATCH):
+                part = slice(begin, begin + FEATURE_BATCH)
+                tally.add(head(tested.features[part]), tested.labels[part])
+            figures.append(_figures(tally))
+            steps.add()
+    return found
+
+
+def _figures(tally: Tally) -> DrawFigures:
+    figures = tally.figures()
+    last = figures.sessions[-1]
+    known = figures.average, last.overall, last.base, last.novel, last.harmonic
+    average, overall, base, novel, harmonic = (_counted(each) for each in known)
+    return DrawFigures(average, overall, base, novel, harmonic)
+
+
+def _counted(figure: float | None) -> float:
+    assert figure is not None, "every class of a simulation has test images"
+    return figure
