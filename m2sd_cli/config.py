@@ -1,6 +1,7 @@
 """What can be configured, validated; merged from data set, recipe, file and command line in this one place."""
 
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -165,6 +166,12 @@ def given_options(model: type[Config], file: Path | None, options: dict[str, Any
     """
     table = read_options(file).tables.get(_stage(model), {}) if file is not None else {}
     return table | {name: value for name, value in options.items() if value is not None}
+
+
+def in_full(model: type[Config], recorded: Mapping[str, Any]) -> dict[str, Any]:
+    """A recorded configuration, with the defaults of the options that there were not yet when it was written."""
+    fields = model.model_fields.items()
+    return {name: field.default for name, field in fields if not field.is_required()} | dict(recorded)
 
 
 def _stage(model: type[Config]) -> str:

@@ -180,8 +180,9 @@ def test_by_default_some_are_held_out_and_decoded_for_no_training(
     api.evaluate(run=run, data=str(photos), device="cpu")
     assert RunFolder(run).pretrain().manifest.config["held_out"] == 0.05
     assert [(len(each.train), len(each.held_out or ())) for each in seen] == [(56, 4)] * 2
-    # One entry is for both stages, and one for the tests.
-    assert sorted((each.use, each.images) for each in list_entries()) == [("test", 12), ("training", 56)]
+    # One entry is for both stages, one for the tests, and one for what was held out.
+    entries = [("test", 4), ("test", 12), ("training", 56)]
+    assert sorted((each.use, each.images) for each in list_entries()) == entries
 
 
 @pytest.mark.parametrize(

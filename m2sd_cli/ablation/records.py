@@ -6,6 +6,7 @@ from typing import Annotated, Final, Literal, TypeVar
 
 from pydantic import Field
 
+from m2sd_cli.config import DistillConfig, PretrainConfig, in_full
 from m2sd_cli.errors import DamagedError, RunError, UsageError
 from m2sd_cli.runs.files import TEXT_LIMIT, read_bounded, write_atomically
 from m2sd_cli.runs.manifest import Count, Name, Record, Setting, Text
@@ -13,6 +14,7 @@ from m2sd_cli.runs.sealed import Sealed
 
 BUDGET: Final = "ablation.json"
 RESULTS: Final = "results.json"
+WEIGHTS: Final = "weights of SHA-256"  # to begin from; earlier versions did not keep it
 
 Percent = Annotated[float, Field(ge=0, le=100)]
 File = TypeVar("File", bound=Sealed)
@@ -31,13 +33,24 @@ class Budget(Sealed):
     pretrain: dict[Text, Setting]
     distill: dict[Text, Setting]
 
+    @property
+    def stage_1(self) -> dict[str, Setting]:
+        """The settings of stage 1, those that there were not yet when it was written, too."""
+        settings = in_full(PretrainConfig, self.pretrain)
+        return settings | {"init": settings["init"] and Path(settings["init"]).name}  # earlier versions kept the path
+
+    @property
+    def stage_2(self) -> dict[str, Setting]:
+        """The settings of stage 2, in the same manner."""
+        return in_full(DistillConfig, self.distill)
+
     def items(self) -> Iterator[tuple[str, Setting]]:
         """Every setting with its name."""
         yield from (("data", self.data), ("recipe", self.recipe))
         yield from (("shared stage 1", self.shared_stage_1), ("device", self.device), ("precision", self.precision))
-        yield "weights of SHA-256", self.init_sha256
-        for stage in ("pretrain", "distill"):
-            yield from ((f"{stage} {name}", value) for name, value in getattr(self, stage).items())
+        yield WEIGHTS, self.init_sha256
+        for stage, settings in (("pretrain", self.stage_1), ("distill", self.stage_2)):
+            yield from ((f"{stage} {name}", value) for name, value in settings.items())
 
 
 class Result(Record):
@@ -79,7 +92,7 @@ def has_begun(folder: Path, budget: Budget) -> bool:
         return False
     then, now = dict(found.items()), dict(budget.items())
     for name in {**then, **now}:
-        if then.get(name) != now.get(name):
+        if then.get(name) != now.get(name) and not (name == WEIGHTS and then[name] is None):
             raise UsageError(
                 f"--out {folder}: its table began with {name} {then.get(name)}, not {now.get(name)}; give the same "
                 f"options, or name another folder"

@@ -23,6 +23,7 @@ HEADINGS = {
     "harmonic": "HM",
     "session_0": "session 0",
 }
+LOOKS = ("colour", "cutout")  # of training images; told of if they are changed
 
 
 def ablation(
@@ -147,18 +148,21 @@ def ablation(
 
 def about(budget: "Budget") -> str:
     """What the rows of a table have in common, as far as a reader has to know it."""
-    first, second = budget.pretrain, budget.distill
+    first, second = budget.stage_1, budget.stage_2
     few = first["images_per_class"]
-    return "; ".join(
-        [
-            f"{budget.data}, {'all images' if few is None else f'{few} images'} of each base class, {first['backbone']}"
-            + (f", recipe {budget.recipe}" if budget.recipe else ""),
-            f"stage 1 {first['epochs']} epochs, {'the same' if budget.shared_stage_1 else 'one'} for each seed",
-            f"stage 2 {second['epochs']} epochs in batches of {second['batch_size']}",
-            f"views {second['views']}, classifier {second['classifier'] or 'by default'}",
-            f"{budget.device}, {budget.precision}",
-        ]
-    )
+    parts = [
+        budget.data,
+        f"recipe {budget.recipe}" if budget.recipe else "no recipe",
+        f"{'all images' if few is None else f'{few} images'} of each base class, held out {first['held_out']:g}",
+        f"{first['backbone']} from {first['init'] or 'random'} weights",
+        f"stage 1 {first['epochs']} epochs, {'the same' if budget.shared_stage_1 else 'one'} for each seed",
+        f"stage 2 {second['epochs']} epochs in batches of {second['batch_size']}",
+        *(f"{each} {first[each]:g} and {second[each]:g}" for each in LOOKS if first[each] or second[each]),
+        f"views {second['views']}",
+        f"classifier {second['classifier'] or 'by default'}",
+        f"{budget.device} {budget.precision}",
+    ]
+    return "; ".join(parts)
 
 
 def as_lines(budget: "Budget", summary: "list[Line]") -> list[str]:

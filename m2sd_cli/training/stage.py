@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from m2sd_cli.config import Config, shown, validate
+from m2sd_cli.config import Config, DistillConfig, PretrainConfig, in_full, shown, validate
 from m2sd_cli.data.datasets import DataSet
 from m2sd_cli.errors import DamagedError, InterruptedTrainingError, RunError, TrainingError, UsageError
 from m2sd_cli.inference.device import training_precision
@@ -80,7 +80,9 @@ def require_same(begun: TrainingState | Manifest, options: Mapping[str, Any], ma
     if machine.precision != "auto":
         asked["precision"] = machine.precision
     asked |= {name: True for name, field in FLAGS.items() if getattr(machine, field)}
-    began = begun.config | {"precision": begun.precision, "recipe": begun.recipe or "none"}
+    stage = begun.stage if isinstance(begun, TrainingState) else begun.kind
+    began = in_full(PretrainConfig, begun.config) if stage == "pretrain" else in_full(DistillConfig, begun.config)
+    began |= {"precision": begun.precision, "recipe": begun.recipe or "none"}
     began |= {name: getattr(begun, field) for name, field in FLAGS.items()}
     for name, value in asked.items():
         was = began.get(name)

@@ -309,6 +309,27 @@ def test_a_table_whose_images_are_missing_has_not_begun(tmp_path: Path) -> None:
     assert not (tmp_path / "out" / "ablation.json").exists()
 
 
+def test_a_table_of_an_earlier_version_is_gone_on_with(whole: Path, tmp_path: Path, m2sd: Cli) -> None:
+    """Its budget names no option that there was not yet, no hash of initial weights, and the whole path of these."""
+    out = tmp_path / "out"
+    shutil.copytree(whole, out)
+    words = ["ablation", *WORDS, "--out", out, "--seeds", 2, "--rows", "plain,mixup"]
+    budget = records.budget_of(out)
+    first = {name: value for name, value in budget.pretrain.items() if name not in ("colour", "cutout")}
+    second = {name: value for name, value in budget.distill.items() if name not in ("colour", "cutout", "views")}
+    old = budget.model_copy(update={"pretrain": first, "distill": second})
+    (out / "ablation.json").write_bytes(old.encoded())
+    done = m2sd(*words)
+    assert (done.code, done.err) == (0, "")
+    assert m2sd("ablation", "--table", "--out", out).out == done.out == m2sd("ablation", "--table", "--out", whole).out
+    place = str(tmp_path / "weights.safetensors")
+    save_file(build_backbone("resnet20").state_dict(), place)
+    (out / "ablation.json").write_bytes(old.model_copy(update={"pretrain": first | {"init": place}}).encoded())
+    file = tmp_path / "options.toml"
+    file.write_text(f"[pretrain]\ninit = '{place}'\n")
+    assert m2sd(*words, "--config", file).code == 0
+
+
 def test_damaged_results_say_that_they_can_be_made_again(whole: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     shutil.copytree(whole, out)
@@ -376,8 +397,9 @@ def test_the_table(m2sd: Cli, whole: Path) -> None:
     plain, mixup = ([each for each in results(whole) if each.row == row] for row in ROWS)
     first, blank, *lines = done.out.splitlines()
     assert first == (
-        "demo, all images of each base class, resnet20; stage 1 1 epochs, one for each seed; "
-        "stage 2 1 epochs in batches of 32; views 1, classifier by default; cpu, fp32"
+        "demo; no recipe; all images of each base class, held out 0.1; resnet20 from random weights; "
+        "stage 1 1 epochs, one for each seed; stage 2 1 epochs in batches of 32; "
+        "views 1; classifier by default; cpu fp32"
     )
     assert not blank
     assert lines[0].split() == (

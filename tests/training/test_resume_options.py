@@ -203,6 +203,18 @@ def test_it_goes_on_compiled_and_deterministic_if_it_began_so(begun: dict[str, P
         replace(machine, team=Team(0, 2)).as_begun(both)
 
 
+@pytest.mark.parametrize("stage", DIFFERENT)
+def test_a_state_of_an_earlier_version_began_with_the_defaults_of_later_options(
+    begun: dict[str, Path], stage: str
+) -> None:
+    state = StateStore(RunFolder(begun[stage])).load()
+    old = state.model_copy(update={"config": {name: each for name, each in state.config.items() if name != "colour"}})
+    machine = Machine(torch.device("cpu"))
+    require_same(old, {"colour": 0.0}, machine)
+    with pytest.raises(UsageError, match=r"--colour 0.5: the training began with 0.0; leave it out"):
+        require_same(old, {"colour": 0.5}, machine)
+
+
 # ---- how often it is saved
 
 
