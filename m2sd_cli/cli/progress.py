@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -54,7 +54,7 @@ class PassLines:
             self._begun = self._told = now
         elif 0 < steps.done < steps.total and now - self._told >= LINE_INTERVAL:
             self._told = now
-            note(f"{steps.what}: {steps.done} of {steps.total} images, {_pace(steps, now - self._begun)}")
+            note(f"{steps.what}: {steps.done} of {steps.total} {steps.unit}, {_pace(steps, now - self._begun)}")
 
 
 class PassBars:
@@ -68,17 +68,25 @@ class PassBars:
         self._bars = bars
         self._drawn_by_others = bars.live.is_started
         self._task: TaskID | None = None
+        self._broken = False  # the terminal, on which nothing more is tried then
         self._begun = self._told = 0.0  # by monotonic()
 
     def __call__(self, steps: Pass) -> None:
         """Hear of a step."""
+        if not self._broken:
+            try:
+                self._show(steps)
+            except OSError:
+                self._broken = True
+
+    def _show(self, steps: Pass) -> None:
         now = monotonic()
         if steps.done in (0, steps.total):
-            self.clear()
+            self._take_away()
             self._begun = self._told = now
         elif now - self._told >= BAR_INTERVAL:
             self._told = now
-            figures = f"{steps.done} of {steps.total} images, {_pace(steps, now - self._begun)}"
+            figures = f"{steps.done} of {steps.total} {steps.unit}, {_pace(steps, now - self._begun)}"
             if self._task is None:
                 self._task = self._bars.add_task(steps.what, total=steps.total, completed=steps.done, figures=figures)
                 if not self._drawn_by_others:
@@ -87,7 +95,12 @@ class PassBars:
                 self._bars.update(self._task, completed=steps.done, figures=figures)
 
     def clear(self) -> None:
-        """Take away the bar of a pass that has ended or was left."""
+        """Take away the bar of a pass that was left."""
+        if not self._broken:
+            with suppress(OSError):
+                self._take_away()
+
+    def _take_away(self) -> None:
         if self._task is not None:
             if not self._drawn_by_others:
                 self._bars.stop()

@@ -13,18 +13,20 @@ class Pass:
 
     Args:
         what: is done, as "decoding".
-        total: pictures.
+        total: pictures, or whatever `unit` says.
+        unit: in the plural.
     """
 
-    def __init__(self, what: str, total: int) -> None:
+    def __init__(self, what: str, total: int, unit: str = "images") -> None:
         self.what: Final = what
         self.total: Final = total
+        self.unit: Final = unit
         self.done = 0
         self.add(0)
 
-    def add(self, pictures: int = 1) -> None:
+    def add(self, steps: int = 1) -> None:
         """So many more are done."""
-        self.done += pictures
+        self.done += steps
         listener = _listener.get()
         if listener is not None:
             # Words that cannot be printed must not end a pass, nor be taken for a failure of its files.
