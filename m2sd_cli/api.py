@@ -178,10 +178,12 @@ def simulate(
     data_root: Path | None = None,
     device: str = "auto",
     precision: str = "auto",
+    skip_bad: bool = False,
 ) -> Simulation:
     """Which classifier is best for a network, over many draws of the shots; no test image has a say.
 
-    Session 0 of a run on a simulated data set is taught the sessions after it anew with every draw. Nothing is written.
+    Session 0 of a run on a simulated data set is taught the sessions after it anew with every draw. The run stays as
+    it is.
 
     Args:
         run: the run folder.
@@ -189,6 +191,7 @@ def simulate(
         classifiers: of HEADS; None for all that the run can answer with.
         data_root: where built-in data sets lie.
         device, precision: `auto` chooses; precision `auto` is fp32.
+        skip_bad: whether to draw no shots that cannot be read. Test images that stage 1 left out are left out anyway.
 
     Raises:
         M2sdError: one of its kinds.
@@ -208,21 +211,24 @@ def simulate(
         )
     names = [
         choose_classifier(folder, chain, name)
-        for name in classifiers or choices(base.backbone.classifier, base.holds_statistics)
+        for name in dict.fromkeys(classifiers or choices(base.backbone.classifier, base.holds_statistics))
     ]
     data = recorded_data(folder.read(PRETRAIN, base.parent.sha256).manifest, None, data_root, None)
     checkpoint = load_checkpoint(folder, chain.base, MEANS)
     checkpoint.backbone.to(chosen).to(memory_format=torch.channels_last)
     transform = to_transform(base.transform)
     tested = labelled(checkpoint.backbone, data.test, transform, exact, "features of test images")
-    pool = labelled(checkpoint.backbone, open_shot_pool(info, data_root), transform, exact, "features of shots")
+    shots, place = open_shot_pool(info, data_root)
+    if skip_bad:
+        shots = skip_bad_shots(shots, place, check_pictures)
+    pool = labelled(checkpoint.backbone, shots.source, transform, exact, "features of shots")
     sizes = [data.base + session * info.way for session in range(1 + data.sessions)]
     try:
         found = over_draws(checkpoint, base.backbone, tested, pool, sizes, names, draws, SHOTS)
     except ValueError as error:
         file = folder.path / base.checkpoint.file
         raise DamagedError(f"{file}: {error}; restore it from a backup") from None
-    return Simulation(info.name, sizes, SHOTS, base.transform.views, found)
+    return Simulation(info.name, sizes, SHOTS, base.transform.views, found, shots.skipped)
 
 
 def compare(run: Path | str | None = None) -> Comparison:

@@ -166,6 +166,15 @@ def calibrated(
     return run
 
 
+@pytest.fixture(scope="session")
+def simulated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run on a simulated data set with its base session alone. Not to be changed."""
+    run = tmp_path_factory.mktemp("simulated") / "run"
+    api.pretrain("demo-simulated", run=run, epochs=1, batch_size=256, device="cpu", precision="fp32")
+    api.distill(run=run, epochs=0, device="cpu")
+    return run
+
+
 @pytest.fixture
 def run(trained: Path, tmp_path: Path) -> Path:
     """A copy of the trained run, to do with as one likes."""

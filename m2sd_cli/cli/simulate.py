@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from m2sd_cli.cli import options
-from m2sd_cli.cli.output import document, result, spread_figure, table
+from m2sd_cli.cli.output import document, name_skipped, result, spread_figure, table
 
 if TYPE_CHECKING:
     from m2sd_cli.reports.draws import DrawFigures, Simulation
@@ -25,12 +25,13 @@ def simulate(
     data_root: options.DataRoot = None,
     device: options.Device = "auto",
     precision: options.ExactPrecision = "auto",
+    skip_bad: options.SkipBad = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Which classifier is best for a network, on average over many draws of the shots; no test image has a say.
 
-    For runs on a simulated data set: some of the base classes play the new ones. Needs session 0, and writes nothing.
+    For runs on a simulated data set: some of the base classes play the new ones. Needs session 0, changes nothing.
 
     Examples:
       m2sd pretrain --data cifar100-simulated --run simulation
@@ -53,7 +54,9 @@ def simulate(
             data_root=data_root,
             device=device,
             precision=precision,
+            skip_bad=skip_bad,
         )
+    name_skipped(found.skipped, quiet)
     if json:
         from dataclasses import asdict
 
@@ -63,6 +66,7 @@ def simulate(
                 "sizes": found.sizes,
                 "shots": found.shots,
                 "views": found.views,
+                "skipped": [asdict(each) for each in found.skipped],
                 "classifiers": [
                     {
                         "classifier": name,

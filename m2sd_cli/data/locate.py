@@ -5,8 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from m2sd_cli.data.catalogue import DataSetInfo, find_info
-from m2sd_cli.data.datasets import DataSet, Skipped
-from m2sd_cli.data.sources import ImageSource
+from m2sd_cli.data.datasets import DataSet, Shots, Skipped
 from m2sd_cli.errors import DataError
 
 ROOT_VARIABLE = "M2SD_DATA"
@@ -56,15 +55,16 @@ def open_data(
     return leave_out(data if info.simulates is None else simulate(data, info), skipped)
 
 
-def open_shot_pool(info: DataSetInfo, data_root: Path | None = None) -> ImageSource:
-    """What the shots of a simulated data set may be drawn of; see `simulation.shot_pool`.
+def open_shot_pool(info: DataSetInfo, data_root: Path | None = None) -> tuple[Shots, Path]:
+    """What the shots of a simulated data set may be drawn of, see `simulation.shot_pool`, and where they lie.
 
     Raises:
         DataError: what it simulates is not there, cannot be downloaded, or is damaged.
     """
     from m2sd_cli.data.simulation import shot_pool
 
-    return shot_pool(_open_built_in(info, data_root), info)
+    data = _open_built_in(info, data_root)
+    return shot_pool(data, info), data.location
 
 
 def _open_built_in(info: DataSetInfo, data_root: Path | None) -> DataSet:

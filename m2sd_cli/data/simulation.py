@@ -45,16 +45,16 @@ def simulate(data: DataSet, info: DataSetInfo) -> DataSet:
     )
 
 
-def shot_pool(data: DataSet, info: DataSetInfo) -> ImageSource:
-    """All images of the classes that a simulation teaches, but for its test images: what other shots may be drawn of.
-
-    Labels index the classes of the simulated data set.
+def shot_pool(data: DataSet, info: DataSetInfo) -> Shots:
+    """All images of the classes that a simulation teaches, but for its test images: what shots may be drawn of.
 
     Args:
         data, info: as for `simulate`.
     """
-    place, tests = _places(data.train)
-    return those(data.train, (place >= tests) & (data.train.labels >= info.base))
+    images, labels = data.train, data.train.labels
+    place, tests = _places(images)
+    chosen = ((place >= tests) & (labels >= info.base)).nonzero().flatten()
+    return Shots(data.classes[info.base : data.base], images.select(chosen, labels[chosen] - info.base))
 
 
 def _places(images: ImageSource) -> tuple[Tensor, Tensor]:

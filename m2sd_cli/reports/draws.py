@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from m2sd_cli.data.datasets import Skipped
 from m2sd_cli.data.passes import Pass
 from m2sd_cli.data.sources import ImageSource
 from m2sd_cli.data.transforms import TestTransform
@@ -37,6 +38,7 @@ class Simulation:
     shots: int  # of each new class
     views: int  # of every image
     figures: Mapping[str, list[DrawFigures]]  # of each classifier, draw by draw
+    skipped: Sequence[Skipped] = ()  # images that cannot be read and were not drawn, if that was asked for
 
 
 @dataclass(frozen=True)
@@ -47,18 +49,18 @@ class Labelled:
     labels: Tensor
 
 
-def draw_shots(pool: Tensor, classes: Sequence[int], shots: int, draw: int) -> list[Tensor]:
+def draw_shots(pool: Tensor, classes: int, shots: int, draw: int) -> list[Tensor]:
     """The places in a pool of the shots of each class.
 
     Args:
-        pool: (N,) int64, the label of each image that may be drawn.
-        classes: labels, each of which the pool has.
+        pool: (N,) int64 in [0, classes), the label of each image that may be drawn; no class is without one.
+        classes: how many.
         shots: of each class, or all that it has.
         draw: its number; the same one draws the same shots.
     """
     generator = torch.Generator().manual_seed(draw)
     found = []
-    for label in classes:
+    for label in range(classes):
         own = torch.nonzero(pool == label).flatten()
         found.append(own[torch.randperm(len(own), generator=generator)[:shots]])
     return found
@@ -92,7 +94,7 @@ def over_draws(
         base: the base session, of the first sizes[0] classes.
         record: of its backbone.
         tested: test images of all classes.
-        pool: images of which shots are drawn.
+        pool: images of the other classes, of which shots are drawn; label 0 is the first one after the base classes.
         sizes: classes known after session 0, 1, ...
         classifiers: by their names.
         draws, shots: how many.
@@ -104,9 +106,9 @@ def over_draws(
         ValueError: the base statistics are of no features.
     """
     found: dict[str, list[DrawFigures]] = {name: [] for name in classifiers}
-    steps = Pass("drawing shots", draws * len(classifiers))
+    steps = Pass("teaching", draws * len(classifiers), "sets of shots")
     for draw in range(draws):
-        places = draw_shots(pool.labels, range(sizes[0], sizes[-1]), shots, draw)
+        places = draw_shots(pool.labels, sizes[-1] - sizes[0], shots, draw)
         features = [pool.features[each] for each in places]
         new = torch.stack([each.double().mean(dim=0).float() for each in features])
         taught = Taught(base.rows, new, features, base.statistics)

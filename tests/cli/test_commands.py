@@ -86,7 +86,7 @@ def test_the_first_help_names_every_command_and_the_demo(m2sd: Cli) -> None:
 
 
 @pytest.fixture
-def places(pictures: "Pictures", tmp_path: Path) -> dict[str, str]:
+def places(pictures: "Pictures", simulated: Path, tmp_path: Path) -> dict[str, str]:
     """What the words of a command stand for."""
     work = tmp_path / "work"
     (work / "empty").mkdir(parents=True)
@@ -101,6 +101,7 @@ def places(pictures: "Pictures", tmp_path: Path) -> dict[str, str]:
     return {
         "RUN": str(tmp_path / "run"),
         "NONE": str(work / "none"),
+        "SIMULATED": str(simulated),
         "FOLDER": str(pictures.folder),
         "SHOTS": str(pictures.second_shots),
         "1=FIRST": f"1={pictures.first_shots}",
@@ -398,6 +399,7 @@ JSON = {
     "data verify": "FOLDER",
     "recipes": "",
     "recipes list": "",
+    "simulate": "--run SIMULATED --draws 2",
     "ablation": "--data demo --rows plain --seeds 1 --stop-after 0s --device cpu --out WORK/ablation",
     "bench": "--image-size 8 --batch-size 4 --classes 3 --backbone resnet20 --seconds 0.1 --rounds 1",
 }
@@ -422,7 +424,8 @@ KEYS = {
     "sessions reproduce": {"same", "stages", "circumstances"},
     "data": {"data_sets", "cache"},
     "recipes": {"recipes"},
-    "ablation": {"out", "finished", "rows", "runs"},
+    "simulate": {"data", "sizes", "shots", "views", "skipped", "classifiers"},
+    "ablation": {"out", "budget", "finished", "rows", "runs"},
     "bench": {
         "conditions",
         "versions",
