@@ -15,6 +15,7 @@ from m2sd_cli.data.locate import open_data
 from m2sd_cli.errors import InterruptedTrainingError, UsageError
 from m2sd_cli.inference.device import choose_device, training_precision
 from m2sd_cli.recipes import find_recipe
+from m2sd_cli.reports.metrics import counted
 from m2sd_cli.reproduction import Watch, unwatched
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.lock import writing
@@ -241,20 +242,15 @@ def _run(work: _Work, seed: int, row: Row) -> Result | None:
     return Result(
         seed=seed,
         row=row.name,
-        session_0=_counted(first_session.overall),
-        last=_counted(last.overall),
-        average=_counted(figures.average),
-        base=_counted(last.base),
-        novel=_counted(last.novel),
-        harmonic=_counted(last.harmonic),
+        session_0=counted(first_session.overall),
+        last=counted(last.overall),
+        average=counted(figures.average),
+        base=counted(last.base),
+        novel=counted(last.novel),
+        harmonic=counted(last.harmonic),
         seconds=base.manifest.seconds,
         ms_per_step=1000 * base.manifest.seconds / steps,
     )
-
-
-def _counted(figure: float | None) -> float:
-    assert figure is not None, "every class of a built-in data set has test images"
-    return figure
 
 
 def _stage_1(work: _Work, seed: int) -> RunFolder | None:

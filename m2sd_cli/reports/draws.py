@@ -14,7 +14,7 @@ from m2sd_cli.inference.features import FEATURE_BATCH, embed_batches
 from m2sd_cli.inference.session import Checkpoint
 from m2sd_cli.method.backbones import Backbone
 from m2sd_cli.method.stage3 import Taught, build_head
-from m2sd_cli.reports.metrics import Tally
+from m2sd_cli.reports.metrics import Tally, counted
 from m2sd_cli.runs.manifest import BackboneRecord
 
 
@@ -127,10 +127,5 @@ def _figures(tally: Tally) -> DrawFigures:
     figures = tally.figures()
     last = figures.sessions[-1]
     known = figures.average, last.overall, last.base, last.novel, last.harmonic
-    average, overall, base, novel, harmonic = (_counted(each) for each in known)
+    average, overall, base, novel, harmonic = (counted(each) for each in known)
     return DrawFigures(average, overall, base, novel, harmonic)
-
-
-def _counted(figure: float | None) -> float:
-    assert figure is not None, "every class of a simulation has test images"
-    return figure

@@ -204,6 +204,12 @@ def harmonic_mean(first: float, second: float) -> float:
     return 2 * first * second / (first + second) if first + second else 0.0
 
 
+def counted(figure: float | None) -> float:
+    """A figure of a built-in data set, every class of which has test images to count."""
+    assert figure is not None, "a class of a built-in data set has no test image"
+    return figure
+
+
 def _percent_mean(accuracies: Tensor) -> float | None:
     counted = accuracies[~accuracies.isnan()]
     return 100 * float(counted.mean()) if len(counted) else None
