@@ -45,13 +45,15 @@ def draw(images: int, classes: int, seed: int) -> tuple[Tensor, Tensor]:
 def test_no_other_temperature_is_better(images: int, classes: int, seed: int) -> None:
     logits, labels = draw(images, classes, seed)
     found = fit_temperature(logits, labels)
-    unit = (logits - logits.gather(1, labels[:, None])).double().square().mean().sqrt().item() or 1.0
-    assert LOWEST <= found / unit <= HIGHEST
+    wide = logits.double()
+    unit = (wide - wide.gather(1, labels[:, None])).square().mean().sqrt().item() or 1.0
+    rounding = 1e-12
+    assert LOWEST * (1 - rounding) <= found / unit <= HIGHEST * (1 + rounding)
     best = plain_loss(logits, labels, found)
     for step in range(41):
         other = unit * LOWEST * (HIGHEST / LOWEST) ** (step / 40)
         assert best <= plain_loss(logits, labels, other) + 1e-9
-    if LOWEST < found / unit < HIGHEST and classes > 1:
+    if LOWEST * (1 + rounding) < found / unit < HIGHEST * (1 - rounding) and classes > 1:
         for near in (found * 1.01, found / 1.01):
             assert best <= plain_loss(logits, labels, near)
 
