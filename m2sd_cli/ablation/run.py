@@ -1,11 +1,16 @@
-"""Running the table: stage 1 once a seed, then every row from there, each in a run folder of its own."""
+"""Running the table: stage 1 once a seed, then every row from there, each in a run folder of its own.
+
+Several processes may be at it, each claiming the run that it trains; only results.json is written by all, in turn.
+"""
 
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from typing import Any, cast
 
+from m2sd_cli.ablation.claims import claimed
 from m2sd_cli.ablation.records import Budget, Result, add, begin, has_begun, results
 from m2sd_cli.ablation.rows import Row, choose_rows
 from m2sd_cli.api import evaluate, increment
@@ -29,6 +34,16 @@ from m2sd_cli.training.stage import SAVE_EVERY
 
 COMMAND = "ablation"
 DATA = "cifar100"  # unless another is named
+PATIENCE = 60.0  # seconds to wait for a process that writes down what the table's runs have come to
+POLL = 2.0  # seconds between two looks at what other processes have done
+
+
+class Outcome(Enum):
+    """What became of a run."""
+
+    ENDED = "ended"
+    TIME_UP = "time is up"
+    ELSEWHERE = "another process is at it"  # or at the stage 1 that it needs, or was and has ended it
 
 
 @dataclass(frozen=True)
@@ -84,7 +99,8 @@ def ablate(
     """Train every row with every seed on one budget, teach all official sessions, and evaluate.
 
     What was finished by an earlier call is skipped, and what was cut off is gone on with. Seeds and rows may differ
-    from call to call; nothing else may.
+    from call to call; nothing else may. Calls of several processes share the runs, each taking what no other is at,
+    and return when all are there.
 
     Args:
         out: the folder for runs and results.
@@ -123,34 +139,31 @@ def ablate(
     for row in chosen:
         loss_weights(_settings(budget, row, 0))
     deadline = None if stop_after is None else time.monotonic() + stop_after
-    with writing(folder, COMMAND):
+    wanted = [(seed, row) for seed in range(seeds) for row in chosen]
+    with writing(folder, COMMAND, PATIENCE):
         begun = has_begun(folder, budget)
-        done = {(each.seed, each.row) for each in results(folder)} if begun else set()
-        wanted = [(seed, row) for seed in range(seeds) for row in chosen]
-        missing = [(seed, row) for seed, row in wanted if (seed, row.name) not in done]
-        if missing:
-            sessions = open_data(budget.data, data_root).sessions
-            if not begun:
-                begin(folder, budget)
-            work = _Work(
-                folder,
-                sessions,
-                budget,
-                init,
-                data_root,
-                device,
-                save_every,
-                deadline,
-                watch,
-                tell or (lambda _: None),
-            )
-            try:
-                finished = _run_all(work, missing, len(wanted))
-            except InterruptedTrainingError:
-                raise InterruptedTrainingError("interrupted and saved; go on with the same command") from None
-        else:
-            finished = True
-        return Ablation(budget, results(folder), finished)
+        if begun and not _missing(folder, wanted):
+            return Ablation(budget, results(folder), True)
+        sessions = open_data(budget.data, data_root).sessions
+        if not begun:
+            begin(folder, budget)
+    work = _Work(
+        folder,
+        sessions,
+        budget,
+        init,
+        data_root,
+        device,
+        save_every,
+        deadline,
+        watch,
+        tell or (lambda _: None),
+    )
+    try:
+        finished = _run_all(work, wanted)
+    except InterruptedTrainingError:
+        raise InterruptedTrainingError("interrupted and saved; go on with the same command") from None
+    return Ablation(budget, results(folder), finished)
 
 
 def _budget(
@@ -202,38 +215,62 @@ def _settings(budget: Budget, row: Row, seed: int) -> DistillConfig:
     )
 
 
-def _run_all(work: _Work, missing: Sequence[tuple[int, Row]], wanted: int) -> bool:
-    """Every run that has no result yet, seed by seed; whether time sufficed."""
-    for number, (seed, row) in enumerate(missing, wanted - len(missing) + 1):
-        work.tell(f"run {number} of {wanted}: seed {seed}, {row.name} ({row.what})")
-        result = _run(work, seed, row)
-        if result is None:
-            return False
-        add(work.out, result)
+def _missing(folder: Path, wanted: Sequence[tuple[int, Row]]) -> list[tuple[int, int, Row]]:
+    """The runs that have no result yet, each with its place in the table, from 1."""
+    done = {(each.seed, each.row) for each in results(folder)}
+    return [(place, seed, row) for place, (seed, row) in enumerate(wanted, 1) if (seed, row.name) not in done]
+
+
+def _run_all(work: _Work, wanted: Sequence[tuple[int, Row]]) -> bool:
+    """Every run that has no result yet, seed by seed, and waits for those that others are at; whether time sufficed."""
+    told = False
+    while missing := _missing(work.out, wanted):
+        outcomes = []
+        for place, seed, row in missing:
+            outcomes.append(_attempt(work, f"run {place} of {len(wanted)}", seed, row))
+            if outcomes[-1] is Outcome.TIME_UP or (outcomes[-1] is Outcome.ENDED and work.left == 0):
+                return not _missing(work.out, wanted)
+        if Outcome.ENDED not in outcomes and _missing(work.out, wanted):
+            if not told:
+                work.tell("what is left is with other processes; waiting for them")
+                told = True
+            if work.left == 0:
+                return False
+            time.sleep(POLL if work.left is None else min(POLL, work.left))
+    return True
+
+
+def _attempt(work: _Work, number: str, seed: int, row: Row) -> Outcome:
+    """One run, from wherever it was cut off, unless another process is at it."""
+    with claimed(work.out, f"seed-{seed}-{row.name}") as own:
+        if not own or not _missing(work.out, [(seed, row)]):
+            return Outcome.ELSEWHERE
+        place = work.out / f"seed-{seed}" / row.name
+        run = RunFolder(place)
+        if not run.has_pretrain():
+            first = _stage_1(work, 0 if work.budget.shared_stage_1 else seed)
+            if isinstance(first, Outcome):
+                return first
+            with run.locked(COMMAND):
+                run.copy_pretrain(first)
+        work.tell(f"{number}: seed {seed}, {row.name} ({row.what})")
+        settings = _settings(work.budget, row, seed)
+        base = run.session(0) if run.sessions() else _distilled(work, run, settings)
+        if base is None:
+            return Outcome.TIME_UP
+        result = _judged(work, place, base, seed, row, settings)
+        with writing(work.out, COMMAND, PATIENCE):
+            add(work.out, result)
         work.tell(
             f"seed {seed}, {row.name}: AVG {result.average:.2f}, last {result.last:.2f}, novel {result.novel:.2f}, "
             f"HM {result.harmonic:.2f}"
         )
-        if work.left == 0 and number < wanted:
-            return False
-    return True
+        return Outcome.ENDED
 
 
-def _run(work: _Work, seed: int, row: Row) -> Result | None:
-    """One run, from wherever it was cut off; None if time is up."""
-    place = work.out / f"seed-{seed}" / row.name
-    run = RunFolder(place)
-    if not run.has_pretrain():
-        first = _stage_1(work, 0 if work.budget.shared_stage_1 else seed)
-        if first is None:
-            return None
-        with run.locked(COMMAND):
-            run.copy_pretrain(first)
-    settings = _settings(work.budget, row, seed)
-    base = run.session(0) if run.sessions() else _distilled(work, run, settings)
-    if base is None:
-        return None
-    for session in range(len(run.sessions()), work.sessions + 1):
+def _judged(work: _Work, place: Path, base: Link, seed: int, row: Row, settings: DistillConfig) -> Result:
+    """What a distilled run comes to, after the sessions that it has not learned yet."""
+    for session in range(len(RunFolder(place).sessions()), work.sessions + 1):
         increment(session, run=place, data_root=work.data_root, device=work.device)
     figures = evaluate(run=place, data_root=work.data_root, device=work.device).figures
     first_session, last = figures.sessions[0], figures.sessions[-1]
@@ -253,28 +290,32 @@ def _run(work: _Work, seed: int, row: Row) -> Result | None:
     )
 
 
-def _stage_1(work: _Work, seed: int) -> RunFolder | None:
-    """The run that holds stage 1 of a seed; None if time is up."""
-    run = RunFolder(work.out / "stage-1" if work.budget.shared_stage_1 else work.out / f"seed-{seed}" / "stage-1")
-    if run.has_pretrain():
-        return run
-    work.tell(f"stage 1 of seed {seed}")
-    options = cast(PretrainOptions, {**work.budget.pretrain, "init": work.init, "seed": seed})
-    with work.watch("pretrain") as progress:
-        link = pretrain(
-            work.budget.data,
-            run=run.path,
-            data_root=work.data_root,
-            recipe=work.budget.recipe,
-            device=work.device,
-            precision=work.budget.precision,
-            resume=StateStore(run).exists(),
-            stop_after=work.left,
-            save_every=work.save_every,
-            progress=progress,
-            **options,
-        )
-    return run if link else None
+def _stage_1(work: _Work, seed: int) -> RunFolder | Outcome:
+    """The run that holds stage 1 of a seed, or why there is none yet."""
+    name = "stage-1" if work.budget.shared_stage_1 else f"seed-{seed}/stage-1"
+    run = RunFolder(work.out / name)
+    with claimed(work.out, name.replace("/", "-")) as own:
+        if run.has_pretrain():
+            return run
+        if not own:
+            return Outcome.ELSEWHERE
+        work.tell(f"stage 1 of seed {seed}")
+        options = cast(PretrainOptions, {**work.budget.pretrain, "init": work.init, "seed": seed})
+        with work.watch("pretrain") as progress:
+            link = pretrain(
+                work.budget.data,
+                run=run.path,
+                data_root=work.data_root,
+                recipe=work.budget.recipe,
+                device=work.device,
+                precision=work.budget.precision,
+                resume=StateStore(run).exists(),
+                stop_after=work.left,
+                save_every=work.save_every,
+                progress=progress,
+                **options,
+            )
+        return run if link else Outcome.TIME_UP
 
 
 def _distilled(work: _Work, run: RunFolder, settings: DistillConfig) -> Link | None:

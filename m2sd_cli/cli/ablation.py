@@ -77,6 +77,7 @@ def ablation(
 
     All rows of a seed begin from one stage 1 and differ in stage 2 alone. Then they learn every official session.
     The same command goes on where it was cut off; --seeds and --rows may change meanwhile, nothing else.
+    Started several times, for example once with --device cuda:0 and once with --device cuda:1, it shares the runs.
 
     Examples:
       m2sd ablation

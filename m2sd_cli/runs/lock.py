@@ -47,7 +47,7 @@ class Writer(Record):
 
 
 @contextmanager
-def writing(folder: Path, command: str) -> Iterator[None]:
+def writing(folder: Path, command: str, patience: float = 0.0) -> Iterator[None]:
     """Be the only writer to a folder; makes it if need be, and takes it away again if nothing was written into it.
 
     The lock of a process that died is no lock.
@@ -55,11 +55,12 @@ def writing(folder: Path, command: str) -> Iterator[None]:
     Args:
         folder: to be written to.
         command: that writes, for whoever comes meanwhile.
+        patience: seconds to wait for somebody else.
 
     Raises:
         RunError: somebody else is writing, or the folder cannot be made.
     """
-    lock = FileLock(folder / LOCK, timeout=0)
+    lock = FileLock(folder / LOCK, timeout=patience)
     try:
         made = [path for path in (folder, *folder.parents) if not path.exists()]
         folder.mkdir(parents=True, exist_ok=True)

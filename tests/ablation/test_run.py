@@ -5,6 +5,8 @@ import os
 import shutil
 import signal
 import statistics
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -19,6 +21,7 @@ import m2sd_cli
 from m2sd_cli import recipes
 from m2sd_cli.ablation import records
 from m2sd_cli.ablation import run as ablation_run
+from m2sd_cli.ablation.claims import claimed
 from m2sd_cli.ablation.records import Result
 from m2sd_cli.ablation.run import ablate
 from m2sd_cli.data.datasets import DataSet, Skipped
@@ -88,6 +91,11 @@ def timeless(found: Sequence[Result]) -> list[dict[str, object]]:
     return [each.model_dump(exclude={"seconds", "ms_per_step"}) for each in found]
 
 
+def table_of(out: Path) -> list[dict[str, object]]:
+    """The results by seed and row, in whatever order they came."""
+    return sorted(timeless(results(out)), key=lambda run: (str(run["seed"]), str(run["row"])))
+
+
 def weights(out: Path, seed: int, row: str) -> list[str]:
     run = RunFolder(out / f"seed-{seed}" / row)
     return [link.manifest.checkpoint.sha256 for link in (run.pretrain(), *run.chain())]
@@ -151,9 +159,7 @@ def test_seeds_and_rows_may_be_added(tmp_path: Path, whole: Path) -> None:
     out = tmp_path / "out"
     for seeds, rows in ((1, "mixup"), (1, "plain,mixup"), (2, "mixup,plain")):
         assert ablate(out, **BUDGET, seeds=seeds, rows=rows).finished
-    key = ("seed", "row")
-    by_name = [sorted(timeless(results(each)), key=lambda run: [str(run[k]) for k in key]) for each in (out, whole)]
-    assert by_name[0] == by_name[1]
+    assert table_of(out) == table_of(whole)
 
 
 def test_a_recipe_is_followed_and_named(tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -383,9 +389,91 @@ def test_what_is_damaged_or_something_else_is_left_alone(whole: Path, tmp_path: 
             ablate(damaged, **BUDGET, seeds=2, rows=ROWS)
 
 
-def test_one_command_at_a_time(whole: Path) -> None:
+def test_who_writes_for_long_is_named(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ablation_run, "PATIENCE", 0.1)
     with writing(whole, "ablation"), pytest.raises(RunError, match="is writing to it; wait until that has ended"):
         ablate(whole, **BUDGET, seeds=2, rows=ROWS)
+
+
+# ---- several processes
+
+TOGETHER = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+import test_run
+from m2sd_cli.ablation.run import ablate
+for module in ("m2sd_cli.stages", "m2sd_cli.recorded", "m2sd_cli.ablation.run"):
+    setattr(sys.modules[module], "open_data", test_run.few)
+done = ablate(sys.argv[1], **test_run.BUDGET, seeds=2, rows=test_run.ROWS, tell=lambda text: print(text, flush=True))
+assert done.finished and len(done.results) == 4
+"""
+
+
+def test_two_processes_share_the_runs(whole: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    words = [sys.executable, "-c", TOGETHER, str(out), str(Path(__file__).parent)]
+    both = [subprocess.Popen(words, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    told = [line for process in both for line in process.communicate()[0].splitlines()]
+    assert [process.returncode for process in both] == [0, 0]
+    began = sorted(line for line in told if line.startswith(("run ", "stage 1 ")))
+    assert began == [
+        "run 1 of 4: seed 0, plain (cross-entropy of clean images)",
+        "run 2 of 4: seed 0, mixup (mixup alone)",
+        "run 3 of 4: seed 1, plain (cross-entropy of clean images)",
+        "run 4 of 4: seed 1, mixup (mixup alone)",
+        "stage 1 of seed 0",
+        "stage 1 of seed 1",
+    ]
+    assert table_of(out) == table_of(whole)
+    for seed in (0, 1):
+        for row in ROWS:
+            assert weights(out, seed, row) == weights(whole, seed, row)
+
+
+def test_what_another_process_is_at_is_left_to_it(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ablation_run, "POLL", 0.01)
+    out, told = tmp_path / "out", list[str]()
+    assert ablate(out, **BUDGET, seeds=1, rows="plain").finished
+    with claimed(out, "seed-0-mixup") as mine, claimed(out, "seed-1-stage-1"):
+        assert mine
+        assert not ablate(out, **BUDGET, seeds=2, rows=ROWS, stop_after=0.1, tell=told.append).finished
+    assert told == ["what is left is with other processes; waiting for them"]
+    assert timeless(results(out)) == timeless(results(whole)[:1])
+
+    def ends(text: str) -> None:
+        """What it was waited for is there by then."""
+        told.append(text)
+        if text.startswith("what is left"):
+            shutil.copy(whole / "results.json", out)
+
+    with claimed(out, "seed-0-mixup"):
+        assert ablate(out, **BUDGET, seeds=1, rows=ROWS, tell=ends).finished
+    assert len(told) == 2
+    assert not (out / "seed-0" / "mixup").exists()
+
+
+def test_the_claim_of_a_killed_process_is_none(tmp_path: Path) -> None:
+    hold = "import sys, pathlib\nfrom m2sd_cli.ablation.claims import claimed\n"
+    hold += "with claimed(pathlib.Path(sys.argv[1]), 'run') as own:\n    print(own, flush=True)\n    sys.stdin.read()\n"
+    words = [sys.executable, "-c", hold, str(tmp_path)]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "True\n"
+        with claimed(tmp_path, "run") as own:
+            assert not own
+        with claimed(tmp_path, "another") as own:
+            assert own
+        other.kill()
+        other.wait()
+        with claimed(tmp_path, "run") as own:
+            assert own
+
+
+def test_a_folder_that_takes_no_claim_is_named(tmp_path: Path) -> None:
+    (tmp_path / ".claims").write_text("in the way")
+    with pytest.raises(RunError, match="cannot be written to"), claimed(tmp_path, "run"):
+        pytest.fail("nothing can be claimed there")
 
 
 # ---- what is printed
@@ -437,7 +525,7 @@ def test_time_that_is_up_is_said(m2sd: Cli, tmp_path: Path) -> None:
     words = ["ablation", *WORDS, "--out", tmp_path / "out", "--stop-after", "0s", "--seeds", 1, "--rows", "plain"]
     done = m2sd(*words)
     assert (done.code, done.out) == (0, "no run has ended yet\n")
-    assert done.err.splitlines()[0] == "run 1 of 1: seed 0, plain (cross-entropy of clean images)"
+    assert done.err.splitlines()[0] == "stage 1 of seed 0"
     assert done.err.splitlines()[-1] == "time is up; saved. Go on with the same command"
     quiet = m2sd(*words, "--quiet", "--json")
     assert (quiet.code, quiet.err) == (0, "")
