@@ -123,7 +123,7 @@ def budget_of(folder: Path) -> Budget:
 
 
 def results(folder: Path) -> list[Result]:
-    """What is known so far, in the order of the runs.
+    """What is known so far, in the order in which the runs ended.
 
     Raises:
         RunError: there is no ablation in the folder.
@@ -139,7 +139,7 @@ def results(folder: Path) -> list[Result]:
 
 
 def add(folder: Path, result: Result) -> None:
-    """Write one result more.
+    """Write one result more; the caller is the only writer.
 
     Raises:
         RunError: it could not be written.

@@ -19,6 +19,7 @@ from m2sd_cli.data.catalogue import find_info
 from m2sd_cli.data.locate import open_data
 from m2sd_cli.errors import InterruptedTrainingError, UsageError
 from m2sd_cli.inference.device import choose_device, training_precision
+from m2sd_cli.launch import launched
 from m2sd_cli.recipes import find_recipe
 from m2sd_cli.reports.metrics import counted
 from m2sd_cli.reproduction import Watch, unwatched
@@ -117,11 +118,13 @@ def ablate(
         stop_after: seconds after which to save and stop.
         save_every: seconds between two saves of the resumable state.
         watch: makes whoever watches a stage, given its name.
-        tell: hears which run is at work, and what it came to.
+        tell: hears which run is at work, what it came to, and when others are waited for.
 
     Raises:
         M2sdError: one of its kinds; what has ended by then is kept.
     """
+    if launched():
+        raise UsageError("an ablation runs as one process, or as several of its own; begin it without torchrun")
     chosen = choose_rows(rows)
     if seeds < 1:
         raise UsageError(f"--seeds {seeds}: at least 1")
@@ -141,11 +144,11 @@ def ablate(
     deadline = None if stop_after is None else time.monotonic() + stop_after
     wanted = [(seed, row) for seed in range(seeds) for row in chosen]
     with writing(folder, COMMAND, PATIENCE):
-        begun = has_begun(folder, budget)
-        if begun and not _missing(folder, wanted):
+        if has_begun(folder, budget) and not _missing(folder, wanted):
             return Ablation(budget, results(folder), True)
-        sessions = open_data(budget.data, data_root).sessions
-        if not begun:
+    sessions = open_data(budget.data, data_root).sessions  # which takes a while where it is downloaded first
+    with writing(folder, COMMAND, PATIENCE):
+        if not has_begun(folder, budget):
             begin(folder, budget)
     work = _Work(
         folder,
@@ -223,20 +226,23 @@ def _missing(folder: Path, wanted: Sequence[tuple[int, Row]]) -> list[tuple[int,
 
 def _run_all(work: _Work, wanted: Sequence[tuple[int, Row]]) -> bool:
     """Every run that has no result yet, seed by seed, and waits for those that others are at; whether time sufficed."""
-    told = False
+    waiting = False
     while missing := _missing(work.out, wanted):
-        outcomes = []
+        outcomes = set()
         for place, seed, row in missing:
-            outcomes.append(_attempt(work, f"run {place} of {len(wanted)}", seed, row))
-            if outcomes[-1] is Outcome.TIME_UP or (outcomes[-1] is Outcome.ENDED and work.left == 0):
-                return not _missing(work.out, wanted)
-        if Outcome.ENDED not in outcomes and _missing(work.out, wanted):
-            if not told:
-                work.tell("what is left is with other processes; waiting for them")
-                told = True
-            if work.left == 0:
-                return False
-            time.sleep(POLL if work.left is None else min(POLL, work.left))
+            outcome = _attempt(work, f"run {place} of {len(wanted)}", seed, row)
+            outcomes.add(outcome)
+            if outcome is Outcome.TIME_UP or (outcome is Outcome.ENDED and work.left == 0):
+                break
+        if work.left == 0:
+            return not _missing(work.out, wanted)
+        if Outcome.ENDED in outcomes:
+            waiting = False
+            continue
+        if not waiting:
+            work.tell("waiting for other processes")
+            waiting = True
+        time.sleep(POLL if work.left is None else min(POLL, work.left))
     return True
 
 

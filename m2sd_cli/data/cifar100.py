@@ -7,6 +7,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+from filelock import FileLock
 from torch import Tensor
 
 from m2sd_cli.data.augmentation import Augmentation
@@ -95,16 +96,19 @@ def _published(root: Path, use: Literal["training", "test"]) -> Generator[tuple[
 
 
 def download_cifar100(root: Path) -> None:
-    """Fetch the official archive into `root`; torchvision checks its published MD5.
+    """Fetch the official archive into `root`; torchvision checks its published MD5, and fetches none that is there.
+
+    One process at a time: two would write the same file.
 
     Raises:
         DataError: the download failed.
     """
     from torchvision.datasets import CIFAR100
 
-    root.mkdir(parents=True, exist_ok=True)
     try:
-        CIFAR100(str(root), download=True)
+        root.mkdir(parents=True, exist_ok=True)
+        with FileLock(root / f".{INFO.name}.lock"):
+            CIFAR100(str(root), download=True)
     except (OSError, RuntimeError) as error:
         raise DataError(
             f"cifar100 could not be downloaded into {root} ({error}); "

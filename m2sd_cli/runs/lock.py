@@ -62,9 +62,10 @@ def writing(folder: Path, command: str, patience: float = 0.0) -> Iterator[None]
     """
     lock = FileLock(folder / LOCK, timeout=patience)
     try:
-        made = [path for path in (folder, *folder.parents) if not path.exists()]
-        folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
+        try:
+            made = _take(lock, folder)
+        except FileNotFoundError:  # whoever had the lock wrote nothing, and has taken the folder away
+            made = _take(lock, folder)
     except Timeout:
         raise RunError(f"{folder}: {_holder(folder)} is writing to it; wait until that has ended") from None
     except OSError as error:
@@ -80,6 +81,14 @@ def writing(folder: Path, command: str, patience: float = 0.0) -> Iterator[None]
                 for path in made:
                     path.rmdir()
         lock.release()
+
+
+def _take(lock: FileLock, folder: Path) -> list[Path]:
+    """Make the folder and take its lock; the folders that were made, innermost first."""
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    lock.acquire()
+    return made
 
 
 def _sign(path: Path, command: str) -> None:

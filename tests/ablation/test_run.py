@@ -414,7 +414,7 @@ def test_two_processes_share_the_runs(whole: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     words = [sys.executable, "-c", TOGETHER, str(out), str(Path(__file__).parent)]
     both = [subprocess.Popen(words, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    told = [line for process in both for line in process.communicate()[0].splitlines()]
+    told = [line for process in both for line in process.communicate(timeout=600)[0].splitlines()]
     assert [process.returncode for process in both] == [0, 0]
     began = sorted(line for line in told if line.startswith(("run ", "stage 1 ")))
     assert began == [
@@ -434,23 +434,38 @@ def test_two_processes_share_the_runs(whole: Path, tmp_path: Path) -> None:
 def test_what_another_process_is_at_is_left_to_it(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ablation_run, "POLL", 0.01)
     out, told = tmp_path / "out", list[str]()
-    assert ablate(out, **BUDGET, seeds=1, rows="plain").finished
-    with claimed(out, "seed-0-mixup") as mine, claimed(out, "seed-1-stage-1"):
-        assert mine
-        assert not ablate(out, **BUDGET, seeds=2, rows=ROWS, stop_after=0.1, tell=told.append).finished
-    assert told == ["what is left is with other processes; waiting for them"]
-    assert timeless(results(out)) == timeless(results(whole)[:1])
 
     def ends(text: str) -> None:
-        """What it was waited for is there by then."""
+        """What is waited for comes."""
         told.append(text)
-        if text.startswith("what is left"):
+        if text.startswith("waiting"):
+            assert timeless(results(out)) == timeless(results(whole)[1:2])
             shutil.copy(whole / "results.json", out)
 
-    with claimed(out, "seed-0-mixup"):
+    out.mkdir()
+    with claimed(out, "seed-0-plain") as own:
+        assert own
         assert ablate(out, **BUDGET, seeds=1, rows=ROWS, tell=ends).finished
-    assert len(told) == 2
-    assert not (out / "seed-0" / "mixup").exists()
+    assert [text.split(":")[0] for text in told] == (
+        ["stage 1 of seed 0", "run 2 of 2", "seed 0, mixup", "waiting for other processes"]
+    )
+    assert not (out / "seed-0" / "plain").exists()
+
+
+def test_it_waits_no_longer_than_it_may(tmp_path: Path) -> None:
+    out, told = tmp_path / "out", list[str]()
+    out.mkdir()
+    with claimed(out, "seed-0-stage-1"), claimed(out, "seed-1-plain"):
+        assert not ablate(out, **BUDGET, seeds=2, rows="plain", stop_after=0.2, tell=told.append).finished
+    assert told in ([], ["waiting for other processes"])
+    assert not (out / "results.json").exists()
+
+
+def test_processes_of_torchrun_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    with pytest.raises(UsageError, match="begin it without torchrun"):
+        ablate(tmp_path / "out", **BUDGET)
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_claim_of_a_killed_process_is_none(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 
 from m2sd_cli.errors import RunError
 from m2sd_cli.runs.folder import RunFolder
-from m2sd_cli.runs.lock import WRITER
+from m2sd_cli.runs.lock import WRITER, writing
 
 HOLD = """
 import sys
@@ -89,6 +90,17 @@ def test_a_process_of_another_machine_is_named_with_it(other: "subprocess.Popen[
     path.write_text(json.dumps(json.loads(path.read_bytes()) | {"host": "elsewhere", "process": 12}))
     with pytest.raises(RunError, match=r"m2sd distill \(process 12 on elsewhere, since"):
         write(tmp_path / "run")
+
+
+def test_who_waits_goes_on_in_the_folder_that_the_first_has_taken_away(
+    other: "subprocess.Popen[bytes]", tmp_path: Path
+) -> None:
+    assert other.stdin is not None
+    ending = threading.Timer(0.3, other.stdin.close)
+    ending.start()
+    with writing(tmp_path / "run", "ablation", patience=60):
+        assert (tmp_path / "run" / WRITER).is_file()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_writer_leaves_no_trace_where_it_wrote_nothing(tmp_path: Path) -> None:
