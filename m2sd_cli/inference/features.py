@@ -15,6 +15,7 @@ from m2sd_cli.inference.device import autocast
 from m2sd_cli.inference.team import ALONE, Team
 from m2sd_cli.method.backbones import Backbone
 from m2sd_cli.method.base_statistics import BaseStatistics, BaseSums
+from m2sd_cli.method.numerics import float64_device
 from m2sd_cli.method.prototypes import ClassMeans
 
 PIXELS_AT_ONCE = 2**20  # on a CPU, of any number of images
@@ -80,14 +81,13 @@ def base_features(
     Raises:
         TrainingError: a mean is not finite.
     """
-    sums = BaseSums(
-        torch.bincount(source.labels, minlength=classes), backbone.width, next(backbone.parameters()).device
-    )
+    device = float64_device(next(backbone.parameters()).device)
+    sums = BaseSums(torch.bincount(source.labels, minlength=classes), backbone.width, device)
     rows = team.share(len(source))
     steps = Pass("features of base images", rows.stop - rows.start)
     batches = source.batches(transform, FEATURE_BATCH, rows)
     for features, labels in embed_batches(backbone, batches, transform, precision):
-        sums.add(features, labels)
+        sums.add(features.to(device), labels.to(device))
         steps.add(len(labels))
     team.add(*sums.totals)
     means = sums.means.means().cpu()
@@ -141,13 +141,14 @@ def shot_features(
     Raises:
         TrainingError: a mean is not finite.
     """
-    means = ClassMeans(classes, backbone.width, next(backbone.parameters()).device)
+    device = float64_device(next(backbone.parameters()).device)
+    means = ClassMeans(classes, backbone.width, device)
     found: list[Tensor] = []
     for pixels, labels in source.batches(transform, FEATURE_BATCH):
         repeated = ((view, labels) for view in views(pixels, count))
         shown = []
         for features, places in embed_batches(backbone, repeated, transform, precision):
-            means.add(features, places)
+            means.add(features.to(device), places.to(device))
             shown.append(features.cpu())
         found.append(torch.stack(shown, dim=1))  # (B, count, D)
     mean = means.means().cpu()

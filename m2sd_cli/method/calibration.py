@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from m2sd_cli.method.numerics import float64_device
+
 LOWEST, HIGHEST = 0.01, 100.0  # temperatures, in units of how far logits lie from that of the label
 HALVINGS = 25  # of the range of log T: T is right to a millionth
 
@@ -33,10 +35,9 @@ class Confidence:
     def tempered(self, logits: Tensor) -> Tensor:
         """Logits (B, C) over T, in float64: at a low T the difference of two would be right to 1e-4 only in float32.
 
-        MPS has no float64; from there they come to the CPU.
+        From a device that has no float64 they come to the CPU.
         """
-        wide = logits.cpu() if logits.device.type == "mps" else logits
-        return wide.double() / self.temperature
+        return logits.to(float64_device(logits.device)).double() / self.temperature
 
 
 def known_score(tempered: Tensor) -> Tensor:

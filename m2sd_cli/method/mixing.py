@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from m2sd_cli.method.numerics import WITHOUT_FLOAT64, float64_device
+
 Mixing = Literal["both", "mixup", "cutmix", "none"]
 
 
@@ -48,12 +50,17 @@ def sample_lambda(beta: float, batch: int, generator: torch.Generator) -> Tensor
         batch: how many pairs.
         generator: its device is the result's.
     """
-    shape = torch.full((2, batch), beta + 1, dtype=torch.float64, device=generator.device)
+    device = generator.device
+    wide = float64_device(device)
+    if device.type in WITHOUT_FLOAT64:
+        seed = torch.randint(2**62, (), generator=generator, device=device)
+        generator = torch.Generator(wide).manual_seed(int(seed))
+    shape = torch.full((2, batch), beta + 1, dtype=torch.float64, device=wide)
     gamma = torch._standard_gamma(shape, generator=generator)
-    uniform = 1 - torch.rand(2, batch, dtype=torch.float64, generator=generator, device=generator.device)
+    uniform = 1 - torch.rand(2, batch, dtype=torch.float64, generator=generator, device=wide)
     # Gamma(beta) = Gamma(beta + 1) U^(1 / beta) underflows for a small beta, its logarithm does not.
     log_ratio = (gamma[0] / gamma[1]).log() + (uniform[0] / uniform[1]).log() / beta
-    return torch.sigmoid(log_ratio).float()
+    return torch.sigmoid(log_ratio).float().to(device)
 
 
 def mixup(x: Tensor, partner: Tensor, lam: Tensor) -> Tensor:

@@ -9,6 +9,14 @@ def full(x: Tensor) -> Tensor:
     return x if x.dtype == torch.float64 else x.float()
 
 
+WITHOUT_FLOAT64 = ("mps",)  # kinds of devices
+
+
+def float64_device(device: torch.device) -> torch.device:
+    """Where float64 of a device's tensors can be: there, or on the CPU if the device has none."""
+    return torch.device("cpu") if device.type in WITHOUT_FLOAT64 else device
+
+
 def channels_behind(x: Tensor) -> Tensor:
     """(B, C, H, W) as (B, H, W, C), which is how channels-last maps lie in memory; a view.
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from m2sd_cli.method.calibration import Confidence
+from m2sd_cli.method.numerics import float64_device
 from m2sd_cli.reports.metrics import first_loss, sessions_taught
 from m2sd_cli.reports.separation import Separation, SeparationFigures, summed
 
@@ -105,7 +106,7 @@ class Calibration:
         confidence: Confidence,
         device: torch.device | str = "cpu",
     ) -> None:
-        device = "cpu" if torch.device(device).type == "mps" else device  # which has no float64
+        device = float64_device(torch.device(device))
         self._confidence = confidence
         self._device = device
         self._taught = sessions_taught(sizes, device)

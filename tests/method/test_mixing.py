@@ -98,6 +98,15 @@ def test_lambda_is_a_fair_coin_for_a_tiny_beta_and_one_half_for_a_huge_one() -> 
     assert sample_lambda(1e300, 10, generator()).tolist() == [0.5] * 10
 
 
+def test_lambda_needs_no_float64_of_its_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on MPS, for which a CPU stands in here."""
+    monkeypatch.setattr("m2sd_cli.method.mixing.WITHOUT_FLOAT64", ("cpu",))
+    twice = [sample_lambda(0.5, 20_000, generator(seed)) for seed in (3, 3, 4)]
+    assert torch.equal(twice[0], twice[1])
+    assert not torch.equal(twice[0], twice[2])
+    assert float(twice[0].double().var()) == pytest.approx(1 / 8, rel=0.05)
+
+
 def test_every_pair_has_a_lambda_of_its_own() -> None:
     assert len(set(sample_lambda(1.0, 64, generator()).tolist())) == 64
 
