@@ -22,6 +22,7 @@ class Line:
     # The mean of the differences seed by seed, in points: runs of a seed have stage 1 in common, so that their
     # differences vary less than they do. None without a seed that both rows have, and of the plain row itself.
     above_plain: dict[str, Spread] | None
+    pairs: int  # seeds that both rows have
     seconds: Spread  # of stage 2
     ms_per_step: Spread
 
@@ -46,6 +47,7 @@ def _line(name: str, found: list[Result], plain: dict[int, Result]) -> Line:
         }
         if pairs
         else None,
+        pairs=len(pairs),
         seconds=spread([each.seconds for each in found]),
         ms_per_step=spread([each.ms_per_step for each in found]),
     )

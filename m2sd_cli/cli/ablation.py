@@ -184,10 +184,10 @@ def as_lines(budget: "Budget", summary: "list[Line]") -> list[str]:
     text = [about(budget), ""]
     text += table(["row", *HEADINGS.values(), "seconds", "ms/step", "seeds", "what"], rows)
     compared = [
-        [line.row, *(spread_figure(line.above_plain[name], "+") for name in HEADINGS)]
+        [line.row, *(spread_figure(line.above_plain[name], "+") for name in HEADINGS), str(line.pairs)]
         for line in summary
         if line.above_plain is not None
     ]
     if compared:
-        text += ["", f"above {PLAIN}, seed by seed", *table(["row", *HEADINGS.values()], compared)]
+        text += ["", f"above {PLAIN}, seed by seed", *table(["row", *HEADINGS.values(), "seeds"], compared)]
     return text

@@ -514,6 +514,8 @@ def test_the_table(m2sd: Cli, whole: Path) -> None:
         assert line.split()[:4] == shown.split()
     assert lines[4] == "above plain, seed by seed"
     differences = [a.average - b.average for a, b in zip(mixup, plain, strict=True)]
+    assert lines[5].split()[-1] == "seeds"
+    assert lines[6].split()[-1] == "2"
     assert lines[6].split()[:4] == [
         "mixup",
         f"{statistics.fmean(differences):+.2f}",

@@ -50,6 +50,7 @@ def test_figures_and_differences_are_statistics_of_the_seeds(plain: list[float],
     assert second.above_plain is not None
     assert second.above_plain["last"].mean == pytest.approx(statistics.fmean(differences), rel=1e-9, abs=1e-9)
     assert second.above_plain["last"].deviation == pytest.approx(statistics.stdev(differences), rel=1e-9, abs=1e-9)
+    assert (first.pairs, second.pairs) == (0, len(differences))
     assert second.above_plain["average"].mean == pytest.approx(statistics.fmean(differences) / 4, rel=1e-9, abs=1e-9)
     assert second.seconds == spread([float(seed) for seed in range(len(own))])
     assert second.ms_per_step == spread([2.0 * seed for seed in range(len(own))])
@@ -67,5 +68,6 @@ def test_without_a_seed_in_common_there_is_no_difference() -> None:
     assert (plain.row, both.row, m2sd.row) == ("plain", "both", "m2sd")
     assert both.above_plain is not None
     assert both.above_plain["last"] == Spread(1.0, None)
+    assert (both.pairs, m2sd.pairs) == (1, 0)
     assert m2sd.above_plain is None
     assert lines([]) == []
