@@ -70,14 +70,16 @@ class DistillConfig(TrainingConfig):
 
     learning_rate: Positive = 0.02
     mixing: Literal["both", "mixup", "cutmix", "none"] = "both"  # the branches; none: one of clean images
-    enhancement: Literal["full", "no-attention", "no-pyramid"] = "full"  # FE, or FE without EN or without BiFPN
+    enhancement: Literal["full", "no-attention", "no-pyramid"] = (
+        "full"  # FE, or FE without EN or without BiFPN (then of level 4)
+    )
     beta: Positive = 1.0  # lambda ~ Beta(beta, beta)
     temperature: Positive = 4.0  # of KL(p_hat, f)
     ce_weight: NotNegative = 1.0  # L_ce^v
     kl_weight: NotNegative = 1.0  # L_KL^v; 0 where there are no two branches
     kd_weight: NotNegative = 1.0  # KL(p_hat, f(x))
     attention_weight: NotNegative = 100.0  # attention transfer
-    teacher_weight: NotNegative = 1.0  # cross-entropy of W'
+    teacher_weight: NotNegative = 1.0  # cross-entropy of W', which alone teaches FE: kd and attention stop there
     clean_weight: NotNegative = 0.0  # cross-entropy of unmixed images
     pyramid_width: Annotated[int, Field(ge=1, le=8)] = 2  # channels of T_i for each of phi_i; 1 takes less time
     views: Annotated[int, Field(ge=1, le=18)] = 1  # of every image from session 0 on, see TestTransform

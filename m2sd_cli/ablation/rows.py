@@ -48,9 +48,14 @@ ROWS: Final = {
         Row("fe", "feature enhancement on clean images", "none", CE | FE),
         Row("m2sd", "all of M2SD", "both", BOTH | FE),
         Row("no-attention", "M2SD without the attention (EN)", "both", BOTH | FE, "no-attention"),
-        Row("no-pyramid", "M2SD without BiFPN", "both", BOTH | FE, "no-pyramid"),
+        Row("no-pyramid", "M2SD without BiFPN, which leaves level 4 alone", "both", BOTH | FE, "no-pyramid"),
         Row("no-at", "M2SD without attention transfer", "both", BOTH | FE - {"attention_weight"}),
-        Row("no-teacher-ce", "M2SD without the cross-entropy of W'", "both", BOTH | FE - {"teacher_weight"}),
+        Row(
+            "no-teacher-ce",
+            "M2SD without the cross-entropy of W', which alone teaches FE",
+            "both",
+            BOTH | FE - {"teacher_weight"},
+        ),
         Row("clean-ce", "M2SD with clean cross-entropy added", "both", BOTH | FE | {"clean_weight"}),
         Row("both-clean-ce", "both branches with clean cross-entropy", "both", BOTH | {"clean_weight"}),
     )

@@ -51,7 +51,10 @@ def distill(
         float | None, typer.Option("--attention-weight", help="Attention transfer.", show_default="100")
     ] = None,
     teacher_weight: Annotated[
-        float | None, typer.Option("--teacher-weight", help="Cross-entropy of the teacher.", show_default="1")
+        float | None,
+        typer.Option(
+            "--teacher-weight", help="Cross-entropy of the teacher, the only term that teaches it.", show_default="1"
+        ),
     ] = None,
     clean_weight: Annotated[
         float | None,

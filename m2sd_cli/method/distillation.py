@@ -117,7 +117,7 @@ def distillation_terms(
             if weights.kd:
                 terms["kd"] = branches * kl_divergence(enhanced.logits.detach(), logits, temperature)
             if weights.attention:
-                terms["attention"] = branches * attention_transfer(enhanced.maps, students)
+                terms["attention"] = branches * attention_transfer(enhanced.maps, students[-len(enhanced.maps) :])
             if weights.teacher:
                 terms["teacher"] = branches * soft_cross_entropy(enhanced.logits, soft)
     if weights.clean:

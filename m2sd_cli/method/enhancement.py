@@ -13,7 +13,7 @@ from m2sd_cli.method.numerics import channels_behind, full
 class Enhanced(NamedTuple):
     """What feature enhancement makes of four maps."""
 
-    maps: Maps  # T_1 .. T_4
+    maps: tuple[Tensor, ...]  # T_1 .. T_4, or T_4 alone without a pyramid
     logits: Tensor  # p_hat before softmax, (B, C)
 
 
@@ -28,7 +28,8 @@ class FeatureEnhancement(nn.Module):
         recompute: hold no map of the inside of FPN's convolutions for the backward pass but make it again there; the
             same gradients for less memory and more time.
         attention: without it EN leaves phi as it is, FE(x) = FPN(phi(x)), a row of the paper's ablation.
-        pyramid: without it the attended maps are T_1 .. T_4, FE(x) = EN(phi(x)), another one.
+        pyramid: without it the attended phi_4 is T_4, FE(x) = EN(phi_4), another one. There is no T_1 .. T_3 then:
+            p_hat would not depend on them, and nothing would teach what makes them.
 
     Raises:
         ValueError: `widths` does not name four levels.
@@ -48,7 +49,7 @@ class FeatureEnhancement(nn.Module):
         super().__init__()
         if len(widths) != 4:
             raise ValueError(f"feature enhancement needs four levels, not {len(widths)}")
-        self.attention = nn.ModuleList(
+        levels: list[nn.Module] = (
             [
                 SelfAttention(widths[0]),
                 CoordinateAttention(widths[1]),
@@ -58,12 +59,16 @@ class FeatureEnhancement(nn.Module):
             if attention
             else [nn.Identity() for _ in widths]
         )
-        self.pyramid = BiFPN(widths, expansion, recompute) if pyramid else nn.Identity()
+        self.attention = nn.ModuleList(levels if pyramid else levels[3:])
+        self.pyramid = BiFPN(widths, expansion, recompute) if pyramid else None
         width = expansion * widths[-1] if pyramid else widths[-1]  # of T_4
         self.classifier = Classifier(width, classes, kind, scale)
 
     def forward(self, maps: Maps) -> Enhanced:
         """phi_1 .. phi_4 to T_1 .. T_4 of the same resolutions, and p_hat = W'(T_4)."""
-        phi_1, phi_2, phi_3, phi_4 = (attend(each) for attend, each in zip(self.attention, maps, strict=True))
-        fused: Maps = self.pyramid((phi_1, phi_2, phi_3, phi_4))
-        return Enhanced(fused, self.classifier(full(channels_behind(fused[3])).mean(dim=(1, 2))))
+        used = maps[-len(self.attention) :]
+        made = tuple(attend(each) for attend, each in zip(self.attention, used, strict=True))
+        if self.pyramid is not None:
+            phi_1, phi_2, phi_3, phi_4 = made
+            made = self.pyramid((phi_1, phi_2, phi_3, phi_4))
+        return Enhanced(made, self.classifier(full(channels_behind(made[-1])).mean(dim=(1, 2))))

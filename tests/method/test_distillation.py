@@ -21,11 +21,11 @@ NOTHING = LossWeights(ce=0, kl=0, kd=0, attention=0, teacher=0, clean=0)
 TERMS = ("ce", "kl", "kd", "attention", "teacher", "clean")
 
 
-def models() -> tuple[Network, FeatureEnhancement]:
+def models(pyramid: bool = True) -> tuple[Network, FeatureEnhancement]:
     torch.manual_seed(0)
     architecture = Architecture(imagenet_stem=False, widths=(4, 8, 8, 12), blocks=(1, 1, 1, 1))
     network = Network(Backbone(architecture), Classifier(12, CLASSES))
-    enhancement = FeatureEnhancement(architecture.level_widths, CLASSES)
+    enhancement = FeatureEnhancement(architecture.level_widths, CLASSES, pyramid=pyramid)
     return network.double().train(), enhancement.double().train()
 
 
@@ -113,7 +113,8 @@ def plain_terms(
             terms["ce"] += cross_entropy(logits[branch], soft[i]) / count
             terms["teacher"] += cross_entropy(p_hat[branch], soft[i]) / count
             terms["kd"] += kl(p_hat[branch], logits[branch], temperature) / count
-            for teacher, student in zip(enhanced.maps, phi, strict=True):
+            compared = phi[-len(enhanced.maps) :]  # of level 4 alone without a pyramid
+            for teacher, student in zip(enhanced.maps, compared, strict=True):
                 goal, own = attention_map(teacher[branch].tolist()), attention_map(student[branch].tolist())
                 squares = [(a - b) ** 2 for a, b in zip(goal, own, strict=True)]
                 terms["attention"] += sum(squares) / len(squares) / count
@@ -125,10 +126,10 @@ def moved(module: nn.Module) -> list[str]:
     return [name for name, each in module.named_parameters() if each.grad is not None and each.grad.any()]
 
 
-@pytest.mark.parametrize("temperature", [1.0, 4.0])
+@pytest.mark.parametrize(("temperature", "pyramid"), [(1.0, True), (4.0, True), (4.0, False)])
 @pytest.mark.parametrize("labels", [[0, 1, 2, 3, 1, 0], [2, 2, 2], [3], [0, 1]])
-def test_every_term_is_its_formula(labels: list[int], temperature: float) -> None:
-    network, enhancement = models()
+def test_every_term_is_its_formula(labels: list[int], temperature: float, pyramid: bool) -> None:
+    network, enhancement = models(pyramid)
     expected = plain_terms(copy.deepcopy(network), copy.deepcopy(enhancement), labels, temperature)
     terms = terms_of(network, enhancement, weights_of(*TERMS), labels, temperature)
     assert set(terms) == set(TERMS)

@@ -33,6 +33,7 @@ def test_self_attention_on_the_outer_levels_and_coordinate_attention_on_the_inne
     assert kinds == [SelfAttention, CoordinateAttention, CoordinateAttention, SelfAttention]
     phi = maps()
     attended = [attend(each) for attend, each in zip(enhancement.attention, phi, strict=True)]
+    assert enhancement.pyramid is not None
     for result, expected in zip(enhancement(phi).maps, enhancement.pyramid(tuple(attended)), strict=True):
         torch.testing.assert_close(result, expected)
 
@@ -41,23 +42,36 @@ def test_without_attention_the_pyramid_fuses_the_maps_themselves() -> None:
     torch.manual_seed(0)
     enhancement = FeatureEnhancement(WIDTHS, classes=3, attention=False).double()
     phi = maps()
+    assert enhancement.pyramid is not None
     for result, expected in zip(enhancement(phi).maps, enhancement.pyramid(phi), strict=True):
         torch.testing.assert_close(result, expected)
     assert {name.split(".")[0] for name, _ in enhancement.named_parameters()} == {"pyramid", "classifier"}
 
 
-def test_without_pyramid_the_attended_maps_are_what_it_makes() -> None:
+def test_without_pyramid_the_attended_last_map_is_what_it_makes() -> None:
     torch.manual_seed(0)
     enhancement = FeatureEnhancement(WIDTHS, classes=3, kind="linear", pyramid=False).double()
     phi = maps()
     result = enhancement(phi)
-    for attend, each, made in zip(enhancement.attention, phi, result.maps, strict=True):
-        torch.testing.assert_close(made, attend(each))
+    attend, made = enhancement.attention[0], result.maps[0]
+    assert isinstance(attend, SelfAttention)
+    assert (len(enhancement.attention), len(result.maps)) == (1, 1)
+    torch.testing.assert_close(made, attend(phi[3]))
     assert {name.split(".")[0] for name, _ in enhancement.named_parameters()} == {"attention", "classifier"}
-    for number, image in enumerate(result.maps[3].tolist()):
+    for number, image in enumerate(made.tolist()):
         pooled = [sum(map(sum, channel)) / 4 for channel in image]
         for c, row in enumerate(enhancement.classifier.weight.tolist()):
             assert result.logits[number, c].item() == pytest.approx(dot(pooled, row), rel=1e-9)
+
+
+@pytest.mark.parametrize(("attention", "pyramid"), [(True, True), (False, True), (True, False)])
+def test_p_hat_teaches_all_of_it(attention: bool, pyramid: bool) -> None:
+    """What p_hat does not depend on would stay as it was drawn, and be a teacher all the same."""
+    torch.manual_seed(0)
+    enhancement = FeatureEnhancement(WIDTHS, classes=3, attention=attention, pyramid=pyramid).double()
+    enhancement(maps(batch=4)).logits.square().sum().backward()
+    for name, parameter in enhancement.named_parameters():
+        assert parameter.grad is not None, name
 
 
 @pytest.mark.parametrize("kind", ["cosine", "linear"])
