@@ -33,8 +33,9 @@ def attention_map(features: Tensor) -> Tensor:
 
     (B, C, H, W) -> (B, H * W), every entry >= 0. A map of zeros stays zeros.
     """
-    behind = channels_behind(features)
-    energy = (behind * behind).mean(dim=3, dtype=full(features[:0]).dtype)
+    # One pass over the map in float32, where squares and their mean would be two, and one in half precision.
+    length = torch.linalg.vector_norm(channels_behind(features), dim=3, dtype=full(features[:0]).dtype)
+    energy = length * length / features.shape[1]
     return F.normalize(energy.flatten(1), dim=1)
 
 
@@ -42,8 +43,8 @@ def attention_transfer(teachers: tuple[Tensor, ...], students: tuple[Tensor, ...
     """sum_i mean |at(T_i) - at(phi_i)|^2 over the levels; the mean runs over positions and samples.
 
     Args:
-        teachers: T_1 .. T_4, T_i (B, C'_i, H_i, W_i); no gradient flows into them.
-        students: phi_1 .. phi_4, phi_i (B, C_i, H_i, W_i).
+        teachers: T_i (B, C'_i, H_i, W_i) of the levels that are compared; no gradient flows into them.
+        students: phi_i (B, C_i, H_i, W_i) of these levels.
     """
     loss = students[0].new_zeros((), dtype=full(students[0]).dtype)
     for teacher, student in zip(teachers, students, strict=True):
