@@ -231,8 +231,10 @@ def _run_all(work: _Work, wanted: Sequence[tuple[int, Row]]) -> bool:
         outcomes = set()
         for place, seed, row in missing:
             outcome = _attempt(work, f"run {place} of {len(wanted)}", seed, row)
+            if outcome is Outcome.TIME_UP:
+                return False
             outcomes.add(outcome)
-            if outcome is Outcome.TIME_UP or (outcome is Outcome.ENDED and work.left == 0):
+            if outcome is Outcome.ENDED and work.left == 0:
                 break
         if work.left == 0:
             return not _missing(work.out, wanted)
