@@ -7,7 +7,7 @@ import typer
 
 from m2sd_cli.ablation.rows import PLAIN, ROWS, choose_rows
 from m2sd_cli.cli import options
-from m2sd_cli.cli.output import as_text, document, note, result, spread_figure, table
+from m2sd_cli.cli.output import FIGURES, as_text, document, note, result, spread_figure, table
 from m2sd_cli.cli.training import require_recipe
 from m2sd_cli.data.catalogue import find_info
 
@@ -15,14 +15,7 @@ if TYPE_CHECKING:
     from m2sd_cli.ablation.records import Budget
     from m2sd_cli.ablation.table import Line
 
-HEADINGS = {
-    "average": "AVG",
-    "last": "last",
-    "base": "base",
-    "novel": "novel",
-    "harmonic": "HM",
-    "session_0": "session 0",
-}
+HEADINGS = {**FIGURES, "session_0": "session 0"}
 LOOKS = ("colour", "cutout")  # of training images; told of if they are changed
 
 

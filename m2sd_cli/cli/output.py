@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from m2sd_cli.runs.manifest import SkippedRecord
 
 NAMED = 3  # pictures that were left out
+# What tables over seeds or draws call their figures: top-1 in per cent, of the last session but for AVG.
+FIGURES = {"average": "AVG", "last": "last", "base": "base", "novel": "novel", "harmonic": "HM"}
 
 
 def printable(text: str) -> str:

@@ -6,13 +6,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from m2sd_cli.cli import options
-from m2sd_cli.cli.output import document, name_skipped, result, spread_figure, table
+from m2sd_cli.cli.output import FIGURES, document, name_skipped, result, spread_figure, table
 
 if TYPE_CHECKING:
     from m2sd_cli.reports.draws import DrawFigures, Simulation
     from m2sd_cli.reports.spread import Spread
-
-HEADINGS = {"average": "AVG", "last": "last", "base": "base", "novel": "novel", "harmonic": "HM"}
 
 
 def simulate(
@@ -85,7 +83,7 @@ def simulate(
 def _spreads(figures: "Sequence[DrawFigures]") -> "dict[str, Spread]":
     from m2sd_cli.reports.spread import spread
 
-    return {name: spread([getattr(each, name) for each in figures]) for name in HEADINGS}
+    return {name: spread([getattr(each, name) for each in figures]) for name in FIGURES}
 
 
 def as_lines(found: "Simulation", draws: int) -> list[str]:
@@ -99,5 +97,5 @@ def as_lines(found: "Simulation", draws: int) -> list[str]:
         f"{found.data}: {base} base classes, {len(later)} sessions of {way} classes x {found.shots} shots, "
         f"views {found.views}, draws {draws}",
         "",
-        *table(["classifier", *HEADINGS.values()], rows),
+        *table(["classifier", *FIGURES.values()], rows),
     ]
