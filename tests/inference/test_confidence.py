@@ -188,9 +188,7 @@ def test_without_such_images_nothing_is_unknown(trained: Path, noise: Path) -> N
 # ---- what it does to answers
 
 
-def test_what_scores_too_low_is_called_unknown(
-    calibrated: Path, pictures: "Pictures", noise: Path, m2sd: Cli
-) -> None:
+def test_what_scores_too_low_is_called_unknown(calibrated: Path, pictures: "Pictures", noise: Path, m2sd: Cli) -> None:
     words = ["--run", calibrated, "--classifier", "means", "--device", "cpu", "--top-k", 2]
     plain = m2sd("predict", noise, pictures.folder / "train" / "blue", *words)
     assert (plain.code, plain.err) == (0, "")
