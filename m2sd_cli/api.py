@@ -126,7 +126,7 @@ def evaluate(
         run: the run folder.
         session: the last session to look at; None for the newest.
         test: DIR with DIR/CLASS/*.jpg; None for the test images of the data set.
-        data: the data set whose test images to take; needed if the run was pretrained on a folder and `test` is None.
+        data: the folder that the run was pretrained on, whose test images to take; needed there if `test` is None.
         data_root: where built-in data sets lie.
         device, precision: `auto` chooses; precision `auto` is fp32.
         confusion: whether to count which class is taken for which, after the last session.

@@ -118,7 +118,7 @@ def pretrain(
         The manifest of stage 1; None if `stop_after` ended the training, which can be resumed then.
 
     Raises:
-        M2sdError: one of its kinds; nothing was changed.
+        M2sdError: one of its kinds; the chain is as it was, and after InterruptedTrainingError the training saved.
     """
     if resume and force:
         raise UsageError("--resume and --force: choose one, to go on or to start over")
@@ -206,7 +206,7 @@ def distill(
         The manifest of session 0; None if `stop_after` ended the training.
 
     Raises:
-        M2sdError: one of its kinds; nothing was changed.
+        M2sdError: one of its kinds; the chain is as it was, and after InterruptedTrainingError the training saved.
     """
     if resume and force:
         raise UsageError("--resume and --force: choose one, to go on or to start over")

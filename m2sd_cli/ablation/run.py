@@ -100,15 +100,15 @@ def ablate(
     """Train every row with every seed on one budget, teach all official sessions, and evaluate.
 
     What was finished by an earlier call is skipped, and what was cut off is gone on with. Seeds and rows may differ
-    from call to call; nothing else may. Calls of several processes share the runs, each taking what no other is at,
-    and return when all are there.
+    from call to call; nothing else that decides a result may. Calls of several processes share the runs, each taking
+    what no other is at, and return when all are there.
 
     Args:
         out: the folder for runs and results.
         data: a built-in data set; else what the file or the recipe names, else cifar100.
         recipe: that every run follows, but for what its row changes.
         config: a TOML file with the tables [pretrain] and [distill], for every run; it wins over the recipe.
-        images_per_class: of the base classes, for both stages; None for all.
+        images_per_class: of the base classes, for both stages; None for what the file or the recipe says, else all.
         pretrain_epochs, epochs: of stage 1, and of stage 2 in every row.
         seeds: how many: 0, 1, ...
         rows: which, by their names; None for all.

@@ -30,7 +30,11 @@ def ablation(
     recipe: options.RecipeName = None,
     images_per_class: Annotated[
         int | None,
-        typer.Option("--images-per-class", help="Of the base classes; all by default.", show_default=False),
+        typer.Option(
+            "--images-per-class",
+            help="Of the base classes; by default as --config or --recipe says, else all.",
+            show_default=False,
+        ),
     ] = None,
     pretrain_epochs: Annotated[
         int | None, typer.Option("--pretrain-epochs", help="Epochs of stage 1.", show_default=False)
@@ -69,8 +73,9 @@ def ablation(
     """What each part of the method is worth: every row of the table trained on one budget, with several seeds.
 
     All rows of a seed begin from one stage 1 and differ in stage 2 alone. Then they learn every official session.
-    The same command goes on where it was cut off; --seeds and --rows may change meanwhile, nothing else.
-    Started several times, for example once with --device cuda:0 and once with --device cuda:1, it shares the runs.
+    The same command goes on where it was cut off; meanwhile --seeds and --rows may change, and no other option that
+    decides a result. Started several times, for example once with --device cuda:0 and once with --device cuda:1, it
+    shares the runs.
 
     Examples:
       m2sd ablation

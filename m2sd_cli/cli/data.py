@@ -128,7 +128,7 @@ def download(
     data_root: options.DataRoot = None,
     quiet: options.Quiet = False,
 ) -> None:
-    """Download a data set, and check it.
+    """Download CIFAR-100 and check it, unless it is there.
 
     Example:
       m2sd data download cifar100 --data-root ./data

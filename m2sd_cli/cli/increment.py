@@ -51,7 +51,7 @@ def increment(
 
       m2sd increment --session 1                          the official session of cifar100, cub200, ...
 
-      m2sd increment --session 1 --classifier teen --views 2
+      m2sd increment --session 1 --classifier teen --views 4
     """
     options.check_classifier(classifier)
 

@@ -33,7 +33,7 @@ Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N o
 Precision = Annotated[str, typer.Option("--precision", help="auto, fp32 or bf16; auto: bf16 where it pays.")]
 ExactPrecision = Annotated[str, typer.Option("--precision", help="auto, fp32 or bf16; auto: fp32.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Errors only.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="On stderr errors only.")]
 RecipeName = Annotated[
     str | None, typer.Option("--recipe", help="Options that ship with m2sd; see 'm2sd recipes'.", show_default=False)
 ]
@@ -42,7 +42,12 @@ ConfigFile = Annotated[
     typer.Option("--config", help="TOML: data, [pretrain] and [distill].", show_default=False, readable=False),
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with an interrupted training.")]
-Force = Annotated[bool, typer.Option("--force", help="Start over; replaces what is there, at the end.")]
+Force = Annotated[
+    bool,
+    typer.Option(
+        "--force", help="Start over. A finished stage is replaced at the end, an interrupted one when first saved."
+    ),
+]
 StopAfter = Annotated[
     str | None,
     typer.Option("--stop-after", help="Save and stop after 90s, 9m or 2h; go on with --resume.", show_default=False),
@@ -52,7 +57,10 @@ SaveEvery = Annotated[
     str, typer.Option("--save-every", help="Save the resumable state every 90s, 5m or 2h; 0s: after every step.")
 ]
 Deterministic = Annotated[
-    bool, typer.Option("--deterministic", help="Repeat exactly on CUDA too, by slower algorithms; a CPU always does.")
+    bool,
+    typer.Option(
+        "--deterministic", help="Ask for exact repetition on CUDA too, by slower algorithms; a CPU always does."
+    ),
 ]
 Compile = Annotated[
     bool,
@@ -77,7 +85,10 @@ Cutout = Annotated[
         "--cutout", help="A hole in each training image, its side this share of the image's.", show_default="0"
     ),
 ]
-Seed = Annotated[int | None, typer.Option("--seed", help="Same seed, same machine: same result.", show_default=False)]
+Seed = Annotated[
+    int | None,
+    typer.Option("--seed", help="Same seed: same result, on the same CPU with as many threads.", show_default=False),
+]
 Classifier = Annotated[
     str | None,
     typer.Option(

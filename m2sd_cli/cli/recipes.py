@@ -14,7 +14,7 @@ app = typer.Typer(cls=Group, rich_markup_mode=None)
 
 @app.callback(invoke_without_command=True)
 def recipes(context: typer.Context, json: options.Json = False) -> None:
-    """Options that ship with m2sd, each with the time it takes and the accuracy it reaches: list, show.
+    """Options that ship with m2sd, each with its time and accuracy where they have been measured: list, show.
 
     Those that end in -paper add nothing to the paper; the others may, and say what.
 

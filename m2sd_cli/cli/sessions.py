@@ -116,7 +116,7 @@ def schema() -> None:
 
 @app.command("verify", cls=Command)
 def verify(run: options.Run = None, json: options.Json = False) -> None:
-    """Re-hash every file of the run, and name what is damaged.
+    """Re-hash every file of the chain, and name what is damaged; --resume checks a training under way.
 
     Example:
       m2sd sessions verify

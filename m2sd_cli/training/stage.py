@@ -197,7 +197,7 @@ def train(
             tensors,
         )
 
-    # Counted from here: reading and decoding the images is part of the time that a cluster grants.
+    # Counted from here: decoding the images is part of the time that a cluster grants.
     stop = StopRequest(machine.stop_after)
     with stop.on_signals(), freed_memory_kept(machine.device):
         with machine.team.first_on_machine():
