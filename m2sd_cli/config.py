@@ -33,6 +33,7 @@ class TrainingConfig(BaseModel):
     learning_rate: Positive = 0.1  # at the start; a cosine takes it to 0
     momentum: Annotated[float, Field(gt=0, lt=1)] = 0.9  # Nesterov's
     weight_decay: NotNegative = 5e-4
+    auto_augment: Literal["none", "cifar10", "imagenet"] = "none"  # AutoAugment's policy for training images
     colour: Share = 0.0  # how far brightness, contrast and saturation of training images vary
     cutout: Share = 0.0  # side of the hole in each training image, as a share of the image's
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0

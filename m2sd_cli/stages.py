@@ -37,6 +37,7 @@ class TrainingOptions(TypedDict, total=False):
     learning_rate: float | None
     momentum: float | None
     weight_decay: float | None
+    auto_augment: str | None
     colour: float | None
     cutout: float | None
     seed: int | None

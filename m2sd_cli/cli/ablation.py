@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from m2sd_cli.ablation.table import Line
 
 HEADINGS = {**FIGURES, "session_0": "session 0"}
-LOOKS = ("colour", "cutout")  # of training images; told of if they are changed
+LOOKS = {"auto_augment": "none", "colour": 0.0, "cutout": 0.0}  # of training images; told of if they are changed
 
 
 def ablation(
@@ -156,7 +156,11 @@ def about(budget: "Budget") -> str:
         f"{first['backbone']} from {first['init'] or 'random'} weights",
         f"stage 1 {first['epochs']} epochs, {'the same' if budget.shared_stage_1 else 'one'} for each seed",
         f"stage 2 {second['epochs']} epochs in batches of {second['batch_size']}",
-        *(f"{each} {first[each]:g} and {second[each]:g}" for each in LOOKS if first[each] or second[each]),
+        *(
+            f"{name.replace('_', '-')} {first[name]} and {second[name]}"
+            for name, usual in LOOKS.items()
+            if (first[name], second[name]) != (usual, usual)
+        ),
         f"views {second['views']}",
         f"classifier {second['classifier'] or 'by default'}",
         f"{budget.device} {budget.precision}",

@@ -24,6 +24,7 @@ def distill(
     learning_rate: options.LearningRate = None,
     momentum: options.Momentum = None,
     weight_decay: options.WeightDecay = None,
+    auto_augment: options.AutoAugment = None,
     colour: options.Colour = None,
     cutout: options.Cutout = None,
     mixing: Annotated[
@@ -137,6 +138,7 @@ def distill(
             learning_rate=learning_rate,
             momentum=momentum,
             weight_decay=weight_decay,
+            auto_augment=auto_augment,
             colour=colour,
             cutout=cutout,
             mixing=mixing,

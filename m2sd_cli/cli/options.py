@@ -73,6 +73,14 @@ LearningRate = Annotated[
 ]
 Momentum = Annotated[float | None, typer.Option("--momentum", help="Nesterov momentum.", show_default="0.9")]
 WeightDecay = Annotated[float | None, typer.Option("--weight-decay", help="L2 penalty.", show_default="0.0005")]
+AutoAugment = Annotated[
+    str | None,
+    typer.Option(
+        "--auto-augment",
+        help="AutoAugment's policy for training images: none, cifar10 or imagenet.",
+        show_default="none",
+    ),
+]
 Colour = Annotated[
     float | None,
     typer.Option(

@@ -29,6 +29,7 @@ def pretrain(
     learning_rate: options.LearningRate = None,
     momentum: options.Momentum = None,
     weight_decay: options.WeightDecay = None,
+    auto_augment: options.AutoAugment = None,
     colour: options.Colour = None,
     cutout: options.Cutout = None,
     classifier: Annotated[
@@ -118,6 +119,7 @@ def pretrain(
             learning_rate=learning_rate,
             momentum=momentum,
             weight_decay=weight_decay,
+            auto_augment=auto_augment,
             colour=colour,
             cutout=cutout,
             classifier=classifier,

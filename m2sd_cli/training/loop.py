@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from m2sd_cli.config import DistillConfig, PretrainConfig
 from m2sd_cli.data.augmentation import Augmentation
+from m2sd_cli.data.auto_augment import auto_augment
 from m2sd_cli.data.colour import jitter
 from m2sd_cli.data.cutout import cutout
 from m2sd_cli.data.sources import TrainingImages
@@ -213,6 +214,9 @@ class Training:
         generator = stream(self.config.seed, f"{self.stage} step", step, self.device)
         images, aspects, labels = self.batches.take(step)
         images = self.augmentation(images, aspects, generator)
+        if self.config.auto_augment != "none":
+            draws = stream(self.config.seed, f"{self.stage} auto-augment", step)
+            images = auto_augment(images, self.config.auto_augment, draws)
         if self.config.colour:
             images = jitter(images, self.config.colour, generator)
         x = self.transform.normalise(images)

@@ -1,4 +1,4 @@
-"""Colour and cutout reach the images that both stages train on, and nothing else."""
+"""AutoAugment, colour and cutout reach the images that both stages train on, and nothing else."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from m2sd_cli import api
+from m2sd_cli.data.auto_augment import Policy, auto_augment
 from m2sd_cli.data.colour import jitter
 from m2sd_cli.data.cutout import cutout
 from m2sd_cli.runs.folder import RunFolder
@@ -17,10 +18,17 @@ if TYPE_CHECKING:
     from tests.conftest import Pictures
 
 
+Call = tuple[str, tuple[int, ...], float | str]
+
+
 @pytest.fixture
-def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, tuple[int, ...], float]]:
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[Call]:
     """What was done to which batch, and how strongly."""
-    found: list[tuple[str, tuple[int, ...], float]] = []
+    found: list[Call] = []
+
+    def watched_policy(images: Tensor, policy: Policy, generator: torch.Generator) -> Tensor:
+        found.append(("auto-augment", tuple(images.shape), policy))
+        return auto_augment(images, policy, generator)
 
     def watched_jitter(images: Tensor, strength: float, generator: torch.Generator) -> Tensor:
         found.append(("colour", tuple(images.shape), strength))
@@ -31,6 +39,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, tuple[int, ...], f
         found.append(("cutout", tuple(x.shape), share))
         return cutout(x, share, generator)
 
+    monkeypatch.setattr(loop, "auto_augment", watched_policy)
     monkeypatch.setattr(loop, "jitter", watched_jitter)
     monkeypatch.setattr(loop, "cutout", watched_cutout)
     return found
@@ -41,16 +50,16 @@ def test_both_stages_train_on_images_so_changed(
     quick: dict[str, Any],
     quick_distill: dict[str, Any],
     tmp_path: Path,
-    calls: list[tuple[str, tuple[int, ...], float]],
+    calls: list[Call],
 ) -> None:
     run = tmp_path / "run"
-    api.pretrain(str(pictures.folder), run=run, colour=0.4, cutout=0.5, **quick)
-    batches = [("colour", (8, 3, 16, 16), 0.4), ("cutout", (8, 3, 16, 16), 0.5)]
-    assert calls == batches * 4
+    api.pretrain(str(pictures.folder), run=run, auto_augment="imagenet", colour=0.4, cutout=0.5, **quick)
+    changes = (("auto-augment", "imagenet"), ("colour", 0.4), ("cutout", 0.5))
+    assert calls == [(name, (8, 3, 16, 16), strength) for name, strength in changes] * 4
     api.distill(str(pictures.folder), run=run, colour=0.25, **quick_distill)
-    assert calls[8:] == [("colour", (8, 3, 16, 16), 0.25)] * 4
+    assert calls[12:] == [("colour", (8, 3, 16, 16), 0.25)] * 4
     api.increment(1, pictures.first_shots, run=run, device="cpu")
-    assert len(calls) == 12
+    assert len(calls) == 16
     folder = RunFolder(run)
     assert folder.pretrain().manifest.config["cutout"] == 0.5
     assert folder.session(0).manifest.config["colour"] == 0.25
@@ -61,9 +70,11 @@ def test_without_them_training_draws_what_it_drew_before(
     trained: Path,
     quick: dict[str, Any],
     tmp_path: Path,
-    calls: list[tuple[str, tuple[int, ...], float]],
+    calls: list[Call],
 ) -> None:
-    link = api.pretrain(str(pictures.folder), run=tmp_path / "run", colour=0.0, cutout=0.0, **quick)
+    link = api.pretrain(
+        str(pictures.folder), run=tmp_path / "run", auto_augment="none", colour=0.0, cutout=0.0, **quick
+    )
     assert link is not None
     assert not calls
     assert link.manifest.checkpoint == RunFolder(trained).pretrain().manifest.checkpoint

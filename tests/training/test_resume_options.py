@@ -33,6 +33,7 @@ COMMON = {
     "learning_rate": 0.5,
     "momentum": 0.5,
     "weight_decay": 0.25,
+    "auto_augment": "cifar10",
     "colour": 0.5,
     "cutout": 0.25,
     "seed": 1,

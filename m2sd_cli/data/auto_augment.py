@@ -1,0 +1,40 @@
+"""AutoAugment of whole batches; policies and operations are torchvision's.
+
+Cubuk, Zoph, Mane, Vasudevan, Le, "AutoAugment: Learning Augmentation Strategies from Data", CVPR 2019.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Policy = Literal["cifar10", "imagenet"]
+
+# Images that share a draw. One for each image would be a hundred calls a step, one for all a batch of one look.
+GROUP = 16
+GREY = 128  # where an image was turned or moved away from, as the paper has it
+
+
+def auto_augment(images: Tensor, policy: Policy, generator: torch.Generator) -> Tensor:
+    """Do with each group of images what a policy draws for one: one of its 25 pairs of operations, each by chance.
+
+    Which images are in a group is of no account, since a batch is in random order: every image gets each pair as often
+    as it would alone.
+
+    Args:
+        images: (B, 3, H, W) uint8, or float of 0..255, which is rounded.
+        policy: the data set that it was learned on.
+        generator: on the CPU, wherever the images are.
+
+    Returns:
+        (B, 3, H, W) uint8, channels last in memory.
+    """
+    from torchvision.transforms.v2 import AutoAugment, AutoAugmentPolicy  # which takes seconds
+
+    transform = AutoAugment(AutoAugmentPolicy(policy), fill=[GREY] * 3)
+    pixels = images if images.dtype == torch.uint8 else images.round().clamp(0, 255).to(torch.uint8)
+    # Torchvision draws from the CPU's generator alone. torch.manual_seed would seed the other devices', too.
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(int(torch.randint(2**62, (), generator=generator)))
+        changed = [transform(group) for group in torch.split(pixels, GROUP)]
+    return torch.cat(changed).contiguous(memory_format=torch.channels_last)
