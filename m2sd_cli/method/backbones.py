@@ -63,8 +63,8 @@ class BasicBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C_in, H, W) -> (B, C_out, H / stride, W / stride)."""
         shortcut = x if self.downsample is None else self.downsample(x)
-        y = F.relu(self.bn1(self.conv1(x)), inplace=True)
-        return F.relu(self.bn2(self.conv2(y)) + shortcut, inplace=True)
+        y = F.relu(self.bn1(self.conv1(x)))
+        return F.relu(self.bn2(self.conv2(y)) + shortcut)
 
 
 class Backbone(nn.Module):
@@ -102,7 +102,7 @@ class Backbone(nn.Module):
 
     def forward(self, x: Tensor) -> Features:
         """Images (B, 3, H, W), normalised, to phi_1..phi_4 and the pooled feature (B, D)."""
-        x = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        x = F.relu(self.bn1(self.conv1(x)))
         if self.architecture.imagenet_stem:
             x = F.max_pool2d(x, 3, stride=2, padding=1)
         maps = [x] if self.architecture.stem_is_a_level else []

@@ -40,7 +40,7 @@ def separable(channels: int) -> nn.Sequential:
             nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=False),
             nn.Conv2d(channels, channels, 1, bias=False),
             nn.BatchNorm2d(channels),
-            nn.ReLU(inplace=True),
+            nn.ReLU(),
         ]
     return nn.Sequential(*layers)
 
