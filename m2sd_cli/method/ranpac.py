@@ -20,7 +20,9 @@ from m2sd_cli.method.heads import Head, RandomFeatures, random_features
 
 SIZE = 1024  # M. G then takes 4 MB, and P of 512 features 2 MB; a base session keeps its own
 SEED = 0  # of P
-RIDGE = 0.1  # lambda, as a share of G's mean eigenvalue
+# Lambda, as a share of G's mean eigenvalue. On simulated sessions (see fecam.py) it has the best HM of seven, 17.0 with
+# an AVG of 63.6; 0.03 and 0.3 give 64.0, 16.0 and 63.4, 15.6, while 0.001 and 3 give 64.1, 12.8 and 61.9, 8.0.
+RIDGE = 0.1
 AT_ONCE = 2048  # shots
 
 

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from m2sd_cli.method.heads import Head, on_unit_sphere
 
+# On simulated sessions (see fecam.py) these give AVG 63.8 and HM 43.1. An alpha of 0.7 or 0.9 gains 0.2 of AVG and
+# loses 1.2 or 3.4 of HM, one of 0.3 loses 0.3 of AVG; a tau of 8 loses in both, one of 32 changes less than 0.5.
 ALPHA = 0.5  # share of a class's own mean; the paper's
 TAU = 16.0  # inverse temperature of the softmax over base classes; the paper's
 
