@@ -71,9 +71,8 @@ class DistillConfig(TrainingConfig):
 
     learning_rate: Positive = 0.02
     mixing: Literal["both", "mixup", "cutmix", "none"] = "both"  # the branches; none: one of clean images
-    enhancement: Literal["full", "no-attention", "no-pyramid"] = (
-        "full"  # FE, or FE without EN or without BiFPN (then of level 4)
-    )
+    # FE, or FE without EN, or without BiFPN and then of level 4 alone.
+    enhancement: Literal["full", "no-attention", "no-pyramid"] = "full"
     beta: Positive = 1.0  # lambda ~ Beta(beta, beta)
     temperature: Positive = 4.0  # of KL(p_hat, f)
     ce_weight: NotNegative = 1.0  # L_ce^v

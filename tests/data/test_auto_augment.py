@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torchvision.transforms.v2 import AutoAugment, AutoAugmentPolicy
 
-from m2sd_cli.data.auto_augment import GROUP, auto_augment
+from m2sd_cli.data.auto_augment import GROUP, Policy, auto_augment
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -28,10 +28,10 @@ def by_hand(images: Tensor, policy: str, seed: int) -> Tensor:
 
 @settings(deadline=None, max_examples=30)
 @given(st.integers(1, 40), st.sampled_from(["cifar10", "imagenet"]), st.integers(0, 999))
-def test_each_group_is_changed_as_torchvision_changes_one(batch: int, policy: str, seed: int) -> None:
+def test_each_group_is_changed_as_torchvision_changes_one(batch: int, policy: Policy, seed: int) -> None:
     images = pictures(batch)
     before = images.clone()
-    found = auto_augment(images, policy, generator(seed))  # type: ignore[arg-type]
+    found = auto_augment(images, policy, generator(seed))
     assert (found.shape, found.dtype) == (images.shape, torch.uint8)
     assert found.is_contiguous(memory_format=torch.channels_last)
     assert torch.equal(found, by_hand(images, policy, seed))

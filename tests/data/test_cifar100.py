@@ -194,6 +194,23 @@ def test_a_download_that_fails_says_what_to_do(
     assert m2sd("data", "download", "cifar100", "--data-root", tmp_path).code == 3
 
 
+def test_one_process_downloads_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[str] = []
+
+    def fetch(root: str, download: bool) -> None:
+        """Another process, which would not wait, meanwhile."""
+        assert download
+        code = "import sys, filelock\ntry:\n    filelock.FileLock(sys.argv[1]).acquire(timeout=0)\n"
+        code += "except filelock.Timeout:\n    print('held')\n"
+        words = [sys.executable, "-c", code, f"{root}/.cifar100.lock"]
+        tried.append(subprocess.run(words, check=True, capture_output=True, text=True).stdout)
+
+    monkeypatch.setattr("torchvision.datasets.CIFAR100", fetch)
+    cifar100.download_cifar100(tmp_path / "new")
+    cifar100.download_cifar100(tmp_path / "new")  # which the first has let go of
+    assert tried == ["held\n", "held\n"]
+
+
 def test_what_is_here_or_in_the_package_is_not_downloaded(look_alike: Path, m2sd: "Callable[..., Outcome]") -> None:
     done = m2sd("data", "download", "cifar100", "--data-root", look_alike)
     assert (done.code, done.out) == (0, "")
