@@ -188,7 +188,7 @@ def test_every_loss_and_gradient_is_a_number(pictures: "Pictures", classifier: s
                     if "bn" in name or "downsample.1" in name:
                         parameter.zero_()
         enhancement = build_enhancement(network, settings, weights, torch.device("cpu"))
-        module = distill_module(network, enhancement).train()
+        module = distill_module(network, enhancement, torch.device("cpu")).train()
         for objective in (
             pretrain_objective(network),
             distill_objective(network, enhancement, settings, weights),

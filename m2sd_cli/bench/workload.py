@@ -120,7 +120,7 @@ def distill_stage(settings: Settings, data: TrainingImages) -> Stage:
     network, weights = build_network(settings.pretrain, settings.classes), loss_weights(config)
     enhancement = build_enhancement(network, config, weights, settings.device)
     objective = distill_objective(network, enhancement, config, weights)
-    return Stage("distill", distill_module(network, enhancement), objective, config, data, settings)
+    return Stage("distill", distill_module(network, enhancement, settings.device), objective, config, data, settings)
 
 
 class FeatureExtraction:

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from m2sd_cli.method.numerics import channels_behind, full
+from m2sd_cli.method.recomputation import apply
 
 
 class Features(NamedTuple):
@@ -73,11 +74,15 @@ class Backbone(nn.Module):
     The parameters carry torchvision's names, so that a state dict of `torchvision.models.resnet18` loads into
     `resnet18` as it is. The network is not torchvision's own because that returns neither phi_1..phi_4 nor a
     CIFAR-sized network, and because its import would cost every `predict` seconds.
+
+    Attributes:
+        recompute: hold no large map of its inside for the backward pass but make it again there, see `apply`.
     """
 
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
         self.architecture = architecture
+        self.recompute = False
         widths = architecture.widths
         if architecture.imagenet_stem:
             self.conv1 = nn.Conv2d(3, widths[0], 7, stride=2, padding=3, bias=False)
@@ -102,15 +107,17 @@ class Backbone(nn.Module):
 
     def forward(self, x: Tensor) -> Features:
         """Images (B, 3, H, W), normalised, to phi_1..phi_4 and the pooled feature (B, D)."""
-        x = F.relu(self.bn1(self.conv1(x)))
-        if self.architecture.imagenet_stem:
-            x = F.max_pool2d(x, 3, stride=2, padding=1)
+        x = apply(self._stem, x, self.recompute, self)
         maps = [x] if self.architecture.stem_is_a_level else []
         for number in range(1, len(self.architecture.widths) + 1):
-            x = self.get_submodule(f"layer{number}")(x)
+            x = apply(self.get_submodule(f"layer{number}"), x, self.recompute, self)
             maps.append(x)
         phi_1, phi_2, phi_3, phi_4 = maps
         return Features((phi_1, phi_2, phi_3, phi_4), full(channels_behind(phi_4)).mean(dim=(1, 2)))
+
+    def _stem(self, x: Tensor) -> Tensor:
+        x = F.relu(self.bn1(self.conv1(x)))
+        return F.max_pool2d(x, 3, stride=2, padding=1) if self.architecture.imagenet_stem else x
 
 
 def build_backbone(name: str) -> Backbone:

@@ -87,7 +87,8 @@ class BiFPN(nn.Module):
             lateral = weighted(self.lateral_up[level], maps[level], own)
             # Projecting before upsampling makes the same map with a quarter of the work.
             above = upsample_to(weighted(self.up[level], up[0], coarser), lateral)
-            up.insert(0, apply(self.conv_up[level], lateral + above, self.recompute))
+            conv = self.conv_up[level]
+            up.insert(0, apply(conv, lateral + above, self.recompute, conv))
         fused = [up[0]]
         for level in (1, 2, 3):
             own, *middle, finer = self.fuse_down[level - 1]()
@@ -96,6 +97,7 @@ class BiFPN(nn.Module):
             total = lateral + below
             if middle:
                 total = total + middle[0].to(total.dtype) * up[level]
-            fused.append(apply(self.conv_down[level - 1], total, self.recompute))
+            conv = self.conv_down[level - 1]
+            fused.append(apply(conv, total, self.recompute, conv))
         t_1, t_2, t_3, t_4 = fused
         return t_1, t_2, t_3, t_4

@@ -8,6 +8,7 @@ from m2sd_cli.method.attention import CoordinateAttention, SelfAttention
 from m2sd_cli.method.bifpn import BiFPN, Maps
 from m2sd_cli.method.classifiers import Classifier
 from m2sd_cli.method.numerics import channels_behind, full
+from m2sd_cli.method.recomputation import apply
 
 
 class Enhanced(NamedTuple):
@@ -59,6 +60,7 @@ class FeatureEnhancement(nn.Module):
             if attention
             else [nn.Identity() for _ in widths]
         )
+        self.recompute = recompute
         self.attention = nn.ModuleList(levels if pyramid else levels[3:])
         self.pyramid = BiFPN(widths, expansion, recompute) if pyramid else None
         width = expansion * widths[-1] if pyramid else widths[-1]  # of T_4
@@ -67,7 +69,9 @@ class FeatureEnhancement(nn.Module):
     def forward(self, maps: Maps) -> Enhanced:
         """phi_1 .. phi_4 to T_1 .. T_4 of the same resolutions, and p_hat = W'(T_4)."""
         used = maps[-len(self.attention) :]
-        made = tuple(attend(each) for attend, each in zip(self.attention, used, strict=True))
+        made = tuple(
+            apply(attend, each, self.recompute, attend) for attend, each in zip(self.attention, used, strict=True)
+        )
         if self.pyramid is not None:
             phi_1, phi_2, phi_3, phi_4 = made
             made = self.pyramid((phi_1, phi_2, phi_3, phi_4))

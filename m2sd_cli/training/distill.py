@@ -78,8 +78,9 @@ def build_enhancement(
         )
 
 
-def distill_module(network: Network, enhancement: FeatureEnhancement | None) -> nn.ModuleDict:
-    """Everything that stage 2 optimises."""
+def distill_module(network: Network, enhancement: FeatureEnhancement | None, device: torch.device) -> nn.ModuleDict:
+    """Everything that stage 2 optimises. On a CPU the network's large maps are made twice, as those of the pyramid."""
+    network.backbone.recompute = device.type == "cpu"
     module = nn.ModuleDict({"network": network})
     if enhancement is not None:
         module["enhancement"] = enhancement
@@ -168,7 +169,7 @@ def run_distill(
     classes = base_classes(run, parent, data)
     network = load_network(run, parent)
     enhancement = build_enhancement(network, config, weights, machine.device)
-    module = distill_module(network, enhancement)
+    module = distill_module(network, enhancement, machine.device)
     objective = distill_objective(network, enhancement, config, weights)
     store = StateStore(run)
     if config.epochs:
