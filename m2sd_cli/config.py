@@ -67,6 +67,10 @@ class DistillConfig(TrainingConfig):
     The learning rate is lower than stage 1's because L is a sum of some five terms of a cross-entropy's size. On
     CIFAR-100 (ResNet-20, after 5 epochs of stage 1) the virtual images' cross-entropy over the first 85 steps averaged
     3.8 a branch at 0.03 and 3.5 at 0.01; at 0.1 it was 4.2 over the first epoch, worse than chance.
+
+    A pyramid twice as wide as the network takes a step of ResNet-20 from 4.7 to 6.9 steps of stage 1. On simulated sessions
+    of 50 images a class it gained nothing that could be told from chance beside clean cross-entropy (2 networks, 20 draws:
+    AVG 31.4 against 31.2, HM 26.6 against 26.3), and without it 0.9 of AVG and 0.3 of HM (one network).
     """
 
     learning_rate: Positive = 0.02
@@ -81,7 +85,7 @@ class DistillConfig(TrainingConfig):
     attention_weight: NotNegative = 100.0  # attention transfer
     teacher_weight: NotNegative = 1.0  # cross-entropy of W', which alone teaches FE: kd and attention stop there
     clean_weight: NotNegative = 0.0  # cross-entropy of unmixed images
-    pyramid_width: Annotated[int, Field(ge=1, le=8)] = 2  # channels of T_i for each of phi_i; 1 takes less time
+    pyramid_width: Annotated[int, Field(ge=1, le=8)] = 1  # channels of T_i for each of phi_i
     views: Annotated[int, Field(ge=1, le=18)] = 1  # of every image from session 0 on, see TestTransform
     # Of stage 3, from session 0 on; None for the default.
     classifier: Literal["means", "teen", "fecam", "ranpac", "debiased"] | None = None

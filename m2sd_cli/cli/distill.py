@@ -65,7 +65,7 @@ def distill(
     ] = None,
     pyramid_width: Annotated[
         int | None,
-        typer.Option("--pyramid-width", help="Channels of the pyramid for each of the network's.", show_default="2"),
+        typer.Option("--pyramid-width", help="Channels of the pyramid for each of the network's.", show_default="1"),
     ] = None,
     classifier: Annotated[
         str | None,

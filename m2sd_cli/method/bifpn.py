@@ -64,7 +64,7 @@ class BiFPN(nn.Module):
     with a_i and b_i two separate 1x1 laterals of level i, and w the fusion weights of that sum.
     """
 
-    def __init__(self, widths: tuple[int, ...], expansion: int = 2, recompute: bool = False) -> None:
+    def __init__(self, widths: tuple[int, ...], expansion: int = 1, recompute: bool = False) -> None:
         super().__init__()
         self.recompute = recompute
         self.widths = tuple(expansion * width for width in widths)

@@ -42,7 +42,7 @@ class FeatureEnhancement(nn.Module):
         classes: int,
         kind: str = "cosine",
         scale: float = 16.0,
-        expansion: int = 2,
+        expansion: int = 1,
         recompute: bool = False,
         attention: bool = True,
         pyramid: bool = True,

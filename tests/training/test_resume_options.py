@@ -65,7 +65,7 @@ DIFFERENT: dict[str, dict[str, Any]] = {
         "attention_weight": 0.5,
         "teacher_weight": 0.5,
         "clean_weight": 0.5,
-        "pyramid_width": 1,
+        "pyramid_width": 2,
         "views": 2,
         "classifier": "teen",
     },
