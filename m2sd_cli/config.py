@@ -68,9 +68,10 @@ class DistillConfig(TrainingConfig):
     CIFAR-100 (ResNet-20, after 5 epochs of stage 1) the virtual images' cross-entropy over the first 85 steps averaged
     3.8 a branch at 0.03 and 3.5 at 0.01; at 0.1 it was 4.2 over the first epoch, worse than chance.
 
-    A pyramid twice as wide as the network takes a step of ResNet-20 from 4.7 to 6.9 steps of stage 1. On simulated sessions
-    of 50 images a class it gained nothing that could be told from chance beside clean cross-entropy (2 networks, 20 draws:
-    AVG 31.4 against 31.2, HM 26.6 against 26.3), and without it 0.9 of AVG and 0.3 of HM (one network).
+    A pyramid twice as wide as the network takes a step of ResNet-20 from 4.7 to 6.9 steps of stage 1. On simulated
+    sessions of 50 images a class it gained nothing that could be told from chance beside clean cross-entropy (2
+    networks, 20 draws: AVG 31.4 against 31.2, HM 26.6 against 26.3), and without it 0.9 of AVG and 0.3 of HM (one
+    network).
     """
 
     learning_rate: Positive = 0.02

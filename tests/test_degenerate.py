@@ -187,8 +187,8 @@ def test_every_loss_and_gradient_is_a_number(pictures: "Pictures", classifier: s
                 for name, parameter in network.backbone.named_parameters():
                     if "bn" in name or "downsample.1" in name:
                         parameter.zero_()
-        enhancement = build_enhancement(network, settings, weights, torch.device("cpu"))
-        module = distill_module(network, enhancement, torch.device("cpu")).train()
+        enhancement = build_enhancement(network, settings, weights)
+        module = distill_module(network, enhancement).train()
         for objective in (
             pretrain_objective(network),
             distill_objective(network, enhancement, settings, weights),

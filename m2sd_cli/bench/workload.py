@@ -118,9 +118,10 @@ def distill_stage(settings: Settings, data: TrainingImages) -> Stage:
     """Stage 2 of a new network."""
     config = settings.distill
     network, weights = build_network(settings.pretrain, settings.classes), loss_weights(config)
-    enhancement = build_enhancement(network, config, weights, settings.device)
+    recompute = settings.device.type == "cpu"
+    enhancement = build_enhancement(network, config, weights, recompute)
     objective = distill_objective(network, enhancement, config, weights)
-    return Stage("distill", distill_module(network, enhancement, settings.device), objective, config, data, settings)
+    return Stage("distill", distill_module(network, enhancement, recompute), objective, config, data, settings)
 
 
 class FeatureExtraction:

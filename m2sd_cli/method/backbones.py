@@ -76,7 +76,8 @@ class Backbone(nn.Module):
     CIFAR-sized network, and because its import would cost every `predict` seconds.
 
     Attributes:
-        recompute: hold no large map of its inside for the backward pass but make it again there, see `apply`.
+        recompute: hold no large map of its inside for the backward pass but make it again there, see
+            `recomputation.apply`.
     """
 
     def __init__(self, architecture: Architecture) -> None:

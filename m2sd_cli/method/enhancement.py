@@ -26,8 +26,8 @@ class FeatureEnhancement(nn.Module):
         classes: C, the number of base classes.
         kind, scale: of W', as for `Classifier`.
         expansion: channels of T_i for each channel of phi_i.
-        recompute: hold no map of the inside of FPN's convolutions for the backward pass but make it again there; the
-            same gradients for less memory and more time.
+        recompute: hold no large map of the inside of EN and of FPN's convolutions for the backward pass but make it
+            again there, see `recomputation.apply`.
         attention: without it EN leaves phi as it is, FE(x) = FPN(phi(x)), a row of the paper's ablation.
         pyramid: without it the attended phi_4 is T_4, FE(x) = EN(phi_4), another one. There is no T_1 .. T_3 then:
             p_hat would not depend on them, and nothing would teach what makes them.

@@ -53,13 +53,9 @@ def loss_weights(config: DistillConfig) -> LossWeights:
 
 
 def build_enhancement(
-    network: Network, config: DistillConfig, weights: LossWeights, device: torch.device
+    network: Network, config: DistillConfig, weights: LossWeights, recompute: bool = False
 ) -> FeatureEnhancement | None:
-    """A new FE with its W' for a network, the seed deciding their weights; None if no term needs it.
-
-    On a CPU the maps of its pyramid are made twice rather than kept, which takes a fifth of stage 2's memory away for
-    a few per cent of its speed; on other devices memory is there to be used.
-    """
+    """A new FE with its W' for a network, the seed deciding their weights; None if no term needs it."""
     if not weights.need_enhancement:
         return None
     classifier = network.classifier
@@ -72,15 +68,15 @@ def build_enhancement(
             classifier.kind,
             classifier.scale,
             expansion=config.pyramid_width,
-            recompute=device.type == "cpu",
+            recompute=recompute,
             attention=config.enhancement != "no-attention",
             pyramid=config.enhancement != "no-pyramid",
         )
 
 
-def distill_module(network: Network, enhancement: FeatureEnhancement | None, device: torch.device) -> nn.ModuleDict:
-    """Everything that stage 2 optimises. On a CPU the network's large maps are made twice, as those of the pyramid."""
-    network.backbone.recompute = device.type == "cpu"
+def distill_module(network: Network, enhancement: FeatureEnhancement | None, recompute: bool = False) -> nn.ModuleDict:
+    """Everything that stage 2 optimises; `recompute` as for FE, here of the backbone."""
+    network.backbone.recompute = recompute
     module = nn.ModuleDict({"network": network})
     if enhancement is not None:
         module["enhancement"] = enhancement
@@ -168,8 +164,11 @@ def run_distill(
     require_directions(classifier, record.classifier, choices(record.classifier, statistics=True))
     classes = base_classes(run, parent, data)
     network = load_network(run, parent)
-    enhancement = build_enhancement(network, config, weights, machine.device)
-    module = distill_module(network, enhancement, machine.device)
+    # On other devices memory is there to be used. In a team the parts of a batch may differ by an image, and with it
+    # which maps are large: batch norms would wait for processes that make none of theirs again.
+    recompute = machine.device.type == "cpu" and machine.team.size == 1
+    enhancement = build_enhancement(network, config, weights, recompute)
+    module = distill_module(network, enhancement, recompute)
     objective = distill_objective(network, enhancement, config, weights)
     store = StateStore(run)
     if config.epochs:

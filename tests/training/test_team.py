@@ -25,7 +25,6 @@ from m2sd_cli.errors import UsageError
 from m2sd_cli.inference.features import base_features, held_out_features
 from m2sd_cli.inference.session import MEANS, load_checkpoint, to_transform
 from m2sd_cli.inference.team import ALONE, Team, team_on
-from m2sd_cli.method import recomputation
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.training.batch_norm import SharedBatchNorm
 from m2sd_cli.training.distill import build_enhancement, distill_module, distill_objective, loss_weights
@@ -149,11 +148,11 @@ def steps_of_both_stages(team: Team, count: int) -> list[dict[str, float]]:
     network = build_network(PretrainConfig(epochs=1, backbone="resnet20"), 4)
     distill = DistillConfig(epochs=9, batch_size=13, learning_rate=0.001, clean_weight=0.5)
     weights = loss_weights(distill)
-    enhancement = build_enhancement(network, distill, weights, torch.device("cpu"))
+    enhancement = build_enhancement(network, distill, weights)
     stages: list[tuple[nn.Module, Objective, PretrainConfig | DistillConfig]] = [
         (network, pretrain_objective(network), PretrainConfig(epochs=9, batch_size=13, learning_rate=0.001)),
         (
-            distill_module(network, enhancement, torch.device("cpu")),
+            distill_module(network, enhancement),
             distill_objective(network, enhancement, distill, weights),
             distill,
         ),
@@ -313,6 +312,4 @@ if __name__ == "__main__":
         if task == "norm":
             normalise_a_part(everybody, place)
         else:
-            # The process that they are compared with keeps its maps, which are small.
-            recomputation.LARGE = 0
             (place / f"{everybody.rank}.json").write_text(json.dumps(steps_of_both_stages(everybody, STEPS)))

@@ -19,6 +19,8 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from m2sd_cli import api
 from m2sd_cli.config import DistillConfig, PretrainConfig, resolve
@@ -27,6 +29,7 @@ from m2sd_cli.data.augmentation import Augmentation
 from m2sd_cli.data.images import open_rgb
 from m2sd_cli.data.sources import FileImages, TrainingImages
 from m2sd_cli.errors import DataError, InterruptedTrainingError, M2sdError, RunError, UsageError
+from m2sd_cli.method import recomputation
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.manifest import EpochRecord
 from m2sd_cli.training.distill import build_enhancement, distill_objective, loss_weights
@@ -484,7 +487,7 @@ def test_branches_and_enhancement_are_those_of_the_configuration(mixing: str, im
     config = resolve(DistillConfig, {"epochs": 1}, None, {"mixing": mixing, "enhancement": enhancement})
     network = build_network(PretrainConfig(epochs=1, backbone="resnet20"), 3)
     weights = loss_weights(config)
-    made = build_enhancement(network, config, weights, torch.device("cpu"))
+    made = build_enhancement(network, config, weights)
     assert made is not None
     parts = {type(each).__name__ for each in made.modules()}
     assert ("SelfAttention" in parts, "BiFPN" in parts) == (enhancement != "no-attention", enhancement != "no-pyramid")
@@ -494,6 +497,27 @@ def test_branches_and_enhancement_are_those_of_the_configuration(mixing: str, im
     _, terms = objective(torch.randn(5, 3, 8, 8), torch.arange(5) % 3, torch.Generator(), slice(None))
     assert seen == [images]
     assert set(terms) == {"ce", "kd", "attention", "teacher", *(["kl"] if mixing == "both" else [])}
+
+
+def test_on_a_cpu_large_maps_are_made_twice_and_nothing_else_changes(
+    folder: str, to_distill: Path, quick_distill: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = api.distill(folder, run=to_distill, **quick_distill)
+    assert plain is not None
+    digests = [plain.manifest.checkpoint.sha256]
+    again: list[str] = []
+
+    def spy(function: Any, x: Tensor, **options: Any) -> Any:
+        again.append(type(function).__name__)
+        return checkpoint(function, x, **options)
+
+    monkeypatch.setattr(recomputation, "LARGE", 0)
+    monkeypatch.setattr(recomputation, "checkpoint", spy)
+    spared = api.distill(folder, run=to_distill, force=True, **quick_distill)
+    assert spared is not None
+    digests.append(spared.manifest.checkpoint.sha256)
+    assert {"method", "Sequential", "SelfAttention", "CoordinateAttention"} == set(again)
+    assert digests[0] == digests[1]
 
 
 def test_the_seed_of_distill_is_that_of_pretrain(
