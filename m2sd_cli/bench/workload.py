@@ -13,7 +13,13 @@ from m2sd_cli.data.augmentation import Augmentation
 from m2sd_cli.data.sources import TrainingImages
 from m2sd_cli.data.transforms import IMAGENET_MEAN, IMAGENET_STD, TestTransform
 from m2sd_cli.inference.features import FEATURE_BATCH, embed
-from m2sd_cli.training.distill import build_enhancement, distill_module, distill_objective, loss_weights
+from m2sd_cli.training.distill import (
+    build_enhancement,
+    distill_module,
+    distill_objective,
+    loss_weights,
+    makes_maps_again,
+)
 from m2sd_cli.training.loop import Objective, Training
 from m2sd_cli.training.pretrain import build_network, pretrain_objective
 from m2sd_cli.training.progress import Silent
@@ -118,7 +124,7 @@ def distill_stage(settings: Settings, data: TrainingImages) -> Stage:
     """Stage 2 of a new network."""
     config = settings.distill
     network, weights = build_network(settings.pretrain, settings.classes), loss_weights(config)
-    recompute = settings.device.type == "cpu"
+    recompute = makes_maps_again(settings.device)
     enhancement = build_enhancement(network, config, weights, recompute)
     objective = distill_objective(network, enhancement, config, weights)
     return Stage("distill", distill_module(network, enhancement, recompute), objective, config, data, settings)

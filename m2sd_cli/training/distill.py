@@ -52,6 +52,13 @@ def loss_weights(config: DistillConfig) -> LossWeights:
     return weights
 
 
+def makes_maps_again(device: torch.device, processes: int = 1) -> bool:
+    """Whether large maps are made again for the backward pass rather than kept."""
+    # A CPU shares its memory with all else, a GPU's is there to be used. In a team the parts of a batch may differ by
+    # an image, and with it which maps are large: batch norms would wait for processes that make none of theirs again.
+    return device.type == "cpu" and processes == 1
+
+
 def build_enhancement(
     network: Network, config: DistillConfig, weights: LossWeights, recompute: bool = False
 ) -> FeatureEnhancement | None:
@@ -164,9 +171,7 @@ def run_distill(
     require_directions(classifier, record.classifier, choices(record.classifier, statistics=True))
     classes = base_classes(run, parent, data)
     network = load_network(run, parent)
-    # On other devices memory is there to be used. In a team the parts of a batch may differ by an image, and with it
-    # which maps are large: batch norms would wait for processes that make none of theirs again.
-    recompute = machine.device.type == "cpu" and machine.team.size == 1
+    recompute = makes_maps_again(machine.device, machine.team.size)
     enhancement = build_enhancement(network, config, weights, recompute)
     module = distill_module(network, enhancement, recompute)
     objective = distill_objective(network, enhancement, config, weights)

@@ -32,7 +32,7 @@ from m2sd_cli.errors import DataError, InterruptedTrainingError, M2sdError, RunE
 from m2sd_cli.method import recomputation
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.manifest import EpochRecord
-from m2sd_cli.training.distill import build_enhancement, distill_objective, loss_weights
+from m2sd_cli.training.distill import build_enhancement, distill_objective, loss_weights, makes_maps_again
 from m2sd_cli.training.pretrain import build_network
 from m2sd_cli.training.progress import Snapshot
 from m2sd_cli.training.stopping import StopRequest
@@ -691,3 +691,10 @@ def test_a_session_added_meanwhile_is_not_overwritten(
     with pytest.raises(RunError, match="a session was added, removed or replaced meanwhile; try again"):
         api.increment(1, pictures.first_shots, run=run, device="cpu")
     assert tree(run) == afterwards
+
+
+def test_maps_are_made_again_by_one_process_on_a_cpu_alone() -> None:
+    """The parts of a batch may differ by an image: one of two processes would wait for the other's batch norms."""
+    assert makes_maps_again(torch.device("cpu"))
+    assert not makes_maps_again(torch.device("cpu"), processes=2)
+    assert not makes_maps_again(torch.device("cuda"))
