@@ -12,7 +12,7 @@ import typer.models
 
 from m2sd_cli.cli import distill as distill_command
 from m2sd_cli.cli import pretrain as pretrain_command
-from m2sd_cli.config import DistillConfig, PretrainConfig, given_options, resolve
+from m2sd_cli.config import DistillConfig, PretrainConfig, given_options, in_full, resolve
 from m2sd_cli.data.catalogue import BUILT_IN, FOLDER_RECIPE
 from m2sd_cli.errors import UsageError
 from m2sd_cli.method import DEFAULT_CLASSIFIER
@@ -179,3 +179,12 @@ def test_the_defaults_in_the_help_are_the_real_ones(
             assert str(default) == option.show_default or float(option.show_default) == default, name
             shown += 1
     assert shown >= 5
+
+
+def test_what_an_old_run_does_not_record_is_what_it_was() -> None:
+    recorded = DistillConfig(epochs=3, beta=0.5).model_dump()
+    del recorded["pyramid_width"], recorded["clean_weight"]
+    full = in_full(DistillConfig, recorded)
+    assert (full["pyramid_width"], full["clean_weight"], full["epochs"], full["beta"]) == (2, 0, 3, 0.5)
+    assert in_full(DistillConfig, {**recorded, "pyramid_width": 1})["pyramid_width"] == 1
+    assert "pyramid_width" not in in_full(PretrainConfig, {"epochs": 3})

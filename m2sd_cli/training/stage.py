@@ -119,7 +119,7 @@ def begun_config(store: StateStore, state: TrainingState, model: type[Config]) -
         DamagedError: it makes no sense.
     """
     try:
-        return validate(model, state.config, source=str(store.run.training))
+        return validate(model, in_full(model, state.config), source=str(store.run.training))
     except UsageError as error:
         raise DamagedError(
             f"{store.run.training}: not a state to go on from: {error}; start over with --force"
