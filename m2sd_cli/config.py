@@ -187,6 +187,20 @@ def in_full(model: type[Config], recorded: Mapping[str, Any]) -> dict[str, Any]:
     return {name: ONCE.get(name, field.default) for name, field in fields.items()} | dict(recorded)
 
 
+def recorded_config(model: type[Config], recorded: Mapping[str, Any], source: str) -> Config:
+    """The configuration that something was made with, whatever options there were then.
+
+    Args:
+        model: of which stage.
+        recorded: as it was written down.
+        source: where, for messages.
+
+    Raises:
+        UsageError: it makes no sense.
+    """
+    return validate(model, in_full(model, recorded), source)
+
+
 def _stage(model: type[Config]) -> str:
     return "pretrain" if model is PretrainConfig else "distill"
 

@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory, gettempdir
 import torch
 from torch import Tensor
 
-from m2sd_cli.config import DistillConfig, PretrainConfig, in_full, validate
+from m2sd_cli.config import DistillConfig, PretrainConfig, recorded_config
 from m2sd_cli.data.datasets import DataSet, Shots
 from m2sd_cli.data.folders import read_shots
 from m2sd_cli.data.names import class_name
@@ -263,10 +263,10 @@ def _make(again: RunFolder, link: Link, material: Material, device: str, watch: 
             try:
                 with deterministic(then.deterministic):
                     if then.kind == "pretrain":
-                        settings = validate(PretrainConfig, in_full(PretrainConfig, then.config), source)
+                        settings = recorded_config(PretrainConfig, then.config, source)
                         made = run_pretrain(again, material.base, settings, machine, material.init, None, then.recipe)
                     else:
-                        distilled = validate(DistillConfig, in_full(DistillConfig, then.config), source)
+                        distilled = recorded_config(DistillConfig, then.config, source)
                         parent = again.pretrain()
                         made = run_distill(again, parent, material.base, distilled, machine, None, then.recipe)
             except InterruptedTrainingError:

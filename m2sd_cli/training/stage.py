@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from m2sd_cli.config import Config, DistillConfig, PretrainConfig, in_full, shown, validate
+from m2sd_cli.config import Config, DistillConfig, PretrainConfig, in_full, recorded_config, shown
 from m2sd_cli.data.datasets import DataSet
 from m2sd_cli.errors import DamagedError, InterruptedTrainingError, RunError, TrainingError, UsageError
 from m2sd_cli.inference.device import training_precision
@@ -119,7 +119,7 @@ def begun_config(store: StateStore, state: TrainingState, model: type[Config]) -
         DamagedError: it makes no sense.
     """
     try:
-        return validate(model, in_full(model, state.config), source=str(store.run.training))
+        return recorded_config(model, state.config, str(store.run.training))
     except UsageError as error:
         raise DamagedError(
             f"{store.run.training}: not a state to go on from: {error}; start over with --force"

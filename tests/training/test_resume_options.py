@@ -19,7 +19,7 @@ from m2sd_cli.errors import UsageError
 from m2sd_cli.inference.team import Team
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.training_state import StateStore
-from m2sd_cli.training.stage import SAVE_EVERY, Machine, require_same
+from m2sd_cli.training.stage import SAVE_EVERY, Machine, begun_config, require_same
 
 if TYPE_CHECKING:
     from tests.conftest import Outcome, Pictures
@@ -247,3 +247,13 @@ def test_it_is_saved_as_often_as_asked(
     assert saved == [8]
     wrong = m2sd(*words, "--save-every", "5 m")
     assert (wrong.code, wrong.err) == (2, "m2sd: --save-every 5 m: write 90s, 9m or 2h\n")
+
+
+def test_an_old_training_goes_on_with_the_pyramid_that_it_has(begun: dict[str, Path]) -> None:
+    store = StateStore(RunFolder(begun["distill"]))
+    state = store.load()
+    old = state.model_copy(update={"config": {k: v for k, v in state.config.items() if k != "pyramid_width"}})
+    assert begun_config(store, old, DistillConfig).pyramid_width == 2
+    require_same(old, {"pyramid_width": 2}, Machine(torch.device("cpu"), "auto"))
+    with pytest.raises(UsageError, match=r"^--pyramid-width 1: the training began with 2;"):
+        require_same(old, {"pyramid_width": 1}, Machine(torch.device("cpu"), "auto"))
