@@ -10,6 +10,7 @@ from m2sd_cli.errors import DataError, UsageError
 
 BUNDLED = Path(__file__).parent / "bundled"
 SHOTS = 5  # images of a class that a session teaches
+TEST_SHARE = 0.1  # of a base class's training images, which a simulation tests with
 SIMULATED = "-simulated"
 
 
@@ -22,6 +23,7 @@ class DataSetInfo:
     base: int  # classes of session 0
     classes: int  # classes of all sessions
     way: int  # classes that a session teaches
+    images: int  # for training, of each base class; a few of CUB-200's have one less
     image_size: int  # pixels
     layout: str  # the folder or file that has to be under the data root; empty if it ships in the package
     download: bool  # whether m2sd can fetch it
@@ -49,6 +51,7 @@ _OFFICIAL = {
             base=60,
             classes=100,
             way=5,
+            images=500,
             image_size=32,
             layout="cifar-100-python",
             download=True,
@@ -60,6 +63,7 @@ _OFFICIAL = {
             base=60,
             classes=100,
             way=5,
+            images=500,
             image_size=84,
             layout="miniimagenet",
             download=False,
@@ -71,6 +75,7 @@ _OFFICIAL = {
             base=100,
             classes=200,
             way=10,
+            images=30,
             image_size=224,
             layout="CUB_200_2011",
             download=False,
@@ -89,6 +94,7 @@ _OFFICIAL = {
             base=6,
             classes=10,
             way=2,
+            images=300,
             image_size=28,
             layout="",
             download=False,
@@ -120,6 +126,7 @@ def _simulation(info: DataSetInfo) -> DataSetInfo:
         base=base,
         classes=info.base,
         way=way,
+        images=info.images - round(TEST_SHARE * info.images),
         simulates=info.name,
     )
 

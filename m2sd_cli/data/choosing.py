@@ -34,6 +34,18 @@ def draw(source: ImageSource) -> tuple[Tensor, Tensor]:
     return places, sizes[labels]
 
 
+def held_out_of(size: Tensor, share: float) -> Tensor:
+    """How many images of classes of these sizes are held out: the share, rounded, and none if it is below one."""
+    exact = share * size.double()
+    return torch.where(exact < 1, 0, exact.round())
+
+
+def trained_of(size: int, held_out: float, images_per_class: int | None) -> int:
+    """How many images of a class of that size `choose_training` leaves to be trained on."""
+    left = size - int(held_out_of(torch.tensor(size), held_out))
+    return left if images_per_class is None else min(left, images_per_class)
+
+
 def choose_training(data: DataSet, held_out: float, images_per_class: int | None) -> DataSet:
     """A data set of which only some base training images are trained on, the same ones every time.
 
@@ -49,8 +61,7 @@ def choose_training(data: DataSet, held_out: float, images_per_class: int | None
     if not held_out and images_per_class is None:
         return data
     place, size = draw(data.train)
-    share = held_out * size.double()
-    kept_out = torch.where(share < 1, 0, share.round())
+    kept_out = held_out_of(size, held_out)
     chosen = place >= kept_out
     if images_per_class is not None:
         chosen &= place < kept_out + images_per_class

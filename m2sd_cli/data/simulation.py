@@ -4,12 +4,10 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from m2sd_cli.data.catalogue import SHOTS, DataSetInfo
+from m2sd_cli.data.catalogue import SHOTS, TEST_SHARE, DataSetInfo
 from m2sd_cli.data.choosing import draw, those
 from m2sd_cli.data.datasets import DataSet, Shots
 from m2sd_cli.data.sources import ImageSource
-
-TEST_SHARE = 0.1
 
 
 def simulate(data: DataSet, info: DataSetInfo) -> DataSet:

@@ -23,12 +23,16 @@ SHOT = 5
 def test_what_there_is() -> None:
     official = ["cifar100", "miniimagenet", "cub200", "demo"]
     assert list(BUILT_IN) == [*official, *(f"{name}-simulated" for name in official)]
-    facts = {name: (info.base, info.classes, info.image_size) for name, info in BUILT_IN.items() if not info.simulates}
+    facts = {
+        name: (info.base, info.classes, info.image_size, info.images)
+        for name, info in BUILT_IN.items()
+        if not info.simulates
+    }
     assert facts == {
-        "cifar100": (60, 100, 32),
-        "miniimagenet": (60, 100, 84),
-        "cub200": (100, 200, 224),
-        "demo": (6, 10, 28),
+        "cifar100": (60, 100, 32, 500),
+        "miniimagenet": (60, 100, 84, 500),
+        "cub200": (100, 200, 224, 30),
+        "demo": (6, 10, 28, 300),
     }
 
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from m2sd_cli.data.choosing import choose_training, draw, those
+from m2sd_cli.data.choosing import choose_training, draw, those, trained_of
 from m2sd_cli.data.datasets import DataSet
 from m2sd_cli.data.demo import open_demo
 from m2sd_cli.data.sources import ArrayImages, FileImages
@@ -125,6 +125,7 @@ def test_a_share_of_each_class_is_held_out_first(labels: list[int], share: float
         count = round(share * len(whole)) if share * len(whole) >= 1 else 0
         assert held == whole[:count]
         assert train == whole[count:][:number]
+        assert trained_of(len(whole), share, number) == len(train)
         assert bool(train) == bool(whole)
 
 

@@ -126,7 +126,8 @@ def test_each_built_in_set_has_one(name: str, base: int, classes: int, sessions:
 def test_that_of_the_demo_is_made_of_the_demo() -> None:
     made = open_data("demo-simulated")
     check_against_plain(demo(), made, BUILT_IN["demo-simulated"])
-    assert made.train.labels.bincount().tolist() == [270] * 4
+    assert demo().train.labels.bincount().tolist() == [BUILT_IN["demo"].images] * 6
+    assert made.train.labels.bincount().tolist() == [BUILT_IN["demo-simulated"].images] * 4 == [270] * 4
     assert made.test.labels.bincount().tolist() == [30] * 6
     assert check_data(made)["sessions"] == 1
     # The choice is part of what the data set is: figures of different versions can be compared.
@@ -137,10 +138,11 @@ def test_that_of_the_demo_is_made_of_the_demo() -> None:
 @pytest.mark.realdata
 def test_that_of_cifar100_is_made_of_its_base_training_images(real_data: Path) -> None:
     made = open_data("cifar100-simulated", real_data)
-    assert made.train.labels.bincount().tolist() == [450] * 48
+    assert made.train.labels.bincount().tolist() == [BUILT_IN["cifar100-simulated"].images] * 48 == [450] * 48
     assert made.test.labels.bincount().tolist() == [50] * 60
     assert [made.session(number).source.labels.bincount().tolist() for number in (1, 2, 3, 4)] == [[5] * 3] * 4
     original = open_data("cifar100", real_data)
+    assert original.train.labels.bincount().tolist() == [BUILT_IN["cifar100"].images] * 60
     assert set(made.test.digests()) <= set(original.train.digests())
 
 
