@@ -27,6 +27,7 @@ from m2sd_cli.inference.session import MEANS, choose_classifier, load_chain, loa
 from m2sd_cli.inference.skipping import check_together
 from m2sd_cli.inference.team import team_on
 from m2sd_cli.method.stage3 import choices
+from m2sd_cli.recipes import find_recipe
 from m2sd_cli.recorded import official_data, recorded_data, recorded_info
 from m2sd_cli.reports.draws import Simulation, labelled, over_draws
 from m2sd_cli.reports.evaluation import Evaluation, evaluate_session
@@ -321,10 +322,11 @@ def export(
 
 def bench(
     *,
-    backbone: str = "resnet20",
-    image_size: int = 32,
-    batch_size: int = 128,
-    classes: int = 60,
+    recipe: str | None = None,
+    backbone: str | None = None,
+    image_size: int | None = None,
+    batch_size: int | None = None,
+    classes: int | None = None,
     device: str = "auto",
     precision: str = "auto",
     seconds: float = 30.0,
@@ -339,10 +341,11 @@ def bench(
     Everything is measured in turn, round after round, so that ratios do not depend on what else the machine does.
 
     Args:
-        backbone: of ARCHITECTURES.
-        image_size: pixels that the network sees.
-        batch_size: images a step of training.
-        classes: base classes.
+        recipe: measure both stages as it has them, and tell how long it would take; see `recipes.recipe_names`.
+        backbone: of ARCHITECTURES; None for the recipe's, else `resnet20`.
+        image_size: pixels that the network sees; None for the recipe's, else 32.
+        batch_size: images a step of training; None for the recipe's, else 128.
+        classes: base classes; None for the recipe's, else 60.
         device, precision: `auto` chooses; for features and commands precision `auto` is fp32.
         seconds: that throughput is measured; the commands take as long as they do.
         rounds: how often each is measured; each command at most three times.
@@ -358,6 +361,16 @@ def bench(
     if against_reference and workers is None:
         workers = min(MOST_WORKERS, cores())
     settings = configure(
-        backbone, image_size, batch_size, classes, device, precision, seconds, rounds, workers, compiled
+        backbone=backbone,
+        image_size=image_size,
+        batch_size=batch_size,
+        classes=classes,
+        device=device,
+        precision=precision,
+        seconds=seconds,
+        rounds=rounds,
+        workers=workers,
+        compiled=compiled,
+        recipe=find_recipe(recipe),
     )
     return run_bench(settings, tell or (lambda _: None))

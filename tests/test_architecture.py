@@ -15,7 +15,7 @@ MAY_IMPORT = {
     "runs": set[str](),
     "inference": {"method", "data", "runs"},
     "training": {"method", "data", "runs", "inference", "config"},
-    "bench": {"method", "data", "runs", "inference", "training", "config"},
+    "bench": {"recipes", "method", "data", "runs", "inference", "training", "config"},
     "reports": {"method", "data", "runs", "inference"},
     "exporting": {"method", "data", "runs", "inference"},
     "recipes": {"config"},

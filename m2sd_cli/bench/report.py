@@ -9,6 +9,7 @@ from m2sd_cli.bench.timing import Spread
 class Conditions:
     """What was measured, and how."""
 
+    recipe: str | None
     backbone: str
     image_size_pixels: int
     classes: int
@@ -37,6 +38,15 @@ class Throughput:
 
 
 @dataclass(frozen=True)
+class Duration:
+    """How long a recipe's stage would take, by what its steps took here."""
+
+    epochs: int
+    steps: int
+    seconds: Spread
+
+
+@dataclass(frozen=True)
 class Latency:
     """One command, from the start of its process to the end."""
 
@@ -56,4 +66,5 @@ class Report:
     throughput: dict[str, Throughput]  # pretrain, distill, features, and reference if it was asked for
     distill_to_pretrain_step_time_ratio: Spread
     pretrain_to_reference_throughput_ratio: Spread | None
+    durations: dict[str, Duration]  # of the recipe's stages, if there is one
     processes: dict[str, Latency]  # import_torch, help, increment, predict

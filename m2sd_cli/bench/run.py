@@ -12,7 +12,7 @@ from m2sd_cli.bench.chips import Peak, peak
 from m2sd_cli.bench.flops import count_flops
 from m2sd_cli.bench.machine import cores, device_name, peak_memory
 from m2sd_cli.bench.processes import measure_processes
-from m2sd_cli.bench.report import Conditions, Report, Throughput
+from m2sd_cli.bench.report import Conditions, Duration, Report, Throughput
 from m2sd_cli.bench.settings import Settings
 from m2sd_cli.bench.timing import Workload, alternate, ratios, spread, steps_for
 from m2sd_cli.bench.workload import FeatureExtraction, distill_stage, pretrain_stage, random_images
@@ -70,6 +70,7 @@ def run_bench(settings: Settings, tell: Tell) -> Report:
     against = seconds.get(REFERENCE)
     return Report(
         conditions=Conditions(
+            recipe=settings.recipe,
             backbone=settings.pretrain.backbone,
             image_size_pixels=settings.image_size,
             classes=settings.classes,
@@ -93,6 +94,10 @@ def run_bench(settings: Settings, tell: Tell) -> Report:
         distill_to_pretrain_step_time_ratio=ratios(seconds[DISTILL], seconds[PRETRAIN]),
         # Both take batches of one size: the ratio of their speeds is that of their times upside down.
         pretrain_to_reference_throughput_ratio=ratios(against, seconds[PRETRAIN]) if against else None,
+        durations={
+            name: Duration(plan.epochs, plan.steps, spread([plan.steps * each for each in seconds[name]]))
+            for name, plan in settings.schedules.items()
+        },
         processes=measure_processes(settings, tell),
     )
 

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from m2sd_cli.cli import options
-from m2sd_cli.cli.output import document, note, result, table
+from m2sd_cli.cli.output import document, duration, note, result, table
+from m2sd_cli.cli.training import require_recipe
 
 if TYPE_CHECKING:
     from m2sd_cli.bench.report import Report
@@ -20,10 +21,23 @@ COMMANDS = {
 
 
 def bench(
-    backbone: Annotated[str, typer.Option("--backbone", help="resnet20, resnet18-cifar or resnet18.")] = "resnet20",
-    image_size: Annotated[int, typer.Option("--image-size", help="Pixels that the network sees.")] = 32,
-    batch_size: Annotated[int, typer.Option("--batch-size", help="Images a step.")] = 128,
-    classes: Annotated[int, typer.Option("--classes", help="Base classes.")] = 60,
+    recipe: options.RecipeName = None,
+    backbone: Annotated[
+        str | None,
+        typer.Option(
+            "--backbone", help="resnet20, resnet18-cifar or resnet18.", show_default="the recipe's, or resnet20"
+        ),
+    ] = None,
+    image_size: Annotated[
+        int | None,
+        typer.Option("--image-size", help="Pixels that the network sees.", show_default="the recipe's, or 32"),
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option("--batch-size", help="Images a step.", show_default="the recipe's, or 128")
+    ] = None,
+    classes: Annotated[
+        int | None, typer.Option("--classes", help="Base classes.", show_default="the recipe's, or 60")
+    ] = None,
     device: options.Device = "auto",
     precision: options.Precision = "auto",
     seconds: Annotated[float, typer.Option("--seconds", help="How long to measure throughput.")] = 30.0,
@@ -44,20 +58,25 @@ def bench(
     """What this machine does: training, features and commands, on random images; some minutes on two cores.
 
     Figures are medians over the rounds, with least and most. Ratios are taken in each round, so that a busy machine
-    hardly changes them. Memory is that of CUDA's tensors, on a CPU of the whole process.
+    hardly changes them. Memory is that of CUDA's tensors, on a CPU of the whole process. With --recipe both stages are
+    that recipe's, and the end tells how long it would take.
 
     Examples:
       m2sd bench
+
+      m2sd bench --recipe cifar100-resnet20
 
       m2sd bench --backbone resnet18 --image-size 224 --batch-size 64
 
       m2sd bench --against-reference --json
     """
+    require_recipe(recipe)
     from dataclasses import asdict
 
     from m2sd_cli import api
 
     report = api.bench(
+        recipe=recipe,
         backbone=backbone,
         image_size=image_size,
         batch_size=batch_size,
@@ -79,7 +98,7 @@ def bench(
 
 
 def as_lines(report: "Report") -> list[str]:
-    """Conditions, throughput, ratios and commands, one table each."""
+    """Conditions, throughput, ratios, a recipe's durations, and commands."""
     done = report.conditions
     lines = [
         f"{report.device_name}, {report.cores} cores, torch {report.versions['torch']} with {report.threads} threads",
@@ -93,6 +112,10 @@ def as_lines(report: "Report") -> list[str]:
     if report.pretrain_to_reference_throughput_ratio is not None:
         ratio = _ratio(report.pretrain_to_reference_throughput_ratio)
         lines.append(f"pretrain / reference with --workers {done.reference_workers}, images/s: {ratio}")
+    for name, each in report.durations.items():
+        lines.append(
+            f"{name} of {done.recipe}, {each.epochs} epochs, {each.steps} steps: {duration(each.seconds.median)}"
+        )
     return [*lines, "", *_commands(report)]
 
 

@@ -13,6 +13,7 @@ import pytest
 from m2sd_cli import api
 from m2sd_cli.bench.report import Report
 from m2sd_cli.bench.run import run_bench
+from m2sd_cli.bench.timing import spread
 from m2sd_cli.cli.app import main
 from m2sd_cli.cli.bench import as_lines
 
@@ -33,7 +34,19 @@ def measured() -> tuple[str, str, Report]:
         return reports[0]
 
     out, err = io.StringIO(), io.StringIO()
-    words = [*SMALL, "--seconds", "0.2", "--rounds", "1", "--against-reference", "--workers", "1", "--json"]
+    words = [
+        *SMALL,
+        "--recipe",
+        "cifar100-resnet20",
+        "--seconds",
+        "0.2",
+        "--rounds",
+        "1",
+        "--against-reference",
+        "--workers",
+        "1",
+        "--json",
+    ]
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
         patch.setattr(api, "run_bench", keep)
         patch.setattr(sys, "argv", ["m2sd", "bench", *words])
@@ -61,9 +74,15 @@ def test_the_document_names_its_units(measured: tuple[str, str, Report]) -> None
         "throughput",
         "distill_to_pretrain_step_time_ratio",
         "pretrain_to_reference_throughput_ratio",
+        "durations",
         "processes",
     }
+    assert list(document["durations"]) == ["pretrain", "distill"]
+    for each in document["durations"].values():
+        assert set(each) == {"epochs", "steps", "seconds"}
+        assert positive(each["seconds"])
     assert document["conditions"] == {
+        "recipe": "cifar100-resnet20",
         "backbone": "resnet20",
         "image_size_pixels": 8,
         "classes": 3,
@@ -108,6 +127,12 @@ def test_figures_fit_together(measured: tuple[str, str, Report]) -> None:
         seconds = each.step_milliseconds.median / 1000
         assert each.images_per_second.median == pytest.approx(each.batch_size_images / seconds)
         assert each.flop_per_second == pytest.approx(each.flop_per_step / seconds)
+    for name, epochs in (("pretrain", 40), ("distill", 160)):
+        duration = report.durations[name]
+        assert (duration.epochs, duration.steps) == (epochs, epochs * 60 * 490 // 4)
+        assert duration.seconds.median == pytest.approx(
+            duration.steps * throughput[name].step_milliseconds.median / 1000
+        )
     times = {name: each.step_milliseconds.rounds[0] for name, each in throughput.items()}
     assert report.distill_to_pretrain_step_time_ratio.rounds == pytest.approx([times["distill"] / times["pretrain"]])
     assert report.pretrain_to_reference_throughput_ratio is not None
@@ -139,8 +164,14 @@ def test_the_table_shows_what_is_known(measured: tuple[str, str, Report]) -> Non
     text = "\n".join(as_lines(report))
     for word in ("images/s", "GFLOP/s", "MiB", "distill / pretrain", "--workers 1", "m2sd predict, 1 picture"):
         assert word in text
+    hour = replace(report.durations["distill"], epochs=3, steps=700, seconds=spread([3540.0, 3660.0]))
+    assert "distill of cifar100-resnet20, 3 epochs, 700 steps: 1 h 00 min" in as_lines(
+        replace(report, durations={"distill": hour})
+    )
     pretrain = replace(report.throughput["pretrain"], peak_memory_bytes=None, share_of_peak=0.4567, peak_format="tf32")
-    changed = replace(report, throughput={"pretrain": pretrain}, pretrain_to_reference_throughput_ratio=None)
+    changed = replace(
+        report, throughput={"pretrain": pretrain}, pretrain_to_reference_throughput_ratio=None, durations={}
+    )
     lines = as_lines(changed)
     (row,) = (line.split() for line in lines if line.startswith("pretrain  "))
     assert (row[6], row[-1]) == ("-", "45.7")
@@ -150,6 +181,7 @@ def test_the_table_shows_what_is_known(measured: tuple[str, str, Report]) -> Non
 @pytest.mark.parametrize(
     ("words", "says"),
     [
+        ("--recipe cifar", "--recipe cifar: no such recipe"),
         ("--backbone vgg", "--backbone vgg"),
         ("--batch-size 1", "--batch-size 1"),
         ("--image-size 7", "--image-size 7"),

@@ -435,6 +435,7 @@ KEYS = {
         "throughput",
         "distill_to_pretrain_step_time_ratio",
         "pretrain_to_reference_throughput_ratio",
+        "durations",
         "processes",
     },
     "data verify": {"name", "classes", "base_classes", "training_images", "test_images", "sessions"},
