@@ -1,8 +1,8 @@
 """The whole measurement: each workload alone, then all of them in turn, then the commands."""
 
 import gc
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -51,11 +51,9 @@ def run_bench(settings: Settings, tell: Tell) -> Report:
     makers = _makers(settings)
     block = settings.seconds / settings.rounds / len(makers)
     try:
+        plain = _makers(replace(settings, compiled=False)) if settings.compiled else makers
+        surveys = {name: _survey(name, make, plain[name], block, settings, tell) for name, make in makers.items()}
         with freed_memory_kept(settings.device):  # as the commands do
-            surveys = {name: _survey(name, make, block, settings, tell) for name, make in makers.items()}
-            if settings.compiled:
-                plain = _makers(replace(settings, compiled=False))
-                surveys = {name: replace(each, flops=_flops(plain[name])) for name, each in surveys.items()}
             seconds = _rounds(makers, surveys, settings, tell)
     except RuntimeError as error:
         if compilation_failed(error):
@@ -117,36 +115,40 @@ def _makers(settings: Settings) -> dict[str, Make]:
     return makers
 
 
-def _flops(make: Make) -> int:
-    """Of a step; they cannot be counted in what was compiled."""
-    with closing(make()) as workload:
-        workload.prepare(1)
-        return count_flops(partial(workload.run, 1))
-
-
-def _survey(name: str, make: Make, seconds: float, settings: Settings, tell: Tell) -> Survey:
-    tell(f"{name}: warm-up")
-    with closing(make()) as workload:
-        survey = _examine(workload, seconds, settings)
-    del workload
-    gc.collect()
-    if settings.device.type == "cuda":
+@contextmanager
+def _memory_of_its_own(device: torch.device) -> Iterator[None]:
+    """Keep freed memory as the commands do, and give all of it back at the end: nothing later is charged for it."""
+    with freed_memory_kept(device):
+        yield
+        gc.collect()
+    if device.type == "cuda":
         torch.cuda.empty_cache()
+
+
+def _survey(name: str, make: Make, plain: Make, seconds: float, settings: Settings, tell: Tell) -> Survey:
+    """One workload alone; `plain` makes it without compiling, as nothing can be counted in what is compiled."""
+    tell(f"{name}: warm-up")
+    with _memory_of_its_own(settings.device):
+        flops = _flops(plain)
+    with _memory_of_its_own(settings.device):
+        survey = _examine(make, flops, seconds, settings)
     if name == REFERENCE and settings.device.type == "cpu":
         survey = replace(survey, peak_bytes=None)  # without what its workers hold it would mean little
     return survey
 
 
-def _examine(workload: Workload, seconds: float, settings: Settings) -> Survey:
-    workload.prepare(WARM_UP)
-    if settings.compiled:
-        flops = 0  # counted apart, in what is not compiled
-        workload.run(COMPILED_WARM_UP)
-    else:
-        flops = count_flops(partial(workload.run, 1))
-        workload.run(WARM_UP - 1)
-    found: list[int] = []
-    peak_bytes = peak_memory(settings.device, lambda: found.append(steps_for(workload, seconds)))
+def _flops(make: Make) -> int:
+    with closing(make()) as workload:
+        workload.prepare(1)
+        return count_flops(partial(workload.run, 1))
+
+
+def _examine(make: Make, flops: int, seconds: float, settings: Settings) -> Survey:
+    with closing(make()) as workload:
+        workload.prepare(WARM_UP)
+        workload.run(COMPILED_WARM_UP if settings.compiled else WARM_UP)
+        found: list[int] = []
+        peak_bytes = peak_memory(settings.device, lambda: found.append(steps_for(workload, seconds)))
     if settings.compiled and settings.device.type == "cuda":
         peak_bytes = None  # what a graph holds is not counted among the tensors
     return Survey(workload.images, found[0], flops, peak_bytes)
