@@ -341,11 +341,11 @@ def bench(
     Everything is measured in turn, round after round, so that ratios do not depend on what else the machine does.
 
     Args:
-        recipe: measure both stages as it has them, and tell how long it would take; see `recipes.recipe_names`.
+        recipe: measure both stages as it has them, and tell how long its epochs would take; see `recipes.recipe_names`.
         backbone: of ARCHITECTURES; None for the recipe's, else `resnet20`.
-        image_size: pixels that the network sees; None for the recipe's, else 32.
+        image_size: pixels that the network sees; a recipe's is fixed, without one it is 32.
         batch_size: images a step of training; None for the recipe's, else 128.
-        classes: base classes; None for the recipe's, else 60.
+        classes: base classes; a recipe's are fixed, without one there are 60.
         device, precision: `auto` chooses; for features and commands precision `auto` is fp32.
         seconds: that throughput is measured; the commands take as long as they do.
         rounds: how often each is measured; each command at most three times.

@@ -3,7 +3,8 @@
 It is what most published code for few-shot class-incremental learning does: each image becomes a PIL picture, is cut
 and flipped by torchvision's transforms and made a tensor in a worker process of torch's DataLoader; the network
 computes in float32 and the default memory format; loss and accuracy are read from the device after every step. Network,
-loss, optimiser, batch size and the distribution of the augmented images are those of `m2sd pretrain`.
+loss, optimiser, batch size and the distribution of the augmented images are those of `m2sd pretrain`, but without
+AutoAugment, colour and Cutout, of which no recipe that ships makes use.
 """
 
 from collections.abc import Callable, Iterator
@@ -80,7 +81,7 @@ class ReferenceLoop:
 
     def __init__(self, settings: Settings, data: TrainingImages, workers: int) -> None:
         config = settings.pretrain
-        transform, augmentation = treatment(settings.image_size)
+        transform, augmentation = treatment(settings.image_size, settings.data)
         self.images = config.batch_size
         self._device = settings.device
         self._workers = workers

@@ -39,7 +39,7 @@ class Throughput:
 
 @dataclass(frozen=True)
 class Duration:
-    """How long a recipe's stage would take, by what its steps took here."""
+    """How long the epochs of a recipe's stage would take, by what its steps took here."""
 
     epochs: int
     steps: int

@@ -16,6 +16,7 @@ from m2sd_cli.bench.report import Conditions, Duration, Report, Throughput
 from m2sd_cli.bench.settings import Settings
 from m2sd_cli.bench.timing import Workload, alternate, ratios, spread, steps_for
 from m2sd_cli.bench.workload import FeatureExtraction, distill_stage, pretrain_stage, random_images
+from m2sd_cli.data.sources import TrainingImages
 from m2sd_cli.errors import TrainingError
 from m2sd_cli.training.compilation import compilation_failed, not_compiled
 from m2sd_cli.training.memory import freed_memory_kept
@@ -48,10 +49,11 @@ def run_bench(settings: Settings, tell: Tell) -> Report:
     Raises:
         M2sdError: the device's memory is too small, or a command failed.
     """
-    makers = _makers(settings)
+    data = random_images(settings)
+    makers = _makers(settings, data)
     block = settings.seconds / settings.rounds / len(makers)
     try:
-        plain = _makers(replace(settings, compiled=False)) if settings.compiled else makers
+        plain = _makers(replace(settings, compiled=False), data) if settings.compiled else makers
         surveys = {name: _survey(name, make, plain[name], block, settings, tell) for name, make in makers.items()}
         with freed_memory_kept(settings.device):  # as the commands do
             seconds = _rounds(makers, surveys, settings, tell)
@@ -100,9 +102,8 @@ def run_bench(settings: Settings, tell: Tell) -> Report:
     )
 
 
-def _makers(settings: Settings) -> dict[str, Make]:
-    """How to begin each workload, the one that needs least memory first: what is freed may stay with the process."""
-    data = random_images(settings)
+def _makers(settings: Settings, data: TrainingImages) -> dict[str, Make]:
+    """How to begin each workload, the one that needs least memory first: not every C library gives memory back."""
     makers: dict[str, Make] = {
         FEATURES: partial(FeatureExtraction, settings),
         PRETRAIN: partial(pretrain_stage, settings, data),

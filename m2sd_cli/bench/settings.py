@@ -47,6 +47,7 @@ class Settings:
     workers: int | None  # processes of the reference loop; None leaves it out
     compiled: bool = False  # whether both stages are compiled first
     recipe: str | None = None  # that both stages follow
+    data: str | None = None  # the data set whose images the random ones are like
     schedules: Mapping[str, Schedule] = field(default_factory=dict)  # of the stages, where there is a recipe
 
     @property
@@ -81,6 +82,9 @@ def configure(
     """
     followed = recipe.options
     info = BUILT_IN[followed.data] if followed.data is not None else None
+    for option, value in (("--image-size", image_size), ("--classes", classes)):
+        if info is not None and value is not None:
+            raise UsageError(f"{option} {value}: {recipe.name} is for {info.name}, which says so itself; leave it out")
     defaults = dict(info.recipe if info else USUAL)
     given = {"batch_size": batch_size}
     pretrain = resolve(
@@ -120,5 +124,6 @@ def configure(
         workers=workers,
         compiled=compiled,
         recipe=recipe.name,
+        data=followed.data,
         schedules=schedules,
     )

@@ -10,6 +10,7 @@ from m2sd_cli.bench.settings import Settings
 from m2sd_cli.config import DistillConfig, PretrainConfig
 from m2sd_cli.data import cifar100
 from m2sd_cli.data.augmentation import Augmentation
+from m2sd_cli.data.file_sets import MINI_AUGMENTATION, MINI_TRANSFORM
 from m2sd_cli.data.sources import TrainingImages
 from m2sd_cli.data.transforms import IMAGENET_MEAN, IMAGENET_STD, TestTransform
 from m2sd_cli.inference.features import FEATURE_BATCH, embed
@@ -29,8 +30,13 @@ MOST_IMAGES = 30_000  # as many as CIFAR-100's base classes have
 MOST_BYTES = 2**28
 
 
-def treatment(size: int) -> tuple[TestTransform, Augmentation]:
-    """How images are treated: up to 32 pixels as CIFAR-100's, larger ones as those of a folder."""
+def treatment(size: int, data: str | None = None) -> tuple[TestTransform, Augmentation]:
+    """How images are treated: as those of a data set with a manner of its own, else by their size in pixels.
+
+    Up to 32 pixels that is as CIFAR-100's, above as those of a folder, and of CUB-200.
+    """
+    if data == "miniimagenet":
+        return MINI_TRANSFORM, MINI_AUGMENTATION
     if size <= cifar100.INFO.image_size:
         return replace(cifar100.TRANSFORM, resize=size, crop=size), replace(cifar100.AUGMENTATION, size=size)
     resize = round(size * 256 / 224)
@@ -40,7 +46,7 @@ def treatment(size: int) -> tuple[TestTransform, Augmentation]:
 
 def random_images(settings: Settings) -> TrainingImages:
     """Noise under random labels, in whole batches; as much of it as a small data set has, or less if it is large."""
-    _, augmentation = treatment(settings.image_size)
+    _, augmentation = treatment(settings.image_size, settings.data)
     side, batch = augmentation.store or augmentation.size, settings.pretrain.batch_size
     count = max(batch, min(MOST_IMAGES, MOST_BYTES // (3 * side * side)) // batch * batch)
     generator = torch.Generator().manual_seed(settings.pretrain.seed)
@@ -81,7 +87,7 @@ class Stage:
         data: TrainingImages,
         settings: Settings,
     ) -> None:
-        transform, augmentation = treatment(settings.image_size)
+        transform, augmentation = treatment(settings.image_size, settings.data)
         self.images = config.batch_size
         self._device = settings.device
         self._training = Training(
@@ -137,7 +143,8 @@ class FeatureExtraction:
         size = settings.image_size
         self.images = FEATURE_BATCH
         self._settings = settings
-        self._transform, _ = treatment(size)
+        transform, _ = treatment(size, settings.data)
+        self._transform = replace(transform, views=settings.distill.views)
         backbone = build_network(settings.pretrain, settings.classes).backbone.eval()
         self._backbone = backbone.to(settings.device).to(memory_format=torch.channels_last)
         generator = torch.Generator().manual_seed(settings.pretrain.seed)

@@ -30,13 +30,13 @@ def bench(
     ] = None,
     image_size: Annotated[
         int | None,
-        typer.Option("--image-size", help="Pixels that the network sees.", show_default="the recipe's, or 32"),
+        typer.Option("--image-size", help="Pixels that the network sees.", show_default="32, without a recipe"),
     ] = None,
     batch_size: Annotated[
         int | None, typer.Option("--batch-size", help="Images a step.", show_default="the recipe's, or 128")
     ] = None,
     classes: Annotated[
-        int | None, typer.Option("--classes", help="Base classes.", show_default="the recipe's, or 60")
+        int | None, typer.Option("--classes", help="Base classes.", show_default="60, without a recipe")
     ] = None,
     device: options.Device = "auto",
     precision: options.Precision = "auto",
@@ -58,8 +58,8 @@ def bench(
     """What this machine does: training, features and commands, on random images; some minutes on two cores.
 
     Figures are medians over the rounds, with least and most. Ratios are taken in each round, so that a busy machine
-    hardly changes them. Memory is that of CUDA's tensors, on a CPU of the whole process. With --recipe both stages are
-    that recipe's, and the end tells how long it would take.
+    hardly changes them. Memory is that of CUDA's tensors, on a CPU of the whole process, and 256 MiB of images at most.
+    With --recipe both stages are that recipe's, and two lines tell how long all of their epochs would take.
 
     Examples:
       m2sd bench
@@ -113,9 +113,8 @@ def as_lines(report: "Report") -> list[str]:
         ratio = _ratio(report.pretrain_to_reference_throughput_ratio)
         lines.append(f"pretrain / reference with --workers {done.reference_workers}, images/s: {ratio}")
     for name, each in report.durations.items():
-        lines.append(
-            f"{name} of {done.recipe}, {each.epochs} epochs, {each.steps} steps: {duration(each.seconds.median)}"
-        )
+        median, least, most = map(duration, (each.seconds.median, each.seconds.min, each.seconds.max))
+        lines.append(f"{name} of {done.recipe}, {each.epochs} epochs, {each.steps} steps: {median} ({least} to {most})")
     return [*lines, "", *_commands(report)]
 
 

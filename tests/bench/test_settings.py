@@ -1,5 +1,6 @@
 """What is measured: what is usual, what a recipe has, and what is asked for instead."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,9 +8,12 @@ import pytest
 
 from m2sd_cli import stages
 from m2sd_cli.bench.settings import EPOCHS, LEARNING_RATE, Schedule, Settings, configure
-from m2sd_cli.bench.workload import distill_stage
+from m2sd_cli.bench.workload import distill_stage, treatment
 from m2sd_cli.config import DistillConfig, PretrainConfig, resolve
+from m2sd_cli.data import cifar100
 from m2sd_cli.data.catalogue import BUILT_IN
+from m2sd_cli.data.file_sets import CUB_AUGMENTATION, CUB_TRANSFORM, MINI_AUGMENTATION, MINI_TRANSFORM
+from m2sd_cli.errors import UsageError
 from m2sd_cli.recipes import Recipe, find_recipe, recipe_names
 from m2sd_cli.training.batches import batch_bounds
 from m2sd_cli.training.loop import Training
@@ -65,7 +69,7 @@ def test_steps_are_counted_by_hand() -> None:
 def demo_recipe(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Recipe:
     """One on images that are at hand."""
     stage = "epochs = 2\nbatch_size = 32\n"
-    text = f'data = "demo"\n[pretrain]\nheld_out = 0.05\nimages_per_class = 20\n{stage}[distill]\n{stage}'
+    text = f'data = "demo"\n[pretrain]\nheld_out = 0.05\n{stage}[distill]\n{stage}'
     (tmp_path / "own.toml").write_text(text)
     monkeypatch.setattr("m2sd_cli.recipes.FOLDER", tmp_path)
     return find_recipe("own")
@@ -87,20 +91,35 @@ def test_there_are_as_many_steps_as_the_command_takes(
     with pytest.raises(BegunError):
         stages.pretrain(run=tmp_path / "run", recipe="own", device="cpu", precision="fp32")
     plan = measured(recipe=demo_recipe).schedules["pretrain"]
-    assert asked == [plan.steps] == [2 * len(batch_bounds(120, 32))]
+    assert asked == [plan.steps] == [2 * len(batch_bounds(6 * 285, 32))]
 
 
 def test_options_win_over_the_recipe() -> None:
-    found = measured(
-        recipe=find_recipe("cifar100-resnet20-cpu"), backbone="resnet18-cifar", image_size=16, batch_size=8, classes=7
-    )
+    found = measured(recipe=find_recipe("cifar100-resnet20-cpu"), backbone="resnet18-cifar", batch_size=8)
     assert (found.pretrain.backbone, found.pretrain.batch_size, found.distill.batch_size) == ("resnet18-cifar", 8, 8)
-    assert (found.image_size, found.classes) == (16, 7)
     assert found.distill.clean_weight == 1
 
 
+@pytest.mark.parametrize(("option", "says"), [("image_size", "--image-size 16"), ("classes", "--classes 16")])
+def test_what_a_data_set_decides_is_no_option_beside_a_recipe(option: str, says: str) -> None:
+    with pytest.raises(UsageError, match=f"{says}: cifar100-resnet20-cpu is for cifar100"):
+        measured(recipe=find_recipe("cifar100-resnet20-cpu"), **{option: 16})
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_images_are_treated_as_those_of_the_recipes_data_set(name: str) -> None:
+    settings = measured(recipe=find_recipe(name))
+    own = {
+        "cifar100": (cifar100.TRANSFORM, cifar100.AUGMENTATION),
+        "miniimagenet": (MINI_TRANSFORM, MINI_AUGMENTATION),
+        "cub200": (CUB_TRANSFORM, CUB_AUGMENTATION),
+    }
+    assert settings.data is not None
+    assert treatment(settings.image_size, settings.data) == own[settings.data]
+
+
 def test_stage_2_computes_the_terms_of_the_recipe() -> None:
-    settings = measured(recipe=find_recipe("cifar100-resnet20-cpu"), image_size=8, batch_size=4, classes=5)
+    settings = replace(measured(recipe=find_recipe("cifar100-resnet20-cpu"), batch_size=4), image_size=8, classes=5)
     stage = distill_stage(settings, few())
     stage.run(3)
     (record,) = stage._training.position.history

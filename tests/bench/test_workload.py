@@ -81,17 +81,19 @@ def test_stage_2_computes_every_term_of_the_default_loss() -> None:
 
 
 def test_features_are_of_the_commands_batch_and_of_eval_mode(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[tuple[tuple[int, ...], str, bool]] = []
+    seen: list[tuple[tuple[int, ...], int, str, bool]] = []
     real: Any = vars(workload)["embed"]
 
     def embed(backbone: Any, pixels: torch.Tensor, transform: Any, precision: str) -> torch.Tensor:
-        seen.append((tuple(pixels.shape), precision, backbone.training))
+        seen.append((tuple(pixels.shape), transform.views, precision, backbone.training))
         features: torch.Tensor = real(backbone, pixels, transform, precision)
         return features
 
     monkeypatch.setattr(workload, "embed", embed)
-    FeatureExtraction(tiny(precision="auto")).run(2)
-    assert seen == [((256, 3, 8, 8), "fp32", False)] * 2
+    settings = tiny(precision="auto")
+    FeatureExtraction(settings).run(2)
+    FeatureExtraction(replace(settings, distill=settings.distill.model_copy(update={"views": 2}))).run(1)
+    assert seen == [((256, 3, 8, 8), views, "fp32", False) for views in (1, 1, 2)]
 
 
 def test_peak_memory_is_that_of_the_computation_alone() -> None:

@@ -13,6 +13,7 @@ import pytest
 from m2sd_cli import api
 from m2sd_cli.bench.report import Report
 from m2sd_cli.bench.run import run_bench
+from m2sd_cli.bench.settings import Settings
 from m2sd_cli.bench.timing import spread
 from m2sd_cli.cli.app import main
 from m2sd_cli.cli.bench import as_lines
@@ -20,7 +21,6 @@ from m2sd_cli.cli.bench import as_lines
 if TYPE_CHECKING:
     from tests.conftest import Outcome
 
-SMALL = ["--image-size", "8", "--batch-size", "4", "--classes", "3", "--device", "cpu", "--precision", "fp32"]
 SPREAD = {"median", "min", "max", "rounds"}
 
 
@@ -29,24 +29,26 @@ def measured() -> tuple[str, str, Report]:
     """stdout, stderr and report of the one real run of these tests."""
     reports: list[Report] = []
 
-    def keep(*arguments: Any) -> Report:
-        reports.append(run_bench(*arguments))
+    def keep(settings: Settings, tell: Callable[[str], None]) -> Report:
+        reports.append(run_bench(replace(settings, image_size=8, classes=3), tell))
         return reports[0]
 
     out, err = io.StringIO(), io.StringIO()
     words = [
-        *SMALL,
         "--recipe",
         "cifar100-resnet20",
+        "--batch-size",
+        "4",
+        "--device",
+        "cpu",
+        "--precision",
+        "fp32",
         "--seconds",
         "0.2",
         "--rounds",
         "1",
-        "--against-reference",
-        "--workers",
-        "1",
-        "--json",
     ]
+    words += ["--against-reference", "--workers", "1", "--json"]
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
         patch.setattr(api, "run_bench", keep)
         patch.setattr(sys, "argv", ["m2sd", "bench", *words])
@@ -147,8 +149,9 @@ def test_the_work_is_that_of_the_method(measured: tuple[str, str, Report]) -> No
     assert throughput["reference"].peak_memory_bytes is None
     # Each image is two virtual ones in stage 2, besides what enhances their features.
     assert throughput["distill"].flop_per_step > 2 * throughput["pretrain"].flop_per_step
-    # Backward is twice the forward, but for the first layer, which needs no gradient of its input.
-    forward = throughput["features"].flop_per_step / throughput["features"].batch_size_images
+    # Backward is twice the forward, but for the first layer, which needs no gradient of its input. The recipe looks at
+    # every image twice.
+    forward = throughput["features"].flop_per_step / throughput["features"].batch_size_images / 2
     training = throughput["pretrain"].flop_per_step / throughput["pretrain"].batch_size_images
     assert 2.8 * forward < training < 3.01 * forward
 
@@ -165,7 +168,7 @@ def test_the_table_shows_what_is_known(measured: tuple[str, str, Report]) -> Non
     for word in ("images/s", "GFLOP/s", "MiB", "distill / pretrain", "--workers 1", "m2sd predict, 1 picture"):
         assert word in text
     hour = replace(report.durations["distill"], epochs=3, steps=700, seconds=spread([3540.0, 3660.0]))
-    assert "distill of cifar100-resnet20, 3 epochs, 700 steps: 1 h 00 min" in as_lines(
+    assert "distill of cifar100-resnet20, 3 epochs, 700 steps: 1 h 00 min (59 min to 1 h 01 min)" in as_lines(
         replace(report, durations={"distill": hour})
     )
     pretrain = replace(report.throughput["pretrain"], peak_memory_bytes=None, share_of_peak=0.4567, peak_format="tf32")
@@ -181,6 +184,7 @@ def test_the_table_shows_what_is_known(measured: tuple[str, str, Report]) -> Non
 @pytest.mark.parametrize(
     ("words", "says"),
     [
+        ("--recipe cifar100-resnet20 --classes 3", "--classes 3: cifar100-resnet20 is for cifar100"),
         ("--recipe cifar", "--recipe cifar: no such recipe"),
         ("--backbone vgg", "--backbone vgg"),
         ("--batch-size 1", "--batch-size 1"),
