@@ -51,9 +51,9 @@ def run_bench(settings: Settings, tell: Tell) -> Report:
     """
     data = random_images(settings)
     makers = _makers(settings, data)
+    plain = _makers(replace(settings, compiled=False), data)
     block = settings.seconds / settings.rounds / len(makers)
     try:
-        plain = _makers(replace(settings, compiled=False), data) if settings.compiled else makers
         surveys = {name: _survey(name, make, plain[name], block, settings, tell) for name, make in makers.items()}
         with freed_memory_kept(settings.device):  # as the commands do
             seconds = _rounds(makers, surveys, settings, tell)

@@ -8,9 +8,9 @@ from torch import nn
 from m2sd_cli.bench.machine import synchronise
 from m2sd_cli.bench.settings import Settings
 from m2sd_cli.config import DistillConfig, PretrainConfig
-from m2sd_cli.data import cifar100
+from m2sd_cli.data import cifar100, demo
 from m2sd_cli.data.augmentation import Augmentation
-from m2sd_cli.data.file_sets import MINI_AUGMENTATION, MINI_TRANSFORM
+from m2sd_cli.data.file_sets import CUB_AUGMENTATION, CUB_TRANSFORM, MINI_AUGMENTATION, MINI_TRANSFORM
 from m2sd_cli.data.sources import TrainingImages
 from m2sd_cli.data.transforms import IMAGENET_MEAN, IMAGENET_STD, TestTransform
 from m2sd_cli.inference.features import FEATURE_BATCH, embed
@@ -28,15 +28,17 @@ from m2sd_cli.training.stopping import StopRequest
 
 MOST_IMAGES = 30_000  # as many as CIFAR-100's base classes have
 MOST_BYTES = 2**28
+OWN_TREATMENT = {
+    "miniimagenet": (MINI_TRANSFORM, MINI_AUGMENTATION),
+    "cub200": (CUB_TRANSFORM, CUB_AUGMENTATION),
+    "demo": (demo.TRANSFORM, demo.AUGMENTATION),
+}
 
 
 def treatment(size: int, data: str | None = None) -> tuple[TestTransform, Augmentation]:
-    """How images are treated: as those of a data set with a manner of its own, else by their size in pixels.
-
-    Up to 32 pixels that is as CIFAR-100's, above as those of a folder, and of CUB-200.
-    """
-    if data == "miniimagenet":
-        return MINI_TRANSFORM, MINI_AUGMENTATION
+    """How images are treated: as a data set's own, else up to 32 pixels as CIFAR-100's, larger ones as a folder's."""
+    if data in OWN_TREATMENT:
+        return OWN_TREATMENT[data]
     if size <= cifar100.INFO.image_size:
         return replace(cifar100.TRANSFORM, resize=size, crop=size), replace(cifar100.AUGMENTATION, size=size)
     resize = round(size * 256 / 224)

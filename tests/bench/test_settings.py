@@ -10,7 +10,7 @@ from m2sd_cli import stages
 from m2sd_cli.bench.settings import EPOCHS, LEARNING_RATE, Schedule, Settings, configure
 from m2sd_cli.bench.workload import distill_stage, treatment
 from m2sd_cli.config import DistillConfig, PretrainConfig, resolve
-from m2sd_cli.data import cifar100
+from m2sd_cli.data import cifar100, demo
 from m2sd_cli.data.catalogue import BUILT_IN
 from m2sd_cli.data.file_sets import CUB_AUGMENTATION, CUB_TRANSFORM, MINI_AUGMENTATION, MINI_TRANSFORM
 from m2sd_cli.errors import UsageError
@@ -115,6 +115,7 @@ def test_images_are_treated_as_those_of_the_recipes_data_set(name: str) -> None:
         "cub200": (CUB_TRANSFORM, CUB_AUGMENTATION),
     }
     assert settings.data is not None
+    assert treatment(28, "demo") == (demo.TRANSFORM, demo.AUGMENTATION)
     assert treatment(settings.image_size, settings.data) == own[settings.data]
 
 
