@@ -1,40 +1,55 @@
 """m2sd: few-shot class-incremental learning by multiple mixing self-distillation (M2SD, AAAI 2024).
 
-The functions behind the commands are here: pretrain, distill, increment, evaluate, compare, predict, export,
-open_run, reproduce, simulate, bench, ablate. They are imported when first used, since torch takes seconds to import.
+The functions behind the commands are here under the names of PUBLIC. They are imported when first used, since torch
+takes seconds to import.
 """
+
+from importlib import import_module
 
 TYPE_CHECKING = False  # typing takes a while to import
 
 if TYPE_CHECKING:
-    from m2sd_cli.ablation.run import ablate
-    from m2sd_cli.api import bench, compare, distill, evaluate, export, increment, open_run, predict, pretrain, simulate
-    from m2sd_cli.reproduction import reproduce
+    from m2sd_cli.api.ablate import ablate as ablate
+    from m2sd_cli.api.bench import bench as bench
+    from m2sd_cli.api.distill import distill as distill
+    from m2sd_cli.api.evaluate import compare as compare
+    from m2sd_cli.api.evaluate import evaluate as evaluate
+    from m2sd_cli.api.export import export as export
+    from m2sd_cli.api.increment import increment as increment
+    from m2sd_cli.api.predict import predict as predict
+    from m2sd_cli.api.pretrain import pretrain as pretrain
+    from m2sd_cli.api.reproduce import reproduce as reproduce
+    from m2sd_cli.api.simulate import simulate as simulate
+    from m2sd_cli.errors import M2sdError as M2sdError
+    from m2sd_cli.runs.folder import open_run as open_run
 
 __version__ = "0.1.0"
-__all__ = [
-    "ablate",
-    "bench",
-    "compare",
-    "distill",
-    "evaluate",
-    "export",
-    "increment",
-    "open_run",
-    "predict",
-    "pretrain",
-    "reproduce",
-    "simulate",
-]
+
+# Where each public name lives.
+PUBLIC = {
+    "M2sdError": "m2sd_cli.errors",
+    "ablate": "m2sd_cli.api.ablate",
+    "bench": "m2sd_cli.api.bench",
+    "compare": "m2sd_cli.api.evaluate",
+    "distill": "m2sd_cli.api.distill",
+    "evaluate": "m2sd_cli.api.evaluate",
+    "export": "m2sd_cli.api.export",
+    "increment": "m2sd_cli.api.increment",
+    "open_run": "m2sd_cli.runs.folder",
+    "predict": "m2sd_cli.api.predict",
+    "pretrain": "m2sd_cli.api.pretrain",
+    "reproduce": "m2sd_cli.api.reproduce",
+    "simulate": "m2sd_cli.api.simulate",
+}
+__all__ = list(PUBLIC)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *PUBLIC]
 
 
 def __getattr__(name: str) -> object:
-    if name in __all__:
-        from m2sd_cli import api, reproduction
-        from m2sd_cli.ablation import run
-
-        homes = {"reproduce": reproduction, "ablate": run}
-        # All at once, after the imports: a room of a function's name, bench, has taken that name with its own.
-        globals().update({each: getattr(homes.get(each, api), each) for each in __all__})
-        return globals()[name]
+    if name in PUBLIC:
+        found = globals()[name] = getattr(import_module(PUBLIC[name]), name)
+        return found
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -5,8 +5,8 @@ import os
 
 def main() -> None:
     """The entry point `m2sd`. It imports the commands itself, so that Ctrl-C meanwhile leaves no traceback."""
-    from m2sd_cli.interrupts import INTERRUPTED, Interrupts, say
-    from m2sd_cli.launch import launched, leave
+    from m2sd_cli.cli.interrupts import INTERRUPTED, Interrupts, say
+    from m2sd_cli.distributed.torchrun import exit_process, is_distributed
 
     interrupts = Interrupts()
     interrupts.listen()
@@ -19,8 +19,8 @@ def main() -> None:
     except SystemExit as end:
         if end.code != INTERRUPTED:
             interrupts.end()
-            if launched() and (end.code is None or isinstance(end.code, int)):
-                leave(end.code or 0)
+            if is_distributed() and (end.code is None or isinstance(end.code, int)):
+                exit_process(end.code or 0)
             raise
     # Not sys.exit: where Ctrl-C came while C code was calling Python, Python would end by the signal instead.
     os._exit(INTERRUPTED)

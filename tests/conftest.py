@@ -16,7 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
-from m2sd_cli import api
+import m2sd_cli
 from m2sd_cli.cli.app import main
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.manifest import ClassRecord
@@ -143,10 +143,10 @@ def trained(
 ) -> Path:
     """A run of four base classes and two sessions. Not to be changed: see `run`."""
     run = tmp_path_factory.mktemp("trained") / "run"
-    api.pretrain(str(pictures.folder), run=run, **quick)
-    api.distill(str(pictures.folder), run=run, **quick_distill)
-    api.increment(1, pictures.first_shots, run=run, device="cpu")
-    api.increment(2, pictures.second_shots, run=run, device="cpu")
+    m2sd_cli.pretrain(str(pictures.folder), run=run, **quick)
+    m2sd_cli.distill(str(pictures.folder), run=run, **quick_distill)
+    m2sd_cli.increment(1, pictures.first_shots, run=run, device="cpu")
+    m2sd_cli.increment(2, pictures.second_shots, run=run, device="cpu")
     return run
 
 
@@ -159,10 +159,10 @@ def calibrated(
 ) -> Path:
     """As `trained`, but of two pictures of each base class it has learnt nothing. Not to be changed."""
     run = tmp_path_factory.mktemp("calibrated") / "run"
-    api.pretrain(str(pictures.folder), run=run, held_out=0.25, **quick | {"epochs": 4})
-    api.distill(str(pictures.folder), run=run, **quick_distill)
-    api.increment(1, pictures.first_shots, run=run, device="cpu")
-    api.increment(2, pictures.second_shots, run=run, device="cpu")
+    m2sd_cli.pretrain(str(pictures.folder), run=run, held_out=0.25, **quick | {"epochs": 4})
+    m2sd_cli.distill(str(pictures.folder), run=run, **quick_distill)
+    m2sd_cli.increment(1, pictures.first_shots, run=run, device="cpu")
+    m2sd_cli.increment(2, pictures.second_shots, run=run, device="cpu")
     return run
 
 
@@ -170,8 +170,8 @@ def calibrated(
 def simulated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run on a simulated data set with its base session alone. Not to be changed."""
     run = tmp_path_factory.mktemp("simulated") / "run"
-    api.pretrain("demo-simulated", run=run, epochs=1, batch_size=256, device="cpu", precision="fp32")
-    api.distill(run=run, epochs=0, device="cpu")
+    m2sd_cli.pretrain("demo-simulated", run=run, epochs=1, batch_size=256, device="cpu", precision="fp32")
+    m2sd_cli.distill(run=run, epochs=0, device="cpu")
     return run
 
 
@@ -195,16 +195,16 @@ def lengthen(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     def add(run: Path, sessions: int, classes: int = 1) -> None:
         folder = RunFolder(run)
         generator = torch.Generator().manual_seed(0)
-        link = folder.chain()[-1]
+        stored = folder.chain()[-1]
         with monkeypatch.context() as patch:
             patch.setattr(os, "fsync", lambda handle: None)
             for session in range(len(folder.sessions()), len(folder.sessions()) + sessions):
-                first = link.manifest.classes_so_far
-                means = torch.randn(classes, link.manifest.backbone.width, generator=generator)
+                first = stored.manifest.classes_so_far
+                means = torch.randn(classes, stored.manifest.backbone.width, generator=generator)
                 sha256 = hashlib.sha256(str(session).encode()).hexdigest()
                 update = {
                     "session": session,
-                    "parent": link.record,
+                    "parent": stored.record,
                     "checkpoint": folder.write_checkpoint(
                         session_name(session), {"class_means": means, "shot_features": means.clone()}
                     ),
@@ -215,7 +215,7 @@ def lengthen(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
                         for index in range(first, first + classes)
                     ],
                 }
-                link = folder.write_manifest(session_name(session), link.manifest.model_copy(update=update))
+                stored = folder.write_manifest(session_name(session), stored.manifest.model_copy(update=update))
 
     return add
 

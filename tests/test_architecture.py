@@ -1,26 +1,37 @@
 """The rooms import downwards only, the command line starts without torch, and nothing is unpickled."""
 
 import ast
+import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "m2sd_cli"
+BASE = {"errors", "reading"}  # anybody may import them; they import nothing but one another
+# Every room and every module beside them, and the others that it may import.
 MAY_IMPORT = {
+    "errors": set[str](),
+    "reading": set[str](),
     "method": set[str](),
     "data": set[str](),
     "runs": set[str](),
-    "inference": {"method", "data", "runs"},
-    "training": {"method", "data", "runs", "inference", "config"},
-    "bench": {"recipes", "method", "data", "runs", "inference", "training", "config"},
-    "reports": {"method", "data", "runs", "inference"},
-    "exporting": {"method", "data", "runs", "inference"},
+    "distributed": set[str](),
+    "config": set[str](),
     "recipes": {"config"},
-    "ablation": {"recipes", "method", "data", "runs", "inference", "training", "reports", "config"},
+    "inference": {"distributed", "method", "data", "runs"},
+    "training": {"distributed", "method", "data", "runs", "inference", "config"},
+    "reports": {"distributed", "method", "data", "runs", "inference"},
+    "exporting": {"method", "data", "runs", "inference"},
+    "ablation": {"reports", "method", "data", "runs", "config"},
+    "benchmark": {"__init__", "recipes", "method", "data", "runs", "inference", "training", "config"},
 }
+EVERYTHING = {*MAY_IMPORT, "api", "cli", "__init__", "__main__"}
+MAY_IMPORT |= {"api": {*MAY_IMPORT}, "cli": {*MAY_IMPORT, "api", "__init__"}, "__main__": EVERYTHING}
+MAY_IMPORT |= {"__init__": {"api", "errors", "runs"}}
+MAY_IMPORT["training"] |= {"__init__"}  # its version
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 
 
@@ -29,25 +40,61 @@ def imported(tree: ast.AST) -> Iterator[str]:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
-            yield node.module
+            if node.module != "m2sd_cli":
+                yield node.module
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def own_rooms(path: Path) -> set[str]:
-    """The rooms of the package, or modules beside them, that a module imports."""
-    names = (name.split(".") for name in imported(ast.parse(path.read_text(encoding="utf-8"))))
-    return {parts[1] for parts in names if parts[0] == "m2sd_cli" and len(parts) > 1 and (PACKAGE / parts[1]).is_dir()}
+def rooms_of(package: Path) -> dict[str, list[Path]]:
+    """The files of every room, and of every module beside the rooms, under its name."""
+    rooms = {path.parent.name: sorted(path.parent.rglob("*.py")) for path in package.glob("*/__init__.py")}
+    return rooms | {path.stem: [path] for path in package.glob("*.py")}
 
 
-@pytest.mark.parametrize("room", MAY_IMPORT)
-def test_imports_point_downwards(room: str) -> None:
-    for path in (PACKAGE / room).rglob("*.py"):
-        assert own_rooms(path) <= MAY_IMPORT[room] | {room}, path
+def imported_rooms(path: Path, known: Container[str]) -> set[str]:
+    """The rooms and top modules that a module imports; the package itself is `__init__`."""
+    names = [name.split(".") for name in imported(ast.parse(path.read_text(encoding="utf-8")))]
+    own = [parts[1:] for parts in names if parts[0] == "m2sd_cli"]
+    return {parts[0] if parts and parts[0] in known else "__init__" for parts in own}
 
 
-def test_every_room_is_known() -> None:
-    rooms = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
-    assert rooms == {*MAY_IMPORT, "cli"}
+def wrong_imports(package: Path) -> list[str]:
+    """Every import that points upwards, and every room that has no rule."""
+    rooms = rooms_of(package)
+    wrong = [f"{room} has no rule" for room in rooms if room not in MAY_IMPORT]
+    for room, paths in rooms.items():
+        allowed = MAY_IMPORT.get(room, set()) | BASE | {room}
+        for path in paths:
+            found = sorted(imported_rooms(path, rooms) - allowed)
+            wrong += [f"{path.relative_to(package)} imports {each}" for each in found]
+    return wrong
+
+
+def test_imports_point_downwards() -> None:
+    assert wrong_imports(PACKAGE) == []
+
+
+def test_every_rule_is_of_a_room_that_is_there() -> None:
+    assert {*MAY_IMPORT} == {*rooms_of(PACKAGE)}
+
+
+@pytest.mark.parametrize(
+    ("file", "line", "wrong"),
+    [
+        ("method/mixing.py", "from m2sd_cli.api.pretrain import pretrain", "method/mixing.py imports api"),
+        ("method/mixing.py", "import m2sd_cli.data.cache", "method/mixing.py imports data"),
+        ("errors.py", "def late():\n    from m2sd_cli import config", "errors.py imports config"),
+        ("runs/lock.py", "import m2sd_cli\nm2sd_cli.pretrain()", "runs/lock.py imports __init__"),
+        ("attic/__init__.py", "", "attic has no rule"),
+        ("attic.py", "", "attic has no rule"),
+    ],
+)
+def test_a_planted_wrong_import_is_found(file: str, line: str, wrong: str, tmp_path: Path) -> None:
+    package = Path(shutil.copytree(PACKAGE, tmp_path / "m2sd_cli", ignore=shutil.ignore_patterns("bundled", "*.pyc")))
+    (package / file).parent.mkdir(exist_ok=True)
+    with (package / file).open("a", encoding="utf-8") as text:
+        text.write(f"\n{line}\n")
+    assert wrong_imports(package) == [wrong]
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(PACKAGE).as_posix())

@@ -3,21 +3,21 @@
 import hashlib
 import shutil
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import m2sd_cli
-from m2sd_cli import api, stages
+from m2sd_cli.api.recorded_data import recorded_data
 from m2sd_cli.config import PretrainConfig, resolve
 from m2sd_cli.data.cache import list_entries
-from m2sd_cli.data.catalogue import BUILT_IN, FOLDER_RECIPE
+from m2sd_cli.data.catalogue import BUILT_IN, FOLDER_DEFAULTS
 from m2sd_cli.data.datasets import DataSet
 from m2sd_cli.data.folders import read_classes
 from m2sd_cli.data.sources import FileImages, ImageSource
 from m2sd_cli.errors import DamagedError, DataError, RunError
-from m2sd_cli.recorded import recorded_data
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.manifest import DataRecord, Manifest
 from tests.conftest import fill
@@ -61,13 +61,13 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[DataSet]:
     given: list[DataSet] = []
 
     def spy(name: str, position: int) -> None:
-        run_stage: Callable[..., Any] = getattr(stages, name)
+        run_stage: Callable[..., Any] = getattr(import_module(f"m2sd_cli.api.{name.removeprefix('run_')}"), name)
 
         def watched(*arguments: Any) -> Any:
             given.append(arguments[position])
             return run_stage(*arguments)
 
-        monkeypatch.setattr(stages, name, watched)
+        monkeypatch.setattr(f"m2sd_cli.api.{name.removeprefix('run_')}.{name}", watched)
 
     spy("run_pretrain", 1)
     spy("run_distill", 2)
@@ -89,10 +89,10 @@ def test_every_stage_is_given_the_same_images(
     held: int,
 ) -> None:
     run, data = tmp_path / "run", str(photos)
-    assert api.pretrain(data, run=run, skip_bad=True, stop_after=0, **options, **quick) is None
-    api.pretrain(data, run=run, resume=True)
-    api.distill(data, run=run, stop_after=0, **quick_distill)
-    api.distill(data, run=run, resume=True)
+    assert m2sd_cli.pretrain(data, run=run, skip_bad=True, stop_after=0, **options, **quick) is None
+    m2sd_cli.pretrain(data, run=run, resume=True)
+    m2sd_cli.distill(data, run=run, stop_after=0, **quick_distill)
+    m2sd_cli.distill(data, run=run, resume=True)
     assert len(seen) == 4
     few = options.get("images_per_class")
     for each in seen:
@@ -107,21 +107,21 @@ def test_every_stage_is_given_the_same_images(
     assert first.classes == base.classes
     assert sum(each.shots for each in base.classes) == len(seen[0].train)
     # What has finished is what the resumed command would have come to.
-    assert api.pretrain(data, run=run, resume=True) is not None
-    assert api.distill(data, run=run, resume=True) is not None
-    assert api.evaluate(run=run, data=data, device="cpu").figures.sessions[0].images == 12
+    assert m2sd_cli.pretrain(data, run=run, resume=True) is not None
+    assert m2sd_cli.distill(data, run=run, resume=True) is not None
+    assert m2sd_cli.evaluate(run=run, data=data, device="cpu").figures.sessions[0].images == 12
     assert m2sd_cli.reproduce(run=run, data=data).same
     # A picture that is trained on decides, one that is not does not matter.
     source = seen[0].train
     assert isinstance(source, FileImages)
     rest = [path for path in (photos / "train" / "blue").iterdir() if path not in source.paths]
     shutil.copy(next((photos / "train" / "green").iterdir()), rest[0])
-    assert api.evaluate(run=run, data=data, device="cpu").figures.sessions[0].images == 12
+    assert m2sd_cli.evaluate(run=run, data=data, device="cpu").figures.sessions[0].images == 12
     shutil.copy(rest[0], source.paths[0])
     with pytest.raises(DataError, match="not the images that the run was trained on"):
-        api.evaluate(run=run, data=data, device="cpu")
+        m2sd_cli.evaluate(run=run, data=data, device="cpu")
     with pytest.raises(RunError, match="pretrained on other images"):
-        api.distill(data, run=run, force=True, **quick_distill)
+        m2sd_cli.distill(data, run=run, force=True, **quick_distill)
 
 
 @pytest.mark.parametrize(
@@ -175,9 +175,9 @@ def test_by_default_some_are_held_out_and_decoded_for_no_training(
         fill(photos / "train", colour, 30)
     shutil.copytree(pictures.folder / "test", photos / "test")
     monkeypatch.setenv("M2SD_CACHE", str(tmp_path / "decoded"))
-    api.pretrain(str(photos), run=run, **quick)
-    api.distill(str(photos), run=run, epochs=1, batch_size=8, device="cpu", kd_weight=0.0, attention_weight=0.0)
-    api.evaluate(run=run, data=str(photos), device="cpu")
+    m2sd_cli.pretrain(str(photos), run=run, **quick)
+    m2sd_cli.distill(str(photos), run=run, epochs=1, batch_size=8, device="cpu", kd_weight=0.0, attention_weight=0.0)
+    m2sd_cli.evaluate(run=run, data=str(photos), device="cpu")
     assert RunFolder(run).pretrain().manifest.config["held_out"] == 0.05
     assert [(len(each.train), len(each.held_out or ())) for each in seen] == [(56, 4)] * 2
     # One entry is for both stages, one for the tests, and one for what was held out.
@@ -190,5 +190,5 @@ def test_by_default_some_are_held_out_and_decoded_for_no_training(
 )
 def test_the_share_is_the_recipe_s(name: str, share: float) -> None:
     for each in (name, f"{name}-simulated"):
-        assert resolve(PretrainConfig, BUILT_IN[each].recipe).held_out == share
-    assert resolve(PretrainConfig, FOLDER_RECIPE).held_out == 0.05
+        assert resolve(PretrainConfig, BUILT_IN[each].defaults).held_out == share
+    assert resolve(PretrainConfig, FOLDER_DEFAULTS).held_out == 0.05

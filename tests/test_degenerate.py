@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from m2sd_cli import api
+import m2sd_cli
 from m2sd_cli.cli.evaluate import as_data
 from m2sd_cli.config import DistillConfig, PretrainConfig, resolve
 from m2sd_cli.data.images import open_rgb
@@ -34,15 +34,15 @@ CLASSIFIERS = ["cosine", "linear"]
 def rewrite_base(run: Path, classifier: str, change: Callable[[dict[str, Tensor]], None]) -> None:
     """Another session 0 with a classifier of that kind, with hashes that fit."""
     folder = RunFolder(run)
-    link = folder.session(0)
-    tensors = folder.tensors(link)
+    stored = folder.session(0)
+    tensors = folder.tensors(stored)
     change(tensors)
     with folder.locked("test"):
         update = {
             "checkpoint": folder.write_checkpoint(session_name(0), tensors),
-            "backbone": link.manifest.backbone.model_copy(update={"classifier": classifier}),
+            "backbone": stored.manifest.backbone.model_copy(update={"classifier": classifier}),
         }
-        folder.write_manifest(session_name(0), link.manifest.model_copy(update=update))
+        folder.write_manifest(session_name(0), stored.manifest.model_copy(update=update))
 
 
 def leave_nothing(tensors: dict[str, Tensor]) -> None:
@@ -56,11 +56,11 @@ def leave_nothing(tensors: dict[str, Tensor]) -> None:
 def check_use(run: Path, labelled: Path, pictures: list[Path]) -> None:
     """All that comes out of a run is numbers."""
     folder = RunFolder(run)
-    assert all(all_finite(folder.tensors(link)) for link in folder.chain())
-    evaluation = api.evaluate(run=run, test=labelled, confusion=True, device="cpu")
+    assert all(all_finite(folder.tensors(stored)) for stored in folder.chain())
+    evaluation = m2sd_cli.evaluate(run=run, test=labelled, confusion=True, device="cpu")
     json.dumps(as_data(evaluation, None), allow_nan=False)
-    names = [each.name for link in folder.chain() for each in link.manifest.classes]
-    for prediction in api.predict(pictures, run=run, top_k=1000, device="cpu"):
+    names = [each.name for stored in folder.chain() for each in stored.manifest.classes]
+    for prediction in m2sd_cli.predict(pictures, run=run, top_k=1000, device="cpu"):
         assert sorted(guess.name for guess in prediction.guesses) == sorted(names)
         assert sum(guess.probability for guess in prediction.guesses) == pytest.approx(1, abs=1e-5)
         assert all(0 <= guess.probability <= 1 for guess in prediction.guesses)
@@ -89,11 +89,11 @@ def fill(folder: Path, pictures: "Pictures", **classes: int) -> Path:
 @pytest.mark.parametrize("classifier", CLASSIFIERS)
 def test_zero_features(run: Path, pictures: "Pictures", single: Path, classifier: str) -> None:
     rewrite_base(run, classifier, leave_nothing)
-    api.increment(1, pictures.first_shots, run=run, device="cpu")
-    api.increment(2, single, run=run, device="cpu")
+    m2sd_cli.increment(1, pictures.first_shots, run=run, device="cpu")
+    m2sd_cli.increment(2, single, run=run, device="cpu")
     assert not RunFolder(run).tensors(RunFolder(run).session(2))["class_means"].any()
     check_use(run, pictures.labelled, [pictures.labelled])
-    guesses = next(iter(api.predict([single], run=run, top_k=1000, classifier="means", device="cpu"))).guesses
+    guesses = next(iter(m2sd_cli.predict([single], run=run, top_k=1000, classifier="means", device="cpu"))).guesses
     assert [guess.probability for guess in guesses] == pytest.approx([1 / 7] * 7)
     assert [guess.similarity for guess in guesses] == [0] * 7
 
@@ -103,14 +103,14 @@ def test_one_class_of_one_shot_and_equal_shots(
     run: Path, pictures: "Pictures", single: Path, tmp_path: Path, classifier: str
 ) -> None:
     rewrite_base(run, classifier, lambda tensors: None)
-    api.increment(1, single, run=run, device="cpu")
-    api.increment(2, fill(tmp_path / "equal", pictures, silver=1, tin=3), run=run, device="cpu")
+    m2sd_cli.increment(1, single, run=run, device="cpu")
+    m2sd_cli.increment(2, fill(tmp_path / "equal", pictures, silver=1, tin=3), run=run, device="cpu")
     folder = RunFolder(run)
     one, two = (folder.tensors(folder.session(number))["class_means"] for number in (1, 2))
     assert one.shape[0] == 1
     torch.testing.assert_close(two, one.expand_as(two))
     check_use(run, pictures.labelled, [single, pictures.labelled])
-    guesses = next(iter(api.predict([single], run=run, top_k=1000, device="cpu"))).guesses
+    guesses = next(iter(m2sd_cli.predict([single], run=run, top_k=1000, device="cpu"))).guesses
     gold, silver, tin = (next(each for each in guesses if each.name == name) for name in ("gold", "silver", "tin"))
     assert gold.similarity == pytest.approx(1)
     assert [silver.probability, tin.probability] == pytest.approx([gold.probability] * 2, rel=1e-4)
@@ -136,15 +136,15 @@ def test_base_classes_of_one_image(
         shutil.copy(picture, data / "train" / f"class {number}")
     options: dict[str, Any] = {"run": run, "batch_size": batch_size, "epochs": 3, "learning_rate": 0.01}
     trained = [
-        api.pretrain(str(data), **quick | {"classifier": classifier} | options),
-        api.distill(str(data), **quick_distill | {"clean_weight": 1.0} | options),
+        m2sd_cli.pretrain(str(data), **quick | {"classifier": classifier} | options),
+        m2sd_cli.distill(str(data), **quick_distill | {"clean_weight": 1.0} | options),
     ]
-    for link in trained:
-        assert link is not None
-        json.dumps([each.model_dump() for each in link.manifest.history], allow_nan=False)
-    api.increment(1, single, run=run, device="cpu")
+    for stored in trained:
+        assert stored is not None
+        json.dumps([each.model_dump() for each in stored.manifest.history], allow_nan=False)
+    m2sd_cli.increment(1, single, run=run, device="cpu")
     check_use(run, single, [single])
-    figures = api.evaluate(run=run, test=single, device="cpu").figures
+    figures = m2sd_cli.evaluate(run=run, test=single, device="cpu").figures
     assert figures.sessions[0].overall is None
     assert figures.average is None
 
@@ -154,9 +154,9 @@ def test_a_split_folder_whose_test_part_is_empty(
     pictures: "Pictures", quick: dict[str, Any], tmp_path: Path, classifier: str
 ) -> None:
     data, run = fill(tmp_path / "split", pictures, one=1, two=2), tmp_path / "run"
-    api.pretrain(str(data), run=run, **quick | {"classifier": classifier})
-    api.distill(str(data), run=run, epochs=0, device="cpu")
-    evaluation = api.evaluate(run=run, data=str(data), device="cpu")
+    m2sd_cli.pretrain(str(data), run=run, **quick | {"classifier": classifier})
+    m2sd_cli.distill(str(data), run=run, epochs=0, device="cpu")
+    evaluation = m2sd_cli.evaluate(run=run, data=str(data), device="cpu")
     json.dumps(as_data(evaluation, None), allow_nan=False)
     assert evaluation.untested == ["one"]
     check_use(run, data, [data])
@@ -225,11 +225,11 @@ def test_settings_beyond_all_bounds_end_in_one_line(
 ) -> None:
     options = (quick if stage == "pretrain" else quick_distill) | {option: value, "batch_size": 16}
     with pytest.raises(TrainingError, match=f"^{stage}: no finite (value|weights)"):
-        getattr(api, stage)(str(pictures.folder), run=run, force=True, **options)
+        getattr(m2sd_cli, stage)(str(pictures.folder), run=run, force=True, **options)
 
 
 @pytest.mark.parametrize("beta", [1e-300, 1e-3, 1e300])
 def test_any_beta_mixes(run: Path, pictures: "Pictures", quick_distill: dict[str, Any], beta: float) -> None:
-    link = api.distill(str(pictures.folder), run=run, force=True, beta=beta, **quick_distill)
-    assert link is not None
-    json.dumps([each.model_dump() for each in link.manifest.history], allow_nan=False)
+    stored = m2sd_cli.distill(str(pictures.folder), run=run, force=True, beta=beta, **quick_distill)
+    assert stored is not None
+    json.dumps([each.model_dump() for each in stored.manifest.history], allow_nan=False)

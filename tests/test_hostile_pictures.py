@@ -340,7 +340,9 @@ def test_any_name_is_read_rightly_and_printed_safely(
         assert done.code == 0, done
         assert (done.out + done.err).replace("\n", "").isprintable()
     chain = RunFolder(tmp_path / "run").chain()
-    assert [each.name for link in chain for each in link.manifest.classes] == sorted(NAMES[::2]) + sorted(NAMES[1::2])
+    assert [each.name for stored in chain for each in stored.manifest.classes] == sorted(NAMES[::2]) + sorted(
+        NAMES[1::2]
+    )
     answers = said[6].out.splitlines()
     assert len(answers) == 2 * len(NAMES[1::2])
     assert any("[bold]markup[red]" in line for line in answers)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from m2sd_cli import api
+import m2sd_cli
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.training_state import StateStore
 
@@ -22,11 +22,11 @@ NAN, INFINITY = float("nan"), float("inf")
 def rewrite(run: Path, name: str, change: Callable[[Tensors], object], **update: object) -> None:
     """Change the checkpoint of a stage or session, and its manifest so that it vouches for that."""
     folder = RunFolder(run)
-    link = folder.read(name)
-    tensors = folder.tensors(link)
+    stored = folder.read(name)
+    tensors = folder.tensors(stored)
     change(tensors)
     update["checkpoint"] = folder.write_checkpoint(name, tensors)
-    folder.write_manifest(name, link.manifest.model_copy(update=update))
+    folder.write_manifest(name, stored.manifest.model_copy(update=update))
 
 
 def refused(done: Any, *named: str) -> None:
@@ -111,7 +111,7 @@ def test_the_name_of_a_data_set_is_no_path(run: Path, pictures: Any, m2sd: Calla
 def stopped(tmp_path: Path, pictures: Any, quick: dict[str, Any]) -> Path:
     """A run with a pretrain that was stopped after its first step."""
     run = tmp_path / "stopped"
-    assert api.pretrain(str(pictures.folder), run=run, stop_after=0.0, **quick) is None
+    assert m2sd_cli.pretrain(str(pictures.folder), run=run, stop_after=0.0, **quick) is None
     return run
 
 

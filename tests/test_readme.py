@@ -16,12 +16,12 @@ import pytest
 import torch
 from PIL import Image
 
-from m2sd_cli.bench import processes
-from m2sd_cli.bench.processes import Launched
-from m2sd_cli.bench.report import Report
-from m2sd_cli.bench.run import run_bench
-from m2sd_cli.bench.settings import Settings
-from m2sd_cli.data.catalogue import BUILT_IN, FOLDER_RECIPE
+from m2sd_cli.benchmark import processes
+from m2sd_cli.benchmark.processes import Launched
+from m2sd_cli.benchmark.report import Report
+from m2sd_cli.benchmark.run import run_bench
+from m2sd_cli.benchmark.settings import Settings
+from m2sd_cli.data.catalogue import BUILT_IN, FOLDER_DEFAULTS
 from m2sd_cli.data.cifar100 import AUGMENTATION, TRANSFORM
 from m2sd_cli.data.datasets import DataSet, Shots, Skipped
 from m2sd_cli.data.locate import open_data
@@ -119,19 +119,19 @@ def workshop(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
             return replace(data, train=data.train.select(few, data.train.labels[few]))
         return data
 
-    monkeypatch.setattr("m2sd_cli.stages.open_data", small)
-    monkeypatch.setattr("m2sd_cli.recorded.open_data", small)
-    monkeypatch.setattr("m2sd_cli.ablation.run.open_data", small)
+    monkeypatch.setattr("m2sd_cli.api.pretrain.open_data", small)
+    monkeypatch.setattr("m2sd_cli.api.recorded_data.open_data", small)
+    monkeypatch.setattr("m2sd_cli.api.ablate.open_data", small)
     brief_recipes = tmp_path / "recipes"
     brief_recipes.mkdir()
     for name in recipe_names():
         text = re.sub(r"^epochs = \d+", "epochs = 1", find_recipe(name).text, flags=re.MULTILINE)
         (brief_recipes / f"{name}.toml").write_text(text, encoding="utf-8")
     monkeypatch.setattr("m2sd_cli.recipes.FOLDER", brief_recipes)
-    monkeypatch.setattr("m2sd_cli.api.run_bench", brief)
-    for recipe in (BUILT_IN["cifar100"].recipe, BUILT_IN["demo"].recipe, FOLDER_RECIPE):
+    monkeypatch.setattr("m2sd_cli.api.bench.run_bench", brief)
+    for recipe in (BUILT_IN["cifar100"].defaults, BUILT_IN["demo"].defaults, FOLDER_DEFAULTS):
         monkeypatch.setitem(recipe, "total_epochs", 2)
-    monkeypatch.setitem(FOLDER_RECIPE, "backbone", "resnet20")
+    monkeypatch.setitem(FOLDER_DEFAULTS, "backbone", "resnet20")
     work = tmp_path / "work"
     work.mkdir()
     monkeypatch.chdir(work)

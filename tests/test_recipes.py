@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import m2sd_cli
-from m2sd_cli import api, recipes
+from m2sd_cli import recipes
 from m2sd_cli.cli.app import app
 from m2sd_cli.config import DistillConfig, OptionsFile, PretrainConfig, resolve
 from m2sd_cli.data.catalogue import BUILT_IN
@@ -24,7 +24,7 @@ from m2sd_cli.method.backbones import ARCHITECTURES
 from m2sd_cli.method.distillation import LossWeights
 from m2sd_cli.recipes import NOTHING, find_recipe, recipe_names
 from m2sd_cli.runs.folder import RunFolder
-from m2sd_cli.runs.reader import Link
+from m2sd_cli.runs.reader import StoredManifest
 from m2sd_cli.runs.training_state import StateStore
 from m2sd_cli.training.distill import loss_weights
 
@@ -71,7 +71,7 @@ def test_every_recipe_makes_two_configurations_on_its_data(name: str) -> None:
     recipe = find_recipe(name)
     assert recipe.name == name
     assert recipe.options.data in BUILT_IN
-    defaults = BUILT_IN[recipe.options.data].recipe
+    defaults = BUILT_IN[recipe.options.data].defaults
     first = resolve(PretrainConfig, defaults, recipe=recipe.options)
     second = resolve(DistillConfig, defaults, recipe=recipe.options)
     for config, stage in ((first, "pretrain"), (second, "distill")):
@@ -105,7 +105,7 @@ def test_every_recipe_begins_with_what_makes_it_and_what_it_takes(name: str, tmp
 
 def test_the_papers_recipe_adds_nothing_to_the_paper() -> None:
     options = find_recipe("cifar100-resnet20-paper").options
-    defaults = BUILT_IN["cifar100"].recipe
+    defaults = BUILT_IN["cifar100"].defaults
     first, second = resolve(PretrainConfig, defaults, recipe=options), resolve(DistillConfig, defaults, recipe=options)
     assert loss_weights(second) == LossWeights()
     assert (second.mixing, second.enhancement, second.clean_weight) == ("both", "full", 0)
@@ -145,9 +145,9 @@ def test_the_command_line_wins_over_the_file_the_file_over_the_recipe(given: lis
 def test_both_stages_follow_the_recipe_of_the_first(quick_recipes: Path, pictures: "Pictures", tmp_path: Path) -> None:
     run, folder, file = tmp_path / "run", str(pictures.folder), tmp_path / "options.toml"
     file.write_text("[pretrain]\nmomentum = 0.75\nbatch_size = 9\n")
-    link = api.pretrain(folder, recipe="first", run=run, config=file, batch_size=10, **EXACT)
-    assert link is not None
-    manifest = link.manifest
+    stored = m2sd_cli.pretrain(folder, recipe="first", run=run, config=file, batch_size=10, **EXACT)
+    assert stored is not None
+    manifest = stored.manifest
     assert manifest.recipe == "first"
     assert [manifest.config[name] for name in ("backbone", "batch_size", "momentum", "seed")] == [
         "resnet20",
@@ -155,7 +155,7 @@ def test_both_stages_follow_the_recipe_of_the_first(quick_recipes: Path, picture
         0.75,
         0,
     ]
-    base = api.distill(folder, run=run, epochs=0, **EXACT)
+    base = m2sd_cli.distill(folder, run=run, epochs=0, **EXACT)
     assert base is not None
     assert base.manifest.recipe == "first"
     assert [base.manifest.config[name] for name in ("epochs", "batch_size", "momentum", "clean_weight")] == [
@@ -165,7 +165,7 @@ def test_both_stages_follow_the_recipe_of_the_first(quick_recipes: Path, picture
         0.25,
     ]
     for name, recorded, weight in (("second", "second", 0.75), ("none", None, 0.0)):
-        other = api.distill(folder, run=run, recipe=name, epochs=0, force=True, **EXACT)
+        other = m2sd_cli.distill(folder, run=run, recipe=name, epochs=0, force=True, **EXACT)
         assert other is not None
         assert (other.manifest.recipe, other.manifest.config["clean_weight"]) == (recorded, weight)
 
@@ -179,18 +179,18 @@ def test_the_images_are_those_that_are_named_last(
         (quick_recipes / "first.toml").write_text(QUICK.replace('"demo"', json.dumps(folder)))
     file = tmp_path / "options.toml"
     file.write_text(f"data = {json.dumps(folder if where == 'file' else str(tmp_path / 'nowhere'))}\n")
-    link = api.pretrain(
+    stored = m2sd_cli.pretrain(
         folder if where == "option" else None,
         recipe="first",
         run=run,
         config=None if where == "recipe" else file,
         **EXACT,
     )
-    assert link is not None
-    assert link.manifest.data.name == pictures.folder.name
+    assert stored is not None
+    assert stored.manifest.data.name == pictures.folder.name
     if where == "file":
-        assert api.pretrain(run=run, config=file, resume=True, **EXACT) == link
-        base = api.distill(run=run, config=file, epochs=0, **EXACT)
+        assert m2sd_cli.pretrain(run=run, config=file, resume=True, **EXACT) == stored
+        base = m2sd_cli.distill(run=run, config=file, epochs=0, **EXACT)
         assert base is not None
         assert base.manifest.data.name == pictures.folder.name
 
@@ -202,7 +202,10 @@ def test_an_interrupted_training_goes_on_with_its_recipe(
     quick_recipes: Path, pictures: "Pictures", tmp_path: Path, m2sd: Cli
 ) -> None:
     run, folder = tmp_path / "run", str(pictures.folder)
-    stages: dict[str, Callable[..., Link | None]] = {"pretrain": api.pretrain, "distill": api.distill}
+    stages: dict[str, Callable[..., StoredManifest | None]] = {
+        "pretrain": m2sd_cli.pretrain,
+        "distill": m2sd_cli.distill,
+    }
     for stage, train in stages.items():
         assert train(folder, recipe="first", run=run, stop_after=0, **EXACT) is None
         assert StateStore(RunFolder(run)).load().recipe == "first"
@@ -213,9 +216,9 @@ def test_an_interrupted_training_goes_on_with_its_recipe(
                 f"m2sd: --recipe {other}: the training began with first; leave it out, or start over with --force\n",
             )
         (quick_recipes / "first.toml").write_text(QUICK.replace("0.5", "0.625"))  # as another version may have it
-        link = train(folder, recipe="first" if stage == "pretrain" else None, run=run, resume=True, **EXACT)
-        assert link is not None
-        assert (link.manifest.recipe, link.manifest.config["momentum"]) == ("first", 0.5)
+        stored = train(folder, recipe="first" if stage == "pretrain" else None, run=run, resume=True, **EXACT)
+        assert stored is not None
+        assert (stored.manifest.recipe, stored.manifest.config["momentum"]) == ("first", 0.5)
         (quick_recipes / "first.toml").write_text(QUICK)
         finished = m2sd(stage, "--data", folder, "--recipe", "second", "--run", run, "--resume")
         assert finished.err.startswith("m2sd: --recipe second: the training began with first;")
@@ -223,8 +226,8 @@ def test_an_interrupted_training_goes_on_with_its_recipe(
 
 def test_it_comes_out_again_when_reproduced(quick_recipes: Path, pictures: "Pictures", tmp_path: Path) -> None:
     run, folder, keep = tmp_path / "run", str(pictures.folder), tmp_path / "again"
-    api.pretrain(folder, recipe="first", run=run, **EXACT)
-    api.distill(folder, run=run, epochs=0, **EXACT)
+    m2sd_cli.pretrain(folder, recipe="first", run=run, **EXACT)
+    m2sd_cli.distill(folder, run=run, epochs=0, **EXACT)
     shutil.rmtree(quick_recipes)  # what the manifests say suffices
     assert m2sd_cli.reproduce(run=run, data=folder, keep=keep).same
     for name in ("pretrain", "session-000"):
@@ -235,14 +238,14 @@ def test_a_file_of_other_images_is_refused_by_resume(m2sd: Cli, tmp_path: Path) 
     run, same, other = tmp_path / "run", tmp_path / "same.toml", tmp_path / "other.toml"
     same.write_text('data = "demo"\n')
     other.write_text('data = "cifar100"\n')
-    api.pretrain("demo", run=run, epochs=1, stop_after=0, device="cpu")
+    m2sd_cli.pretrain("demo", run=run, epochs=1, stop_after=0, device="cpu")
     done = m2sd("pretrain", "--run", run, "--resume", "--stop-after", "0s", "--config", other, "--device", "cpu")
     assert (done.code, done.out) == (2, "")
     assert done.err == (
         f"m2sd: --config {other}: its data is cifar100, and the training began on demo; take it out, or start over "
         f"with --force\n"
     )
-    assert api.pretrain(run=run, resume=True, config=same, stop_after=0, device="cpu") is None
+    assert m2sd_cli.pretrain(run=run, resume=True, config=same, stop_after=0, device="cpu") is None
 
 
 # ---- the commands
@@ -259,7 +262,7 @@ def test_an_unknown_one_is_answered_with_the_choices(m2sd: Cli, tmp_path: Path, 
     shown = m2sd("recipes", "show", "nothing")
     assert (shown.code, shown.err) == (2, f"m2sd: nothing: no such recipe; choose {', '.join(recipe_names())}\n")
     with pytest.raises(UsageError, match="no such recipe"):
-        api.distill(run=pretrained, recipe="nothing")
+        m2sd_cli.distill(run=pretrained, recipe="nothing")
 
 
 def test_the_list(m2sd: Cli) -> None:

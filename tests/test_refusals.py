@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from m2sd_cli import api
+import m2sd_cli
 from m2sd_cli.data.images import open_rgb
 from m2sd_cli.data.transforms import IMAGENET_MEAN, IMAGENET_STD, TestTransform
 from m2sd_cli.errors import DataError, RunError, UsageError
@@ -22,26 +22,26 @@ def test_resume_keeps_the_precision_and_refuses_another(
     tmp_path: Path, pictures: Any, quick: dict[str, Any], tree: Tree
 ) -> None:
     run = tmp_path / "stopped"
-    assert api.pretrain(str(pictures.folder), run=run, stop_after=0.0, **quick) is None
+    assert m2sd_cli.pretrain(str(pictures.folder), run=run, stop_after=0.0, **quick) is None
     before = tree(run)
     with pytest.raises(UsageError, match="--precision bf16: the training began with fp32"):
-        api.pretrain(str(pictures.folder), run=run, resume=True, device="cpu", precision="bf16")
+        m2sd_cli.pretrain(str(pictures.folder), run=run, resume=True, device="cpu", precision="bf16")
     with pytest.raises(UsageError, match="--resume and --force"):
-        api.pretrain(str(pictures.folder), run=run, resume=True, force=True)
+        m2sd_cli.pretrain(str(pictures.folder), run=run, resume=True, force=True)
     assert tree(run) == before
-    link = api.pretrain(str(pictures.folder), run=run, resume=True, device="cpu")
-    assert link is not None
-    assert link.manifest.precision == "fp32"
+    stored = m2sd_cli.pretrain(str(pictures.folder), run=run, resume=True, device="cpu")
+    assert stored is not None
+    assert stored.manifest.precision == "fp32"
 
 
 def test_resuming_what_has_finished_answers_for_the_same_training_only(run: Path, pictures: Any) -> None:
-    link = api.pretrain(str(pictures.folder), run=run, resume=True, epochs=1)
-    assert link is not None
-    assert link.record == RunFolder(run).pretrain().record
+    stored = m2sd_cli.pretrain(str(pictures.folder), run=run, resume=True, epochs=1)
+    assert stored is not None
+    assert stored.record == RunFolder(run).pretrain().record
     with pytest.raises(UsageError, match="--epochs 7: the training began with 1; leave it out, or start over"):
-        api.pretrain(str(pictures.folder), run=run, resume=True, epochs=7)
+        m2sd_cli.pretrain(str(pictures.folder), run=run, resume=True, epochs=7)
     with pytest.raises(UsageError, match="--data demo: this run is of the folder 'colours'"):
-        api.pretrain("demo", run=run, resume=True)
+        m2sd_cli.pretrain("demo", run=run, resume=True)
 
 
 def test_a_finished_training_is_not_lost_when_its_result_cannot_be_written(
@@ -55,32 +55,32 @@ def test_a_finished_training_is_not_lost_when_its_result_cannot_be_written(
     with monkeypatch.context() as context:
         context.setattr(RunFolder, "write_checkpoint", fail)
         with pytest.raises(RunError, match="no space left"):
-            api.pretrain(str(pictures.folder), run=run, **quick)
-    link = api.pretrain(str(pictures.folder), run=run, resume=True, device="cpu")
-    assert link is not None
-    assert len(link.manifest.history) == 1
-    whole = api.pretrain(str(pictures.folder), run=tmp_path / "whole", **quick)
+            m2sd_cli.pretrain(str(pictures.folder), run=run, **quick)
+    stored = m2sd_cli.pretrain(str(pictures.folder), run=run, resume=True, device="cpu")
+    assert stored is not None
+    assert len(stored.manifest.history) == 1
+    whole = m2sd_cli.pretrain(str(pictures.folder), run=tmp_path / "whole", **quick)
     assert whole is not None
-    assert link.manifest.checkpoint == whole.manifest.checkpoint
+    assert stored.manifest.checkpoint == whole.manifest.checkpoint
 
 
 @pytest.mark.parametrize("file", ["session-001.safetensors", "pretrain.json", "training/new", ".lock"])
 def test_no_other_command_writes_over_the_chain(run: Path, file: str, m2sd: Callable[..., Any], tree: Tree) -> None:
     before = tree(run)
     with pytest.raises(UsageError, match=r"a file of the run|no such folder"):
-        api.export("safetensors", run / file, run=run, force=True)
+        m2sd_cli.export("safetensors", run / file, run=run, force=True)
     assert m2sd("evaluate", "--run", run, "--confusion", run / file).code == 2
     assert tree(run) == before
 
 
 def test_export_to_a_folder_is_refused(run: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="it is a folder"):
-        api.export("safetensors", tmp_path, run=run, force=True)
+        m2sd_cli.export("safetensors", tmp_path, run=run, force=True)
 
 
 def test_shots_or_an_official_session(run: Path, pictures: Any) -> None:
     with pytest.raises(UsageError, match="choose one"):
-        api.increment(3, pictures.first_shots, run=run, data="cifar100")
+        m2sd_cli.increment(3, pictures.first_shots, run=run, data="cifar100")
 
 
 def test_a_folder_that_has_changed_is_not_tested_on(run: Path, pictures: Any, tmp_path: Path) -> None:
@@ -90,7 +90,7 @@ def test_a_folder_that_has_changed_is_not_tested_on(run: Path, pictures: Any, tm
         for number in range(5):
             Image.new("RGB", (16, 16), name).save(changed / name / f"{number}.png")
     with pytest.raises(DataError, match="not the images that the run was trained on"):
-        api.evaluate(run=run, data=str(changed), device="cpu")
+        m2sd_cli.evaluate(run=run, data=str(changed), device="cpu")
 
 
 def test_a_replaced_parent_stops_an_increment(
@@ -105,13 +105,13 @@ def test_a_replaced_parent_stops_an_increment(
     def slow(*arguments: Any) -> Any:
         monkeypatch.setattr(increment, "shot_features", real)
         RunFolder(run).remove_sessions(first=1)
-        api.increment(1, pictures.first_shots, run=run, device="cpu")
+        m2sd_cli.increment(1, pictures.first_shots, run=run, device="cpu")
         afterwards.update(tree(run))
         return real(*arguments)
 
     monkeypatch.setattr(increment, "shot_features", slow)
     with pytest.raises(RunError, match="replaced meanwhile"):
-        api.increment(2, pictures.second_shots, run=run, device="cpu")
+        m2sd_cli.increment(2, pictures.second_shots, run=run, device="cpu")
     assert tree(run) == afterwards
 
 
@@ -122,7 +122,7 @@ def test_a_class_name_has_to_be_text(run: Path, tmp_path: Path, tree: Tree) -> N
     os.rename(tmp_path / "one.png", folder + b"/1.png")
     before = tree(run)
     with pytest.raises(DataError, match="has to be UTF-8"):
-        api.increment(3, tmp_path / "shots", run=run)
+        m2sd_cli.increment(3, tmp_path / "shots", run=run)
     assert tree(run) == before
 
 
@@ -177,7 +177,7 @@ def test_other_formats_are_not_handed_to_programs(tmp_path: Path) -> None:
 
 def test_folders_made_for_nothing_are_taken_away(tmp_path: Path, pictures: Any, quick: dict[str, Any]) -> None:
     with pytest.raises(DataError, match="no such file"):
-        api.pretrain(str(pictures.folder), run=tmp_path / "p" / "q", init="nofile", **quick)
+        m2sd_cli.pretrain(str(pictures.folder), run=tmp_path / "p" / "q", init="nofile", **quick)
     assert not (tmp_path / "p").exists()
 
 

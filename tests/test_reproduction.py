@@ -13,12 +13,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import m2sd_cli
-from m2sd_cli import api, reproduction
+import m2sd_cli.api.reproduce as reproduction
+from m2sd_cli.api.reproduce import largest_difference
 from m2sd_cli.data.datasets import DataSet
 from m2sd_cli.data.locate import open_data
 from m2sd_cli.data.sources import ArrayImages
 from m2sd_cli.errors import TrainingError
-from m2sd_cli.reproduction import largest_difference
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.reader import PRETRAIN
 
@@ -101,11 +101,11 @@ def test_up_to_a_session_only_its_data_are_needed(run: Path, pictures: "Pictures
 def other_seed(pictures: "Pictures", quick: dict[str, Any], quick_distill: dict[str, Any], tmp_path: Path) -> Path:
     """A run that says that its seed was 0; it was 1."""
     run = tmp_path / "other"
-    api.pretrain(str(pictures.folder), run=run, seed=1, **quick)
+    m2sd_cli.pretrain(str(pictures.folder), run=run, seed=1, **quick)
     folder = RunFolder(run)
     rewrite(folder, config={**folder.pretrain().manifest.config, "seed": 0}, seed=0)
-    api.distill(str(pictures.folder), run=run, **quick_distill | {"epochs": 0})
-    api.increment(1, pictures.first_shots, run=run, device="cpu")
+    m2sd_cli.distill(str(pictures.folder), run=run, **quick_distill | {"epochs": 0})
+    m2sd_cli.increment(1, pictures.first_shots, run=run, device="cpu")
     assert folder.verify() == []
     return run
 
@@ -187,8 +187,8 @@ def test_a_pyramid_of_before_its_width_could_be_set_is_made_again(
     pictures: "Pictures", quick: dict[str, Any], quick_distill: dict[str, Any], tmp_path: Path
 ) -> None:
     run, folder = tmp_path / "run", str(pictures.folder)
-    api.pretrain(folder, run=run, **quick)
-    api.distill(folder, run=run, pyramid_width=2, **quick_distill)
+    m2sd_cli.pretrain(folder, run=run, **quick)
+    m2sd_cli.distill(folder, run=run, pyramid_width=2, **quick_distill)
     chain = RunFolder(run)
     manifest = chain.session(0).manifest
     config = {name: value for name, value in manifest.config.items() if name != "pyramid_width"}
@@ -203,14 +203,14 @@ def test_settings_other_than_the_defaults_are_kept(
 ) -> None:
     run, folder = tmp_path / "run", str(pictures.folder)
     own = {"classifier": "linear", "seed": 5, "momentum": 0.5, "precision": "bf16", "deterministic": True}
-    api.pretrain(folder, run=run, **quick | own)
-    api.distill(
+    m2sd_cli.pretrain(folder, run=run, **quick | own)
+    m2sd_cli.distill(
         folder,
         run=run,
         **quick_distill
         | {"seed": 6, "kd_weight": 0.0, "clean_weight": 1.0, "mixing": "cutmix", "enhancement": "no-pyramid"},
     )
-    api.increment(1, pictures.first_shots, run=run, device="cpu", precision="bf16")
+    m2sd_cli.increment(1, pictures.first_shots, run=run, device="cpu", precision="bf16")
     keep = tmp_path / "again"
     done = m2sd_cli.reproduce(run=run, data=folder, shots={1: pictures.first_shots}, keep=keep)
     assert done.same
@@ -227,12 +227,12 @@ def test_official_sessions_need_no_folders(m2sd: Cli, tmp_path: Path, monkeypatc
         few = torch.arange(0, len(demo.train), 20)
         return replace(demo, train=demo.train.select(few, demo.train.labels[few]))
 
-    monkeypatch.setattr("m2sd_cli.stages.open_data", small)
-    monkeypatch.setattr("m2sd_cli.recorded.open_data", small)
+    monkeypatch.setattr("m2sd_cli.api.pretrain.open_data", small)
+    monkeypatch.setattr("m2sd_cli.api.recorded_data.open_data", small)
     run = tmp_path / "run"
-    api.pretrain("demo", run=run, epochs=1, device="cpu")
-    api.distill(run=run, epochs=0, device="cpu")
-    api.increment(1, run=run, device="cpu")
+    m2sd_cli.pretrain("demo", run=run, epochs=1, device="cpu")
+    m2sd_cli.distill(run=run, epochs=0, device="cpu")
+    m2sd_cli.increment(1, run=run, device="cpu")
     done = m2sd(*COMMAND, "--run", run, "-q")
     assert (done.code, done.err) == (0, "")
     assert done.out.count(" same\n") == 3
@@ -251,9 +251,9 @@ def test_what_was_left_out_is_left_out_again(
     shutil.copytree(pictures.first_shots, shots)
     for folder in (data / "train" / "red", shots / "white"):
         (folder / "bad.png").write_bytes(b"no picture")
-    api.pretrain(str(data), run=run, skip_bad=True, **quick)
-    api.distill(str(data), run=run, **quick_distill | {"epochs": 0})
-    api.increment(1, shots, run=run, device="cpu", skip_bad=True)
+    m2sd_cli.pretrain(str(data), run=run, skip_bad=True, **quick)
+    m2sd_cli.distill(str(data), run=run, **quick_distill | {"epochs": 0})
+    m2sd_cli.increment(1, shots, run=run, device="cpu", skip_bad=True)
     assert all(RunFolder(run).read(name).manifest.skipped for name in ("pretrain", "session-001"))
     assert m2sd_cli.reproduce(run=run, data=str(data), shots={1: shots}).same
     (shots / "white" / "bad.png").unlink()
@@ -270,7 +270,7 @@ def test_weights_that_stage_1_began_from(
     }
     file, run = tmp_path / "weights.safetensors", tmp_path / "run"
     save_file(weights, file)
-    api.pretrain(str(pictures.folder), run=run, init=str(file), **quick)
+    m2sd_cli.pretrain(str(pictures.folder), run=run, init=str(file), **quick)
     words = [*COMMAND, "--run", run, "--data", pictures.folder, "-q"]
     refused = m2sd(*words)
     assert (refused.code, refused.out) == (2, "")

@@ -8,19 +8,19 @@ from pydantic import Field
 
 from m2sd_cli.config import DistillConfig, PretrainConfig, in_full
 from m2sd_cli.errors import DamagedError, RunError, UsageError
+from m2sd_cli.runs.checksummed import ChecksummedModel
 from m2sd_cli.runs.files import TEXT_LIMIT, read_bounded, write_atomically
 from m2sd_cli.runs.manifest import Count, Name, Record, Setting, Text
-from m2sd_cli.runs.sealed import Sealed
 
 BUDGET: Final = "ablation.json"
 RESULTS: Final = "results.json"
 WEIGHTS: Final = "weights of SHA-256"  # to begin from; earlier versions did not keep it
 
 Percent = Annotated[float, Field(ge=0, le=100)]
-File = TypeVar("File", bound=Sealed)
+File = TypeVar("File", bound=ChecksummedModel)
 
 
-class Budget(Sealed):
+class Budget(ChecksummedModel):
     """What every run of a table has in common; its seed and what its row changes come on top."""
 
     schema_version: Literal[1] = 1
@@ -68,7 +68,7 @@ class Result(Record):
     ms_per_step: Annotated[float, Field(ge=0)]
 
 
-class Results(Sealed):
+class Results(ChecksummedModel):
     """What all runs so far came to."""
 
     schema_version: Literal[1] = 1

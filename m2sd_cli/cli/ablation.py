@@ -103,7 +103,7 @@ def ablation(
         budget = budget_of(out)
         found = [each for each in results(out) if each.row in {row.name for row in chosen}]
     else:
-        from m2sd_cli.ablation.run import ablate
+        from m2sd_cli.api.ablate import ablate
         from m2sd_cli.cli.progress import watch, watch_passes
 
         with watch_passes(quiet):

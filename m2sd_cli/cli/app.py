@@ -22,8 +22,8 @@ from m2sd_cli.cli import (
     simulate,
 )
 from m2sd_cli.cli.groups import Command, Group
+from m2sd_cli.distributed.torchrun import is_distributed
 from m2sd_cli.errors import UsageError
-from m2sd_cli.launch import launched
 
 SHARED = ("pretrain", "distill", "evaluate")  # what several processes can do together
 
@@ -54,7 +54,7 @@ def common(
     ] = False,
 ) -> None:
     errors.debugging = debug
-    if launched() and context.invoked_subcommand not in SHARED:
+    if is_distributed() and context.invoked_subcommand not in SHARED:
         raise UsageError(f"m2sd {context.invoked_subcommand}: it runs as one process; begin it without torchrun")
 
 

@@ -9,8 +9,8 @@ from m2sd_cli.cli.output import document, duration, note, result, table
 from m2sd_cli.cli.training import require_recipe
 
 if TYPE_CHECKING:
-    from m2sd_cli.bench.report import Report
-    from m2sd_cli.bench.timing import Spread
+    from m2sd_cli.benchmark.report import Report
+    from m2sd_cli.benchmark.timing import Spread
 
 COMMANDS = {
     "import_torch": 'python -c "import torch"',
@@ -73,9 +73,9 @@ def bench(
     require_recipe(recipe)
     from dataclasses import asdict
 
-    from m2sd_cli import api
+    import m2sd_cli
 
-    report = api.bench(
+    report = m2sd_cli.bench(
         recipe=recipe,
         backbone=backbone,
         image_size=image_size,

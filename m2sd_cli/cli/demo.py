@@ -25,7 +25,7 @@ def demo(
     if run.exists():
         raise UsageError(f"--run {run}: it exists already; remove it, or name another folder with --run")
 
-    from m2sd_cli import api
+    import m2sd_cli
     from m2sd_cli.cli.evaluate import as_lines
     from m2sd_cli.cli.progress import watch
     from m2sd_cli.data.locate import open_data
@@ -34,20 +34,20 @@ def demo(
     note(f"1/5 pretrain: a small network learns {data.base} kinds: {', '.join(data.classes[: data.base])}", quiet)
     try:
         with watch("pretrain", quiet) as progress:
-            api.pretrain("demo", run=run, seed=seed, device=device, progress=progress)
+            m2sd_cli.pretrain("demo", run=run, seed=seed, device=device, progress=progress)
         note("2/5 distill: it learns from mixed pictures, and from its own enhanced features", quiet)
         with watch("distill", quiet) as progress:
-            api.distill(run=run, device=device, progress=progress)
+            m2sd_cli.distill(run=run, device=device, progress=progress)
     except InterruptedTrainingError:
         raise InterruptedTrainingError(f"interrupted; remove {run} to begin the demo again") from None
     for session in range(1, data.sessions + 1):
-        link = api.increment(session, run=run, device=device)
-        taught = " and ".join(f"{each.name} ({each.shots} pictures)" for each in link.manifest.classes)
+        stored = m2sd_cli.increment(session, run=run, device=device)
+        taught = " and ".join(f"{each.name} ({each.shots} pictures)" for each in stored.manifest.classes)
         note(f"3/5 increment: session {session} teaches {taught}", quiet)
     note("4/5 evaluate: accuracy in per cent on pictures that it has never seen", quiet)
-    for line in as_lines(api.evaluate(run=run, device=device), None):
+    for line in as_lines(m2sd_cli.evaluate(run=run, device=device), None):
         result(line)
-    out = api.export("safetensors", run / "demo.safetensors", run=run)
+    out = m2sd_cli.export("safetensors", run / "demo.safetensors", run=run)
     note(f"5/5 export: {os.path.relpath(out)}, one file for use elsewhere", quiet)
     note("", quiet)
     for line in (

@@ -114,11 +114,11 @@ def distill(
     require_recipe(recipe)
     options.check_classifier(classifier)
 
-    from m2sd_cli import api
+    import m2sd_cli
     from m2sd_cli.cli.progress import watch
 
     with watch("distill", quiet) as progress:
-        link = api.distill(
+        stored = m2sd_cli.distill(
             data,
             run=run,
             data_root=data_root,
@@ -157,4 +157,4 @@ def distill(
             seed=seed,
         )
     next_steps = [command("increment", run, " --session 1 --shots DIR"), command("evaluate", run)]
-    report_training("distill", link, api.open_run(run), next_steps, json, quiet)
+    report_training("distill", stored, m2sd_cli.open_run(run), next_steps, json, quiet)

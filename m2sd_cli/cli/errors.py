@@ -7,10 +7,10 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from m2sd_cli.cli.interrupts import INTERRUPTED, say
 from m2sd_cli.cli.output import printable
+from m2sd_cli.distributed.torchrun import is_main_process
 from m2sd_cli.errors import M2sdError
-from m2sd_cli.interrupts import INTERRUPTED, say
-from m2sd_cli.launch import speaks
 
 PATIENCE = 5.0  # seconds
 
@@ -29,7 +29,7 @@ def reported() -> Iterator[None]:
         if debugging:
             traceback.print_exc()
         who = "m2sd"
-        if not speaks():
+        if not is_main_process():
             # As soon as one process fails torchrun ends the others: if this one still lives, it failed alone.
             time.sleep(PATIENCE)
             who = f"m2sd, process {os.environ['RANK']}"
@@ -37,7 +37,7 @@ def reported() -> Iterator[None]:
             print(f"{who}: {printable(line)}", file=sys.stderr, flush=True)
         sys.exit(error.exit_code)
     except SystemExit as end:
-        if end.code == INTERRUPTED and speaks():  # so Typer ends a command at Ctrl-C
+        if end.code == INTERRUPTED and is_main_process():  # so Typer ends a command at Ctrl-C
             say()
         raise
     except BrokenPipeError:

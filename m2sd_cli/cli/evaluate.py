@@ -7,8 +7,8 @@ import typer
 
 from m2sd_cli.cli import options
 from m2sd_cli.cli.output import document, name_skipped, note, result, table
+from m2sd_cli.distributed.torchrun import is_main_process
 from m2sd_cli.errors import UsageError
-from m2sd_cli.launch import speaks
 
 if TYPE_CHECKING:
     from m2sd_cli.reports.evaluation import Evaluation
@@ -75,17 +75,17 @@ def evaluate(
     if compare and session != "all":
         raise UsageError(f"--compare and --session {session}: what is published is of all sessions; leave one out")
 
-    from m2sd_cli import api
+    import m2sd_cli
     from m2sd_cli.cli.progress import watch_passes
     from m2sd_cli.reports.confusion import confusion_csv
     from m2sd_cli.runs.files import write_atomically
 
-    if confusion is not None and api.open_run(run).owns(confusion):
+    if confusion is not None and m2sd_cli.open_run(run).owns(confusion):
         raise UsageError(f"--confusion {confusion}: that is a file of the run; name another one")
     last = None if session == "all" else int(session)
-    comparison = api.compare(run) if compare else None
+    comparison = m2sd_cli.compare(run) if compare else None
     with watch_passes(quiet):
-        evaluation = api.evaluate(
+        evaluation = m2sd_cli.evaluate(
             run=run,
             session=last,
             test=test,
@@ -98,7 +98,7 @@ def evaluate(
             classifier=classifier,
         )
     name_skipped(evaluation.skipped, quiet)
-    if confusion is not None and evaluation.confusion is not None and speaks():
+    if confusion is not None and evaluation.confusion is not None and is_main_process():
         write_atomically(confusion, confusion_csv(evaluation.classes, evaluation.confusion))
         note(f"confusion matrix: {confusion}", quiet)
     if json:

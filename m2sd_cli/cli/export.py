@@ -39,9 +39,9 @@ def export(
         raise UsageError(f"--format {form}: choose {', '.join(FORMATS)}")
     options.check_classifier(classifier)
 
-    from m2sd_cli import api
+    import m2sd_cli
 
-    path = api.export(
+    path = m2sd_cli.export(
         cast("Literal['safetensors', 'onnx', 'pt2']", form),
         out,
         run=run,

@@ -55,9 +55,9 @@ def increment(
     """
     options.check_classifier(classifier)
 
-    from m2sd_cli import api
+    import m2sd_cli
 
-    link = api.increment(
+    stored = m2sd_cli.increment(
         session,
         shots,
         run=run,
@@ -69,22 +69,22 @@ def increment(
         classifier=classifier,
         views=views,
     )
-    classes = link.manifest.classes
-    name_skipped(link.manifest.skipped, quiet)
+    classes = stored.manifest.classes
+    name_skipped(stored.manifest.skipped, quiet)
     if json:
         document(
             {
                 "session": session,
-                "manifest": link.record.file,
+                "manifest": stored.record.file,
                 "classes": [{"index": each.index, "name": each.name, "shots": each.shots} for each in classes],
-                "classes_so_far": link.manifest.classes_so_far,
-                "classifier": link.manifest.classifier,
-                "views": link.manifest.views,
-                "seconds": link.manifest.seconds,
+                "classes_so_far": stored.manifest.classes_so_far,
+                "classifier": stored.manifest.classifier,
+                "views": stored.manifest.views,
+                "seconds": stored.manifest.seconds,
             }
         )
         return
     names = ", ".join(f"{each.name} ({each.shots})" for each in classes[:10])
     more = f" and {len(classes) - 10} more" if len(classes) > 10 else ""
-    note(f"session {session}: learned {names}{more}; {link.manifest.classes_so_far} classes now", quiet)
+    note(f"session {session}: learned {names}{more}; {stored.manifest.classes_so_far} classes now", quiet)
     note(f"next: {command('predict', run, ' IMAGE')}, or {command('evaluate', run)}", quiet)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from m2sd_cli.launch import speaks
+from m2sd_cli.distributed.torchrun import is_main_process
 
 if TYPE_CHECKING:
     from m2sd_cli.data.datasets import Skipped
@@ -38,13 +38,13 @@ def as_text(path: Path) -> str:
 
 def result(text: str) -> None:
     """Print one line of the result."""
-    if speaks():
+    if is_main_process():
         print(_encodable(printable(text), sys.stdout))
 
 
 def document(content: Mapping[str, Any]) -> None:
     """Print the result as the one JSON document of a command, with escapes for what cannot be printed or encoded."""
-    if speaks():
+    if is_main_process():
         text = json.dumps(content, indent=1, ensure_ascii=False)
         lines = text.split("\n")
         if not all(line.isprintable() and _encodable(line, sys.stdout) == line for line in lines):
@@ -55,7 +55,7 @@ def document(content: Mapping[str, Any]) -> None:
 
 def note(text: str, quiet: bool = False) -> None:
     """Say something in one line that is not the result."""
-    if not quiet and speaks():
+    if not quiet and is_main_process():
         print(_encodable(printable(text), sys.stderr), file=sys.stderr, flush=True)
 
 

@@ -42,7 +42,7 @@ def predict(
 
     from dataclasses import asdict
 
-    from m2sd_cli import api
+    import m2sd_cli
 
     skipped = []
 
@@ -62,7 +62,7 @@ def predict(
                 note(f"left out: {each.path}: {each.skipped}")
 
     predictions = named(
-        api.predict(
+        m2sd_cli.predict(
             images,
             run=run,
             session=session,

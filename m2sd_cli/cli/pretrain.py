@@ -92,11 +92,11 @@ def pretrain(
         find_info(data)  # a misspelt name is answered before torch is imported
     require_recipe(recipe)
 
-    from m2sd_cli import api
+    import m2sd_cli
     from m2sd_cli.cli.progress import watch
 
     with watch("pretrain", quiet) as progress:
-        link = api.pretrain(
+        stored = m2sd_cli.pretrain(
             data,
             run=run,
             data_root=data_root,
@@ -130,6 +130,6 @@ def pretrain(
             images_per_class=images_per_class,
             seed=seed,
         )
-    folder = link is not None and link.manifest.data.kind == "folder"
+    folder = stored is not None and stored.manifest.data.kind == "folder"
     next_step = command("distill", run, " --data DIR" if folder else "")
-    report_training("pretrain", link, api.open_run(run), [next_step], json, quiet)
+    report_training("pretrain", stored, m2sd_cli.open_run(run), [next_step], json, quiet)

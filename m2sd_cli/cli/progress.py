@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from m2sd_cli.cli.output import duration, note
 from m2sd_cli.data.passes import Pass, heard
-from m2sd_cli.launch import speaks
+from m2sd_cli.distributed.torchrun import is_main_process
 from m2sd_cli.training.progress import Progress, Silent, Snapshot
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ def _bars(transient: bool) -> "Bars":
 @contextmanager
 def watch_passes(quiet: bool = False) -> Iterator[None]:
     """Shows how far passes over pictures have come, of those that last, fit for whatever stderr is."""
-    if quiet or not speaks():
+    if quiet or not is_main_process():
         yield
     elif not sys.stderr.isatty():
         with heard(PassLines()):
@@ -152,7 +152,7 @@ def _bar_for_passes(bars: "Bars") -> Iterator[None]:
 @contextmanager
 def watch(stage: str, quiet: bool) -> Iterator[Progress]:
     """The progress of one stage and of the passes that belong to it, fit for whatever stderr is."""
-    if quiet or not speaks():
+    if quiet or not is_main_process():
         yield Silent()
     elif not sys.stderr.isatty():
         with heard(PassLines()):

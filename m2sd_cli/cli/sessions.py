@@ -44,40 +44,40 @@ def list_sessions(run: options.Run = None, json: options.Json = False) -> None:
     Example:
       m2sd sessions list --json
     """
-    from m2sd_cli import api
+    import m2sd_cli
 
-    chain = api.open_run(run).chain()
+    chain = m2sd_cli.open_run(run).chain()
     if json:
         document(
             {
                 "sessions": [
                     {
-                        "session": link.manifest.session,
-                        "classes": [each.name for each in link.manifest.classes],
-                        "classes_so_far": link.manifest.classes_so_far,
-                        "shots": sum(each.shots for each in link.manifest.classes),
-                        "classifier": link.manifest.classifier,
-                        "data": link.manifest.data.name,
-                        "created": link.manifest.created,
-                        "sha256": link.record.sha256,
+                        "session": stored.manifest.session,
+                        "classes": [each.name for each in stored.manifest.classes],
+                        "classes_so_far": stored.manifest.classes_so_far,
+                        "shots": sum(each.shots for each in stored.manifest.classes),
+                        "classifier": stored.manifest.classifier,
+                        "data": stored.manifest.data.name,
+                        "created": stored.manifest.created,
+                        "sha256": stored.record.sha256,
                     }
-                    for link in chain
+                    for stored in chain
                 ]
             }
         )
         return
     rows = []
-    for number, link in enumerate(chain):
-        classes = link.manifest.classes
+    for number, stored in enumerate(chain):
+        classes = stored.manifest.classes
         more = ", ..." if len(classes) > NAMED else ""
         rows.append(
             [
                 str(number),
                 str(len(classes)),
                 str(sum(each.shots for each in classes)),
-                link.manifest.classifier or "means",
-                link.manifest.created[:16].replace("T", " "),
-                link.record.sha256[:12],
+                stored.manifest.classifier or "means",
+                stored.manifest.created[:16].replace("T", " "),
+                stored.record.sha256[:12],
                 ", ".join(each.name for each in classes[:NAMED]) + more,
             ]
         )
@@ -94,12 +94,12 @@ def show(
     Example:
       m2sd sessions show 0
     """
-    from m2sd_cli import api
+    import m2sd_cli
 
     if session < 0:
         raise UsageError(f"{session}: sessions count from 0")
-    link = api.open_run(run).session(session)
-    document(link.manifest.model_dump(mode="json"))
+    stored = m2sd_cli.open_run(run).session(session)
+    document(stored.manifest.model_dump(mode="json"))
 
 
 @app.command("schema", cls=Command)
@@ -121,9 +121,9 @@ def verify(run: options.Run = None, json: options.Json = False) -> None:
     Example:
       m2sd sessions verify
     """
-    from m2sd_cli import api
+    import m2sd_cli
 
-    folder = api.open_run(run)
+    folder = m2sd_cli.open_run(run)
     problems = folder.verify()
     if json:
         document({"sound": not problems, "problems": problems})
@@ -172,8 +172,8 @@ def reproduce(
     """
     folders = _folders(shots or [])
 
+    from m2sd_cli.api.reproduce import reproduce as run_again
     from m2sd_cli.cli.progress import watch, watch_passes
-    from m2sd_cli.reproduction import reproduce as run_again
 
     with watch_passes(quiet):
         done = run_again(
@@ -201,7 +201,7 @@ def reproduce(
                     }
                     for each in done.stages
                 ],
-                "circumstances": done.circumstances,
+                "circumstances": done.provenance,
             }
         )
         if not done.same:
@@ -224,7 +224,7 @@ def reproduce(
         result(line)
     if not done.same:
         differing = sum(not each.same for each in done.stages)
-        why = "; ".join(done.circumstances) or "versions, device and threads are the recorded ones"
+        why = "; ".join(done.provenance) or "versions, device and threads are the recorded ones"
         raise M2sdError(f"{differing} of {len(done.stages)} differ; {why}")
 
 
@@ -255,14 +255,14 @@ def repair(run: options.Run = None, quiet: options.Quiet = False) -> None:
     Example:
       m2sd sessions repair
     """
-    from m2sd_cli import api
+    import m2sd_cli
 
-    folder = api.open_run(run)
+    folder = m2sd_cli.open_run(run)
     if not folder.path.is_dir():
         raise RunError(f"{folder.path}: no such run folder")
     with folder.locked("sessions repair", damaged=True):
-        link = folder.repair()
-    note(f"{folder.path}: {link.record.file} is the newest now, taken as it is found", quiet)
+        stored = folder.repair()
+    note(f"{folder.path}: {stored.record.file} is the newest now, taken as it is found", quiet)
 
 
 @app.command("undo", cls=Command)
@@ -280,9 +280,9 @@ def undo(
     Example:
       m2sd sessions undo --yes
     """
-    from m2sd_cli import api
+    import m2sd_cli
 
-    folder = api.open_run(run)
+    folder = m2sd_cli.open_run(run)
     numbers = folder.sessions()
     if not numbers:
         raise RunError(f"{folder.path}: no session in it")

@@ -41,11 +41,11 @@ def simulate(
     for name in classifier or []:
         options.check_classifier(name)
 
-    from m2sd_cli import api
+    import m2sd_cli
     from m2sd_cli.cli.progress import watch_passes
 
     with watch_passes(quiet):
-        found = api.simulate(
+        found = m2sd_cli.simulate(
             run=run,
             draws=draws,
             classifiers=classifier or None,

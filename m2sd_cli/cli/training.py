@@ -7,7 +7,7 @@ from m2sd_cli.cli.output import as_text, document, duration, note
 
 if TYPE_CHECKING:
     from m2sd_cli.runs.folder import RunFolder
-    from m2sd_cli.runs.reader import Link
+    from m2sd_cli.runs.reader import StoredManifest
 
 
 def require_recipe(name: str | None) -> None:
@@ -23,7 +23,7 @@ def require_recipe(name: str | None) -> None:
 
 
 def report_training(
-    stage: str, link: "Link | None", run: "RunFolder", next_steps: Sequence[str], json: bool, quiet: bool
+    stage: str, stored: "StoredManifest | None", run: "RunFolder", next_steps: Sequence[str], json: bool, quiet: bool
 ) -> None:
     """The end of a training: what it came to, and what to type next.
 
@@ -35,12 +35,12 @@ def report_training(
         json: whether to print a JSON document.
         quiet: whether to leave the hints out.
     """
-    if link is None:
+    if stored is None:
         note(f"{stage}: time is up; saved. Go on with the same command and --resume", quiet)
         if json:
             document({"stage": stage, "finished": False, "run": as_text(run.path)})
         return
-    manifest = link.manifest
+    manifest = stored.manifest
     last = manifest.history[-1] if manifest.history else None
     if json:
         document(
@@ -48,7 +48,7 @@ def report_training(
                 "stage": stage,
                 "finished": True,
                 "run": as_text(run.path),
-                "manifest": link.record.file,
+                "manifest": stored.record.file,
                 "classes": len(manifest.classes),
                 "epochs": len(manifest.history),
                 "loss": last.loss if last else None,
@@ -61,7 +61,7 @@ def report_training(
     trained = f"{len(manifest.history)} epochs in {duration(manifest.seconds)}" if last else "no training"
     note(
         f"{stage}: {len(manifest.classes)} base classes of {manifest.data.name}, {trained}; "
-        f"{run.path / link.record.file}",
+        f"{run.path / stored.record.file}",
         quiet,
     )
     note(f"next: {', or '.join(next_steps)}", quiet)

@@ -27,7 +27,7 @@ class DataSetInfo:
     image_size: int  # pixels
     layout: str  # the folder or file that has to be under the data root; empty if it ships in the package
     download: bool  # whether m2sd can fetch it
-    recipe: dict[str, Any]  # defaults of the configuration, by its field names
+    defaults: dict[str, Any]  # defaults of the configuration, by its field names
     simulates: str | None = None  # the data set whose base training images are all that it has
 
     @property
@@ -55,7 +55,7 @@ _OFFICIAL = {
             image_size=32,
             layout="cifar-100-python",
             download=True,
-            recipe={"backbone": "resnet20", "total_epochs": 200, "batch_size": 128, "held_out": 0.02},
+            defaults={"backbone": "resnet20", "total_epochs": 200, "batch_size": 128, "held_out": 0.02},
         ),
         DataSetInfo(
             name="miniimagenet",
@@ -67,7 +67,7 @@ _OFFICIAL = {
             image_size=84,
             layout="miniimagenet",
             download=False,
-            recipe={"backbone": "resnet18", "total_epochs": 200, "batch_size": 128, "held_out": 0.02},
+            defaults={"backbone": "resnet18", "total_epochs": 200, "batch_size": 128, "held_out": 0.02},
         ),
         DataSetInfo(
             name="cub200",
@@ -79,7 +79,7 @@ _OFFICIAL = {
             image_size=224,
             layout="CUB_200_2011",
             download=False,
-            recipe={
+            defaults={
                 "backbone": "resnet18",
                 "total_epochs": 100,
                 "batch_size": 128,
@@ -100,7 +100,7 @@ _OFFICIAL = {
             download=False,
             # With so few images small batches and a long stage 1 learn most within the demo's few minutes.
             # Of its 1,800 images a tenth are held out, as less than 180 would tell little.
-            recipe={
+            defaults={
                 "backbone": "resnet20",
                 "total_epochs": 20,
                 "pretrain_share": 0.6,
@@ -134,7 +134,7 @@ def _simulation(info: DataSetInfo) -> DataSetInfo:
 BUILT_IN = _OFFICIAL | {info.name: info for info in map(_simulation, _OFFICIAL.values())}
 NAMES = f"{', '.join(_OFFICIAL)}, one of these with {SIMULATED}"  # for messages
 
-FOLDER_RECIPE: dict[str, Any] = {"backbone": "resnet18", "total_epochs": 100, "batch_size": 64, "held_out": 0.05}
+FOLDER_DEFAULTS: dict[str, Any] = {"backbone": "resnet18", "total_epochs": 100, "batch_size": 64, "held_out": 0.05}
 
 
 def find_info(name: str) -> DataSetInfo | None:

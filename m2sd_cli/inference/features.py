@@ -10,9 +10,9 @@ from m2sd_cli.data.passes import Pass
 from m2sd_cli.data.sources import ImageSource
 from m2sd_cli.data.transforms import TestTransform
 from m2sd_cli.data.views import views
+from m2sd_cli.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from m2sd_cli.errors import TrainingError
 from m2sd_cli.inference.device import autocast
-from m2sd_cli.inference.team import ALONE, Team
 from m2sd_cli.method.backbones import Backbone
 from m2sd_cli.method.base_statistics import BaseStatistics, BaseSums
 from m2sd_cli.method.numerics import float64_device
@@ -72,7 +72,7 @@ def base_features(
     classes: int,
     transform: TestTransform,
     precision: str = "fp32",
-    team: Team = ALONE,
+    group: ProcessGroup = SINGLE_PROCESS,
 ) -> tuple[Tensor, BaseStatistics]:
     """The class means (C, D) and the statistics of a source with labels in [0, C), from one pass over it; on the CPU.
 
@@ -83,13 +83,13 @@ def base_features(
     """
     device = float64_device(next(backbone.parameters()).device)
     sums = BaseSums(torch.bincount(source.labels, minlength=classes), backbone.width, device)
-    rows = team.share(len(source))
+    rows = group.shard(len(source))
     steps = Pass("features of base images", rows.stop - rows.start)
     batches = source.batches(transform, FEATURE_BATCH, rows)
     for features, labels in embed_batches(backbone, batches, transform, precision):
         sums.add(features.to(device), labels.to(device))
         steps.add(len(labels))
-    team.add(*sums.totals)
+    group.all_reduce(*sums.totals)
     means = sums.means.means().cpu()
     require_finite(means)
     return means, sums.statistics()
@@ -110,7 +110,7 @@ def held_out_features(
     source: ImageSource,
     transform: TestTransform,
     precision: str = "fp32",
-    team: Team = ALONE,
+    group: ProcessGroup = SINGLE_PROCESS,
 ) -> tuple[Tensor, Tensor]:
     """The features (K, D) and labels (K,) of `held_out_sample`, images that were not trained on; on the CPU.
 
@@ -118,9 +118,9 @@ def held_out_features(
         TrainingError: a feature is not finite.
     """
     chosen = held_out_sample(source)
-    batches = chosen.for_testing(transform, FEATURE_BATCH, team.share(len(chosen)))
+    batches = chosen.for_testing(transform, FEATURE_BATCH, group.shard(len(chosen)))
     found = [features.cpu().flatten() for features, _ in embed_batches(backbone, batches, transform, precision)]
-    features = team.collect(torch.cat([torch.empty(0), *found])).view(len(chosen), backbone.width)
+    features = group.all_gather(torch.cat([torch.empty(0), *found])).view(len(chosen), backbone.width)
     require_finite(features)
     return features, chosen.labels
 

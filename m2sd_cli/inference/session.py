@@ -15,12 +15,12 @@ from m2sd_cli.method.backbones import ARCHITECTURES, Backbone, build_backbone
 from m2sd_cli.method.base_statistics import BaseStatistics
 from m2sd_cli.method.calibration import Confidence, fit_confidence
 from m2sd_cli.method.heads import Head
-from m2sd_cli.method.stage3 import COSINE_ONLY, OF_STATISTICS, Taught, build_head, choices
-from m2sd_cli.runs.chain import ChainOutline
+from m2sd_cli.method.stage3 import COSINE_ONLY, OF_STATISTICS, KnownClasses, build_head, choices
+from m2sd_cli.runs.chain import ChainSummary
 from m2sd_cli.runs.folder import RunFolder
-from m2sd_cli.runs.manifest import BackboneRecord, Manifest, Outline, TransformRecord
-from m2sd_cli.runs.reader import Link
-from m2sd_cli.runs.tensors import Form, fault, forms
+from m2sd_cli.runs.manifest import BackboneRecord, Manifest, ManifestSummary, TransformRecord
+from m2sd_cli.runs.reader import StoredManifest
+from m2sd_cli.runs.tensors import TensorSpec, find_mismatch, tensor_specs
 
 BACKBONE_PREFIX = "backbone."
 STATISTICS_PREFIX = "statistics."
@@ -104,7 +104,7 @@ def statistics_tensors(statistics: BaseStatistics) -> dict[str, Tensor]:
     return {STATISTICS_PREFIX + name: tensor for name, tensor in statistics.tensors().items()}
 
 
-def load_checkpoint(run: RunFolder, link: Link, rows: str) -> Checkpoint:
+def load_checkpoint(run: RunFolder, stored: StoredManifest, rows: str) -> Checkpoint:
     """The checkpoint of stage 1 or of the base session.
 
     Args:
@@ -114,16 +114,16 @@ def load_checkpoint(run: RunFolder, link: Link, rows: str) -> Checkpoint:
     Raises:
         DamagedError: the checkpoint does not hold just this, of the backbone that its manifest names.
     """
-    manifest = link.manifest
+    manifest = stored.manifest
     record, classes = manifest.backbone, len(manifest.classes)
     if record.name not in ARCHITECTURES:
-        raise DamagedError(f"{run.path / link.record.file}: this version knows no backbone {record.name!r}")
+        raise DamagedError(f"{run.path / stored.record.file}: this version knows no backbone {record.name!r}")
     if record.width != ARCHITECTURES[record.name].widths[-1]:
-        raise DamagedError(f"{run.path / link.record.file}: {record.width} is not the feature width of {record.name}")
+        raise DamagedError(f"{run.path / stored.record.file}: {record.width} is not the feature width of {record.name}")
     with Undrawn():
         backbone = build_backbone(record.name)
     own = backbone.state_dict()
-    wanted = {**forms(own, BACKBONE_PREFIX), rows: ((classes, record.width), torch.float32)}
+    wanted = {**tensor_specs(own, BACKBONE_PREFIX), rows: ((classes, record.width), torch.float32)}
     tensors = run.tensors(manifest)
     counted = manifest.kind == "base" and manifest.holds_statistics
     if counted:
@@ -139,7 +139,7 @@ def load_checkpoint(run: RunFolder, link: Link, rows: str) -> Checkpoint:
     return Checkpoint(backbone.eval(), tensors[rows], statistics, held_out)
 
 
-def _statistics_forms(tensors: Mapping[str, Tensor], classes: int, width: int) -> dict[str, Form]:
+def _statistics_forms(tensors: Mapping[str, Tensor], classes: int, width: int) -> dict[str, TensorSpec]:
     """The base statistics as they have to be; how many random features there are is the projection's to say."""
     projection = tensors.get(STATISTICS_PREFIX + "projection")
     size = projection.shape[1] if projection is not None and projection.dim() == 2 else 0
@@ -154,7 +154,7 @@ def _statistics_forms(tensors: Mapping[str, Tensor], classes: int, width: int) -
     return {STATISTICS_PREFIX + name: (shape, torch.float32) for name, shape in shapes.items()}
 
 
-def _held_out_forms(tensors: Mapping[str, Tensor], width: int) -> dict[str, Form]:
+def _held_out_forms(tensors: Mapping[str, Tensor], width: int) -> dict[str, TensorSpec]:
     """What is held of images that were not trained on as it has to be: none, or any number of them."""
     if HELD_OUT not in tensors and HELD_OUT_LABELS not in tensors:
         return {}
@@ -162,7 +162,7 @@ def _held_out_forms(tensors: Mapping[str, Tensor], width: int) -> dict[str, Form
     return {HELD_OUT: ((images, width), torch.float32), HELD_OUT_LABELS: ((images,), torch.int64)}
 
 
-def _load_shots(run: RunFolder, part: Manifest | Outline, width: int) -> tuple[Tensor, list[Tensor]]:
+def _load_shots(run: RunFolder, part: Manifest | ManifestSummary, width: int) -> tuple[Tensor, list[Tensor]]:
     """The class means (C, D) of an incremental session, and the features (K, D) of each class's shots.
 
     The features are none if an earlier version made the session.
@@ -170,7 +170,7 @@ def _load_shots(run: RunFolder, part: Manifest | Outline, width: int) -> tuple[T
     Raises:
         DamagedError: it is damaged, or does not hold just this.
     """
-    wanted: dict[str, Form] = {MEANS: ((len(part.classes), width), torch.float32)}
+    wanted: dict[str, TensorSpec] = {MEANS: ((len(part.classes), width), torch.float32)}
     counts = [each.shots * (part.views or 0) for each in part.classes]
     if part.holds_statistics:
         wanted[SHOTS] = ((sum(counts), width), torch.float32)
@@ -182,24 +182,24 @@ def _load_shots(run: RunFolder, part: Manifest | Outline, width: int) -> tuple[T
 
 
 def _require(
-    run: RunFolder, part: Manifest | Outline, tensors: Mapping[str, Tensor], wanted: Mapping[str, Form]
+    run: RunFolder, part: Manifest | ManifestSummary, tensors: Mapping[str, Tensor], wanted: Mapping[str, TensorSpec]
 ) -> None:
     """Refuse a checkpoint that does not hold just what its manifest makes one expect.
 
     Raises:
         DamagedError: it does not.
     """
-    wrong = fault(tensors, wanted)
+    wrong = find_mismatch(tensors, wanted)
     if wrong is not None:
         raise _foreign(run, part, wrong)
 
 
-def _foreign(run: RunFolder, part: Manifest | Outline, wrong: str) -> DamagedError:
+def _foreign(run: RunFolder, part: Manifest | ManifestSummary, wrong: str) -> DamagedError:
     file = run.path / part.checkpoint.file
     return DamagedError(f"{file}: not the checkpoint that its manifest names: {wrong}; restore it from a backup")
 
 
-def choose_classifier(run: RunFolder, chain: ChainOutline, name: str | None) -> str:
+def choose_classifier(run: RunFolder, chain: ChainSummary, name: str | None) -> str:
     """The classifier that a chain answers with: what was asked for, else what its last session names.
 
     Raises:
@@ -247,12 +247,12 @@ def load_session(
         RunError: there is no such session, or a file of the chain is damaged.
         UsageError: the chain cannot answer with that classifier; see `choose_classifier`.
     """
-    return load_chain(run, run.outline(last), device, precision, classifier)
+    return load_chain(run, run.summary(last), device, precision, classifier)
 
 
 def load_chain(
     run: RunFolder,
-    chain: ChainOutline,
+    chain: ChainSummary,
     device: torch.device | str = "cpu",
     precision: str = "fp32",
     classifier: str | None = None,
@@ -278,7 +278,7 @@ def load_chain(
         shots += features
     every = torch.cat(means)
     file = run.path / chain.base.manifest.checkpoint.file
-    taught = Taught(base, every[len(base) :], shots, statistics)
+    taught = KnownClasses(base, every[len(base) :], shots, statistics)
     try:
         head = build_head(chosen, taught, record.classifier, record.scale)
         confidence = _confidence(head, held_out, len(base))

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from m2sd_cli.method.numerics import channels_behind, full
+from m2sd_cli.method.numerics import at_least_float32, to_nhwc
 
 
 def shares(length: int, cells: int, like: Tensor) -> Tensor:
@@ -27,7 +27,7 @@ def cell_means(x: Tensor, rows: int, columns: int) -> Tensor:
         cell = (height // rows, width // columns)
         return F.avg_pool2d(x.permute(0, 3, 1, 2), cell).permute(0, 2, 3, 1)
     with torch.autocast(x.device.type, enabled=False):
-        x = full(x)
+        x = at_least_float32(x)
         by_row = shares(height, rows, x) @ x.reshape(batch, height, width * channels)
         return shares(width, columns, x) @ by_row.view(batch, rows, width, channels)
 
@@ -73,7 +73,9 @@ class SelfAttention(nn.Module):
         key, value = map(self._split, self.key_value(context.flatten(1, 2)).chunk(2, dim=2))
         # In float32 whatever autocast says: fused attention in bf16 is 2 to 4 times slower on a CPU.
         with torch.autocast(x.device.type, enabled=False):
-            mixed = F.scaled_dot_product_attention(full(query), full(key), full(value))
+            mixed = F.scaled_dot_product_attention(
+                at_least_float32(query), at_least_float32(key), at_least_float32(value)
+            )
         tokens: Tensor = self.out(mixed.transpose(1, 2).flatten(2))  # (B, H * W, C)
         return x + tokens.transpose(1, 2).reshape(x.shape)
 
@@ -92,7 +94,7 @@ class CoordinateAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W)."""
         height, width = x.shape[-2:]
-        behind = channels_behind(x)
+        behind = to_nhwc(x)
         means = torch.cat([behind.mean(dim=2), behind.mean(dim=1)], dim=1)  # (B, H + W, C): of each row and column
         joint = F.hardswish(self.norm(self.reduce(means.transpose(1, 2).unsqueeze(3))))
         from_rows, from_columns = torch.split(joint, [height, width], dim=2)

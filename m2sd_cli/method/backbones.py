@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from m2sd_cli.method.numerics import channels_behind, full
+from m2sd_cli.method.numerics import at_least_float32, to_nhwc
 from m2sd_cli.method.recomputation import apply
 
 
@@ -114,7 +114,7 @@ class Backbone(nn.Module):
             x = apply(self.get_submodule(f"layer{number}"), x, self.recompute, self)
             maps.append(x)
         phi_1, phi_2, phi_3, phi_4 = maps
-        return Features((phi_1, phi_2, phi_3, phi_4), full(channels_behind(phi_4)).mean(dim=(1, 2)))
+        return Features((phi_1, phi_2, phi_3, phi_4), at_least_float32(to_nhwc(phi_4)).mean(dim=(1, 2)))
 
     def _stem(self, x: Tensor) -> Tensor:
         x = F.relu(self.bn1(self.conv1(x)))

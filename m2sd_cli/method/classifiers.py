@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from m2sd_cli.method.numerics import full
+from m2sd_cli.method.numerics import at_least_float32
 
 CLASSIFIERS = ("cosine", "linear")
 
@@ -54,4 +54,4 @@ class Classifier(nn.Module):
         """(B, D) -> logits (B, C)."""
         # In float32 whatever autocast says: bf16 tells logits of 8 to 16 apart by steps of 0.06 only.
         with torch.autocast(features.device.type, enabled=False):
-            return classify(full(features), self.weight, self.kind, self.scale)
+            return classify(at_least_float32(features), self.weight, self.kind, self.scale)

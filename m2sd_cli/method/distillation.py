@@ -10,7 +10,7 @@ from m2sd_cli.method.enhancement import FeatureEnhancement
 from m2sd_cli.method.losses import attention_transfer, kl_divergence, soft_cross_entropy, symmetric_kl
 from m2sd_cli.method.mixing import Mixing, mix
 from m2sd_cli.method.network import Network
-from m2sd_cli.method.numerics import channels_behind
+from m2sd_cli.method.numerics import to_nhwc
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def distillation_terms(
         if enhancement is not None and weights.need_enhancement:
             students = output.features.maps
             if weights.clean:
-                one, two, three, four = (channels_behind(each)[:mixed].permute(0, 3, 1, 2) for each in students)
+                one, two, three, four = (to_nhwc(each)[:mixed].permute(0, 3, 1, 2) for each in students)
                 students = (one, two, three, four)
             enhanced = enhancement(students)
             if weights.kd:

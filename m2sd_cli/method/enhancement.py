@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from m2sd_cli.method.attention import CoordinateAttention, SelfAttention
 from m2sd_cli.method.bifpn import BiFPN, Maps
 from m2sd_cli.method.classifiers import Classifier
-from m2sd_cli.method.numerics import channels_behind, full
+from m2sd_cli.method.numerics import at_least_float32, to_nhwc
 from m2sd_cli.method.recomputation import apply
 
 
@@ -75,4 +75,4 @@ class FeatureEnhancement(nn.Module):
         if self.pyramid is not None:
             phi_1, phi_2, phi_3, phi_4 = made
             made = self.pyramid((phi_1, phi_2, phi_3, phi_4))
-        return Enhanced(made, self.classifier(full(channels_behind(made[-1])).mean(dim=(1, 2))))
+        return Enhanced(made, self.classifier(at_least_float32(to_nhwc(made[-1])).mean(dim=(1, 2))))

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 
-def full(x: Tensor) -> Tensor:
+def at_least_float32(x: Tensor) -> Tensor:
     """float32 of anything narrower; float64 stays."""
     return x if x.dtype == torch.float64 else x.float()
 
@@ -17,7 +17,7 @@ def float64_device(device: torch.device) -> torch.device:
     return torch.device("cpu") if device.type in WITHOUT_FLOAT64 else device
 
 
-def channels_behind(x: Tensor) -> Tensor:
+def to_nhwc(x: Tensor) -> Tensor:
     """(B, C, H, W) as (B, H, W, C), which is how channels-last maps lie in memory; a view.
 
     A sum over channels or positions is taken of this: the gradient of x.mean(dim=1) would come in the other order, and

@@ -23,7 +23,7 @@ OF_STATISTICS = ("fecam", "ranpac", "debiased")  # they need more than class mea
 
 
 @dataclass(frozen=True)
-class Taught:
+class KnownClasses:
     """What is stored of the sessions of a chain."""
 
     base: Tensor  # class means of the base session (C, D)
@@ -51,7 +51,7 @@ def choices(kind: str, statistics: bool) -> list[str]:
     ]
 
 
-def build_head(name: str, taught: Taught, kind: str, scale: float) -> Head:
+def build_head(name: str, taught: KnownClasses, kind: str, scale: float) -> Head:
     """The head of a classifier.
 
     Args:

@@ -13,7 +13,7 @@ from m2sd_cli.data.transforms import TestTransform
 from m2sd_cli.inference.features import FEATURE_BATCH, embed_batches
 from m2sd_cli.inference.session import Checkpoint
 from m2sd_cli.method.backbones import Backbone
-from m2sd_cli.method.stage3 import Taught, build_head
+from m2sd_cli.method.stage3 import KnownClasses, build_head
 from m2sd_cli.reports.metrics import Tally, counted
 from m2sd_cli.runs.manifest import BackboneRecord
 
@@ -111,7 +111,7 @@ def over_draws(
         places = draw_shots(pool.labels, sizes[-1] - sizes[0], shots, draw)
         features = [pool.features[each] for each in places]
         new = torch.stack([each.double().mean(dim=0).float() for each in features])
-        taught = Taught(base.rows, new, features, base.statistics)
+        taught = KnownClasses(base.rows, new, features, base.statistics)
         for name, figures in found.items():
             head = build_head(name, taught, record.classifier, record.scale).eval()
             tally = Tally(sizes)

@@ -9,10 +9,10 @@ from m2sd_cli.data.datasets import Skipped
 from m2sd_cli.data.names import class_name
 from m2sd_cli.data.passes import Pass
 from m2sd_cli.data.sources import ImageSource
+from m2sd_cli.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from m2sd_cli.errors import DataError
 from m2sd_cli.inference.features import FEATURE_BATCH, embed_batches
 from m2sd_cli.inference.session import SessionModel
-from m2sd_cli.inference.team import ALONE, Team
 from m2sd_cli.method.calibration import Confidence
 from m2sd_cli.reports.calibration import Calibration, SessionCalibration
 from m2sd_cli.reports.metrics import Figures, Pairs, Tally
@@ -40,7 +40,7 @@ def evaluate_session(
     where: str,
     confusion: bool = False,
     keep: bool = False,
-    team: Team = ALONE,
+    group: ProcessGroup = SINGLE_PROCESS,
 ) -> Evaluation:
     """Evaluate all sessions up to the model's, with its classifier.
 
@@ -68,8 +68,8 @@ def evaluate_session(
     to_chain = to_chain.to(device)
     tally = Tally(model.sizes, device, confusion)
     calibration = Calibration(model.sizes, model.confidence, device) if model.confidence.calibrated else None
-    rows = team.share(len(source))
-    with team.first_on_machine():  # which decodes what is kept
+    rows = group.shard(len(source))
+    with group.local_main_first():  # which decodes what is kept
         batches = (source.for_testing if keep else source.batches)(model.transform, FEATURE_BATCH, rows)
     steps = Pass("evaluating", rows.stop - rows.start)
     for features, labels in embed_batches(model.backbone, batches, model.transform, model.precision):
@@ -81,9 +81,9 @@ def evaluate_session(
             logits, chain_labels = logits[known], chain_labels[known]
         tally.add(logits, chain_labels)
         steps.add(len(labels))
-    tally.join(team.collect)
+    tally.join(group.all_gather)
     if calibration is not None:
-        calibration.join(team.collect)
+        calibration.join(group.all_gather)
     return Evaluation(
         figures=tally.figures(),
         calibration=calibration.figures() if calibration is not None else [],

@@ -27,9 +27,9 @@ from m2sd_cli.runs.files import (
     sync_folder,
     write_atomically,
 )
-from m2sd_cli.runs.lock import LOCK, WRITER, writing
-from m2sd_cli.runs.manifest import FileRecord, Head, Manifest
-from m2sd_cli.runs.reader import HEAD, PRETRAIN, Link, session_name, session_number
+from m2sd_cli.runs.lock import LOCK, WRITER, lock_folder
+from m2sd_cli.runs.manifest import FileRecord, Manifest, NewestPointer
+from m2sd_cli.runs.reader import POINTER, PRETRAIN, StoredManifest, session_name, session_number
 
 RUN_VARIABLE = "M2SD_RUN"
 STATE: Final = "state.json"  # of a training under way
@@ -57,9 +57,9 @@ class RunFolder(ChainReader):
 
         Raises:
             RunError: somebody else is writing, or the folder cannot be written to.
-            DamagedError: the head is damaged.
+            DamagedError: the pointer is damaged.
         """
-        with writing(self.path, command):
+        with lock_folder(self.path, command):
             try:
                 for folder in (self._incoming, self.training):
                     if folder.is_symlink():
@@ -75,7 +75,7 @@ class RunFolder(ChainReader):
         """Whether a file is one of the chain or of a training under way, which nothing else may write."""
         place = path.resolve()
         home = self.path.resolve()
-        ours = place.name.startswith((f"{PRETRAIN}.", "session-", HEAD, LOCK, WRITER))
+        ours = place.name.startswith((f"{PRETRAIN}.", "session-", POINTER, LOCK, WRITER))
         inside = any(place.is_relative_to(home / folder.name) for folder in (self.training, self._incoming))
         return (place.parent == home and ours) or inside
 
@@ -93,14 +93,14 @@ class RunFolder(ChainReader):
             )
         return self._write(f"{name}.safetensors", content)
 
-    def write_manifest(self, name: str, manifest: Manifest) -> Link:
+    def write_manifest(self, name: str, manifest: Manifest) -> StoredManifest:
         """Write the manifest, after its checkpoint; from now on it is the newest, and whatever followed it is gone.
 
         Raises:
             RunError: it could not be written, and the chain is what it was; or it was, and could not be moved to its
                 place, which the next command does.
         """
-        return Link(manifest, self._add(name, manifest.model_dump_json(indent=1).encode() + b"\n"))
+        return StoredManifest(manifest, self._add(name, manifest.model_dump_json(indent=1).encode() + b"\n"))
 
     def copy_pretrain(self, source: ChainReader) -> None:
         """Begin with the finished stage 1 of another run, byte by byte, as `write_manifest` does; see there.
@@ -109,10 +109,10 @@ class RunFolder(ChainReader):
             RunError: the other run has none, or this one could not be written.
             DamagedError: the other run's is damaged.
         """
-        link = source.pretrain()
-        checkpoint = link.manifest.checkpoint
+        stored = source.pretrain()
+        checkpoint = stored.manifest.checkpoint
         self._write(checkpoint.file, source.content(checkpoint, CHECKPOINT_LIMIT))
-        self._add(PRETRAIN, source.content(link.record, TEXT_LIMIT))
+        self._add(PRETRAIN, source.content(stored.record, TEXT_LIMIT))
 
     def _add(self, name: str, manifest: bytes) -> FileRecord:
         record = self._write(f"{name}.json", manifest)
@@ -135,29 +135,29 @@ class RunFolder(ChainReader):
         return FileRecord(file=file, sha256=write_atomically(self._incoming / file, content))
 
     def _point(self, record: FileRecord) -> None:
-        write_atomically(self.path / HEAD, Head(manifest=record).encoded())
+        write_atomically(self.path / POINTER, NewestPointer(manifest=record).encoded())
 
     def _settle(self) -> None:
         """Move the newest manifest and its checkpoint to their place, and remove what it has replaced."""
-        head = self.head()
-        if head is None:
+        pointer = self.pointer()
+        if pointer is None:
             return
-        coming = self._incoming / head.file
+        coming = self._incoming / pointer.file
         try:
             content = read_bounded(coming, TEXT_LIMIT)
         except (FileNotFoundError, DamagedError):
             return
-        if hashlib.sha256(content).hexdigest() != head.sha256:
+        if hashlib.sha256(content).hexdigest() != pointer.sha256:
             return
         checkpoint = coming.with_suffix(".safetensors")
         if checkpoint.exists():
             os.replace(checkpoint, self.path / checkpoint.name)
             sync_folder(self.path)
-        number = session_number(head)
+        number = session_number(pointer)
         self._remove_after(number)
         if number <= 0:
             self.remove_training()  # what it was a training for is there now
-        os.replace(coming, self.path / head.file)
+        os.replace(coming, self.path / pointer.file)
         sync_folder(self.path)
         shutil.rmtree(self._incoming, ignore_errors=True)
 
@@ -165,7 +165,7 @@ class RunFolder(ChainReader):
         """Remove what killed writers have left; the caller has the lock."""
         if self._incoming.exists():
             shutil.rmtree(self._incoming)
-        for folder, beginnings in ((self.path, (f"{HEAD}.",)), (self.training, (f"{STATE}.", "step-"))):
+        for folder, beginnings in ((self.path, (f"{POINTER}.",)), (self.training, (f"{STATE}.", "step-"))):
             if folder.is_dir():
                 for entry in os.scandir(folder):
                     if is_unfinished(entry.name, beginnings):
@@ -191,15 +191,15 @@ class RunFolder(ChainReader):
             RunError: they could not be removed.
             DamagedError: one of them is damaged, so that nobody knows what the session before it should be.
         """
-        newest, head = self._newest()
+        newest, pointer = self._newest()
         if newest < first:
             return
-        before = head
+        before = pointer
         try:
             for number in range(newest, first - 1, -1):
-                link = self.read(session_name(number), None if before is None else before.sha256)
-                self._refuse_headless(link.manifest, head)
-                before = link.manifest.parent
+                stored = self.read(session_name(number), None if before is None else before.sha256)
+                self._refuse_pointerless(stored.manifest, pointer)
+                before = stored.manifest.parent
         except DamagedError as error:
             if not damaged:
                 raise DamagedError(f"{error}, or remove it all the same with --force") from None
@@ -212,36 +212,36 @@ class RunFolder(ChainReader):
         except OSError as error:
             raise RunError(f"{self.path}: a session could not be removed ({error.strerror or error})") from None
 
-    def repair(self) -> Link:
+    def repair(self) -> StoredManifest:
         """Make the head anew: of the longest chain there is, whose newest manifest is taken as it is found.
 
         Returns:
             that manifest.
 
         Raises:
-            RunError: the head is sound, or there is no chain to make one of.
+            RunError: the pointer is sound, or there is no chain to make one of.
         """
         with suppress(DamagedError):
-            if self.head() is not None:
+            if self.pointer() is not None:
                 raise RunError(f"{self.path}: its head is sound; 'm2sd sessions verify' tells what else may be wrong")
         for name in [*map(session_name, reversed(self._listed())), PRETRAIN]:
             with suppress(DamagedError):
-                link = self.read(name)
-                self._require_sound(link)
-                self._point(link.record)
-                return link
+                stored = self.read(name)
+                self._require_sound(stored)
+                self._point(stored.record)
+                return stored
         raise RunError(f"{self.path}: no chain in it that a head could be made of; restore it from a backup")
 
-    def _require_sound(self, link: Link) -> None:
+    def _require_sound(self, stored: StoredManifest) -> None:
         """Check a manifest's checkpoint, and every manifest and checkpoint before it, by the hashes that they have.
 
         Raises:
             DamagedError: one of them is damaged.
         """
-        self.tensors(link)
-        while (parent := link.manifest.parent) is not None:
-            link = self.read(parent.file.removesuffix(".json"), parent.sha256)
-            self.tensors(link)
+        self.tensors(stored)
+        while (parent := stored.manifest.parent) is not None:
+            stored = self.read(parent.file.removesuffix(".json"), parent.sha256)
+            self.tensors(stored)
 
     def remove_training(self) -> None:
         """Forget the training under way."""

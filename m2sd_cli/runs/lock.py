@@ -47,7 +47,7 @@ class Writer(Record):
 
 
 @contextmanager
-def writing(folder: Path, command: str, patience: float = 0.0) -> Iterator[None]:
+def lock_folder(folder: Path, command: str, patience: float = 0.0) -> Iterator[None]:
     """Be the only writer to a folder; makes it if need be, and takes it away again if nothing was written into it.
 
     The lock of a process that died is no lock.

@@ -8,7 +8,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from m2sd_cli.runs.sealed import Sealed, Sha256
+from m2sd_cli.runs.checksummed import ChecksummedModel, Sha256
 
 SCHEMA_VERSION: Final = 3
 # 1 knew neither skipped pictures nor threads, and its chains have no head; sessions of 2 hold class means and no more.
@@ -152,7 +152,7 @@ class Manifest(Record):
 
     @property
     def holds_statistics(self) -> bool:
-        """Whether its checkpoint holds more than class means; see `Outline`."""
+        """Whether its checkpoint holds more than class means; see `ManifestSummary`."""
         return self.schema_version > 2
 
 
@@ -164,7 +164,7 @@ class ClassName:
     shots: Count
 
 
-class Outline(BaseModel):
+class ManifestSummary(BaseModel):
     """As much of a manifest as ties it to its neighbours and its checkpoint, read in a fifth of the time.
 
     It is for manifests whose SHA-256 is known: the rest of them is what it was when it was written.
@@ -191,14 +191,14 @@ class Outline(BaseModel):
         return self.schema_version > 2
 
 
-class Head(Sealed):
+class NewestPointer(ChecksummedModel):
     """Which manifest is the newest of a chain; nothing counts as part of the chain before this file says so."""
 
     schema_version: Literal[2, 3] = SCHEMA_VERSION
     manifest: FileRecord
 
 
-class TrainingState(Sealed):
+class TrainingState(ChecksummedModel):
     """How far an unfinished training has come; it lies in training/ and changes as the training goes on."""
 
     schema_version: Readable = SCHEMA_VERSION

@@ -15,17 +15,17 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from m2sd_cli.errors import DamagedError, RunError
+from m2sd_cli.runs.checksummed import describe_error
 from m2sd_cli.runs.files import CHECKPOINT_LIMIT, TEXT_LIMIT, decode_tensors, read_bounded, read_verified
-from m2sd_cli.runs.manifest import FileRecord, Head, Manifest, Outline
-from m2sd_cli.runs.sealed import explained
+from m2sd_cli.runs.manifest import FileRecord, Manifest, ManifestSummary, NewestPointer
 
-HEAD: Final = "head.json"
-HEAD_LIMIT = 4096  # bytes
+POINTER: Final = "head.json"
+POINTER_LIMIT = 4096  # bytes
 SESSION = re.compile(r"session-(\d{3,6})\.json", re.ASCII)
 PRETRAIN: Final = "pretrain"
 REPAIR = ", or have it made of what is there by 'm2sd sessions repair'"
 
-Part = TypeVar("Part", Manifest, Outline)
+Part = TypeVar("Part", Manifest, ManifestSummary)
 
 
 def session_name(session: int) -> str:
@@ -33,14 +33,14 @@ def session_name(session: int) -> str:
     return f"session-{session:03d}"
 
 
-def session_number(head: FileRecord) -> int:
+def session_number(pointer: FileRecord) -> int:
     """Of the newest session; -1 if stage 1 is all there is."""
-    match = SESSION.fullmatch(head.file)
+    match = SESSION.fullmatch(pointer.file)
     return int(match[1]) if match else -1
 
 
 @dataclass(frozen=True)
-class Link:
+class StoredManifest:
     """A manifest of the chain as it was read, and the hash that its child refers to."""
 
     manifest: Manifest
@@ -72,27 +72,27 @@ class FileReader:
     def _incoming(self) -> Path:
         return self.path / "incoming"
 
-    def head(self) -> FileRecord | None:
+    def pointer(self) -> FileRecord | None:
         """The newest manifest; None if there is none, or if the chain is of schema version 1, which has no head.
 
         Raises:
             DamagedError: the file that names it is damaged.
         """
-        self._seen = self._head_bytes()
+        self._seen = self._pointer_bytes()
         if self._seen is None:
             return None
-        path = self.path / HEAD
+        path = self.path / POINTER
         try:
-            record = Head.decoded(path, self._seen).manifest
+            record = NewestPointer.decoded(path, self._seen).manifest
         except DamagedError as error:
             raise DamagedError(f"{error}{REPAIR}") from None
         if record.file != f"{PRETRAIN}.json" and not SESSION.fullmatch(record.file):
             raise DamagedError(f"{path}: it names no manifest of a chain; restore it from a backup{REPAIR}")
         return record
 
-    def _head_bytes(self) -> bytes | None:
+    def _pointer_bytes(self) -> bytes | None:
         try:
-            return read_bounded(self.path / HEAD, HEAD_LIMIT)
+            return read_bounded(self.path / POINTER, POINTER_LIMIT)
         except FileNotFoundError:
             return None
 
@@ -101,11 +101,11 @@ class FileReader:
 
         Raises:
             RunError: the folder cannot be read.
-            DamagedError: the head is damaged, or there is none and the manifest is.
+            DamagedError: the pointer is damaged, or there is none and the manifest is.
         """
-        head = self.head()
-        if head is not None or not self._has_pretrain(head):
-            return head
+        pointer = self.pointer()
+        if pointer is not None or not self._has_pretrain(pointer):
+            return pointer
         listed = self._listed()
         return self.read(session_name(listed[-1]) if listed else PRETRAIN).record
 
@@ -113,13 +113,13 @@ class FileReader:
         """The numbers of the sessions, ascending, without reading any.
 
         Raises:
-            RunError: the folder cannot be read, or its head is damaged.
+            RunError: the folder cannot be read, or its pointer is damaged.
         """
-        return self._numbers(self.head())
+        return self._numbers(self.pointer())
 
-    def _numbers(self, head: FileRecord | None) -> list[int]:
+    def _numbers(self, pointer: FileRecord | None) -> list[int]:
         """The numbers of the sessions of a chain with such a head."""
-        return self._listed() if head is None else list(range(session_number(head) + 1))
+        return self._listed() if pointer is None else list(range(session_number(pointer) + 1))
 
     def _listed(self) -> list[int]:
         """The numbers of the sessions' manifests that lie in the folder, whether or not they are of the chain."""
@@ -135,14 +135,14 @@ class FileReader:
         """Whether stage 1 was finished.
 
         Raises:
-            DamagedError: the head is damaged.
+            DamagedError: the pointer is damaged.
         """
-        return self._has_pretrain(self.head())
+        return self._has_pretrain(self.pointer())
 
-    def _has_pretrain(self, head: FileRecord | None) -> bool:
-        return head is not None or (self.path / f"{PRETRAIN}.json").is_file()
+    def _has_pretrain(self, pointer: FileRecord | None) -> bool:
+        return pointer is not None or (self.path / f"{PRETRAIN}.json").is_file()
 
-    def read(self, name: str, sha256: str | None = None) -> Link:
+    def read(self, name: str, sha256: str | None = None) -> StoredManifest:
         """Read one manifest.
 
         Args:
@@ -153,7 +153,7 @@ class FileReader:
             DamagedError: it is missing, changed, or not a manifest of a known schema version.
         """
         manifest, record = self._read(name, sha256, Manifest)
-        return Link(manifest, record)
+        return StoredManifest(manifest, record)
 
     def _read(self, name: str, sha256: str | None, model: type[Part]) -> tuple[Part, FileRecord]:
         path = self.path / f"{name}.json"
@@ -161,7 +161,7 @@ class FileReader:
         try:
             part = model.model_validate_json(content)
         except ValidationError as error:
-            raise DamagedError(f"{path}: not a manifest that this version reads: {explained(error)}") from None
+            raise DamagedError(f"{path}: not a manifest that this version reads: {describe_error(error)}") from None
         expected = PRETRAIN if part.session is None else session_name(part.session)
         if expected != name:
             raise DamagedError(f"{path}: it is the manifest of {expected}; restore the right one from a backup")
@@ -190,11 +190,11 @@ class FileReader:
                 return content
         return read_verified(self.path / file, sha256, limit)
 
-    def _refuse_headless(self, part: Manifest | Outline, head: FileRecord | None) -> None:
-        if head is None and part.schema_version > 1:
-            raise DamagedError(f"{self.path / HEAD}: missing; restore it from a backup{REPAIR}")
+    def _refuse_pointerless(self, part: Manifest | ManifestSummary, pointer: FileRecord | None) -> None:
+        if pointer is None and part.schema_version > 1:
+            raise DamagedError(f"{self.path / POINTER}: missing; restore it from a backup{REPAIR}")
 
-    def tensors(self, link: Link | Manifest | Outline) -> dict[str, Tensor]:
+    def tensors(self, stored: StoredManifest | Manifest | ManifestSummary) -> dict[str, Tensor]:
         """The checkpoint of a manifest.
 
         Raises:
@@ -202,9 +202,9 @@ class FileReader:
             RunError: the chain that the manifest was read of is no more.
         """
         try:
-            return self._tensors((link.manifest if isinstance(link, Link) else link).checkpoint)
+            return self._tensors((stored.manifest if isinstance(stored, StoredManifest) else stored).checkpoint)
         except DamagedError:
-            if self._head_bytes() == self._seen:
+            if self._pointer_bytes() == self._seen:
                 raise
             raise RunError(f"{self.path}: it was changed while it was read; try again") from None
 

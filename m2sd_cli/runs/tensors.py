@@ -7,16 +7,16 @@ from torch import Tensor
 
 from m2sd_cli.reading import quoted
 
-Form = tuple[tuple[int, ...], torch.dtype]  # shape and type of numbers
+TensorSpec = tuple[tuple[int, ...], torch.dtype]  # shape and type of numbers
 
 
-def forms(tensors: Mapping[str, Tensor], prefix: str = "") -> dict[str, Form]:
+def tensor_specs(tensors: Mapping[str, Tensor], prefix: str = "") -> dict[str, TensorSpec]:
     """The shape and type of each tensor, under its name with the prefix before it."""
     return {prefix + name: (tuple(tensor.shape), tensor.dtype) for name, tensor in tensors.items()}
 
 
-def fault(
-    tensors: Mapping[str, Tensor], wanted: Mapping[str, Form], allowed: Mapping[str, Form] | None = None
+def find_mismatch(
+    tensors: Mapping[str, Tensor], wanted: Mapping[str, TensorSpec], allowed: Mapping[str, TensorSpec] | None = None
 ) -> str | None:
     """What is wrong with the tensors of a file, or None.
 

@@ -25,12 +25,12 @@ from m2sd_cli.method.network import Network
 from m2sd_cli.method.stage3 import choices, default_classifier
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.manifest import ClassRecord, Manifest, TrainingState
-from m2sd_cli.runs.reader import Link, session_name
+from m2sd_cli.runs.reader import StoredManifest, session_name
 from m2sd_cli.runs.training_state import StateStore
 from m2sd_cli.training.loop import Objective
 from m2sd_cli.training.pretrain import CLASSIFIER
-from m2sd_cli.training.records import base_records, circumstances, classes_digest, data_record, skipped_records
-from m2sd_cli.training.stage import Finished, Machine, train
+from m2sd_cli.training.records import base_records, classes_digest, data_record, provenance, skipped_records
+from m2sd_cli.training.stage import Execution, Finished, train
 
 
 def loss_weights(config: DistillConfig) -> LossWeights:
@@ -115,29 +115,29 @@ def distill_objective(
     return objective
 
 
-def load_network(run: RunFolder, link: Link) -> Network:
+def load_network(run: RunFolder, stored: StoredManifest) -> Network:
     """The network that stage 1 left.
 
     Raises:
         DamagedError: the checkpoint is not what its manifest says.
     """
-    stored = load_checkpoint(run, link, CLASSIFIER)
-    backbone, trained = stored.backbone, stored.rows
-    record = link.manifest.backbone
+    checkpoint = load_checkpoint(run, stored, CLASSIFIER)
+    backbone, trained = checkpoint.backbone, checkpoint.rows
+    record = stored.manifest.backbone
     classifier = Classifier(record.width, len(trained), record.classifier, record.scale)
     with torch.no_grad():
         classifier.weight.copy_(trained)
     return Network(backbone, classifier)
 
 
-def base_classes(run: RunFolder, link: Link, data: DataSet) -> list[ClassRecord]:
+def base_classes(run: RunFolder, stored: StoredManifest, data: DataSet) -> list[ClassRecord]:
     """The base classes with their images, which have to be those of stage 1.
 
     Raises:
         RunError: they are not.
     """
     classes = base_records(data)
-    if classes_digest(classes) != classes_digest(link.manifest.classes):
+    if classes_digest(classes) != classes_digest(stored.manifest.classes):
         raise RunError(
             f"{run.path}: pretrained on other images than those of {data.name}; give distill the same --data"
         )
@@ -146,13 +146,13 @@ def base_classes(run: RunFolder, link: Link, data: DataSet) -> list[ClassRecord]
 
 def run_distill(
     run: RunFolder,
-    parent: Link,
+    parent: StoredManifest,
     data: DataSet,
     config: DistillConfig,
-    machine: Machine,
+    execution: Execution,
     resumed: TrainingState | None,
     recipe: str | None = None,
-) -> Link | None:
+) -> StoredManifest | None:
     """Stage 2 and the base session into a run folder that the caller has locked. Later sessions go, at the end.
 
     Feature enhancement and its classifier are dropped: the base session holds the backbone, the class means,
@@ -171,7 +171,7 @@ def run_distill(
     require_directions(classifier, record.classifier, choices(record.classifier, statistics=True))
     classes = base_classes(run, parent, data)
     network = load_network(run, parent)
-    recompute = makes_maps_again(machine.device, machine.team.size)
+    recompute = makes_maps_again(execution.device, execution.group.size)
     enhancement = build_enhancement(network, config, weights, recompute)
     module = distill_module(network, enhancement, recompute)
     objective = distill_objective(network, enhancement, config, weights)
@@ -186,27 +186,27 @@ def run_distill(
             classes_digest(classes),
             parent.record,
             config,
-            machine,
+            execution,
             resumed,
             recipe,
         )
         if finished is None:
             return None
     else:
-        finished = Finished(0.0, training_precision(machine.precision, machine.device), [])
-        network.to(machine.device).to(memory_format=torch.channels_last)
+        finished = Finished(0.0, training_precision(execution.precision, execution.device), [])
+        network.to(execution.device).to(memory_format=torch.channels_last)
     seen = parent.manifest.transform.model_copy(update={"views": config.views})
     transform = to_transform(seen)
-    means, statistics = base_features(network.backbone, data.train, len(classes), transform, team=machine.team)
+    means, statistics = base_features(network.backbone, data.train, len(classes), transform, group=execution.group)
     name = session_name(0)
     tensors = {**backbone_tensors(network.backbone), MEANS: means, **statistics_tensors(statistics)}
     if data.held_out is not None:
-        features, labels = held_out_features(network.backbone, data.held_out, transform, team=machine.team)
+        features, labels = held_out_features(network.backbone, data.held_out, transform, group=execution.group)
         tensors |= {HELD_OUT: features, HELD_OUT_LABELS: labels}
-    if not machine.team.leads:
-        machine.team.wait()
+    if not execution.group.is_main:
+        execution.group.barrier()
         return run.read(name)
-    link = run.write_manifest(
+    stored = run.write_manifest(
         name,
         Manifest(
             kind="base",
@@ -223,10 +223,10 @@ def run_distill(
             history=finished.history,
             skipped=skipped_records(data.skipped),
             recipe=recipe,
-            **circumstances(
-                machine.device, finished.precision, finished.seconds, machine.compiled, machine.deterministic
+            **provenance(
+                execution.device, finished.precision, finished.seconds, execution.compiled, execution.deterministic
             ),
         ),
     )
-    machine.team.wait()
-    return link
+    execution.group.barrier()
+    return stored

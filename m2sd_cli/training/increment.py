@@ -10,11 +10,11 @@ from m2sd_cli.data.names import as_pair, caseless, class_name
 from m2sd_cli.errors import RunError, UsageError
 from m2sd_cli.inference.features import shot_features
 from m2sd_cli.inference.session import MEANS, SHOTS, choose_classifier, load_checkpoint, to_transform
-from m2sd_cli.runs.chain import ChainOutline
+from m2sd_cli.runs.chain import ChainSummary
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.manifest import DataRecord, Manifest
-from m2sd_cli.runs.reader import Link, session_name
-from m2sd_cli.training.records import circumstances, class_records, skipped_records
+from m2sd_cli.runs.reader import StoredManifest, session_name
+from m2sd_cli.training.records import class_records, provenance, skipped_records
 
 
 def check_session(run: RunFolder, newest: int, session: int) -> None:
@@ -59,7 +59,7 @@ def check_names(taught: Mapping[str, int], names: Sequence[str]) -> None:
 
 def run_increment(
     run: RunFolder,
-    chain: ChainOutline,
+    chain: ChainSummary,
     session: int,
     shots: Shots,
     data: DataRecord,
@@ -67,7 +67,7 @@ def run_increment(
     precision: str,
     classifier: str | None = None,
     views: int = 1,
-) -> Link:
+) -> StoredManifest:
     """Teach one session's classes. The caller has read `chain` and checked session and names.
 
     Args:
@@ -113,6 +113,6 @@ def run_increment(
                 views=views,
                 seed=base.manifest.seed,
                 skipped=skipped_records(shots.skipped),
-                **circumstances(device, precision, time.monotonic() - began),
+                **provenance(device, precision, time.monotonic() - began),
             ),
         )

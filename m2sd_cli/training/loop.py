@@ -16,12 +16,12 @@ from m2sd_cli.data.colour import jitter
 from m2sd_cli.data.cutout import cutout
 from m2sd_cli.data.sources import TrainingImages
 from m2sd_cli.data.transforms import TestTransform
+from m2sd_cli.distributed.batch_norm import share_statistics
+from m2sd_cli.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from m2sd_cli.errors import TrainingError, UsageError
 from m2sd_cli.inference.device import autocast
-from m2sd_cli.inference.team import ALONE, Team
 from m2sd_cli.runs.manifest import EpochRecord
-from m2sd_cli.runs.tensors import fault, forms
-from m2sd_cli.training.batch_norm import share_statistics
+from m2sd_cli.runs.tensors import find_mismatch, tensor_specs
 from m2sd_cli.training.batches import Batches, to_device
 from m2sd_cli.training.compilation import compile_forward, mark_step
 from m2sd_cli.training.progress import Progress, Snapshot
@@ -91,7 +91,7 @@ class Training:
         progress: Progress,
         save: Callable[[Position, dict[str, Tensor]], None],
         save_every: float,
-        team: Team = ALONE,
+        group: ProcessGroup = SINGLE_PROCESS,
         compiled: bool = False,
     ) -> None:
         if len(data.labels) < 2:
@@ -105,17 +105,17 @@ class Training:
         self.batches = Batches(data, config.batch_size, order, device, ahead)
         self.bounds = self.batches.bounds
         smallest = min(end - begin for begin, end in self.bounds)
-        if smallest < team.size:
+        if smallest < group.size:
             raise UsageError(
-                f"--batch-size {config.batch_size}: a batch of {smallest} images cannot be shared by {team.size} "
+                f"--batch-size {config.batch_size}: a batch of {smallest} images cannot be shared by {group.size} "
                 f"processes; choose another size, or fewer processes"
             )
-        self.team = team
+        self.group = group
         self.stage = stage
         self.module = module.to(device).to(memory_format=torch.channels_last).train()
-        if team.size > 1:
+        if group.size > 1:
             share_statistics(module, device)
-            team.begin_alike(module)
+            group.broadcast(module)
         self.compiled = compiled
         if compiled:
             compile_forward(module, device)
@@ -157,7 +157,9 @@ class Training:
             ValueError: it was not taken of this training.
         """
         parameters = dict(self.module.named_parameters())
-        wrong = fault(tensors, forms(self.module.state_dict(), MODULE), forms(parameters, MOMENTUM))
+        wrong = find_mismatch(
+            tensors, tensor_specs(self.module.state_dict(), MODULE), tensor_specs(parameters, MOMENTUM)
+        )
         if wrong is not None:
             raise ValueError(wrong)
         if position.step > self.steps or len(position.history) != position.step // len(self.bounds):
@@ -200,9 +202,9 @@ class Training:
                 if epoch_ended:
                     sums = Sums(self.device, {})
                 finished = self.position.step == self.steps
-                stopping = self.team.agree(stop.wanted)
+                stopping = self.group.any(stop.wanted)
                 # A finished training is saved too: what is made of it takes time, and may fail for want of disk space.
-                if finished or stopping or (self.team.leads and now - saved >= self.save_every):
+                if finished or stopping or (self.group.is_main and now - saved >= self.save_every):
                     self._keep(sums)
                     saved = time.monotonic()
                 if stopping and not finished:
@@ -228,17 +230,17 @@ class Training:
         x, labels, generator = self._batch()
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate(self.config.learning_rate, self.position.step, self.steps)
-        rows = self.team.share(len(labels))
+        rows = self.group.shard(len(labels))
         if self.compiled:
             mark_step()  # what the last step computed may be overwritten
         with autocast(self.device, self.precision):
             loss, measures = self.objective(x, labels, generator, rows)
         self.optimiser.zero_grad(set_to_none=True)
         own = rows.stop - rows.start
-        torch.autograd.backward(loss if self.team.size == 1 else loss * (own / len(labels)))
+        torch.autograd.backward(loss if self.group.size == 1 else loss * (own / len(labels)))
         counted = {LOSS: loss, **measures}
         values = torch.stack([each.detach().float() for each in counted.values()]) * own
-        self.team.add(*(each.grad for each in self.module.parameters() if each.grad is not None), values)
+        self.group.all_reduce(*(each.grad for each in self.module.parameters() if each.grad is not None), values)
         self.optimiser.step()
         self.position.step += 1
         sums.add(list(counted), values, self.position.step)
@@ -253,7 +255,7 @@ class Training:
         tensors = self.tensors()
         if not all_finite(tensors):
             raise self._failure(f"no finite weights after step {self.position.step} of {self.steps}")
-        if self.team.leads:
+        if self.group.is_main:
             self.save(self.position, tensors)
         self.kept = self.position.step
 

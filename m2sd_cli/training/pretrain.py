@@ -14,19 +14,19 @@ from m2sd_cli.method.classifiers import Classifier
 from m2sd_cli.method.network import Network
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.manifest import BackboneRecord, Manifest, TrainingState
-from m2sd_cli.runs.reader import PRETRAIN, Link
+from m2sd_cli.runs.reader import PRETRAIN, StoredManifest
 from m2sd_cli.runs.training_state import StateStore
 from m2sd_cli.training.initial_weights import IMAGENET, NO_INIT, initialise
 from m2sd_cli.training.loop import ACCURACY, Objective
 from m2sd_cli.training.records import (
     base_records,
-    circumstances,
     classes_digest,
     data_record,
+    provenance,
     skipped_records,
     transform_record,
 )
-from m2sd_cli.training.stage import Machine, train
+from m2sd_cli.training.stage import Execution, train
 
 CLASSIFIER = "classifier.weight"
 LOOKED_AT = 16  # images
@@ -66,11 +66,11 @@ def run_pretrain(
     run: RunFolder,
     data: DataSet,
     config: PretrainConfig,
-    machine: Machine,
+    execution: Execution,
     init: str | None,
     resumed: TrainingState | None,
     recipe: str | None = None,
-) -> Link | None:
+) -> StoredManifest | None:
     """Stage 1 into a run folder that the caller has locked. Everything that an earlier run left there goes, at the end.
 
     Args:
@@ -92,21 +92,21 @@ def run_pretrain(
     network = build_network(config, data.base)
     if init not in (None, NO_INIT) and resumed is None:
         assert init is not None
-        with machine.team.first_on_machine():
+        with execution.group.local_main_first():
             initialise(network.backbone, init)
 
     objective = pretrain_objective(network)
     store = StateStore(run)
     digest = classes_digest(classes)
-    finished = train(PRETRAIN, store, network, objective, data, digest, None, config, machine, resumed, recipe)
+    finished = train(PRETRAIN, store, network, objective, data, digest, None, config, execution, resumed, recipe)
     if finished is None:
         return None
     look_once_more(network, data)
-    if not machine.team.leads:
-        machine.team.wait()
+    if not execution.group.is_main:
+        execution.group.barrier()
         return run.pretrain()
     tensors = {**backbone_tensors(network.backbone), CLASSIFIER: network.classifier.weight}
-    link = run.write_manifest(
+    stored = run.write_manifest(
         PRETRAIN,
         Manifest(
             kind="pretrain",
@@ -125,10 +125,10 @@ def run_pretrain(
             history=finished.history,
             skipped=skipped_records(data.skipped),
             recipe=recipe,
-            **circumstances(
-                machine.device, finished.precision, finished.seconds, machine.compiled, machine.deterministic
+            **provenance(
+                execution.device, finished.precision, finished.seconds, execution.compiled, execution.deterministic
             ),
         ),
     )
-    machine.team.wait()
-    return link
+    execution.group.barrier()
+    return stored

@@ -26,7 +26,7 @@ def versions() -> dict[str, str]:
     return known
 
 
-class Circumstances(TypedDict):
+class Provenance(TypedDict):
     """The fields of a manifest that tell how it came about."""
 
     versions: dict[str, str]
@@ -39,9 +39,9 @@ class Circumstances(TypedDict):
     created: str
 
 
-def circumstances(
+def provenance(
     device: torch.device, precision: str, seconds: float, compiled: bool = False, deterministic: bool = False
-) -> Circumstances:
+) -> Provenance:
     """How something was computed: with what, where, and that it was done just now.
 
     Args:
@@ -49,7 +49,7 @@ def circumstances(
         seconds: it took.
         compiled, deterministic: whether it was computed so.
     """
-    return Circumstances(
+    return Provenance(
         versions=versions(),
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         threads=torch.get_num_threads() if device.type == "cpu" else None,

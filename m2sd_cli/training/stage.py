@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from m2sd_cli.config import Config, DistillConfig, PretrainConfig, in_full, recorded_config, shown
 from m2sd_cli.data.datasets import DataSet
+from m2sd_cli.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from m2sd_cli.errors import DamagedError, InterruptedTrainingError, RunError, TrainingError, UsageError
 from m2sd_cli.inference.device import training_precision
 from m2sd_cli.inference.features import FEATURE_BATCH, held_out_sample
-from m2sd_cli.inference.team import ALONE, Team
 from m2sd_cli.runs.manifest import EpochRecord, FileRecord, Manifest, TrainingState
 from m2sd_cli.runs.training_state import StateStore
 from m2sd_cli.training.compilation import compilation_failed, not_compiled
@@ -29,7 +29,7 @@ FLAGS = {"compile": "compiled", "deterministic": "deterministic"}  # options wit
 
 
 @dataclass(frozen=True)
-class Machine:
+class Execution:
     """Where and how a stage computes, and who watches."""
 
     device: torch.device
@@ -37,7 +37,7 @@ class Machine:
     stop_after: float | None = None  # seconds
     progress: Progress = dataclasses.field(default_factory=Silent)
     save_every: float = SAVE_EVERY
-    team: Team = ALONE
+    group: ProcessGroup = SINGLE_PROCESS
     compiled: bool = False
     deterministic: bool = False
 
@@ -46,10 +46,10 @@ class Machine:
         Raises:
             UsageError: several processes cannot compile.
         """
-        if self.compiled and self.team.size > 1:
+        if self.compiled and self.group.size > 1:
             raise UsageError("--compile: for one process only; leave it out, or begin without torchrun")
 
-    def as_begun(self, state: TrainingState) -> "Machine":
+    def as_begun(self, state: TrainingState) -> "Execution":
         """To compute as an interrupted training did, on whatever device."""
         return dataclasses.replace(
             self, precision=state.precision, compiled=state.compiled, deterministic=state.deterministic
@@ -65,7 +65,7 @@ class Finished:
     history: list[EpochRecord]
 
 
-def require_same(begun: TrainingState | Manifest, options: Mapping[str, Any], machine: Machine) -> None:
+def require_same(begun: TrainingState | Manifest, options: Mapping[str, Any], execution: Execution) -> None:
     """A training is gone on with as it began, and one that has finished is not another one.
 
     Args:
@@ -77,9 +77,9 @@ def require_same(begun: TrainingState | Manifest, options: Mapping[str, Any], ma
         UsageError: something was given that could change the result; the message names the option.
     """
     asked: dict[str, Any] = dict(options)
-    if machine.precision != "auto":
-        asked["precision"] = machine.precision
-    asked |= {name: True for name, field in FLAGS.items() if getattr(machine, field)}
+    if execution.precision != "auto":
+        asked["precision"] = execution.precision
+    asked |= {name: True for name, field in FLAGS.items() if getattr(execution, field)}
     stage = begun.stage if isinstance(begun, TrainingState) else begun.kind
     began = in_full(PretrainConfig, begun.config) if stage == "pretrain" else in_full(DistillConfig, begun.config)
     began |= {"precision": begun.precision, "recipe": begun.recipe or "none"}
@@ -155,7 +155,7 @@ def train(
     data_digest: str,
     parent: FileRecord | None,
     config: Config,
-    machine: Machine,
+    execution: Execution,
     resumed: TrainingState | None,
     recipe: str | None = None,
 ) -> Finished | None:
@@ -171,7 +171,7 @@ def train(
         DamagedError: it is not a state of this training.
         TrainingError: the loss is no longer finite.
     """
-    precision = training_precision(machine.precision, machine.device)
+    precision = training_precision(execution.precision, execution.device)
     newest = store.run.newest()
 
     def save(position: Position, tensors: dict[str, Tensor]) -> None:
@@ -185,8 +185,8 @@ def train(
                 step=position.step,
                 seconds=position.seconds,
                 precision=precision,
-                compiled=machine.compiled,
-                deterministic=machine.deterministic,
+                compiled=execution.compiled,
+                deterministic=execution.deterministic,
                 recipe=recipe,
                 config=config.model_dump(),
                 sums=position.sums,
@@ -198,9 +198,9 @@ def train(
         )
 
     # Counted from here: decoding the images is part of the time that a cluster grants.
-    stop = StopRequest(machine.stop_after)
-    with stop.on_signals(), freed_memory_kept(machine.device):
-        with machine.team.first_on_machine():
+    stop = StopRequest(execution.stop_after)
+    with stop.on_signals(), freed_memory_kept(execution.device):
+        with execution.group.local_main_first():
             if data.held_out is not None:
                 # Looked at after training only, but a picture that cannot be read is to be found before it.
                 held_out_sample(data.held_out).for_testing(data.transform, FEATURE_BATCH)
@@ -213,13 +213,13 @@ def train(
             augmentation=data.augmentation,
             transform=data.transform,
             config=config,
-            device=machine.device,
+            device=execution.device,
             precision=precision,
-            progress=machine.progress,
+            progress=execution.progress,
             save=save,
-            save_every=machine.save_every,
-            team=machine.team,
-            compiled=machine.compiled,
+            save_every=execution.save_every,
+            group=execution.group,
+            compiled=execution.compiled,
         )
         if resumed is not None:
             if resumed.data_digest != data_digest:
@@ -240,7 +240,7 @@ def train(
             ended = training.run(stop)
         except torch.OutOfMemoryError:
             raise TrainingError(
-                f"{stage}: the memory of {machine.device} is too small for batches of {config.batch_size} images; "
+                f"{stage}: the memory of {execution.device} is too small for batches of {config.batch_size} images; "
                 f"lower --batch-size"
             ) from None
         except RuntimeError as error:
@@ -251,6 +251,6 @@ def train(
             raise not_compiled(error) from None
     if ended:
         return Finished(training.position.seconds, precision, training.position.history)
-    if machine.team.agree(stop.interrupted):
+    if execution.group.any(stop.interrupted):
         raise InterruptedTrainingError("interrupted and saved; go on with the same command and --resume")
     return None

@@ -18,19 +18,19 @@ import torch
 from safetensors.torch import save_file
 
 import m2sd_cli
+import m2sd_cli.api.ablate as ablation_run
 from m2sd_cli import recipes
 from m2sd_cli.ablation import records
-from m2sd_cli.ablation import run as ablation_run
 from m2sd_cli.ablation.claims import claimed
 from m2sd_cli.ablation.records import Result
-from m2sd_cli.ablation.run import ablate
+from m2sd_cli.api.ablate import ablate
 from m2sd_cli.data.datasets import DataSet, Skipped
 from m2sd_cli.data.locate import open_data
 from m2sd_cli.data.sources import ArrayImages
 from m2sd_cli.errors import DamagedError, DataError, InterruptedTrainingError, RunError, UsageError
 from m2sd_cli.method.backbones import build_backbone
 from m2sd_cli.runs.folder import RunFolder
-from m2sd_cli.runs.lock import writing
+from m2sd_cli.runs.lock import lock_folder
 from m2sd_cli.training.progress import Progress, Silent, Snapshot
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def few(
 @pytest.fixture(scope="module", autouse=True)
 def _little_data() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        for module in ("m2sd_cli.stages", "m2sd_cli.recorded", "m2sd_cli.ablation.run"):
+        for module in ("m2sd_cli.api.pretrain", "m2sd_cli.api.recorded_data", "m2sd_cli.api.ablate"):
             patch.setattr(f"{module}.open_data", few)
         yield
 
@@ -98,7 +98,7 @@ def table_of(out: Path) -> list[dict[str, object]]:
 
 def weights(out: Path, seed: int, row: str) -> list[str]:
     run = RunFolder(out / f"seed-{seed}" / row)
-    return [link.manifest.checkpoint.sha256 for link in (run.pretrain(), *run.chain())]
+    return [stored.manifest.checkpoint.sha256 for stored in (run.pretrain(), *run.chain())]
 
 
 def test_every_run_is_a_whole_chain_that_begins_from_the_seeds_stage_1(whole: Path) -> None:
@@ -391,7 +391,7 @@ def test_what_is_damaged_or_something_else_is_left_alone(whole: Path, tmp_path: 
 
 def test_who_writes_for_long_is_named(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ablation_run, "PATIENCE", 0.1)
-    with writing(whole, "ablation"), pytest.raises(RunError, match="is writing to it; wait until that has ended"):
+    with lock_folder(whole, "ablation"), pytest.raises(RunError, match="is writing to it; wait until that has ended"):
         ablate(whole, **BUDGET, seeds=2, rows=ROWS)
 
 
@@ -402,8 +402,8 @@ import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 import test_run
-from m2sd_cli.ablation.run import ablate
-for module in ("m2sd_cli.stages", "m2sd_cli.recorded", "m2sd_cli.ablation.run"):
+from m2sd_cli.api.ablate import ablate
+for module in ("m2sd_cli.api.pretrain", "m2sd_cli.api.recorded_data", "m2sd_cli.api.ablate"):
     setattr(sys.modules[module], "open_data", test_run.few)
 done = ablate(sys.argv[1], **test_run.BUDGET, seeds=2, rows=test_run.ROWS, tell=lambda text: print(text, flush=True))
 assert done.finished and len(done.results) == 4

@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from m2sd_cli import api
-from m2sd_cli.bench.report import Report
-from m2sd_cli.bench.run import run_bench
-from m2sd_cli.bench.settings import Settings
-from m2sd_cli.bench.timing import spread
+from m2sd_cli.benchmark.report import Report
+from m2sd_cli.benchmark.run import run_bench
+from m2sd_cli.benchmark.settings import Settings
+from m2sd_cli.benchmark.timing import spread
 from m2sd_cli.cli.app import main
 from m2sd_cli.cli.bench import as_lines
 
@@ -50,7 +49,7 @@ def measured() -> tuple[str, str, Report]:
     ]
     words += ["--against-reference", "--workers", "1", "--json"]
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
-        patch.setattr(api, "run_bench", keep)
+        patch.setattr("m2sd_cli.api.bench.run_bench", keep)
         patch.setattr(sys, "argv", ["m2sd", "bench", *words])
         with pytest.raises(SystemExit) as ended:
             main()

@@ -16,7 +16,6 @@ import typer
 from filelock import FileLock
 from PIL import Image
 
-from m2sd_cli import api
 from m2sd_cli.cli.app import app
 from m2sd_cli.cli.options import seconds
 from m2sd_cli.cli.output import duration, printable
@@ -355,7 +354,7 @@ def test_exit_codes(m2sd: Cli, monkeypatch: pytest.MonkeyPatch, error: type[Base
     def fail(**_: object) -> NoReturn:
         raise error("what was wrong")
 
-    monkeypatch.setattr(api, "evaluate", fail)
+    monkeypatch.setattr("m2sd_cli.evaluate", fail)
     done = m2sd("evaluate")
     assert done.code == code
     assert done.out == ""
@@ -745,9 +744,9 @@ def short_demo(monkeypatch: pytest.MonkeyPatch) -> None:
         few = torch.arange(0, len(data.train), 10)
         return replace(data, train=data.train.select(few, data.train.labels[few]))
 
-    monkeypatch.setattr("m2sd_cli.stages.open_data", small)
-    monkeypatch.setattr("m2sd_cli.recorded.open_data", small)
-    monkeypatch.setitem(BUILT_IN["demo"].recipe, "total_epochs", 2)
+    monkeypatch.setattr("m2sd_cli.api.pretrain.open_data", small)
+    monkeypatch.setattr("m2sd_cli.api.recorded_data.open_data", small)
+    monkeypatch.setitem(BUILT_IN["demo"].defaults, "total_epochs", 2)
 
 
 @pytest.mark.usefixtures("short_demo")

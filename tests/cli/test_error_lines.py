@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 
-from m2sd_cli import api
 from m2sd_cli.errors import DamagedError, DataError, PictureError
 
 if TYPE_CHECKING:
@@ -30,7 +29,7 @@ def test_an_argument_is_a_line(m2sd: Cli, monkeypatch: pytest.MonkeyPatch, error
     def fail(**_: object) -> NoReturn:
         raise error
 
-    monkeypatch.setattr(api, "evaluate", fail)
+    monkeypatch.setattr("m2sd_cli.evaluate", fail)
     done = m2sd("evaluate")
     assert (done.code, done.out) == (error.exit_code, "")
     assert done.err.split("\n") == [*(f"m2sd: {line}" for line in wanted), ""]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from m2sd_cli.interrupts import Interrupts
+from m2sd_cli.cli.interrupts import Interrupts
 
 if TYPE_CHECKING:
     from tests.conftest import Outcome, Pictures
@@ -151,12 +151,12 @@ def test_what_is_lost_in_a_callback_is_raised_again() -> None:
         def __del__(self) -> None:
             signal.raise_signal(signal.SIGINT)
 
-    def leave() -> None:
+    def exit_process() -> None:
         Left()
         time.sleep(10)
 
     with pytest.raises(KeyboardInterrupt):
-        leave()
+        exit_process()
 
 
 def test_an_ignored_one_stays_ignored() -> None:

@@ -9,7 +9,7 @@ import pytest
 from platformdirs import user_cache_path
 
 from m2sd_cli.config import DistillConfig, PretrainConfig, resolve
-from m2sd_cli.data.catalogue import BUILT_IN, FOLDER_RECIPE, find_info
+from m2sd_cli.data.catalogue import BUILT_IN, FOLDER_DEFAULTS, find_info
 from m2sd_cli.data.locate import data_roots, locate, open_data
 from m2sd_cli.errors import DataError, M2sdError, UsageError
 
@@ -69,7 +69,7 @@ def test_the_indices_of_cifar100_are_of_training_images() -> None:
     assert max(indices) < 50_000
 
 
-@pytest.mark.parametrize("recipe", [*(info.recipe for info in BUILT_IN.values()), FOLDER_RECIPE])
+@pytest.mark.parametrize("recipe", [*(info.defaults for info in BUILT_IN.values()), FOLDER_DEFAULTS])
 def test_every_recipe_makes_two_configurations(recipe: dict[str, object]) -> None:
     first, second = resolve(PretrainConfig, recipe), resolve(DistillConfig, recipe)
     assert first.epochs + second.epochs == recipe["total_epochs"]

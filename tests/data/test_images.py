@@ -770,8 +770,8 @@ def test_folders_that_link_to_each_other_are_searched_once(tmp_path: Path) -> No
     for name in ("a", "b"):
         (tmp_path / "top" / name).mkdir(parents=True)
         save(tmp_path / "top" / name, noise())
-    for link, target in (("a/up", ".."), ("a/self", "."), ("a/b", "../b"), ("b/a", "../a"), ("b/x.png", "../a")):
-        (tmp_path / "top" / link).symlink_to(target)
+    for stored, target in (("a/up", ".."), ("a/self", "."), ("a/b", "../b"), ("b/a", "../a"), ("b/x.png", "../a")):
+        (tmp_path / "top" / stored).symlink_to(target)
     (tmp_path / "link").symlink_to("top")
     for place in ("top", "link"):
         wanted = [tmp_path / place / name / "picture.png" for name in ("a", "b")]

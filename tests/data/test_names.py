@@ -13,9 +13,9 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 
 @given(TEXT)
 def test_the_form_of_a_name_makes_no_difference(name: str) -> None:
-    forms = {normalize("NFC", name), normalize("NFD", name)}
-    assert len({class_name(form) for form in forms}) == 1
-    assert len({caseless(form) for form in forms}) == 1
+    tensor_specs = {normalize("NFC", name), normalize("NFD", name)}
+    assert len({class_name(form) for form in tensor_specs}) == 1
+    assert len({caseless(form) for form in tensor_specs}) == 1
     assert class_name(class_name(name)) == class_name(name)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from m2sd_cli import api
+import m2sd_cli
 from m2sd_cli.data.check import check_data
 from m2sd_cli.data.folders import open_folder
 from m2sd_cli.data.passes import Pass, counted, heard
@@ -63,7 +63,7 @@ def test_checks_features_and_evaluations(pictures: "Pictures", trained: Path, pa
     assert told(passes[1:]) == [("checking", 12)]
     base_features(build_backbone("resnet20"), data.train, 4, data.transform)
     assert told(passes[2:]) == [("features of base images", 32)]
-    api.evaluate(run=trained, test=pictures.labelled, device="cpu")
+    m2sd_cli.evaluate(run=trained, test=pictures.labelled, device="cpu")
     assert told(passes)[-1][0] == "evaluating"
 
 

@@ -119,7 +119,7 @@ def test_each_built_in_set_has_one(name: str, base: int, classes: int, sessions:
     assert (info.base, info.classes, info.sessions, info.way) == (base, classes, sessions, way)
     assert info.base + info.sessions * info.way == info.classes == original.base
     assert info.simulates == original.name
-    assert (info.recipe, info.layout, info.download) == (original.recipe, original.layout, original.download)
+    assert (info.defaults, info.layout, info.download) == (original.defaults, original.layout, original.download)
     assert f"{base} base classes, sessions of {way} classes x 5 shots" in info.title
 
 
@@ -184,8 +184,8 @@ def test_the_whole_life_on_one(m2sd: Cli, tmp_path: Path, monkeypatch: pytest.Mo
         few = torch.arange(0, len(data.train), 20)
         return replace(data, train=data.train.select(few, data.train.labels[few]))
 
-    monkeypatch.setattr("m2sd_cli.stages.open_data", small)
-    monkeypatch.setattr("m2sd_cli.recorded.open_data", small)
+    monkeypatch.setattr("m2sd_cli.api.pretrain.open_data", small)
+    monkeypatch.setattr("m2sd_cli.api.recorded_data.open_data", small)
     run = tmp_path / "run"
     words = ["--run", run, "--device", "cpu"]
     for command in (
@@ -195,7 +195,7 @@ def test_the_whole_life_on_one(m2sd: Cli, tmp_path: Path, monkeypatch: pytest.Mo
     ):
         done = m2sd(*command.split(), *words)
         assert done.code == 0, done.err
-    manifests = [RunFolder(run).pretrain().manifest, *(link.manifest for link in RunFolder(run).chain())]
+    manifests = [RunFolder(run).pretrain().manifest, *(stored.manifest for stored in RunFolder(run).chain())]
     assert {(each.data.name, each.data.kind) for each in manifests} == {("demo-simulated", "built-in")}
     assert {each.data.split for each in manifests} == {
         "base training images of demo; a tenth of each class by its SHA-256s for testing"

@@ -20,9 +20,9 @@ from m2sd_cli.data.skipping import (
     skip_bad_tests,
 )
 from m2sd_cli.data.sources import FileImages, ImageSource
+from m2sd_cli.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from m2sd_cli.errors import DataError
-from m2sd_cli.inference.skipping import check_together
-from m2sd_cli.inference.team import ALONE, Team
+from m2sd_cli.inference.skipping import check_pictures_together
 
 
 def fill(folder: Path, count: int) -> None:
@@ -162,11 +162,11 @@ def test_a_team_shares_the_reading_and_knows_it_all(photos: Path, monkeypatch: p
     for number in (0, 5, 20):
         spoil(paths[number])
     expected = check_pictures(paths)
-    assert check_together(paths, ALONE) == expected
+    assert check_pictures_together(paths, SINGLE_PROCESS) == expected
     parts: list[torch.Tensor] = []
     read: list[Path] = []
 
-    def collect(team: Team, numbers: torch.Tensor) -> torch.Tensor:
+    def collect(group: ProcessGroup, numbers: torch.Tensor) -> torch.Tensor:
         parts.append(numbers)
         return torch.cat(parts)
 
@@ -174,10 +174,10 @@ def test_a_team_shares_the_reading_and_knows_it_all(photos: Path, monkeypatch: p
         read.extend(some)
         return check_pictures(some)
 
-    monkeypatch.setattr(Team, "collect", collect)
+    monkeypatch.setattr(ProcessGroup, "collect", collect)
     monkeypatch.setattr("m2sd_cli.inference.skipping.check_pictures", noted)
     for rank in range(3):
-        found = check_together(paths, Team(rank, 3))
+        found = check_pictures_together(paths, ProcessGroup(rank, 3))
     assert found == expected
     assert read == paths
 

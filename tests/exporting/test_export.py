@@ -13,7 +13,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from m2sd_cli import api
+import m2sd_cli
 from m2sd_cli.data.folders import read_shots
 from m2sd_cli.errors import M2sdError, RunError, UsageError
 from m2sd_cli.exporting import FORMATS
@@ -24,15 +24,15 @@ from m2sd_cli.runs.folder import RunFolder
 if TYPE_CHECKING:
     from tests.conftest import Pictures
 
-Form = Literal["safetensors", "onnx", "pt2"]
-FORMS: tuple[Form, ...] = ("safetensors", "onnx", "pt2")
+TensorSpec = Literal["safetensors", "onnx", "pt2"]
+FORMS: tuple[TensorSpec, ...] = ("safetensors", "onnx", "pt2")
 CLASSES = ["blue", "green", "red", "yellow", "purple", "white", "grey"]
 
 
 @pytest.fixture(scope="module")
 def exported(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The newest session in each format, each alone in a folder."""
-    return {form: api.export(form, tmp_path_factory.mktemp(form) / f"model.{form}", run=trained) for form in FORMS}
+    return {form: m2sd_cli.export(form, tmp_path_factory.mktemp(form) / f"model.{form}", run=trained) for form in FORMS}
 
 
 @pytest.fixture
@@ -130,7 +130,7 @@ def test_the_onnx_file_is_valid_and_needs_no_other(exported: dict[str, Path]) ->
 
 
 def test_an_earlier_session_can_be_exported(trained: Path, images: Tensor, tmp_path: Path) -> None:
-    path = api.export("pt2", tmp_path / "base.pt2", run=trained, session=0)
+    path = m2sd_cli.export("pt2", tmp_path / "base.pt2", run=trained, session=0)
     base = load_session(RunFolder(trained), 0)
     assert described({"pt2": path}, "pt2")["classes"] == CLASSES[:4]
     logits = torch.export.load(path).module()(images[:3])
@@ -141,11 +141,11 @@ def test_a_linear_classifier_is_exported_too(
     pictures: "Pictures", quick: dict[str, Any], images: Tensor, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    api.pretrain(str(pictures.folder), run=run, classifier="linear", **quick)
-    api.distill(str(pictures.folder), run=run, epochs=0, device="cpu")
+    m2sd_cli.pretrain(str(pictures.folder), run=run, classifier="linear", **quick)
+    m2sd_cli.distill(str(pictures.folder), run=run, epochs=0, device="cpu")
     model = load_session(RunFolder(run))
     assert model.record.classifier == "linear"
-    path = api.export("onnx", tmp_path / "linear.onnx", run=run)
+    path = m2sd_cli.export("onnx", tmp_path / "linear.onnx", run=run)
     (logits,) = onnxruntime.InferenceSession(path).run(None, {"images": images[:2].numpy()})
     wanted = model.classify(model.embed(images[:2]))
     torch.testing.assert_close(torch.from_numpy(logits), wanted, rtol=1e-4, atol=1e-4)
@@ -155,7 +155,7 @@ def test_exporting_changes_nothing_in_the_run(
     run: Path, tmp_path: Path, tree: Callable[[Path], dict[str, bytes | None]]
 ) -> None:
     before = tree(run)
-    api.export("safetensors", tmp_path / "model.safetensors", run=run)
+    m2sd_cli.export("safetensors", tmp_path / "model.safetensors", run=run)
     assert tree(run) == before
 
 
@@ -163,20 +163,20 @@ def test_an_existing_file_is_not_silently_replaced(trained: Path, tmp_path: Path
     path = tmp_path / "model.safetensors"
     path.write_text("mine")
     with pytest.raises(UsageError, match=r"model\.safetensors: it exists already; --force replaces it"):
-        api.export("safetensors", path, run=trained)
+        m2sd_cli.export("safetensors", path, run=trained)
     assert path.read_text() == "mine"
-    api.export("safetensors", path, run=trained, force=True)
+    m2sd_cli.export("safetensors", path, run=trained, force=True)
     with safe_open(path, "pt") as file:
         assert "class_means" in file.keys()  # noqa: SIM118
 
 
 def test_what_cannot_be_exported_is_said(trained: Path, model: SessionModel, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no such folder as"):
-        api.export("pt2", tmp_path / "absent" / "model.pt2", run=trained)
+        m2sd_cli.export("pt2", tmp_path / "absent" / "model.pt2", run=trained)
     with pytest.raises(RunError, match="no session 3 in it"):
-        api.export("pt2", tmp_path / "model.pt2", run=trained, session=3)
+        m2sd_cli.export("pt2", tmp_path / "model.pt2", run=trained, session=3)
     with pytest.raises(RunError, match="no such run folder"):
-        api.export("pt2", tmp_path / "model.pt2", run=tmp_path / "absent")
+        m2sd_cli.export("pt2", tmp_path / "model.pt2", run=tmp_path / "absent")
     with pytest.raises(UsageError, match="--format tflite: choose safetensors, onnx, pt2"):
         export_session(model, "tflite", tmp_path / "model.tflite")
     assert list(tmp_path.iterdir()) == []
@@ -185,11 +185,11 @@ def test_what_cannot_be_exported_is_said(trained: Path, model: SessionModel, tmp
 def test_the_packages_for_onnx_may_be_missing(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     with pytest.raises(M2sdError, match=r"pip install 'm2sd\[onnx\]'") as raised:
-        api.export("onnx", tmp_path / "model.onnx", run=trained)
+        m2sd_cli.export("onnx", tmp_path / "model.onnx", run=trained)
     assert raised.value.exit_code == 1
     assert list(tmp_path.iterdir()) == []
 
 
 def test_nothing_is_printed(trained: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    api.export("onnx", tmp_path / "model.onnx", run=trained)
+    m2sd_cli.export("onnx", tmp_path / "model.onnx", run=trained)
     assert capfd.readouterr() == ("", "")

@@ -30,8 +30,8 @@ from m2sd_cli.inference.session import load_session
 from m2sd_cli.method.backbones import build_backbone
 from m2sd_cli.runs.files import decode_tensors
 from m2sd_cli.runs.folder import RunFolder
-from m2sd_cli.runs.manifest import FileRecord, Head, Manifest, Outline, TrainingState
-from m2sd_cli.runs.tensors import fault, forms
+from m2sd_cli.runs.manifest import FileRecord, Manifest, ManifestSummary, NewestPointer, TrainingState
+from m2sd_cli.runs.tensors import find_mismatch, tensor_specs
 from m2sd_cli.runs.training_state import StateStore
 from m2sd_cli.training.initial_weights import initialise
 from tests.fuzz.mutation import mutated, retold
@@ -40,7 +40,7 @@ ROUNDS = 20 * int(os.environ.get("M2SD_ROUNDS", "1"))
 ROOM = 2 * 2**30  # bytes of memory beyond what the process has already
 CORPUS = Path(__file__).parent / "corpus"
 OLD = Path(__file__).parent.parent / "runs" / "old"
-WANTED = forms({"class_means": torch.zeros(2, 3), "steps": torch.tensor(0)})
+WANTED = tensor_specs({"class_means": torch.zeros(2, 3), "steps": torch.tensor(0)})
 LONGEST_MESSAGE = 1000  # characters
 KEY = "a" * 64
 
@@ -52,7 +52,7 @@ def manifest(folder: Path, content: bytes) -> object:
     found = RunFolder(folder).read("session-001").manifest
     text = found.model_dump_json()
     assert Manifest.model_validate_json(text) == found
-    Outline.model_validate_json(text)
+    ManifestSummary.model_validate_json(text)
     return found
 
 
@@ -65,7 +65,7 @@ def state(folder: Path, content: bytes) -> object:
 
 def head(folder: Path, content: bytes) -> object:
     (folder / "head.json").write_bytes(content)
-    found = RunFolder(folder).head()
+    found = RunFolder(folder).pointer()
     assert len(RunFolder(folder).sessions()) <= 10**6
     return found
 
@@ -74,7 +74,7 @@ def run(folder: Path, content: bytes) -> object:
     """The manifest of a base session of a head that was made to vouch for it, with all that is loaded by it."""
     (folder / "session-000.json").write_bytes(content)
     record = FileRecord(file="session-000.json", sha256=hashlib.sha256(content).hexdigest())
-    (folder / "head.json").write_bytes(Head(manifest=record).encoded())
+    (folder / "head.json").write_bytes(NewestPointer(manifest=record).encoded())
     model = load_session(RunFolder(folder))
     assert model.means.isfinite().all()
     assert model.classify(torch.ones(1, model.means.shape[1])).isfinite().all()
@@ -92,7 +92,7 @@ def options(folder: Path, content: bytes) -> object:
 
 def tensors(folder: Path, content: bytes) -> object:
     found = decode_tensors(folder / "session-001.safetensors", content)
-    wrong = fault(found, WANTED)
+    wrong = find_mismatch(found, WANTED)
     if wrong is not None:
         assert len(wrong) < 500
         raise DamagedError(wrong)

@@ -12,7 +12,6 @@ from safetensors import safe_open
 from torch import Tensor
 
 import m2sd_cli
-from m2sd_cli import api
 from m2sd_cli.config import DistillConfig
 from m2sd_cli.data.folders import read_shots
 from m2sd_cli.data.sources import ArrayImages
@@ -44,12 +43,12 @@ def images(trained: Path, pictures: "Pictures") -> Tensor:
 def rewrite(run: Path, number: int, change: Callable[[dict[str, Tensor]], object], **update: object) -> None:
     """Change the checkpoint of the newest session, and its manifest so that it vouches for that."""
     folder = RunFolder(run)
-    link = folder.session(number)
-    tensors = folder.tensors(link)
+    stored = folder.session(number)
+    tensors = folder.tensors(stored)
     change(tensors)
     with folder.locked("test"):
         update["checkpoint"] = folder.write_checkpoint(session_name(number), tensors)
-        folder.write_manifest(session_name(number), link.manifest.model_copy(update=update))
+        folder.write_manifest(session_name(number), stored.manifest.model_copy(update=update))
 
 
 def logits_of(model: SessionModel, pixels: Tensor) -> Tensor:
@@ -68,11 +67,11 @@ def test_a_manifest_can_name_every_one() -> None:
 def test_every_session_is_evaluated_in_one_pass_as_it_would_be_alone(
     trained: Path, pictures: "Pictures", images: Tensor, name: str
 ) -> None:
-    whole = api.evaluate(run=trained, test=pictures.labelled, classifier=name, device="cpu")
+    whole = m2sd_cli.evaluate(run=trained, test=pictures.labelled, classifier=name, device="cpu")
     assert whole.classifier == name
     last = logits_of(load_session(RunFolder(trained), classifier=name), images)
     for number, figures in enumerate(whole.figures.sessions):
-        alone = api.evaluate(run=trained, session=number, test=pictures.labelled, classifier=name, device="cpu")
+        alone = m2sd_cli.evaluate(run=trained, session=number, test=pictures.labelled, classifier=name, device="cpu")
         assert alone.figures.sessions[number] == figures
         here = logits_of(load_session(RunFolder(trained), number, classifier=name), images)
         assert here.shape == (len(images), figures.classes)
@@ -88,7 +87,7 @@ def test_they_are_different(trained: Path, images: Tensor) -> None:
 
 @pytest.mark.parametrize("name", HEADS)
 def test_what_was_trained_is_known(trained: Path, pictures: "Pictures", name: str) -> None:
-    found = api.evaluate(run=trained, data=str(pictures.folder), classifier=name, device="cpu").figures.sessions
+    found = m2sd_cli.evaluate(run=trained, data=str(pictures.folder), classifier=name, device="cpu").figures.sessions
     assert found[0].overall is not None
     assert found[0].overall > 50
 
@@ -99,8 +98,8 @@ def test_predictions_are_of_the_classifier_and_similarities_of_the_class_means(
 ) -> None:
     model = load_session(RunFolder(trained), classifier=name)
     wanted = logits_of(model, images).softmax(dim=1)
-    answers = list(api.predict([pictures.labelled], run=trained, top_k=7, classifier=name, device="cpu"))
-    plain = list(api.predict([pictures.labelled], run=trained, top_k=7, device="cpu"))
+    answers = list(m2sd_cli.predict([pictures.labelled], run=trained, top_k=7, classifier=name, device="cpu"))
+    plain = list(m2sd_cli.predict([pictures.labelled], run=trained, top_k=7, device="cpu"))
     for row, answer, other in zip(wanted, answers, plain, strict=True):
         found = {guess.name: guess for guess in answer.guesses}
         assert [found[each].probability for each in model.classes] == pytest.approx(row.tolist(), abs=1e-4)
@@ -111,8 +110,8 @@ def test_predictions_are_of_the_classifier_and_similarities_of_the_class_means(
 
 @pytest.mark.parametrize("name", [name for name in HEADS if name != "means"])
 def test_an_exported_file_answers_as_the_session_does(trained: Path, images: Tensor, tmp_path: Path, name: str) -> None:
-    forms: tuple[Literal["safetensors", "onnx", "pt2"], ...] = ("safetensors", "onnx", "pt2")
-    files = {form: api.export(form, tmp_path / form, run=trained, classifier=name) for form in forms}
+    tensor_specs: tuple[Literal["safetensors", "onnx", "pt2"], ...] = ("safetensors", "onnx", "pt2")
+    files = {form: m2sd_cli.export(form, tmp_path / form, run=trained, classifier=name) for form in tensor_specs}
     model = load_session(RunFolder(trained), classifier=name)
     wanted = logits_of(model, images)
     torch.testing.assert_close(torch.export.load(files["pt2"]).module()(images), wanted, rtol=1e-4, atol=1e-3)
@@ -145,14 +144,14 @@ def rebuilt(said: dict[str, Any], tensors: dict[str, Tensor]) -> Head:
 def test_distill_names_the_first(run: Path, pictures: "Pictures") -> None:
     folder = RunFolder(run)
     folder.remove_sessions(first=0)
-    api.distill(str(pictures.folder), run=run, epochs=0, classifier="teen", device="cpu")
+    m2sd_cli.distill(str(pictures.folder), run=run, epochs=0, classifier="teen", device="cpu")
     assert folder.session(0).manifest.classifier == folder.session(0).manifest.config["classifier"] == "teen"
-    assert api.increment(1, pictures.first_shots, run=run, device="cpu").manifest.classifier == "teen"
+    assert m2sd_cli.increment(1, pictures.first_shots, run=run, device="cpu").manifest.classifier == "teen"
 
 
 def test_a_session_names_it_for_those_after_it(run: Path, pictures: "Pictures", m2sd: Cli) -> None:
     folder = RunFolder(run)
-    assert [link.manifest.classifier for link in folder.chain()] == [DEFAULT_CLASSIFIER] * 3
+    assert [stored.manifest.classifier for stored in folder.chain()] == [DEFAULT_CLASSIFIER] * 3
     folder.remove_sessions(first=1)
     words = ["--run", run, "--device", "cpu", "--json"]
     first = json.loads(m2sd("increment", "--session", 1, "--shots", pictures.first_shots, *words).out)
@@ -180,10 +179,10 @@ def test_a_session_names_it_for_those_after_it(run: Path, pictures: "Pictures", 
 
 def test_an_unknown_one_is_refused(run: Path, pictures: "Pictures") -> None:
     for use in (
-        lambda: api.evaluate(run=run, test=pictures.labelled, classifier="best"),
-        lambda: api.predict([pictures.labelled], run=run, classifier="cosine"),
-        lambda: api.export("pt2", run.parent / "out", run=run, classifier="best"),
-        lambda: api.increment(3, pictures.second_shots, run=run, classifier="best"),
+        lambda: m2sd_cli.evaluate(run=run, test=pictures.labelled, classifier="best"),
+        lambda: m2sd_cli.predict([pictures.labelled], run=run, classifier="cosine"),
+        lambda: m2sd_cli.export("pt2", run.parent / "out", run=run, classifier="best"),
+        lambda: m2sd_cli.increment(3, pictures.second_shots, run=run, classifier="best"),
     ):
         with pytest.raises(UsageError, match="choose means, teen, fecam, ranpac, debiased"):
             use()
@@ -193,13 +192,13 @@ def test_a_linear_classifier_compares_no_directions(
     pictures: "Pictures", quick: dict[str, Any], tmp_path: Path, m2sd: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = tmp_path / "run"
-    api.pretrain(str(pictures.folder), run=run, **quick | {"classifier": "linear"})
+    m2sd_cli.pretrain(str(pictures.folder), run=run, **quick | {"classifier": "linear"})
     monkeypatch.setattr("m2sd_cli.method.stage3.DEFAULT_CLASSIFIER", "teen")
-    api.distill(str(pictures.folder), run=run, epochs=0, device="cpu")
+    m2sd_cli.distill(str(pictures.folder), run=run, epochs=0, device="cpu")
     assert RunFolder(run).session(0).manifest.classifier == "means"
-    api.increment(1, pictures.first_shots, run=run, classifier="fecam", device="cpu")
+    m2sd_cli.increment(1, pictures.first_shots, run=run, classifier="fecam", device="cpu")
     for name in ("means", "fecam", "ranpac", "debiased"):
-        assert api.evaluate(run=run, test=pictures.labelled, classifier=name, device="cpu").classifier == name
+        assert m2sd_cli.evaluate(run=run, test=pictures.labelled, classifier=name, device="cpu").classifier == name
     model = load_session(RunFolder(run), classifier="means")
     assert (model.head.kind, model.head.bias) == ("linear", None)
     for name in COSINE_ONLY:
@@ -234,9 +233,9 @@ def test_a_class_mean_is_the_mean_over_views_and_the_features_of_all_views_are_k
 ) -> None:
     folder = RunFolder(run)
     folder.remove_sessions(first=1)
-    link = api.increment(1, pictures.first_shots, run=run, views=5, device="cpu")
-    assert link.manifest.views == 5
-    tensors = folder.tensors(link)
+    stored = m2sd_cli.increment(1, pictures.first_shots, run=run, views=5, device="cpu")
+    assert stored.manifest.views == 5
+    tensors = folder.tensors(stored)
     model = load_session(folder)
     pixels, labels = next(iter(read_shots(pictures.first_shots).source.batches(model.transform, 99)))
     wanted = [
@@ -252,7 +251,7 @@ def test_a_class_mean_is_the_mean_over_views_and_the_features_of_all_views_are_k
         torch.testing.assert_close(tensors["class_means"][label], torch.stack(each).mean(dim=0), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(tensors["shot_features"], torch.stack([*wanted[0], *wanted[1]]), rtol=1e-4, atol=1e-5)
     folder.remove_sessions(first=1)
-    plain = folder.tensors(api.increment(1, pictures.first_shots, run=run, device="cpu"))
+    plain = folder.tensors(m2sd_cli.increment(1, pictures.first_shots, run=run, device="cpu"))
     torch.testing.assert_close(plain["shot_features"], tensors["shot_features"][::5], rtol=1e-4, atol=1e-5)
     assert not torch.allclose(plain["class_means"], tensors["class_means"], rtol=1e-3)
 
@@ -298,8 +297,8 @@ def test_there_are_so_many_views_and_no_more(run: Path, pictures: "Pictures", co
 def test_a_chain_of_other_classifiers_and_views_is_reproduced(run: Path, pictures: "Pictures", tmp_path: Path) -> None:
     folder = RunFolder(run)
     folder.remove_sessions(first=1)
-    api.increment(1, pictures.first_shots, run=run, classifier="teen", views=3, device="cpu")
-    api.increment(2, pictures.second_shots, run=run, views=2, device="cpu")
+    m2sd_cli.increment(1, pictures.first_shots, run=run, classifier="teen", views=3, device="cpu")
+    m2sd_cli.increment(2, pictures.second_shots, run=run, views=2, device="cpu")
     done = m2sd_cli.reproduce(
         run=run,
         data=str(pictures.folder),
@@ -307,7 +306,7 @@ def test_a_chain_of_other_classifiers_and_views_is_reproduced(run: Path, picture
         keep=tmp_path / "again",
     )
     assert done.same
-    again = [link.manifest for link in RunFolder(tmp_path / "again").chain()]
+    again = [stored.manifest for stored in RunFolder(tmp_path / "again").chain()]
     assert [(each.classifier, each.views) for each in again] == [(DEFAULT_CLASSIFIER, None), ("teen", 3), ("teen", 2)]
 
 
@@ -315,14 +314,14 @@ def test_a_chain_of_an_earlier_version_is_reproduced_as_far_as_it_went(run: Path
     """Such a chain knows class means only."""
     folder = RunFolder(run)
     links = folder.chain()
-    tensors = [folder.tensors(link) for link in links]
+    tensors = [folder.tensors(stored) for stored in links]
     parent = links[0].manifest.parent
-    for link, held in zip(links, tensors, strict=True):
+    for stored, held in zip(links, tensors, strict=True):
         less = {name: each for name, each in held.items() if name.startswith(("backbone.", "class_means"))}
         update = {"schema_version": 2, "classifier": None, "views": None, "parent": parent}
         with folder.locked("test"):
-            update["checkpoint"] = folder.write_checkpoint(link.name, less)
-            parent = folder.write_manifest(link.name, link.manifest.model_copy(update=update)).record
+            update["checkpoint"] = folder.write_checkpoint(stored.name, less)
+            parent = folder.write_manifest(stored.name, stored.manifest.model_copy(update=update)).record
     shots: dict[int, Path | str] = {1: pictures.first_shots, 2: pictures.second_shots}
     assert m2sd_cli.reproduce(run=run, data=str(pictures.folder), shots=shots).same
     rewrite(run, 2, lambda tensors: tensors["class_means"].add_(1), schema_version=2)

@@ -15,7 +15,6 @@ from safetensors import safe_open
 from torch import Tensor
 
 import m2sd_cli
-from m2sd_cli import api
 from m2sd_cli.data.choosing import choose_training
 from m2sd_cli.data.folders import open_folder, read_shots
 from m2sd_cli.data.sources import ImageSource
@@ -181,7 +180,7 @@ def test_they_are_different(calibrated: Path) -> None:
 def test_without_such_images_nothing_is_unknown(trained: Path, noise: Path) -> None:
     found = load_session(RunFolder(trained)).confidence
     assert (found.temperature, found.calibrated) == (1.0, False)
-    for each in api.predict([noise], run=trained, device="cpu"):
+    for each in m2sd_cli.predict([noise], run=trained, device="cpu"):
         assert (each.unknown, each.calibrated) == (False, False)
 
 
@@ -213,7 +212,7 @@ def test_probabilities_are_those_at_the_temperature(calibrated: Path, pictures: 
     model = load_session(RunFolder(calibrated), classifier=name)
     source = read_shots(pictures.labelled).source
     logits = model.classify(model.embed(pixels_of(source, calibrated))) / model.confidence.temperature
-    answers = list(api.predict([pictures.labelled], run=calibrated, top_k=7, classifier=name, device="cpu"))
+    answers = list(m2sd_cli.predict([pictures.labelled], run=calibrated, top_k=7, classifier=name, device="cpu"))
     for row, answer in zip(logits, answers, strict=True):
         found = {guess.name: guess.probability for guess in answer.guesses}
         assert [found[each] for each in model.classes] == pytest.approx(row.softmax(dim=0).tolist(), abs=1e-4)
@@ -222,7 +221,7 @@ def test_probabilities_are_those_at_the_temperature(calibrated: Path, pictures: 
 
 @pytest.mark.parametrize("name", HEADS)
 def test_an_evaluation_counts_what_each_session_says_alone(calibrated: Path, pictures: "Pictures", name: str) -> None:
-    found = api.evaluate(run=calibrated, test=pictures.labelled, classifier=name, device="cpu")
+    found = m2sd_cli.evaluate(run=calibrated, test=pictures.labelled, classifier=name, device="cpu")
     labelled = read_shots(pictures.labelled)
     pixels = pixels_of(labelled.source, calibrated)
     truths = [labelled.classes[label] for label in labelled.source.labels.tolist()]
@@ -253,9 +252,9 @@ def test_an_evaluation_counts_what_each_session_says_alone(calibrated: Path, pic
 def test_it_is_the_same_in_every_batch_size(
     calibrated: Path, pictures: "Pictures", monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
-    wanted = api.evaluate(run=calibrated, test=pictures.labelled, device="cpu")
+    wanted = m2sd_cli.evaluate(run=calibrated, test=pictures.labelled, device="cpu")
     monkeypatch.setattr("m2sd_cli.reports.evaluation.FEATURE_BATCH", size)
-    found = api.evaluate(run=calibrated, test=pictures.labelled, device="cpu")
+    found = m2sd_cli.evaluate(run=calibrated, test=pictures.labelled, device="cpu")
     for one, other in zip(found.calibration, wanted.calibration, strict=True):
         assert one.ece == pytest.approx(other.ece, abs=1e-3)
         assert (one.separation.known, one.separation.unknown) == (other.separation.known, other.separation.unknown)
@@ -265,7 +264,7 @@ def test_it_is_the_same_in_every_batch_size(
 def test_an_exported_file_gives_the_probabilities_and_scores_of_predict(
     calibrated: Path, pictures: "Pictures", tmp_path: Path, form: Literal["onnx", "pt2", "safetensors"], name: str
 ) -> None:
-    path = api.export(form, tmp_path / "out", run=calibrated, classifier=name)
+    path = m2sd_cli.export(form, tmp_path / "out", run=calibrated, classifier=name)
     model = load_session(RunFolder(calibrated), classifier=name)
     pixels = pixels_of(read_shots(pictures.labelled).source, calibrated)
     if form == "onnx":
@@ -283,7 +282,7 @@ def test_an_exported_file_gives_the_probabilities_and_scores_of_predict(
     confidence = model.confidence
     assert said["calibrated"] is True
     assert (said["temperature"], said["unknown_below"]) == (confidence.temperature, confidence.unknown_below)
-    answers = list(api.predict([pictures.labelled], run=calibrated, classifier=name, top_k=1, device="cpu"))
+    answers = list(m2sd_cli.predict([pictures.labelled], run=calibrated, classifier=name, top_k=1, device="cpu"))
     logits = logits.detach()
     best, which = logits.softmax(dim=1).max(dim=1)
     for answer, score, probability, index in zip(answers, logits.amax(dim=1), best, which, strict=True):

@@ -14,12 +14,11 @@ from PIL import Image
 from torch import Tensor
 
 import m2sd_cli
-from m2sd_cli import api
+from m2sd_cli.api.recorded_data import recorded_data
 from m2sd_cli.data.folders import open_folder, read_shots
 from m2sd_cli.data.views import MOST_VIEWS, views
 from m2sd_cli.inference.features import embed
 from m2sd_cli.inference.session import HELD_OUT, MEANS, SessionModel, load_session, to_transform
-from m2sd_cli.recorded import recorded_data
 from m2sd_cli.runs.folder import RunFolder
 
 if TYPE_CHECKING:
@@ -33,9 +32,9 @@ def seen(calibrated: Path, pictures: "Pictures", tmp_path_factory: pytest.TempPa
     """The calibrated run, distilled anew without training and with three views of every image."""
     run = tmp_path_factory.mktemp("seen") / "run"
     shutil.copytree(calibrated, run)
-    api.distill(str(pictures.folder), run=run, epochs=0, views=COUNT, device="cpu", force=True)
-    api.increment(1, pictures.first_shots, run=run, device="cpu")
-    api.increment(2, pictures.second_shots, run=run, views=2, device="cpu")
+    m2sd_cli.distill(str(pictures.folder), run=run, epochs=0, views=COUNT, device="cpu", force=True)
+    m2sd_cli.increment(1, pictures.first_shots, run=run, device="cpu")
+    m2sd_cli.increment(2, pictures.second_shots, run=run, views=2, device="cpu")
     return run
 
 
@@ -76,8 +75,8 @@ def test_an_image_and_its_mirror_image_have_one_feature_if_both_are_seen(model: 
 def test_every_session_sees_what_the_base_session_saw(seen: Path) -> None:
     folder = RunFolder(seen)
     assert folder.pretrain().manifest.transform.views == 1
-    assert [link.manifest.transform.views for link in folder.chain()] == [COUNT] * 3
-    assert [link.manifest.views for link in folder.chain()] == [None, 1, 2]
+    assert [stored.manifest.transform.views for stored in folder.chain()] == [COUNT] * 3
+    assert [stored.manifest.views for stored in folder.chain()] == [None, 1, 2]
     assert folder.chain()[0].manifest.config["views"] == COUNT
 
 
@@ -105,14 +104,14 @@ def test_an_evaluation_sees_all_views(seen: Path, model: SessionModel, pictures:
     source = open_folder(pictures.folder, 16).test
     pixels, labels = next(iter(source.batches(model.transform, 99)))
     right = model.classify(by_hand(model, pixels))[:, :4].argmax(dim=1) == labels
-    found = api.evaluate(run=seen, data=str(pictures.folder), device="cpu").figures.sessions[0]
+    found = m2sd_cli.evaluate(run=seen, data=str(pictures.folder), device="cpu").figures.sessions[0]
     assert found.overall == pytest.approx(100 * right.double().mean().item())
 
 
 def test_a_prediction_sees_all_views(seen: Path, model: SessionModel, pictures: "Pictures") -> None:
     picture = sorted((pictures.labelled / "grey").iterdir())[0]
     feature = by_hand(model, model.transform.pixels(Image.open(picture).convert("RGB"))[None])
-    (found,) = api.predict([picture], run=seen, top_k=7, device="cpu")
+    (found,) = m2sd_cli.predict([picture], run=seen, top_k=7, device="cpu")
     wanted = (model.classify(feature)[0] / model.confidence.temperature).softmax(dim=0)
     assert {guess.name: guess.probability for guess in found.guesses} == pytest.approx(
         dict(zip(model.classes, wanted.tolist(), strict=True)), abs=1e-4
@@ -121,7 +120,7 @@ def test_a_prediction_sees_all_views(seen: Path, model: SessionModel, pictures: 
 
 def test_exported_networks_see_all_views(seen: Path, model: SessionModel, images: Tensor, tmp_path: Path) -> None:
     wanted = model.classify(by_hand(model, images)) / model.confidence.temperature
-    pt2, onnx = (api.export(form, tmp_path / f"model.{form}", run=seen) for form in ("pt2", "onnx"))
+    pt2, onnx = (m2sd_cli.export(form, tmp_path / f"model.{form}", run=seen) for form in ("pt2", "onnx"))
     extra = {"m2sd": ""}
     program = torch.export.load(pt2, extra_files=extra).module()
     torch.testing.assert_close(program(images), wanted, rtol=1e-3, atol=1e-3)
@@ -148,7 +147,7 @@ def test_mirror_images_that_are_seen_already_are_refused(
     run: Path, pictures: "Pictures", m2sd: "Callable[..., Outcome]", tree: "Callable[[Path], dict[str, bytes | None]]"
 ) -> None:
     """The mean over a shot and its mirror image is what such a chain takes anyway."""
-    api.distill(str(pictures.folder), run=run, epochs=0, views=2, device="cpu", force=True)
+    m2sd_cli.distill(str(pictures.folder), run=run, epochs=0, views=2, device="cpu", force=True)
     before = tree(run)
     words = ["increment", "--session", 1, "--shots", pictures.first_shots, "--run", run, "--device", "cpu"]
     done = m2sd(*words, "--views", 2)

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from m2sd_cli import api
+import m2sd_cli
 from m2sd_cli.data.folders import open_folder, read_shots
 from m2sd_cli.errors import DamagedError, DataError, UsageError
 from m2sd_cli.inference.device import autocast, choose_device, inference_precision, training_precision
@@ -78,23 +78,23 @@ def test_a_class_mean_is_the_mean_of_the_features_of_its_shots(trained: Path, pi
 def test_an_evaluation_is_the_same_in_every_batch_size(
     trained: Path, pictures: "Pictures", monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
-    wanted = api.evaluate(run=trained, test=pictures.labelled, device="cpu", confusion=True)
+    wanted = m2sd_cli.evaluate(run=trained, test=pictures.labelled, device="cpu", confusion=True)
     monkeypatch.setattr("m2sd_cli.reports.evaluation.FEATURE_BATCH", size)
-    found = api.evaluate(run=trained, test=pictures.labelled, device="cpu", confusion=True)
+    found = m2sd_cli.evaluate(run=trained, test=pictures.labelled, device="cpu", confusion=True)
     assert found.figures == wanted.figures
     assert found.confusion is not None
     assert wanted.confusion is not None
     assert all(map(torch.equal, found.confusion, wanted.confusion))
-    assert api.evaluate(run=trained, test=pictures.labelled, device="cpu").confusion is None
+    assert m2sd_cli.evaluate(run=trained, test=pictures.labelled, device="cpu").confusion is None
 
 
 def test_every_session_is_evaluated_in_one_pass_as_it_would_be_alone(trained: Path, pictures: "Pictures") -> None:
-    whole = api.evaluate(run=trained, test=pictures.labelled, device="cpu").figures.sessions
+    whole = m2sd_cli.evaluate(run=trained, test=pictures.labelled, device="cpu").figures.sessions
     assert [each.classes for each in whole] == [4, 6, 7]
     assert [each.images for each in whole] == [8, 10, 12]
     source = read_shots(pictures.labelled)
     for number, figures in enumerate(whole):
-        assert api.evaluate(run=trained, session=number, test=pictures.labelled, device="cpu").figures.sessions[
+        assert m2sd_cli.evaluate(run=trained, session=number, test=pictures.labelled, device="cpu").figures.sessions[
             number
         ] == (figures)
         model = load_session(RunFolder(trained), number)
@@ -109,7 +109,7 @@ def test_every_session_is_evaluated_in_one_pass_as_it_would_be_alone(trained: Pa
 
 
 def test_what_was_trained_is_known(trained: Path, pictures: "Pictures") -> None:
-    base = api.evaluate(run=trained, data=str(pictures.folder), session=0, device="cpu").figures.sessions[0]
+    base = m2sd_cli.evaluate(run=trained, data=str(pictures.folder), session=0, device="cpu").figures.sessions[0]
     assert base.images == 12
     assert base.overall is not None
     assert base.overall > 50
@@ -128,23 +128,23 @@ def close(found: list[Prediction], wanted: list[Prediction]) -> bool:
 def test_predictions_are_the_same_in_every_batch_size(
     trained: Path, pictures: "Pictures", monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
-    wanted = list(api.predict([pictures.labelled], run=trained, device="cpu"))
+    wanted = list(m2sd_cli.predict([pictures.labelled], run=trained, device="cpu"))
     assert [each.path for each in wanted] == sorted(pictures.labelled.rglob("*.png"))
     monkeypatch.setattr("m2sd_cli.inference.prediction.PREDICT_BATCH", size)
-    assert close(list(api.predict([pictures.labelled], run=trained, device="cpu")), wanted)
+    assert close(list(m2sd_cli.predict([pictures.labelled], run=trained, device="cpu")), wanted)
 
 
 def test_a_prediction_names_the_likeliest_classes_first(trained: Path, pictures: "Pictures") -> None:
     picture = pictures.second_shots / "grey" / "grey-00.png"
-    (all_of_them,) = api.predict([picture], run=trained, top_k=99, device="cpu")
+    (all_of_them,) = m2sd_cli.predict([picture], run=trained, top_k=99, device="cpu")
     assert all_of_them.path == picture
     assert {guess.name for guess in all_of_them.guesses} == set(load_session(RunFolder(trained)).classes)
     shares = [guess.probability for guess in all_of_them.guesses]
     assert shares == sorted(shares, reverse=True)
     assert sum(shares) == pytest.approx(1, abs=1e-5)
-    (best,) = api.predict([picture], run=trained, top_k=2, device="cpu")
+    (best,) = m2sd_cli.predict([picture], run=trained, top_k=2, device="cpu")
     assert best.guesses == all_of_them.guesses[:2]
-    (earlier,) = api.predict([picture], run=trained, top_k=99, session=0, device="cpu")
+    (earlier,) = m2sd_cli.predict([picture], run=trained, top_k=99, session=0, device="cpu")
     assert {guess.name for guess in earlier.guesses} == {"blue", "green", "red", "yellow"}
 
 
@@ -152,7 +152,7 @@ def test_similarity_is_the_cosine_of_feature_and_class_mean(trained: Path, pictu
     picture = pictures.labelled / "red" / "red-200.png"
     model = load_session(RunFolder(trained))
     feature = model.embed(model.transform.pixels(Image.open(picture).convert("RGB"))[None])
-    (answer,) = api.predict([picture], run=trained, top_k=7, device="cpu")
+    (answer,) = m2sd_cli.predict([picture], run=trained, top_k=7, device="cpu")
     for guess in answer.guesses:
         wanted = F.cosine_similarity(feature[0], model.means[model.classes.index(guess.name)], dim=0).item()
         assert guess.similarity == pytest.approx(wanted, abs=1e-5)
@@ -181,7 +181,7 @@ def test_pictures_of_every_kind_are_predicted_as_what_they_show(
     for name, image in kinds.items():
         image.save(tmp_path / name, lossless=True)  # which only webp asks about
     turned.save(tmp_path / "turned.png", exif=exif)
-    answers = {each.path.name: each for each in api.predict([tmp_path], run=trained, top_k=7, device="cpu")}
+    answers = {each.path.name: each for each in m2sd_cli.predict([tmp_path], run=trained, top_k=7, device="cpu")}
     assert answers.keys() == {*kinds, "turned.png"}
     for one, other in (
         ("opaque.png", "plain.bmp"),
@@ -195,7 +195,7 @@ def test_pictures_of_every_kind_are_predicted_as_what_they_show(
 def test_a_picture_of_one_pixel_and_a_long_one(trained: Path, tmp_path: Path) -> None:
     Image.new("RGB", (1, 1), "red").save(tmp_path / "dot.png")
     Image.new("RGB", (500, 2), "red").save(tmp_path / "long.png")
-    answers = list(api.predict([tmp_path / "dot.png", tmp_path / "long.png"], run=trained, device="cpu"))
+    answers = list(m2sd_cli.predict([tmp_path / "dot.png", tmp_path / "long.png"], run=trained, device="cpu"))
     assert [len(each.guesses) for each in answers] == [5, 5]
     assert close([answers[0]], [answers[1]])  # both are red all over
 
@@ -205,11 +205,11 @@ def test_what_cannot_be_predicted_is_named(trained: Path, tmp_path: Path) -> Non
     (tmp_path / "text.jpg").write_text("text")
     for place, complaint in (("absent.jpg", "no such file"), ("empty", "no picture in it")):
         with pytest.raises(DataError, match=f"{place}: {complaint}"):
-            api.predict([tmp_path / place], run=trained, device="cpu")
+            m2sd_cli.predict([tmp_path / place], run=trained, device="cpu")
     with pytest.raises(DataError, match=r"text\.jpg: not a picture"):
-        list(api.predict([tmp_path / "text.jpg"], run=trained, device="cpu"))
+        list(m2sd_cli.predict([tmp_path / "text.jpg"], run=trained, device="cpu"))
     with pytest.raises(UsageError, match="--top-k 0: at least 1"):
-        api.predict([tmp_path], run=trained, top_k=0)
+        m2sd_cli.predict([tmp_path], run=trained, top_k=0)
 
 
 def test_a_folder_is_searched_for_pictures_and_hidden_files_are_passed_over(
@@ -221,7 +221,7 @@ def test_a_folder_is_searched_for_pictures_and_hidden_files_are_passed_over(
         shutil.copy(picture, tmp_path / name)
     (tmp_path / "notes.txt").write_text("no picture")
     (tmp_path / "._b.png").write_bytes(b"what some systems leave beside a file")
-    found = [each.path for each in api.predict([tmp_path], run=trained, device="cpu")]
+    found = [each.path for each in m2sd_cli.predict([tmp_path], run=trained, device="cpu")]
     assert found == [tmp_path / "b.png", tmp_path / "deep" / "er" / "a.PNG"]
 
 
@@ -277,8 +277,8 @@ def test_the_transform_of_the_manifest_is_used(run: Path, pictures: "Pictures") 
     folder.write_manifest("session-000", base.manifest.model_copy(update={"transform": other}))
     model = load_session(folder)
     assert model.transform.crop == 24
-    link = api.increment(1, pictures.first_shots, run=run, device="cpu")
-    assert link.manifest.transform == other
+    stored = m2sd_cli.increment(1, pictures.first_shots, run=run, device="cpu")
+    assert stored.manifest.transform == other
 
 
 @pytest.mark.parametrize("name", ["gpu", "cuda:x", "cuda:-1", "cuda:", "cpu:0", "cpu:", "mps:1", "", "CUDA"])
@@ -327,7 +327,7 @@ def test_an_unknown_precision_is_refused(trained: Path) -> None:
     with pytest.raises(UsageError, match="--precision fp16: choose auto, fp32, bf16"):
         training_precision("fp16", torch.device("cpu"))
     with pytest.raises(UsageError, match="--precision fp16"):
-        api.evaluate(run=trained, precision="fp16")
+        m2sd_cli.evaluate(run=trained, precision="fp16")
 
 
 def test_bf16_features_are_near(trained: Path, pictures: "Pictures") -> None:

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import m2sd_cli
-from m2sd_cli import api
 from m2sd_cli.data.locate import open_data, open_shot_pool
 from m2sd_cli.inference.session import Checkpoint
 from m2sd_cli.method.backbones import build_backbone
@@ -148,9 +147,9 @@ def test_the_official_shots_come_to_what_evaluate_says(
             for label in range(classes)
         ],
     )
-    found = api.simulate(run=run, draws=1, classifiers=["fecam"], device="cpu").figures["fecam"][0]
-    api.increment(1, run=run, device="cpu")
-    figures = api.evaluate(run=run, device="cpu", classifier="fecam").figures
+    found = m2sd_cli.simulate(run=run, draws=1, classifiers=["fecam"], device="cpu").figures["fecam"][0]
+    m2sd_cli.increment(1, run=run, device="cpu")
+    figures = m2sd_cli.evaluate(run=run, device="cpu", classifier="fecam").figures
     assert found.average == pytest.approx(figures.average)
     assert found.novel == pytest.approx(figures.sessions[-1].novel)
 

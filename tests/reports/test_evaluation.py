@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from m2sd_cli import api
+import m2sd_cli
 from m2sd_cli.data import sources
 from m2sd_cli.data.cache import list_entries
 from m2sd_cli.data.check import check_data
@@ -37,13 +37,13 @@ def opened(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Path]:
 def test_a_second_evaluation_decodes_nothing(
     trained: Path, pictures: "Pictures", opened: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = api.evaluate(run=trained, data=str(pictures.folder), device="cpu", confusion=True)
+    first = m2sd_cli.evaluate(run=trained, data=str(pictures.folder), device="cpu", confusion=True)
     assert len(opened) == len(set(opened)) == 12
     opened.clear()
-    second = api.evaluate(run=trained, data=str(pictures.folder), device="cpu", confusion=True)
+    second = m2sd_cli.evaluate(run=trained, data=str(pictures.folder), device="cpu", confusion=True)
     assert opened == []
     monkeypatch.setattr(FileImages, "for_testing", FileImages.batches)
-    direct = api.evaluate(run=trained, data=str(pictures.folder), device="cpu", confusion=True)
+    direct = m2sd_cli.evaluate(run=trained, data=str(pictures.folder), device="cpu", confusion=True)
     assert len(opened) == 12
     for each in (first, second):
         assert each.confusion is not None
@@ -55,10 +55,10 @@ def test_a_second_evaluation_decodes_nothing(
 def test_pictures_of_ones_own_are_not_kept(trained: Path, pictures: "Pictures", opened: list[Path]) -> None:
     for _ in range(2):
         opened.clear()
-        api.evaluate(run=trained, test=pictures.labelled, device="cpu")
+        m2sd_cli.evaluate(run=trained, test=pictures.labelled, device="cpu")
         assert len(opened) == 14
         opened.clear()
-        assert len(list(api.predict([pictures.first_shots], run=trained, device="cpu"))) == 5
+        assert len(list(m2sd_cli.predict([pictures.first_shots], run=trained, device="cpu"))) == 5
         assert len(opened) == 5
     assert list_entries() == []
 

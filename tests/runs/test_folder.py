@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from m2sd_cli import api
+import m2sd_cli
 from m2sd_cli.errors import DamagedError, RunError
 from m2sd_cli.runs.files import read_verified
 from m2sd_cli.runs.folder import RunFolder, default_path
-from m2sd_cli.runs.manifest import FileRecord, Head
+from m2sd_cli.runs.manifest import FileRecord, NewestPointer
 from m2sd_cli.runs.reader import session_name
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def flip(path: Path, position: int) -> None:
 def repoint(run: Path) -> None:
     """Have the head vouch for the newest manifest as it is now, as whoever means harm would."""
     record = FileRecord(file=NEWEST, sha256=sha256(run / NEWEST))
-    (run / "head.json").write_bytes(Head(manifest=record).encoded())
+    (run / "head.json").write_bytes(NewestPointer(manifest=record).encoded())
 
 
 def without_head(tree: dict[str, bytes | None]) -> dict[str, bytes | None]:
@@ -58,28 +58,28 @@ def test_the_default_place(monkeypatch: pytest.MonkeyPatch) -> None:
     assert default_path() == Path("m2sd-run")
     monkeypatch.setenv("M2SD_RUN", "elsewhere")
     assert default_path() == Path("elsewhere")
-    assert api.open_run().path == Path("elsewhere")
-    assert api.open_run("here").path == Path("here")
+    assert m2sd_cli.open_run().path == Path("elsewhere")
+    assert m2sd_cli.open_run("here").path == Path("here")
 
 
 def test_the_files_of_a_finished_run(trained: Path) -> None:
     assert sorted(path.name for path in trained.iterdir() if path.name != ".lock") == sorted(FILES)
-    assert RunFolder(trained).head() == RunFolder(trained).chain()[-1].record
+    assert RunFolder(trained).pointer() == RunFolder(trained).chain()[-1].record
 
 
 def test_each_manifest_names_its_parent_and_its_checkpoint_by_sha256(trained: Path) -> None:
     run = RunFolder(trained)
     previous = run.pretrain()
     assert previous.manifest.parent is None
-    for number, link in enumerate(run.chain()):
-        parent = link.manifest.parent
+    for number, stored in enumerate(run.chain()):
+        parent = stored.manifest.parent
         assert parent is not None
         assert parent == previous.record
         assert parent.sha256 == sha256(trained / parent.file)
-        assert link.manifest.session == number
-        assert link.name == session_name(number)
-        assert link.manifest.checkpoint.sha256 == sha256(trained / f"{link.name}.safetensors")
-        previous = link
+        assert stored.manifest.session == number
+        assert stored.name == session_name(number)
+        assert stored.manifest.checkpoint.sha256 == sha256(trained / f"{stored.name}.safetensors")
+        previous = stored
     assert run.pretrain().manifest.checkpoint.sha256 == sha256(trained / "pretrain.safetensors")
 
 
@@ -87,7 +87,7 @@ def test_a_part_of_the_chain(trained: Path) -> None:
     run = RunFolder(trained)
     assert run.sessions() == [0, 1, 2]
     assert run.chain(1) == run.chain()[:2]
-    assert [link.manifest.classes_so_far for link in run.chain()] == [4, 6, 7]
+    assert [stored.manifest.classes_so_far for stored in run.chain()] == [4, 6, 7]
     for wrong in (3, -1):
         with pytest.raises(RunError, match=f"no session {wrong} in it; the newest is session 2"):
             run.chain(wrong)
@@ -151,18 +151,18 @@ def test_the_base_checkpoint_holds_backbone_class_means_and_statistics_only(trai
 
 def test_a_session_holds_what_is_known_of_its_own_classes_only(trained: Path) -> None:
     run = RunFolder(trained)
-    for link, rows, shots in zip(run.chain()[1:], (2, 1), (5, 4), strict=True):
-        tensors = run.tensors(link)
+    for stored, rows, shots in zip(run.chain()[1:], (2, 1), (5, 4), strict=True):
+        tensors = run.tensors(stored)
         shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
         assert shapes == {"class_means": (rows, 64), "shot_features": (shots, 64)}
-        assert (trained / link.manifest.checkpoint.file).stat().st_size < 2500
+        assert (trained / stored.manifest.checkpoint.file).stat().st_size < 2500
 
 
 def test_adding_a_session_leaves_every_earlier_file_as_it_was(run: Path, pictures: "Pictures", tree: Tree) -> None:
     RunFolder(run).remove_sessions(first=1)
     before = tree(run)
     for number, shots in enumerate((pictures.second_shots, pictures.first_shots), start=1):
-        api.increment(number, shots, run=run, device="cpu")
+        m2sd_cli.increment(number, shots, run=run, device="cpu")
         after = tree(run)
         new = {f"{session_name(number)}.json", f"{session_name(number)}.safetensors"}
         assert after.keys() == before.keys() | new
@@ -234,7 +234,7 @@ def test_a_damaged_checkpoint_is_not_loaded(run: Path) -> None:
 def test_a_session_of_another_chain_does_not_fit(run: Path, pictures: "Pictures", tmp_path: Path) -> None:
     other = Path(shutil.copytree(run, tmp_path / "other"))
     RunFolder(other).remove_sessions(first=1)
-    api.increment(1, pictures.second_shots, run=other, device="cpu")
+    m2sd_cli.increment(1, pictures.second_shots, run=other, device="cpu")
     for end in ("json", "safetensors"):
         shutil.copy(other / f"session-001.{end}", run / f"session-001.{end}")
     with pytest.raises(DamagedError, match=r"session-001\.json: damaged"):
@@ -244,7 +244,7 @@ def test_a_session_of_another_chain_does_not_fit(run: Path, pictures: "Pictures"
 def test_a_renamed_manifest_is_recognised(run: Path) -> None:
     (run / "session-002.json").rename(run / "session-003.json")
     record = FileRecord(file="session-003.json", sha256=sha256(run / "session-003.json"))
-    (run / "head.json").write_bytes(Head(manifest=record).encoded())
+    (run / "head.json").write_bytes(NewestPointer(manifest=record).encoded())
     with pytest.raises(DamagedError, match=r"session-003\.json: it is the manifest of session-002"):
         RunFolder(run).chain()
 
@@ -300,7 +300,7 @@ def test_what_no_head_names_does_not_count(run: Path, pictures: "Pictures") -> N
         (run / name).write_bytes(content)
     assert folder.sessions() == [0]
     assert folder.verify() == []
-    api.increment(1, pictures.second_shots, run=run, device="cpu")
+    m2sd_cli.increment(1, pictures.second_shots, run=run, device="cpu")
     assert folder.sessions() == [0, 1]
     assert folder.verify() == []
     assert not list(run.glob("session-002.*"))
@@ -317,7 +317,7 @@ def test_what_is_not_yet_in_its_place_counts_and_is_moved_by_the_next_writer(
     folder = RunFolder(run)
     assert folder.verify() == []
     assert folder.chain()[-1].manifest.classes[0].name == "grey"
-    assert len(list(api.predict([pictures.labelled], run=run, device="cpu"))) > 0
+    assert len(list(m2sd_cli.predict([pictures.labelled], run=run, device="cpu"))) > 0
     with folder.locked("test"):
         pass
     assert tree(run) == before
@@ -345,7 +345,7 @@ def test_a_manifest_follows_its_checkpoint(run: Path, pictures: "Pictures", monk
     monkeypatch.setattr(RunFolder, "write_manifest", fail)
     RunFolder(run).remove_sessions(first=2)
     with pytest.raises(RunError, match="no space"):
-        api.increment(2, pictures.second_shots, run=run, device="cpu")
+        m2sd_cli.increment(2, pictures.second_shots, run=run, device="cpu")
     assert RunFolder(run).sessions() == [0, 1]
 
 
@@ -361,17 +361,17 @@ def test_a_reader_sees_the_chain_before_or_after(
         if path.name in waiting:
             waiting.clear()
             writer.remove_sessions(first=1)
-            api.increment(1, pictures.second_shots, run=run, device="cpu")
-            api.increment(2, pictures.first_shots, run=run, device="cpu")
+            m2sd_cli.increment(1, pictures.second_shots, run=run, device="cpu")
+            m2sd_cli.increment(2, pictures.first_shots, run=run, device="cpu")
         return real(path, *arguments)
 
     monkeypatch.setattr("m2sd_cli.runs.reader.read_verified", read)
     for file in ("session-002.json", "session-001.json"):
         RunFolder(run).remove_sessions(first=1)
-        api.increment(1, pictures.first_shots, run=run, device="cpu")
-        api.increment(2, pictures.second_shots, run=run, device="cpu")
+        m2sd_cli.increment(1, pictures.first_shots, run=run, device="cpu")
+        m2sd_cli.increment(2, pictures.second_shots, run=run, device="cpu")
         waiting[:] = [file]
-        assert [link.manifest.classes[0].name for link in reader.chain()] == ["blue", "grey", "purple"]
+        assert [stored.manifest.classes[0].name for stored in reader.chain()] == ["blue", "grey", "purple"]
     for file in ("session-002.json", "session-001.json", "session-001.safetensors"):
         waiting[:] = [file]
         assert reader.verify() == []
@@ -386,15 +386,15 @@ def test_the_head_is_read_once_since_it_may_be_replaced_at_any_moment(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reader = RunFolder(run)
-    real = reader._head_bytes
+    real = reader._pointer_bytes
     reads: list[bytes | None] = []
 
     def read_head() -> bytes | None:
         reads.append(real())
         return reads[-1]
 
-    monkeypatch.setattr(reader, "_head_bytes", read_head)
-    for read in (reader.pretrain, reader.chain, reader.outline, reader.sessions, reader.has_pretrain, reader.verify):
+    monkeypatch.setattr(reader, "_pointer_bytes", read_head)
+    for read in (reader.pretrain, reader.chain, reader.summary, reader.sessions, reader.has_pretrain, reader.verify):
         reads.clear()
         read()
         assert len(reads) == 1, read
@@ -423,9 +423,9 @@ def test_one_writer_at_a_time(run: Path, pictures: "Pictures", quick_distill: di
             pass
         assert raised.value.exit_code == 4
         with pytest.raises(RunError, match="another m2sd command"):
-            api.increment(2, pictures.second_shots, run=run, device="cpu")
+            m2sd_cli.increment(2, pictures.second_shots, run=run, device="cpu")
         with pytest.raises(RunError, match="another m2sd command"):
-            api.distill(str(pictures.folder), run=run, force=True, **quick_distill)
+            m2sd_cli.distill(str(pictures.folder), run=run, force=True, **quick_distill)
         assert tree(run) == before
         assert len(folder.chain()) == 2  # reading needs no lock
         other.kill()
@@ -487,7 +487,7 @@ def test_every_byte_of_the_head_counts(run: Path) -> None:
         flip(path, position)
         assert named(run, RunFolder(run).verify()) == ["head.json"]
         with pytest.raises(DamagedError, match=r"head\.json: "):
-            RunFolder(run).outline()
+            RunFolder(run).summary()
         path.write_bytes(whole)
     for content in (b"", whole[:-1], whole + b"\n", whole.replace(b" ", b"")):
         path.write_bytes(content)
@@ -496,7 +496,7 @@ def test_every_byte_of_the_head_counts(run: Path) -> None:
 
 def test_a_head_that_names_no_manifest_is_refused(run: Path) -> None:
     for file in ("x.json", "session-1.json", "session-9999999.json", "session-001.safetensors"):
-        (run / "head.json").write_bytes(Head(manifest=FileRecord(file=file, sha256="0" * 64)).encoded())
+        (run / "head.json").write_bytes(NewestPointer(manifest=FileRecord(file=file, sha256="0" * 64)).encoded())
         with pytest.raises(DamagedError, match=r"head\.json: it names no manifest"):
             RunFolder(run).sessions()
 

@@ -13,7 +13,7 @@ import pytest
 
 from m2sd_cli.errors import RunError
 from m2sd_cli.runs.folder import RunFolder
-from m2sd_cli.runs.lock import WRITER, writing
+from m2sd_cli.runs.lock import WRITER, lock_folder
 
 HOLD = """
 import sys
@@ -98,7 +98,7 @@ def test_who_waits_goes_on_in_the_folder_that_the_first_has_taken_away(
     assert other.stdin is not None
     ending = threading.Timer(0.3, other.stdin.close)
     ending.start()
-    with writing(tmp_path / "run", "ablation", patience=60):
+    with lock_folder(tmp_path / "run", "ablation", patience=60):
         assert (tmp_path / "run" / WRITER).is_file()
     assert list(tmp_path.iterdir()) == []
 

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from m2sd_cli import api
+import m2sd_cli
 from m2sd_cli.errors import DamagedError, RunError
 from m2sd_cli.inference.session import load_session
 from m2sd_cli.runs.files import read_verified
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.manifest import FileRecord, Manifest
-from m2sd_cli.runs.reader import Link, session_name
+from m2sd_cli.runs.reader import StoredManifest, session_name
 
 if TYPE_CHECKING:
     from tests.conftest import Outcome, Pictures
@@ -40,7 +40,7 @@ class Reading:
             self.files[path.name] += 1
             return real_content(path, sha256, limit)
 
-        def manifest(run: RunFolder, name: str, sha256: str | None = None) -> Link:
+        def manifest(run: RunFolder, name: str, sha256: str | None = None) -> StoredManifest:
             self.whole[name] += 1
             return real_manifest(run, name, sha256)
 
@@ -73,8 +73,8 @@ def test_an_increment_reads_the_ends_of_a_chain_in_full_and_the_rest_in_outline(
     sessions, head = 3 + more, session_name(2 + more)
     reading.files.clear()
     reading.whole.clear()
-    link = api.increment(sessions, orange, run=run, device="cpu")
-    assert link.manifest.classes_before == 7 + more
+    stored = m2sd_cli.increment(sessions, orange, run=run, device="cpu")
+    assert stored.manifest.classes_before == 7 + more
     assert reading.whole == Counter(["session-000", head])
     assert reading.files == Counter(files("json", sessions)) + Counter(["session-000.safetensors"])
     assert RunFolder(run).verify() == []
@@ -89,10 +89,10 @@ def test_using_a_chain_reads_every_file_of_it_once(
     every = Counter(files("json", sessions)) + Counter(files("safetensors", sessions))
     uses: list[tuple[Callable[[], object], set[str]]] = [
         (lambda: load_session(RunFolder(run)), set()),
-        (lambda: api.evaluate(run=run, test=pictures.labelled, device="cpu"), set()),
+        (lambda: m2sd_cli.evaluate(run=run, test=pictures.labelled, device="cpu"), set()),
         # Which pictures of a folder were trained on, stage 1 alone knows.
-        (lambda: api.evaluate(run=run, data=str(pictures.folder), device="cpu"), {"pretrain"}),
-        (lambda: list(api.predict([pictures.labelled], run=run, device="cpu")), set()),
+        (lambda: m2sd_cli.evaluate(run=run, data=str(pictures.folder), device="cpu"), {"pretrain"}),
+        (lambda: list(m2sd_cli.predict([pictures.labelled], run=run, device="cpu")), set()),
     ]
     for use, first in uses:
         reading.files.clear()
@@ -130,18 +130,18 @@ def test_the_outline_says_what_the_manifests_say(run: Path, lengthen: Lengthen) 
     lengthen(run, 5, classes=3)
     folder = RunFolder(run)
     for last in (0, 1, 4, 7, None):
-        links, outline = folder.chain(last), folder.outline(last)
-        assert (outline.base, outline.last) == (links[0], links[-1])
-        assert len(outline.sessions) == len(links)
-        for link, part in zip(links, outline.sessions, strict=True):
-            assert [each.name for each in part.classes] == [each.name for each in link.manifest.classes]
+        links, summary = folder.chain(last), folder.summary(last)
+        assert (summary.base, summary.last) == (links[0], links[-1])
+        assert len(summary.sessions) == len(links)
+        for stored, part in zip(links, summary.sessions, strict=True):
+            assert [each.name for each in part.classes] == [each.name for each in stored.manifest.classes]
             for name in ("session", "parent", "checkpoint", "classes_before", "classes_so_far"):
-                assert getattr(part, name) == getattr(link.manifest, name)
-        assert outline.taught() == {each.name: n for n, link in enumerate(links) for each in link.manifest.classes}
+                assert getattr(part, name) == getattr(stored.manifest, name)
+        assert summary.taught() == {each.name: n for n, stored in enumerate(links) for each in stored.manifest.classes}
         assert folder.session(len(links) - 1) == links[-1]
     model = load_session(folder)
-    assert torch.equal(model.means, torch.cat([folder.tensors(link)["class_means"] for link in folder.chain()]))
-    assert model.sizes == [link.manifest.classes_so_far for link in folder.chain()]
+    assert torch.equal(model.means, torch.cat([folder.tensors(stored)["class_means"] for stored in folder.chain()]))
+    assert model.sizes == [stored.manifest.classes_so_far for stored in folder.chain()]
 
 
 def test_a_class_of_any_session_is_known(run: Path, lengthen: Lengthen, orange: Path) -> None:
@@ -150,7 +150,7 @@ def test_a_class_of_any_session_is_known(run: Path, lengthen: Lengthen, orange: 
         shots = orange.parent / name
         shutil.copytree(orange / "orange", shots / name)
         with pytest.raises(RunError, match=f"class '{name}' exists already, since session {since};"):
-            api.increment(23, shots, run=run, device="cpu")
+            m2sd_cli.increment(23, shots, run=run, device="cpu")
 
 
 @pytest.mark.parametrize("number", [0, 1, 12, 21, 22])
@@ -163,9 +163,9 @@ def test_nothing_is_added_to_a_damaged_chain(
     for damaged in (whole[:-3], whole.replace(b'"seed": 0', b'"seed": x'), whole.replace(b'"kind"', b'"sort"'), None):
         path.write_bytes(damaged) if damaged else path.unlink()
         for use in (
-            lambda: api.increment(23, orange, run=run, device="cpu"),
-            lambda: api.evaluate(run=run, test=pictures.labelled, device="cpu"),
-            lambda: api.predict([pictures.labelled], run=run, session=0, device="cpu"),
+            lambda: m2sd_cli.increment(23, orange, run=run, device="cpu"),
+            lambda: m2sd_cli.evaluate(run=run, test=pictures.labelled, device="cpu"),
+            lambda: m2sd_cli.predict([pictures.labelled], run=run, session=0, device="cpu"),
             lambda: RunFolder(run).session(0),
         ):
             if damaged or number < 22:  # without its newest manifest it is a shorter chain
@@ -180,35 +180,35 @@ def test_a_foreign_manifest_is_found_in_outline_too(run: Path, lengthen: Lengthe
     lengthen(run, 3)
     folder = RunFolder(run)
 
-    def rewrite(links: list[Link], number: int, **changes: object) -> None:
+    def rewrite(links: list[StoredManifest], number: int, **changes: object) -> None:
         path = run / f"{session_name(number)}.json"
         path.write_text(json.dumps(links[number].manifest.model_dump(mode="json") | changes))
         record = FileRecord(file=path.name, sha256=hashlib.sha256(path.read_bytes()).hexdigest())
-        for link in links[number + 1 :]:
-            record = folder.write_manifest(link.name, link.manifest.model_copy(update={"parent": record})).record
+        for stored in links[number + 1 :]:
+            record = folder.write_manifest(stored.name, stored.manifest.model_copy(update={"parent": record})).record
 
     for number in (2, 3):
         name, links = session_name(number), folder.chain()
         rewrite(links, number, classes_before=links[number].manifest.classes_before + 1)
         with pytest.raises(DamagedError, match=rf"{name}\.json: its class indices do not follow"):
-            folder.outline()
+            folder.summary()
         rewrite(links, number, parent=links[0].record.model_dump())
         with pytest.raises(DamagedError, match=rf"{name}\.json: its parent is not"):
-            folder.outline()
+            folder.summary()
         rewrite(links, number, classes=[{"index": 3}])
         with pytest.raises(DamagedError, match=rf"{name}\.json: not a manifest .*: classes\.0\.name: "):
-            folder.outline()
+            folder.summary()
         rewrite(links, number, schema_version=4)
         with pytest.raises(DamagedError, match=rf"{name}\.json: not a manifest .*: schema_version: "):
-            folder.outline()
+            folder.summary()
         rewrite(links, number, session=9)
         with pytest.raises(DamagedError, match=rf"{name}\.json: it is the manifest of session-009"):
-            folder.outline()
+            folder.summary()
         rewrite(links, number, views=None)
         with pytest.raises(DamagedError, match=rf"{name}\.safetensors: its manifest names no shots"):
             load_session(folder)
         rewrite(links, number)
-        assert len(folder.outline().sessions) == 6
+        assert len(folder.summary().sessions) == 6
 
 
 def test_a_thousandth_session_is_one_like_any_other(
@@ -219,13 +219,13 @@ def test_a_thousandth_session_is_one_like_any_other(
         name = orange / ("orange" if session == 1000 else "amber")
         if session == 1001:
             (orange / "orange").rename(name)
-        link = api.increment(session, orange, run=run, device="cpu")
-        assert link.record.file == f"session-{session}.json"
-        assert link.manifest.parent is not None
-        assert link.manifest.parent.file == f"session-{session - 1}.json"
+        stored = m2sd_cli.increment(session, orange, run=run, device="cpu")
+        assert stored.record.file == f"session-{session}.json"
+        assert stored.manifest.parent is not None
+        assert stored.manifest.parent.file == f"session-{session - 1}.json"
     folder = RunFolder(run)
     assert folder.sessions() == list(range(1002))
-    assert [part.session for part in folder.outline().sessions] == list(range(1002))
+    assert [part.session for part in folder.summary().sessions] == list(range(1002))
     listed = m2sd("sessions", "--run", run).out.splitlines()
     assert [line.split()[0] for line in listed[-3:]] == ["999", "1000", "1001"]
     assert m2sd("sessions", "undo", "--yes", "--run", run).err == "removed session 1001\n"

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from m2sd_cli.errors import DamagedError
 from m2sd_cli.runs.folder import RunFolder
-from m2sd_cli.runs.manifest import FileRecord, Head, Manifest, Outline, TrainingState
+from m2sd_cli.runs.manifest import FileRecord, Manifest, ManifestSummary, NewestPointer, TrainingState
 
 if TYPE_CHECKING:
     from tests.conftest import Pictures
@@ -134,10 +134,10 @@ def test_numbers_and_texts_have_bounds(content: dict[str, Any], path: str, value
 
 
 def test_an_outline_has_the_same_bounds(content: dict[str, Any]) -> None:
-    Outline.model_validate_json(json.dumps(content))
+    ManifestSummary.model_validate_json(json.dumps(content))
     for change in ({"session": 10**9 + 1}, {"classes_before": -1}, {"classes": [{"name": 1025 * "x", "shots": 1}]}):
         with pytest.raises(ValidationError):
-            Outline.model_validate_json(json.dumps(content | change))
+            ManifestSummary.model_validate_json(json.dumps(content | change))
 
 
 def test_a_configuration_keeps_the_kinds_of_its_values(content: dict[str, Any]) -> None:
@@ -151,11 +151,11 @@ def test_a_configuration_keeps_the_kinds_of_its_values(content: dict[str, Any]) 
 def test_a_class_may_be_called_whatever_a_folder_may(content: dict[str, Any], name: str) -> None:
     renamed = [each | {"name": name} for each in content["classes"]]
     read = Manifest.model_validate_json(json.dumps(content | {"classes": renamed}))
-    assert read.classes[0].name == Outline.model_validate_json(read.model_dump_json()).classes[0].name == name
+    assert read.classes[0].name == ManifestSummary.model_validate_json(read.model_dump_json()).classes[0].name == name
 
 
 def test_deep_nesting_is_refused() -> None:
-    for model in (Manifest, Outline, TrainingState):
+    for model in (Manifest, ManifestSummary, TrainingState):
         for text in (10**6 * "[", 10**5 * '{"config":' + "1" + 10**5 * "}"):
             with pytest.raises(ValidationError):
                 model.model_validate_json(text)
@@ -203,9 +203,9 @@ def test_a_training_state_of_another_version_is_refused() -> None:
 def test_every_manifest_of_a_run_says_what_made_it(trained: Path, quick: dict[str, Any]) -> None:
     run = RunFolder(trained)
     links = [run.pretrain(), *run.chain()]
-    assert [link.manifest.kind for link in links] == ["pretrain", "base", "increment", "increment"]
-    for link in links:
-        manifest = link.manifest
+    assert [stored.manifest.kind for stored in links] == ["pretrain", "base", "increment", "increment"]
+    for stored in links:
+        manifest = stored.manifest
         assert manifest.schema_version == 3
         assert manifest.backbone.name == quick["backbone"]
         assert manifest.backbone.width == 64
@@ -218,7 +218,7 @@ def test_every_manifest_of_a_run_says_what_made_it(trained: Path, quick: dict[st
         assert manifest.seconds > 0
         assert manifest.created.endswith("+00:00")
         assert isinstance(manifest.checkpoint, FileRecord)
-    pretrain, base, first, second = (link.manifest for link in links)
+    pretrain, base, first, second = (stored.manifest for stored in links)
     assert pretrain.config["batch_size"] == base.config["batch_size"] == 8
     assert pretrain.config["epochs"] == len(pretrain.history) == 1
     assert base.config["attention_weight"] == 100
@@ -257,9 +257,9 @@ def test_no_manifest_holds_a_path(trained: Path, pictures: "Pictures") -> None:
 def test_a_sealed_file_of_a_version_with_fewer_fields_is_read(tmp_path: Path) -> None:
     """The seal is of the bytes as they are, not of what this version would write."""
     record = FileRecord(file="pretrain.json", sha256=ZEROS)
-    content = Head(manifest=record).encoded().replace(b'\n "schema_version": 3,', b"")
+    content = NewestPointer(manifest=record).encoded().replace(b'\n "schema_version": 3,', b"")
     blank = content.replace(content[12:76], b"0" * 64, 1)
     sealed = content.replace(content[12:76], hashlib.sha256(blank).hexdigest().encode(), 1)
-    assert Head.decoded(tmp_path, sealed).manifest == record
+    assert NewestPointer.decoded(tmp_path, sealed).manifest == record
     with pytest.raises(DamagedError, match="damaged"):
-        Head.decoded(tmp_path, content)
+        NewestPointer.decoded(tmp_path, content)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from m2sd_cli import api
+import m2sd_cli
 from m2sd_cli.errors import RunError
 from m2sd_cli.inference.session import load_session
 from m2sd_cli.runs.files import encode_tensors
@@ -55,12 +55,12 @@ def test_every_earlier_version_is_kept() -> None:
 
 def test_it_is_sound(old: Path) -> None:
     assert RunFolder(old).verify() == []
-    assert [link.manifest.classes_so_far for link in RunFolder(old).chain()] == [3, 5, 6]
+    assert [stored.manifest.classes_so_far for stored in RunFolder(old).chain()] == [3, 5, 6]
 
 
 def test_it_answers_as_it_did(written: Path, old: Path, pictures: "Pictures", tree: Tree) -> None:
     before = tree(old)
-    found = api.evaluate(run=old, test=pictures.labelled, device="cpu")
+    found = m2sd_cli.evaluate(run=old, test=pictures.labelled, device="cpu")
     assert found.classifier == "means"
     assert (found.confidence.calibrated, found.calibration) == (False, [])
     assert [(each.classes, each.images) for each in found.figures.sessions] == [(3, 6), (5, 8), (6, 10)]
@@ -73,18 +73,18 @@ def test_it_answers_as_it_did(written: Path, old: Path, pictures: "Pictures", tr
 
 def test_it_is_added_to_and_taken_from(old: Path, orange: Path, tree: Tree) -> None:
     before = tree(old)
-    link = api.increment(3, orange, run=old, device="cpu")
-    assert link.manifest.classes_so_far == 7
-    assert (link.manifest.classifier, link.manifest.views) == ("means", 1)
+    stored = m2sd_cli.increment(3, orange, run=old, device="cpu")
+    assert stored.manifest.classes_so_far == 7
+    assert (stored.manifest.classifier, stored.manifest.views) == ("means", 1)
     assert RunFolder(old).verify() == []
     added = tree(old)
     assert {name: added[name] for name in before if name != "head.json"} == {
         name: content for name, content in before.items() if name != "head.json"
     }
-    assert [each.name for each in api.open_run(old).chain()[-1].manifest.classes] == ["orange"]
+    assert [each.name for each in m2sd_cli.open_run(old).chain()[-1].manifest.classes] == ["orange"]
     with RunFolder(old).locked("test"):
         RunFolder(old).remove_sessions(first=3)
-    assert [link.manifest.classes_so_far for link in RunFolder(old).chain()] == [3, 5, 6]
+    assert [stored.manifest.classes_so_far for stored in RunFolder(old).chain()] == [3, 5, 6]
 
 
 @pytest.mark.parametrize("added", [False, True])
@@ -92,10 +92,10 @@ def test_it_answers_with_what_needs_class_means_only(
     old: Path, orange: Path, pictures: "Pictures", added: bool, m2sd: Callable[..., "Outcome"]
 ) -> None:
     if added:
-        api.increment(3, orange, run=old, classifier="teen", device="cpu")
+        m2sd_cli.increment(3, orange, run=old, classifier="teen", device="cpu")
         assert load_session(RunFolder(old)).classifier == "teen"
     for name in OF_MEANS:
-        assert api.evaluate(run=old, test=pictures.labelled, classifier=name, device="cpu").classifier == name
+        assert m2sd_cli.evaluate(run=old, test=pictures.labelled, classifier=name, device="cpu").classifier == name
     for name in ("fecam", "ranpac"):
         for words in (
             ["evaluate", "--test", pictures.labelled],
@@ -116,6 +116,6 @@ def test_it_answers_with_what_needs_class_means_only(
 def test_what_it_holds_is_written_again_as_it_was(old: Path) -> None:
     """So that running a chain of old once more can be compared by its hashes."""
     folder = RunFolder(old)
-    for link in [folder.pretrain(), *folder.chain()]:
-        again = encode_tensors(folder.tensors(link))
-        assert hashlib.sha256(again).hexdigest() == link.manifest.checkpoint.sha256
+    for stored in [folder.pretrain(), *folder.chain()]:
+        again = encode_tensors(folder.tensors(stored))
+        assert hashlib.sha256(again).hexdigest() == stored.manifest.checkpoint.sha256

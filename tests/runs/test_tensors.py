@@ -4,17 +4,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from m2sd_cli.runs.tensors import fault, forms
+from m2sd_cli.runs.tensors import find_mismatch, tensor_specs
 
-WANTED = forms({"w": torch.zeros(2, 3), "n": torch.tensor(0)}, "net.")
-ALLOWED = forms({"v": torch.zeros(4)})
+WANTED = tensor_specs({"w": torch.zeros(2, 3), "n": torch.tensor(0)}, "net.")
+ALLOWED = tensor_specs({"v": torch.zeros(4)})
 GOOD = {"net.w": torch.ones(2, 3), "net.n": torch.tensor(7)}
 
 
 def test_what_fits_is_right() -> None:
-    assert fault(GOOD, WANTED) is None
-    assert fault(GOOD, WANTED, ALLOWED) is None
-    assert fault(GOOD | {"v": torch.zeros(4)}, WANTED, ALLOWED) is None
+    assert find_mismatch(GOOD, WANTED) is None
+    assert find_mismatch(GOOD, WANTED, ALLOWED) is None
+    assert find_mismatch(GOOD | {"v": torch.zeros(4)}, WANTED, ALLOWED) is None
 
 
 @pytest.mark.parametrize(
@@ -37,9 +37,9 @@ def test_what_fits_is_right() -> None:
     ],
 )
 def test_what_does_not_fit_is_named(change: dict[str, Tensor], wrong: str) -> None:
-    assert fault(GOOD | change, WANTED) == wrong
+    assert find_mismatch(GOOD | change, WANTED) == wrong
 
 
 def test_what_is_missing_is_named() -> None:
-    assert fault({"net.w": torch.ones(2, 3)}, WANTED) == "net.n is missing"
-    assert fault({}, WANTED) in ("net.n is missing", "net.w is missing")
+    assert find_mismatch({"net.w": torch.ones(2, 3)}, WANTED) == "net.n is missing"
+    assert find_mismatch({}, WANTED) in ("net.n is missing", "net.w is missing")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from m2sd_cli import api
+import m2sd_cli
 from m2sd_cli.runs.folder import RunFolder
 from tests.survival.nursery import End, Nursery
 from tests.survival.scenes import DEEDS, DISTILL, PRETRAIN, Deed, Scene, state
@@ -37,7 +37,7 @@ def scenes(nursery: Nursery, pictures: "Pictures", tmp_path_factory: pytest.Temp
     for deed in (PRETRAIN, DISTILL):
         assert nursery.run(*empty.spelt(deed, root / "2")).code == 0
     for session, shots in ((1, pictures.first_shots), (2, pictures.second_shots)):
-        api.increment(session, shots, run=root / "2" / "run", device="cpu")
+        m2sd_cli.increment(session, shots, run=root / "2" / "run", device="cpu")
     for left, first in (("1", 2), ("-2", 0)):
         shutil.copytree(root / "2", root / left)
         RunFolder(root / left / "run").remove_sessions(first=first)

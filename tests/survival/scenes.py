@@ -75,10 +75,10 @@ def state(run: Path) -> State:
     if not folder.has_pretrain():
         return ()
     links = [folder.pretrain(), *(folder.chain() if folder.sessions() else [])]
-    for link in links:
-        folder.tensors(link)
+    for stored in links:
+        folder.tensors(stored)
     assert folder.verify() == []
-    return tuple(link.manifest.checkpoint.sha256 for link in links)
+    return tuple(stored.manifest.checkpoint.sha256 for stored in links)
 
 
 def hurt(nursery: Nursery, scene: Scene, place: Path, **troubles: Any) -> End:

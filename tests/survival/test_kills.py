@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from m2sd_cli import api
+import m2sd_cli
 from m2sd_cli.errors import RunError
 from m2sd_cli.runs.folder import RunFolder
 from tests.survival.nursery import End, Nursery
@@ -89,13 +89,13 @@ def test_a_reader_never_sees_half_a_session(
         try:
             folder = RunFolder(run)
             chain = folder.chain()
-            for link in chain:
-                folder.tensors(link)
-            seen.add(tuple(link.manifest.checkpoint.sha256 for link in chain))
+            for stored in chain:
+                folder.tensors(stored)
+            seen.add(tuple(stored.manifest.checkpoint.sha256 for stored in chain))
         except RunError as error:
             complaints.append(str(error))
     thread.join()
     assert all("try again" in complaint for complaint in complaints)
     assert not any(codes)
     assert seen == {scene.old[1:], scene.new[1:]}
-    assert len(list(api.predict([pictures.labelled], run=run, device="cpu"))) > 0
+    assert len(list(m2sd_cli.predict([pictures.labelled], run=run, device="cpu"))) > 0

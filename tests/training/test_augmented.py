@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from m2sd_cli import api
+import m2sd_cli
 from m2sd_cli.data.auto_augment import Policy, auto_augment
 from m2sd_cli.data.colour import jitter
 from m2sd_cli.data.cutout import cutout
@@ -53,12 +53,12 @@ def test_both_stages_train_on_images_so_changed(
     calls: list[Call],
 ) -> None:
     run = tmp_path / "run"
-    api.pretrain(str(pictures.folder), run=run, auto_augment="imagenet", colour=0.4, cutout=0.5, **quick)
+    m2sd_cli.pretrain(str(pictures.folder), run=run, auto_augment="imagenet", colour=0.4, cutout=0.5, **quick)
     changes = (("auto-augment", "imagenet"), ("colour", 0.4), ("cutout", 0.5))
     assert calls == [(name, (8, 3, 16, 16), strength) for name, strength in changes] * 4
-    api.distill(str(pictures.folder), run=run, colour=0.25, **quick_distill)
+    m2sd_cli.distill(str(pictures.folder), run=run, colour=0.25, **quick_distill)
     assert calls[12:] == [("colour", (8, 3, 16, 16), 0.25)] * 4
-    api.increment(1, pictures.first_shots, run=run, device="cpu")
+    m2sd_cli.increment(1, pictures.first_shots, run=run, device="cpu")
     assert len(calls) == 16
     folder = RunFolder(run)
     assert folder.pretrain().manifest.config["cutout"] == 0.5
@@ -72,9 +72,9 @@ def test_without_them_training_draws_what_it_drew_before(
     tmp_path: Path,
     calls: list[Call],
 ) -> None:
-    link = api.pretrain(
+    stored = m2sd_cli.pretrain(
         str(pictures.folder), run=tmp_path / "run", auto_augment="none", colour=0.0, cutout=0.0, **quick
     )
-    assert link is not None
+    assert stored is not None
     assert not calls
-    assert link.manifest.checkpoint == RunFolder(trained).pretrain().manifest.checkpoint
+    assert stored.manifest.checkpoint == RunFolder(trained).pretrain().manifest.checkpoint

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 import m2sd_cli
-from m2sd_cli import api
 from m2sd_cli.errors import TrainingError
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.training_state import StateStore
@@ -110,11 +109,11 @@ def test_both_stages_run_so_and_come_to_what_a_cpu_always_comes_to(
 
     monkeypatch.setattr(pretrain, "pretrain_objective", watched("pretrain"))
     monkeypatch.setattr(distill, "distill_objective", watched("distill"))
-    api.pretrain(folder, run=run, deterministic=True, **quick)
-    assert api.distill(folder, run=run, deterministic=True, stop_after=0, **quick_distill) is None
+    m2sd_cli.pretrain(folder, run=run, deterministic=True, **quick)
+    assert m2sd_cli.distill(folder, run=run, deterministic=True, stop_after=0, **quick_distill) is None
     assert StateStore(RunFolder(run)).load().deterministic
     seen.pop("distill")
-    api.distill(folder, run=run, resume=True, device="cpu")  # as it began
+    m2sd_cli.distill(folder, run=run, resume=True, device="cpu")  # as it began
     assert seen == {"pretrain": True, "distill": True}
     assert not torch.are_deterministic_algorithms_enabled()
     for name in ("pretrain", "session-000"):
@@ -135,7 +134,7 @@ def test_an_operation_without_such_an_algorithm_ends_it_with_a_line(
 
     monkeypatch.setattr(pretrain, "pretrain_objective", objective)
     with pytest.raises(TrainingError, match=r"^--deterministic: put_ does not have a .* implementation; begin without"):
-        api.pretrain(str(pictures.folder), run=tmp_path / "run", deterministic=True, **quick)
+        m2sd_cli.pretrain(str(pictures.folder), run=tmp_path / "run", deterministic=True, **quick)
     assert not is_not_deterministic(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
     assert not (tmp_path / "run").exists()
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from m2sd_cli import api
+import m2sd_cli
 from m2sd_cli.errors import TrainingError
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.training_state import StateStore
@@ -36,7 +36,7 @@ def begin(
 
     def call(stage: str, **options: Any) -> object:
         usual = (quick if stage == "pretrain" else quick_distill) | {"run": run, "force": True, "epochs": 2}
-        return getattr(api, stage)(str(pictures.folder), **usual | options)
+        return getattr(m2sd_cli, stage)(str(pictures.folder), **usual | options)
 
     return call
 
@@ -120,7 +120,7 @@ def test_the_state_before_it_is_kept(
         f"{stage}: no finite value of {term} at step 6 of {STEPS}; the last good state, of step 5, is kept, but {LATER}"
     )
     check_kept(run, 5)
-    resume: Any = getattr(api, stage)
+    resume: Any = getattr(m2sd_cli, stage)
     resume(str(pictures.folder), run=run, resume=True, device="cpu")
     again = RunFolder(run).read(name).manifest
     assert (again.checkpoint, again.history) == (whole.checkpoint, whole.history)

@@ -11,15 +11,15 @@ import torch
 import typer
 from torch import Tensor
 
-from m2sd_cli import api
+import m2sd_cli
 from m2sd_cli.cli.app import app
 from m2sd_cli.cli.options import seconds
 from m2sd_cli.config import DistillConfig, PretrainConfig
+from m2sd_cli.distributed.process_group import ProcessGroup
 from m2sd_cli.errors import UsageError
-from m2sd_cli.inference.team import Team
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.training_state import StateStore
-from m2sd_cli.training.stage import SAVE_EVERY, Machine, begun_config, require_same
+from m2sd_cli.training.stage import SAVE_EVERY, Execution, begun_config, require_same
 
 if TYPE_CHECKING:
     from tests.conftest import Outcome, Pictures
@@ -86,10 +86,10 @@ def begun(
     """Each stage, stopped after its first step."""
     home = tmp_path_factory.mktemp("begun")
     runs = {"pretrain": home / "pretrain", "distill": home / "distill"}
-    api.pretrain(str(pictures.folder), run=runs["pretrain"], stop_after=0, **quick)
+    m2sd_cli.pretrain(str(pictures.folder), run=runs["pretrain"], stop_after=0, **quick)
     shutil.copytree(trained, runs["distill"])
     RunFolder(runs["distill"]).remove_sessions(first=0)
-    api.distill(str(pictures.folder), run=runs["distill"], stop_after=0, **quick_distill)
+    m2sd_cli.distill(str(pictures.folder), run=runs["distill"], stop_after=0, **quick_distill)
     return runs
 
 
@@ -196,12 +196,12 @@ def test_what_has_finished_with_other_options_is_not_the_answer(
 def test_it_goes_on_compiled_and_deterministic_if_it_began_so(begun: dict[str, Path]) -> None:
     state = StateStore(RunFolder(begun["pretrain"])).load()
     both = state.model_copy(update={"compiled": True, "deterministic": True})
-    machine = Machine(torch.device("cpu"))
-    require_same(both, {}, machine)
-    require_same(both, {}, replace(machine, compiled=True, deterministic=True, precision="fp32"))
-    assert machine.as_begun(both) == replace(machine, compiled=True, deterministic=True, precision="fp32")
+    execution = Execution(torch.device("cpu"))
+    require_same(both, {}, execution)
+    require_same(both, {}, replace(execution, compiled=True, deterministic=True, precision="fp32"))
+    assert execution.as_begun(both) == replace(execution, compiled=True, deterministic=True, precision="fp32")
     with pytest.raises(UsageError, match="--compile: for one process only"):
-        replace(machine, team=Team(0, 2)).as_begun(both)
+        replace(execution, group=ProcessGroup(0, 2)).as_begun(both)
 
 
 @pytest.mark.parametrize("stage", DIFFERENT)
@@ -210,10 +210,10 @@ def test_a_state_of_an_earlier_version_began_with_the_defaults_of_later_options(
 ) -> None:
     state = StateStore(RunFolder(begun[stage])).load()
     old = state.model_copy(update={"config": {name: each for name, each in state.config.items() if name != "colour"}})
-    machine = Machine(torch.device("cpu"))
-    require_same(old, {"colour": 0.0}, machine)
+    execution = Execution(torch.device("cpu"))
+    require_same(old, {"colour": 0.0}, execution)
     with pytest.raises(UsageError, match=r"--colour 0.5: the training began with 0.0; leave it out"):
-        require_same(old, {"colour": 0.5}, machine)
+        require_same(old, {"colour": 0.5}, execution)
 
 
 # ---- how often it is saved
@@ -254,6 +254,6 @@ def test_an_old_training_goes_on_with_the_pyramid_that_it_has(begun: dict[str, P
     state = store.load()
     old = state.model_copy(update={"config": {k: v for k, v in state.config.items() if k != "pyramid_width"}})
     assert begun_config(store, old, DistillConfig).pyramid_width == 2
-    require_same(old, {"pyramid_width": 2}, Machine(torch.device("cpu"), "auto"))
+    require_same(old, {"pyramid_width": 2}, Execution(torch.device("cpu"), "auto"))
     with pytest.raises(UsageError, match=r"^--pyramid-width 1: the training began with 2;"):
-        require_same(old, {"pyramid_width": 1}, Machine(torch.device("cpu"), "auto"))
+        require_same(old, {"pyramid_width": 1}, Execution(torch.device("cpu"), "auto"))

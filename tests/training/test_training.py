@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from m2sd_cli import api
+import m2sd_cli
 from m2sd_cli.config import DistillConfig, PretrainConfig, resolve
 from m2sd_cli.data import mapped
 from m2sd_cli.data.augmentation import Augmentation
@@ -85,8 +85,8 @@ def whole(
 ) -> Path:
     """Two epochs of both stages, never interrupted: eight steps each."""
     run = tmp_path_factory.mktemp("whole") / "run"
-    api.pretrain(folder, run=run, **quick | {"epochs": 2})
-    api.distill(folder, run=run, **quick_distill | {"epochs": 2})
+    m2sd_cli.pretrain(folder, run=run, **quick | {"epochs": 2})
+    m2sd_cli.distill(folder, run=run, **quick_distill | {"epochs": 2})
     return run
 
 
@@ -109,9 +109,9 @@ def test_one_seed_gives_one_result(
     whole: Path, folder: str, quick: dict[str, Any], quick_distill: dict[str, Any], tmp_path: Path
 ) -> None:
     torch.manual_seed(99)  # what happened before in this process does not matter
-    api.pretrain(folder, run=tmp_path / "run", **quick | {"epochs": 2})
+    m2sd_cli.pretrain(folder, run=tmp_path / "run", **quick | {"epochs": 2})
     torch.rand(5)
-    api.distill(folder, run=tmp_path / "run", **quick_distill | {"epochs": 2})
+    m2sd_cli.distill(folder, run=tmp_path / "run", **quick_distill | {"epochs": 2})
     for name in ("pretrain", "session-000"):
         assert sha256(tmp_path / "run" / f"{name}.safetensors") == sha256(whole / f"{name}.safetensors")
         assert history(tmp_path / "run", name) == history(whole, name)
@@ -127,8 +127,8 @@ def test_images_of_a_file_give_what_images_in_memory_give(
     resident: int,
 ) -> None:
     def both_stages(run: Path) -> list[str]:
-        api.pretrain(folder, run=run, **quick | {"epochs": 2})
-        api.distill(folder, run=run, **quick_distill)
+        m2sd_cli.pretrain(folder, run=run, **quick | {"epochs": 2})
+        m2sd_cli.distill(folder, run=run, **quick_distill)
         return [sha256(path) for path in sorted(run.glob("*.safetensors"))]
 
     used: list[TrainingImages] = []
@@ -158,9 +158,9 @@ def test_images_of_a_file_give_what_images_in_memory_give(
 def test_another_seed_gives_another_result(
     to_distill: Path, whole: Path, folder: str, quick: dict[str, Any], quick_distill: dict[str, Any], tmp_path: Path
 ) -> None:
-    api.pretrain(folder, run=tmp_path / "other", seed=1, **quick | {"epochs": 2})
+    m2sd_cli.pretrain(folder, run=tmp_path / "other", seed=1, **quick | {"epochs": 2})
     assert sha256(tmp_path / "other" / "pretrain.safetensors") != sha256(whole / "pretrain.safetensors")
-    api.distill(folder, run=to_distill, seed=1, **quick_distill | {"epochs": 2})
+    m2sd_cli.distill(folder, run=to_distill, seed=1, **quick_distill | {"epochs": 2})
     assert sha256(to_distill / "session-000.safetensors") != sha256(whole / "session-000.safetensors")
 
 
@@ -169,9 +169,9 @@ def test_a_pretrain_stopped_after_every_step_ends_as_one_that_was_not(
 ) -> None:
     run = tmp_path / "run"
     options: dict[str, Any] = {"run": run, "stop_after": 0, **quick, "epochs": 2}
-    assert api.pretrain(folder, **options) is None
+    assert m2sd_cli.pretrain(folder, **options) is None
     stops = 1
-    while api.pretrain(folder, resume=True, **options) is None:
+    while m2sd_cli.pretrain(folder, resume=True, **options) is None:
         assert not RunFolder(run).has_pretrain()
         stops += 1
     assert stops == 7
@@ -184,9 +184,9 @@ def test_a_distill_stopped_after_every_step_ends_as_one_that_was_not(
     whole: Path, to_distill: Path, folder: str, quick_distill: dict[str, Any]
 ) -> None:
     options: dict[str, Any] = {"run": to_distill, "stop_after": 0, **quick_distill, "epochs": 2}
-    assert api.distill(folder, **options) is None
+    assert m2sd_cli.distill(folder, **options) is None
     stops = 1
-    while api.distill(folder, resume=True, **options) is None:
+    while m2sd_cli.distill(folder, resume=True, **options) is None:
         assert RunFolder(to_distill).sessions() == []
         stops += 1
     assert stops == 7
@@ -202,18 +202,18 @@ def test_a_signal_in_the_middle_of_an_epoch_saves(
     run = tmp_path / "run"
     watcher = Watcher(6, lambda: signal.raise_signal(number))
     with pytest.raises(InterruptedTrainingError, match="--resume") as raised:
-        api.pretrain(folder, run=run, progress=watcher, **quick | {"epochs": 2})
+        m2sd_cli.pretrain(folder, run=run, progress=watcher, **quick | {"epochs": 2})
     assert raised.value.exit_code == 130
     assert watcher.seen[-1].step == 6
     assert (run / "training" / "step-000000006.safetensors").is_file()
-    api.pretrain(folder, run=run, resume=True, device="cpu", precision="fp32")
+    m2sd_cli.pretrain(folder, run=run, resume=True, device="cpu", precision="fp32")
     assert sha256(run / "pretrain.safetensors") == sha256(whole / "pretrain.safetensors")
 
 
 def test_an_ignored_signal_stays_ignored(folder: str, quick: dict[str, Any], tmp_path: Path) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     watcher = Watcher(2, lambda: signal.raise_signal(signal.SIGINT))
-    assert api.pretrain(folder, run=tmp_path / "run", progress=watcher, **quick) is not None
+    assert m2sd_cli.pretrain(folder, run=tmp_path / "run", progress=watcher, **quick) is not None
 
 
 def test_a_second_signal_ends_it_at_once(folder: str, quick: dict[str, Any], tmp_path: Path) -> None:
@@ -222,7 +222,7 @@ def test_a_second_signal_ends_it_at_once(folder: str, quick: dict[str, Any], tmp
         signal.raise_signal(signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
-        api.pretrain(folder, run=tmp_path / "run", progress=Watcher(2, twice), **quick)
+        m2sd_cli.pretrain(folder, run=tmp_path / "run", progress=Watcher(2, twice), **quick)
 
 
 def test_a_crash_loses_what_came_after_the_last_save(
@@ -232,9 +232,11 @@ def test_a_crash_loses_what_came_after_the_last_save(
         raise MemoryError
 
     with pytest.raises(MemoryError):
-        api.distill(folder, run=to_distill, save_every=0, progress=Watcher(4, crash), **quick_distill | {"epochs": 2})
+        m2sd_cli.distill(
+            folder, run=to_distill, save_every=0, progress=Watcher(4, crash), **quick_distill | {"epochs": 2}
+        )
     assert (to_distill / "training" / "step-000000003.safetensors").is_file()
-    api.distill(folder, run=to_distill, resume=True, device="cpu", precision="fp32")
+    m2sd_cli.distill(folder, run=to_distill, resume=True, device="cpu", precision="fp32")
     assert sha256(to_distill / "session-000.safetensors") == sha256(whole / "session-000.safetensors")
 
 
@@ -260,7 +262,7 @@ def test_a_process_that_is_told_to_end_saves_and_can_go_on(
     assert said[-1].startswith("m2sd: interrupted and saved; go on with")
     assert not RunFolder(run).has_pretrain()
     assert (run / "training" / "state.json").is_file()
-    api.pretrain(folder, run=run, resume=True, device="cpu", precision="fp32")
+    m2sd_cli.pretrain(folder, run=run, resume=True, device="cpu", precision="fp32")
     assert sha256(run / "pretrain.safetensors") == sha256(whole / "pretrain.safetensors")
 
 
@@ -294,45 +296,45 @@ def test_a_time_limit_is_counted_from_the_beginning(monkeypatch: pytest.MonkeyPa
 def test_an_option_that_differs_from_the_beginning_is_refused(
     folder: str, quick: dict[str, Any], tmp_path: Path, tree: Tree, option: str, value: float
 ) -> None:
-    api.pretrain(folder, run=tmp_path / "run", stop_after=0, **quick)
+    m2sd_cli.pretrain(folder, run=tmp_path / "run", stop_after=0, **quick)
     before = tree(tmp_path)
     changed: Any = {option: value}
     with pytest.raises(UsageError, match=f"^--{option.replace('_', '-')} {value}: the training began with"):
-        api.pretrain(folder, run=tmp_path / "run", resume=True, device="cpu", precision="fp32", **changed)
+        m2sd_cli.pretrain(folder, run=tmp_path / "run", resume=True, device="cpu", precision="fp32", **changed)
     assert tree(tmp_path) == before
 
 
 def test_a_loss_weight_that_differs_from_the_beginning_is_refused(
     to_distill: Path, folder: str, quick_distill: dict[str, Any]
 ) -> None:
-    api.distill(folder, run=to_distill, stop_after=0, **quick_distill)
+    m2sd_cli.distill(folder, run=to_distill, stop_after=0, **quick_distill)
     with pytest.raises(UsageError, match=r"^--kl-weight 2\.0: the training began with 1\.0"):
-        api.distill(folder, run=to_distill, resume=True, kl_weight=2.0)
+        m2sd_cli.distill(folder, run=to_distill, resume=True, kl_weight=2.0)
 
 
 def test_there_must_be_something_to_resume(
     to_distill: Path, folder: str, quick: dict[str, Any], tmp_path: Path
 ) -> None:
     with pytest.raises(RunError, match="no interrupted training in it"):
-        api.pretrain(folder, run=tmp_path / "none", resume=True)
+        m2sd_cli.pretrain(folder, run=tmp_path / "none", resume=True)
     assert not (tmp_path / "none").exists()
     with pytest.raises(RunError, match="no interrupted training in it"):
-        api.distill(folder, run=to_distill, resume=True)
+        m2sd_cli.distill(folder, run=to_distill, resume=True)
 
 
 def test_a_stage_does_not_resume_the_others_training(
     to_distill: Path, folder: str, quick: dict[str, Any], quick_distill: dict[str, Any]
 ) -> None:
-    api.distill(folder, run=to_distill, stop_after=0, **quick_distill)
+    m2sd_cli.distill(folder, run=to_distill, stop_after=0, **quick_distill)
     with pytest.raises(RunError, match="the interrupted training is distill's"):
-        api.pretrain(folder, run=to_distill, resume=True)
+        m2sd_cli.pretrain(folder, run=to_distill, resume=True)
     with pytest.raises(RunError, match="a finished pretrain is in it"):
-        api.pretrain(folder, run=to_distill, **quick)
+        m2sd_cli.pretrain(folder, run=to_distill, **quick)
 
 
 def test_resuming_what_has_finished_returns_it(whole: Path, folder: str) -> None:
-    pretrain = api.pretrain(folder, run=whole, resume=True)
-    base = api.distill(folder, run=whole, resume=True)
+    pretrain = m2sd_cli.pretrain(folder, run=whole, resume=True)
+    base = m2sd_cli.distill(folder, run=whole, resume=True)
     assert pretrain is not None
     assert base is not None
     assert (pretrain.name, base.name) == ("pretrain", "session-000")
@@ -344,41 +346,41 @@ def test_other_images_cannot_be_resumed_on(
     other = Path(shutil.copytree(folder, tmp_path / "colours"))
     picture = next((other / "train" / "red").iterdir())
     shutil.copy(next((other / "train" / "blue").iterdir()), picture)
-    api.pretrain(folder, run=tmp_path / "begun", stop_after=0, **quick)
+    m2sd_cli.pretrain(folder, run=tmp_path / "begun", stop_after=0, **quick)
     with pytest.raises(RunError, match="began on other images"):
-        api.pretrain(str(other), run=tmp_path / "begun", resume=True, device="cpu")
+        m2sd_cli.pretrain(str(other), run=tmp_path / "begun", resume=True, device="cpu")
     with pytest.raises(RunError, match="pretrained on other images than those of colours; give distill the same"):
-        api.distill(str(other), run=to_distill, **quick_distill)
+        m2sd_cli.distill(str(other), run=to_distill, **quick_distill)
 
 
 def test_a_distill_goes_on_from_its_own_pretrain_only(
     to_distill: Path, folder: str, quick: dict[str, Any], quick_distill: dict[str, Any], tmp_path: Path
 ) -> None:
     other = tmp_path / "other"
-    api.pretrain(folder, run=other, seed=1, **quick)
-    api.distill(folder, run=other, seed=0, stop_after=0, **quick_distill)
+    m2sd_cli.pretrain(folder, run=other, seed=1, **quick)
+    m2sd_cli.distill(folder, run=other, seed=0, stop_after=0, **quick_distill)
     shutil.copytree(other / "training", to_distill / "training")
     with pytest.raises(RunError, match=r"pretrain\.json was written after this training began"):
-        api.distill(folder, run=to_distill, resume=True)
+        m2sd_cli.distill(folder, run=to_distill, resume=True)
     path = to_distill / "training" / "state.json"
     state = json.loads(path.read_bytes())
     del state["seal"], state["head"]
     path.write_text(json.dumps(state | {"schema_version": 1}))  # which knew no heads
     with pytest.raises(RunError, match="began from another pretrain"):
-        api.distill(folder, run=to_distill, resume=True, device="cpu")
+        m2sd_cli.distill(folder, run=to_distill, resume=True, device="cpu")
 
 
 def test_a_begun_training_is_not_silently_replaced(
     folder: str, quick: dict[str, Any], tmp_path: Path, tree: Tree
 ) -> None:
     run = tmp_path / "run"
-    api.pretrain(folder, run=run, stop_after=0, **quick)
+    m2sd_cli.pretrain(folder, run=run, stop_after=0, **quick)
     before = tree(run)
     with pytest.raises(RunError, match="an interrupted pretrain is in it; go on with --resume, or start over"):
-        api.pretrain(folder, run=run, **quick)
+        m2sd_cli.pretrain(folder, run=run, **quick)
     assert tree(run) == before
-    link = api.pretrain(folder, run=run, force=True, **quick)
-    assert link is not None
+    stored = m2sd_cli.pretrain(folder, run=run, force=True, **quick)
+    assert stored is not None
     assert not (run / "training").exists()
 
 
@@ -387,10 +389,10 @@ def test_a_finished_training_is_not_silently_replaced(
 ) -> None:
     before = tree(run)
     with pytest.raises(RunError, match="a finished pretrain is in it; --force replaces it") as raised:
-        api.pretrain(folder, run=run, **quick)
+        m2sd_cli.pretrain(folder, run=run, **quick)
     assert raised.value.exit_code == 4
     with pytest.raises(RunError, match="session 2 is in it; --force replaces it"):
-        api.distill(folder, run=run, **quick_distill)
+        m2sd_cli.distill(folder, run=run, **quick_distill)
     assert tree(run) == before
 
 
@@ -402,18 +404,18 @@ def test_force_replaces_at_the_end_only(
     run: Path, folder: str, quick: dict[str, Any], quick_distill: dict[str, Any], tree: Tree
 ) -> None:
     before = tree(run)
-    assert api.distill(folder, run=run, force=True, seed=1, stop_after=0, **quick_distill) is None
+    assert m2sd_cli.distill(folder, run=run, force=True, seed=1, stop_after=0, **quick_distill) is None
     assert without_training(tree(run)) == before
-    api.distill(folder, run=run, resume=True, device="cpu", precision="fp32")
+    m2sd_cli.distill(folder, run=run, resume=True, device="cpu", precision="fp32")
     assert RunFolder(run).sessions() == [0]
     after = tree(run)
     assert after["session-000.safetensors"] != before["session-000.safetensors"]
     assert after["pretrain.json"] == before["pretrain.json"]
     assert RunFolder(run).verify() == []
 
-    assert api.pretrain(folder, run=run, force=True, seed=1, stop_after=0, **quick) is None
+    assert m2sd_cli.pretrain(folder, run=run, force=True, seed=1, stop_after=0, **quick) is None
     assert without_training(tree(run)) == after
-    api.pretrain(folder, run=run, resume=True, device="cpu", precision="fp32")
+    m2sd_cli.pretrain(folder, run=run, resume=True, device="cpu", precision="fp32")
     assert RunFolder(run).sessions() == []
     assert tree(run)["pretrain.safetensors"] != before["pretrain.safetensors"]
     assert RunFolder(run).verify() == []
@@ -421,7 +423,7 @@ def test_force_replaces_at_the_end_only(
 
 def test_a_single_image_left_over_joins_the_last_batch(folder: str, quick: dict[str, Any], tmp_path: Path) -> None:
     for size in (31, 32):  # of 32 images
-        api.pretrain(folder, run=tmp_path / str(size), **quick | {"batch_size": size})
+        m2sd_cli.pretrain(folder, run=tmp_path / str(size), **quick | {"batch_size": size})
     assert sha256(tmp_path / "31" / "pretrain.safetensors") == sha256(tmp_path / "32" / "pretrain.safetensors")
 
 
@@ -431,9 +433,9 @@ def test_two_classes_of_an_image_each_are_enough(pictures: "Pictures", quick: di
         shutil.copy(next((pictures.folder / "train" / colour).iterdir()), tmp_path / "few" / "train" / colour)
         if number == 0:
             with pytest.raises(UsageError, match="few: 1 base class; pretrain needs at least two"):
-                api.pretrain(str(tmp_path / "few"), run=tmp_path / "run", **quick)
+                m2sd_cli.pretrain(str(tmp_path / "few"), run=tmp_path / "run", **quick)
             assert not (tmp_path / "run").exists()
-    api.pretrain(str(tmp_path / "few"), run=tmp_path / "run", **quick)
+    m2sd_cli.pretrain(str(tmp_path / "few"), run=tmp_path / "run", **quick)
     assert RunFolder(tmp_path / "run").verify() == []
 
 
@@ -441,16 +443,16 @@ def test_a_broken_picture_is_named_and_nothing_is_left(folder: str, quick: dict[
     broken = Path(shutil.copytree(folder, tmp_path / "colours"))
     (broken / "train" / "red" / "broken.png").write_bytes(b"no picture")
     with pytest.raises(DataError, match=r"red/broken\.png: not a picture"):
-        api.pretrain(str(broken), run=tmp_path / "run", **quick)
+        m2sd_cli.pretrain(str(broken), run=tmp_path / "run", **quick)
     assert not (tmp_path / "run").exists()
 
 
 def test_no_epochs_of_distill_take_the_network_of_pretrain(
     to_distill: Path, folder: str, quick_distill: dict[str, Any]
 ) -> None:
-    link = api.distill(folder, run=to_distill, **quick_distill | {"epochs": 0})
-    assert link is not None
-    assert link.manifest.history == []
+    stored = m2sd_cli.distill(folder, run=to_distill, **quick_distill | {"epochs": 0})
+    assert stored is not None
+    assert stored.manifest.history == []
     before, after = load_file(to_distill / "pretrain.safetensors"), load_file(to_distill / "session-000.safetensors")
     del before["classifier.weight"]
     others = after.keys() - before.keys()
@@ -474,11 +476,11 @@ def test_without_any_loss_there_is_nothing_to_train(
     names = ["ce_weight", "kl_weight", "kd_weight", "attention_weight", "teacher_weight"]
     nothing: Any = dict.fromkeys(names, 0.0)
     with pytest.raises(UsageError, match="every loss weight is 0: nothing would be trained; --epochs 0"):
-        api.distill(folder, run=to_distill, **quick_distill, **nothing)
+        m2sd_cli.distill(folder, run=to_distill, **quick_distill, **nothing)
     assert RunFolder(to_distill).sessions() == []
-    link = api.distill(folder, run=to_distill, clean_weight=1.0, **quick_distill, **nothing)
-    assert link is not None
-    assert link.manifest.history[0].terms.keys() == {"clean"}
+    stored = m2sd_cli.distill(folder, run=to_distill, clean_weight=1.0, **quick_distill, **nothing)
+    assert stored is not None
+    assert stored.manifest.history[0].terms.keys() == {"clean"}
 
 
 @pytest.mark.parametrize("enhancement", ["full", "no-attention", "no-pyramid"])
@@ -502,7 +504,7 @@ def test_branches_and_enhancement_are_those_of_the_configuration(mixing: str, im
 def test_on_a_cpu_large_maps_are_made_twice_and_nothing_else_changes(
     folder: str, to_distill: Path, quick_distill: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain = api.distill(folder, run=to_distill, **quick_distill)
+    plain = m2sd_cli.distill(folder, run=to_distill, **quick_distill)
     assert plain is not None
     digests = [plain.manifest.checkpoint.sha256]
     again: list[str] = []
@@ -513,7 +515,7 @@ def test_on_a_cpu_large_maps_are_made_twice_and_nothing_else_changes(
 
     monkeypatch.setattr(recomputation, "LARGE", 0)
     monkeypatch.setattr(recomputation, "checkpoint", spy)
-    spared = api.distill(folder, run=to_distill, force=True, **quick_distill)
+    spared = m2sd_cli.distill(folder, run=to_distill, force=True, **quick_distill)
     assert spared is not None
     digests.append(spared.manifest.checkpoint.sha256)
     assert {"method", "Sequential", "SelfAttention", "CoordinateAttention"} == set(again)
@@ -523,23 +525,23 @@ def test_on_a_cpu_large_maps_are_made_twice_and_nothing_else_changes(
 def test_the_seed_of_distill_is_that_of_pretrain(
     folder: str, quick: dict[str, Any], quick_distill: dict[str, Any], tmp_path: Path
 ) -> None:
-    api.pretrain(folder, run=tmp_path / "run", seed=7, **quick)
-    link = api.distill(folder, run=tmp_path / "run", **quick_distill)
-    assert link is not None
-    assert link.manifest.seed == 7
+    m2sd_cli.pretrain(folder, run=tmp_path / "run", seed=7, **quick)
+    stored = m2sd_cli.distill(folder, run=tmp_path / "run", **quick_distill)
+    assert stored is not None
+    assert stored.manifest.seed == 7
 
 
 def test_half_precision_is_recorded(folder: str, quick: dict[str, Any], tmp_path: Path) -> None:
-    link = api.pretrain(folder, run=tmp_path / "run", **quick | {"precision": "bf16"})
-    assert link is not None
-    assert link.manifest.precision == "bf16"
+    stored = m2sd_cli.pretrain(folder, run=tmp_path / "run", **quick | {"precision": "bf16"})
+    assert stored is not None
+    assert stored.manifest.precision == "bf16"
     tensors = load_file(tmp_path / "run" / "pretrain.safetensors")
     assert {tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()} == {torch.float32}
 
 
 def test_progress_counts_up_to_the_end(folder: str, quick: dict[str, Any], tmp_path: Path) -> None:
     watcher = Watcher(0, lambda: None)
-    api.pretrain(folder, run=tmp_path / "run", progress=watcher, **quick | {"epochs": 2})
+    m2sd_cli.pretrain(folder, run=tmp_path / "run", progress=watcher, **quick | {"epochs": 2})
     assert [(each.epoch, each.step) for each in watcher.seen] == [(1 + step // 4, step + 1) for step in range(8)]
     last = watcher.seen[-1]
     assert (last.epochs, last.steps, last.seconds_left) == (2, 8, 0)
@@ -563,9 +565,9 @@ def test_weights_from_a_file(whole: Path, folder: str, quick: dict[str, Any], tm
     else:
         save_file(weights, file)
     rate: Any = quick | {"learning_rate": 1e-30, "weight_decay": 0.0}
-    link = api.pretrain(folder, run=tmp_path / "run", init=str(file), **rate)
-    assert link is not None
-    assert link.manifest.config["init"] == f"weights.{end}"
+    stored = m2sd_cli.pretrain(folder, run=tmp_path / "run", init=str(file), **rate)
+    assert stored is not None
+    assert stored.manifest.config["init"] == f"weights.{end}"
     begun = load_file(tmp_path / "run" / "pretrain.safetensors")
     parameters = [name for name in weights if not name.endswith(("running_mean", "running_var", "num_batches_tracked"))]
     assert parameters
@@ -585,8 +587,8 @@ def test_weights_named_in_a_file_of_options_leave_no_path(
     )
     config = tmp_path / "options.toml"
     config.write_text(f"[pretrain]\ninit = {str(tmp_path / 'weights.safetensors')!r}\n")
-    link = api.pretrain(folder, run=tmp_path / "run", config=config, **quick)
-    assert link is not None
+    stored = m2sd_cli.pretrain(folder, run=tmp_path / "run", config=config, **quick)
+    assert stored is not None
     assert str(tmp_path) not in (tmp_path / "run" / "pretrain.json").read_text()
 
 
@@ -600,7 +602,7 @@ def test_weights_that_cannot_be_used_are_refused(
 ) -> None:
     def refused(name: str) -> str:
         with pytest.raises(M2sdError) as raised:
-            api.pretrain(folder, run=tmp_path / "run", init=str(tmp_path / name), **quick)
+            m2sd_cli.pretrain(folder, run=tmp_path / "run", init=str(tmp_path / name), **quick)
         assert isinstance(raised.value, DataError)
         assert not (tmp_path / "run").exists()
         return str(raised.value)
@@ -640,7 +642,7 @@ def test_weights_that_are_too_large_are_refused_before_they_are_read(
     (tmp_path / "bomb.pth").write_bytes(content)
     for name in ("large.pth", "bomb.pth"):
         with pytest.raises(DataError, match=f"{name}: larger than any weights"):
-            api.pretrain(folder, run=tmp_path / "run", init=str(tmp_path / name), **quick)
+            m2sd_cli.pretrain(folder, run=tmp_path / "run", init=str(tmp_path / name), **quick)
     assert not (tmp_path / "run").exists()
 
 
@@ -656,7 +658,7 @@ def test_what_was_downloaded_is_opened_without_running_it(
     for content, complaint in ((Harmful(), "damaged .*; remove resnet18"), (1, "not a state dict of tensors")):
         torch.save(content, tmp_path / "hub" / "checkpoints" / "resnet18-f37072fd.pth")
         with pytest.raises(DataError, match=f"--init imagenet: .*{complaint}"):
-            api.pretrain(folder, run=tmp_path / "run", init="imagenet", **quick | {"backbone": "resnet18"})
+            m2sd_cli.pretrain(folder, run=tmp_path / "run", init="imagenet", **quick | {"backbone": "resnet18"})
     assert "must not run" not in capsys.readouterr().out
 
 
@@ -668,7 +670,7 @@ def test_weights_of_imagenet_that_cannot_be_fetched(
 
     monkeypatch.setattr("torchvision.models.ResNet18_Weights.get_state_dict", offline)
     with pytest.raises(DataError, match=r"could not be downloaded \(no network\); name a local file with --init FILE"):
-        api.pretrain(folder, run=tmp_path / "run", init="imagenet", **quick | {"backbone": "resnet18"})
+        m2sd_cli.pretrain(folder, run=tmp_path / "run", init="imagenet", **quick | {"backbone": "resnet18"})
     assert not (tmp_path / "run").exists()
 
 
@@ -683,13 +685,13 @@ def test_a_session_added_meanwhile_is_not_overwritten(
 
     def slow(*arguments: Any) -> Any:
         monkeypatch.setattr(increment, "shot_features", real)
-        api.increment(1, pictures.second_shots, run=run, device="cpu")
+        m2sd_cli.increment(1, pictures.second_shots, run=run, device="cpu")
         afterwards.update(tree(run))
         return real(*arguments)
 
     monkeypatch.setattr(increment, "shot_features", slow)
     with pytest.raises(RunError, match="a session was added, removed or replaced meanwhile; try again"):
-        api.increment(1, pictures.first_shots, run=run, device="cpu")
+        m2sd_cli.increment(1, pictures.first_shots, run=run, device="cpu")
     assert tree(run) == afterwards
 
 

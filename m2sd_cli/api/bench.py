@@ -1,0 +1,66 @@
+"""Measure this machine."""
+
+from collections.abc import Callable
+
+from m2sd_cli.benchmark.machine import cores
+from m2sd_cli.benchmark.report import Report
+from m2sd_cli.benchmark.run import run_bench
+from m2sd_cli.benchmark.settings import MOST_WORKERS, configure
+from m2sd_cli.errors import UsageError
+from m2sd_cli.recipes import find_recipe
+
+
+def bench(
+    *,
+    recipe: str | None = None,
+    backbone: str | None = None,
+    image_size: int | None = None,
+    batch_size: int | None = None,
+    classes: int | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+    seconds: float = 30.0,
+    rounds: int = 5,
+    against_reference: bool = False,
+    workers: int | None = None,
+    compiled: bool = False,
+    tell: Callable[[str], None] | None = None,
+) -> Report:
+    """What this machine does: throughput of both stages and of features on random images, and how long commands take.
+
+    Everything is measured in turn, round after round, so that ratios do not depend on what else the machine does.
+
+    Args:
+        recipe: measure both stages as it has them, and tell how long its epochs would take; see `recipes.recipe_names`.
+        backbone: of ARCHITECTURES; None for the recipe's, else `resnet20`.
+        image_size: pixels that the network sees; a recipe's is fixed, without one it is 32.
+        batch_size: images a step of training; None for the recipe's, else 128.
+        classes: base classes; a recipe's are fixed, without one there are 60.
+        device, precision: `auto` chooses; for features and commands precision `auto` is fp32.
+        seconds: that throughput is measured; the commands take as long as they do.
+        rounds: how often each is measured; each command at most three times.
+        against_reference: also measure a plain loop of the field's kind, torch's DataLoader and PIL in float32.
+        workers: of that loop; None for one a core, at most eight.
+        tell: hears what is being done.
+
+    Raises:
+        M2sdError: one of its kinds.
+    """
+    if workers is not None and not against_reference:
+        raise UsageError(f"--workers {workers}: these are the reference loop's; add --against-reference")
+    if against_reference and workers is None:
+        workers = min(MOST_WORKERS, cores())
+    settings = configure(
+        backbone=backbone,
+        image_size=image_size,
+        batch_size=batch_size,
+        classes=classes,
+        device=device,
+        precision=precision,
+        seconds=seconds,
+        rounds=rounds,
+        workers=workers,
+        compiled=compiled,
+        recipe=find_recipe(recipe),
+    )
+    return run_bench(settings, tell or (lambda _: None))

@@ -1,0 +1,100 @@
+"""Figures of every session of a chain, and the published rows to read beside them."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from m2sd_cli.api.recorded_data import recorded_data
+from m2sd_cli.data.datasets import Skipped
+from m2sd_cli.data.folders import read_shots
+from m2sd_cli.data.skipping import skip_bad_shots, skip_bad_tests
+from m2sd_cli.distributed.process_group import process_group
+from m2sd_cli.errors import DataError
+from m2sd_cli.inference.device import choose_device, inference_precision
+from m2sd_cli.inference.session import load_chain
+from m2sd_cli.inference.skipping import check_pictures_together
+from m2sd_cli.reports.evaluation import Evaluation, evaluate_session
+from m2sd_cli.reports.published import Comparison, compare_with_published
+from m2sd_cli.runs.folder import open_run
+from m2sd_cli.runs.reader import PRETRAIN
+from m2sd_cli.training.records import base_records, classes_digest
+
+
+def evaluate(
+    *,
+    run: Path | str | None = None,
+    session: int | None = None,
+    test: Path | str | None = None,
+    data: str | None = None,
+    data_root: Path | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+    confusion: bool = False,
+    skip_bad: bool = False,
+    classifier: str | None = None,
+) -> Evaluation:
+    """Figures of every session of the chain, from one pass over the test images.
+
+    Args:
+        run: the run folder.
+        session: the last session to look at; None for the newest.
+        test: DIR with DIR/CLASS/*.jpg; None for the test images of the data set.
+        data: the folder that the run was pretrained on, whose test images to take; needed there if `test` is None.
+        data_root: where built-in data sets lie.
+        device, precision: `auto` chooses; precision `auto` is fp32.
+        confusion: whether to count which class is taken for which, after the last session.
+        skip_bad: whether to leave out test images that cannot be read. Those that stage 1 left out are left out anyway.
+        classifier: of HEADS, what answers in every session; None for what the last one names.
+
+    Raises:
+        M2sdError: one of its kinds.
+    """
+    folder = open_run(run)
+    exact = inference_precision(precision)
+    with process_group(choose_device(device)) as (group, chosen):
+        chain = folder.summary(session)
+        model = load_chain(folder, chain, chosen, exact, classifier)
+        if test is not None:
+            place = Path(test)
+            labelled = read_shots(place)
+            if skip_bad:
+                labelled = skip_bad_shots(labelled, place, partial(check_pictures_together, group=group))
+            found = evaluate_session(model, labelled.source, labelled.classes, str(place), confusion, group=group)
+            return replace(found, skipped=labelled.skipped)
+        base = chain.base.manifest
+        is_folder = base.data.kind == "folder"
+        assert base.parent is not None
+        # Of a folder the training images are compared, and which they were stage 1 alone knows.
+        first = folder.read(PRETRAIN, base.parent.sha256).manifest if is_folder else base
+        with group.local_main_first():
+            data_set = recorded_data(first, data, data_root, model.transform.crop)
+        if is_folder and classes_digest(base_records(data_set)) != classes_digest(base.classes):
+            raise DataError(
+                f"{data_set.location}: not the images that the run was trained on, so its test images may have been; "
+                f"name others with --test DIR"
+            )
+        skipped: Sequence[Skipped] = ()
+        if skip_bad:
+            data_set, skipped = skip_bad_tests(data_set, partial(check_pictures_together, group=group))
+        if len(data_set.test) == 0:
+            raise DataError(f"{data_set.location}: no test images in it; name some with --test DIR")
+        where = str(data_set.location)
+        found = evaluate_session(model, data_set.test, data_set.classes, where, confusion, keep=True, group=group)
+        return replace(found, skipped=skipped)
+
+
+def compare(run: Path | str | None = None) -> Comparison:
+    """The published rows of a run's data set and backbone, to read its figures beside.
+
+    Args:
+        run: the run folder.
+
+    Raises:
+        UsageError: nothing is published on the run's data set.
+        RunError: the run has no session, or is damaged.
+    """
+    folder = open_run(run)
+    chain = [stored.manifest for stored in folder.chain()]
+    assert chain[0].parent is not None
+    return compare_with_published(folder.read(PRETRAIN, chain[0].parent.sha256).manifest, chain)

@@ -1,0 +1,46 @@
+"""Label pictures."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from m2sd_cli.data.images import find_pictures
+from m2sd_cli.errors import UsageError
+from m2sd_cli.inference.device import choose_device, inference_precision
+from m2sd_cli.inference.prediction import Prediction, predict_files
+from m2sd_cli.inference.session import load_session
+from m2sd_cli.runs.folder import open_run
+
+
+def predict(
+    images: Sequence[Path | str],
+    *,
+    run: Path | str | None = None,
+    session: int | None = None,
+    top_k: int = 5,
+    device: str = "auto",
+    precision: str = "auto",
+    skip_bad: bool = False,
+    classifier: str | None = None,
+) -> Iterator[Prediction]:
+    """Label pictures.
+
+    Args:
+        images: files, and folders whose pictures are taken, those of their sub-folders too.
+        run: the run folder.
+        session: which session answers; None for the newest.
+        top_k: how many classes to name for each, at least 1.
+        device, precision: `auto` chooses; precision `auto` is fp32.
+        skip_bad: whether to go on after a picture that cannot be read; its prediction then says why and guesses
+            nothing.
+        classifier: of HEADS, what answers; None for what the session names.
+
+    Raises:
+        M2sdError: one of its kinds.
+    """
+    if top_k < 1:
+        raise UsageError(f"--top-k {top_k}: at least 1")
+    folder = open_run(run)
+    chosen = choose_device(device)
+    paths = find_pictures([Path(image) for image in images])
+    model = load_session(folder, session, chosen, inference_precision(precision), classifier)
+    return predict_files(model, paths, top_k, skip_bad)

@@ -1,0 +1,76 @@
+"""The data set that a manifest names."""
+
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from m2sd_cli.config import ImageChoice
+from m2sd_cli.data.catalogue import BUILT_IN, NAMES, DataSetInfo
+from m2sd_cli.data.choosing import choose_training
+from m2sd_cli.data.datasets import DataSet
+from m2sd_cli.data.locate import open_data
+from m2sd_cli.errors import DamagedError, RunError, UsageError
+from m2sd_cli.runs.checksummed import describe_error
+from m2sd_cli.runs.manifest import DataRecord, Manifest, TrainingState
+from m2sd_cli.training.records import left_out
+
+
+def recorded_info(record: DataRecord) -> DataSetInfo | None:
+    """The built-in data set of a manifest, whose name is never taken for a path; None for a folder."""
+    if record.kind == "folder":
+        return None
+    if record.name not in BUILT_IN:
+        raise RunError(f"this run is of {record.name!r}, and this version knows no data set of that name")
+    return BUILT_IN[record.name]
+
+
+def recorded_data(
+    first: Manifest | TrainingState, data: str | None, data_root: Path | None, image_size: int | None
+) -> DataSet:
+    """The data set of a run, as it was seen by stage 1; a folder's place is not recorded and has to be named again.
+
+    Args:
+        first: the manifest of stage 1, or the state of one under way.
+        data, data_root: as for `open_data`; a built-in data set need not be named.
+        image_size: of a folder's images, in pixels.
+
+    Raises:
+        UsageError: a folder is not named, or something else is.
+        DamagedError: what is recorded of the choice of images makes no sense.
+        DataError: the images cannot be read.
+    """
+    record, skipped = first.data, left_out(first.skipped)
+    try:
+        choice = ImageChoice.model_validate(first.config)
+    except ValidationError as error:
+        raise DamagedError(
+            f"stage 1 does not say which images it was given: {describe_error(error)}; restore its "
+            "manifest from a backup"
+        ) from None
+    if recorded_info(record) is not None:
+        if data is not None and data != record.name:
+            raise UsageError(f"--data {data}: this run is of {record.name}; leave --data out")
+        whole = open_data(record.name, data_root, skipped=skipped)
+    elif data is None:
+        raise UsageError(f"this run is of the folder {record.name!r}; say where it is with --data")
+    elif data in BUILT_IN:
+        raise UsageError(f"--data {data}: this run is of the folder {record.name!r}")
+    else:
+        whole = open_data(data, data_root, image_size, skipped)
+    return choose_training(whole, choice.held_out, choice.images_per_class)
+
+
+def official_data(record: DataRecord, data: str | None, data_root: Path | None, session: int) -> DataSet:
+    """The data set whose official session to teach."""
+    if data is not None and data not in BUILT_IN:
+        raise UsageError(
+            f"--data {data}: only built-in data sets have sessions of their own ({NAMES}); name new images with --shots"
+        )
+    name = data or (record.name if record.kind == "built-in" else None)
+    if name not in BUILT_IN:
+        raise UsageError(f"session {session}: a folder has no official sessions; name the new images with --shots DIR")
+    data_set = open_data(name, data_root)
+    if session > data_set.sessions:
+        last = data_set.sessions
+        raise RunError(f"{name} has no session {session} of its own, its last is {last}; teach yours with --shots DIR")
+    return data_set

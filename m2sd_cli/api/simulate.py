@@ -1,0 +1,79 @@
+"""Compare classifiers over many draws of the shots, without test images."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from m2sd_cli.api.recorded_data import recorded_data, recorded_info
+from m2sd_cli.data.catalogue import SHOTS, SIMULATED
+from m2sd_cli.data.locate import open_shot_pool
+from m2sd_cli.data.skipping import check_pictures, skip_bad_shots
+from m2sd_cli.errors import DamagedError, UsageError
+from m2sd_cli.inference.device import choose_device, inference_precision
+from m2sd_cli.inference.session import MEANS, choose_classifier, load_checkpoint, to_transform
+from m2sd_cli.method.stage3 import choices
+from m2sd_cli.reports.draws import Simulation, labelled, over_draws
+from m2sd_cli.runs.folder import open_run
+from m2sd_cli.runs.reader import PRETRAIN
+
+
+def simulate(
+    *,
+    run: Path | str | None = None,
+    draws: int = 20,
+    classifiers: Sequence[str] | None = None,
+    data_root: Path | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+    skip_bad: bool = False,
+) -> Simulation:
+    """Which classifier is best for a network, over many draws of the shots; no test image has a say.
+
+    Session 0 of a run on a simulated data set is taught the sessions after it anew with every draw. The run stays as
+    it is.
+
+    Args:
+        run: the run folder.
+        draws: how many.
+        classifiers: of HEADS; None for all that the run can answer with.
+        data_root: where built-in data sets lie.
+        device, precision: `auto` chooses; precision `auto` is fp32.
+        skip_bad: whether to draw no shots that cannot be read. Test images that stage 1 left out are left out anyway.
+
+    Raises:
+        M2sdError: one of its kinds.
+    """
+    if draws < 1:
+        raise UsageError(f"--draws {draws}: at least 1")
+    folder = open_run(run)
+    chosen, exact = choose_device(device), inference_precision(precision)
+    chain = folder.summary(0)
+    base = chain.base.manifest
+    assert base.parent is not None
+    info = recorded_info(base.data)
+    if info is None or info.simulates is None:
+        raise UsageError(
+            f"this run is of {base.data.name}; to choose without its test images, pretrain on a data set of base "
+            f"training images alone, as with --data cifar100{SIMULATED}"
+        )
+    names = [
+        choose_classifier(folder, chain, name)
+        for name in dict.fromkeys(classifiers or choices(base.backbone.classifier, base.holds_statistics))
+    ]
+    data = recorded_data(folder.read(PRETRAIN, base.parent.sha256).manifest, None, data_root, None)
+    checkpoint = load_checkpoint(folder, chain.base, MEANS)
+    checkpoint.backbone.to(chosen).to(memory_format=torch.channels_last)
+    transform = to_transform(base.transform)
+    tested = labelled(checkpoint.backbone, data.test, transform, exact, "features of test images")
+    shots, place = open_shot_pool(info, data_root)
+    if skip_bad:
+        shots = skip_bad_shots(shots, place, check_pictures)
+    pool = labelled(checkpoint.backbone, shots.source, transform, exact, "features of shots")
+    sizes = [data.base + session * info.way for session in range(1 + data.sessions)]
+    try:
+        found = over_draws(checkpoint, base.backbone, tested, pool, sizes, names, draws, SHOTS)
+    except ValueError as error:
+        file = folder.path / base.checkpoint.file
+        raise DamagedError(f"{file}: {error}; restore it from a backup") from None
+    return Simulation(info.name, sizes, SHOTS, base.transform.views, found, shots.skipped)

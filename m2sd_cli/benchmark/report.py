@@ -1,0 +1,70 @@
+"""What was measured. Names end in their units, since they are those of the JSON document."""
+
+from dataclasses import dataclass
+
+from m2sd_cli.benchmark.timing import Spread
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What was measured, and how."""
+
+    recipe: str | None
+    backbone: str
+    image_size_pixels: int
+    classes: int
+    device: str
+    training_precision: str
+    feature_precision: str
+    seconds: float
+    rounds: int
+    compiled: bool
+    reference_workers: int | None
+
+
+@dataclass(frozen=True)
+class Throughput:
+    """Steps of one workload; each round's figure is the mean over its steps."""
+
+    batch_size_images: int
+    steps_per_round: int
+    images_per_second: Spread
+    step_milliseconds: Spread
+    peak_memory_bytes: int | None  # tensors on CUDA, the whole process on a CPU
+    flop_per_step: int
+    flop_per_second: float
+    peak_format: str | None  # the chip's arithmetic that the share is of
+    share_of_peak: float | None
+
+
+@dataclass(frozen=True)
+class Duration:
+    """How long the epochs of a recipe's stage would take, by what its steps took here."""
+
+    epochs: int
+    steps: int
+    seconds: Spread
+
+
+@dataclass(frozen=True)
+class Latency:
+    """One command, from the start of its process to the end."""
+
+    seconds: Spread
+    peak_resident_bytes: int | None
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything."""
+
+    conditions: Conditions
+    versions: dict[str, str]
+    device_name: str
+    cores: int
+    threads: int  # of torch
+    throughput: dict[str, Throughput]  # pretrain, distill, features, and reference if it was asked for
+    distill_to_pretrain_step_time_ratio: Spread
+    pretrain_to_reference_throughput_ratio: Spread | None
+    durations: dict[str, Duration]  # of the recipe's stages, if there is one
+    processes: dict[str, Latency]  # import_torch, help, increment, predict

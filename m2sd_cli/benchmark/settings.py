@@ -1,0 +1,129 @@
+"""What is measured and for how long, validated."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from m2sd_cli.config import DistillConfig, PretrainConfig, resolve
+from m2sd_cli.data.catalogue import BUILT_IN
+from m2sd_cli.data.choosing import trained_of
+from m2sd_cli.errors import UsageError
+from m2sd_cli.inference.device import choose_device, inference_precision, training_precision
+from m2sd_cli.recipes import NOTHING, Recipe
+from m2sd_cli.training.batches import batch_bounds
+
+MOST_WORKERS = 8
+# Random labels teach nothing, and in thousands of steps at a usual rate the loss may grow beyond all bounds; a step
+# takes the same time at any rate.
+LEARNING_RATE = 1e-6
+EPOCHS = 10**6  # more than there is time for
+# Without a recipe; the batch is that of CIFAR-100's.
+USUAL: Mapping[str, Any] = {"epochs": EPOCHS, "backbone": "resnet20", "batch_size": 128}
+USUAL_CLASSES, USUAL_SIZE = 60, 32
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long a recipe has a stage train."""
+
+    epochs: int
+    steps: int  # of all epochs
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One measurement."""
+
+    pretrain: PretrainConfig
+    distill: DistillConfig
+    image_size: int  # pixels
+    classes: int
+    device: torch.device
+    precision: str  # as asked for, which may be auto
+    seconds: float  # that the throughput of everything together is measured
+    rounds: int
+    workers: int | None  # processes of the reference loop; None leaves it out
+    compiled: bool = False  # whether both stages are compiled first
+    recipe: str | None = None  # that both stages follow
+    data: str | None = None  # the data set whose images the random ones are like
+    schedules: Mapping[str, Schedule] = field(default_factory=dict)  # of the stages, where there is a recipe
+
+    @property
+    def training_precision(self) -> str:
+        """fp32 or bf16, in which both stages compute."""
+        return training_precision(self.precision, self.device)
+
+    @property
+    def feature_precision(self) -> str:
+        """fp32 or bf16, in which features are computed."""
+        return inference_precision(self.precision)
+
+
+def configure(
+    *,
+    backbone: str | None = None,
+    image_size: int | None = None,
+    batch_size: int | None = None,
+    classes: int | None = None,
+    device: str,
+    precision: str,
+    seconds: float,
+    rounds: int,
+    workers: int | None,
+    compiled: bool = False,
+    recipe: Recipe = NOTHING,
+) -> Settings:
+    """Settings from options; None for what a recipe says, or without one is usual.
+
+    Raises:
+        UsageError: one of them makes no sense, or there is no such device.
+    """
+    followed = recipe.options
+    info = BUILT_IN[followed.data] if followed.data is not None else None
+    for option, value in (("--image-size", image_size), ("--classes", classes)):
+        if info is not None and value is not None:
+            raise UsageError(f"{option} {value}: {recipe.name} is for {info.name}, which says so itself; leave it out")
+    defaults = dict(info.defaults if info else USUAL)
+    given = {"batch_size": batch_size}
+    pretrain = resolve(
+        PretrainConfig, defaults, options=given | {"backbone": backbone, "image_size": image_size}, recipe=followed
+    )
+    distill = resolve(DistillConfig, defaults, options=given, recipe=followed)
+    schedules = {}
+    if info is not None:
+        images = info.base * trained_of(info.images, pretrain.held_out, pretrain.images_per_class)
+        for name, config in (("pretrain", pretrain), ("distill", distill)):
+            epoch = len(batch_bounds(images, config.batch_size))
+            schedules[name] = Schedule(config.epochs, config.epochs * epoch)
+    if image_size is None:
+        image_size = info.image_size if info else USUAL_SIZE
+    if classes is None:
+        classes = info.base if info else USUAL_CLASSES
+    if classes < 2:
+        raise UsageError(f"--classes {classes}: at least 2, since images of different classes are mixed")
+    if not 0 < seconds < float("inf"):
+        raise UsageError(f"--seconds {seconds}: more than 0")
+    if rounds < 1:
+        raise UsageError(f"--rounds {rounds}: at least 1")
+    if workers is not None and workers < 1:
+        raise UsageError(f"--workers {workers}: at least 1")
+    chosen = choose_device(device)
+    training_precision(precision, chosen)
+    endless = {"epochs": EPOCHS, "learning_rate": LEARNING_RATE}
+    return Settings(
+        pretrain=pretrain.model_copy(update=endless),
+        distill=distill.model_copy(update=endless),
+        image_size=image_size,
+        classes=classes,
+        device=chosen,
+        precision=precision,
+        seconds=seconds,
+        rounds=rounds,
+        workers=workers,
+        compiled=compiled,
+        recipe=recipe.name,
+        data=followed.data,
+        schedules=schedules,
+    )

@@ -1,0 +1,166 @@
+"""What is timed: both stages as the commands train them, and the features as they compute them, on random images."""
+
+from dataclasses import replace
+
+import torch
+from torch import nn
+
+from m2sd_cli.benchmark.machine import synchronise
+from m2sd_cli.benchmark.settings import Settings
+from m2sd_cli.config import DistillConfig, PretrainConfig
+from m2sd_cli.data import cifar100, demo
+from m2sd_cli.data.augmentation import Augmentation
+from m2sd_cli.data.file_sets import CUB_AUGMENTATION, CUB_TRANSFORM, MINI_AUGMENTATION, MINI_TRANSFORM
+from m2sd_cli.data.sources import TrainingImages
+from m2sd_cli.data.transforms import IMAGENET_MEAN, IMAGENET_STD, TestTransform
+from m2sd_cli.inference.features import FEATURE_BATCH, embed
+from m2sd_cli.training.distill import (
+    build_enhancement,
+    distill_module,
+    distill_objective,
+    loss_weights,
+    makes_maps_again,
+)
+from m2sd_cli.training.loop import Objective, Training
+from m2sd_cli.training.pretrain import build_network, pretrain_objective
+from m2sd_cli.training.progress import Silent
+from m2sd_cli.training.stopping import StopRequest
+
+MOST_IMAGES = 30_000  # as many as CIFAR-100's base classes have
+MOST_BYTES = 2**28
+OWN_TREATMENT = {
+    "miniimagenet": (MINI_TRANSFORM, MINI_AUGMENTATION),
+    "cub200": (CUB_TRANSFORM, CUB_AUGMENTATION),
+    "demo": (demo.TRANSFORM, demo.AUGMENTATION),
+}
+
+
+def treatment(size: int, data: str | None = None) -> tuple[TestTransform, Augmentation]:
+    """How images are treated: as a data set's own, else up to 32 pixels as CIFAR-100's, larger ones as a folder's."""
+    if data in OWN_TREATMENT:
+        return OWN_TREATMENT[data]
+    if size <= cifar100.INFO.image_size:
+        return replace(cifar100.TRANSFORM, resize=size, crop=size), replace(cifar100.AUGMENTATION, size=size)
+    resize = round(size * 256 / 224)
+    transform = TestTransform(resize=resize, crop=size, mean=IMAGENET_MEAN, std=IMAGENET_STD)
+    return transform, Augmentation(size=size, store=resize)
+
+
+def random_images(settings: Settings) -> TrainingImages:
+    """Noise under random labels, in whole batches; as much of it as a small data set has, or less if it is large."""
+    _, augmentation = treatment(settings.image_size, settings.data)
+    side, batch = augmentation.store or augmentation.size, settings.pretrain.batch_size
+    count = max(batch, min(MOST_IMAGES, MOST_BYTES // (3 * side * side)) // batch * batch)
+    generator = torch.Generator().manual_seed(settings.pretrain.seed)
+    images = torch.randint(0, 256, (count, side, side, 3), generator=generator, dtype=torch.uint8)
+    return TrainingImages(images, torch.ones(count), torch.randint(0, settings.classes, (count,), generator=generator))
+
+
+class _UntilStep(StopRequest):
+    """Ends a training after the step of that number."""
+
+    def __init__(self, training: Training) -> None:
+        super().__init__()
+        self._training = training
+        self.last = 0
+
+    @property
+    def wanted(self) -> bool:
+        """Whether the step has been done."""
+        return self._training.position.step >= self.last
+
+
+class Stage:
+    """Steps of a stage, by the loop that the commands train with; nothing is saved.
+
+    Args:
+        name: of the stage.
+        module, objective, config: what it trains.
+        data: its images.
+        settings: where and how to compute.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        module: nn.Module,
+        objective: Objective,
+        config: PretrainConfig | DistillConfig,
+        data: TrainingImages,
+        settings: Settings,
+    ) -> None:
+        transform, augmentation = treatment(settings.image_size, settings.data)
+        self.images = config.batch_size
+        self._device = settings.device
+        self._training = Training(
+            stage=name,
+            module=module,
+            objective=objective,
+            data=data,
+            augmentation=augmentation,
+            transform=transform,
+            config=config,
+            device=settings.device,
+            precision=settings.training_precision,
+            progress=Silent(),
+            save=lambda position, tensors: None,
+            save_every=float("inf"),
+            compiled=settings.compiled,
+        )
+        self._stop = _UntilStep(self._training)
+
+    def prepare(self, steps: int) -> None:
+        """See Workload."""
+
+    def run(self, steps: int) -> None:
+        """See Workload."""
+        self._stop.last = self._training.position.step + steps
+        self._training.run(self._stop)
+        synchronise(self._device)
+
+    def close(self) -> None:
+        """See Workload."""
+
+
+def pretrain_stage(settings: Settings, data: TrainingImages) -> Stage:
+    """Stage 1."""
+    network = build_network(settings.pretrain, settings.classes)
+    return Stage("pretrain", network, pretrain_objective(network), settings.pretrain, data, settings)
+
+
+def distill_stage(settings: Settings, data: TrainingImages) -> Stage:
+    """Stage 2 of a new network."""
+    config = settings.distill
+    network, weights = build_network(settings.pretrain, settings.classes), loss_weights(config)
+    recompute = makes_maps_again(settings.device)
+    enhancement = build_enhancement(network, config, weights, recompute)
+    objective = distill_objective(network, enhancement, config, weights)
+    return Stage("distill", distill_module(network, enhancement, recompute), objective, config, data, settings)
+
+
+class FeatureExtraction:
+    """The features of one batch of images again and again, as increment, evaluate and predict compute them."""
+
+    def __init__(self, settings: Settings) -> None:
+        size = settings.image_size
+        self.images = FEATURE_BATCH
+        self._settings = settings
+        transform, _ = treatment(size, settings.data)
+        self._transform = replace(transform, views=settings.distill.views)
+        backbone = build_network(settings.pretrain, settings.classes).backbone.eval()
+        self._backbone = backbone.to(settings.device).to(memory_format=torch.channels_last)
+        generator = torch.Generator().manual_seed(settings.pretrain.seed)
+        pixels = torch.randint(0, 256, (FEATURE_BATCH, size, size, 3), generator=generator, dtype=torch.uint8)
+        self._pixels = pixels.permute(0, 3, 1, 2)
+
+    def prepare(self, steps: int) -> None:
+        """See Workload."""
+
+    def run(self, steps: int) -> None:
+        """See Workload."""
+        for _ in range(steps):
+            embed(self._backbone, self._pixels, self._transform, self._settings.feature_precision)
+        synchronise(self._settings.device)
+
+    def close(self) -> None:
+        """See Workload."""

@@ -1,0 +1,1 @@
+"""Several processes at one task: the process group, torchrun, shared batch norm."""

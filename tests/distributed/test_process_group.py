@@ -1,0 +1,315 @@
+"""Several processes at one training, as torchrun begins them, come to what one process comes to."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import m2sd_cli
+from m2sd_cli.cli.evaluate import as_data
+from m2sd_cli.config import DistillConfig, PretrainConfig
+from m2sd_cli.data.augmentation import Augmentation
+from m2sd_cli.data.choosing import choose_training
+from m2sd_cli.data.folders import open_folder
+from m2sd_cli.data.sources import TrainingImages
+from m2sd_cli.data.transforms import TestTransform
+from m2sd_cli.distributed.batch_norm import SharedBatchNorm
+from m2sd_cli.distributed.process_group import SINGLE_PROCESS, ProcessGroup, process_group
+from m2sd_cli.errors import UsageError
+from m2sd_cli.inference.features import base_features, held_out_features
+from m2sd_cli.inference.session import MEANS, load_checkpoint, to_transform
+from m2sd_cli.runs.folder import RunFolder
+from m2sd_cli.training.distill import build_enhancement, distill_module, distill_objective, loss_weights
+from m2sd_cli.training.loop import Objective, Training
+from m2sd_cli.training.pretrain import build_network, pretrain_objective
+from m2sd_cli.training.progress import Silent, Snapshot
+from m2sd_cli.training.stopping import StopRequest
+
+if TYPE_CHECKING:
+    from tests.conftest import Pictures
+
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
+TIMEOUT = 240  # seconds
+STEPS = 3
+
+
+def torchrun(*arguments: object) -> "subprocess.CompletedProcess[str]":
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    words = [*TORCHRUN, *map(str, arguments)]
+    # After the two dashes, or torchrun would take --run for one of its own options cut short.
+    return subprocess.run(words, env=environment, capture_output=True, text=True, timeout=TIMEOUT, check=False)
+
+
+@pytest.mark.parametrize("count", [1, 2, 7, 64])
+@pytest.mark.parametrize("size", [1, 2, 3, 8])
+def test_every_image_belongs_to_one_process_and_shares_are_even(count: int, size: int) -> None:
+    shares = [range(count)[ProcessGroup(rank, size).shard(count)] for rank in range(size)]
+    assert [each for share in shares for each in share] == list(range(count))
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+def test_a_batch_that_cannot_be_shared_is_refused() -> None:
+    images = TrainingImages(
+        torch.zeros(9, 8, 8, 3, dtype=torch.uint8), torch.ones(9), torch.zeros(9, dtype=torch.int64)
+    )
+    with pytest.raises(UsageError, match="--batch-size 7: a batch of 2 images cannot be shared by 3 processes"):
+        Training(
+            stage="pretrain",
+            module=nn.Linear(1, 1),
+            objective=lambda x, labels, generator, rows: (x.sum(), {}),
+            data=images,
+            augmentation=Augmentation(size=8, padding=1),
+            transform=TestTransform(8, 8, (0.0,) * 3, (1.0,) * 3),
+            config=PretrainConfig(epochs=1, batch_size=7),
+            device=torch.device("cpu"),
+            precision="fp32",
+            progress=Silent(),
+            save=lambda position, tensors: None,
+            save_every=1.0,
+            group=ProcessGroup(0, 3),
+        )
+
+
+def normalise_a_part(group: ProcessGroup, folder: Path) -> None:
+    """One of two processes: its rows of a batch through a shared batch norm, there and back, twice."""
+    x, weights, norm = batch_norm_case()
+    norm.__class__ = SharedBatchNorm
+    rows = group.shard(len(x))
+    part = x[rows].requires_grad_()
+    for _ in range(2):
+        y = norm(part)
+    torch.autograd.backward((y * weights[rows]).sum())
+    assert norm.weight.grad is not None
+    assert norm.bias.grad is not None
+    assert part.grad is not None
+    group.all_reduce(norm.weight.grad, norm.bias.grad)
+    found = [y.detach(), part.grad, norm.weight.grad, norm.bias.grad, norm.running_mean, norm.running_var]
+    torch.save(found, folder / f"{group.rank}.pt")
+    assert group.any(not group.is_main)
+    assert not group.any(False)
+
+
+def batch_norm_case() -> tuple[Tensor, Tensor, nn.BatchNorm2d]:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(5, 3, 4, 2, generator=generator) * 7 + 300  # far from zero, where rounding hurts
+    norm = nn.BatchNorm2d(3)
+    with torch.no_grad():
+        norm.weight.copy_(torch.tensor([0.5, 1.0, 2.0]))
+        norm.bias.copy_(torch.tensor([0.0, 1.0, -1.0]))
+    return x, torch.randn(5, 3, 4, 2, generator=generator), norm
+
+
+def test_batch_norm_has_the_statistics_and_gradients_of_the_whole_batch(tmp_path: Path) -> None:
+    done = torchrun("--", "tests.training.test_team", "norm", tmp_path)
+    assert done.returncode == 0, done.stderr
+    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
+    x, weights, norm = batch_norm_case()
+    norm = norm.double()
+    x = x.double().requires_grad_()
+    for _ in range(2):
+        y = norm(x)
+    torch.autograd.backward((y * weights).sum())
+    assert x.grad is not None
+    for number, whole in enumerate((y, x.grad)):
+        torch.testing.assert_close(torch.cat([first[number], second[number]]).double(), whole, rtol=1e-3, atol=2e-4)
+    for number, expected in enumerate((norm.weight.grad, norm.bias.grad, norm.running_mean, norm.running_var), start=2):
+        torch.testing.assert_close(first[number].double(), expected, rtol=1e-4, atol=1e-3)
+        torch.testing.assert_close(first[number], second[number], rtol=0, atol=0)
+
+
+def steps_of_both_stages(group: ProcessGroup, count: int) -> list[dict[str, float]]:
+    """What the first steps of each stage record, of batches that do not divide evenly."""
+    data = TrainingImages(
+        torch.randint(0, 256, (32, 16, 16, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)),
+        torch.ones(32),
+        torch.arange(32) % 4,
+    )
+    seen: list[dict[str, float]] = []
+
+    class Recorder:
+        interval = 0.0
+
+        def show(self, snapshot: Snapshot) -> None:
+            seen.append({"loss": snapshot.loss, "accuracy": snapshot.accuracy or 0.0})
+
+    class Enough(StopRequest):
+        @property
+        def wanted(self) -> bool:
+            return len(seen) % count == 0
+
+    network = build_network(PretrainConfig(epochs=1, backbone="resnet20"), 4)
+    distill = DistillConfig(epochs=9, batch_size=13, learning_rate=0.001, clean_weight=0.5)
+    weights = loss_weights(distill)
+    enhancement = build_enhancement(network, distill, weights)
+    stages: list[tuple[nn.Module, Objective, PretrainConfig | DistillConfig]] = [
+        (network, pretrain_objective(network), PretrainConfig(epochs=9, batch_size=13, learning_rate=0.001)),
+        (
+            distill_module(network, enhancement),
+            distill_objective(network, enhancement, distill, weights),
+            distill,
+        ),
+    ]
+    for module, objective, config in stages:
+        Training(
+            stage="any",
+            module=module,
+            objective=objective,
+            data=data,
+            augmentation=Augmentation(size=16, padding=2),
+            transform=TestTransform(16, 16, (0.5,) * 3, (0.25,) * 3),
+            config=config,
+            device=torch.device("cpu"),
+            precision="fp32",
+            progress=Recorder(),
+            save=lambda position, tensors: None,
+            save_every=float("inf"),
+            group=group,
+        ).run(Enough())
+    return seen
+
+
+def test_each_step_is_that_of_one_process(tmp_path: Path) -> None:
+    done = torchrun("--", "tests.training.test_team", "steps", tmp_path)
+    assert done.returncode == 0, done.stderr
+    found = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
+    assert found[0] == found[1], "what is recorded is of both processes"
+    expected = steps_of_both_stages(SINGLE_PROCESS, STEPS)
+    assert len(expected) == 2 * STEPS
+    for number, (theirs, ours) in enumerate(zip(found[0], expected, strict=True)):
+        assert theirs == pytest.approx(ours, rel=1e-3), number
+
+
+def test_two_processes_leave_the_run_folder_that_one_leaves(
+    pictures: "Pictures", quick: dict[str, Any], quick_distill: dict[str, Any], tmp_path: Path
+) -> None:
+    alone, shared = tmp_path / "alone", tmp_path / "shared"
+    folder = str(pictures.folder)
+    settings = {"epochs": 2, "batch_size": 13, "learning_rate": 0.0005}
+    m2sd_cli.pretrain(folder, run=alone, held_out=0.25, **quick | settings)
+    m2sd_cli.distill(folder, run=alone, **quick_distill | settings)
+    common = ["--run", shared, "--data", folder, "--epochs", 2, "--batch-size", 13, "--device", "cpu"]
+    common += ["--precision", "fp32", "--learning-rate", 0.0005]
+    network = ["--image-size", 16, "--backbone", "resnet20", "--held-out", 0.25]
+    first = torchrun("--", "m2sd_cli", "pretrain", *common, *network)
+    assert first.returncode == 0, first.stderr
+    assert len(re.findall(r"^pretrain: 4 base classes", first.stderr, re.MULTILINE)) == 1, "one process speaks"
+    second = torchrun("--", "m2sd_cli", "distill", *common, "--json")
+    assert second.returncode == 0, second.stderr
+    assert second.stdout.count('"finished": true') == 1
+    assert RunFolder(shared).verify() == []
+    assert not (shared / "training").exists()
+    for name in ("pretrain", "session-000"):
+        ours, theirs = (RunFolder(run).read(name).manifest for run in (alone, shared))
+        assert ours.config == theirs.config
+        assert ours.classes == theirs.classes
+        # Small batches of so plain pictures magnify rounding from step to step.
+        assert [each.loss for each in theirs.history] == pytest.approx([each.loss for each in ours.history], rel=0.05)
+    base = RunFolder(shared).session(0)
+    backbone, means, statistics, held_out = load_checkpoint(RunFolder(shared), base, MEANS)
+    assert statistics is not None
+    data = choose_training(open_folder(pictures.folder, 16), 0.25, None)
+    transform = to_transform(base.manifest.transform)
+    wanted_means, wanted = base_features(backbone, data.train, 4, transform)
+    torch.testing.assert_close(means, wanted_means, rtol=1e-5, atol=1e-6)
+    for each, tensor in statistics.tensors().items():
+        torch.testing.assert_close(tensor, wanted.tensors()[each], rtol=1e-4, atol=1e-6)
+    assert held_out is not None
+    assert data.held_out is not None
+    features, labels = held_out_features(backbone, data.held_out, transform)
+    assert torch.equal(held_out.labels, labels)
+    torch.testing.assert_close(held_out.features, features, rtol=1e-5, atol=1e-6)
+    confusion = tmp_path / "confusion.csv"
+    third = torchrun(
+        "--", "m2sd_cli", "evaluate", "--run", shared, "--test", pictures.labelled, "--json", "--confusion", confusion
+    )
+    assert third.returncode == 0, third.stderr
+    found = m2sd_cli.evaluate(run=shared, test=pictures.labelled, device="cpu")
+    (theirs,), (ours,) = json.loads(third.stdout)["sessions"], json.loads(json.dumps(as_data(found, None)))["sessions"]
+    assert ours["auroc"] is not None
+    # A probability may differ by the rounding of batches that were cut elsewhere.
+    assert theirs.pop("ece") == pytest.approx(ours.pop("ece"), abs=1e-4)
+    assert theirs == ours
+    assert sum(int(cell) for line in confusion.read_text().splitlines()[1:] for cell in line.split(",")[1:]) == 8
+
+
+def test_one_line_says_why_a_team_does_not_begin(pictures: "Pictures", tmp_path: Path) -> None:
+    refused = torchrun(
+        "--", "m2sd_cli", "pretrain", "--data", tmp_path / "nowhere", "--run", tmp_path / "run", "--device", "cpu"
+    )
+    assert refused.returncode != 0
+    assert refused.stderr.count("m2sd: ") == 1
+    assert "no such folder" in refused.stderr
+    assert not (tmp_path / "run").exists()
+    compiled = torchrun("--", "m2sd_cli", "pretrain", "--data", "demo", "--run", tmp_path / "run", "--compile")
+    assert compiled.stderr.count("m2sd: --compile: for one process only") == 1
+    single = torchrun("--", "m2sd_cli", "increment", "--session", 1, "--run", tmp_path / "run")
+    assert single.stderr.count("m2sd: m2sd increment: it runs as one process; begin it without torchrun") == 1
+
+
+def test_a_loss_that_is_no_number_ends_all_processes_with_one_line(pictures: "Pictures", tmp_path: Path) -> None:
+    words = ["--data", pictures.folder, "--run", tmp_path / "run", "--image-size", 16, "--backbone", "resnet20"]
+    words += ["--epochs", 1, "--batch-size", 8, "--learning-rate", 1e30, "--precision", "fp32", "--device", "cpu"]
+    refused = torchrun("--", "m2sd_cli", "pretrain", *words)
+    assert refused.returncode != 0
+    assert refused.stderr.count("m2sd: pretrain: no finite value of loss at step 2 of 4; no state was saved") == 1
+    assert "m2sd, process" not in refused.stderr
+    assert "gloo" not in refused.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_process_that_fails_alone_is_heard(trained: Path, pictures: "Pictures", tmp_path: Path) -> None:
+    labelled = Path(shutil.copytree(pictures.labelled, tmp_path / "labelled"))
+    last = sorted((labelled / "yellow").iterdir())[-1]  # in the second process's share
+    last.write_bytes(last.read_bytes()[:40])
+    refused = torchrun("--", "m2sd_cli", "evaluate", "--run", trained, "--test", labelled, "--device", "cpu")
+    assert refused.returncode != 0
+    assert refused.stderr.count(f"m2sd, process 1: {last}: ") == 1
+    assert "gloo" not in refused.stderr
+
+
+def test_when_the_first_fails_alone_the_others_are_silent(trained: Path, pictures: "Pictures", tmp_path: Path) -> None:
+    run = Path(shutil.copytree(trained, tmp_path / "run"))
+    with RunFolder(run).locked("test"):
+        words = ["distill", "--run", run, "--data", pictures.folder, "--force", "--epochs", 1, "--device", "cpu"]
+        refused = torchrun("--", "m2sd_cli", *words)
+    assert refused.returncode != 0
+    assert refused.stderr.count("is writing to it") == 1
+    assert "gloo" not in refused.stderr
+    assert "m2sd, process" not in refused.stderr
+
+
+def test_a_team_leaves_out_the_same_bad_pictures_and_says_so_once(
+    pictures: "Pictures", quick: dict[str, Any], tmp_path: Path
+) -> None:
+    photos = Path(shutil.copytree(pictures.folder, tmp_path / "colours"))
+    bad = ["train/blue/blue-00.png", "train/yellow/yellow-07.png", "test/red/red-100.png"]
+    for name in bad:
+        (photos / name).write_bytes(b"no picture")
+    common = ["--data", photos, "--run", tmp_path / "shared", "--device", "cpu", "--epochs", 1, "--batch-size", 8]
+    small = ["--image-size", 16, "--backbone", "resnet20", "--precision", "fp32"]
+    done = torchrun("--", "m2sd_cli", "pretrain", *common, *small, "--skip-bad")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("3 pictures cannot be read and are left out: train/blue/blue-00.png (not a picture") == 1
+    alone = m2sd_cli.pretrain(str(photos), run=tmp_path / "alone", skip_bad=True, **quick)
+    assert alone is not None
+    shared = RunFolder(tmp_path / "shared").pretrain().manifest
+    assert [each.file for each in shared.skipped] == bad
+    assert shared.skipped == alone.manifest.skipped
+    assert shared.classes == alone.manifest.classes
+
+
+if __name__ == "__main__":
+    task, place = sys.argv[1], Path(sys.argv[2])
+    with process_group(torch.device("cpu")) as (everybody, _):
+        if task == "norm":
+            normalise_a_part(everybody, place)
+        else:
+            (place / f"{everybody.rank}.json").write_text(json.dumps(steps_of_both_stages(everybody, STEPS)))
