@@ -154,7 +154,7 @@ def test_a_recorded_choice_that_makes_no_sense_is_refused(
 
 
 def test_what_was_recorded_before_there_was_a_choice_is_all() -> None:
-    for path in (Path(__file__).parent / "runs" / "old").glob("version-[12]/pretrain.json"):
+    for path in (Path(__file__).parents[1] / "runs" / "old").glob("version-[12]/pretrain.json"):
         first = Manifest.model_validate_json(path.read_bytes())
         assert "held_out" not in first.config
         old = first.model_copy(
