@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from m2sd_cli.data.images import find_pictures
+from m2sd_cli.data.picture_files import find_pictures
 from m2sd_cli.errors import UsageError
 from m2sd_cli.inference.device import choose_device, inference_precision
 from m2sd_cli.inference.prediction import Prediction, predict_files

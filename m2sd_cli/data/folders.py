@@ -9,8 +9,8 @@ import torch
 
 from m2sd_cli.data.augmentation import Augmentation
 from m2sd_cli.data.datasets import DataSet, Shots, Skipped
-from m2sd_cli.data.images import list_folder, list_images
 from m2sd_cli.data.names import as_pair, clash, class_name, is_text, name_digest, relative_name
+from m2sd_cli.data.picture_files import list_folder, list_images
 from m2sd_cli.data.skipping import leave_out
 from m2sd_cli.data.sources import FileImages
 from m2sd_cli.data.transforms import IMAGENET_MEAN, IMAGENET_STD, TestTransform

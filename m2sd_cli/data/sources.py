@@ -15,10 +15,11 @@ from torch import Tensor
 
 from m2sd_cli.data.augmentation import Augmentation
 from m2sd_cli.data.decoded import Entry, Request, keep
-from m2sd_cli.data.images import open_file, open_rgb
+from m2sd_cli.data.images import open_rgb
 from m2sd_cli.data.mapped import MappedImages
 from m2sd_cli.data.names import name_digest
 from m2sd_cli.data.passes import counted
+from m2sd_cli.data.picture_files import open_file
 from m2sd_cli.data.threads import in_order
 from m2sd_cli.data.transforms import TestTransform, to_tensor
 from m2sd_cli.errors import DataError, PictureError

@@ -17,7 +17,7 @@ WORKERS = min(16, os.cpu_count() or 1)
 def in_order(
     work: Callable[[Item], Result], items: Iterable[Item], ahead: int = 2 * WORKERS, workers: int = WORKERS
 ) -> Generator[Result, None, None]:
-    """`work` of each item, in the order of the items, begun before its turn has come; close it to leave off early.
+    """Yield `work` of each item, in the order of the items, begun before its turn; close it to leave off early.
 
     Pillow and hashlib let go of the interpreter while they work, so that threads are enough.
 
@@ -40,11 +40,11 @@ def in_order(
         pool.shutdown(cancel_futures=True)
 
 
-class Room:
-    """What threads share of something that there is only so much of, such as memory.
+class MemoryBudget:
+    """A bounded amount of memory that threads share.
 
     Args:
-        size: how much there is.
+        size: of the budget, in whatever unit `reserved` is asked for.
     """
 
     def __init__(self, size: int) -> None:
@@ -52,8 +52,8 @@ class Room:
         self._changed = Condition()
 
     @contextmanager
-    def taken(self, amount: int) -> Iterator[None]:
-        """Have an amount for a while, once it is free; of more than there is, all."""
+    def reserved(self, amount: int) -> Iterator[None]:
+        """Reserve an amount for a while, once it is free; of more than the budget, all."""
         amount = min(amount, self._size)
         with self._changed:
             self._changed.wait_for(lambda: self._free >= amount)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from m2sd_cli.data.threads import Room, in_order
+from m2sd_cli.data.threads import MemoryBudget, in_order
 
 
 @given(st.lists(st.integers()), st.integers(1, 9), st.integers(1, 4))
@@ -69,15 +69,15 @@ def test_leaving_off_begins_no_more_and_leaves_no_thread() -> None:
     assert threading.active_count() == before
 
 
-def test_no_more_is_taken_of_a_room_than_there_is() -> None:
-    room = Room(10)
+def test_no_more_is_reserved_of_a_budget_than_there_is() -> None:
+    budget = MemoryBudget(10)
     done: list[str] = []
 
     def take(amount: int, name: str) -> None:
-        with room.taken(amount):
+        with budget.reserved(amount):
             done.append(name)
 
-    with room.taken(4):
+    with budget.reserved(4):
         fits, waits = (threading.Thread(target=take, args=each) for each in ((6, "fits"), (7, "waits")))
         fits.start()
         fits.join(timeout=30)
@@ -88,9 +88,9 @@ def test_no_more_is_taken_of_a_room_than_there_is() -> None:
     assert done == ["fits", "waits"]
 
 
-def test_what_is_larger_than_the_room_has_it_alone() -> None:
-    room = Room(10)
-    with pytest.raises(KeyError), room.taken(25):
+def test_a_reservation_larger_than_the_budget_has_it_alone() -> None:
+    budget = MemoryBudget(10)
+    with pytest.raises(KeyError), budget.reserved(25):
         raise KeyError
-    with room.taken(10):
+    with budget.reserved(10):
         pass

@@ -1,0 +1,88 @@
+"""The files of pictures: which a folder holds, and opening one."""
+
+import errno
+import os
+import stat
+from collections.abc import Iterable, Iterator, Sequence
+from io import BufferedReader
+from pathlib import Path
+
+from m2sd_cli.errors import DataError, PictureError
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
+NOT_A_FILE = "not a file, or a link that leads nowhere"
+
+
+def open_file(path: Path) -> BufferedReader:
+    """Open the file of a picture, without waiting for what a pipe or a device may have to say.
+
+    Raises:
+        PictureError: it cannot be opened, or is no file.
+    """
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise PictureError(path, NOT_A_FILE)
+        return path.open("rb")
+    except FileNotFoundError:
+        raise PictureError(path, NOT_A_FILE if os.path.islink(path) else "no such file") from None
+    except PermissionError:
+        raise PictureError(path, "no permission to read it") from None
+    except OSError as error:
+        why = NOT_A_FILE if error.errno == errno.ELOOP else f"cannot be read ({error.strerror or error})"
+        raise PictureError(path, why) from None
+
+
+def list_images(folder: Path) -> list[Path]:
+    """List the files directly inside a folder that have a picture's name, sorted; hidden ones are passed over.
+
+    A link that leads nowhere is listed like any other, so that reading it says so.
+
+    Raises:
+        DataError: the folder cannot be read.
+    """
+    return sorted(_pictures(list_folder(folder)))
+
+
+def find_pictures(paths: Sequence[Path]) -> list[Path]:
+    """List files as they are named, and the pictures in folders and their sub-folders, sorted by name.
+
+    A link to a folder is followed where it is named, but not inside a folder, where it may lead in circles.
+
+    Raises:
+        DataError: a path does not exist, or a folder cannot be read or holds no picture.
+    """
+    pictures: list[Path] = []
+    for path in paths:
+        if os.path.isdir(path):
+            inside: list[Path] = []
+            folders = [path]
+            while folders:
+                entries = list_folder(folders.pop())
+                inside += _pictures(entries)
+                folders += (entry for entry in entries if os.path.isdir(entry) and not os.path.islink(entry))
+            if not inside:
+                raise DataError(f"{path}: no picture in it (jpg, jpeg, png, webp or bmp)")
+            pictures += sorted(inside)
+        elif os.path.lexists(path):
+            pictures.append(path)
+        else:
+            raise DataError(f"{path}: no such file or folder")
+    return pictures
+
+
+def list_folder(folder: Path) -> list[Path]:
+    """List the entries of a folder, in no particular order.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    try:
+        return list(folder.iterdir())
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be read ({error.strerror or error})") from None
+
+
+def _pictures(entries: Iterable[Path]) -> Iterator[Path]:
+    for path in entries:
+        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and not os.path.isdir(path):
+            yield path

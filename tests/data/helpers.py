@@ -1,0 +1,36 @@
+"""Pictures for tests, and pieces of the files of pictures."""
+
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+RED, GREEN, WHITE, BLACK = (255, 0, 0), (0, 255, 0), (255, 255, 255), (0, 0, 0)
+ORIENTATION = 0x0112
+SAVED_AS = {"jpg": "JPEG", "png": "PNG", "webp": "WEBP", "bmp": "BMP", "gif": "GIF", "tif": "TIFF"}
+
+
+def save(folder: Path, image: Image.Image, name: str = "picture.png", **options: Any) -> Path:
+    """Save a picture in a folder; return its path."""
+    image.save(folder / name, **options)
+    return folder / name
+
+
+def noise(width: int = 24, height: int = 16) -> Image.Image:
+    """Make an RGB picture of noise, the same one every time."""
+    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+def colour(image: Image.Image, x: int = 0, y: int = 0) -> tuple[int, int, int]:
+    """Return the colour of a pixel of an RGB picture."""
+    assert image.mode == "RGB"
+    red, green, blue = np.asarray(image)[y, x].tolist()
+    return red, green, blue
+
+
+def png_chunk(name: bytes, content: bytes) -> bytes:
+    """Make a chunk of a PNG file, with its checksum."""
+    return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))

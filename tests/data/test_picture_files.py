@@ -1,0 +1,81 @@
+"""The files of pictures in folders, and what has a picture's name and is no file."""
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from m2sd_cli.data.images import open_rgb
+from m2sd_cli.data.picture_files import SUFFIXES, find_pictures, list_images
+from m2sd_cli.errors import PictureError
+from tests.data.helpers import noise, save
+
+
+def test_the_pictures_of_a_folder_are_listed_by_name(tmp_path: Path) -> None:
+    for name in ("b.png", "a.JPG", "c.jpeg", "d.webp", "e.bmp", ".hidden.png", "notes.txt", "f.gif", "png"):
+        (tmp_path / name).touch()
+    (tmp_path / "deeper.png").mkdir()
+    assert [path.name for path in list_images(tmp_path)] == ["a.JPG", "b.png", "c.jpeg", "d.webp", "e.bmp"]
+    assert {path.suffix.lower() for path in list_images(tmp_path)} == SUFFIXES
+
+
+def make(path: Path, kind: str) -> Path:
+    """Something with a picture's name that is no file."""
+    match kind:
+        case "dangling link":
+            path.symlink_to("nowhere")
+        case "link to itself":
+            path.symlink_to(path.name)
+        case "pipe":
+            os.mkfifo(path)
+        case "link to a pipe":
+            os.mkfifo(path.with_suffix(""))
+            path.symlink_to(path.with_suffix(""))
+        case "socket":
+            with socket.socket(socket.AF_UNIX) as listening:
+                listening.bind(os.path.relpath(path))
+        case "device":
+            path.symlink_to("/dev/zero")
+    return path
+
+
+@pytest.mark.parametrize("kind", ["dangling link", "link to itself", "pipe", "link to a pipe", "socket", "device"])
+def test_what_is_no_file_is_named_and_never_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.chdir(tmp_path)  # the path of a socket must be short
+    path = make(tmp_path / "x.png", kind)
+    assert list_images(tmp_path) == [path]
+    assert find_pictures([tmp_path]) == [path]
+    assert find_pictures([path]) == [path]
+    with pytest.raises(PictureError, match=r"x\.png: not a file, or a link that leads nowhere$"):
+        open_rgb(path)
+
+
+def test_folders_that_link_to_each_other_are_searched_once(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / "top" / name).mkdir(parents=True)
+        save(tmp_path / "top" / name, noise())
+    for stored, target in (("a/up", ".."), ("a/self", "."), ("a/b", "../b"), ("b/a", "../a"), ("b/x.png", "../a")):
+        (tmp_path / "top" / stored).symlink_to(target)
+    (tmp_path / "link").symlink_to("top")
+    for place in ("top", "link"):
+        wanted = [tmp_path / place / name / "picture.png" for name in ("a", "b")]
+        assert find_pictures([tmp_path / place]) == wanted
+
+
+def test_a_tower_of_folders_is_searched_to_its_top(tmp_path: Path) -> None:
+    """Higher than calls may be nested."""
+    place = tmp_path
+    for _ in range(1100):
+        place = place / "d"
+        place.mkdir()
+    path = save(place, noise())
+    try:
+        assert find_pictures([tmp_path]) == [path]
+    finally:  # here, as what tidies up behind the tests nests calls
+        path.unlink()
+        while place != tmp_path:
+            place.rmdir()
+            place = place.parent
