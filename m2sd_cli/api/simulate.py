@@ -6,12 +6,13 @@ from pathlib import Path
 import torch
 
 from m2sd_cli.api.recorded_data import recorded_data, recorded_info
+from m2sd_cli.checkpoints import BaseCheckpoint
 from m2sd_cli.data.catalogue import SHOTS, SIMULATED
 from m2sd_cli.data.locate import open_shot_pool
 from m2sd_cli.data.skipping import check_pictures, skip_bad_shots
 from m2sd_cli.errors import DamagedError, UsageError
 from m2sd_cli.inference.device import choose_device, inference_precision
-from m2sd_cli.inference.session import MEANS, choose_classifier, load_checkpoint, to_transform
+from m2sd_cli.inference.session import choose_classifier, to_transform
 from m2sd_cli.method.stage3 import choices
 from m2sd_cli.reports.draws import Simulation, labelled, over_draws
 from m2sd_cli.runs.folder import open_run
@@ -62,7 +63,7 @@ def simulate(
         for name in dict.fromkeys(classifiers or choices(base.backbone.classifier, base.holds_statistics))
     ]
     data = recorded_data(folder.read(PRETRAIN, base.parent.sha256).manifest, None, data_root, None)
-    checkpoint = load_checkpoint(folder, chain.base, MEANS)
+    checkpoint = BaseCheckpoint.read(folder, chain.base)
     checkpoint.backbone.to(chosen).to(memory_format=torch.channels_last)
     transform = to_transform(base.transform)
     tested = labelled(checkpoint.backbone, data.test, transform, exact, "features of test images")

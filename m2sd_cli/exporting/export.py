@@ -10,10 +10,11 @@ from pathlib import Path
 import safetensors.torch
 import torch
 
+from m2sd_cli.checkpoints import network_tensors
 from m2sd_cli.errors import M2sdError, UsageError
 from m2sd_cli.exporting import FORMATS
 from m2sd_cli.exporting.deployed import Deployed, description
-from m2sd_cli.inference.session import MEANS, SessionModel, backbone_tensors
+from m2sd_cli.inference.session import SessionModel
 from m2sd_cli.runs.files import write_atomically
 
 HEAD_PREFIX = "head."
@@ -42,7 +43,7 @@ def export_session(model: SessionModel, form: str, out: Path) -> None:
 
 def _safetensors(model: SessionModel, text: str) -> bytes:
     head = {HEAD_PREFIX + name: tensor for name, tensor in model.head.state_dict().items()}
-    tensors = {**backbone_tensors(model.backbone), MEANS: model.means, **head}
+    tensors = {**network_tensors(model.backbone, model.means), **head}
     return safetensors.torch.save({name: each.cpu().contiguous() for name, each in tensors.items()}, {METADATA: text})
 
 

@@ -1,35 +1,24 @@
 """A session of a run folder, loaded: frozen backbone, the head of all sessions so far, names, transform."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
+from torch import Tensor
 
+from m2sd_cli.checkpoints import BaseCheckpoint, HeldOut, IncrementCheckpoint
 from m2sd_cli.data.transforms import TestTransform
 from m2sd_cli.errors import DamagedError, RunError, UsageError
 from m2sd_cli.inference.features import embed
-from m2sd_cli.method.backbones import ARCHITECTURES, Backbone, build_backbone
-from m2sd_cli.method.base_statistics import BaseStatistics
+from m2sd_cli.method.backbones import Backbone
 from m2sd_cli.method.calibration import Confidence, fit_confidence
 from m2sd_cli.method.heads import Head
 from m2sd_cli.method.stage3 import COSINE_ONLY, OF_STATISTICS, KnownClasses, build_head, choices
 from m2sd_cli.runs.chain import ChainSummary
 from m2sd_cli.runs.folder import RunFolder
-from m2sd_cli.runs.manifest import BackboneRecord, Manifest, ManifestSummary, TransformRecord
-from m2sd_cli.runs.reader import StoredManifest
-from m2sd_cli.runs.tensors import TensorSpec, find_mismatch, tensor_specs
+from m2sd_cli.runs.manifest import BackboneRecord, TransformRecord
 
-BACKBONE_PREFIX = "backbone."
-STATISTICS_PREFIX = "statistics."
-MEANS = "class_means"
-SHOTS = "shot_features"
 BEYOND = 1e15  # no network's numbers are as large, and products of smaller ones are finite
-HELD_OUT = "held_out_features"
-HELD_OUT_LABELS = "held_out_labels"
-DRAWING = {torch.Tensor.normal_, torch.Tensor.uniform_, nn.init.kaiming_normal_, nn.init.kaiming_uniform_}
 
 
 def to_transform(record: TransformRecord) -> TestTransform:
@@ -60,143 +49,6 @@ class SessionModel:
         """Features (B, D) to logits (B, C)."""
         logits: Tensor = self.head(features)
         return logits
-
-
-class HeldOut(NamedTuple):
-    """Base images that were not trained on."""
-
-    features: Tensor  # (N, D)
-    labels: Tensor  # (N,) in [0, C)
-
-
-class Checkpoint(NamedTuple):
-    """What stage 1 or the base session left, on the CPU."""
-
-    backbone: Backbone  # in eval mode
-    rows: Tensor  # one row a class (C, D)
-    statistics: BaseStatistics | None  # of the base session, unless an earlier version made it
-    held_out: HeldOut | None  # of the base session, if there are such images
-
-
-def backbone_tensors(backbone: Backbone) -> dict[str, Tensor]:
-    """The backbone's parameters and buffers as a checkpoint names them."""
-    return {BACKBONE_PREFIX + name: tensor for name, tensor in backbone.state_dict().items()}
-
-
-class Undrawn(TorchFunctionMode):
-    """Leaves parameters that are about to be loaded uninitialised: drawing them takes as long as predicting an image.
-
-    The meta device would do, too, but it imports for two seconds.
-    """
-
-    def __torch_function__(
-        self, func: Any, types: Iterable[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        """See torch."""
-        given = kwargs or {}
-        if func in DRAWING:
-            return args[0] if args else given["tensor"]
-        return func(*args, **given)
-
-
-def statistics_tensors(statistics: BaseStatistics) -> dict[str, Tensor]:
-    """The base statistics as a checkpoint names them."""
-    return {STATISTICS_PREFIX + name: tensor for name, tensor in statistics.tensors().items()}
-
-
-def load_checkpoint(run: RunFolder, stored: StoredManifest, rows: str) -> Checkpoint:
-    """The checkpoint of stage 1 or of the base session.
-
-    Args:
-        run, link: whose checkpoint.
-        rows: what the checkpoint calls the rows.
-
-    Raises:
-        DamagedError: the checkpoint does not hold just this, of the backbone that its manifest names.
-    """
-    manifest = stored.manifest
-    record, classes = manifest.backbone, len(manifest.classes)
-    if record.name not in ARCHITECTURES:
-        raise DamagedError(f"{run.path / stored.record.file}: this version knows no backbone {record.name!r}")
-    if record.width != ARCHITECTURES[record.name].widths[-1]:
-        raise DamagedError(f"{run.path / stored.record.file}: {record.width} is not the feature width of {record.name}")
-    with Undrawn():
-        backbone = build_backbone(record.name)
-    own = backbone.state_dict()
-    wanted = {**tensor_specs(own, BACKBONE_PREFIX), rows: ((classes, record.width), torch.float32)}
-    tensors = run.tensors(manifest)
-    counted = manifest.kind == "base" and manifest.holds_statistics
-    if counted:
-        wanted |= _statistics_forms(tensors, classes, record.width)
-        wanted |= _held_out_forms(tensors, record.width)
-    _require(run, manifest, tensors, wanted)
-    held_out = HeldOut(tensors[HELD_OUT], tensors[HELD_OUT_LABELS]) if HELD_OUT in wanted else None
-    if held_out is not None and not bool(((held_out.labels >= 0) & (held_out.labels < classes)).all()):
-        raise _foreign(run, manifest, f"{HELD_OUT_LABELS} names a class that is not there")
-    backbone.load_state_dict({name: tensors[BACKBONE_PREFIX + name] for name in own})
-    named = (field.name for field in fields(BaseStatistics))
-    statistics = BaseStatistics(**{name: tensors[STATISTICS_PREFIX + name] for name in named}) if counted else None
-    return Checkpoint(backbone.eval(), tensors[rows], statistics, held_out)
-
-
-def _statistics_forms(tensors: Mapping[str, Tensor], classes: int, width: int) -> dict[str, TensorSpec]:
-    """The base statistics as they have to be; how many random features there are is the projection's to say."""
-    projection = tensors.get(STATISTICS_PREFIX + "projection")
-    size = projection.shape[1] if projection is not None and projection.dim() == 2 else 0
-    shapes = {
-        "power": (1,),
-        "power_means": (classes, width),
-        "power_covariance": (width, width),
-        "projection": (width, max(size, 1)),
-        "random_means": (classes, size),
-        "random_gram": (size, size),
-    }
-    return {STATISTICS_PREFIX + name: (shape, torch.float32) for name, shape in shapes.items()}
-
-
-def _held_out_forms(tensors: Mapping[str, Tensor], width: int) -> dict[str, TensorSpec]:
-    """What is held of images that were not trained on as it has to be: none, or any number of them."""
-    if HELD_OUT not in tensors and HELD_OUT_LABELS not in tensors:
-        return {}
-    images = max(tensors[HELD_OUT_LABELS].numel(), 1) if HELD_OUT_LABELS in tensors else 1
-    return {HELD_OUT: ((images, width), torch.float32), HELD_OUT_LABELS: ((images,), torch.int64)}
-
-
-def _load_shots(run: RunFolder, part: Manifest | ManifestSummary, width: int) -> tuple[Tensor, list[Tensor]]:
-    """The class means (C, D) of an incremental session, and the features (K, D) of each class's shots.
-
-    The features are none if an earlier version made the session.
-
-    Raises:
-        DamagedError: it is damaged, or does not hold just this.
-    """
-    wanted: dict[str, TensorSpec] = {MEANS: ((len(part.classes), width), torch.float32)}
-    counts = [each.shots * (part.views or 0) for each in part.classes]
-    if part.holds_statistics:
-        wanted[SHOTS] = ((sum(counts), width), torch.float32)
-        if not all(counts):
-            raise DamagedError(f"{run.path / part.checkpoint.file}: its manifest names no shots")
-    tensors = run.tensors(part)
-    _require(run, part, tensors, wanted)
-    return tensors[MEANS], list(torch.split(tensors[SHOTS], counts)) if part.holds_statistics else []
-
-
-def _require(
-    run: RunFolder, part: Manifest | ManifestSummary, tensors: Mapping[str, Tensor], wanted: Mapping[str, TensorSpec]
-) -> None:
-    """Refuse a checkpoint that does not hold just what its manifest makes one expect.
-
-    Raises:
-        DamagedError: it does not.
-    """
-    wrong = find_mismatch(tensors, wanted)
-    if wrong is not None:
-        raise _foreign(run, part, wrong)
-
-
-def _foreign(run: RunFolder, part: Manifest | ManifestSummary, wrong: str) -> DamagedError:
-    file = run.path / part.checkpoint.file
-    return DamagedError(f"{file}: not the checkpoint that its manifest names: {wrong}; restore it from a backup")
 
 
 def choose_classifier(run: RunFolder, chain: ChainSummary, name: str | None) -> str:
@@ -270,25 +122,23 @@ def load_chain(
     """
     chosen = choose_classifier(run, chain, classifier)
     record = chain.base.manifest.backbone
-    backbone, base, statistics, held_out = load_checkpoint(run, chain.base, MEANS)
-    means, shots = [base], []
-    for part in chain.sessions[1:]:
-        own, features = _load_shots(run, part, record.width)
-        means.append(own)
-        shots += features
-    every = torch.cat(means)
+    base = BaseCheckpoint.read(run, chain.base)
+    increments = [IncrementCheckpoint.read(run, part, record.width) for part in chain.sessions[1:]]
+    new = torch.cat([base.means[:0], *(each.means for each in increments)])
+    shots = [features for each in increments for features in each.shots]
     file = run.path / chain.base.manifest.checkpoint.file
-    taught = KnownClasses(base, every[len(base) :], shots, statistics)
     try:
-        head = build_head(chosen, taught, record.classifier, record.scale)
-        confidence = _confidence(head, held_out, len(base))
+        head = build_head(
+            chosen, KnownClasses(base.means, new, shots, base.statistics), record.classifier, record.scale
+        )
+        confidence = _confidence(head, base.held_out, len(base.means))
     except ValueError as error:
         raise DamagedError(f"{file}: {error}; restore it from a backup") from None
     if any(not tensor.abs().amax() < BEYOND for tensor in head.state_dict().values() if tensor.numel()):
         raise DamagedError(f"{file}: {chosen} makes numbers of it beyond all bounds; restore it from a backup")
     return SessionModel(
-        backbone=backbone.to(device).to(memory_format=torch.channels_last),
-        means=every.to(device),
+        backbone=base.backbone.to(device).to(memory_format=torch.channels_last),
+        means=torch.cat([base.means, new]).to(device),
         head=head.to(device).eval(),
         classifier=chosen,
         confidence=confidence,

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from m2sd_cli.checkpoints import BaseCheckpoint
 from m2sd_cli.data.datasets import Skipped
 from m2sd_cli.data.passes import Pass
 from m2sd_cli.data.sources import ImageSource
 from m2sd_cli.data.transforms import TestTransform
 from m2sd_cli.inference.features import FEATURE_BATCH, embed_batches
-from m2sd_cli.inference.session import Checkpoint
 from m2sd_cli.method.backbones import Backbone
 from m2sd_cli.method.stage3 import KnownClasses, build_head
 from m2sd_cli.reports.metrics import Tally, counted
@@ -79,7 +79,7 @@ def labelled(backbone: Backbone, source: ImageSource, transform: TestTransform, 
 
 @torch.inference_mode()
 def over_draws(
-    base: Checkpoint,
+    base: BaseCheckpoint,
     record: BackboneRecord,
     tested: Labelled,
     pool: Labelled,
@@ -111,7 +111,7 @@ def over_draws(
         places = draw_shots(pool.labels, sizes[-1] - sizes[0], shots, draw)
         features = [pool.features[each] for each in places]
         new = torch.stack([each.double().mean(dim=0).float() for each in features])
-        taught = KnownClasses(base.rows, new, features, base.statistics)
+        taught = KnownClasses(base.means, new, features, base.statistics)
         for name, figures in found.items():
             head = build_head(name, taught, record.classifier, record.scale).eval()
             tally = Tally(sizes)

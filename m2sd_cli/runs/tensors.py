@@ -1,18 +1,24 @@
 """Whether a file holds exactly the tensors that it must: it may hold anything, and come from anywhere."""
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from m2sd_cli.reading import quoted
 
-TensorSpec = tuple[tuple[int, ...], torch.dtype]  # shape and type of numbers
+
+class TensorSpec(NamedTuple):
+    """The shape of a tensor and the type of its numbers."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
 
 
 def tensor_specs(tensors: Mapping[str, Tensor], prefix: str = "") -> dict[str, TensorSpec]:
     """The shape and type of each tensor, under its name with the prefix before it."""
-    return {prefix + name: (tuple(tensor.shape), tensor.dtype) for name, tensor in tensors.items()}
+    return {prefix + name: TensorSpec(tuple(tensor.shape), tensor.dtype) for name, tensor in tensors.items()}
 
 
 def find_mismatch(

@@ -3,21 +3,13 @@
 import torch
 from torch import Tensor, nn
 
+from m2sd_cli.checkpoints import BaseCheckpoint, HeldOut, PretrainCheckpoint
 from m2sd_cli.config import DistillConfig
 from m2sd_cli.data.datasets import DataSet
 from m2sd_cli.errors import RunError, UsageError
 from m2sd_cli.inference.device import training_precision
 from m2sd_cli.inference.features import base_features, held_out_features
-from m2sd_cli.inference.session import (
-    HELD_OUT,
-    HELD_OUT_LABELS,
-    MEANS,
-    backbone_tensors,
-    load_checkpoint,
-    require_directions,
-    statistics_tensors,
-    to_transform,
-)
+from m2sd_cli.inference.session import require_directions, to_transform
 from m2sd_cli.method.classifiers import Classifier
 from m2sd_cli.method.distillation import LossWeights, distillation_terms
 from m2sd_cli.method.enhancement import FeatureEnhancement
@@ -28,7 +20,6 @@ from m2sd_cli.runs.manifest import ClassRecord, Manifest, TrainingState
 from m2sd_cli.runs.reader import StoredManifest, session_name
 from m2sd_cli.runs.training_state import StateStore
 from m2sd_cli.training.loop import Objective
-from m2sd_cli.training.pretrain import CLASSIFIER
 from m2sd_cli.training.records import base_records, classes_digest, data_record, provenance, skipped_records
 from m2sd_cli.training.stage import Execution, Finished, train
 
@@ -121,13 +112,12 @@ def load_network(run: RunFolder, stored: StoredManifest) -> Network:
     Raises:
         DamagedError: the checkpoint is not what its manifest says.
     """
-    checkpoint = load_checkpoint(run, stored, CLASSIFIER)
-    backbone, trained = checkpoint.backbone, checkpoint.rows
+    checkpoint = PretrainCheckpoint.read(run, stored)
     record = stored.manifest.backbone
-    classifier = Classifier(record.width, len(trained), record.classifier, record.scale)
+    classifier = Classifier(record.width, len(checkpoint.weight), record.classifier, record.scale)
     with torch.no_grad():
-        classifier.weight.copy_(trained)
-    return Network(backbone, classifier)
+        classifier.weight.copy_(checkpoint.weight)
+    return Network(checkpoint.backbone, classifier)
 
 
 def base_classes(run: RunFolder, stored: StoredManifest, data: DataSet) -> list[ClassRecord]:
@@ -199,10 +189,10 @@ def run_distill(
     transform = to_transform(seen)
     means, statistics = base_features(network.backbone, data.train, len(classes), transform, group=execution.group)
     name = session_name(0)
-    tensors = {**backbone_tensors(network.backbone), MEANS: means, **statistics_tensors(statistics)}
+    held_out = None
     if data.held_out is not None:
-        features, labels = held_out_features(network.backbone, data.held_out, transform, group=execution.group)
-        tensors |= {HELD_OUT: features, HELD_OUT_LABELS: labels}
+        held_out = HeldOut(*held_out_features(network.backbone, data.held_out, transform, group=execution.group))
+    checkpoint = BaseCheckpoint(network.backbone, means, statistics, held_out)
     if not execution.group.is_main:
         execution.group.barrier()
         return run.read(name)
@@ -212,7 +202,7 @@ def run_distill(
             kind="base",
             session=0,
             parent=parent.record,
-            checkpoint=run.write_checkpoint(name, tensors),
+            checkpoint=run.write_checkpoint(name, checkpoint.tensors()),
             classes=classes,
             data=data_record(data),
             backbone=record,

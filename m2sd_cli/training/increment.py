@@ -5,11 +5,12 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
+from m2sd_cli.checkpoints import BaseCheckpoint, IncrementCheckpoint
 from m2sd_cli.data.datasets import Shots
 from m2sd_cli.data.names import as_pair, caseless, class_name
 from m2sd_cli.errors import RunError, UsageError
 from m2sd_cli.inference.features import shot_features
-from m2sd_cli.inference.session import MEANS, SHOTS, choose_classifier, load_checkpoint, to_transform
+from m2sd_cli.inference.session import choose_classifier, to_transform
 from m2sd_cli.runs.chain import ChainSummary
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.manifest import DataRecord, Manifest
@@ -88,10 +89,11 @@ def run_increment(
     base, parent = chain.base, chain.last
     transform = to_transform(base.manifest.transform)
     chosen = choose_classifier(run, chain, classifier)
-    backbone = load_checkpoint(run, base, MEANS).backbone
+    backbone = BaseCheckpoint.read(run, base).backbone
     backbone.to(device).to(memory_format=torch.channels_last)
     classes = class_records(shots.classes, shots.source, parent.manifest.classes_so_far, list_shots=True)
     means, features = shot_features(backbone, shots.source, len(shots.classes), transform, views, precision)
+    checkpoint = IncrementCheckpoint(means, torch.split(features, [each.shots * views for each in classes]))
     with run.locked("increment"):
         if run.newest() != parent.record:
             raise RunError(f"{run.path}: a session was added, removed or replaced meanwhile; try again")
@@ -102,7 +104,7 @@ def run_increment(
                 kind="increment",
                 session=session,
                 parent=parent.record,
-                checkpoint=run.write_checkpoint(name, {MEANS: means, SHOTS: features}),
+                checkpoint=run.write_checkpoint(name, checkpoint.tensors()),
                 classes_before=parent.manifest.classes_so_far,
                 classes=classes,
                 data=data,

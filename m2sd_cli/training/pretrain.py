@@ -4,11 +4,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from m2sd_cli.checkpoints import PretrainCheckpoint
 from m2sd_cli.config import PretrainConfig
 from m2sd_cli.data.datasets import DataSet
 from m2sd_cli.errors import UsageError
 from m2sd_cli.inference.features import embed, require_finite
-from m2sd_cli.inference.session import backbone_tensors
 from m2sd_cli.method.backbones import build_backbone
 from m2sd_cli.method.classifiers import Classifier
 from m2sd_cli.method.network import Network
@@ -28,7 +28,6 @@ from m2sd_cli.training.records import (
 )
 from m2sd_cli.training.stage import Execution, train
 
-CLASSIFIER = "classifier.weight"
 LOOKED_AT = 16  # images
 
 
@@ -105,12 +104,12 @@ def run_pretrain(
     if not execution.group.is_main:
         execution.group.barrier()
         return run.pretrain()
-    tensors = {**backbone_tensors(network.backbone), CLASSIFIER: network.classifier.weight}
+    checkpoint = PretrainCheckpoint(network.backbone, network.classifier.weight)
     stored = run.write_manifest(
         PRETRAIN,
         Manifest(
             kind="pretrain",
-            checkpoint=run.write_checkpoint(PRETRAIN, tensors),
+            checkpoint=run.write_checkpoint(PRETRAIN, checkpoint.tensors()),
             classes=classes,
             data=data_record(data),
             backbone=BackboneRecord(

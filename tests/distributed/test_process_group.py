@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 import m2sd_cli
+from m2sd_cli.checkpoints import BaseCheckpoint
 from m2sd_cli.cli.evaluate import as_data
 from m2sd_cli.config import DistillConfig, PretrainConfig
 from m2sd_cli.data.augmentation import Augmentation
@@ -25,7 +26,7 @@ from m2sd_cli.distributed.batch_norm import SharedBatchNorm
 from m2sd_cli.distributed.process_group import SINGLE_PROCESS, ProcessGroup, process_group
 from m2sd_cli.errors import UsageError
 from m2sd_cli.inference.features import base_features, held_out_features
-from m2sd_cli.inference.session import MEANS, load_checkpoint, to_transform
+from m2sd_cli.inference.session import to_transform
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.training.distill import build_enhancement, distill_module, distill_objective, loss_weights
 from m2sd_cli.training.loop import Objective, Training
@@ -213,13 +214,13 @@ def test_two_processes_leave_the_run_folder_that_one_leaves(
         # Small batches of so plain pictures magnify rounding from step to step.
         assert [each.loss for each in theirs.history] == pytest.approx([each.loss for each in ours.history], rel=0.05)
     base = RunFolder(shared).session(0)
-    backbone, means, statistics, held_out = load_checkpoint(RunFolder(shared), base, MEANS)
-    assert statistics is not None
+    checkpoint = BaseCheckpoint.read(RunFolder(shared), base)
+    backbone, held_out = checkpoint.backbone, checkpoint.held_out
     data = choose_training(open_folder(pictures.folder, 16), 0.25, None)
     transform = to_transform(base.manifest.transform)
     wanted_means, wanted = base_features(backbone, data.train, 4, transform)
-    torch.testing.assert_close(means, wanted_means, rtol=1e-5, atol=1e-6)
-    for each, tensor in statistics.tensors().items():
+    torch.testing.assert_close(checkpoint.means, wanted_means, rtol=1e-5, atol=1e-6)
+    for each, tensor in checkpoint.statistics.tensors().items():
         torch.testing.assert_close(tensor, wanted.tensors()[each], rtol=1e-4, atol=1e-6)
     assert held_out is not None
     assert data.held_out is not None

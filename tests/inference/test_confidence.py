@@ -15,12 +15,13 @@ from safetensors import safe_open
 from torch import Tensor
 
 import m2sd_cli
+from m2sd_cli.checkpoints import HELD_OUT, HELD_OUT_LABELS
 from m2sd_cli.data.choosing import choose_training
 from m2sd_cli.data.folders import open_folder, read_shots
 from m2sd_cli.data.sources import ImageSource
 from m2sd_cli.errors import DamagedError, TrainingError
 from m2sd_cli.inference.features import held_out_features
-from m2sd_cli.inference.session import HELD_OUT, HELD_OUT_LABELS, load_session
+from m2sd_cli.inference.session import load_session
 from m2sd_cli.method import HEADS
 from m2sd_cli.method.calibration import Confidence, fit_temperature, unknown_threshold
 from m2sd_cli.runs.folder import RunFolder

@@ -15,10 +15,11 @@ from torch import Tensor
 
 import m2sd_cli
 from m2sd_cli.api.recorded_data import recorded_data
+from m2sd_cli.checkpoints import HELD_OUT, MEANS
 from m2sd_cli.data.folders import open_folder, read_shots
 from m2sd_cli.data.views import MOST_VIEWS, views
 from m2sd_cli.inference.features import embed
-from m2sd_cli.inference.session import HELD_OUT, MEANS, SessionModel, load_session, to_transform
+from m2sd_cli.inference.session import SessionModel, load_session, to_transform
 from m2sd_cli.runs.folder import RunFolder
 
 if TYPE_CHECKING:

@@ -12,12 +12,13 @@ import torch.nn.functional as F
 from PIL import Image
 
 import m2sd_cli
+from m2sd_cli.checkpoints import BaseCheckpoint
 from m2sd_cli.data.folders import open_folder, read_shots
 from m2sd_cli.errors import DamagedError, DataError, UsageError
 from m2sd_cli.inference.device import autocast, choose_device, inference_precision, training_precision
 from m2sd_cli.inference.features import base_features, embed, shot_features
 from m2sd_cli.inference.prediction import Prediction
-from m2sd_cli.inference.session import MEANS, load_checkpoint, load_session
+from m2sd_cli.inference.session import load_session
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.manifest import TransformRecord
 
@@ -37,8 +38,7 @@ def test_class_means_are_the_same_in_every_batch_size(
     means, statistics = base_features(model.backbone, source, 4, model.transform)
     assert means.shape == (4, 64)
     torch.testing.assert_close(means, model.means, rtol=1e-4, atol=1e-5)
-    wanted = load_checkpoint(RunFolder(trained), RunFolder(trained).session(0), MEANS).statistics
-    assert wanted is not None
+    wanted = BaseCheckpoint.read(RunFolder(trained), RunFolder(trained).session(0)).statistics
     for name, tensor in statistics.tensors().items():
         torch.testing.assert_close(tensor, wanted.tensors()[name], rtol=1e-4, atol=1e-5)
     shots = read_shots(pictures.first_shots).source
@@ -251,22 +251,6 @@ def test_a_checkpoint_that_does_not_fit_its_manifest_is_named(run: Path) -> None
     rewrite(backbone=backbone.model_copy(update={"name": "transformer"}))
     with pytest.raises(DamagedError, match="knows no backbone 'transformer'"):
         load_session(folder)
-
-
-def test_a_backbone_is_loaded_and_not_drawn(trained: Path) -> None:
-    folder = RunFolder(trained)
-    base = folder.session(0)
-    before = torch.get_rng_state()
-    backbone, means, statistics, _ = load_checkpoint(folder, base, MEANS)
-    assert torch.equal(torch.get_rng_state(), before)
-    saved = folder.tensors(base)
-    assert torch.equal(means, saved[MEANS])
-    assert statistics is not None
-    known = {f"statistics.{name}" for name in statistics.tensors()}
-    assert {f"backbone.{name}" for name in backbone.state_dict()} == saved.keys() - {"class_means"} - known
-    for name, tensor in backbone.state_dict().items():
-        assert torch.equal(tensor, saved[f"backbone.{name}"])
-    assert all(parameter.requires_grad for parameter in backbone.parameters())
 
 
 def test_the_transform_of_the_manifest_is_used(run: Path, pictures: "Pictures") -> None:

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import m2sd_cli
+from m2sd_cli.checkpoints import BaseCheckpoint
 from m2sd_cli.data.locate import open_data, open_shot_pool
-from m2sd_cli.inference.session import Checkpoint
 from m2sd_cli.method.backbones import build_backbone
+from m2sd_cli.method.base_statistics import BaseSums
 from m2sd_cli.reports.draws import DrawFigures, Labelled, draw_shots, over_draws
 from m2sd_cli.reports.spread import spread
 from m2sd_cli.runs.manifest import BackboneRecord
@@ -72,7 +73,9 @@ def test_every_draw_is_taught_and_counted(draws: int, shots: int, seed: int) -> 
     tested, pool = labelled(4, range(6), seed), labelled(5, range(3, 6), seed + 1)
     pool = Labelled(pool.features, pool.labels - 3)
     rows = 3 * torch.eye(3, 5) + torch.rand(3, 5, generator=torch.Generator().manual_seed(seed + 2))
-    base = Checkpoint(BACKBONE, rows, None, None)
+    sums = BaseSums(torch.ones(3), 5)
+    sums.add(rows, torch.arange(3))
+    base = BaseCheckpoint(BACKBONE, rows, sums.statistics())
     found = over_draws(base, RECORD, tested, pool, SIZES, ["means", "teen"], draws, shots)
     assert list(found) == ["means", "teen"]
     assert len(found["means"]) == len(found["teen"]) == draws
