@@ -1,0 +1,138 @@
+"""Tables of what is chosen by name. Plug-ins add to them; importing this module imports no torch.
+
+An entry names its builder as "module:function", which is imported when it is used.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+
+from m2sd_cli.errors import M2sdError, UsageError
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
+NAME: Final = r"[a-z0-9][a-z0-9._-]{0,63}"  # the pattern of a well-formed name
+
+Builder = str | Callable[..., Any]
+Entry = TypeVar("Entry")
+
+
+def load(builder: Builder) -> Callable[..., Any]:
+    """The function that "module:function" names; a function is returned as it is.
+
+    Raises:
+        M2sdError: there is no such module or function.
+    """
+    if callable(builder):
+        return builder
+    module, _, function = builder.partition(":")
+    try:
+        loaded: Callable[..., Any] = getattr(import_module(module), function)
+    except (ImportError, AttributeError) as error:
+        raise M2sdError(f"{builder}: it cannot be imported ({error})") from error
+    return loaded
+
+
+class Registry(Generic[Entry]):
+    """Entries of one kind under their names: built-in ones, registered ones and entry points of installed packages.
+
+    The metadata of installed packages is read when a name is unknown or when names are listed, and not before. Where
+    two entries have one name, the built-in one counts.
+
+    Args:
+        option: the command-line option that chooses an entry, for messages.
+        group: of the entry points, each of which names an entry.
+        kind: the class of an entry.
+        entries: the built-in ones.
+    """
+
+    def __init__(self, option: str, group: str, kind: type[Entry], entries: Mapping[str, Entry]) -> None:
+        self.option = option
+        self.group = group
+        self.kind = kind
+        self.entries = dict(entries)
+        self._modules: dict[str, str] = {}  # of what was registered
+
+    def register(self, name: str, entry: Entry, builder: Builder) -> None:
+        """Add an entry.
+
+        Args:
+            name: lower-case letters, digits, dots, dashes and underscores.
+            entry: what the name stands for.
+            builder: a function of the package that adds it, see `origin`.
+
+        Raises:
+            UsageError: the name is taken or not well-formed.
+        """
+        if not re.fullmatch(NAME, name):
+            raise UsageError(f"{self.option} {name}: not a name of lower-case letters, digits, dots and dashes")
+        if name in self:
+            raise UsageError(f"{self.option} {name}: the name is taken")
+        self.entries[name] = entry
+        self._modules[name] = builder.partition(":")[0] if isinstance(builder, str) else builder.__module__
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.entries or name in self._plugins
+
+    def __getitem__(self, name: str) -> Entry:
+        """Look up an entry.
+
+        Raises:
+            UsageError: there is none of that name; the message lists the names, and the most similar one.
+            M2sdError: a plug-in cannot be loaded.
+        """
+        if name in self.entries:
+            return self.entries[name]
+        if name not in self._plugins:
+            raise UsageError(f"{self.option} {name}: choose {', '.join(self.names())}{self._suggestion(name)}")
+        plugin = self._plugins[name]
+        try:
+            entry = plugin.load()
+        except Exception as error:  # whatever a module of somebody else raises
+            raise M2sdError(f"{self.option} {name}: {self.origin(name)} cannot be loaded ({error})") from error
+        if not isinstance(entry, self.kind):
+            raise M2sdError(f"{self.option} {name}: {plugin.value} of {self.origin(name)} is no {self.kind.__name__}")
+        return entry
+
+    def names(self) -> list[str]:
+        """Every name, plug-ins last."""
+        return [*self.entries, *(name for name in sorted(self._plugins) if name not in self.entries)]
+
+    def listed(self) -> str:
+        """Every name as a sentence enumerates them: "a, b or c"."""
+        *others, last = self.names()
+        return f"{', '.join(others)} or {last}" if others else last
+
+    def complete(self, incomplete: str) -> list[str]:
+        """The names that a shell offers for the beginning of one."""
+        return [name for name in self.names() if name.startswith(incomplete)]
+
+    def origin(self, name: str) -> str | None:
+        """The package that an entry comes from, with its version; None of a built-in one."""
+        from importlib import metadata
+
+        if name in self._modules:
+            package = self._modules[name].partition(".")[0]
+            try:
+                return f"{package} {metadata.version(package)}"
+            except metadata.PackageNotFoundError:
+                return f"{package} without a version"
+        if name in self.entries or name not in self._plugins:
+            return None
+        distribution = self._plugins[name].dist
+        return f"{distribution.name} {distribution.version}" if distribution else self._plugins[name].module
+
+    def _suggestion(self, name: str) -> str:
+        from difflib import get_close_matches
+
+        similar = get_close_matches(name, self.names(), n=1)
+        return f" (did you mean {similar[0]}?)" if similar else ""
+
+    @cached_property
+    def _plugins(self) -> "dict[str, EntryPoint]":
+        from importlib.metadata import entry_points  # takes longer to import than all of the command line does to build
+
+        return {each.name: each for each in entry_points(group=self.group) if re.fullmatch(NAME, each.name)}
