@@ -6,7 +6,7 @@ from typing import Final
 
 from m2sd_cli.ablation.records import Result
 from m2sd_cli.ablation.rows import PLAIN, ROWS
-from m2sd_cli.reports.spread import Spread, spread
+from m2sd_cli.reports.deviation import MeanAndDeviation
 
 ACCURACIES: Final = ("average", "last", "base", "novel", "harmonic", "session_0")
 
@@ -18,13 +18,13 @@ class Line:
     row: str
     what: str
     seeds: int
-    accuracies: dict[str, Spread]  # by the names of ACCURACIES, in per cent
+    accuracies: dict[str, MeanAndDeviation]  # by the names of ACCURACIES, in per cent
     # The mean of the differences seed by seed, in points: runs of a seed have stage 1 in common, so that their
     # differences vary less than they do. None without a seed that both rows have, and of the plain row itself.
-    above_plain: dict[str, Spread] | None
+    above_plain: dict[str, MeanAndDeviation] | None
     pairs: int  # seeds that both rows have
-    seconds: Spread  # of stage 2
-    ms_per_step: Spread
+    seconds: MeanAndDeviation  # of stage 2
+    ms_per_step: MeanAndDeviation
 
 
 def lines(results: Sequence[Result]) -> list[Line]:
@@ -40,14 +40,14 @@ def _line(name: str, found: list[Result], plain: dict[int, Result]) -> Line:
         row=name,
         what=ROWS[name].what,
         seeds=len(found),
-        accuracies={figure: spread([getattr(each, figure) for each in found]) for figure in ACCURACIES},
+        accuracies={figure: MeanAndDeviation.of([getattr(each, figure) for each in found]) for figure in ACCURACIES},
         above_plain={
-            figure: spread([getattr(own, figure) - getattr(other, figure) for own, other in pairs])
+            figure: MeanAndDeviation.of([getattr(own, figure) - getattr(other, figure) for own, other in pairs])
             for figure in ACCURACIES
         }
         if pairs
         else None,
         pairs=len(pairs),
-        seconds=spread([each.seconds for each in found]),
-        ms_per_step=spread([each.ms_per_step for each in found]),
+        seconds=MeanAndDeviation.of([each.seconds for each in found]),
+        ms_per_step=MeanAndDeviation.of([each.ms_per_step for each in found]),
     )

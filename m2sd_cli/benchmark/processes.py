@@ -17,7 +17,7 @@ import m2sd_cli
 from m2sd_cli.benchmark import launcher
 from m2sd_cli.benchmark.report import Latency
 from m2sd_cli.benchmark.settings import Settings
-from m2sd_cli.benchmark.timing import spread
+from m2sd_cli.benchmark.timing import Measurements
 from m2sd_cli.data.folders import open_folder
 from m2sd_cli.errors import InterruptedTrainingError, M2sdError
 from m2sd_cli.runs.folder import RunFolder
@@ -125,4 +125,4 @@ def measure_processes(settings: Settings, tell: Callable[[str], None]) -> dict[s
 
 def _latency(is_distributed: list[Launched]) -> Latency:
     peaks = [each.peak_resident_bytes for each in is_distributed if each.peak_resident_bytes is not None]
-    return Latency(spread([each.seconds for each in is_distributed]), max(peaks, default=None))
+    return Latency(Measurements.of([each.seconds for each in is_distributed]), max(peaks, default=None))

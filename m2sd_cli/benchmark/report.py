@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from m2sd_cli.benchmark.timing import Spread
+from m2sd_cli.benchmark.timing import Measurements
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,8 @@ class Throughput:
 
     batch_size_images: int
     steps_per_round: int
-    images_per_second: Spread
-    step_milliseconds: Spread
+    images_per_second: Measurements
+    step_milliseconds: Measurements
     peak_memory_bytes: int | None  # tensors on CUDA, the whole process on a CPU
     flop_per_step: int
     flop_per_second: float
@@ -43,14 +43,14 @@ class Duration:
 
     epochs: int
     steps: int
-    seconds: Spread
+    seconds: Measurements
 
 
 @dataclass(frozen=True)
 class Latency:
     """One command, from the start of its process to the end."""
 
-    seconds: Spread
+    seconds: Measurements
     peak_resident_bytes: int | None
 
 
@@ -64,7 +64,7 @@ class Report:
     cores: int
     threads: int  # of torch
     throughput: dict[str, Throughput]  # pretrain, distill, features, and reference if it was asked for
-    distill_to_pretrain_step_time_ratio: Spread
-    pretrain_to_reference_throughput_ratio: Spread | None
+    distill_to_pretrain_step_time_ratio: Measurements
+    pretrain_to_reference_throughput_ratio: Measurements | None
     durations: dict[str, Duration]  # of the recipe's stages, if there is one
     processes: dict[str, Latency]  # import_torch, help, increment, predict

@@ -14,7 +14,7 @@ from m2sd_cli.benchmark.machine import cores, device_name, peak_memory
 from m2sd_cli.benchmark.processes import measure_processes
 from m2sd_cli.benchmark.report import Conditions, Duration, Report, Throughput
 from m2sd_cli.benchmark.settings import Settings
-from m2sd_cli.benchmark.timing import Workload, alternate, ratios, spread, steps_for
+from m2sd_cli.benchmark.timing import Measurements, Workload, alternate, ratios, steps_for
 from m2sd_cli.benchmark.workload import FeatureExtraction, distill_stage, pretrain_stage, random_images
 from m2sd_cli.data.sources import TrainingImages
 from m2sd_cli.errors import TrainingError
@@ -95,7 +95,7 @@ def run_bench(settings: Settings, tell: Tell) -> Report:
         # Both take batches of one size: the ratio of their speeds is that of their times upside down.
         pretrain_to_reference_throughput_ratio=ratios(against, seconds[PRETRAIN]) if against else None,
         durations={
-            name: Duration(plan.epochs, plan.steps, spread([plan.steps * each for each in seconds[name]]))
+            name: Duration(plan.epochs, plan.steps, Measurements.of([plan.steps * each for each in seconds[name]]))
             for name, plan in settings.schedules.items()
         },
         processes=measure_processes(settings, tell),
@@ -176,13 +176,13 @@ def _peak(name: str, chip: str, settings: Settings) -> Peak | None:
 
 
 def _throughput(survey: Survey, seconds: list[float], limit: Peak | None) -> Throughput:
-    speed = spread([survey.images / each for each in seconds])
+    speed = Measurements.of([survey.images / each for each in seconds])
     achieved = survey.flops * speed.median / survey.images
     return Throughput(
         batch_size_images=survey.images,
         steps_per_round=survey.steps,
         images_per_second=speed,
-        step_milliseconds=spread([1000 * each for each in seconds]),
+        step_milliseconds=Measurements.of([1000 * each for each in seconds]),
         peak_memory_bytes=survey.peak_bytes,
         flop_per_step=survey.flops,
         flop_per_second=achieved,

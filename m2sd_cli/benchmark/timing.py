@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import Protocol
+from typing import Protocol, Self
 
 Clock = Callable[[], float]  # seconds
 
@@ -27,7 +27,7 @@ class Workload(Protocol):
 
 
 @dataclass(frozen=True)
-class Spread:
+class Measurements:
     """Several measurements of one quantity."""
 
     median: float
@@ -35,23 +35,23 @@ class Spread:
     max: float
     rounds: tuple[float, ...]  # in the order in which they were taken
 
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Self:
+        """Summarise measurements.
 
-def spread(values: Sequence[float]) -> Spread:
-    """What is told of measurements.
-
-    Raises:
-        StatisticsError: there are none.
-    """
-    return Spread(median(values), min(values), max(values), tuple(values))
+        Raises:
+            StatisticsError: there are none.
+        """
+        return cls(median(values), min(values), max(values), tuple(values))
 
 
-def ratios(above: Sequence[float], below: Sequence[float]) -> Spread:
+def ratios(above: Sequence[float], below: Sequence[float]) -> Measurements:
     """The ratio of each round, of two quantities that were measured in the same rounds.
 
     A machine that is slow for a while is so for both of a round, while the ratio of two medians would compare a slow
     while with a fast one.
     """
-    return spread([a / b for a, b in zip(above, below, strict=True)])
+    return Measurements.of([a / b for a, b in zip(above, below, strict=True)])
 
 
 def alternate(

@@ -7,7 +7,7 @@ import typer
 
 from m2sd_cli.ablation.rows import PLAIN, ROWS, choose_rows
 from m2sd_cli.cli import options
-from m2sd_cli.cli.output import FIGURES, as_text, document, note, result, spread_figure, table
+from m2sd_cli.cli.output import FIGURES, as_text, document, format_mean, note, result, table
 from m2sd_cli.cli.training import require_recipe
 from m2sd_cli.data.catalogue import find_info
 
@@ -175,7 +175,7 @@ def as_lines(budget: "Budget", summary: "list[Line]") -> list[str]:
     rows = [
         [
             line.row,
-            *(spread_figure(line.accuracies[name]) for name in HEADINGS),
+            *(format_mean(line.accuracies[name]) for name in HEADINGS),
             f"{line.seconds.mean:.0f}",
             f"{line.ms_per_step.mean:.1f}",
             str(line.seeds),
@@ -186,7 +186,7 @@ def as_lines(budget: "Budget", summary: "list[Line]") -> list[str]:
     text = [about(budget), ""]
     text += table(["row", *HEADINGS.values(), "seconds", "ms/step", "seeds", "what"], rows)
     compared = [
-        [line.row, *(spread_figure(line.above_plain[name], "+") for name in HEADINGS), str(line.pairs)]
+        [line.row, *(format_mean(line.above_plain[name], "+") for name in HEADINGS), str(line.pairs)]
         for line in summary
         if line.above_plain is not None
     ]

@@ -10,7 +10,7 @@ from m2sd_cli.cli.training import require_recipe
 
 if TYPE_CHECKING:
     from m2sd_cli.benchmark.report import Report
-    from m2sd_cli.benchmark.timing import Spread
+    from m2sd_cli.benchmark.timing import Measurements
 
 COMMANDS = {
     "import_torch": 'python -c "import torch"',
@@ -152,7 +152,7 @@ def _commands(report: "Report") -> list[str]:
     return table(["process", "s", "least", "most", "MiB"], rows)
 
 
-def _ratio(ratio: "Spread") -> str:
+def _ratio(ratio: "Measurements") -> str:
     return f"{ratio.median:.2f} ({ratio.min:.2f} to {ratio.max:.2f})"
 
 

@@ -11,7 +11,7 @@ from m2sd_cli.distributed.torchrun import is_main_process
 
 if TYPE_CHECKING:
     from m2sd_cli.data.datasets import Skipped
-    from m2sd_cli.reports.spread import Spread
+    from m2sd_cli.reports.deviation import MeanAndDeviation
     from m2sd_cli.runs.manifest import SkippedRecord
 
 NAMED = 3  # pictures that were left out
@@ -120,10 +120,10 @@ def table(header: list[str], rows: list[list[str]]) -> list[str]:
     return [line(header), *(line(row) for row in rows)]
 
 
-def spread_figure(spread: "Spread", sign: str = "") -> str:
-    """Mean and deviation to two digits, with a + before what is not negative if `sign` says so."""
-    deviation = "" if spread.deviation is None else f" +- {spread.deviation:.2f}"
-    return f"{spread.mean:{sign}.2f}{deviation}"
+def format_mean(figure: "MeanAndDeviation", sign: str = "") -> str:
+    """Format mean and deviation with two digits; with `sign` "+", a mean above 0 has its sign."""
+    deviation = "" if figure.deviation is None else f" +- {figure.deviation:.2f}"
+    return f"{figure.mean:{sign}.2f}{deviation}"
 
 
 def _is_figure(cell: str) -> bool:

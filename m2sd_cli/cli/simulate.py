@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from m2sd_cli.cli import options
-from m2sd_cli.cli.output import FIGURES, document, name_skipped, result, spread_figure, table
+from m2sd_cli.cli.output import FIGURES, document, format_mean, name_skipped, result, table
 
 if TYPE_CHECKING:
+    from m2sd_cli.reports.deviation import MeanAndDeviation
     from m2sd_cli.reports.draws import DrawFigures, Simulation
-    from m2sd_cli.reports.spread import Spread
 
 
 def simulate(
@@ -68,7 +68,7 @@ def simulate(
                 "classifiers": [
                     {
                         "classifier": name,
-                        **{key: asdict(each) for key, each in _spreads(figures).items()},
+                        **{key: asdict(each) for key, each in _means(figures).items()},
                         "draws": [asdict(each) for each in figures],
                     }
                     for name, figures in found.figures.items()
@@ -80,10 +80,10 @@ def simulate(
         result(line)
 
 
-def _spreads(figures: "Sequence[DrawFigures]") -> "dict[str, Spread]":
-    from m2sd_cli.reports.spread import spread
+def _means(figures: "Sequence[DrawFigures]") -> "dict[str, MeanAndDeviation]":
+    from m2sd_cli.reports.deviation import MeanAndDeviation
 
-    return {name: spread([getattr(each, name) for each in figures]) for name in FIGURES}
+    return {name: MeanAndDeviation.of([getattr(each, name) for each in figures]) for name in FIGURES}
 
 
 def as_lines(found: "Simulation", draws: int) -> list[str]:
@@ -91,7 +91,7 @@ def as_lines(found: "Simulation", draws: int) -> list[str]:
     base, *later = found.sizes
     way = found.sizes[1] - base
     rows = [
-        [name, *(spread_figure(each) for each in _spreads(figures).values())] for name, figures in found.figures.items()
+        [name, *(format_mean(each) for each in _means(figures).values())] for name, figures in found.figures.items()
     ]
     return [
         f"{found.data}: {base} base classes, {len(later)} sessions of {way} classes x {found.shots} shots, "

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from m2sd_cli.ablation.records import Result
 from m2sd_cli.ablation.table import ACCURACIES, lines
-from m2sd_cli.reports.spread import Spread, spread
+from m2sd_cli.reports.deviation import MeanAndDeviation
 
 PERCENT = st.floats(0, 100, allow_nan=False)
 
@@ -31,8 +31,8 @@ def result(row: str, seed: int, last: float, seconds: float = 10.0, ms_per_step:
 
 
 def test_the_deviation_is_that_of_a_sample() -> None:
-    assert spread([2.0, 4.0, 9.0]) == Spread(5.0, math.sqrt((9 + 1 + 16) / 2))
-    assert spread([3.0]) == Spread(3.0, None)
+    assert MeanAndDeviation.of([2.0, 4.0, 9.0]) == MeanAndDeviation(5.0, math.sqrt((9 + 1 + 16) / 2))
+    assert MeanAndDeviation.of([3.0]) == MeanAndDeviation(3.0, None)
 
 
 @given(st.lists(PERCENT, min_size=2, max_size=6), st.lists(PERCENT, min_size=2, max_size=6))
@@ -52,22 +52,22 @@ def test_figures_and_differences_are_statistics_of_the_seeds(plain: list[float],
     assert second.above_plain["last"].deviation == pytest.approx(statistics.stdev(differences), rel=1e-9, abs=1e-9)
     assert (first.pairs, second.pairs) == (0, len(differences))
     assert second.above_plain["average"].mean == pytest.approx(statistics.fmean(differences) / 4, rel=1e-9, abs=1e-9)
-    assert second.seconds == spread([float(seed) for seed in range(len(own))])
-    assert second.ms_per_step == spread([2.0 * seed for seed in range(len(own))])
+    assert second.seconds == MeanAndDeviation.of([float(seed) for seed in range(len(own))])
+    assert second.ms_per_step == MeanAndDeviation.of([2.0 * seed for seed in range(len(own))])
 
 
 def test_seeds_are_paired_by_number_and_not_by_place() -> None:
     results = [result("mixup", 1, 30.0), result("plain", 0, 10.0), result("mixup", 0, 15.0), result("plain", 1, 20.0)]
     _, line = lines(results)
     assert line.above_plain is not None
-    assert line.above_plain["last"] == spread([5.0, 10.0])
+    assert line.above_plain["last"] == MeanAndDeviation.of([5.0, 10.0])
 
 
 def test_without_a_seed_in_common_there_is_no_difference() -> None:
     plain, both, m2sd = lines([result("m2sd", 1, 3.0), result("both", 0, 2.0), result("plain", 0, 1.0)])
     assert (plain.row, both.row, m2sd.row) == ("plain", "both", "m2sd")
     assert both.above_plain is not None
-    assert both.above_plain["last"] == Spread(1.0, None)
+    assert both.above_plain["last"] == MeanAndDeviation(1.0, None)
     assert (both.pairs, m2sd.pairs) == (1, 0)
     assert m2sd.above_plain is None
     assert lines([]) == []

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from m2sd_cli.benchmark.timing import alternate, ratios, spread, steps_for
+from m2sd_cli.benchmark.timing import Measurements, alternate, ratios, steps_for
 
 
 class Machine:
@@ -68,7 +68,7 @@ def test_a_ratio_is_taken_in_each_round() -> None:
 
 def test_the_median_ratio_is_not_the_ratio_of_medians() -> None:
     assert ratios([1.0, 10.0, 9.0], [1.0, 2.0, 9.0]).median == 1.0
-    assert spread([1.0, 10.0, 9.0]).median / spread([1.0, 2.0, 9.0]).median == 4.5
+    assert Measurements.of([1.0, 10.0, 9.0]).median / Measurements.of([1.0, 2.0, 9.0]).median == 4.5
 
 
 def test_ratios_need_the_same_rounds() -> None:
@@ -76,8 +76,8 @@ def test_ratios_need_the_same_rounds() -> None:
         ratios([1.0, 2.0], [1.0])
 
 
-def test_a_spread_keeps_the_order_of_the_rounds() -> None:
-    found = spread([3.0, 1.0, 2.0, 8.0])
+def test_measurements_keep_the_order_of_the_rounds() -> None:
+    found = Measurements.of([3.0, 1.0, 2.0, 8.0])
     assert (found.median, found.min, found.max, found.rounds) == (2.5, 1.0, 8.0, (3.0, 1.0, 2.0, 8.0))
 
 

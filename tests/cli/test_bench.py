@@ -13,14 +13,14 @@ import pytest
 from m2sd_cli.benchmark.report import Report
 from m2sd_cli.benchmark.run import run_bench
 from m2sd_cli.benchmark.settings import Settings
-from m2sd_cli.benchmark.timing import spread
+from m2sd_cli.benchmark.timing import Measurements
 from m2sd_cli.cli.app import main
 from m2sd_cli.cli.bench import as_lines
 
 if TYPE_CHECKING:
     from tests.conftest import Outcome
 
-SPREAD = {"median", "min", "max", "rounds"}
+MEASURED = {"median", "min", "max", "rounds"}
 
 
 @pytest.fixture(scope="module")
@@ -60,8 +60,8 @@ def measured() -> tuple[str, str, Report]:
 pytestmark = pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 
 
-def positive(spread: dict[str, Any]) -> bool:
-    return spread.keys() == SPREAD and 0 < spread["min"] <= spread["median"] <= spread["max"]
+def positive(measured: dict[str, Any]) -> bool:
+    return measured.keys() == MEASURED and 0 < measured["min"] <= measured["median"] <= measured["max"]
 
 
 def test_the_document_names_its_units(measured: tuple[str, str, Report]) -> None:
@@ -166,7 +166,7 @@ def test_the_table_shows_what_is_known(measured: tuple[str, str, Report]) -> Non
     text = "\n".join(as_lines(report))
     for word in ("images/s", "GFLOP/s", "MiB", "distill / pretrain", "--workers 1", "m2sd predict, 1 picture"):
         assert word in text
-    hour = replace(report.durations["distill"], epochs=3, steps=700, seconds=spread([3540.0, 3660.0]))
+    hour = replace(report.durations["distill"], epochs=3, steps=700, seconds=Measurements.of([3540.0, 3660.0]))
     assert "distill of cifar100-resnet20, 3 epochs, 700 steps: 1 h 00 min (59 min to 1 h 01 min)" in as_lines(
         replace(report, durations={"distill": hour})
     )

@@ -18,8 +18,8 @@ from m2sd_cli.checkpoints import BaseCheckpoint
 from m2sd_cli.data.locate import open_data, open_shot_pool
 from m2sd_cli.method.backbones import build_backbone
 from m2sd_cli.method.base_statistics import BaseSums
+from m2sd_cli.reports.deviation import MeanAndDeviation
 from m2sd_cli.reports.draws import DrawFigures, Labelled, draw_shots, over_draws
-from m2sd_cli.reports.spread import spread
 from m2sd_cli.runs.manifest import BackboneRecord
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ def test_all_classifiers_are_compared_and_nothing_is_written(m2sd: Cli, simulate
     (teen,) = content["classifiers"]
     assert (content["sizes"], content["shots"], len(teen["draws"])) == ([4, 6], 5, 3)
     assert content["skipped"] == []
-    mean = spread([each["novel"] for each in teen["draws"]])
+    mean = MeanAndDeviation.of([each["novel"] for each in teen["draws"]])
     assert teen["novel"] == {"mean": mean.mean, "deviation": mean.deviation}
     shown = lines[1].split()
     assert shown[1:4] == [f"{teen['average']['mean']:.2f}", "+-", f"{teen['average']['deviation']:.2f}"]
