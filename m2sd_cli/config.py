@@ -1,132 +1,264 @@
-"""What can be configured, validated; merged from data set, recipe, file and command line in this one place."""
+"""The options of training: declared once, validated, and merged from data set, recipe, file and command line.
 
+A field of PretrainConfig or DistillConfig is an option of the command, of the function and of a file of the same name.
+Pydantic is imported for the first value that is checked, since help pages need the fields alone.
+"""
+
+import dataclasses
+import inspect
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
-
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
-from pydantic_core import PydanticCustomError
+from types import NoneType
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_type_hints
 
 from m2sd_cli.errors import UsageError
 from m2sd_cli.reading import quoted, read_regular
-
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-
-Share = Annotated[float, Field(ge=0, le=1)]
 
 PRETRAIN_SHARE = 0.2  # of a data set's epochs; the paper's stage 1
 STAGES = ("pretrain", "distill")
 ONCE = {"pyramid_width": 2}  # what options were before they could be set, where that is not their default
 FILE_LIMIT = 2**20  # bytes of a file of options
+MANY = 10**9
 
 
-class TrainingConfig(BaseModel):
-    """What both stages share. Field names are the options' names, with underscores."""
+@dataclass(frozen=True, kw_only=True)
+class Option:
+    """The bounds and the help of an option, whose name, type and default are those of its field.
 
-    # Strict, or a file's true would be one epoch. Built late, as most commands configure nothing.
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, defer_build=True)
-
-    epochs: Annotated[int, Field(ge=0, le=10**9)]
-    batch_size: Annotated[int, Field(ge=2, le=10**9)] = 256  # images; the paper's
-    learning_rate: Positive = 0.1  # at the start; a cosine takes it to 0
-    momentum: Annotated[float, Field(gt=0, lt=1)] = 0.9  # Nesterov's
-    weight_decay: NotNegative = 5e-4
-    auto_augment: Literal["none", "cifar10", "imagenet"] = "none"  # AutoAugment's policy for training images
-    colour: Share = 0.0  # how far brightness, contrast and saturation of training images vary
-    cutout: Share = 0.0  # side of the hole in each training image, as a share of the image's
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
-
-
-class ImageChoice(BaseModel):
-    """Which base training images stage 1 is given, and with it every stage. What else a configuration says is ignored,
-    so that what it was recorded in need not be of today.
+    `{choices}` in the help stands for the choices.
     """
 
-    model_config = ConfigDict(frozen=True, strict=True, defer_build=True)
+    help: str
+    gt: float | None = None
+    ge: float | None = None
+    lt: float | None = None
+    le: float | None = None
+    choices: Callable[[], tuple[str, ...]] | None = None  # the names in a table, read when they are needed
+    default: str | None = None  # for the help page, where None or the default of the field is not the whole truth
 
-    held_out: Annotated[float, Field(ge=0, le=0.5)] = 0.0  # share of each base class that is never trained on
-    images_per_class: Annotated[int, Field(ge=1, le=10**9)] | None = None  # of those that are left, at most; None: all
+
+@dataclass(frozen=True, kw_only=True)
+class ImageChoice:
+    """The choice of the base training images that stage 1 is given, and with it every later stage."""
+
+    held_out: Annotated[float, Option(help="Share of each base class never to train on, up to 0.5.", ge=0, le=0.5)] = (
+        0.0
+    )
+    images_per_class: Annotated[
+        int | None,
+        Option(help="Train on so many images of each base class only.", ge=1, le=MANY, default="all"),
+    ] = None  # of those that are not held out
 
 
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """The options that both stages share."""
+
+    epochs: Annotated[int, Option(help="Epochs of this stage.", ge=1, le=MANY)]
+    batch_size: Annotated[int, Option(help="Images a step.", ge=2, le=MANY)] = 256  # the paper's
+    learning_rate: Annotated[float, Option(help="At the start; a cosine takes it to 0.", gt=0)] = 0.1
+    momentum: Annotated[float, Option(help="Nesterov momentum.", gt=0, lt=1)] = 0.9
+    weight_decay: Annotated[float, Option(help="L2 penalty.", ge=0)] = 5e-4
+    auto_augment: Annotated[
+        Literal["none", "cifar10", "imagenet"],
+        Option(help="AutoAugment's policy for training images: {choices}."),
+    ] = "none"
+    colour: Annotated[
+        float, Option(help="Vary brightness, contrast and saturation by up to this share, 0 to 1.", ge=0, le=1)
+    ] = 0.0
+    cutout: Annotated[
+        float, Option(help="A hole in each training image, its side this share of the image's.", ge=0, le=1)
+    ] = 0.0
+    seed: Annotated[
+        int, Option(help="Same seed: same result, on the same CPU with as many threads.", ge=0, lt=2**63)
+    ] = 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class PretrainConfig(TrainingConfig, ImageChoice):
-    """Stage 1.
+    """The options of stage 1."""
 
-    Scale 16 beside 8 and 32, on simulated sessions with `debiased` (ResNet-20, one network each, 10 draws; AVG, HM): of
-    50 images a class (60 epochs) 29.8, 24.4 beside 32.9, 22.9 and 28.2, 24.5; of all images (30 epochs) 64.3, 50.6
-    beside 64.1, 50.1 at 32. A low scale trades novel classes for base classes.
-    """
+    backbone: Annotated[Literal["resnet20", "resnet18-cifar", "resnet18"], Option(help="{choices}.")] = "resnet18"
+    classifier: Annotated[Literal["cosine", "linear"], Option(help="Of the training: {choices}.")] = "cosine"
+    # A lower scale trades novel classes for base classes.
+    scale: Annotated[float, Option(help="Factor of the cosine classifier.", gt=0)] = 16.0
+    image_size: Annotated[int | None, Option(help="Pixels, for a folder.", ge=8, le=4096, default="224")] = None
+    init: Annotated[
+        str | None,
+        Option(
+            help="Begin from weights: imagenet (downloaded), a torchvision state dict or safetensors file, or none."
+        ),
+    ] = None  # in a configuration that was used the name of the file, without its folder
 
-    epochs: Annotated[int, Field(ge=1, le=10**9)]
-    backbone: Literal["resnet20", "resnet18-cifar", "resnet18"] = "resnet18"
-    classifier: Literal["cosine", "linear"] = "cosine"
-    scale: Positive = 16.0  # of the cosine classifier
-    image_size: Annotated[int, Field(ge=8, le=4096)] | None = None  # pixels, of a folder's images
-    init: str | None = None  # "imagenet", or the name of the file that the backbone began from
 
-
+@dataclass(frozen=True, kw_only=True)
 class DistillConfig(TrainingConfig):
-    """Stage 2. With 0 epochs the base session is made of stage 1 as it is.
+    """The options of stage 2. With 0 epochs the base session is made of stage 1 as it is.
 
-    The learning rate is lower than stage 1's because L is a sum of some five terms of a cross-entropy's size. On
-    CIFAR-100 (ResNet-20, after 5 epochs of stage 1) the virtual images' cross-entropy over the first 85 steps averaged
-    3.8 a branch at 0.03 and 3.5 at 0.01; at 0.1 it was 4.2 over the first epoch, worse than chance.
-
-    A pyramid twice as wide as the network takes a step of ResNet-20 1.5 times as long (bf16, one thread). On simulated
-    sessions of 50 images a class it gained nothing that could be told from chance beside clean cross-entropy (2
-    networks, 20 draws: AVG 31.4 against 31.2, HM 26.6 against 26.3), and without it 0.9 of AVG and 0.3 of HM (one
-    network).
+    The learning rate is lower than that of stage 1, because L is a sum of some five terms of the size of a
+    cross-entropy.
     """
 
-    learning_rate: Positive = 0.02
-    mixing: Literal["both", "mixup", "cutmix", "none"] = "both"  # the branches; none: one of clean images
-    # FE, or FE without EN, or without BiFPN and then of level 4 alone.
-    enhancement: Literal["full", "no-attention", "no-pyramid"] = "full"
-    beta: Positive = 1.0  # lambda ~ Beta(beta, beta)
-    temperature: Positive = 4.0  # of KL(p_hat, f)
-    ce_weight: NotNegative = 1.0  # L_ce^v
-    kl_weight: NotNegative = 1.0  # L_KL^v; 0 where there are no two branches
-    kd_weight: NotNegative = 1.0  # KL(p_hat, f(x))
-    attention_weight: NotNegative = 100.0  # attention transfer
-    teacher_weight: NotNegative = 1.0  # cross-entropy of W', which alone teaches FE: kd and attention stop there
-    clean_weight: NotNegative = 0.0  # cross-entropy of unmixed images
-    pyramid_width: Annotated[int, Field(ge=1, le=8)] = 1  # channels of T_i for each of phi_i
-    views: Annotated[int, Field(ge=1, le=18)] = 1  # of every image from session 0 on, see TestTransform
-    # Of stage 3, from session 0 on; None for the default.
-    classifier: Literal["means", "teen", "fecam", "ranpac", "debiased"] | None = None
+    epochs: Annotated[int, Option(help="Epochs of this stage; 0 leaves the network as it is.", ge=0, le=MANY)]
+    learning_rate: Annotated[float, Option(help="At the start; a cosine takes it to 0.", gt=0)] = 0.02
+    mixing: Annotated[
+        Literal["both", "mixup", "cutmix", "none"], Option(help="both, mixup or cutmix; none: unmixed images.")
+    ] = "both"
+    enhancement: Annotated[Literal["full", "no-attention", "no-pyramid"], Option(help="{choices}.")] = "full"
+    beta: Annotated[float, Option(help="a of lambda ~ Beta(a, a).", gt=0)] = 1.0
+    temperature: Annotated[float, Option(help="Of the distillation.", gt=0)] = 4.0  # KL(p_hat, f)
+    ce_weight: Annotated[float, Option(help="Cross-entropy of virtual images.", ge=0)] = 1.0  # L_ce^v
+    # L_KL^v; 0 by default where there is one branch.
+    kl_weight: Annotated[float, Option(help="Symmetric KL of both branches.", ge=0)] = 1.0
+    kd_weight: Annotated[float, Option(help="Distillation from the enhanced features.", ge=0)] = 1.0  # KL(p_hat, f(x))
+    attention_weight: Annotated[float, Option(help="Attention transfer.", ge=0)] = 100.0
+    # W' alone teaches FE: kd and attention stop there.
+    teacher_weight: Annotated[
+        float, Option(help="Cross-entropy of the teacher, the only term that teaches it.", ge=0)
+    ] = 1.0
+    clean_weight: Annotated[
+        float, Option(help="Cross-entropy of unmixed images, which the paper does not have.", ge=0)
+    ] = 0.0
+    # Channels of T_i for each of phi_i.
+    pyramid_width: Annotated[int, Option(help="Channels of the pyramid for each of the network's.", ge=1, le=8)] = 1
+    classifier: Annotated[
+        Literal["means", "teen", "fecam", "ranpac", "debiased"] | None,
+        Option(help="Of new classes: {choices}.", default="fecam"),
+    ] = None  # of stage 3, from session 0 on
+    views: Annotated[
+        int,
+        Option(
+            help="Of every image, new ones too: 1 as in the paper, 2 adds its mirror image, more adds shifted crops.",
+            ge=1,
+            le=18,
+        ),
+    ] = 1  # from session 0 on
 
-    @model_validator(mode="before")
-    @classmethod
-    def _one_branch_has_no_pair(cls, values: dict[str, Any]) -> dict[str, Any]:
-        return values if values.get("mixing", "both") == "both" else {"kl_weight": 0.0} | values
+    def __post_init__(self) -> None:
+        """Refuse weights of terms that the mixing does not have.
 
-    @field_validator("kl_weight", "clean_weight")
-    @classmethod
-    def _says_something(cls, weight: float, info: ValidationInfo) -> float:
-        mixing = info.data.get("mixing", "both")
-        if weight and info.field_name == "kl_weight" and mixing != "both":
-            raise PydanticCustomError(
-                "branches", "it compares both branches; 0 with --mixing {mixing}", {"mixing": mixing}
+        Raises:
+            UsageError: there is one; the message names the option.
+        """
+        if self.kl_weight and self.mixing != "both":
+            raise UsageError(f"--kl-weight {self.kl_weight}: it compares both branches; 0 with --mixing {self.mixing}")
+        if self.clean_weight and self.mixing == "none":
+            raise UsageError(
+                f"--clean-weight {self.clean_weight}: with --mixing none all images are unmixed, and --ce-weight is "
+                f"theirs; give --clean-weight 0"
             )
-        if weight and info.field_name == "clean_weight" and mixing == "none":
-            raise PydanticCustomError(
-                "branches",
-                "with --mixing none all images are unmixed, and --ce-weight is theirs; give --clean-weight 0",
-            )
-        return weight
 
 
 Config = TypeVar("Config", PretrainConfig, DistillConfig)
+AnyConfig = TypeVar("AnyConfig", PretrainConfig, DistillConfig, ImageChoice)
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True)
+class TrainingOption:
+    """An option of a configuration, as the command line, Python and a file know it."""
+
+    name: str
+    type: Any  # of a value that is given
+    optional: bool  # whether None is a value, too
+    default: Any  # dataclasses.MISSING if there is none
+    option: Option
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The names to choose from, if the option is a choice."""
+        return self.option.choices() if self.option.choices else get_args(self.type)
+
+    @property
+    def help(self) -> str:
+        """The line of help, with the choices in it."""
+        *others, last = self.choices or ("",)
+        return self.option.help.replace("{choices}", f"{', '.join(others)} or {last}")
+
+    def check(self, value: object) -> Any:
+        """Return the value, or the same number as a float where one is wanted.
+
+        Raises:
+            UsageError: the option cannot have it.
+        """
+        from pydantic import ValidationError
+
+        if value is None and self.optional:
+            return None
+        bounds = {name: getattr(self.option, name) for name in ("gt", "ge", "lt", "le")}
+        kind = Literal.__getitem__(self.choices) if self.choices else self.type
+        try:
+            return _validator(kind, **bounds).validate_python(value)
+        except ValidationError as error:
+            raise UsageError(f"{flag(self.name)} {shown(value)}: {error.errors()[0]['msg'].lower()}") from None
+
+
+@lru_cache
+def _validator(kind: Any, **bounds: float | None) -> Any:
+    """Return the validator of a type within bounds."""
+    from pydantic import ConfigDict, Field, TypeAdapter
+
+    given: dict[str, Any] = {name: bound for name, bound in bounds.items() if bound is not None}
+    if kind is float and not given.keys() & {"lt", "le"}:
+        given["allow_inf_nan"] = False
+    # Strict, or a file's true would be one epoch.
+    return TypeAdapter(Annotated[kind, Field(**given)], config=ConfigDict(strict=True))
+
+
+def options_of(model: type[PretrainConfig | DistillConfig | ImageChoice]) -> dict[str, TrainingOption]:
+    """Return the options of a configuration by name, those of its own class first."""
+    hints = get_type_hints(model, include_extras=True)
+    defaults = {field.name: field.default for field in dataclasses.fields(model)}
+    found = {}
+    for name in dict.fromkeys(name for each in model.__mro__ for name in inspect.get_annotations(each)):
+        kind, option = get_args(hints[name])
+        optional = NoneType in get_args(kind)
+        plain = next(each for each in get_args(kind) if each is not NoneType) if optional else kind
+        found[name] = TrainingOption(name, plain, optional, defaults[name], option)
+    return found
+
+
+def flag(name: str) -> str:
+    """Return what a field is called on the command line: `--batch-size` of `batch_size`."""
+    return "--" + name.replace("_", "-")
+
+
+def takes_options(model: type[PretrainConfig | DistillConfig]) -> Callable[[Function], Function]:
+    """Decorate a function of `**options` so that its signature and its help list the options of a configuration."""
+    options = options_of(model).values()
+    heading = "Options, each as the file, the recipe or the data set has it if it is left out or None:"
+    lines = [heading, *(f"    {option.name}: {option.help}" for option in options)]
+    parameters = {option.name: (option.type | None, None) for option in options}
+
+    def decorate(function: Function) -> Function:
+        insert_parameters(function, parameters)
+        function.__doc__ = "\n".join([inspect.cleandoc(function.__doc__ or ""), "", *lines])
+        return function
+
+    return decorate
+
+
+def insert_parameters(function: Callable[..., Any], parameters: Mapping[str, tuple[Any, Any]]) -> None:
+    """Show keyword-only parameters, by annotation and default, in the place of the `**` of a function."""
+    kind = inspect.Parameter.KEYWORD_ONLY
+    signature = inspect.signature(function)
+    declared = [each for each in signature.parameters.values() if each.kind is not each.VAR_KEYWORD]
+    inserted = [
+        inspect.Parameter(name, kind, default=default, annotation=annotation)
+        for name, (annotation, default) in parameters.items()
+    ]
+    vars(function)["__signature__"] = signature.replace(parameters=[*declared, *inserted])
 
 
 @dataclass(frozen=True)
 class OptionsFile:
-    """What a file of options says: a recipe, or what is given with --config."""
+    """The content of a file of options: a recipe, or a file that is given with --config."""
 
     data: str | None  # the images, as --data names them
-    tables: dict[str, dict[str, Any]]  # of the stages that it says something of
+    tables: dict[str, dict[str, Any]]  # by stage; a stage that the file does not mention has none
 
 
 NO_OPTIONS = OptionsFile(None, {})
@@ -136,27 +268,27 @@ def resolve(
     model: type[Config],
     defaults: dict[str, Any],
     file: Path | None = None,
-    options: dict[str, Any] | None = None,
+    options: Mapping[str, Any] | None = None,
     recipe: OptionsFile = NO_OPTIONS,
 ) -> Config:
-    """One validated configuration.
+    """Merge and validate one configuration.
 
-    The options win over the file, the file over the recipe, the recipe over the data set's defaults, and these over the
-    model's.
+    The options win over the file, the file over the recipe, the recipe over the defaults of the data set, and these
+    over those of the model.
 
     Args:
-        model: of which stage.
+        model: the configuration of a stage.
         defaults: of the data set, for both stages or in a table for one. `total_epochs` are divided between the
             stages, stage 1 taking `pretrain_share` of them.
         file: TOML with a table for each stage, [pretrain] and [distill].
         options: from the command line; None stands for an option that was not given.
-        recipe: that is followed.
+        recipe: the recipe that is followed.
 
     Raises:
         UsageError: a value does not fit; the message names the option.
     """
     stage = _stage(model)
-    values = {name: value for name, value in defaults.items() if name in model.model_fields}
+    values = {name: value for name, value in defaults.items() if name in options_of(model)}
     values |= defaults.get(stage, {})
     if "total_epochs" in defaults:
         first = max(1, round(defaults.get("pretrain_share", PRETRAIN_SHARE) * defaults["total_epochs"]))
@@ -166,34 +298,36 @@ def resolve(
     return validate(model, values, source=str(file) if file else None)
 
 
-def given_options(model: type[Config], file: Path | None, options: dict[str, Any]) -> dict[str, Any]:
-    """What a person has set for one stage: the options over the file.
+def given_options(model: type[Config], file: Path | None, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of one stage that a person has set: the options over the file.
 
     Args:
-        model: of which stage.
+        model: the configuration of a stage.
         file: as for `resolve`.
         options: None stands for an option that was not given.
 
     Raises:
-        UsageError: the file is missing, no TOML, or holds something other than it may.
+        UsageError: the file is missing, no TOML, or holds something else; or an option is unknown.
     """
+    for name in options:
+        _known(options_of(model), name)
     table = read_options(file).tables.get(_stage(model), {}) if file is not None else {}
     return table | {name: value for name, value in options.items() if value is not None}
 
 
 def in_full(model: type[Config], recorded: Mapping[str, Any]) -> dict[str, Any]:
-    """A recorded configuration, with what the options were that there were not yet when it was written."""
-    fields = {name: field for name, field in model.model_fields.items() if not field.is_required()}
-    return {name: ONCE.get(name, field.default) for name, field in fields.items()} | dict(recorded)
+    """Return a recorded configuration, with the options that there were not yet when it was written."""
+    fields = {name: each.default for name, each in options_of(model).items() if each.default is not dataclasses.MISSING}
+    return fields | {name: value for name, value in ONCE.items() if name in fields} | dict(recorded)
 
 
 def recorded_config(model: type[Config], recorded: Mapping[str, Any], source: str) -> Config:
-    """The configuration that something was made with, whatever options there were then.
+    """Return the configuration that something was made with, whatever options there were then.
 
     Args:
-        model: of which stage.
-        recorded: as it was written down.
-        source: where, for messages.
+        model: the configuration of a stage.
+        recorded: its values as they were written down.
+        source: where they were written down, for messages.
 
     Raises:
         UsageError: it makes no sense.
@@ -201,29 +335,53 @@ def recorded_config(model: type[Config], recorded: Mapping[str, Any], source: st
     return validate(model, in_full(model, recorded), source)
 
 
+def recorded_choice(recorded: Mapping[str, Any]) -> ImageChoice:
+    """Return the choice of images in a recorded configuration, whatever else is recorded.
+
+    Raises:
+        UsageError: it makes no sense.
+    """
+    return validate(ImageChoice, {name: recorded[name] for name in options_of(ImageChoice) if name in recorded})
+
+
 def _stage(model: type[Config]) -> str:
     return "pretrain" if model is PretrainConfig else "distill"
 
 
-def validate(model: type[Config], values: dict[str, Any], source: str | None = None) -> Config:
+def validate(model: type[AnyConfig], values: Mapping[str, Any], source: str | None = None) -> AnyConfig:
     """Make a configuration of plain values.
 
     Raises:
         UsageError: a value does not fit, or a name is unknown; the message names the option.
     """
-    try:
-        return model(**values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = str(first["loc"][0])
-        option = "--" + name.replace("_", "-")
-        if first["type"] == "extra_forbidden":
-            raise UsageError(f"{source}: there is no option {quoted(repr(name))}") from None
-        raise UsageError(f"{option} {shown(first['input'])}: {first['msg'].lower()}") from None
+    options = options_of(model)
+    values = {name: _known(options, name, source).check(value) for name, value in values.items()}
+    if model is DistillConfig and values.get("mixing", "both") != "both":
+        values = {"kl_weight": 0.0} | values
+    for name, option in options.items():
+        if option.default is dataclasses.MISSING and name not in values:
+            raise UsageError(f"{flag(name)} (a table): field required")
+    return model(**values)
+
+
+def _known(options: Mapping[str, TrainingOption], name: str, source: str | None = None) -> TrainingOption:
+    """Return an option by its name.
+
+    Raises:
+        UsageError: there is none of that name; the message names the nearest one.
+    """
+    if name not in options:
+        import difflib
+
+        nearest = difflib.get_close_matches(name, options, 1)
+        hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+        where = f"{source}: " if source else ""
+        raise UsageError(f"{where}there is no option {quoted(repr(name))}{hint}")
+    return options[name]
 
 
 def shown(value: object) -> str:
-    """A value that was given, whatever it is, as a message can show it."""
+    """Return a value that was given, of whatever kind, as a message can show it."""
     if isinstance(value, dict | list):
         return "(a table)" if isinstance(value, dict) else "(a list)"
     if isinstance(value, int) and value.bit_length() > 80:
@@ -232,7 +390,7 @@ def shown(value: object) -> str:
 
 
 def read_options(file: Path) -> OptionsFile:
-    """A TOML file: `data`, and a table for each stage; what it leaves out it does not set.
+    """Read a TOML file: `data`, and a table for each stage.
 
     Raises:
         UsageError: the file is missing, no TOML, or holds something else.

@@ -3,6 +3,7 @@
 import inspect
 import os
 import typing
+from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -10,9 +11,10 @@ from typing import Any
 import pytest
 import typer.models
 
+import m2sd_cli
 from m2sd_cli.cli import distill as distill_command
 from m2sd_cli.cli import pretrain as pretrain_command
-from m2sd_cli.config import DistillConfig, PretrainConfig, given_options, in_full, resolve
+from m2sd_cli.config import DistillConfig, PretrainConfig, given_options, in_full, options_of, resolve
 from m2sd_cli.data.catalogue import BUILT_IN, FOLDER_DEFAULTS
 from m2sd_cli.errors import UsageError
 from m2sd_cli.method import DEFAULT_CLASSIFIER
@@ -50,7 +52,7 @@ def test_a_recipe_has_a_table_for_one_stage() -> None:
 @pytest.mark.parametrize("recipe", [*(info.defaults for info in BUILT_IN.values()), FOLDER_DEFAULTS])
 def test_shipped_recipes_are_valid(recipe: dict[str, Any]) -> None:
     assert resolve(PretrainConfig, recipe).epochs + resolve(DistillConfig, recipe).epochs == recipe["total_epochs"]
-    used = {*PretrainConfig.model_fields, *DistillConfig.model_fields, "total_epochs", "pretrain_share"}
+    used = {*options_of(PretrainConfig), *options_of(DistillConfig), "total_epochs", "pretrain_share"}
     assert set(recipe) <= used
 
 
@@ -168,12 +170,12 @@ def test_the_defaults_in_the_help_are_the_real_ones(
 ) -> None:
     function = getattr(module, model.__name__.removesuffix("Config").lower())
     hints = typing.get_type_hints(function, include_extras=True)
-    assert set(model.model_fields) <= set(hints) | {"image_size"}
+    assert set(options_of(model)) <= set(hints) | {"image_size"}
     shown = 0
     for name in inspect.signature(function).parameters:
         option = next(each for each in hints[name].__metadata__ if isinstance(each, typer.models.OptionInfo))
-        if name in model.model_fields and isinstance(option.show_default, str):
-            default = model.model_fields[name].default
+        if name in options_of(model) and isinstance(option.show_default, str):
+            default = options_of(model)[name].default
             if default is None:  # decided later, when more is known
                 default = {"image_size": 224, "classifier": DEFAULT_CLASSIFIER}[name]
             assert str(default) == option.show_default or float(option.show_default) == default, name
@@ -181,8 +183,26 @@ def test_the_defaults_in_the_help_are_the_real_ones(
     assert shown >= 5
 
 
+@pytest.mark.parametrize(("function", "model"), [("pretrain", PretrainConfig), ("distill", DistillConfig)])
+def test_python_shows_every_option(function: str, model: type[PretrainConfig | DistillConfig]) -> None:
+    called = getattr(m2sd_cli, function)
+    parameters = inspect.signature(called).parameters
+    options = options_of(model)
+    assert list(parameters)[-len(options) :] == list(options)
+    assert all(each.kind is not each.VAR_KEYWORD for each in parameters.values())
+    for name, option in options.items():
+        assert parameters[name].annotation == option.type | None
+        assert f"\n    {name}: {option.help}" in called.__doc__
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_misspelt_option_names_the_nearest_one(trained: Path, resume: bool) -> None:
+    with pytest.raises(UsageError, match=r"^there is no option 'epoch'; did you mean 'epochs'\?$"):
+        m2sd_cli.pretrain("demo", run=trained, resume=resume, force=not resume, epoch=3)
+
+
 def test_what_an_old_run_does_not_record_is_what_it_was() -> None:
-    recorded = DistillConfig(epochs=3, beta=0.5).model_dump()
+    recorded = asdict(DistillConfig(epochs=3, beta=0.5))
     del recorded["pyramid_width"], recorded["clean_weight"]
     at_least_float32 = in_full(DistillConfig, recorded)
     assert (

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any, Final
 
+from m2sd_cli.config import DistillConfig, options_of
 from m2sd_cli.errors import UsageError
 from m2sd_cli.reading import quoted
 
@@ -30,9 +31,7 @@ class Row:
 
         A term that it has keeps its weight there, or has the usual one where that is 0; a term that it lacks has none.
         """
-        from m2sd_cli.config import DistillConfig  # pydantic takes a while to import, and help pages name the rows
-
-        usual = {name: DistillConfig.model_fields[name].default or 1.0 for name in WEIGHTS}
+        usual = {name: options_of(DistillConfig)[name].default or 1.0 for name in WEIGHTS}
         weights = {name: (distill[name] or usual[name]) if name in self.terms else 0.0 for name in WEIGHTS}
         return {"mixing": self.mixing, "enhancement": self.enhancement, **weights}
 

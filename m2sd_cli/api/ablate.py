@@ -5,18 +5,18 @@ Several processes may be at it, each claiming the run that it trains; only resul
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import Enum
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from m2sd_cli.ablation.claims import claimed
 from m2sd_cli.ablation.records import Budget, Result, add, begin, has_begun, results
 from m2sd_cli.ablation.rows import Row, choose_rows
-from m2sd_cli.api.distill import DistillOptions, distill
+from m2sd_cli.api.distill import distill
 from m2sd_cli.api.evaluate import evaluate
 from m2sd_cli.api.increment import increment
-from m2sd_cli.api.pretrain import PretrainOptions, pretrain
+from m2sd_cli.api.pretrain import pretrain
 from m2sd_cli.api.reproduce import Watch, unwatched
 from m2sd_cli.api.stage import named_data
 from m2sd_cli.config import DistillConfig, PretrainConfig, resolve, validate
@@ -201,7 +201,7 @@ def _budget(
     if one.seed or two.seed:
         raise UsageError("a seed is set in the file of options; here the seeds are 0, 1, ..., as many as --seeds says")
     # Where a file of weights lies on this machine is nobody else's business.
-    named = one.model_copy(update={"init": one.init and Path(one.init).name})
+    named = replace(one, init=one.init and Path(one.init).name)
     budget = Budget(
         data=data,
         recipe=followed.name,
@@ -209,10 +209,15 @@ def _budget(
         device=device,
         precision=precision,
         init_sha256=file_digest(one.init),
-        pretrain=named.model_dump(exclude={"seed"}),
-        distill=two.model_dump(exclude={"seed"}),
+        pretrain=_without_seed(named),
+        distill=_without_seed(two),
     )
     return budget, one.init
+
+
+def _without_seed(config: PretrainConfig | DistillConfig) -> dict[str, Any]:
+    """Return the options that all seeds share."""
+    return {name: value for name, value in asdict(config).items() if name != "seed"}
 
 
 def _settings(budget: Budget, row: Row, seed: int) -> DistillConfig:
@@ -311,7 +316,7 @@ def _stage_1(work: _Work, seed: int) -> RunFolder | Outcome:
         if not own:
             return Outcome.ELSEWHERE
         work.tell(f"stage 1 of seed {seed}")
-        options = cast(PretrainOptions, {**work.budget.pretrain, "init": work.init, "seed": seed})
+        options: dict[str, Any] = {**work.budget.pretrain, "init": work.init, "seed": seed}
         with work.watch("pretrain") as progress:
             stored = pretrain(
                 work.budget.data,
@@ -341,5 +346,5 @@ def _distilled(work: _Work, run: RunFolder, settings: DistillConfig) -> StoredMa
             stop_after=work.left,
             save_every=work.save_every,
             progress=progress,
-            **cast(DistillOptions, settings.model_dump()),
+            **asdict(settings),
         )

@@ -23,7 +23,7 @@ def bench(
     rounds: int = 5,
     against_reference: bool = False,
     workers: int | None = None,
-    compiled: bool = False,
+    compile: bool = False,
     tell: Callable[[str], None] | None = None,
 ) -> Report:
     """What this machine does: throughput of both stages and of features on random images, and how long commands take.
@@ -60,7 +60,7 @@ def bench(
         seconds=seconds,
         rounds=rounds,
         workers=workers,
-        compiled=compiled,
+        compiled=compile,
         recipe=find_recipe(recipe),
     )
     return run_bench(settings, tell or (lambda _: None))

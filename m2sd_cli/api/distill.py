@@ -1,11 +1,11 @@
 """Stage 2: self-distillation on virtual classes, then session 0."""
 
 from pathlib import Path
-from typing import Unpack
+from typing import Any
 
 from m2sd_cli.api.recorded_data import recorded_data, recorded_info
-from m2sd_cli.api.stage import TrainingOptions, already_finished, at_work, given_before, named_data
-from m2sd_cli.config import DistillConfig, resolve
+from m2sd_cli.api.stage import already_finished, at_work, given_before, named_data
+from m2sd_cli.config import DistillConfig, resolve, takes_options
 from m2sd_cli.data.catalogue import FOLDER_DEFAULTS
 from m2sd_cli.errors import UsageError
 from m2sd_cli.recipes import find_recipe
@@ -18,24 +18,7 @@ from m2sd_cli.training.progress import Progress
 from m2sd_cli.training.stage import SAVE_EVERY, begun_config, load_state, refuse_unless_new, require_same
 
 
-class DistillOptions(TrainingOptions, total=False):
-    """What may be set for stage 2."""
-
-    mixing: str | None
-    enhancement: str | None
-    beta: float | None
-    temperature: float | None
-    ce_weight: float | None
-    kl_weight: float | None
-    kd_weight: float | None
-    attention_weight: float | None
-    teacher_weight: float | None
-    clean_weight: float | None
-    pyramid_width: int | None
-    views: int | None
-    classifier: str | None
-
-
+@takes_options(DistillConfig)
 def distill(
     data: str | None = None,
     *,
@@ -49,10 +32,10 @@ def distill(
     force: bool = False,
     stop_after: float | None = None,
     save_every: float = SAVE_EVERY,
-    compiled: bool = False,
+    compile: bool = False,
     deterministic: bool = False,
     progress: Progress | None = None,
-    **options: Unpack[DistillOptions],
+    **options: Any,
 ) -> StoredManifest | None:
     """Stage 2: self-distillation on virtual classes, then session 0. Arguments as for `pretrain`.
 
@@ -73,14 +56,14 @@ def distill(
     followed = find_recipe(recipe)
     folder.pretrain()  # a run folder that is not there is not made
     with at_work(
-        "distill", folder, device, precision, stop_after, progress, save_every, compiled, deterministic
+        "distill", folder, device, precision, stop_after, progress, save_every, compile, deterministic
     ) as execution:
         parent = folder.pretrain()
         state = None
         if parent.manifest.data.kind == "folder":
             data = data or named_data(config)
         if resume:
-            given = given_before(DistillConfig, config, dict(options), recipe)
+            given = given_before(DistillConfig, config, options, recipe)
             if folder.sessions() and not store.exists():
                 return already_finished(folder.session(0), parent, given, execution, data, data_root)
             state = load_state(store, "distill")
@@ -93,7 +76,7 @@ def distill(
             info = recorded_info(parent.manifest.data)
             defaults = {**(info.defaults if info else FOLDER_DEFAULTS), "seed": parent.manifest.seed}
             followed = find_recipe(recipe or parent.manifest.recipe)
-            settings = resolve(DistillConfig, defaults, config, dict(options), followed.options)
+            settings = resolve(DistillConfig, defaults, config, options, followed.options)
         with execution.group.local_main_first():
             data_set = recorded_data(parent.manifest, data, data_root, parent.manifest.transform.crop)
         with deterministic_algorithms(execution.deterministic):

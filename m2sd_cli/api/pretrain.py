@@ -1,13 +1,14 @@
 """Stage 1: train backbone and classifier on the base classes."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Unpack
+from typing import Any
 
 from m2sd_cli.api.recorded_data import recorded_data
-from m2sd_cli.api.stage import TrainingOptions, already_finished, at_work, given_before, named_data
-from m2sd_cli.config import PretrainConfig, resolve
+from m2sd_cli.api.stage import already_finished, at_work, given_before, named_data
+from m2sd_cli.config import PretrainConfig, resolve, takes_options
 from m2sd_cli.data.catalogue import FOLDER_DEFAULTS, NAMES, find_info
 from m2sd_cli.data.choosing import choose_training
 from m2sd_cli.data.datasets import Skipped
@@ -25,18 +26,7 @@ from m2sd_cli.training.progress import Progress
 from m2sd_cli.training.stage import SAVE_EVERY, begun_config, load_state, refuse_unless_new, require_same
 
 
-class PretrainOptions(TrainingOptions, total=False):
-    """What may be set for stage 1."""
-
-    backbone: str | None
-    classifier: str | None
-    scale: float | None
-    image_size: int | None
-    held_out: float | None
-    images_per_class: int | None
-    init: str | None
-
-
+@takes_options(PretrainConfig)
 def pretrain(
     data: str | None = None,
     *,
@@ -50,12 +40,12 @@ def pretrain(
     force: bool = False,
     stop_after: float | None = None,
     save_every: float = SAVE_EVERY,
-    compiled: bool = False,
+    compile: bool = False,
     skip_bad: bool = False,
     tell_skipped: Callable[[Sequence[Skipped]], None] | None = None,
     deterministic: bool = False,
     progress: Progress | None = None,
-    **options: Unpack[PretrainOptions],
+    **options: Any,
 ) -> StoredManifest | None:
     """Stage 1: train backbone and classifier on the base classes.
 
@@ -71,13 +61,12 @@ def pretrain(
         force: begin anew although there is a finished or interrupted one.
         stop_after: seconds after which to save and stop.
         save_every: seconds between two saves of the resumable state.
-        compiled: whether to compile the network with torch.compile first.
+        compile: whether to compile the network with torch.compile first.
         skip_bad: whether to leave out pictures that cannot be read; the manifest lists them, and no later stage reads
             them. A training that is resumed leaves out those that it began without.
         tell_skipped: hears before the training which these are, if any.
         deterministic: whether to compute so that CUDA repeats exactly, too.
         progress: who watches.
-        options: what differs from the recipe.
 
     Returns:
         The manifest of stage 1; None if `stop_after` ended the training, which can be resumed then.
@@ -95,11 +84,11 @@ def pretrain(
     folder = open_run(run)
     store = StateStore(folder)
     with at_work(
-        PRETRAIN, folder, device, precision, stop_after, progress, save_every, compiled, deterministic
+        PRETRAIN, folder, device, precision, stop_after, progress, save_every, compile, deterministic
     ) as execution:
         init = state = None
         if resume:
-            given = given_before(PretrainConfig, config, dict(options), recipe)
+            given = given_before(PretrainConfig, config, options, recipe)
             if "init" in given:
                 given["init"] = Path(str(given["init"])).name
             if folder.has_pretrain() and not store.exists():
@@ -125,7 +114,7 @@ def pretrain(
             finished = "a finished pretrain is in it" if folder.has_pretrain() else None
             refuse_unless_new(store, finished, force)
             defaults = info.defaults if info else FOLDER_DEFAULTS
-            settings = resolve(PretrainConfig, defaults, config, dict(options), followed.options)
+            settings = resolve(PretrainConfig, defaults, config, options, followed.options)
             if info is not None and settings.image_size is not None:
                 raise UsageError(f"--image-size is for folders; {info.name}'s images have {info.image_size} pixels")
             with execution.group.local_main_first():
@@ -135,7 +124,7 @@ def pretrain(
             data_set = choose_training(data_set, settings.held_out, settings.images_per_class)
             init = settings.init
             # Where the file lies on this machine is nobody else's business.
-            settings = settings.model_copy(update={"init": init and Path(init).name})
+            settings = replace(settings, init=init and Path(init).name)
         if tell_skipped is not None and data_set.skipped:
             tell_skipped(data_set.skipped)
         with deterministic_algorithms(execution.deterministic):

@@ -2,15 +2,12 @@
 
 from pathlib import Path
 
-from pydantic import ValidationError
-
-from m2sd_cli.config import ImageChoice
+from m2sd_cli.config import recorded_choice
 from m2sd_cli.data.catalogue import BUILT_IN, NAMES, DataSetInfo
 from m2sd_cli.data.choosing import choose_training
 from m2sd_cli.data.datasets import DataSet
 from m2sd_cli.data.locate import open_data
 from m2sd_cli.errors import DamagedError, RunError, UsageError
-from m2sd_cli.runs.checksummed import describe_error
 from m2sd_cli.runs.manifest import DataRecord, Manifest, TrainingState
 from m2sd_cli.training.records import left_out
 
@@ -41,11 +38,10 @@ def recorded_data(
     """
     record, skipped = first.data, left_out(first.skipped)
     try:
-        choice = ImageChoice.model_validate(first.config)
-    except ValidationError as error:
+        choice = recorded_choice(first.config)
+    except UsageError as error:
         raise DamagedError(
-            f"stage 1 does not say which images it was given: {describe_error(error)}; restore its "
-            "manifest from a backup"
+            f"stage 1 does not say which images it was given: {error}; restore its manifest from a backup"
         ) from None
     if recorded_info(record) is not None:
         if data is not None and data != record.name:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TypedDict
+from typing import Any
 
 from m2sd_cli.api.recorded_data import recorded_data
 from m2sd_cli.config import Config, given_options, read_options
@@ -18,20 +18,6 @@ from m2sd_cli.training.records import base_records, classes_digest
 from m2sd_cli.training.stage import Execution, require_same
 
 
-class TrainingOptions(TypedDict, total=False):
-    """What may be set for both stages; what is left out comes from the file, the recipe or the data set's defaults."""
-
-    epochs: int | None
-    batch_size: int | None
-    learning_rate: float | None
-    momentum: float | None
-    weight_decay: float | None
-    auto_augment: str | None
-    colour: float | None
-    cutout: float | None
-    seed: int | None
-
-
 def named_data(config: Path | None, recipe: Recipe = NOTHING) -> str | None:
     """The images that a file of options names, or else a recipe."""
     named = None if config is None else read_options(config).data
@@ -39,7 +25,7 @@ def named_data(config: Path | None, recipe: Recipe = NOTHING) -> str | None:
 
 
 def given_before(
-    model: type[Config], config: Path | None, options: dict[str, object], recipe: str | None
+    model: type[Config], config: Path | None, options: dict[str, Any], recipe: str | None
 ) -> dict[str, object]:
     """What a training that is to be resumed must have begun with."""
     return given_options(model, config, options) | ({} if recipe is None else {"recipe": recipe})
@@ -54,14 +40,14 @@ def at_work(
     stop_after: float | None,
     progress: Progress | None,
     save_every: float,
-    compiled: bool,
+    compile: bool,
     deterministic: bool,
 ) -> Iterator[Execution]:
     """Where a stage computes, with the run folder locked by the one process that writes to it."""
     with process_group(choose_device(device)) as (group, chosen):
         training_precision(precision, chosen)
         execution = Execution(
-            chosen, precision, stop_after, progress or Silent(), save_every, group, compiled, deterministic
+            chosen, precision, stop_after, progress or Silent(), save_every, group, compile, deterministic
         )
         with folder.locked(command) if group.is_main else nullcontext():
             yield execution

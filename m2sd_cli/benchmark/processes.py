@@ -6,7 +6,7 @@ import subprocess
 import sys
 import sysconfig
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -77,12 +77,12 @@ def make_run(run: RunFolder, pictures: Path, settings: Settings) -> None:
     write_pictures(pictures, WAY, 1)
     data = open_folder(pictures, settings.image_size)
     machine = Execution(settings.device, settings.precision)
-    once = settings.pretrain.model_copy(update={"epochs": 1})
+    once = replace(settings.pretrain, epochs=1)
     try:
         with run.locked("bench"):
             parent = run_pretrain(run, data, once, machine, None, None)
             assert parent is not None, "no time limit ends it"
-            run_distill(run, parent, data, settings.distill.model_copy(update={"epochs": 0}), machine, None)
+            run_distill(run, parent, data, replace(settings.distill, epochs=0), machine, None)
     except InterruptedTrainingError:
         raise InterruptedTrainingError("interrupted") from None
 

@@ -1,7 +1,7 @@
 """What is measured and for how long, validated."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -111,10 +111,10 @@ def configure(
         raise UsageError(f"--workers {workers}: at least 1")
     chosen = choose_device(device)
     training_precision(precision, chosen)
-    endless = {"epochs": EPOCHS, "learning_rate": LEARNING_RATE}
+    endless: dict[str, Any] = {"epochs": EPOCHS, "learning_rate": LEARNING_RATE}
     return Settings(
-        pretrain=pretrain.model_copy(update=endless),
-        distill=distill.model_copy(update=endless),
+        pretrain=replace(pretrain, **endless),
+        distill=replace(distill, **endless),
         image_size=image_size,
         classes=classes,
         device=chosen,

@@ -87,7 +87,7 @@ def bench(
         rounds=rounds,
         against_reference=against_reference,
         workers=workers,
-        compiled=compile,
+        compile=compile,
         tell=lambda text: note(text, quiet),
     )
     if json:

@@ -131,7 +131,7 @@ def distill(
             stop_after=limit,
             save_every=between_saves,
             deterministic=deterministic,
-            compiled=compile,
+            compile=compile,
             progress=progress,
             epochs=epochs,
             batch_size=batch_size,

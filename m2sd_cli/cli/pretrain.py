@@ -109,7 +109,7 @@ def pretrain(
             stop_after=limit,
             save_every=between_saves,
             deterministic=deterministic,
-            compiled=compile,
+            compile=compile,
             skip_bad=skip_bad,
             tell_skipped=lambda skipped: name_skipped(skipped, quiet),
             progress=progress,

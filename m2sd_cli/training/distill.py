@@ -1,5 +1,7 @@
 """Stage 2, paper sections 3.2 and 3.3: self-distillation on virtual classes, then the base session."""
 
+from dataclasses import asdict
+
 import torch
 from torch import Tensor, nn
 
@@ -207,7 +209,7 @@ def run_distill(
             data=data_record(data),
             backbone=record,
             transform=seen,
-            config=config.model_dump(),
+            config=asdict(config),
             classifier=classifier,
             seed=config.seed,
             history=finished.history,

@@ -1,5 +1,7 @@
 """Stage 1, paper section 3.1: cross-entropy of f(x) = W^T phi(x) on the base images."""
 
+from dataclasses import asdict
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -119,7 +121,7 @@ def run_pretrain(
                 scale=config.scale,
             ),
             transform=transform_record(data.transform),
-            config=config.model_dump(),
+            config=asdict(config),
             seed=config.seed,
             history=finished.history,
             skipped=skipped_records(data.skipped),

@@ -188,7 +188,7 @@ def train(
                 compiled=execution.compiled,
                 deterministic=execution.deterministic,
                 recipe=recipe,
-                config=config.model_dump(),
+                config=dataclasses.asdict(config),
                 sums=position.sums,
                 history=position.history,
                 head=newest and newest.sha256,

@@ -1,5 +1,7 @@
 """Which parts of stage 2 each row trains with."""
 
+from dataclasses import asdict
+
 import pytest
 
 from m2sd_cli.ablation.rows import ROWS, choose_rows
@@ -39,7 +41,7 @@ EXPECTED = {
 @pytest.mark.parametrize("name", ROWS)
 def test_every_row_trains_what_it_says(name: str, given: dict[str, object]) -> None:
     base = validate(DistillConfig, {"epochs": 1, "temperature": 2.0, **given})
-    row = validate(DistillConfig, {**base.model_dump(), **ROWS[name].changes(base.model_dump())})
+    row = validate(DistillConfig, {**asdict(base), **ROWS[name].changes(asdict(base))})
     weights = loss_weights(row)
     mixing, enhancement, terms = EXPECTED[name]
     assert row.mixing == mixing
@@ -51,7 +53,7 @@ def test_every_row_trains_what_it_says(name: str, given: dict[str, object]) -> N
 
 
 def test_a_weight_that_is_set_is_kept() -> None:
-    base = validate(DistillConfig, {"epochs": 1, "attention_weight": 10.0, "kd_weight": 0.0}).model_dump()
+    base = asdict(validate(DistillConfig, {"epochs": 1, "attention_weight": 10.0, "kd_weight": 0.0}))
     changes = ROWS["m2sd"].changes(base)
     assert (changes["attention_weight"], changes["kd_weight"], changes["clean_weight"]) == (10, 1, 0)
 

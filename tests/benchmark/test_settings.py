@@ -40,11 +40,11 @@ def test_a_recipe_is_measured_as_its_commands_train(name: str) -> None:
     assert recipe.options.data is not None
     info = BUILT_IN[recipe.options.data]
     found = measured(recipe=recipe)
-    endless = {"epochs": EPOCHS, "learning_rate": LEARNING_RATE}
+    endless: dict[str, Any] = {"epochs": EPOCHS, "learning_rate": LEARNING_RATE}
     pretrain = resolve(PretrainConfig, info.defaults, recipe=recipe.options)
     distill = resolve(DistillConfig, info.defaults, recipe=recipe.options)
-    assert found.pretrain == pretrain.model_copy(update=endless)
-    assert found.distill == distill.model_copy(update=endless)
+    assert found.pretrain == replace(pretrain, **endless)
+    assert found.distill == replace(distill, **endless)
     assert (found.image_size, found.classes, found.recipe) == (info.image_size, info.base, name)
     assert {stage: each.epochs for stage, each in found.schedules.items()} == {
         "pretrain": pretrain.epochs,

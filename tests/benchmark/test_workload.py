@@ -99,7 +99,7 @@ def test_features_are_of_the_commands_batch_and_of_eval_mode(monkeypatch: pytest
     monkeypatch.setattr(workload, "embed", embed)
     settings = tiny(precision="auto")
     FeatureExtraction(settings).run(2)
-    FeatureExtraction(replace(settings, distill=settings.distill.model_copy(update={"views": 2}))).run(1)
+    FeatureExtraction(replace(settings, distill=replace(settings.distill, views=2))).run(1)
     assert seen == [((256, 3, 8, 8), views, "fp32", False) for views in (1, 1, 2)]
 
 

@@ -5,11 +5,12 @@ bad ones.
 """
 
 import hashlib
+import json
 import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
@@ -19,7 +20,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from PIL import Image
 
-from m2sd_cli.config import DistillConfig, PretrainConfig, resolve
+from m2sd_cli.config import DistillConfig, PretrainConfig, resolve, validate
 from m2sd_cli.data.cache import RECORD, list_entries
 from m2sd_cli.data.catalogue import BUILT_IN
 from m2sd_cli.data.file_sets import open_cub200, open_miniimagenet
@@ -86,7 +87,7 @@ def options(folder: Path, content: bytes) -> object:
     file = folder / "options.toml"
     file.write_bytes(content)
     found = resolve(PretrainConfig, {"epochs": 1}, file)
-    assert PretrainConfig.model_validate_json(found.model_dump_json()) == found
+    assert validate(PretrainConfig, json.loads(json.dumps(asdict(found)))) == found
     return resolve(DistillConfig, {"epochs": 1}, file)
 
 

@@ -12,7 +12,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 import m2sd_cli
-from m2sd_cli.config import DistillConfig
+from m2sd_cli.config import DistillConfig, options_of
 from m2sd_cli.data.folders import read_shots
 from m2sd_cli.data.sources import ArrayImages
 from m2sd_cli.data.views import MOST_VIEWS, views
@@ -57,8 +57,7 @@ def logits_of(model: SessionModel, pixels: Tensor) -> Tensor:
 
 def test_a_manifest_can_name_every_one() -> None:
     assert get_args(Stage3Classifier) == HEADS
-    (of_config, _) = get_args(DistillConfig.model_fields["classifier"].annotation)
-    assert get_args(of_config) == HEADS
+    assert options_of(DistillConfig)["classifier"].choices == HEADS
     assert DEFAULT_CLASSIFIER in HEADS
     assert choices("cosine", statistics=True) == list(HEADS)
 

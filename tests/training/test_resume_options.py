@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -112,7 +112,7 @@ def test_every_option_is_either_refused_or_harmless() -> None:
             "config",
             *(["skip_bad"] if stage == "pretrain" else []),
         }
-        assert set(model.model_fields) <= set(DIFFERENT[stage])
+        assert {field.name for field in fields(model)} <= set(DIFFERENT[stage])
 
 
 @pytest.mark.parametrize(("stage", "name"), CASES)

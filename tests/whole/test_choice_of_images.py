@@ -11,7 +11,7 @@ import pytest
 
 import m2sd_cli
 from m2sd_cli.api.recorded_data import recorded_data
-from m2sd_cli.config import PretrainConfig, resolve
+from m2sd_cli.config import PretrainConfig, flag, resolve
 from m2sd_cli.data.cache import list_entries
 from m2sd_cli.data.catalogue import BUILT_IN, FOLDER_DEFAULTS
 from m2sd_cli.data.datasets import DataSet
@@ -149,7 +149,7 @@ def test_a_recorded_choice_that_makes_no_sense_is_refused(
 ) -> None:
     first = RunFolder(trained).pretrain().manifest
     forged = first.model_copy(update={"config": {**first.config, **config}})
-    with pytest.raises(DamagedError, match=f"which images it was given: {next(iter(config))}: "):
+    with pytest.raises(DamagedError, match=f"which images it was given: {flag(next(iter(config)))} "):
         recorded_data(forged, str(pictures.folder), None, 16)
 
 

@@ -91,8 +91,8 @@ def brief(settings: Settings, tell: Callable[[str], None]) -> Report:
     """The measurement on small images for a moment; tests/bench times processes."""
     small = replace(
         settings,
-        pretrain=settings.pretrain.model_copy(update={"batch_size": 4, "image_size": 8}),
-        distill=settings.distill.model_copy(update={"batch_size": 4}),
+        pretrain=replace(settings.pretrain, batch_size=4, image_size=8),
+        distill=replace(settings.distill, batch_size=4),
         image_size=8,
         seconds=0.1,
         rounds=1,
