@@ -1,5 +1,6 @@
 """Ctrl-C as KeyboardInterrupt, but not where that would be lost or do harm."""
 
+import importlib
 import os
 import signal
 import sys
@@ -9,9 +10,11 @@ from typing import Any
 INTERRUPTED = 130
 LINE = "m2sd: interrupted"
 AGAIN = 0.01  # seconds
-IMPORTING = "<frozen importlib"
-COMMANDS = os.path.join(os.path.dirname(__file__), "cli", "")
-START = os.path.join(os.path.dirname(__file__), "__main__.py")
+PACKAGE = os.path.dirname(os.path.dirname(__file__))
+# The package's own __init__ imports a public function when it is first used.
+IMPORTING = ("<frozen importlib", importlib.__file__, os.path.join(PACKAGE, "__init__.py"))
+COMMANDS = os.path.join(os.path.dirname(__file__), "")
+START = os.path.join(PACKAGE, "__main__.py")
 
 
 def say() -> None:

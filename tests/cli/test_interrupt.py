@@ -54,9 +54,9 @@ def _signals_as_at_a_terminal() -> Iterator[None]:
     [
         ("increment --session 3 --shots NEWER --run RUN --device cpu", "m2sd_cli.training.increment.shot_features"),
         ("evaluate --run RUN --test LABELLED --device cpu", "m2sd_cli.reports.evaluation.Tally.add"),
-        ("evaluate --run RUN --test LABELLED --device cpu --json", "m2sd_cli.runs.folder.RunFolder.outline"),
+        ("evaluate --run RUN --test LABELLED --device cpu --json", "m2sd_cli.runs.folder.RunFolder.summary"),
         ("predict NEW --run RUN --device cpu", "m2sd_cli.inference.session.SessionModel.classify"),
-        ("export --format safetensors --out OUT --run RUN", "m2sd_cli.api.export_session"),
+        ("export --format safetensors --out OUT --run RUN", "m2sd_cli.api.export.export_session"),
         ("data verify FOLDER", "m2sd_cli.data.sources.FileImages.batches"),
         ("data", "m2sd_cli.data.locate.locate"),
         ("sessions --run RUN", "m2sd_cli.runs.folder.RunFolder.chain"),

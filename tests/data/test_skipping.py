@@ -166,7 +166,7 @@ def test_a_team_shares_the_reading_and_knows_it_all(photos: Path, monkeypatch: p
     parts: list[torch.Tensor] = []
     read: list[Path] = []
 
-    def collect(group: ProcessGroup, numbers: torch.Tensor) -> torch.Tensor:
+    def all_gather(group: ProcessGroup, numbers: torch.Tensor) -> torch.Tensor:
         parts.append(numbers)
         return torch.cat(parts)
 
@@ -174,7 +174,7 @@ def test_a_team_shares_the_reading_and_knows_it_all(photos: Path, monkeypatch: p
         read.extend(some)
         return check_pictures(some)
 
-    monkeypatch.setattr(ProcessGroup, "collect", collect)
+    monkeypatch.setattr(ProcessGroup, "all_gather", all_gather)
     monkeypatch.setattr("m2sd_cli.inference.skipping.check_pictures", noted)
     for rank in range(3):
         found = check_pictures_together(paths, ProcessGroup(rank, 3))

@@ -109,7 +109,7 @@ def batch_norm_case() -> tuple[Tensor, Tensor, nn.BatchNorm2d]:
 
 
 def test_batch_norm_has_the_statistics_and_gradients_of_the_whole_batch(tmp_path: Path) -> None:
-    done = torchrun("--", "tests.training.test_team", "norm", tmp_path)
+    done = torchrun("--", "tests.distributed.test_process_group", "norm", tmp_path)
     assert done.returncode == 0, done.stderr
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
     x, weights, norm = batch_norm_case()
@@ -178,7 +178,7 @@ def steps_of_both_stages(group: ProcessGroup, count: int) -> list[dict[str, floa
 
 
 def test_each_step_is_that_of_one_process(tmp_path: Path) -> None:
-    done = torchrun("--", "tests.training.test_team", "steps", tmp_path)
+    done = torchrun("--", "tests.distributed.test_process_group", "steps", tmp_path)
     assert done.returncode == 0, done.stderr
     found = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
     assert found[0] == found[1], "what is recorded is of both processes"

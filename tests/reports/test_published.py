@@ -148,7 +148,7 @@ def test_the_command_shows_the_comparison(
     assert "--compare: nothing is published on 'colours'" in refused.err
     few = manifest.model_copy(update={"config": {"images_per_class": 5}})
     monkeypatch.setattr(
-        "m2sd_cli.api.compare_with_published",
+        "m2sd_cli.api.evaluate.compare_with_published",
         lambda *_: compare_with_published(few, official(manifest, "cub200", "resnet18", 3)),
     )
     done = m2sd(*command, "--compare")

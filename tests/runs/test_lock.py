@@ -18,8 +18,8 @@ from m2sd_cli.runs.lock import WRITER, lock_folder
 HOLD = """
 import sys
 from pathlib import Path
-from m2sd_cli.runs.lock import writing
-with writing(Path(sys.argv[1]), "distill"):
+from m2sd_cli.runs.lock import lock_folder
+with lock_folder(Path(sys.argv[1]), "distill"):
     print("held", flush=True)
     sys.stdin.read()
 """
