@@ -4,7 +4,7 @@ Several processes may be at it, each claiming the run that it trains; only resul
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from enum import Enum
 from pathlib import Path
@@ -17,7 +17,6 @@ from m2sd_cli.api.distill import distill
 from m2sd_cli.api.evaluate import evaluate
 from m2sd_cli.api.increment import increment
 from m2sd_cli.api.pretrain import pretrain
-from m2sd_cli.api.reproduce import Watch, unwatched
 from m2sd_cli.api.stage import named_data
 from m2sd_cli.config import DistillConfig, PretrainConfig, resolve, validate
 from m2sd_cli.data.catalogue import find_info
@@ -25,6 +24,7 @@ from m2sd_cli.data.locate import open_data
 from m2sd_cli.distributed.torchrun import is_distributed
 from m2sd_cli.errors import InterruptedTrainingError, UsageError
 from m2sd_cli.inference.device import choose_device, training_precision
+from m2sd_cli.progress import say
 from m2sd_cli.recipes import find_recipe
 from m2sd_cli.reports.metrics import counted
 from m2sd_cli.runs.folder import RunFolder
@@ -33,8 +33,8 @@ from m2sd_cli.runs.reader import StoredManifest
 from m2sd_cli.runs.training_state import StateStore
 from m2sd_cli.training.batches import batch_bounds
 from m2sd_cli.training.distill import loss_weights
+from m2sd_cli.training.execution import SAVE_EVERY
 from m2sd_cli.training.initial_weights import file_digest
-from m2sd_cli.training.stage import SAVE_EVERY
 
 COMMAND = "ablation"
 DATA = "cifar100"  # unless another is named
@@ -71,8 +71,6 @@ class _Work:
     device: str
     save_every: float
     deadline: float | None  # of time.monotonic
-    watch: Watch
-    tell: Callable[[str], None]
 
     @property
     def left(self) -> float | None:
@@ -97,8 +95,6 @@ def ablate(
     precision: str = "auto",
     stop_after: float | None = None,
     save_every: float = SAVE_EVERY,
-    watch: Watch = unwatched,
-    tell: Callable[[str], None] | None = None,
 ) -> Ablation:
     """Train every row with every seed on one budget, teach all official sessions, and evaluate.
 
@@ -120,8 +116,6 @@ def ablate(
         device, precision: of training; `auto` chooses.
         stop_after: seconds after which to save and stop.
         save_every: seconds between two saves of the resumable state.
-        watch: makes whoever watches a stage, given its name.
-        tell: hears which run is at work, what it came to, and when others are waited for.
 
     Raises:
         M2sdError: one of its kinds; what has ended by then is kept.
@@ -162,8 +156,6 @@ def ablate(
         device,
         save_every,
         deadline,
-        watch,
-        tell or (lambda _: None),
     )
     try:
         finished = _run_all(work, wanted)
@@ -250,7 +242,7 @@ def _run_all(work: _Work, wanted: Sequence[tuple[int, Row]]) -> bool:
             waiting = False
             continue
         if not waiting:
-            work.tell("waiting for other processes")
+            say("waiting for other processes")
             waiting = True
         time.sleep(POLL if work.left is None else min(POLL, work.left))
     return True
@@ -269,7 +261,7 @@ def _attempt(work: _Work, number: str, seed: int, row: Row) -> Outcome:
                 return first
             with run.locked(COMMAND):
                 run.copy_pretrain(first)
-        work.tell(f"{number}: seed {seed}, {row.name} ({row.what})")
+        say(f"{number}: seed {seed}, {row.name} ({row.what})")
         settings = _settings(work.budget, row, seed)
         base = run.session(0) if run.sessions() else _distilled(work, run, settings)
         if base is None:
@@ -277,7 +269,7 @@ def _attempt(work: _Work, number: str, seed: int, row: Row) -> Outcome:
         result = _judged(work, place, base, seed, row, settings)
         with lock_folder(work.out, COMMAND, PATIENCE):
             add(work.out, result)
-        work.tell(
+        say(
             f"seed {seed}, {row.name}: AVG {result.average:.2f}, last {result.last:.2f}, novel {result.novel:.2f}, "
             f"HM {result.harmonic:.2f}"
         )
@@ -315,36 +307,32 @@ def _stage_1(work: _Work, seed: int) -> RunFolder | Outcome:
             return run
         if not own:
             return Outcome.ELSEWHERE
-        work.tell(f"stage 1 of seed {seed}")
+        say(f"stage 1 of seed {seed}")
         options: dict[str, Any] = {**work.budget.pretrain, "init": work.init, "seed": seed}
-        with work.watch("pretrain") as progress:
-            stored = pretrain(
-                work.budget.data,
-                run=run.path,
-                data_root=work.data_root,
-                recipe=work.budget.recipe,
-                device=work.device,
-                precision=work.budget.precision,
-                resume=StateStore(run).exists(),
-                stop_after=work.left,
-                save_every=work.save_every,
-                progress=progress,
-                **options,
-            )
-        return run if stored else Outcome.TIME_UP
-
-
-def _distilled(work: _Work, run: RunFolder, settings: DistillConfig) -> StoredManifest | None:
-    """Session 0; None if time is up."""
-    with work.watch("distill") as progress:
-        return distill(
+        stored = pretrain(
+            work.budget.data,
             run=run.path,
             data_root=work.data_root,
+            recipe=work.budget.recipe,
             device=work.device,
             precision=work.budget.precision,
             resume=StateStore(run).exists(),
             stop_after=work.left,
             save_every=work.save_every,
-            progress=progress,
-            **asdict(settings),
+            **options,
         )
+        return run if stored else Outcome.TIME_UP
+
+
+def _distilled(work: _Work, run: RunFolder, settings: DistillConfig) -> StoredManifest | None:
+    """Session 0; None if time is up."""
+    return distill(
+        run=run.path,
+        data_root=work.data_root,
+        device=work.device,
+        precision=work.budget.precision,
+        resume=StateStore(run).exists(),
+        stop_after=work.left,
+        save_every=work.save_every,
+        **asdict(settings),
+    )

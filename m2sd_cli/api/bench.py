@@ -1,12 +1,14 @@
 """Measure this machine."""
 
-from collections.abc import Callable
+from pathlib import Path
 
+from m2sd_cli.api.distill import distill
+from m2sd_cli.api.pretrain import pretrain
 from m2sd_cli.benchmark.machine import cores
 from m2sd_cli.benchmark.report import Report
 from m2sd_cli.benchmark.run import run_bench
-from m2sd_cli.benchmark.settings import MOST_WORKERS, configure
-from m2sd_cli.errors import UsageError
+from m2sd_cli.benchmark.settings import MOST_WORKERS, Settings, configure
+from m2sd_cli.errors import InterruptedTrainingError, UsageError
 from m2sd_cli.recipes import find_recipe
 
 
@@ -24,7 +26,6 @@ def bench(
     against_reference: bool = False,
     workers: int | None = None,
     compile: bool = False,
-    tell: Callable[[str], None] | None = None,
 ) -> Report:
     """What this machine does: throughput of both stages and of features on random images, and how long commands take.
 
@@ -41,7 +42,6 @@ def bench(
         rounds: how often each is measured; each command at most three times.
         against_reference: also measure a plain loop of the field's kind, torch's DataLoader and PIL in float32.
         workers: of that loop; None for one a core, at most eight.
-        tell: hears what is being done.
 
     Raises:
         M2sdError: one of its kinds.
@@ -63,4 +63,24 @@ def bench(
         compiled=compile,
         recipe=find_recipe(recipe),
     )
-    return run_bench(settings, tell or (lambda _: None))
+    return run_bench(settings, _make_run)
+
+
+def _make_run(run: Path, pictures: Path, settings: Settings) -> None:
+    """Make a run with a base session, after a single step of training."""
+    device, network = str(settings.device), settings.pretrain
+    try:
+        pretrain(
+            str(pictures),
+            run=run,
+            device=device,
+            precision=settings.precision,
+            epochs=1,
+            backbone=network.backbone,
+            image_size=settings.image_size,
+            learning_rate=network.learning_rate,
+            held_out=0.0,
+        )
+        distill(str(pictures), run=run, device=device, epochs=0, views=settings.distill.views)
+    except InterruptedTrainingError:
+        raise InterruptedTrainingError("interrupted") from None

@@ -1,21 +1,41 @@
-"""Stage 2: self-distillation on virtual classes, then session 0."""
+"""Stage 2, paper sections 3.2 and 3.3: self-distillation on virtual classes, then session 0."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from m2sd_cli import progress
 from m2sd_cli.api.recorded_data import recorded_data, recorded_info
-from m2sd_cli.api.stage import already_finished, at_work, given_before, named_data
+from m2sd_cli.api.stage import Request, already_finished, named_data, require_one_beginning
+from m2sd_cli.checkpoints import BaseCheckpoint, HeldOut
 from m2sd_cli.config import DistillConfig, resolve, takes_options
 from m2sd_cli.data.catalogue import FOLDER_DEFAULTS
-from m2sd_cli.errors import UsageError
+from m2sd_cli.data.datasets import DataSet
+from m2sd_cli.errors import RunError
+from m2sd_cli.inference.device import choose_device
+from m2sd_cli.inference.features import base_features, held_out_features
+from m2sd_cli.inference.session import require_directions, to_transform
+from m2sd_cli.method.stage3 import choices, default_classifier
 from m2sd_cli.recipes import find_recipe
-from m2sd_cli.runs.folder import open_run
-from m2sd_cli.runs.reader import StoredManifest
+from m2sd_cli.runs.folder import RunFolder, open_run
+from m2sd_cli.runs.manifest import ClassRecord, Manifest
+from m2sd_cli.runs.reader import StoredManifest, session_name
 from m2sd_cli.runs.training_state import StateStore
 from m2sd_cli.training.determinism import deterministic as deterministic_algorithms
-from m2sd_cli.training.distill import run_distill
-from m2sd_cli.training.progress import Progress
-from m2sd_cli.training.stage import SAVE_EVERY, begun_config, load_state, refuse_unless_new, require_same
+from m2sd_cli.training.distill import (
+    build_enhancement,
+    distill_module,
+    distill_objective,
+    load_network,
+    loss_weights,
+    makes_maps_again,
+)
+from m2sd_cli.training.execution import SAVE_EVERY, Execution, executing
+from m2sd_cli.training.loop import Fitted, Job, fit
+from m2sd_cli.training.records import base_records, classes_digest, data_record, provenance, skipped_records
+from m2sd_cli.training.resuming import begun_config, load_state, refuse_unless_new, require_same
 
 
 @takes_options(DistillConfig)
@@ -34,13 +54,12 @@ def distill(
     save_every: float = SAVE_EVERY,
     compile: bool = False,
     deterministic: bool = False,
-    progress: Progress | None = None,
     **options: Any,
 ) -> StoredManifest | None:
-    """Stage 2: self-distillation on virtual classes, then session 0. Arguments as for `pretrain`.
+    """Distil the network on virtual classes, and make session 0 of it: stage 2. Arguments as for `pretrain`.
 
     Args:
-        data: needed only if the run was pretrained on a folder: that folder.
+        data: the folder of pretrain; not needed for a built-in data set.
         recipe: the one of stage 1 by default; `none` for none.
 
     Returns:
@@ -49,36 +68,146 @@ def distill(
     Raises:
         M2sdError: one of its kinds; the chain is as it was, and after InterruptedTrainingError the training saved.
     """
-    if resume and force:
-        raise UsageError("--resume and --force: choose one, to go on or to start over")
+    require_one_beginning(resume, force)
+    find_recipe(recipe)
+    request = Request(data, data_root, recipe, config, options)
     folder = open_run(run)
-    store = StateStore(folder)
-    followed = find_recipe(recipe)
     folder.pretrain()  # a run folder that is not there is not made
-    with at_work(
-        "distill", folder, device, precision, stop_after, progress, save_every, compile, deterministic
-    ) as execution:
+    asked = Execution(choose_device(device), precision, stop_after, save_every, compile, deterministic)
+    with progress.stage("distill"), executing(asked, folder, "distill") as execution:
         parent = folder.pretrain()
-        state = None
-        if parent.manifest.data.kind == "folder":
-            data = data or named_data(config)
         if resume:
-            given = given_before(DistillConfig, config, options, recipe)
-            if folder.sessions() and not store.exists():
-                return already_finished(folder.session(0), parent, given, execution, data, data_root)
-            state = load_state(store, "distill")
-            require_same(state, given, execution)
-            execution = execution.as_begun(state)
-            settings = begun_config(store, state, DistillConfig)
+            job = _resume(request, folder, parent, execution)
         else:
-            finished = f"session {folder.sessions()[-1]} is in it" if folder.sessions() else None
-            refuse_unless_new(store, finished, force)
-            info = recorded_info(parent.manifest.data)
-            defaults = {**(info.defaults if info else FOLDER_DEFAULTS), "seed": parent.manifest.seed}
-            followed = find_recipe(recipe or parent.manifest.recipe)
-            settings = resolve(DistillConfig, defaults, config, options, followed.options)
-        with execution.group.local_main_first():
-            data_set = recorded_data(parent.manifest, data, data_root, parent.manifest.transform.crop)
-        with deterministic_algorithms(execution.deterministic):
-            name = state.recipe if state else followed.name
-            return run_distill(folder, parent, data_set, settings, execution, state, name)
+            job = _begin(request, folder, parent, execution, force)
+        return job if isinstance(job, StoredManifest) else fit_distill(job)
+
+
+def _begin(
+    request: Request, folder: RunFolder, parent: StoredManifest, execution: Execution, force: bool
+) -> Job[DistillConfig]:
+    """Choose the configuration of a new training, and open the images of stage 1.
+
+    Raises:
+        RunError: there is a finished or interrupted one, and no `force`; or the images are others.
+        UsageError, DataError: an option makes no sense, or the images cannot be read.
+    """
+    sessions = folder.sessions()
+    refuse_unless_new(StateStore(folder), f"session {sessions[-1]} is in it" if sessions else None, force)
+    info = recorded_info(parent.manifest.data)
+    defaults = {**(info.defaults if info else FOLDER_DEFAULTS), "seed": parent.manifest.seed}
+    followed = find_recipe(request.recipe or parent.manifest.recipe)
+    settings = resolve(DistillConfig, defaults, request.config, request.options, followed.options)
+    data = _open_images(request, parent, execution)
+    classes = base_classes(folder, parent, data)
+    return Job("distill", folder, data, classes, settings, execution, recipe=followed.name, parent=parent)
+
+
+def _resume(
+    request: Request, folder: RunFolder, parent: StoredManifest, execution: Execution
+) -> Job[DistillConfig] | StoredManifest:
+    """Find the configuration of an interrupted training; of a finished one its manifest is all there is.
+
+    Raises:
+        RunError: there is none, or the images are others.
+        UsageError: something was given that could change the result.
+    """
+    store = StateStore(folder)
+    given = request.given(DistillConfig)
+    if folder.sessions() and not store.exists():
+        return already_finished(folder.session(0), parent, given, execution, request)
+    state = load_state(store, "distill")
+    require_same(state, given, execution)
+    execution = execution.resumed_from(state)
+    settings = begun_config(store, state, DistillConfig)
+    data = _open_images(request, parent, execution)
+    classes = base_classes(folder, parent, data)
+    return Job("distill", folder, data, classes, settings, execution, recipe=state.recipe, parent=parent, state=state)
+
+
+def _open_images(request: Request, parent: StoredManifest, execution: Execution) -> DataSet:
+    """Open the images of stage 1; a folder has to be named again."""
+    first = parent.manifest
+    name = request.data or (named_data(request.config) if first.data.kind == "folder" else None)
+    with execution.group.local_main_first():
+        return recorded_data(first, name, request.data_root, first.transform.crop)
+
+
+def base_classes(run: RunFolder, parent: StoredManifest, data: DataSet) -> list[ClassRecord]:
+    """Record the base classes with their images, which have to be those of stage 1.
+
+    Raises:
+        RunError: they are not.
+    """
+    classes = base_records(data)
+    if classes_digest(classes) != classes_digest(parent.manifest.classes):
+        raise RunError(
+            f"{run.path}: pretrained on other images than those of {data.name}; give distill the same --data"
+        )
+    return classes
+
+
+def fit_distill(job: Job[DistillConfig]) -> StoredManifest | None:
+    """Train stage 2 of a job into its run folder, and make session 0. Later sessions go, at the end.
+
+    Feature enhancement and W' are dropped: session 0 holds the backbone, the class means, the base statistics of
+    stage 3's classifiers, and the features of held-out images, to which probabilities are calibrated.
+
+    Returns:
+        None if the time limit ended it.
+
+    Raises:
+        M2sdError: see `fit` and `load_network`.
+    """
+    run, data, config, execution, parent = job.run, job.data, job.config, job.execution, job.parent
+    assert parent is not None
+    group = execution.group
+    weights = loss_weights(config)
+    record = parent.manifest.backbone
+    classifier = config.classifier or default_classifier(record.classifier)
+    require_directions(classifier, record.classifier, choices(record.classifier, statistics=True))
+    with deterministic_algorithms(execution.deterministic):
+        network = load_network(run, parent)
+        fitted: Fitted | None = Fitted()
+        if config.epochs:
+            recompute = makes_maps_again(execution.device, group.size)
+            enhancement = build_enhancement(network, config, weights, recompute)
+            module = distill_module(network, enhancement, recompute)
+            fitted = fit(job, module, distill_objective(network, enhancement, config, weights))
+            if fitted is None:
+                return None
+        assert fitted is not None
+        backbone = network.backbone.to(execution.device).to(memory_format=torch.channels_last)
+        views = parent.manifest.transform.model_copy(update={"views": config.views})
+        transform = to_transform(views)
+        means, statistics = base_features(backbone, data.train, len(job.classes), transform, group=group)
+        held_out = None
+        if data.held_out is not None:
+            held_out = HeldOut(*held_out_features(backbone, data.held_out, transform, group=group))
+        checkpoint = BaseCheckpoint(backbone, means, statistics, held_out)
+    name = session_name(0)
+    if not group.is_main:
+        group.barrier()
+        return run.read(name)
+    stored = run.write_manifest(
+        name,
+        Manifest(
+            kind="base",
+            session=0,
+            parent=parent.record,
+            checkpoint=run.write_checkpoint(name, checkpoint.tensors()),
+            classes=job.classes,
+            data=data_record(data),
+            backbone=record,
+            transform=views,
+            config=asdict(config),
+            classifier=classifier,
+            seed=config.seed,
+            history=fitted.history,
+            skipped=skipped_records(data.skipped),
+            recipe=job.recipe,
+            **provenance(execution, fitted.seconds),
+        ),
+    )
+    group.barrier()
+    return stored

@@ -8,7 +8,7 @@ from pathlib import Path
 from m2sd_cli.api.recorded_data import recorded_data
 from m2sd_cli.data.datasets import Skipped
 from m2sd_cli.data.folders import read_shots
-from m2sd_cli.data.skipping import skip_bad_shots, skip_bad_tests
+from m2sd_cli.data.skipping import say_skipped, skip_bad_shots, skip_bad_tests
 from m2sd_cli.distributed.process_group import process_group
 from m2sd_cli.errors import DataError
 from m2sd_cli.inference.device import choose_device, inference_precision
@@ -60,6 +60,7 @@ def evaluate(
             labelled = read_shots(place)
             if skip_bad:
                 labelled = skip_bad_shots(labelled, place, partial(check_pictures_together, group=group))
+                say_skipped(labelled.skipped)
             found = evaluate_session(model, labelled.source, labelled.classes, str(place), confusion, group=group)
             return replace(found, skipped=labelled.skipped)
         base = chain.base.manifest
@@ -77,6 +78,7 @@ def evaluate(
         skipped: Sequence[Skipped] = ()
         if skip_bad:
             data_set, skipped = skip_bad_tests(data_set, partial(check_pictures_together, group=group))
+            say_skipped(skipped)
         if len(data_set.test) == 0:
             raise DataError(f"{data_set.location}: no test images in it; name some with --test DIR")
         where = str(data_set.location)

@@ -1,29 +1,37 @@
 """Stage 1: train backbone and classifier on the base classes."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from m2sd_cli import progress
 from m2sd_cli.api.recorded_data import recorded_data
-from m2sd_cli.api.stage import already_finished, at_work, given_before, named_data
+from m2sd_cli.api.stage import Request, already_finished, named_data, require_one_beginning
+from m2sd_cli.checkpoints import PretrainCheckpoint
 from m2sd_cli.config import PretrainConfig, resolve, takes_options
 from m2sd_cli.data.catalogue import FOLDER_DEFAULTS, NAMES, find_info
 from m2sd_cli.data.choosing import choose_training
-from m2sd_cli.data.datasets import Skipped
 from m2sd_cli.data.locate import open_data
-from m2sd_cli.data.skipping import skip_bad_pictures
+from m2sd_cli.data.skipping import say_skipped, skip_bad_pictures
 from m2sd_cli.errors import UsageError
+from m2sd_cli.inference.device import choose_device
+from m2sd_cli.inference.features import embed, require_finite
 from m2sd_cli.inference.skipping import check_pictures_together
-from m2sd_cli.recipes import find_recipe
-from m2sd_cli.runs.folder import open_run
+from m2sd_cli.recipes import Recipe, find_recipe
+from m2sd_cli.runs.folder import RunFolder, open_run
+from m2sd_cli.runs.manifest import BackboneRecord, Manifest
 from m2sd_cli.runs.reader import PRETRAIN, StoredManifest
 from m2sd_cli.runs.training_state import StateStore
 from m2sd_cli.training.determinism import deterministic as deterministic_algorithms
-from m2sd_cli.training.pretrain import run_pretrain
-from m2sd_cli.training.progress import Progress
-from m2sd_cli.training.stage import SAVE_EVERY, begun_config, load_state, refuse_unless_new, require_same
+from m2sd_cli.training.execution import SAVE_EVERY, Execution, executing
+from m2sd_cli.training.initial_weights import IMAGENET, NO_INIT, initialise
+from m2sd_cli.training.loop import Job, fit
+from m2sd_cli.training.pretrain import build_network, pretrain_objective
+from m2sd_cli.training.records import base_records, data_record, provenance, skipped_records, transform_record
+from m2sd_cli.training.resuming import begun_config, load_state, refuse_unless_new, require_same
+
+LOOKED_AT = 16  # images
 
 
 @takes_options(PretrainConfig)
@@ -42,31 +50,27 @@ def pretrain(
     save_every: float = SAVE_EVERY,
     compile: bool = False,
     skip_bad: bool = False,
-    tell_skipped: Callable[[Sequence[Skipped]], None] | None = None,
     deterministic: bool = False,
-    progress: Progress | None = None,
     **options: Any,
 ) -> StoredManifest | None:
-    """Stage 1: train backbone and classifier on the base classes.
+    """Train backbone and W on the base classes: stage 1.
 
     Args:
-        data: a built-in data set's name or a folder; else what the file or the recipe names. To resume on a built-in
-            one it may be left out.
+        data: a built-in data set's name or a folder; else the one that the file or the recipe names. To resume on a
+            built-in one it may be left out.
         run: the run folder.
-        data_root: where built-in data sets lie.
+        data_root: the folder of built-in data sets.
         recipe: the name of one that ships in the package; `none` for none.
-        config: a TOML file with a table [pretrain], and maybe `data`. What it says wins over the recipe.
+        config: a TOML file with a table [pretrain], and maybe `data`; it wins over the recipe.
         device, precision: `auto` chooses.
         resume: go on with an interrupted training.
         force: begin anew although there is a finished or interrupted one.
         stop_after: seconds after which to save and stop.
         save_every: seconds between two saves of the resumable state.
-        compile: whether to compile the network with torch.compile first.
-        skip_bad: whether to leave out pictures that cannot be read; the manifest lists them, and no later stage reads
-            them. A training that is resumed leaves out those that it began without.
-        tell_skipped: hears before the training which these are, if any.
-        deterministic: whether to compute so that CUDA repeats exactly, too.
-        progress: who watches.
+        compile: compile the network with torch.compile first.
+        skip_bad: leave out pictures that cannot be read; the manifest lists them, and no later stage reads them. A
+            training that is resumed leaves out those that it began without.
+        deterministic: compute so that CUDA repeats exactly, too.
 
     Returns:
         The manifest of stage 1; None if `stop_after` ended the training, which can be resumed then.
@@ -74,59 +78,133 @@ def pretrain(
     Raises:
         M2sdError: one of its kinds; the chain is as it was, and after InterruptedTrainingError the training saved.
     """
-    if resume and force:
-        raise UsageError("--resume and --force: choose one, to go on or to start over")
+    require_one_beginning(resume, force)
     followed = find_recipe(recipe)
-    if not resume:
-        data = data or named_data(config, followed)
-        if data is None:
-            raise UsageError(f"name the images with --data: {NAMES}, or a folder; or choose a --recipe")
+    request = Request(data, data_root, recipe, config, options)
     folder = open_run(run)
-    store = StateStore(folder)
-    with at_work(
-        PRETRAIN, folder, device, precision, stop_after, progress, save_every, compile, deterministic
-    ) as execution:
-        init = state = None
+    asked = Execution(choose_device(device), precision, stop_after, save_every, compile, deterministic)
+    if not (resume or data or named_data(config, followed)):
+        raise UsageError(f"name the images with --data: {NAMES}, or a folder; or choose a --recipe")
+    with progress.stage(PRETRAIN), executing(asked, folder, PRETRAIN) as execution:
         if resume:
-            given = given_before(PretrainConfig, config, options, recipe)
-            if "init" in given:
-                given["init"] = Path(str(given["init"])).name
-            if folder.has_pretrain() and not store.exists():
-                stored = folder.pretrain()
-                return already_finished(stored, stored, given, execution, data, data_root)
-            state = load_state(store, PRETRAIN)
-            require_same(state, given, execution)
-            execution = execution.as_begun(state)
-            settings = begun_config(store, state, PretrainConfig)
-            named = named_data(config)
-            if state.data.kind == "folder":
-                data = data or named
-            elif data is None and named not in (None, state.data.name):
-                raise UsageError(
-                    f"--config {config}: its data is {named}, and the training began on {state.data.name}; take it "
-                    f"out, or start over with --force"
-                )
-            with execution.group.local_main_first():
-                data_set = recorded_data(state, data, data_root, settings.image_size)
+            job = _resume(request, folder, execution)
         else:
-            assert data is not None
-            info = find_info(data)
-            finished = "a finished pretrain is in it" if folder.has_pretrain() else None
-            refuse_unless_new(store, finished, force)
-            defaults = info.defaults if info else FOLDER_DEFAULTS
-            settings = resolve(PretrainConfig, defaults, config, options, followed.options)
-            if info is not None and settings.image_size is not None:
-                raise UsageError(f"--image-size is for folders; {info.name}'s images have {info.image_size} pixels")
-            with execution.group.local_main_first():
-                data_set = open_data(data, data_root, settings.image_size)
-            if skip_bad:
-                data_set = skip_bad_pictures(data_set, partial(check_pictures_together, group=execution.group))
-            data_set = choose_training(data_set, settings.held_out, settings.images_per_class)
-            init = settings.init
-            # Where the file lies on this machine is nobody else's business.
-            settings = replace(settings, init=init and Path(init).name)
-        if tell_skipped is not None and data_set.skipped:
-            tell_skipped(data_set.skipped)
-        with deterministic_algorithms(execution.deterministic):
-            name = state.recipe if state else followed.name
-            return run_pretrain(folder, data_set, settings, execution, init, state, name)
+            job = _begin(request, followed, folder, execution, force, skip_bad)
+        if isinstance(job, StoredManifest):
+            return job
+        say_skipped(job.data.skipped)
+        return fit_pretrain(job)
+
+
+def _begin(
+    request: Request, followed: Recipe, folder: RunFolder, execution: Execution, force: bool, skip_bad: bool
+) -> Job[PretrainConfig]:
+    """Choose configuration and images of a new training.
+
+    Raises:
+        RunError: there is a finished or interrupted one, and no `force`.
+        UsageError, DataError: an option makes no sense, or the images cannot be read.
+    """
+    name = request.data or named_data(request.config, followed)
+    assert name is not None
+    info = find_info(name)
+    refuse_unless_new(StateStore(folder), "a finished pretrain is in it" if folder.has_pretrain() else None, force)
+    defaults = info.defaults if info else FOLDER_DEFAULTS
+    settings = resolve(PretrainConfig, defaults, request.config, request.options, followed.options)
+    if info is not None and settings.image_size is not None:
+        raise UsageError(f"--image-size is for folders; {info.name}'s images have {info.image_size} pixels")
+    with execution.group.local_main_first():
+        data = open_data(name, request.data_root, settings.image_size)
+    if skip_bad:
+        data = skip_bad_pictures(data, partial(check_pictures_together, group=execution.group))
+    data = choose_training(data, settings.held_out, settings.images_per_class)
+    # Where the file of weights lies on this machine is nobody else's business.
+    recorded = replace(settings, init=settings.init and Path(settings.init).name)
+    return Job(
+        PRETRAIN, folder, data, base_records(data), recorded, execution, recipe=followed.name, init=settings.init
+    )
+
+
+def _resume(request: Request, folder: RunFolder, execution: Execution) -> Job[PretrainConfig] | StoredManifest:
+    """Find configuration and images of an interrupted training; of a finished one its manifest is all there is.
+
+    Raises:
+        RunError: there is none.
+        UsageError: something was given that could change the result.
+    """
+    store = StateStore(folder)
+    given = request.given(PretrainConfig)
+    if "init" in given:
+        given["init"] = Path(str(given["init"])).name
+    if folder.has_pretrain() and not store.exists():
+        stored = folder.pretrain()
+        return already_finished(stored, stored, given, execution, request)
+    state = load_state(store, PRETRAIN)
+    require_same(state, given, execution)
+    execution = execution.resumed_from(state)
+    settings = begun_config(store, state, PretrainConfig)
+    name, named = request.data, named_data(request.config)
+    if state.data.kind == "folder":
+        name = name or named
+    elif name is None and named not in (None, state.data.name):
+        raise UsageError(
+            f"--config {request.config}: its data is {named}, and the training began on {state.data.name}; take it "
+            f"out, or start over with --force"
+        )
+    with execution.group.local_main_first():
+        data = recorded_data(state, name, request.data_root, settings.image_size)
+    return Job(PRETRAIN, folder, data, base_records(data), settings, execution, recipe=state.recipe, state=state)
+
+
+def fit_pretrain(job: Job[PretrainConfig]) -> StoredManifest | None:
+    """Train stage 1 of a job into its run folder. Everything that an earlier run left there goes, at the end.
+
+    Returns:
+        None if the time limit ended it.
+
+    Raises:
+        M2sdError: see `fit` and `initialise`.
+    """
+    data, config, execution, run = job.data, job.config, job.execution, job.run
+    group = execution.group
+    if job.init == IMAGENET and config.backbone != "resnet18":
+        raise UsageError(f"--init imagenet: these are weights of resnet18, not of {config.backbone}; --init none")
+    if data.base < 2:
+        raise UsageError(f"{data.name}: {data.base} base class; pretrain needs at least two")
+    with deterministic_algorithms(execution.deterministic):
+        network = build_network(config, data.base)
+        if job.init not in (None, NO_INIT):
+            assert job.init is not None
+            with group.local_main_first():
+                initialise(network.backbone, job.init)
+        fitted = fit(job, network, pretrain_objective(network))
+        if fitted is None:
+            return None
+        # The last step's loss is that of the weights before it: see what it has made of them.
+        for pixels, _ in data.train.batches(data.transform, LOOKED_AT, slice(LOOKED_AT)):
+            require_finite(embed(network.backbone.eval(), pixels, data.transform))
+    if not group.is_main:
+        group.barrier()
+        return run.pretrain()
+    checkpoint = PretrainCheckpoint(network.backbone, network.classifier.weight)
+    stored = run.write_manifest(
+        PRETRAIN,
+        Manifest(
+            kind="pretrain",
+            checkpoint=run.write_checkpoint(PRETRAIN, checkpoint.tensors()),
+            classes=job.classes,
+            data=data_record(data),
+            backbone=BackboneRecord(
+                name=config.backbone, width=network.backbone.width, classifier=config.classifier, scale=config.scale
+            ),
+            transform=transform_record(data.transform),
+            config=asdict(config),
+            seed=config.seed,
+            history=fitted.history,
+            skipped=skipped_records(data.skipped),
+            recipe=job.recipe,
+            **provenance(execution, fitted.seconds),
+        ),
+    )
+    group.barrier()
+    return stored

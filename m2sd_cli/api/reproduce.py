@@ -3,15 +3,20 @@
 import hashlib
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory, gettempdir
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from m2sd_cli import progress
+from m2sd_cli.api.distill import base_classes, fit_distill
+from m2sd_cli.api.increment import Lesson, teach
+from m2sd_cli.api.pretrain import fit_pretrain
 from m2sd_cli.api.recorded_data import official_data, recorded_data
 from m2sd_cli.config import DistillConfig, PretrainConfig, recorded_config
 from m2sd_cli.data.datasets import DataSet, Shots
@@ -24,20 +29,14 @@ from m2sd_cli.runs.files import encode_tensors
 from m2sd_cli.runs.folder import RunFolder, open_run
 from m2sd_cli.runs.manifest import SCHEMA_VERSION, ClassRecord, Manifest
 from m2sd_cli.runs.reader import StoredManifest
-from m2sd_cli.training.determinism import deterministic
-from m2sd_cli.training.distill import run_distill
-from m2sd_cli.training.increment import run_increment
+from m2sd_cli.training.execution import Execution
 from m2sd_cli.training.initial_weights import IMAGENET, NO_INIT
-from m2sd_cli.training.pretrain import run_pretrain
-from m2sd_cli.training.progress import Progress, Silent
+from m2sd_cli.training.loop import Job
 from m2sd_cli.training.records import base_records, class_records, left_out
-from m2sd_cli.training.stage import Execution
 
 COMMAND = "sessions reproduce"
 MOST_THREADS = 1024  # that a manifest can ask for
 NAMED = 3  # classes
-
-Watch = Callable[[str], AbstractContextManager[Progress]]
 
 
 @dataclass(frozen=True)
@@ -77,11 +76,6 @@ class Material:
     shots: dict[int, Shots]  # by session
 
 
-def unwatched(_: str) -> AbstractContextManager[Progress]:
-    """Nobody watches."""
-    return nullcontext(Silent())
-
-
 def reproduce(
     *,
     run: Path | str | None = None,
@@ -92,7 +86,6 @@ def reproduce(
     init: str | None = None,
     device: str = "auto",
     keep: Path | str | None = None,
-    watch: Watch = unwatched,
 ) -> Reproduction:
     """Run a chain once more, all stages, and compare the checkpoints. The run itself is only read.
 
@@ -105,7 +98,6 @@ def reproduce(
         init: the file that stage 1 began from, if it did.
         device: `auto` is the recorded one, if it is here.
         keep: a folder to be made for what comes out; None to keep nothing.
-        watch: makes whoever watches a stage, given its name.
 
     Raises:
         M2sdError: one of its kinds; nothing was changed or kept.
@@ -121,7 +113,7 @@ def reproduce(
     with _workshop(place) as work:
         again = RunFolder(work)
         for stored in links:
-            made = _make(again, stored, material, device, watch)
+            made = _make(again, stored, material, device)
             compared = _compare(folder, stored, again, made)
             if not compared.same and not provenance:
                 provenance = _differences(stored.manifest, made.manifest)
@@ -235,44 +227,36 @@ def _require_recorded(found: Sequence[ClassRecord], recorded: Sequence[ClassReco
 # ---- the stages
 
 
-def _make(again: RunFolder, stored: StoredManifest, material: Material, device: str, watch: Watch) -> StoredManifest:
-    """One stage more in the new run folder, with the settings of the old one."""
+def _make(again: RunFolder, stored: StoredManifest, material: Material, device: str) -> StoredManifest:
+    """Run one stage more in the new run folder, with the settings of the old one."""
     then = stored.manifest
-    chosen = _device(then, device)
-    with _threads(then, chosen):
+    execution = Execution(
+        _device(then, device),
+        then.precision,
+        save_every=math.inf,
+        compile=then.compiled,
+        deterministic=then.deterministic,
+    )
+    with _threads(then, execution.device):
         if then.kind == "increment":
             assert then.session is not None
-            shots = material.shots[then.session]
-            return run_increment(
-                again,
-                again.summary(),
-                then.session,
-                shots,
-                then.data,
-                chosen,
-                then.precision,
-                then.classifier,
-                then.views or 1,
-            )
-        source = f"{stored.name}.json"
-        with watch(then.kind if then.kind == "pretrain" else "distill") as progress, again.locked(COMMAND):
-            execution = Execution(
-                chosen,
-                then.precision,
-                progress=progress,
-                save_every=math.inf,
-                compiled=then.compiled,
-                deterministic=then.deterministic,
-            )
+            lesson = Lesson(then.session, material.shots[then.session], then.data, then.classifier, then.views or 1)
+            return teach(again, again.summary(), lesson, execution)
+        source, base = f"{stored.name}.json", material.base
+        stage: Literal["pretrain", "distill"] = "pretrain" if then.kind == "pretrain" else "distill"
+        with progress.stage(stage), again.locked(COMMAND):
+            made: StoredManifest | None
             try:
-                with deterministic(then.deterministic):
-                    if then.kind == "pretrain":
-                        settings = recorded_config(PretrainConfig, then.config, source)
-                        made = run_pretrain(again, material.base, settings, execution, material.init, None, then.recipe)
-                    else:
-                        distilled = recorded_config(DistillConfig, then.config, source)
-                        parent = again.pretrain()
-                        made = run_distill(again, parent, material.base, distilled, execution, None, then.recipe)
+                if stage == "pretrain":
+                    pretrain = recorded_config(PretrainConfig, then.config, source)
+                    classes = base_records(base)
+                    made = fit_pretrain(
+                        Job(stage, again, base, classes, pretrain, execution, then.recipe, init=material.init)
+                    )
+                else:
+                    distill, parent = recorded_config(DistillConfig, then.config, source), again.pretrain()
+                    classes = base_classes(again, parent, base)
+                    made = fit_distill(Job(stage, again, base, classes, distill, execution, then.recipe, parent=parent))
             except InterruptedTrainingError:
                 raise InterruptedCommandError("interrupted") from None
     assert made is not None, "no time limit ends it"

@@ -9,7 +9,7 @@ from m2sd_cli.api.recorded_data import recorded_data, recorded_info
 from m2sd_cli.checkpoints import BaseCheckpoint
 from m2sd_cli.data.catalogue import SHOTS, SIMULATED
 from m2sd_cli.data.locate import open_shot_pool
-from m2sd_cli.data.skipping import check_pictures, skip_bad_shots
+from m2sd_cli.data.skipping import check_pictures, say_skipped, skip_bad_shots
 from m2sd_cli.errors import DamagedError, UsageError
 from m2sd_cli.inference.device import choose_device, inference_precision
 from m2sd_cli.inference.session import choose_classifier, to_transform
@@ -70,6 +70,7 @@ def simulate(
     shots, place = open_shot_pool(info, data_root)
     if skip_bad:
         shots = skip_bad_shots(shots, place, check_pictures)
+        say_skipped(shots.skipped)
     pool = labelled(checkpoint.backbone, shots.source, transform, exact, "features of shots")
     sizes = [data.base + session * info.way for session in range(1 + data.sessions)]
     try:

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import sysconfig
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -18,16 +18,17 @@ from m2sd_cli.benchmark import launcher
 from m2sd_cli.benchmark.report import Latency
 from m2sd_cli.benchmark.settings import Settings
 from m2sd_cli.benchmark.timing import Measurements
-from m2sd_cli.data.folders import open_folder
-from m2sd_cli.errors import InterruptedTrainingError, M2sdError
+from m2sd_cli.errors import M2sdError
+from m2sd_cli.progress import say
 from m2sd_cli.runs.folder import RunFolder
-from m2sd_cli.training.distill import run_distill
-from m2sd_cli.training.pretrain import run_pretrain
-from m2sd_cli.training.stage import Execution
 
 WAY, SHOTS = 5, 5
+M2SD = ["-m", "m2sd_cli"]
 PIXELS = 256  # both sides of a generated picture
 MOST_ROUNDS = 3
+
+# The run folder, a folder of pictures of its base classes, and which network.
+MakeRun = Callable[[Path, Path, Settings], None]
 
 
 @dataclass(frozen=True)
@@ -72,27 +73,12 @@ def write_pictures(folder: Path, classes: int, each: int) -> None:
             Image.fromarray(pixels).save(place / f"{number}.jpg")
 
 
-def make_run(run: RunFolder, pictures: Path, settings: Settings) -> None:
-    """A run with a base session, after a single step of training."""
-    write_pictures(pictures, WAY, 1)
-    data = open_folder(pictures, settings.image_size)
-    machine = Execution(settings.device, settings.precision)
-    once = replace(settings.pretrain, epochs=1)
-    try:
-        with run.locked("bench"):
-            parent = run_pretrain(run, data, once, machine, None, None)
-            assert parent is not None, "no time limit ends it"
-            run_distill(run, parent, data, replace(settings.distill, epochs=0), machine, None)
-    except InterruptedTrainingError:
-        raise InterruptedTrainingError("interrupted") from None
-
-
-def measure_processes(settings: Settings, tell: Callable[[str], None]) -> dict[str, Latency]:
+def measure_processes(settings: Settings, make_run: MakeRun) -> dict[str, Latency]:
     """Seconds and memory of increment and predict, of the help that imports no torch, and of importing torch alone.
 
     Args:
         settings: which network on which device.
-        tell: hears what is being done.
+        make_run: makes a run with a base session of a network that was hardly trained.
 
     Raises:
         M2sdError: a command failed.
@@ -101,21 +87,21 @@ def measure_processes(settings: Settings, tell: Callable[[str], None]) -> dict[s
     with TemporaryDirectory(prefix="m2sd-bench-") as temporary:
         place = Path(temporary)
         run = RunFolder(place / "run")
-        tell("processes: making a run to teach and to ask")
-        make_run(run, place / "base", settings)
+        say("processes: making a run to teach and to ask")
+        write_pictures(place / "base", WAY, 1)
+        make_run(run.path, place / "base", settings)
         write_pictures(place / "new", WAY, SHOTS)
         common = ["--run", str(run.path), "--device", str(settings.device), "--precision", settings.precision]
-        m2sd = ["-m", "m2sd_cli"]
         commands = {
             "import_torch": ["-c", "import torch"],
-            "help": [*m2sd, "--help"],
-            "increment": [*m2sd, "increment", "--session", "1", "--shots", str(place / "new"), "-q", *common],
-            "predict": [*m2sd, "predict", str(place / "base" / "base-0" / "0.jpg"), *common],
+            "help": [*M2SD, "--help"],
+            "increment": [*M2SD, "increment", "--session", "1", "--shots", str(place / "new"), "-q", *common],
+            "predict": [*M2SD, "predict", str(place / "base" / "base-0" / "0.jpg"), *common],
         }
         launch(commands["import_torch"])  # from now on torch's files are in memory
         found: dict[str, list[Launched]] = {name: [] for name in commands}
         for number in range(rounds):
-            tell(f"processes: round {number + 1} of {rounds}")
+            say(f"processes: round {number + 1} of {rounds}")
             for name, words in commands.items():
                 found[name].append(launch(words))
             with run.locked("bench"):
@@ -123,6 +109,6 @@ def measure_processes(settings: Settings, tell: Callable[[str], None]) -> dict[s
     return {name: _latency(each) for name, each in found.items()}
 
 
-def _latency(is_distributed: list[Launched]) -> Latency:
-    peaks = [each.peak_resident_bytes for each in is_distributed if each.peak_resident_bytes is not None]
-    return Latency(Measurements.of([each.seconds for each in is_distributed]), max(peaks, default=None))
+def _latency(launches: list[Launched]) -> Latency:
+    peaks = [each.peak_resident_bytes for each in launches if each.peak_resident_bytes is not None]
+    return Latency(Measurements.of([each.seconds for each in launches]), max(peaks, default=None))

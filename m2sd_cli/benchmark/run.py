@@ -11,13 +11,14 @@ import torch
 from m2sd_cli.benchmark.chips import Peak, peak
 from m2sd_cli.benchmark.flops import count_flops
 from m2sd_cli.benchmark.machine import cores, device_name, peak_memory
-from m2sd_cli.benchmark.processes import measure_processes
+from m2sd_cli.benchmark.processes import MakeRun, measure_processes
 from m2sd_cli.benchmark.report import Conditions, Duration, Report, Throughput
 from m2sd_cli.benchmark.settings import Settings
 from m2sd_cli.benchmark.timing import Measurements, Workload, alternate, ratios, steps_for
 from m2sd_cli.benchmark.workload import FeatureExtraction, distill_stage, pretrain_stage, random_images
 from m2sd_cli.data.sources import TrainingImages
 from m2sd_cli.errors import TrainingError
+from m2sd_cli.progress import say
 from m2sd_cli.training.compilation import compilation_failed, not_compiled
 from m2sd_cli.training.memory import freed_memory_kept
 from m2sd_cli.training.records import versions
@@ -26,7 +27,6 @@ PRETRAIN, DISTILL, FEATURES, REFERENCE = "pretrain", "distill", "features", "ref
 WARM_UP = 2  # steps; the second is the first that finds the optimiser's state
 COMPILED_WARM_UP = 4  # steps: to compile, to record the graphs, and to run them
 Make = Callable[[], Workload]
-Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -39,12 +39,11 @@ class Survey:
     peak_bytes: int | None
 
 
-def run_bench(settings: Settings, tell: Tell) -> Report:
+def run_bench(settings: Settings, make_run: MakeRun) -> Report:
     """Measure throughput, then the time that commands take.
 
     Args:
         settings: what, where and for how long.
-        tell: hears what is being done.
 
     Raises:
         M2sdError: the device's memory is too small, or a command failed.
@@ -54,9 +53,9 @@ def run_bench(settings: Settings, tell: Tell) -> Report:
     plain = _makers(replace(settings, compiled=False), data)
     block = settings.seconds / settings.rounds / len(makers)
     try:
-        surveys = {name: _survey(name, make, plain[name], block, settings, tell) for name, make in makers.items()}
+        surveys = {name: _survey(name, make, plain[name], block, settings) for name, make in makers.items()}
         with freed_memory_kept(settings.device):  # as the commands do
-            seconds = _rounds(makers, surveys, settings, tell)
+            seconds = _rounds(makers, surveys, settings)
     except RuntimeError as error:
         if compilation_failed(error):
             raise not_compiled(error) from None
@@ -98,7 +97,7 @@ def run_bench(settings: Settings, tell: Tell) -> Report:
             name: Duration(plan.epochs, plan.steps, Measurements.of([plan.steps * each for each in seconds[name]]))
             for name, plan in settings.schedules.items()
         },
-        processes=measure_processes(settings, tell),
+        processes=measure_processes(settings, make_run),
     )
 
 
@@ -126,9 +125,9 @@ def _memory_of_its_own(device: torch.device) -> Iterator[None]:
         torch.cuda.empty_cache()
 
 
-def _survey(name: str, make: Make, plain: Make, seconds: float, settings: Settings, tell: Tell) -> Survey:
+def _survey(name: str, make: Make, plain: Make, seconds: float, settings: Settings) -> Survey:
     """One workload alone; `plain` makes it without compiling, as nothing can be counted in what is compiled."""
-    tell(f"{name}: warm-up")
+    say(f"{name}: warm-up")
     with _memory_of_its_own(settings.device):
         flops = _flops(plain)
     with _memory_of_its_own(settings.device):
@@ -155,16 +154,14 @@ def _examine(make: Make, flops: int, seconds: float, settings: Settings) -> Surv
     return Survey(workload.images, found[0], flops, peak_bytes)
 
 
-def _rounds(
-    makers: Mapping[str, Make], surveys: Mapping[str, Survey], settings: Settings, tell: Tell
-) -> dict[str, list[float]]:
+def _rounds(makers: Mapping[str, Make], surveys: Mapping[str, Survey], settings: Settings) -> dict[str, list[float]]:
     with ExitStack() as stack:
         workloads: dict[str, Workload] = {}
         for name, make in makers.items():
             workloads[name] = stack.enter_context(closing(make()))
             workloads[name].prepare(WARM_UP)
             workloads[name].run(COMPILED_WARM_UP if settings.compiled else WARM_UP)
-        tell(f"{', '.join(makers)}: {settings.rounds} rounds in turn")
+        say(f"{', '.join(makers)}: {settings.rounds} rounds in turn")
         return alternate(workloads, {name: each.steps for name, each in surveys.items()}, settings.rounds)
 
 

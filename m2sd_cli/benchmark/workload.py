@@ -21,9 +21,9 @@ from m2sd_cli.training.distill import (
     loss_weights,
     makes_maps_again,
 )
+from m2sd_cli.training.execution import Execution
 from m2sd_cli.training.loop import Objective, Training
 from m2sd_cli.training.pretrain import build_network, pretrain_objective
-from m2sd_cli.training.progress import Silent
 from m2sd_cli.training.stopping import StopRequest
 
 MOST_IMAGES = 30_000  # as many as CIFAR-100's base classes have
@@ -92,6 +92,9 @@ class Stage:
         transform, augmentation = treatment(settings.image_size, settings.data)
         self.images = config.batch_size
         self._device = settings.device
+        execution = Execution(
+            settings.device, settings.training_precision, save_every=float("inf"), compile=settings.compiled
+        )
         self._training = Training(
             stage=name,
             module=module,
@@ -100,12 +103,8 @@ class Stage:
             augmentation=augmentation,
             transform=transform,
             config=config,
-            device=settings.device,
-            precision=settings.training_precision,
-            progress=Silent(),
+            execution=execution,
             save=lambda position, tensors: None,
-            save_every=float("inf"),
-            compiled=settings.compiled,
         )
         self._stop = _UntilStep(self._training)
 

@@ -104,9 +104,9 @@ def ablation(
         found = [each for each in results(out) if each.row in {row.name for row in chosen}]
     else:
         from m2sd_cli.api.ablate import ablate
-        from m2sd_cli.cli.progress import watch, watch_passes
+        from m2sd_cli.cli.progress import reporting
 
-        with watch_passes(quiet):
+        with reporting(quiet):
             done = ablate(
                 out,
                 data=data,
@@ -123,8 +123,6 @@ def ablation(
                 precision=precision,
                 stop_after=limit,
                 save_every=between_saves,
-                watch=lambda stage: watch(stage, quiet),
-                tell=lambda text: note(text, quiet),
             )
         budget, found, finished = done.budget, done.results, done.finished
     summary = lines(found)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from m2sd_cli.cli import options
-from m2sd_cli.cli.output import document, duration, note, result, table
+from m2sd_cli.cli.output import document, duration, result, table
 from m2sd_cli.cli.training import require_recipe
 
 if TYPE_CHECKING:
@@ -74,22 +74,23 @@ def bench(
     from dataclasses import asdict
 
     import m2sd_cli
+    from m2sd_cli.cli.progress import reporting
 
-    report = m2sd_cli.bench(
-        recipe=recipe,
-        backbone=backbone,
-        image_size=image_size,
-        batch_size=batch_size,
-        classes=classes,
-        device=device,
-        precision=precision,
-        seconds=seconds,
-        rounds=rounds,
-        against_reference=against_reference,
-        workers=workers,
-        compile=compile,
-        tell=lambda text: note(text, quiet),
-    )
+    with reporting(quiet):
+        report = m2sd_cli.bench(
+            recipe=recipe,
+            backbone=backbone,
+            image_size=image_size,
+            batch_size=batch_size,
+            classes=classes,
+            device=device,
+            precision=precision,
+            seconds=seconds,
+            rounds=rounds,
+            against_reference=against_reference,
+            workers=workers,
+            compile=compile,
+        )
     if json:
         document(asdict(report))
     else:

@@ -93,11 +93,11 @@ def verify(
 
       m2sd data verify ./photos
     """
-    from m2sd_cli.cli.progress import watch_passes
+    from m2sd_cli.cli.progress import reporting
     from m2sd_cli.data.check import check_data
     from m2sd_cli.data.locate import open_data
 
-    with watch_passes(quiet):
+    with reporting(quiet):
         summary = check_data(open_data(name, data_root))
     if json:
         document(summary)

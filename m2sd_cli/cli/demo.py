@@ -27,17 +27,17 @@ def demo(
 
     import m2sd_cli
     from m2sd_cli.cli.evaluate import as_lines
-    from m2sd_cli.cli.progress import watch
+    from m2sd_cli.cli.progress import reporting
     from m2sd_cli.data.locate import open_data
 
     data = open_data("demo")
     note(f"1/5 pretrain: a small network learns {data.base} kinds: {', '.join(data.classes[: data.base])}", quiet)
     try:
-        with watch("pretrain", quiet) as progress:
-            m2sd_cli.pretrain("demo", run=run, seed=seed, device=device, progress=progress)
+        with reporting(quiet):
+            m2sd_cli.pretrain("demo", run=run, seed=seed, device=device)
         note("2/5 distill: it learns from mixed pictures, and from its own enhanced features", quiet)
-        with watch("distill", quiet) as progress:
-            m2sd_cli.distill(run=run, device=device, progress=progress)
+        with reporting(quiet):
+            m2sd_cli.distill(run=run, device=device)
     except InterruptedTrainingError:
         raise InterruptedTrainingError(f"interrupted; remove {run} to begin the demo again") from None
     for session in range(1, data.sessions + 1):

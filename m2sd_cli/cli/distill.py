@@ -115,9 +115,9 @@ def distill(
     options.check_classifier(classifier)
 
     import m2sd_cli
-    from m2sd_cli.cli.progress import watch
+    from m2sd_cli.cli.progress import reporting
 
-    with watch("distill", quiet) as progress:
+    with reporting(quiet):
         stored = m2sd_cli.distill(
             data,
             run=run,
@@ -132,7 +132,6 @@ def distill(
             save_every=between_saves,
             deterministic=deterministic,
             compile=compile,
-            progress=progress,
             epochs=epochs,
             batch_size=batch_size,
             learning_rate=learning_rate,

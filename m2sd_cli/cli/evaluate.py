@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from m2sd_cli.cli import options
-from m2sd_cli.cli.output import document, name_skipped, note, result, table
+from m2sd_cli.cli.output import document, note, result, table
 from m2sd_cli.distributed.torchrun import is_main_process
 from m2sd_cli.errors import UsageError
 
@@ -76,7 +76,7 @@ def evaluate(
         raise UsageError(f"--compare and --session {session}: what is published is of all sessions; leave one out")
 
     import m2sd_cli
-    from m2sd_cli.cli.progress import watch_passes
+    from m2sd_cli.cli.progress import reporting
     from m2sd_cli.reports.confusion import confusion_csv
     from m2sd_cli.runs.files import write_atomically
 
@@ -84,7 +84,7 @@ def evaluate(
         raise UsageError(f"--confusion {confusion}: that is a file of the run; name another one")
     last = None if session == "all" else int(session)
     comparison = m2sd_cli.compare(run) if compare else None
-    with watch_passes(quiet):
+    with reporting(quiet):
         evaluation = m2sd_cli.evaluate(
             run=run,
             session=last,
@@ -97,7 +97,6 @@ def evaluate(
             skip_bad=skip_bad,
             classifier=classifier,
         )
-    name_skipped(evaluation.skipped, quiet)
     if confusion is not None and evaluation.confusion is not None and is_main_process():
         write_atomically(confusion, confusion_csv(evaluation.classes, evaluation.confusion))
         note(f"confusion matrix: {confusion}", quiet)

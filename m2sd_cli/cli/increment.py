@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from m2sd_cli.cli import options
-from m2sd_cli.cli.output import command, document, name_skipped, note
+from m2sd_cli.cli.output import command, document, note
 from m2sd_cli.method import HEADS
 
 
@@ -56,21 +56,22 @@ def increment(
     options.check_classifier(classifier)
 
     import m2sd_cli
+    from m2sd_cli.cli.progress import reporting
 
-    stored = m2sd_cli.increment(
-        session,
-        shots,
-        run=run,
-        data=data,
-        data_root=data_root,
-        device=device,
-        precision=precision,
-        skip_bad=skip_bad,
-        classifier=classifier,
-        views=views,
-    )
+    with reporting(quiet):
+        stored = m2sd_cli.increment(
+            session,
+            shots,
+            run=run,
+            data=data,
+            data_root=data_root,
+            device=device,
+            precision=precision,
+            skip_bad=skip_bad,
+            classifier=classifier,
+            views=views,
+        )
     classes = stored.manifest.classes
-    name_skipped(stored.manifest.skipped, quiet)
     if json:
         document(
             {

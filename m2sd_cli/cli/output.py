@@ -3,18 +3,15 @@
 import json
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from m2sd_cli.distributed.torchrun import is_main_process
 
 if TYPE_CHECKING:
-    from m2sd_cli.data.datasets import Skipped
     from m2sd_cli.reports.deviation import MeanAndDeviation
-    from m2sd_cli.runs.manifest import SkippedRecord
 
-NAMED = 3  # pictures that were left out
 # What tables over seeds or draws call their figures: top-1 in per cent, of the last session but for AVG.
 FIGURES = {"average": "AVG", "last": "last", "base": "base", "novel": "novel", "harmonic": "HM"}
 
@@ -80,16 +77,6 @@ def _as_json(char: str, encoding: str) -> str:
             return char
     units = char.encode("utf-16-be", "surrogatepass").hex()
     return "".join(f"\\u{units[begin : begin + 4]}" for begin in range(0, len(units), 4))
-
-
-def name_skipped(skipped: "Sequence[Skipped | SkippedRecord]", quiet: bool) -> None:
-    """Say how many pictures were left out, and which are the first of them."""
-    if skipped:
-        count = len(skipped)
-        what = "1 picture cannot be read and is" if count == 1 else f"{count} pictures cannot be read and are"
-        named = "; ".join(f"{each.file} ({each.reason})" for each in skipped[:NAMED])
-        more = f"; and {count - NAMED} more" if count > NAMED else ""
-        note(f"{what} left out: {named}{more}", quiet)
 
 
 def command(name: str, run: Path | None, rest: str = "") -> str:

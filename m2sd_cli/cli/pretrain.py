@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from m2sd_cli.cli import options
-from m2sd_cli.cli.output import command, name_skipped
+from m2sd_cli.cli.output import command
 from m2sd_cli.cli.training import report_training, require_recipe
 from m2sd_cli.data.catalogue import find_info
 
@@ -93,9 +93,9 @@ def pretrain(
     require_recipe(recipe)
 
     import m2sd_cli
-    from m2sd_cli.cli.progress import watch
+    from m2sd_cli.cli.progress import reporting
 
-    with watch("pretrain", quiet) as progress:
+    with reporting(quiet):
         stored = m2sd_cli.pretrain(
             data,
             run=run,
@@ -111,8 +111,6 @@ def pretrain(
             deterministic=deterministic,
             compile=compile,
             skip_bad=skip_bad,
-            tell_skipped=lambda skipped: name_skipped(skipped, quiet),
-            progress=progress,
             backbone=backbone,
             epochs=epochs,
             batch_size=batch_size,

@@ -1,22 +1,30 @@
-"""How long work is shown: a bar on a terminal, plain lines elsewhere."""
+"""Reporters for a terminal and for a log: a bar on the one, plain lines in the other."""
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from m2sd_cli.cli.output import duration, note
-from m2sd_cli.data.passes import Pass, heard
+from m2sd_cli.cli.output import duration, note, printable
 from m2sd_cli.distributed.torchrun import is_main_process
-from m2sd_cli.training.progress import Progress, Silent, Snapshot
+from m2sd_cli.progress import Pass, Reporter, Snapshot, report_to
 
 if TYPE_CHECKING:
-    from rich.progress import Progress as Bars
-    from rich.progress import TaskID
+    from rich.progress import Progress, TaskID
 
 BAR_INTERVAL = 0.5  # seconds
 LINE_INTERVAL = 30.0  # seconds
+
+
+@contextmanager
+def reporting(quiet: bool = False) -> Iterator[None]:
+    """Show long work of the code inside, fit for whatever stderr is; nothing of it if quiet."""
+    reporter = Reporter()
+    if not quiet and is_main_process():
+        reporter = Bars() if sys.stderr.isatty() else Lines()
+    with report_to(reporter):
+        yield
 
 
 def _figures(snapshot: Snapshot) -> str:
@@ -24,155 +32,142 @@ def _figures(snapshot: Snapshot) -> str:
     if snapshot.accuracy is not None:
         parts.append(f"accuracy {100 * snapshot.accuracy:.1f} %")
     parts.append(f"{snapshot.images_per_second:.0f} images/s")
+    if snapshot.step < snapshot.steps:
+        parts.append(f"{duration(snapshot.seconds_left)} left")
     return ", ".join(parts)
 
 
-class Lines:
-    """Plain lines on stderr."""
+class _Pace:
+    """The times at which a pass began and was shown last."""
+
+    def __init__(self) -> None:
+        self._begun = self._shown = 0.0  # by monotonic()
+
+    def begin(self) -> None:
+        self._begun = self._shown = monotonic()
+
+    def is_due(self, interval: float) -> bool:
+        """Tell whether the interval has gone by since the pass was shown, or began; if so, it is shown now."""
+        now = monotonic()
+        if now - self._shown < interval:
+            return False
+        self._shown = now
+        return True
+
+    def describe(self, step: Pass) -> str:
+        rate = step.done / max(self._shown - self._begun, 1e-9)
+        left = duration((step.total - step.done) / rate)
+        return f"{step.done} of {step.total} {step.unit}, {rate:.0f}/s, {left} left"
+
+
+class Lines(Reporter):
+    """Plain lines on stderr: one of a training every half minute, and of a pass, if it lasts as long."""
 
     interval = LINE_INTERVAL
 
-    def __init__(self, stage: str) -> None:
+    def __init__(self) -> None:
+        self._stage = ""
+        self._pace = _Pace()
+
+    def begin_stage(self, stage: str) -> None:
+        """See Reporter."""
         self._stage = stage
 
     def show(self, snapshot: Snapshot) -> None:
-        """One line."""
-        left = f", {duration(snapshot.seconds_left)} left" if snapshot.step < snapshot.steps else ""
-        note(f"{self._stage}: epoch {snapshot.epoch}/{snapshot.epochs}, {_figures(snapshot)}{left}")
+        """See Reporter."""
+        note(f"{self._stage}: epoch {snapshot.epoch}/{snapshot.epochs}, {_figures(snapshot)}")
+
+    def show_pass(self, step: Pass) -> None:
+        """See Reporter."""
+        if step.done == 0:
+            self._pace.begin()
+        elif step.done < step.total and self._pace.is_due(LINE_INTERVAL):
+            note(f"{step.name}: {self._pace.describe(step)}")
+
+    def say(self, text: str) -> None:
+        """See Reporter."""
+        note(text)
 
 
-class PassLines:
-    """A plain line about a pass over pictures now and then, if it lasts."""
+class Bars(Reporter):
+    """A bar for a training, which stays, and one for a pass, as long as it lasts, if that is no mere moment."""
+
+    interval = BAR_INTERVAL
 
     def __init__(self) -> None:
-        self._begun = self._told = 0.0  # by monotonic()
+        self._live: Progress | None = None  # the display of the training or pass under way
+        self._training: TaskID | None = None
+        self._pass: TaskID | None = None
+        self._pace = _Pace()
 
-    def __call__(self, steps: Pass) -> None:
-        """Hear of a step."""
-        now = monotonic()
-        if steps.done == 0:
-            self._begun = self._told = now
-        elif 0 < steps.done < steps.total and now - self._told >= LINE_INTERVAL:
-            self._told = now
-            note(f"{steps.what}: {steps.done} of {steps.total} {steps.unit}, {_pace(steps, now - self._begun)}")
+    def begin_stage(self, stage: str) -> None:
+        """See Reporter."""
+        self.close()
+        self._live = _new_display(transient=False)
+        self._training = self._live.add_task(stage, total=None, figures="preparing")
+        self._live.start()
+        self._stage = stage
 
+    def show(self, snapshot: Snapshot) -> None:
+        """See Reporter."""
+        if self._live is not None and self._training is not None:
+            self._live.update(
+                self._training,
+                description=f"{self._stage} {snapshot.epoch}/{snapshot.epochs}",
+                total=snapshot.steps,
+                completed=snapshot.step,
+                figures=_figures(snapshot),
+            )
 
-class PassBars:
-    """A bar for a pass over pictures, as long as it lasts, if that is no mere moment.
+    def end_stage(self) -> None:
+        """See Reporter."""
+        self.close()
 
-    Args:
-        bars: where it is shown; drawn already, or only as long as a pass is.
-    """
-
-    def __init__(self, bars: "Bars") -> None:
-        self._bars = bars
-        self._drawn_by_others = bars.live.is_started
-        self._task: TaskID | None = None
-        self._broken = False  # the terminal, on which nothing more is tried then
-        self._begun = self._told = 0.0  # by monotonic()
-
-    def __call__(self, steps: Pass) -> None:
-        """Hear of a step."""
-        if not self._broken:
-            try:
-                self._show(steps)
-            except OSError:
-                self._broken = True
-
-    def _show(self, steps: Pass) -> None:
-        now = monotonic()
-        if steps.done in (0, steps.total):
-            self._take_away()
-            self._begun = self._told = now
-        elif now - self._told >= BAR_INTERVAL:
-            self._told = now
-            figures = f"{steps.done} of {steps.total} {steps.unit}, {_pace(steps, now - self._begun)}"
-            if self._task is None:
-                self._task = self._bars.add_task(steps.what, total=steps.total, completed=steps.done, figures=figures)
-                if not self._drawn_by_others:
-                    self._bars.start()
+    def show_pass(self, step: Pass) -> None:
+        """See Reporter."""
+        if step.done in (0, step.total):
+            self._end_pass()
+            self._pace.begin()
+        elif self._pace.is_due(BAR_INTERVAL):
+            figures = self._pace.describe(step)
+            if self._live is None:
+                self._live = _new_display(transient=True)
+                self._live.start()
+            if self._pass is None:
+                self._pass = self._live.add_task(step.name, total=step.total, completed=step.done, figures=figures)
             else:
-                self._bars.update(self._task, completed=steps.done, figures=figures)
+                self._live.update(self._pass, completed=step.done, figures=figures)
 
-    def clear(self) -> None:
-        """Take away the bar of a pass that was left."""
-        if not self._broken:
-            with suppress(OSError):
-                self._take_away()
+    def say(self, text: str) -> None:
+        """See Reporter."""
+        if self._live is None:
+            note(text)
+        else:  # above the bar, which would otherwise be broken by the line
+            self._live.console.print(printable(text), markup=False, highlight=False, soft_wrap=True)
 
-    def _take_away(self) -> None:
-        if self._task is not None:
-            if not self._drawn_by_others:
-                self._bars.stop()
-            self._bars.remove_task(self._task)
-            self._task = None
+    def close(self) -> None:
+        """See Reporter."""
+        self._end_pass()
+        if self._live is not None:
+            self._live.stop()
+        self._live = self._training = None
+
+    def _end_pass(self) -> None:
+        if self._live is not None and self._pass is not None:
+            self._live.remove_task(self._pass)
+            if self._training is None:
+                self._live.stop()
+                self._live = None
+        self._pass = None
 
 
-def _pace(steps: Pass, seconds: float) -> str:
-    rate = steps.done / max(seconds, 1e-9)
-    return f"{rate:.0f}/s, {duration((steps.total - steps.done) / rate)} left"
-
-
-def _bars(transient: bool) -> "Bars":
+def _new_display(transient: bool) -> "Progress":
     from rich.console import Console
-    from rich.progress import BarColumn, TextColumn
-    from rich.progress import Progress as Bars
+    from rich.progress import BarColumn, Progress, TextColumn
 
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
         TextColumn("{task.percentage:>3.0f} %  {task.fields[figures]}"),
     )
-    return Bars(*columns, console=Console(stderr=True), transient=transient)
-
-
-@contextmanager
-def watch_passes(quiet: bool = False) -> Iterator[None]:
-    """Shows how far passes over pictures have come, of those that last, fit for whatever stderr is."""
-    if quiet or not is_main_process():
-        yield
-    elif not sys.stderr.isatty():
-        with heard(PassLines()):
-            yield
-    else:
-        with _bar_for_passes(_bars(transient=True)):
-            yield
-
-
-@contextmanager
-def _bar_for_passes(bars: "Bars") -> Iterator[None]:
-    passes = PassBars(bars)
-    try:
-        with heard(passes):
-            yield
-    finally:
-        passes.clear()
-
-
-@contextmanager
-def watch(stage: str, quiet: bool) -> Iterator[Progress]:
-    """The progress of one stage and of the passes that belong to it, fit for whatever stderr is."""
-    if quiet or not is_main_process():
-        yield Silent()
-    elif not sys.stderr.isatty():
-        with heard(PassLines()):
-            yield Lines(stage)
-    else:
-        with _bars(transient=False) as bars:
-            task = bars.add_task(stage, total=None, figures="preparing")
-
-            class Bar:
-                interval = BAR_INTERVAL
-
-                def show(self, snapshot: Snapshot) -> None:
-                    left = f", {duration(snapshot.seconds_left)} left" if snapshot.step < snapshot.steps else ""
-                    bars.update(
-                        task,
-                        description=f"{stage} {snapshot.epoch}/{snapshot.epochs}",
-                        total=snapshot.steps,
-                        completed=snapshot.step,
-                        figures=_figures(snapshot) + left,
-                    )
-
-            with _bar_for_passes(bars):
-                yield Bar()
+    return Progress(*columns, console=Console(stderr=True), transient=transient)

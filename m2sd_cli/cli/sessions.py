@@ -173,9 +173,9 @@ def reproduce(
     folders = _folders(shots or [])
 
     from m2sd_cli.api.reproduce import reproduce as run_again
-    from m2sd_cli.cli.progress import watch, watch_passes
+    from m2sd_cli.cli.progress import reporting
 
-    with watch_passes(quiet):
+    with reporting(quiet):
         done = run_again(
             run=run,
             session=session,
@@ -185,7 +185,6 @@ def reproduce(
             init=init,
             device=device,
             keep=keep,
-            watch=lambda stage: watch(stage, quiet),
         )
     if json:
         document(

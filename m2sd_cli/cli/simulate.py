@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from m2sd_cli.cli import options
-from m2sd_cli.cli.output import FIGURES, document, format_mean, name_skipped, result, table
+from m2sd_cli.cli.output import FIGURES, document, format_mean, result, table
 
 if TYPE_CHECKING:
     from m2sd_cli.reports.deviation import MeanAndDeviation
@@ -42,9 +42,9 @@ def simulate(
         options.check_classifier(name)
 
     import m2sd_cli
-    from m2sd_cli.cli.progress import watch_passes
+    from m2sd_cli.cli.progress import reporting
 
-    with watch_passes(quiet):
+    with reporting(quiet):
         found = m2sd_cli.simulate(
             run=run,
             draws=draws,
@@ -54,7 +54,6 @@ def simulate(
             precision=precision,
             skip_bad=skip_bad,
         )
-    name_skipped(found.skipped, quiet)
     if json:
         from dataclasses import asdict
 

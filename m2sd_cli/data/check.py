@@ -3,7 +3,7 @@
 from typing import TypedDict
 
 from m2sd_cli.data.datasets import DataSet
-from m2sd_cli.data.passes import Pass
+from m2sd_cli.progress import Pass
 
 CHECK_BATCH = 256  # images
 

@@ -27,8 +27,8 @@ from m2sd_cli.data.cache import (
     unfinished,
 )
 from m2sd_cli.data.mapped import MappedImages, npy_header
-from m2sd_cli.data.passes import Pass
 from m2sd_cli.errors import DataError
+from m2sd_cli.progress import Pass
 from m2sd_cli.reading import read_regular
 
 FORMAT = 2  # to be raised when the same files would give other pixels, or an entry other files

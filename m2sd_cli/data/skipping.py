@@ -10,10 +10,12 @@ from m2sd_cli.data.choosing import those
 from m2sd_cli.data.datasets import DataSet, Shots, Skipped
 from m2sd_cli.data.images import open_rgb
 from m2sd_cli.data.names import relative_name
-from m2sd_cli.data.passes import counted
 from m2sd_cli.data.sources import FileImages, ImageSource
 from m2sd_cli.data.threads import in_order
 from m2sd_cli.errors import DataError, PictureError
+from m2sd_cli.progress import count_passing, say
+
+NAMED = 3  # skipped pictures in a message
 
 # Why each picture cannot be read; None for those that can.
 Check = Callable[[Sequence[Path]], Sequence[str | None]]
@@ -21,7 +23,17 @@ Check = Callable[[Sequence[Path]], Sequence[str | None]]
 
 def check_pictures(paths: Sequence[Path]) -> list[str | None]:
     """Read every picture as a whole, in threads. See `Check`."""
-    return list(counted(in_order(_reason, paths), "checking", len(paths)))
+    return list(count_passing(in_order(_reason, paths), "checking", len(paths)))
+
+
+def say_skipped(skipped: Sequence[Skipped]) -> None:
+    """Report how many pictures were left out, if any, and the first of them."""
+    if skipped:
+        count = len(skipped)
+        subject = "1 picture cannot be read and is" if count == 1 else f"{count} pictures cannot be read and are"
+        named = "; ".join(f"{each.file} ({each.reason})" for each in skipped[:NAMED])
+        more = f"; and {count - NAMED} more" if count > NAMED else ""
+        say(f"{subject} left out: {named}{more}")
 
 
 def _reason(path: Path) -> str | None:

@@ -18,11 +18,11 @@ from m2sd_cli.data.decoded import Entry, Request, keep
 from m2sd_cli.data.images import open_rgb
 from m2sd_cli.data.mapped import MappedImages
 from m2sd_cli.data.names import name_digest
-from m2sd_cli.data.passes import counted
 from m2sd_cli.data.picture_files import open_file
 from m2sd_cli.data.threads import in_order
 from m2sd_cli.data.transforms import TestTransform, to_tensor
 from m2sd_cli.errors import DataError, PictureError
+from m2sd_cli.progress import count_passing
 
 ALL = slice(None)
 
@@ -189,7 +189,7 @@ class FileImages:
 
     @cached_property
     def _digests(self) -> tuple[str, ...]:
-        return tuple(counted(in_order(_file_digest, self.paths), "reading", len(self)))
+        return tuple(count_passing(in_order(_file_digest, self.paths), "reading", len(self)))
 
     def _kept(self, request: Request, shape: Callable[[Image.Image], Tensor]) -> Entry:
         """The pictures as `shape` makes them, (S, S, 3) uint8."""

@@ -6,7 +6,6 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from m2sd_cli.data.passes import Pass
 from m2sd_cli.data.sources import ImageSource
 from m2sd_cli.data.transforms import TestTransform
 from m2sd_cli.data.views import views
@@ -17,6 +16,7 @@ from m2sd_cli.method.backbones import Backbone
 from m2sd_cli.method.base_statistics import BaseStatistics, BaseSums
 from m2sd_cli.method.numerics import float64_device
 from m2sd_cli.method.prototypes import ClassMeans
+from m2sd_cli.progress import Pass
 
 PIXELS_AT_ONCE = 2**20  # on a CPU, of any number of images
 FEATURE_BATCH = 256  # images; changes speed and memory, and results only by rounding

@@ -8,12 +8,12 @@ from torch import Tensor
 
 from m2sd_cli.checkpoints import BaseCheckpoint
 from m2sd_cli.data.datasets import Skipped
-from m2sd_cli.data.passes import Pass
 from m2sd_cli.data.sources import ImageSource
 from m2sd_cli.data.transforms import TestTransform
 from m2sd_cli.inference.features import FEATURE_BATCH, embed_batches
 from m2sd_cli.method.backbones import Backbone
 from m2sd_cli.method.stage3 import KnownClasses, build_head
+from m2sd_cli.progress import Pass
 from m2sd_cli.reports.metrics import Tally, counted
 from m2sd_cli.runs.manifest import BackboneRecord
 

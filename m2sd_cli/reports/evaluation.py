@@ -7,13 +7,13 @@ import torch
 
 from m2sd_cli.data.datasets import Skipped
 from m2sd_cli.data.names import class_name
-from m2sd_cli.data.passes import Pass
 from m2sd_cli.data.sources import ImageSource
 from m2sd_cli.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from m2sd_cli.errors import DataError
 from m2sd_cli.inference.features import FEATURE_BATCH, embed_batches
 from m2sd_cli.inference.session import SessionModel
 from m2sd_cli.method.calibration import Confidence
+from m2sd_cli.progress import Pass
 from m2sd_cli.reports.calibration import Calibration, SessionCalibration
 from m2sd_cli.reports.metrics import Figures, Pairs, Tally
 

@@ -1,31 +1,40 @@
-"""The loop that both stages share: batches on the device, cosine schedule, precision, saving, stopping, resuming."""
+"""The training that both stages share: batches, cosine schedule, precision, saving, stopping, resuming."""
 
 import math
 import time
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Generic, Literal
 
 import torch
 from torch import Tensor, nn
 
-from m2sd_cli.config import DistillConfig, PretrainConfig
+from m2sd_cli import progress
+from m2sd_cli.config import Config, DistillConfig, PretrainConfig
 from m2sd_cli.data.augmentation import Augmentation
 from m2sd_cli.data.auto_augment import auto_augment
 from m2sd_cli.data.colour import jitter
 from m2sd_cli.data.cutout import cutout
+from m2sd_cli.data.datasets import DataSet
 from m2sd_cli.data.sources import TrainingImages
 from m2sd_cli.data.transforms import TestTransform
 from m2sd_cli.distributed.batch_norm import share_statistics
-from m2sd_cli.distributed.process_group import SINGLE_PROCESS, ProcessGroup
-from m2sd_cli.errors import TrainingError, UsageError
+from m2sd_cli.errors import DamagedError, InterruptedTrainingError, RunError, TrainingError, UsageError
 from m2sd_cli.inference.device import autocast
-from m2sd_cli.runs.manifest import EpochRecord
+from m2sd_cli.inference.features import FEATURE_BATCH, held_out_sample
+from m2sd_cli.runs.folder import RunFolder
+from m2sd_cli.runs.manifest import ClassRecord, EpochRecord, FileRecord, TrainingState
+from m2sd_cli.runs.reader import StoredManifest
 from m2sd_cli.runs.tensors import find_mismatch, tensor_specs
+from m2sd_cli.runs.training_state import StateStore
 from m2sd_cli.training.batches import Batches, to_device
-from m2sd_cli.training.compilation import compile_forward, mark_step
-from m2sd_cli.training.progress import Progress, Snapshot
+from m2sd_cli.training.compilation import compilation_failed, compile_forward, mark_step, not_compiled
+from m2sd_cli.training.determinism import is_not_deterministic
+from m2sd_cli.training.execution import Execution
+from m2sd_cli.training.memory import freed_memory_kept
 from m2sd_cli.training.randomness import stream
+from m2sd_cli.training.records import classes_digest, data_record, skipped_records
 from m2sd_cli.training.stopping import StopRequest
 from m2sd_cli.training.sums import Sums, all_finite
 
@@ -34,14 +43,38 @@ MODULE = "module."
 ACCURACY = "accuracy"
 LOSS = "loss"
 
-# Normalised images (B, 3, H, W), labels (B,), a generator on their device, and which rows of the batch this process is
-# to see to; to the scalar to minimise and to what is worth recording, each a mean over those rows.
+# Normalised images (B, 3, H, W), labels (B,), a generator on their device, and the shard of the batch that this process
+# sees to; to the scalar to minimise and to the measures to record, each a mean over the shard.
 Objective = Callable[[Tensor, Tensor, torch.Generator, slice], tuple[Tensor, dict[str, Tensor]]]
+
+
+@dataclass(frozen=True)
+class Job(Generic[Config]):
+    """The inputs of a stage that is begun, resumed or run once more."""
+
+    stage: Literal["pretrain", "distill"]
+    run: RunFolder  # locked
+    data: DataSet
+    classes: list[ClassRecord]  # the base classes with their images
+    config: Config
+    execution: Execution
+    recipe: str | None = None  # that the configuration follows
+    init: str | None = None  # the weights that stage 1 begins from, if not random ones
+    parent: StoredManifest | None = None  # stage 1, of stage 2
+    state: TrainingState | None = None  # to resume from
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """The outcome of a training that reached its last epoch."""
+
+    seconds: float = 0.0
+    history: list[EpochRecord] = field(default_factory=list)
 
 
 @dataclass
 class Position:
-    """How far a training has come, beside its tensors."""
+    """The progress of a training, beside its tensors."""
 
     step: int = 0
     seconds: float = 0.0
@@ -57,20 +90,18 @@ def learning_rate(start: float, step: int, steps: int) -> float:
 class Training:
     """One stage's training of one module.
 
+    Every process of a group draws the whole batch from the same streams and computes on its shard of it, so that a
+    training does not depend on their number, but for rounding.
+
     Args:
         stage: its name; the random streams of different stages differ.
-        module: everything that is optimised, on `device`.
-        objective: what is minimised.
-        data: all images; moved to `device` if they fit there.
-        augmentation, transform: from stored images to what the network takes.
+        module: everything that is optimised.
+        objective: the function to minimise.
+        data: all images; moved to the device if they fit there.
+        augmentation, transform: from stored images to the network's input.
         config: schedule and optimiser.
-        device, precision: where and how to compute.
-        progress: who watches.
+        execution: where and how to compute; `stop_after` is the caller's business.
         save: called with the position and all tensors to save, between two steps.
-        save_every: seconds between two saves.
-        team: whoever shares each batch. Every process draws the whole batch from the same streams and computes on its
-            rows of it, so that a training does not depend on how many there are, but for rounding.
-        compiled: whether to compile the module first.
 
     Raises:
         TrainingError: there are fewer than two images.
@@ -86,14 +117,10 @@ class Training:
         augmentation: Augmentation,
         transform: TestTransform,
         config: PretrainConfig | DistillConfig,
-        device: torch.device,
-        precision: str,
-        progress: Progress,
+        execution: Execution,
         save: Callable[[Position, dict[str, Tensor]], None],
-        save_every: float,
-        group: ProcessGroup = SINGLE_PROCESS,
-        compiled: bool = False,
     ) -> None:
+        device, group = execution.device, execution.group
         if len(data.labels) < 2:
             raise TrainingError("training needs at least two images")
         data = to_device(data, device)
@@ -116,18 +143,17 @@ class Training:
         if group.size > 1:
             share_statistics(module, device)
             group.broadcast(module)
-        self.compiled = compiled
-        if compiled:
+        self.compiled = execution.compile
+        if self.compiled:
             compile_forward(module, device)
         self.objective = objective
         self.augmentation = augmentation
         self.transform = transform
         self.config = config
         self.device = device
-        self.precision = precision
-        self.progress = progress
+        self.precision = execution.exact_precision
         self.save = save
-        self.save_every = save_every
+        self.save_every = execution.save_every
         self.steps = config.epochs * len(self.bounds)
         self.position = Position()
         self.kept: int | None = None  # the step of the last saved state
@@ -186,6 +212,7 @@ class Training:
         began = time.monotonic() - self.position.seconds
         first_step, first_time = self.position.step, time.monotonic()
         saved = shown = first_time
+        interval = progress.snapshot_interval()
         sums = Sums(self.device, self.position.sums)
         with closing(self.batches):
             while self.position.step < self.steps:
@@ -195,7 +222,7 @@ class Training:
                 epoch_ended = self.position.step % len(self.bounds) == 0
                 if epoch_ended:
                     self._end_epoch(sums)
-                if now - shown >= self.progress.interval or self.position.step == self.steps:
+                if now - shown >= interval or self.position.step == self.steps:
                     done = self.position.step - first_step
                     self._show(sums, (now - first_time) / done)
                     shown = now
@@ -230,16 +257,16 @@ class Training:
         x, labels, generator = self._batch()
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate(self.config.learning_rate, self.position.step, self.steps)
-        rows = self.group.shard(len(labels))
+        shard = self.group.shard(len(labels))
         if self.compiled:
             mark_step()  # what the last step computed may be overwritten
         with autocast(self.device, self.precision):
-            loss, measures = self.objective(x, labels, generator, rows)
+            loss, measures = self.objective(x, labels, generator, shard)
         self.optimiser.zero_grad(set_to_none=True)
-        own = rows.stop - rows.start
-        torch.autograd.backward(loss if self.group.size == 1 else loss * (own / len(labels)))
+        images = shard.stop - shard.start
+        torch.autograd.backward(loss if self.group.size == 1 else loss * (images / len(labels)))
         counted = {LOSS: loss, **measures}
-        values = torch.stack([each.detach().float() for each in counted.values()]) * own
+        values = torch.stack([each.detach().float() for each in counted.values()]) * images
         self.group.all_reduce(*(each.grad for each in self.module.parameters() if each.grad is not None), values)
         self.optimiser.step()
         self.position.step += 1
@@ -302,8 +329,8 @@ class Training:
 
     def _show(self, sums: Sums, seconds_a_step: float) -> None:
         averages = self._averages(sums)
-        self.progress.show(
-            Snapshot(
+        progress.show(
+            progress.Snapshot(
                 epoch=(self.position.step - 1) // len(self.bounds) + 1,
                 epochs=self.config.epochs,
                 step=self.position.step,
@@ -314,3 +341,103 @@ class Training:
                 seconds_left=(self.steps - self.position.step) * seconds_a_step,
             )
         )
+
+
+def fit(job: Job[Config], module: nn.Module, objective: Objective) -> Fitted | None:
+    """Train to the last epoch, or until stopped.
+
+    Returns:
+        None if the time limit ended it; it can be resumed then.
+
+    Raises:
+        DataError: a picture cannot be read, be it a held-out one.
+        InterruptedTrainingError: a signal ended it, after the state was saved.
+        RunError: the state to resume from belongs to other images or another stage 1.
+        DamagedError: it is not a state of this training.
+        TrainingError: the loss is no longer finite, or torch cannot do as asked.
+    """
+    data, execution = job.data, job.execution
+    # From here on, since decoding the images is part of the time that a cluster grants.
+    stop = StopRequest(execution.stop_after)
+    with stop.on_signals(), freed_memory_kept(execution.device):
+        with execution.group.local_main_first():
+            if data.held_out is not None:
+                # Used after training only, but a picture that cannot be read is to be found before it.
+                held_out_sample(data.held_out).for_testing(data.transform, FEATURE_BATCH)
+            images = data.train.for_training(data.augmentation)
+        save = _saving(job)
+        training = Training(
+            job.stage, module, objective, images, data.augmentation, data.transform, job.config, execution, save
+        )
+        if job.state is not None:
+            _restore(training, job, job.state)
+        try:
+            ended = training.run(stop)
+        except torch.OutOfMemoryError:
+            raise TrainingError(
+                f"{job.stage}: the memory of {execution.device} is too small for batches of {job.config.batch_size} "
+                f"images; lower --batch-size"
+            ) from None
+        except RuntimeError as error:
+            if is_not_deterministic(error):
+                raise TrainingError(f"--deterministic: {str(error).split(',')[0]}; begin without it") from None
+            if not compilation_failed(error):
+                raise
+            raise not_compiled(error) from None
+    if ended:
+        return Fitted(training.position.seconds, training.position.history)
+    if execution.group.any(stop.interrupted):
+        raise InterruptedTrainingError("interrupted and saved; go on with the same command and --resume")
+    return None
+
+
+def _saving(job: Job[Config]) -> Callable[[Position, dict[str, Tensor]], None]:
+    """Return the function that saves the resumable state of a job."""
+    store, newest = StateStore(job.run), job.run.newest()
+    data, execution = job.data, job.execution
+    begun = TrainingState(
+        stage=job.stage,
+        parent=job.parent and job.parent.record.sha256,
+        data=data_record(data),
+        data_digest=classes_digest(job.classes),
+        tensors=FileRecord(file="none", sha256="0" * 64),
+        step=0,
+        seconds=0,
+        precision=execution.exact_precision,
+        compiled=execution.compile,
+        deterministic=execution.deterministic,
+        recipe=job.recipe,
+        config=asdict(job.config),
+        sums={},
+        history=[],
+        head=newest and newest.sha256,
+        skipped=skipped_records(data.skipped),
+    )
+
+    def save(position: Position, tensors: dict[str, Tensor]) -> None:
+        store.save(begun.model_copy(update=vars(position)), tensors)
+
+    return save
+
+
+def _restore(training: Training, job: Job[Config], state: TrainingState) -> None:
+    """Bring a training to the saved state of a job.
+
+    Raises:
+        RunError: the state belongs to other images or another stage 1.
+        DamagedError: it is not a state of this training.
+    """
+    if state.data_digest != classes_digest(job.classes):
+        raise RunError(
+            f"{job.run.path}: the interrupted training began on other images than those of {job.data.name}; "
+            f"give it the same --data"
+        )
+    if state.parent != (job.parent and job.parent.record.sha256):
+        raise RunError(f"{job.run.path}: the interrupted training began from another pretrain")
+    position = Position(state.step, state.seconds, dict(state.sums), list(state.history))
+    try:
+        training.restore(position, StateStore(job.run).tensors(state))
+    except ValueError as error:
+        raise DamagedError(
+            f"{job.run.training}: not the state of this training: {error}; start over with --force"
+        ) from None

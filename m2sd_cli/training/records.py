@@ -16,6 +16,7 @@ from m2sd_cli.data.names import class_name
 from m2sd_cli.data.sources import ImageSource
 from m2sd_cli.data.transforms import TestTransform
 from m2sd_cli.runs.manifest import ClassRecord, DataRecord, SkippedRecord, TransformRecord
+from m2sd_cli.training.execution import Execution
 
 
 def versions() -> dict[str, str]:
@@ -39,23 +40,21 @@ class Provenance(TypedDict):
     created: str
 
 
-def provenance(
-    device: torch.device, precision: str, seconds: float, compiled: bool = False, deterministic: bool = False
-) -> Provenance:
-    """How something was computed: with what, where, and that it was done just now.
+def provenance(execution: Execution, seconds: float) -> Provenance:
+    """Record how something was computed: with what, where, and that it was done just now.
 
     Args:
-        device, precision: it was computed in.
+        execution: it was computed in.
         seconds: it took.
-        compiled, deterministic: whether it was computed so.
     """
+    device = execution.device
     return Provenance(
         versions=versions(),
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         threads=torch.get_num_threads() if device.type == "cpu" else None,
-        precision=precision,
-        compiled=compiled,
-        deterministic=deterministic,
+        precision=execution.exact_precision,
+        compiled=execution.compile,
+        deterministic=execution.deterministic,
         seconds=round(seconds, 3),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )

@@ -8,7 +8,6 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,9 +28,9 @@ from m2sd_cli.data.locate import open_data
 from m2sd_cli.data.sources import ArrayImages
 from m2sd_cli.errors import DamagedError, DataError, InterruptedTrainingError, RunError, UsageError
 from m2sd_cli.method.backbones import build_backbone
+from m2sd_cli.progress import Reporter, Snapshot, report_to
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.lock import lock_folder
-from m2sd_cli.training.progress import Progress, Silent, Snapshot
 
 if TYPE_CHECKING:
     from tests.conftest import Outcome
@@ -245,25 +244,39 @@ def test_a_failure_between_two_trainings_loses_no_training(
     assert timeless(results(out)) == timeless(results(whole)[:1])
 
 
-class Interrupting:
-    """Ctrl-C in the middle of a training."""
+class Interrupting(Reporter):
+    """Presses Ctrl-C in the middle of a stage."""
 
     interval = 0.0
 
+    def __init__(self, stage: str) -> None:
+        self.stage, self.under_way = stage, ""
+
+    def begin_stage(self, stage: str) -> None:
+        self.under_way = stage
+
     def show(self, snapshot: Snapshot) -> None:
-        if snapshot.step == 1:
+        if snapshot.step == 1 and self.under_way == self.stage:
             os.kill(os.getpid(), signal.SIGINT)
+
+
+class Teller(Reporter):
+    """Hands every line on."""
+
+    def __init__(self, tell: Callable[[str], object]) -> None:
+        self.tell = tell
+
+    def say(self, text: str) -> None:
+        self.tell(text)
 
 
 @pytest.mark.parametrize("stage", ["pretrain", "distill"])
 def test_an_interrupted_one_says_how_to_go_on(whole: Path, tmp_path: Path, stage: str) -> None:
     out = tmp_path / "out"
 
-    def watch(name: str) -> AbstractContextManager[Progress]:
-        return nullcontext(Interrupting() if name == stage else Silent())
-
-    with pytest.raises(InterruptedTrainingError, match=r"^interrupted and saved; go on with the same command$"):
-        ablate(out, **BUDGET, seeds=1, rows="plain", watch=watch)
+    message = r"^interrupted and saved; go on with the same command$"
+    with pytest.raises(InterruptedTrainingError, match=message), report_to(Interrupting(stage)):
+        ablate(out, **BUDGET, seeds=1, rows="plain")
     assert ablate(out, **BUDGET, seeds=1, rows="plain").finished
     assert weights(out, 0, "plain") == weights(whole, 0, "plain")
 
@@ -403,9 +416,11 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 import test_run
 from m2sd_cli.api.ablate import ablate
+from m2sd_cli.progress import report_to
 for module in ("m2sd_cli.api.pretrain", "m2sd_cli.api.recorded_data", "m2sd_cli.api.ablate"):
     setattr(sys.modules[module], "open_data", test_run.few)
-done = ablate(sys.argv[1], **test_run.BUDGET, seeds=2, rows=test_run.ROWS, tell=lambda text: print(text, flush=True))
+with report_to(test_run.Teller(lambda text: print(text, flush=True))):
+    done = ablate(sys.argv[1], **test_run.BUDGET, seeds=2, rows=test_run.ROWS)
 assert done.finished and len(done.results) == 4
 """
 
@@ -445,7 +460,8 @@ def test_what_another_process_is_at_is_left_to_it(whole: Path, tmp_path: Path, m
     out.mkdir()
     with claimed(out, "seed-0-plain") as own:
         assert own
-        assert ablate(out, **BUDGET, seeds=1, rows=ROWS, tell=ends).finished
+        with report_to(Teller(ends)):
+            assert ablate(out, **BUDGET, seeds=1, rows=ROWS).finished
     assert [text.split(":")[0] for text in told] == (
         ["stage 1 of seed 0", "run 2 of 2", "seed 0, mixup", "waiting for other processes"]
     )
@@ -455,8 +471,8 @@ def test_what_another_process_is_at_is_left_to_it(whole: Path, tmp_path: Path, m
 def test_it_waits_no_longer_than_it_may(tmp_path: Path) -> None:
     out, told = tmp_path / "out", list[str]()
     out.mkdir()
-    with claimed(out, "seed-0-stage-1"), claimed(out, "seed-1-plain"):
-        assert not ablate(out, **BUDGET, seeds=2, rows="plain", stop_after=0.2, tell=told.append).finished
+    with claimed(out, "seed-0-stage-1"), claimed(out, "seed-1-plain"), report_to(Teller(told.append)):
+        assert not ablate(out, **BUDGET, seeds=2, rows="plain", stop_after=0.2).finished
     assert told in ([], ["waiting for other processes"])
     assert not (out / "results.json").exists()
 

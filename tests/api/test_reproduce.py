@@ -44,7 +44,7 @@ def untrained(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> NoReturn:
         raise AssertionError("something was trained")
 
-    for name in ("run_pretrain", "run_distill", "run_increment"):
+    for name in ("fit_pretrain", "fit_distill", "teach"):
         monkeypatch.setattr(reproduction, name, refuse)
 
 
@@ -154,7 +154,7 @@ def test_it_is_deterministic_if_it_was(
         seen.append(torch.are_deterministic_algorithms_enabled())
         raise TrainingError("enough")
 
-    monkeypatch.setattr(reproduction, "run_pretrain", looking)
+    monkeypatch.setattr("m2sd_cli.api.pretrain.fit", looking)
     with pytest.raises(TrainingError, match="enough"):
         m2sd_cli.reproduce(run=run, data=str(pictures.folder))
     assert seen == [recorded]
@@ -172,7 +172,7 @@ def test_as_many_threads_compute_as_did_then(
         seen.append(torch.get_num_threads())
         raise TrainingError("enough")
 
-    monkeypatch.setattr(reproduction, "run_pretrain", looking)
+    monkeypatch.setattr("m2sd_cli.api.pretrain.fit", looking)
     try:
         torch.set_num_threads(1)
         with pytest.raises(TrainingError, match="enough"):

@@ -39,9 +39,7 @@ class Products:
 def test_operations_are_counted_in_what_is_plain_and_before_anything_is_timed(compiled: bool, warm_up: int) -> None:
     log: list[str] = []
     settings = replace(tiny(), compiled=compiled)
-    found = _survey(
-        "pretrain", lambda: Products("own", log), lambda: Products("plain", log), 1e-9, settings, lambda _: None
-    )
+    found = _survey("pretrain", lambda: Products("own", log), lambda: Products("plain", log), 1e-9, settings)
     assert log[:7] == [
         "plain begins",
         "plain prepares",
@@ -69,7 +67,13 @@ def test_what_a_workload_keeps_is_given_back_before_the_next_is_looked_at(monkey
             log.append("gives back")
 
     monkeypatch.setattr(run, "freed_memory_kept", Kept)
-    _survey("pretrain", lambda: Products("own", log), lambda: Products("plain", log), 1e-9, tiny(), lambda _: None)
+    _survey(
+        "pretrain",
+        lambda: Products("own", log),
+        lambda: Products("plain", log),
+        1e-9,
+        tiny(),
+    )
     marks = [each for each in log if each in ("keeps", "gives back") or each.endswith(("begins", "ends"))]
     assert marks == [
         "keeps",
@@ -99,6 +103,6 @@ def test_images_are_made_once_even_if_stages_are_compiled(monkeypatch: pytest.Mo
     monkeypatch.setattr(run, "random_images", images)
     monkeypatch.setattr(run, "_survey", survey)
     with pytest.raises(KeyboardInterrupt):
-        run.run_bench(replace(tiny(), compiled=True), lambda _: None)
+        run.run_bench(replace(tiny(), compiled=True), lambda run, pictures, settings: None)
     assert made == [1]
     assert surveyed == [("features", False), ("pretrain", False), ("distill", False)]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from m2sd_cli.benchmark.processes import MakeRun
 from m2sd_cli.benchmark.report import Report
 from m2sd_cli.benchmark.run import run_bench
 from m2sd_cli.benchmark.settings import Settings
@@ -28,8 +29,8 @@ def measured() -> tuple[str, str, Report]:
     """stdout, stderr and report of the one real run of these tests."""
     reports: list[Report] = []
 
-    def keep(settings: Settings, tell: Callable[[str], None]) -> Report:
-        reports.append(run_bench(replace(settings, image_size=8, classes=3), tell))
+    def keep(settings: Settings, make_run: MakeRun) -> Report:
+        reports.append(run_bench(replace(settings, image_size=8, classes=3), make_run))
         return reports[0]
 
     out, err = io.StringIO(), io.StringIO()

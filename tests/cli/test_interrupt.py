@@ -52,7 +52,7 @@ def _signals_as_at_a_terminal() -> Iterator[None]:
 @pytest.mark.parametrize(
     ("command", "place"),
     [
-        ("increment --session 3 --shots NEWER --run RUN --device cpu", "m2sd_cli.training.increment.shot_features"),
+        ("increment --session 3 --shots NEWER --run RUN --device cpu", "m2sd_cli.api.increment.shot_features"),
         ("evaluate --run RUN --test LABELLED --device cpu", "m2sd_cli.reports.evaluation.Tally.add"),
         ("evaluate --run RUN --test LABELLED --device cpu --json", "m2sd_cli.runs.folder.RunFolder.summary"),
         ("predict NEW --run RUN --device cpu", "m2sd_cli.inference.session.SessionModel.classify"),

@@ -1,16 +1,14 @@
-"""How a training is shown, on a terminal and elsewhere."""
+"""Long work on a terminal and elsewhere."""
 
 import io
 import itertools
 from contextlib import redirect_stderr
 
 import pytest
-from rich.console import Console
-from rich.progress import Progress as Bars
 
-from m2sd_cli.cli.progress import PassBars, watch, watch_passes
-from m2sd_cli.data.passes import Pass, counted, heard
-from m2sd_cli.training.progress import Snapshot
+from m2sd_cli import progress
+from m2sd_cli.cli.progress import Bars, Lines, reporting
+from m2sd_cli.progress import Pass, Snapshot, count_passing, report_to
 
 
 class Terminal(io.StringIO):
@@ -24,11 +22,11 @@ def snapshot(step: int) -> Snapshot:
     )
 
 
-def shown(place: io.StringIO, quiet: bool = False) -> str:
-    with redirect_stderr(place), watch("distill", quiet) as progress:
+def shown(stderr: io.StringIO, quiet: bool = False) -> str:
+    with redirect_stderr(stderr), reporting(quiet), progress.stage("distill"):
         progress.show(snapshot(12))
         progress.show(snapshot(30))
-    return place.getvalue()
+    return stderr.getvalue()
 
 
 def test_plain_lines_where_there_is_no_terminal() -> None:
@@ -49,13 +47,13 @@ def test_quiet_shows_nothing() -> None:
     assert shown(Terminal(), quiet=True) == ""
 
 
-def passed(place: io.StringIO, monkeypatch: pytest.MonkeyPatch, seconds: float, quiet: bool = False) -> str:
-    """What is shown of a pass over 100 pictures, each of which takes `seconds`."""
+def passed(stderr: io.StringIO, monkeypatch: pytest.MonkeyPatch, seconds: float, quiet: bool = False) -> str:
+    """Show a pass over 100 pictures, each of which takes `seconds`."""
     clock = itertools.count(step=seconds)
     monkeypatch.setattr("m2sd_cli.cli.progress.monotonic", lambda: next(clock))
-    with redirect_stderr(place), watch_passes(quiet):
-        assert list(counted(range(100), "decoding", 100)) == list(range(100))
-    return place.getvalue()
+    with redirect_stderr(stderr), reporting(quiet):
+        assert list(count_passing(range(100), "decoding", 100)) == list(range(100))
+    return stderr.getvalue()
 
 
 def test_a_long_pass_is_told_of_in_plain_lines(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,18 +71,18 @@ def test_a_long_pass_has_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_nothing_is_said_of_a_short_pass_or_if_quiet(monkeypatch: pytest.MonkeyPatch) -> None:
-    for place in (io.StringIO(), Terminal()):
-        assert passed(place, monkeypatch, seconds=0.001) == ""
-        assert passed(place, monkeypatch, seconds=2.0, quiet=True) == ""
+    for stderr in (io.StringIO(), Terminal()):
+        assert passed(stderr, monkeypatch, seconds=0.001) == ""
+        assert passed(stderr, monkeypatch, seconds=2.0, quiet=True) == ""
 
 
-@pytest.mark.parametrize("place", [io.StringIO, Terminal])
-def test_passes_of_a_stage_are_shown_beside_it(place: type[io.StringIO], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kind", [io.StringIO, Terminal])
+def test_passes_of_a_stage_are_shown_beside_it(kind: type[io.StringIO], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("m2sd_cli.cli.progress.LINE_INTERVAL", 0.0)
     monkeypatch.setattr("m2sd_cli.cli.progress.BAR_INTERVAL", 0.0)
-    stderr = place()
-    with redirect_stderr(stderr), watch("pretrain", quiet=False) as progress:
-        assert list(counted(range(3), "reading", 3)) == [0, 1, 2]
+    stderr = kind()
+    with redirect_stderr(stderr), reporting(), progress.stage("pretrain"):
+        assert list(count_passing(range(3), "reading", 3)) == [0, 1, 2]
         progress.show(snapshot(12))
     text = stderr.getvalue()
     assert "reading" in text
@@ -92,23 +90,29 @@ def test_passes_of_a_stage_are_shown_beside_it(place: type[io.StringIO], monkeyp
     assert "loss 1.250" in text
 
 
-def test_a_pass_that_is_left_makes_room_for_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("in_stage", [False, True])
+def test_a_pass_that_is_left_makes_room_for_the_next(in_stage: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("m2sd_cli.cli.progress.BAR_INTERVAL", 0.0)
-    bars = Bars(console=Console(file=io.StringIO()))
-    show = PassBars(bars)
-    with heard(show):
+    bars = Bars()
+
+    def shown_passes() -> list[tuple[str, float]]:
+        tasks = bars._live.tasks if bars._live is not None else []
+        return [(task.description, task.completed) for task in tasks[in_stage:]]
+
+    with redirect_stderr(Terminal()), report_to(bars):
+        if in_stage:
+            bars.begin_stage("pretrain")
         left = Pass("decoding", 10)
         left.add(3)
-        assert [(task.description, task.completed) for task in bars.tasks] == [("decoding", 3)]
-        assert bars.live.is_started
+        assert shown_passes() == [("decoding", 3)]
         other = Pass("checking", 2)
-        assert bars.tasks == []
-        assert not bars.live.is_started
+        assert shown_passes() == []
+        assert (bars._live is not None) == in_stage
         other.add()
-        assert [(task.description, task.total) for task in bars.tasks] == [("checking", 2)]
+        assert shown_passes() == [("checking", 1)]
         other.add()
-    assert bars.tasks == []
-    assert not bars.live.is_started
+        assert shown_passes() == []
+    assert bars._live is None
 
 
 def test_the_bar_of_a_pass_that_fails_does_not_stay(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,15 +123,32 @@ def test_the_bar_of_a_pass_that_fails_does_not_stay(monkeypatch: pytest.MonkeyPa
         if number == 2:
             raise ValueError("damaged")
 
-    with pytest.raises(ValueError, match="damaged"), redirect_stderr(stderr), watch("pretrain", quiet=False):
-        list(map(work, counted(range(3), "decoding", 3)))
+    with pytest.raises(ValueError, match="damaged"), redirect_stderr(stderr), reporting(), progress.stage("pretrain"):
+        list(map(work, count_passing(range(3), "decoding", 3)))
     assert "decoding" in stderr.getvalue()
     assert "decoding" not in stderr.getvalue().rsplit("\x1b[1A", 1)[-1]
 
 
-def test_words_that_cannot_be_printed_change_nothing() -> None:
-    def deaf(_: Pass) -> None:
-        raise BrokenPipeError
+@pytest.mark.parametrize("in_stage", [False, True])
+def test_a_line_is_said_whole_beside_a_bar(in_stage: bool) -> None:
+    stderr = Terminal()
+    with redirect_stderr(stderr), reporting():
+        if in_stage:
+            with progress.stage("pretrain"):
+                progress.say("left out: [red] \x1b.jpg " + 200 * "x")
+        else:
+            progress.say("left out: [red] \x1b.jpg " + 200 * "x")
+    assert "left out: [red] \\x1b.jpg " + 200 * "x" in stderr.getvalue()
 
-    with heard(deaf):
-        assert list(counted("abc", "reading", 3)) == ["a", "b", "c"]
+
+def test_lines_that_cannot_be_written_end_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("m2sd_cli.cli.progress.LINE_INTERVAL", 0.0)
+
+    class Full(io.StringIO):
+        def write(self, text: str) -> int:
+            raise OSError(28, "No space left on device")
+
+    with redirect_stderr(Full()), report_to(Lines()), progress.stage("pretrain"):
+        progress.say("hello")
+        assert list(count_passing("abc", "reading", 3)) == ["a", "b", "c"]
+        progress.show(snapshot(12))

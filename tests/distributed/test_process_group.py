@@ -27,11 +27,12 @@ from m2sd_cli.distributed.process_group import SINGLE_PROCESS, ProcessGroup, pro
 from m2sd_cli.errors import UsageError
 from m2sd_cli.inference.features import base_features, held_out_features
 from m2sd_cli.inference.session import to_transform
+from m2sd_cli.progress import Reporter, Snapshot, report_to
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.training.distill import build_enhancement, distill_module, distill_objective, loss_weights
+from m2sd_cli.training.execution import Execution
 from m2sd_cli.training.loop import Objective, Training
 from m2sd_cli.training.pretrain import build_network, pretrain_objective
-from m2sd_cli.training.progress import Silent, Snapshot
 from m2sd_cli.training.stopping import StopRequest
 
 if TYPE_CHECKING:
@@ -70,12 +71,8 @@ def test_a_batch_that_cannot_be_shared_is_refused() -> None:
             augmentation=Augmentation(size=8, padding=1),
             transform=TestTransform(8, 8, (0.0,) * 3, (1.0,) * 3),
             config=PretrainConfig(epochs=1, batch_size=7),
-            device=torch.device("cpu"),
-            precision="fp32",
-            progress=Silent(),
+            execution=Execution(torch.device("cpu"), "fp32", group=ProcessGroup(0, 3)),
             save=lambda position, tensors: None,
-            save_every=1.0,
-            group=ProcessGroup(0, 3),
         )
 
 
@@ -135,7 +132,7 @@ def steps_of_both_stages(group: ProcessGroup, count: int) -> list[dict[str, floa
     )
     seen: list[dict[str, float]] = []
 
-    class Recorder:
+    class Recorder(Reporter):
         interval = 0.0
 
         def show(self, snapshot: Snapshot) -> None:
@@ -159,7 +156,7 @@ def steps_of_both_stages(group: ProcessGroup, count: int) -> list[dict[str, floa
         ),
     ]
     for module, objective, config in stages:
-        Training(
+        training = Training(
             stage="any",
             module=module,
             objective=objective,
@@ -167,13 +164,11 @@ def steps_of_both_stages(group: ProcessGroup, count: int) -> list[dict[str, floa
             augmentation=Augmentation(size=16, padding=2),
             transform=TestTransform(16, 16, (0.5,) * 3, (0.25,) * 3),
             config=config,
-            device=torch.device("cpu"),
-            precision="fp32",
-            progress=Recorder(),
+            execution=Execution(torch.device("cpu"), "fp32", save_every=float("inf"), group=group),
             save=lambda position, tensors: None,
-            save_every=float("inf"),
-            group=group,
-        ).run(Enough())
+        )
+        with report_to(Recorder()):
+            training.run(Enough())
     return seen
 
 

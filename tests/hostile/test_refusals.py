@@ -96,7 +96,7 @@ def test_a_folder_that_has_changed_is_not_tested_on(run: Path, pictures: Any, tm
 def test_a_replaced_parent_stops_an_increment(
     run: Path, pictures: Any, monkeypatch: pytest.MonkeyPatch, tree: Tree
 ) -> None:
-    from m2sd_cli.training import increment
+    import m2sd_cli.api.increment as increment
 
     RunFolder(run).remove_sessions(first=2)
     real: Any = vars(increment)["shot_features"]

@@ -16,8 +16,8 @@ from m2sd_cli.config import PretrainConfig
 from m2sd_cli.data.augmentation import Augmentation
 from m2sd_cli.data.sources import TrainingImages
 from m2sd_cli.data.transforms import TestTransform
+from m2sd_cli.training.execution import Execution
 from m2sd_cli.training.loop import Training
-from m2sd_cli.training.progress import Silent
 from m2sd_cli.training.stopping import StopRequest
 
 if TYPE_CHECKING:
@@ -44,12 +44,8 @@ def trained(compiled: bool) -> tuple[list[float], dict[str, Tensor]]:
         augmentation=Augmentation(size=8, padding=1),
         transform=TestTransform(8, 8, (0.5,) * 3, (0.25,) * 3),
         config=PretrainConfig(epochs=2, batch_size=4, learning_rate=0.01),
-        device=torch.device("cpu"),
-        precision="fp32",
-        progress=Silent(),
+        execution=Execution(torch.device("cpu"), "fp32", save_every=float("inf"), compile=compiled),
         save=lambda position, tensors: None,
-        save_every=float("inf"),
-        compiled=compiled,
     )
     assert training.run(StopRequest())
     return [each.loss for each in training.position.history], training.tensors()

@@ -19,7 +19,8 @@ from m2sd_cli.distributed.process_group import ProcessGroup
 from m2sd_cli.errors import UsageError
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.training_state import StateStore
-from m2sd_cli.training.stage import SAVE_EVERY, Execution, begun_config, require_same
+from m2sd_cli.training.execution import SAVE_EVERY, Execution
+from m2sd_cli.training.resuming import begun_config, require_same
 
 if TYPE_CHECKING:
     from tests.conftest import Outcome, Pictures
@@ -198,10 +199,10 @@ def test_it_goes_on_compiled_and_deterministic_if_it_began_so(begun: dict[str, P
     both = state.model_copy(update={"compiled": True, "deterministic": True})
     execution = Execution(torch.device("cpu"))
     require_same(both, {}, execution)
-    require_same(both, {}, replace(execution, compiled=True, deterministic=True, precision="fp32"))
-    assert execution.as_begun(both) == replace(execution, compiled=True, deterministic=True, precision="fp32")
+    require_same(both, {}, replace(execution, compile=True, deterministic=True, precision="fp32"))
+    assert execution.resumed_from(both) == replace(execution, compile=True, deterministic=True, precision="fp32")
     with pytest.raises(UsageError, match="--compile: for one process only"):
-        replace(execution, group=ProcessGroup(0, 2)).as_begun(both)
+        replace(execution, group=ProcessGroup(0, 2)).resumed_from(both)
 
 
 @pytest.mark.parametrize("stage", DIFFERENT)

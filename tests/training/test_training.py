@@ -30,11 +30,11 @@ from m2sd_cli.data.images import open_rgb
 from m2sd_cli.data.sources import FileImages, TrainingImages
 from m2sd_cli.errors import DataError, InterruptedTrainingError, M2sdError, RunError, UsageError
 from m2sd_cli.method import recomputation
+from m2sd_cli.progress import Reporter, Snapshot, report_to
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.manifest import EpochRecord
 from m2sd_cli.training.distill import build_enhancement, distill_objective, loss_weights, makes_maps_again
 from m2sd_cli.training.pretrain import build_network
-from m2sd_cli.training.progress import Snapshot
 from m2sd_cli.training.stopping import StopRequest
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def history(run: Path, name: str) -> list[EpochRecord]:
     return RunFolder(run).read(name).manifest.history
 
 
-class Watcher:
+class Watcher(Reporter):
     """Does something after one of the steps."""
 
     interval = 0.0
@@ -201,8 +201,8 @@ def test_a_signal_in_the_middle_of_an_epoch_saves(
 ) -> None:
     run = tmp_path / "run"
     watcher = Watcher(6, lambda: signal.raise_signal(number))
-    with pytest.raises(InterruptedTrainingError, match="--resume") as raised:
-        m2sd_cli.pretrain(folder, run=run, progress=watcher, **quick | {"epochs": 2})
+    with pytest.raises(InterruptedTrainingError, match="--resume") as raised, report_to(watcher):
+        m2sd_cli.pretrain(folder, run=run, **quick | {"epochs": 2})
     assert raised.value.exit_code == 130
     assert watcher.seen[-1].step == 6
     assert (run / "training" / "step-000000006.safetensors").is_file()
@@ -213,7 +213,8 @@ def test_a_signal_in_the_middle_of_an_epoch_saves(
 def test_an_ignored_signal_stays_ignored(folder: str, quick: dict[str, Any], tmp_path: Path) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     watcher = Watcher(2, lambda: signal.raise_signal(signal.SIGINT))
-    assert m2sd_cli.pretrain(folder, run=tmp_path / "run", progress=watcher, **quick) is not None
+    with report_to(watcher):
+        assert m2sd_cli.pretrain(folder, run=tmp_path / "run", **quick) is not None
 
 
 def test_a_second_signal_ends_it_at_once(folder: str, quick: dict[str, Any], tmp_path: Path) -> None:
@@ -221,8 +222,8 @@ def test_a_second_signal_ends_it_at_once(folder: str, quick: dict[str, Any], tmp
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
 
-    with pytest.raises(KeyboardInterrupt):
-        m2sd_cli.pretrain(folder, run=tmp_path / "run", progress=Watcher(2, twice), **quick)
+    with pytest.raises(KeyboardInterrupt), report_to(Watcher(2, twice)):
+        m2sd_cli.pretrain(folder, run=tmp_path / "run", **quick)
 
 
 def test_a_crash_loses_what_came_after_the_last_save(
@@ -231,10 +232,8 @@ def test_a_crash_loses_what_came_after_the_last_save(
     def crash() -> None:
         raise MemoryError
 
-    with pytest.raises(MemoryError):
-        m2sd_cli.distill(
-            folder, run=to_distill, save_every=0, progress=Watcher(4, crash), **quick_distill | {"epochs": 2}
-        )
+    with pytest.raises(MemoryError), report_to(Watcher(4, crash)):
+        m2sd_cli.distill(folder, run=to_distill, save_every=0, **quick_distill | {"epochs": 2})
     assert (to_distill / "training" / "step-000000003.safetensors").is_file()
     m2sd_cli.distill(folder, run=to_distill, resume=True, device="cpu", precision="fp32")
     assert sha256(to_distill / "session-000.safetensors") == sha256(whole / "session-000.safetensors")
@@ -541,7 +540,8 @@ def test_half_precision_is_recorded(folder: str, quick: dict[str, Any], tmp_path
 
 def test_progress_counts_up_to_the_end(folder: str, quick: dict[str, Any], tmp_path: Path) -> None:
     watcher = Watcher(0, lambda: None)
-    m2sd_cli.pretrain(folder, run=tmp_path / "run", progress=watcher, **quick | {"epochs": 2})
+    with report_to(watcher):
+        m2sd_cli.pretrain(folder, run=tmp_path / "run", **quick | {"epochs": 2})
     assert [(each.epoch, each.step) for each in watcher.seen] == [(1 + step // 4, step + 1) for step in range(8)]
     last = watcher.seen[-1]
     assert (last.epochs, last.steps, last.seconds_left) == (2, 8, 0)
@@ -677,7 +677,7 @@ def test_weights_of_imagenet_that_cannot_be_fetched(
 def test_a_session_added_meanwhile_is_not_overwritten(
     run: Path, pictures: "Pictures", tree: Tree, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from m2sd_cli.training import increment
+    import m2sd_cli.api.increment as increment
 
     RunFolder(run).remove_sessions(first=1)
     real: Any = vars(increment)["shot_features"]

@@ -20,6 +20,7 @@ from m2sd_cli.data.sources import FileImages, ImageSource
 from m2sd_cli.errors import DamagedError, DataError, RunError
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.manifest import DataRecord, Manifest
+from m2sd_cli.training.loop import Job
 from tests.conftest import fill
 
 if TYPE_CHECKING:
@@ -60,17 +61,17 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[DataSet]:
     """What each stage was given."""
     given: list[DataSet] = []
 
-    def spy(name: str, position: int) -> None:
-        run_stage: Callable[..., Any] = getattr(import_module(f"m2sd_cli.api.{name.removeprefix('run_')}"), name)
+    def spy(stage: str) -> None:
+        fit_stage: Callable[[Job[Any]], Any] = getattr(import_module(f"m2sd_cli.api.{stage}"), f"fit_{stage}")
 
-        def watched(*arguments: Any) -> Any:
-            given.append(arguments[position])
-            return run_stage(*arguments)
+        def watched(job: Job[Any]) -> Any:
+            given.append(job.data)
+            return fit_stage(job)
 
-        monkeypatch.setattr(f"m2sd_cli.api.{name.removeprefix('run_')}.{name}", watched)
+        monkeypatch.setattr(f"m2sd_cli.api.{stage}.fit_{stage}", watched)
 
-    spy("run_pretrain", 1)
-    spy("run_distill", 2)
+    spy("pretrain")
+    spy("distill")
     return given
 
 

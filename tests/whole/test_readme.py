@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 
 from m2sd_cli.benchmark import processes
-from m2sd_cli.benchmark.processes import Launched
+from m2sd_cli.benchmark.processes import Launched, MakeRun
 from m2sd_cli.benchmark.report import Report
 from m2sd_cli.benchmark.run import run_bench
 from m2sd_cli.benchmark.settings import Settings
@@ -87,7 +87,7 @@ def small_cifar100() -> DataSet:
     )
 
 
-def brief(settings: Settings, tell: Callable[[str], None]) -> Report:
+def brief(settings: Settings, make_run: MakeRun) -> Report:
     """The measurement on small images for a moment; tests/bench times processes."""
     small = replace(
         settings,
@@ -100,7 +100,7 @@ def brief(settings: Settings, tell: Callable[[str], None]) -> Report:
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(processes, "launch", lambda words: Launched(1.0, 2**20))
-        return run_bench(small, tell)
+        return run_bench(small, make_run)
 
 
 @pytest.fixture

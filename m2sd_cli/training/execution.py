@@ -1,0 +1,68 @@
+"""Where and how a stage computes, when it saves, and when it stops."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
+
+import torch
+
+from m2sd_cli.distributed.process_group import SINGLE_PROCESS, ProcessGroup, process_group
+from m2sd_cli.errors import UsageError
+from m2sd_cli.inference.device import training_precision
+from m2sd_cli.runs.folder import RunFolder
+from m2sd_cli.runs.manifest import TrainingState
+
+SAVE_EVERY = 300.0  # seconds
+
+
+@dataclass(frozen=True)
+class Execution:
+    """The conditions under which a stage is trained; none of them changes what it is trained for.
+
+    Raises:
+        UsageError: several processes cannot compile, or the precision is unknown.
+    """
+
+    device: torch.device
+    precision: str = "auto"
+    stop_after: float | None = None  # seconds
+    save_every: float = SAVE_EVERY  # seconds between two saves of the resumable state
+    compile: bool = False
+    deterministic: bool = False
+    group: ProcessGroup = SINGLE_PROCESS
+
+    def __post_init__(self) -> None:
+        training_precision(self.precision, self.device)
+        if self.compile and self.group.size > 1:
+            raise UsageError("--compile: for one process only; leave it out, or begin without torchrun")
+
+    @property
+    def exact_precision(self) -> str:
+        """fp32 or bf16."""
+        return training_precision(self.precision, self.device)
+
+    def resumed_from(self, state: TrainingState) -> "Execution":
+        """Return the same conditions, with the precision and algorithms of an interrupted training."""
+        return replace(self, precision=state.precision, compile=state.compiled, deterministic=state.deterministic)
+
+
+@contextmanager
+def executing(asked: Execution, run: RunFolder, command: str) -> Iterator[Execution]:
+    """Join the process group of a command, with the run folder locked by the one process that writes to it.
+
+    Args:
+        asked: the conditions, of one process.
+        run: the folder.
+        command: that writes.
+
+    Yields:
+        The conditions of this process, which has a device of its own.
+
+    Raises:
+        UsageError: the conditions make no sense for several processes.
+        RunError: somebody else is writing to the folder.
+    """
+    with process_group(asked.device) as (group, device):
+        execution = replace(asked, group=group, device=device)
+        with run.locked(command) if group.is_main else nullcontext():
+            yield execution

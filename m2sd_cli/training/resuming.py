@@ -1,0 +1,96 @@
+"""Beginning a training anew, or going on with an interrupted one: what may be given, and what must be the same."""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from m2sd_cli.config import Config, DistillConfig, PretrainConfig, in_full, recorded_config, shown
+from m2sd_cli.errors import DamagedError, RunError, UsageError
+from m2sd_cli.runs.manifest import Manifest, TrainingState
+from m2sd_cli.runs.training_state import StateStore
+from m2sd_cli.training.execution import Execution
+
+# Options without a value that could change a result, and their names in an Execution and in what is recorded.
+FLAGS = {"compile": ("compile", "compiled"), "deterministic": ("deterministic", "deterministic")}
+
+
+def require_same(begun: TrainingState | Manifest, options: Mapping[str, Any], execution: Execution) -> None:
+    """Refuse to go on with a training, or to take a finished one for the one asked for, under other options.
+
+    Args:
+        begun: the record of the training.
+        options: that were given.
+        execution: with the precision that was given, or `auto`; it may be another device.
+
+    Raises:
+        UsageError: something was given that could change the result; the message names the option.
+    """
+    asked: dict[str, Any] = dict(options)
+    if execution.precision != "auto":
+        asked["precision"] = execution.precision
+    asked |= {name: True for name, (field, _) in FLAGS.items() if getattr(execution, field)}
+    stage = begun.stage if isinstance(begun, TrainingState) else begun.kind
+    began = in_full(PretrainConfig, begun.config) if stage == "pretrain" else in_full(DistillConfig, begun.config)
+    began |= {"precision": begun.precision, "recipe": begun.recipe or "none"}
+    began |= {name: getattr(begun, field) for name, (_, field) in FLAGS.items()}
+    for name, value in asked.items():
+        before = began.get(name)
+        if before != value:
+            option = "--" + name.replace("_", "-") + ("" if name in FLAGS else f" {shown(value)}")
+            how = "without it" if before is None or before is False else f"with {before}"
+            raise UsageError(f"{option}: the training began {how}; leave it out, or start over with --force")
+
+
+def load_state(store: StateStore, stage: Literal["pretrain", "distill"]) -> TrainingState:
+    """Load the state to go on from.
+
+    Raises:
+        RunError: there is no state, it is the other stage's, or the chain has changed since.
+    """
+    if not store.exists():
+        raise RunError(f"{store.run.path}: no interrupted training in it; leave --resume out to begin one")
+    state = store.load()
+    if state.stage != stage:
+        raise RunError(f"{store.run.path}: the interrupted training is {state.stage}'s; 'm2sd {state.stage} --resume'")
+    newest = store.run.newest()
+    if state.schema_version > 1 and state.head != (newest and newest.sha256):
+        raise RunError(
+            f"{store.run.path}: {newest.file if newest else 'the chain'} was written after this training began, which "
+            f"would replace it; start over with --force if it may be lost"
+        )
+    return state
+
+
+def begun_config(store: StateStore, state: TrainingState, model: type[Config]) -> Config:
+    """Return the configuration that a training began with.
+
+    Raises:
+        DamagedError: it makes no sense.
+    """
+    try:
+        return recorded_config(model, state.config, str(store.run.training))
+    except UsageError as error:
+        raise DamagedError(
+            f"{store.run.training}: not a state to go on from: {error}; start over with --force"
+        ) from None
+
+
+def refuse_unless_new(store: StateStore, finished: str | None, force: bool) -> None:
+    """Refuse to replace a finished or an interrupted training in silence.
+
+    Args:
+        store: of the run.
+        finished: the sentence that says what would be replaced, or None.
+        force: replace it.
+
+    Raises:
+        RunError: there is something, and no `force`.
+    """
+    if force:
+        return
+    if finished is not None:
+        raise RunError(f"{store.run.path}: {finished}; --force replaces it once the new training has finished")
+    if store.exists():
+        raise RunError(
+            f"{store.run.path}: an interrupted {store.load().stage} is in it; go on with --resume, or start over "
+            f"with --force"
+        )
