@@ -26,7 +26,7 @@ from m2sd_cli.errors import InterruptedTrainingError, UsageError
 from m2sd_cli.inference.device import choose_device, training_precision
 from m2sd_cli.progress import say
 from m2sd_cli.recipes import find_recipe
-from m2sd_cli.reports.metrics import counted
+from m2sd_cli.reports.metrics import require_figure
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.lock import lock_folder
 from m2sd_cli.runs.reader import StoredManifest
@@ -287,12 +287,12 @@ def _judged(work: _Work, place: Path, base: StoredManifest, seed: int, row: Row,
     return Result(
         seed=seed,
         row=row.name,
-        session_0=counted(first_session.overall),
-        last=counted(last.overall),
-        average=counted(figures.average),
-        base=counted(last.base),
-        novel=counted(last.novel),
-        harmonic=counted(last.harmonic),
+        session_0=require_figure(first_session.overall),
+        last=require_figure(last.overall),
+        average=require_figure(figures.average),
+        base=require_figure(last.base),
+        novel=require_figure(last.novel),
+        harmonic=require_figure(last.harmonic),
         seconds=base.manifest.seconds,
         ms_per_step=1000 * base.manifest.seconds / steps,
     )

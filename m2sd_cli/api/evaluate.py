@@ -30,7 +30,6 @@ def evaluate(
     data_root: Path | None = None,
     device: str = "auto",
     precision: str = "auto",
-    confusion: bool = False,
     skip_bad: bool = False,
     classifier: str | None = None,
 ) -> Evaluation:
@@ -43,7 +42,6 @@ def evaluate(
         data: the folder that the run was pretrained on, whose test images to take; needed there if `test` is None.
         data_root: where built-in data sets lie.
         device, precision: `auto` chooses; precision `auto` is fp32.
-        confusion: whether to count which class is taken for which, after the last session.
         skip_bad: whether to leave out test images that cannot be read. Those that stage 1 left out are left out anyway.
         classifier: of HEADS, what answers in every session; None for what the last one names.
 
@@ -61,7 +59,7 @@ def evaluate(
             if skip_bad:
                 labelled = skip_bad_shots(labelled, place, partial(check_pictures_together, group=group))
                 say_skipped(labelled.skipped)
-            found = evaluate_session(model, labelled.source, labelled.classes, str(place), confusion, group=group)
+            found = evaluate_session(model, labelled.source, labelled.classes, str(place), group=group)
             return replace(found, skipped=labelled.skipped)
         base = chain.base.manifest
         is_folder = base.data.kind == "folder"
@@ -82,7 +80,7 @@ def evaluate(
         if len(data_set.test) == 0:
             raise DataError(f"{data_set.location}: no test images in it; name some with --test DIR")
         where = str(data_set.location)
-        found = evaluate_session(model, data_set.test, data_set.classes, where, confusion, keep=True, group=group)
+        found = evaluate_session(model, data_set.test, data_set.classes, where, keep=True, group=group)
         return replace(found, skipped=skipped)
 
 

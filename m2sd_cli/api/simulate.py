@@ -14,7 +14,7 @@ from m2sd_cli.errors import DamagedError, UsageError
 from m2sd_cli.inference.device import choose_device, inference_precision
 from m2sd_cli.inference.session import choose_classifier, to_transform
 from m2sd_cli.method.stage3 import choices
-from m2sd_cli.reports.draws import Simulation, labelled, over_draws
+from m2sd_cli.reports.draws import Simulation, compare_classifiers, embed_source
 from m2sd_cli.runs.folder import open_run
 from m2sd_cli.runs.reader import PRETRAIN
 
@@ -29,7 +29,7 @@ def simulate(
     precision: str = "auto",
     skip_bad: bool = False,
 ) -> Simulation:
-    """Which classifier is best for a network, over many draws of the shots; no test image has a say.
+    """Compare classifiers for a network over many draws of the shots; no test image has a say.
 
     Session 0 of a run on a simulated data set is taught the sessions after it anew with every draw. The run stays as
     it is.
@@ -66,16 +66,16 @@ def simulate(
     checkpoint = BaseCheckpoint.read(folder, chain.base)
     checkpoint.backbone.to(chosen).to(memory_format=torch.channels_last)
     transform = to_transform(base.transform)
-    tested = labelled(checkpoint.backbone, data.test, transform, exact, "features of test images")
-    shots, place = open_shot_pool(info, data_root)
+    tested = embed_source(checkpoint.backbone, data.test, transform, exact, "features of test images")
+    shots, location = open_shot_pool(info, data_root)
     if skip_bad:
-        shots = skip_bad_shots(shots, place, check_pictures)
+        shots = skip_bad_shots(shots, location, check_pictures)
         say_skipped(shots.skipped)
-    pool = labelled(checkpoint.backbone, shots.source, transform, exact, "features of shots")
+    pool = embed_source(checkpoint.backbone, shots.source, transform, exact, "features of shots")
     sizes = [data.base + session * info.way for session in range(1 + data.sessions)]
     try:
-        found = over_draws(checkpoint, base.backbone, tested, pool, sizes, names, draws, SHOTS)
+        figures = compare_classifiers(checkpoint, base.backbone, tested, pool, sizes, names, draws, SHOTS)
     except ValueError as error:
         file = folder.path / base.checkpoint.file
         raise DamagedError(f"{file}: {error}; restore it from a backup") from None
-    return Simulation(info.name, sizes, SHOTS, base.transform.views, found, shots.skipped)
+    return Simulation(info.name, sizes, SHOTS, base.transform.views, figures, shots.skipped)

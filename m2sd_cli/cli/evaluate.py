@@ -93,12 +93,12 @@ def evaluate(
             data_root=data_root,
             device=device,
             precision=precision,
-            confusion=confusion is not None,
             skip_bad=skip_bad,
             classifier=classifier,
         )
-    if confusion is not None and evaluation.confusion is not None and is_main_process():
-        write_atomically(confusion, confusion_csv(evaluation.classes, evaluation.confusion))
+    if confusion is not None and is_main_process():
+        answers = evaluation.answers
+        write_atomically(confusion, confusion_csv(evaluation.classes, answers.labels, answers.predicted))
         note(f"confusion matrix: {confusion}", quiet)
     if json:
         document(as_data(evaluation, last, comparison))
@@ -149,10 +149,7 @@ def _trust(evaluation: "Evaluation") -> list[dict[str, float | None]]:
     """ECE, AUROC and FPR95 of each session."""
     if not evaluation.calibration:
         return [dict.fromkeys(("ece", "auroc", "fpr95")) for _ in evaluation.figures.sessions]
-    return [
-        {"ece": each.ece, "auroc": each.separation.auroc, "fpr95": each.separation.fpr95}
-        for each in evaluation.calibration
-    ]
+    return [{"ece": each.ece, "auroc": each.auroc, "fpr95": each.fpr95} for each in evaluation.calibration]
 
 
 def as_lines(evaluation: "Evaluation", only: int | None) -> list[str]:

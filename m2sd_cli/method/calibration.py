@@ -15,13 +15,11 @@ HALVINGS = 25  # of the range of log T: T is right to a millionth
 class Confidence:
     """How far answers can be trusted: softmax(logits / T), and from which score down an image's class is unknown.
 
-    The other figures are of `known_score`, of the images that T was fitted to. By default there were none.
+    By default nothing is fitted.
     """
 
     temperature: float = 1.0  # T
     unknown_below: float | None = None
-    mean: float = 0.0
-    deviation: float = 1.0  # a length by which scores differ, above 0
 
     @property
     def calibrated(self) -> bool:
@@ -68,9 +66,7 @@ def fit_confidence(logits: Tensor, labels: Tensor) -> Confidence:
         ValueError: see `fit_temperature`.
     """
     temperature = fit_temperature(logits, labels)
-    scores = known_score(Confidence(temperature).tempered(logits))
-    mean, deviation = float(scores.mean()), float(scores.std(correction=0))
-    return Confidence(temperature, unknown_threshold(scores), mean, deviation or abs(mean) / 16 or 1.0)
+    return Confidence(temperature, unknown_threshold(known_score(Confidence(temperature).tempered(logits))))
 
 
 def fit_temperature(logits: Tensor, labels: Tensor) -> float:

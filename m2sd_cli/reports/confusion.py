@@ -1,18 +1,22 @@
-"""The confusion matrix as a table that spreadsheets read."""
+"""Confusion matrix as a table that spreadsheets read."""
 
 import csv
 import io
 from collections.abc import Iterator, Sequence
 
 import torch
+from torch import Tensor
 
-from m2sd_cli.reports.metrics import Pairs
 
+def confusion_csv(classes: Sequence[str], labels: Tensor, predicted: Tensor) -> Iterator[bytes]:
+    """Write the confusion matrix line by line: of many classes the whole table would not fit into memory.
 
-def confusion_csv(classes: Sequence[str], confusion: Pairs) -> Iterator[bytes]:
-    """Rows are the true classes, columns the answers, cells the number of test images; headed by class names.
+    Rows are the true classes, columns the answers, cells the number of images; class names head both.
 
-    Line by line: of many classes the whole table is far larger than what was counted.
+    Args:
+        classes: C names.
+        labels: (N,) true class of each image in [0, C), or negative for an image to leave out.
+        predicted: (N,) answer to each image in [0, C).
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -24,13 +28,8 @@ def confusion_csv(classes: Sequence[str], confusion: Pairs) -> Iterator[bytes]:
         return text.getvalue().encode()
 
     yield line("true \\ answer", classes)
-    ends = torch.bincount(confusion.first, minlength=len(classes)).cumsum(0).tolist()
-    begin = 0
-    for name, end in zip(classes, ends, strict=True):
-        cells = [0] * len(classes)
-        for answer, times in zip(
-            confusion.second[begin:end].tolist(), confusion.times[begin:end].tolist(), strict=True
-        ):
-            cells[answer] = times
-        yield line(name, cells)
-        begin = end
+    known = labels >= 0
+    labels, predicted = labels[known], predicted[known]
+    counts = torch.bincount(labels, minlength=len(classes)).tolist()
+    for name, answers in zip(classes, torch.split(predicted[labels.argsort()], counts), strict=True):
+        yield line(name, torch.bincount(answers, minlength=len(classes)).tolist())

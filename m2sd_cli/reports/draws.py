@@ -1,4 +1,4 @@
-"""How well the classifiers of stage 3 answer on average over many draws of the shots."""
+"""Comparison of the classifiers of stage 3 over many draws of the shots."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,15 +12,17 @@ from m2sd_cli.data.sources import ImageSource
 from m2sd_cli.data.transforms import TestTransform
 from m2sd_cli.inference.features import FEATURE_BATCH, embed_batches
 from m2sd_cli.method.backbones import Backbone
+from m2sd_cli.method.heads import Head
 from m2sd_cli.method.stage3 import KnownClasses, build_head
 from m2sd_cli.progress import Pass
-from m2sd_cli.reports.metrics import Tally, counted
+from m2sd_cli.reports.answers import class_sessions, first_loss
+from m2sd_cli.reports.metrics import chain_figures, require_figure
 from m2sd_cli.runs.manifest import BackboneRecord
 
 
 @dataclass(frozen=True)
 class DrawFigures:
-    """What one classifier came to with one draw; top-1 in per cent, of the last session but for AVG."""
+    """Accuracies of one classifier with one draw; top-1 in per cent, of the last session but for AVG."""
 
     average: float
     last: float
@@ -31,7 +33,7 @@ class DrawFigures:
 
 @dataclass(frozen=True)
 class Simulation:
-    """What the classifiers came to."""
+    """Accuracies of classifiers over draws of the shots."""
 
     data: str  # the simulated data set
     sizes: list[int]  # classes known after session 0, 1, ...
@@ -42,7 +44,7 @@ class Simulation:
 
 
 @dataclass(frozen=True)
-class Labelled:
+class LabelledFeatures:
     """Features (N, D) and labels (N,) of images, on the CPU."""
 
     features: Tensor
@@ -50,45 +52,54 @@ class Labelled:
 
 
 def draw_shots(pool: Tensor, classes: int, shots: int, draw: int) -> list[Tensor]:
-    """The places in a pool of the shots of each class.
+    """Draw the shots of each class.
 
     Args:
         pool: (N,) int64 in [0, classes), the label of each image that may be drawn; no class is without one.
         classes: how many.
         shots: of each class, or all that it has.
         draw: its number; the same one draws the same shots.
+
+    Returns:
+        for each class the indices of its shots in the pool.
     """
     generator = torch.Generator().manual_seed(draw)
-    found = []
-    for label in range(classes):
-        own = torch.nonzero(pool == label).flatten()
-        found.append(own[torch.randperm(len(own), generator=generator)[:shots]])
-    return found
+    indices = [torch.nonzero(pool == label).flatten() for label in range(classes)]
+    return [each[torch.randperm(len(each), generator=generator)[:shots]] for each in indices]
 
 
-def labelled(backbone: Backbone, source: ImageSource, transform: TestTransform, precision: str, what: str) -> Labelled:
-    """The features of all images of a source that is small enough for them to be held."""
-    batches = source.for_testing(transform, FEATURE_BATCH)
+def embed_source(
+    backbone: Backbone, source: ImageSource, transform: TestTransform, precision: str, what: str
+) -> LabelledFeatures:
+    """Compute the features of all images of a source that is small enough for them to be held.
+
+    Args:
+        backbone: in eval mode.
+        source: the images.
+        transform: of a test image.
+        precision: to compute in.
+        what: to call it while it is under way.
+    """
     steps = Pass(what, len(source))
-    found = []
-    for features, labels in embed_batches(backbone, batches, transform, precision):
-        found.append(features.cpu())
+    parts = []
+    for features, labels in embed_batches(backbone, source.for_testing(transform, FEATURE_BATCH), transform, precision):
+        parts.append(features.cpu())
         steps.add(len(labels))
-    return Labelled(torch.cat(found), source.labels)
+    return LabelledFeatures(torch.cat(parts), source.labels)
 
 
 @torch.inference_mode()
-def over_draws(
+def compare_classifiers(
     base: BaseCheckpoint,
     record: BackboneRecord,
-    tested: Labelled,
-    pool: Labelled,
+    tested: LabelledFeatures,
+    pool: LabelledFeatures,
     sizes: Sequence[int],
     classifiers: Sequence[str],
     draws: int,
     shots: int,
 ) -> Mapping[str, list[DrawFigures]]:
-    """Teach all sessions with each draw of the shots, and let each classifier answer.
+    """Teach all sessions with each draw of the shots, and evaluate each classifier.
 
     Args:
         base: the base session, of the first sizes[0] classes.
@@ -105,27 +116,25 @@ def over_draws(
     Raises:
         ValueError: the base statistics are of no features.
     """
-    found: dict[str, list[DrawFigures]] = {name: [] for name in classifiers}
-    steps = Pass("teaching", draws * len(classifiers), "sets of shots")
+    figures: dict[str, list[DrawFigures]] = {name: [] for name in classifiers}
+    steps = Pass("teaching", draws * len(figures), "sets of shots")
     for draw in range(draws):
-        places = draw_shots(pool.labels, sizes[-1] - sizes[0], shots, draw)
-        features = [pool.features[each] for each in places]
+        indices = draw_shots(pool.labels, sizes[-1] - sizes[0], shots, draw)
+        features = [pool.features[each] for each in indices]
         new = torch.stack([each.double().mean(dim=0).float() for each in features])
         taught = KnownClasses(base.means, new, features, base.statistics)
-        for name, figures in found.items():
+        for name, of_classifier in figures.items():
             head = build_head(name, taught, record.classifier, record.scale).eval()
-            tally = Tally(sizes)
-            for begin in range(0, len(tested.labels), FEATURE_BATCH):
-                part = slice(begin, begin + FEATURE_BATCH)
-                tally.add(head(tested.features[part]), tested.labels[part])
-            figures.append(_figures(tally))
+            of_classifier.append(_evaluate(head, tested, sizes))
             steps.add()
-    return found
+    return figures
 
 
-def _figures(tally: Tally) -> DrawFigures:
-    figures = tally.figures()
+def _evaluate(head: Head, tested: LabelledFeatures, sizes: Sequence[int]) -> DrawFigures:
+    taught = class_sessions(sizes)
+    batches = zip(*(torch.split(each, FEATURE_BATCH) for each in (tested.features, tested.labels)), strict=True)
+    lost = torch.cat([first_loss(head(features), labels, taught) for features, labels in batches])
+    figures = chain_figures(tested.labels, lost, sizes)
     last = figures.sessions[-1]
-    known = figures.average, last.overall, last.base, last.novel, last.harmonic
-    average, overall, base, novel, harmonic = (counted(each) for each in known)
-    return DrawFigures(average, overall, base, novel, harmonic)
+    every = figures.average, last.overall, last.base, last.novel, last.harmonic
+    return DrawFigures(*(require_figure(each) for each in every))

@@ -1,4 +1,4 @@
-"""Evaluating every session of a chain in one pass over the test images."""
+"""Evaluation of every session of a chain in one pass over the test images."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,19 +14,20 @@ from m2sd_cli.inference.features import FEATURE_BATCH, embed_batches
 from m2sd_cli.inference.session import SessionModel
 from m2sd_cli.method.calibration import Confidence
 from m2sd_cli.progress import Pass
-from m2sd_cli.reports.calibration import Calibration, SessionCalibration
-from m2sd_cli.reports.metrics import Figures, Pairs, Tally
+from m2sd_cli.reports.answers import Answers, gather_answers, session_answers
+from m2sd_cli.reports.calibration import SessionCalibration, chain_calibration
+from m2sd_cli.reports.metrics import Figures, chain_figures
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The figures of a chain on one set of test images."""
+    """Figures of a chain on one set of test images."""
 
     figures: Figures
     calibration: list[SessionCalibration]  # of the same sessions; none if nothing was fitted on base images
     confidence: Confidence  # that was fitted
     classifier: str  # that answered
-    confusion: Pairs | None  # of true class and answer after the last session, if they were asked for
+    answers: Answers  # to every test image, labels as in `classes`
     classes: list[str]
     untested: list[str]  # classes of the chain without a test image
     unknown: list[str]  # classes of the test images that the chain does not know
@@ -38,7 +39,6 @@ def evaluate_session(
     source: ImageSource,
     names: list[str],
     where: str,
-    confusion: bool = False,
     keep: bool = False,
     group: ProcessGroup = SINGLE_PROCESS,
 ) -> Evaluation:
@@ -48,10 +48,9 @@ def evaluate_session(
         model: the newest session to evaluate.
         source: test images; its labels index `names`.
         names: what the labels mean. A class is known by its name.
-        where: the test images' place, for messages.
-        confusion: whether to count which class is taken for which.
+        where: the folder of the test images, for messages.
         keep: whether to keep what has to be decoded, for the next evaluation.
-        team: whose processes share the images; all of them get the figures of all images.
+        group: whose processes share the images; all of them get the figures of all images.
 
     Raises:
         DataError: no test image is of a class that the model knows, or a picture cannot be read.
@@ -64,33 +63,26 @@ def evaluate_session(
     unknown = [names[label] for label in present.tolist() if to_chain[label] < 0]
     if len(unknown) == len(present):
         raise DataError(f"{where}: no test image of a class that the model knows; classes are matched by name")
-    device = model.means.device
-    to_chain = to_chain.to(device)
-    tally = Tally(model.sizes, device, confusion)
-    calibration = Calibration(model.sizes, model.confidence, device) if model.confidence.calibrated else None
-    rows = group.shard(len(source))
+    to_chain = to_chain.to(model.means.device)
+    shard = group.shard(len(source))
     with group.local_main_first():  # which decodes what is kept
-        batches = (source.for_testing if keep else source.batches)(model.transform, FEATURE_BATCH, rows)
-    steps = Pass("evaluating", rows.stop - rows.start)
-    for features, labels in embed_batches(model.backbone, batches, model.transform, model.precision):
-        logits, chain_labels = model.classify(features), to_chain[labels]
-        if calibration is not None:
-            calibration.add(logits, chain_labels)
-        if unknown:  # else nobody has to wait for the device to tell which are known
-            known = chain_labels >= 0
-            logits, chain_labels = logits[known], chain_labels[known]
-        tally.add(logits, chain_labels)
+        images = (source.for_testing if keep else source.batches)(model.transform, FEATURE_BATCH, shard)
+    steps = Pass("evaluating", shard.stop - shard.start)
+    # Begins with no images: there may be fewer images than processes.
+    parts = [session_answers(model.classify(model.means[:0]), to_chain[:0], model.sizes, model.confidence)]
+    for features, labels in embed_batches(model.backbone, images, model.transform, model.precision):
+        parts.append(session_answers(model.classify(features), to_chain[labels], model.sizes, model.confidence))
         steps.add(len(labels))
-    tally.join(group.all_gather)
-    if calibration is not None:
-        calibration.join(group.all_gather)
+    answers = gather_answers(parts, group)
+    known = answers.labels >= 0
+    tested = set(answers.labels.tolist())
     return Evaluation(
-        figures=tally.figures(),
-        calibration=calibration.figures() if calibration is not None else [],
+        figures=chain_figures(answers.labels[known], answers.lost[known], model.sizes),
+        calibration=chain_calibration(answers, model.sizes) if model.confidence.calibrated else [],
         confidence=model.confidence,
         classifier=model.classifier,
-        confusion=tally.confusion(),
+        answers=answers,
         classes=model.classes,
-        untested=[model.classes[number] for number in tally.untested],
+        untested=[name for number, name in enumerate(model.classes) if number not in tested],
         unknown=unknown,
     )

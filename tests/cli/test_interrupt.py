@@ -53,7 +53,7 @@ def _signals_as_at_a_terminal() -> Iterator[None]:
     ("command", "place"),
     [
         ("increment --session 3 --shots NEWER --run RUN --device cpu", "m2sd_cli.api.increment.shot_features"),
-        ("evaluate --run RUN --test LABELLED --device cpu", "m2sd_cli.reports.evaluation.Tally.add"),
+        ("evaluate --run RUN --test LABELLED --device cpu", "m2sd_cli.reports.evaluation.session_answers"),
         ("evaluate --run RUN --test LABELLED --device cpu --json", "m2sd_cli.runs.folder.RunFolder.summary"),
         ("predict NEW --run RUN --device cpu", "m2sd_cli.inference.session.SessionModel.classify"),
         ("export --format safetensors --out OUT --run RUN", "m2sd_cli.api.export.export_session"),

@@ -57,7 +57,7 @@ def check_use(run: Path, labelled: Path, pictures: list[Path]) -> None:
     """All that comes out of a run is numbers."""
     folder = RunFolder(run)
     assert all(all_finite(folder.tensors(stored)) for stored in folder.chain())
-    evaluation = m2sd_cli.evaluate(run=run, test=labelled, confusion=True, device="cpu")
+    evaluation = m2sd_cli.evaluate(run=run, test=labelled, device="cpu")
     json.dumps(as_data(evaluation, None), allow_nan=False)
     names = [each.name for stored in folder.chain() for each in stored.manifest.classes]
     for prediction in m2sd_cli.predict(pictures, run=run, top_k=1000, device="cpu"):

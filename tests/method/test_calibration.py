@@ -1,7 +1,6 @@
 """The fitted temperature against a fine grid, and the threshold against counting."""
 
 import math
-import statistics
 
 import pytest
 import torch
@@ -101,8 +100,6 @@ def test_confidence_is_what_was_fitted() -> None:
     scores = [max(row) / found.temperature for row in logits.tolist()]
     assert found.unknown_below in [pytest.approx(score) for score in scores]
     assert sum(not found.is_unknown(score) for score in known_score(found.tempered(logits)).tolist()) == 380
-    assert found.mean == pytest.approx(statistics.fmean(scores))
-    assert found.deviation == pytest.approx(statistics.pstdev(scores))
     assert found.calibrated
 
 
@@ -116,8 +113,6 @@ def test_without_images_nothing_is_fitted() -> None:
 @pytest.mark.parametrize("logit", [0.0, -4.0, 1e38, 1e-38])
 def test_one_image_has_a_score_that_others_can_differ_from(logit: float) -> None:
     found = fit_confidence(torch.tensor([[logit, logit]]), torch.tensor([1]))
-    assert found.deviation > 0
-    assert math.isfinite(found.deviation)
     assert not found.is_unknown(logit)
     assert found.is_unknown(logit - abs(logit) / 8 - 1e-30)
 

@@ -19,7 +19,7 @@ from m2sd_cli.data.locate import open_data, open_shot_pool
 from m2sd_cli.method.backbones import build_backbone
 from m2sd_cli.method.base_statistics import BaseSums
 from m2sd_cli.reports.deviation import MeanAndDeviation
-from m2sd_cli.reports.draws import DrawFigures, Labelled, draw_shots, over_draws
+from m2sd_cli.reports.draws import DrawFigures, LabelledFeatures, compare_classifiers, draw_shots
 from m2sd_cli.runs.manifest import BackboneRecord
 
 if TYPE_CHECKING:
@@ -32,11 +32,11 @@ SIZES = [3, 5, 6]
 BACKBONE = build_backbone("resnet20")
 
 
-def labelled(each: int, classes: range, seed: int) -> Labelled:
+def labelled(each: int, classes: range, seed: int) -> LabelledFeatures:
     generator = torch.Generator().manual_seed(seed)
     labels = torch.tensor(list(classes)).repeat(each)
     features = 3 * torch.eye(8)[labels, :5] + torch.rand(len(labels), 5, generator=generator)
-    return Labelled(features, labels)
+    return LabelledFeatures(features, labels)
 
 
 def cosine(one: list[float], other: list[float]) -> float:
@@ -46,7 +46,7 @@ def cosine(one: list[float], other: list[float]) -> float:
     return dot(one, other) / math.sqrt(dot(one, one) * dot(other, other))
 
 
-def by_hand(base: Tensor, tested: Labelled, pool: Labelled, shots: int, draw: int) -> DrawFigures:
+def by_hand(base: Tensor, tested: LabelledFeatures, pool: LabelledFeatures, shots: int, draw: int) -> DrawFigures:
     """Class means by the cosine, image by image in float64."""
     rows: list[list[float]] = base.double().tolist()
     for places in draw_shots(pool.labels, SIZES[-1] - SIZES[0], shots, draw):
@@ -71,12 +71,12 @@ def by_hand(base: Tensor, tested: Labelled, pool: Labelled, shots: int, draw: in
 @given(st.integers(1, 4), st.integers(1, 5), st.integers(0, 99))
 def test_every_draw_is_taught_and_counted(draws: int, shots: int, seed: int) -> None:
     tested, pool = labelled(4, range(6), seed), labelled(5, range(3, 6), seed + 1)
-    pool = Labelled(pool.features, pool.labels - 3)
+    pool = LabelledFeatures(pool.features, pool.labels - 3)
     rows = 3 * torch.eye(3, 5) + torch.rand(3, 5, generator=torch.Generator().manual_seed(seed + 2))
     sums = BaseSums(torch.ones(3), 5)
     sums.add(rows, torch.arange(3))
     base = BaseCheckpoint(BACKBONE, rows, sums.statistics())
-    found = over_draws(base, RECORD, tested, pool, SIZES, ["means", "teen"], draws, shots)
+    found = compare_classifiers(base, RECORD, tested, pool, SIZES, ["means", "teen"], draws, shots)
     assert list(found) == ["means", "teen"]
     assert len(found["means"]) == len(found["teen"]) == draws
     for draw, own in enumerate(found["means"]):

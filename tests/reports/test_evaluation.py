@@ -37,18 +37,16 @@ def opened(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Path]:
 def test_a_second_evaluation_decodes_nothing(
     trained: Path, pictures: "Pictures", opened: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = m2sd_cli.evaluate(run=trained, data=str(pictures.folder), device="cpu", confusion=True)
+    first = m2sd_cli.evaluate(run=trained, data=str(pictures.folder), device="cpu")
     assert len(opened) == len(set(opened)) == 12
     opened.clear()
-    second = m2sd_cli.evaluate(run=trained, data=str(pictures.folder), device="cpu", confusion=True)
+    second = m2sd_cli.evaluate(run=trained, data=str(pictures.folder), device="cpu")
     assert opened == []
     monkeypatch.setattr(FileImages, "for_testing", FileImages.batches)
-    direct = m2sd_cli.evaluate(run=trained, data=str(pictures.folder), device="cpu", confusion=True)
+    direct = m2sd_cli.evaluate(run=trained, data=str(pictures.folder), device="cpu")
     assert len(opened) == 12
     for each in (first, second):
-        assert each.confusion is not None
-        assert direct.confusion is not None
-        assert all(map(torch.equal, each.confusion, direct.confusion))
+        assert all(map(torch.equal, each.answers, direct.answers))
         assert each.figures == direct.figures
 
 
