@@ -7,7 +7,7 @@ Pydantic is imported for the first value that is checked, since help pages need 
 import dataclasses
 import inspect
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -22,6 +22,8 @@ STAGES = ("pretrain", "distill")
 ONCE = {"pyramid_width": 2}  # what options were before they could be set, where that is not their default
 FILE_LIMIT = 2**20  # bytes of a file of options
 MANY = 10**9
+SEED = "Same seed: same result, on the same CPU with as many threads."
+RATE = "At the start; a cosine takes it to 0."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +40,7 @@ class Option:
     le: float | None = None
     choices: Callable[[], tuple[str, ...]] | None = None  # the names in a table, read when they are needed
     default: str | None = None  # for the help page, where None or the default of the field is not the whole truth
+    aliases: tuple[str, ...] = ()  # earlier names, which the command line takes without showing them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +62,7 @@ class TrainingConfig:
 
     epochs: Annotated[int, Option(help="Epochs of this stage.", ge=1, le=MANY)]
     batch_size: Annotated[int, Option(help="Images a step.", ge=2, le=MANY)] = 256  # the paper's
-    learning_rate: Annotated[float, Option(help="At the start; a cosine takes it to 0.", gt=0)] = 0.1
+    learning_rate: Annotated[float, Option(help=RATE, gt=0)] = 0.1
     momentum: Annotated[float, Option(help="Nesterov momentum.", gt=0, lt=1)] = 0.9
     weight_decay: Annotated[float, Option(help="L2 penalty.", ge=0)] = 5e-4
     auto_augment: Annotated[
@@ -72,9 +75,7 @@ class TrainingConfig:
     cutout: Annotated[
         float, Option(help="A hole in each training image, its side this share of the image's.", ge=0, le=1)
     ] = 0.0
-    seed: Annotated[
-        int, Option(help="Same seed: same result, on the same CPU with as many threads.", ge=0, lt=2**63)
-    ] = 0
+    seed: Annotated[int, Option(help=SEED, ge=0, lt=2**63)] = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +90,8 @@ class PretrainConfig(TrainingConfig, ImageChoice):
     init: Annotated[
         str | None,
         Option(
-            help="Begin from weights: imagenet (downloaded), a torchvision state dict or safetensors file, or none."
+            help="Begin from weights: imagenet (downloaded), a torchvision state dict or safetensors file, or none.",
+            default="none",
         ),
     ] = None  # in a configuration that was used the name of the file, without its folder
 
@@ -103,7 +105,7 @@ class DistillConfig(TrainingConfig):
     """
 
     epochs: Annotated[int, Option(help="Epochs of this stage; 0 leaves the network as it is.", ge=0, le=MANY)]
-    learning_rate: Annotated[float, Option(help="At the start; a cosine takes it to 0.", gt=0)] = 0.02
+    learning_rate: Annotated[float, Option(help=RATE, gt=0)] = 0.02
     mixing: Annotated[
         Literal["both", "mixup", "cutmix", "none"], Option(help="both, mixup or cutmix; none: unmixed images.")
     ] = "both"
@@ -128,6 +130,7 @@ class DistillConfig(TrainingConfig):
         Literal["means", "teen", "fecam", "ranpac", "debiased"] | None,
         Option(help="Of new classes: {choices}.", default="fecam"),
     ] = None  # of stage 3, from session 0 on
+    seed: Annotated[int, Option(help=SEED, ge=0, lt=2**63, default="pretrain's")] = 0
     views: Annotated[
         int,
         Option(
@@ -175,8 +178,14 @@ class TrainingOption:
     @property
     def help(self) -> str:
         """The line of help, with the choices in it."""
-        *others, last = self.choices or ("",)
-        return self.option.help.replace("{choices}", f"{', '.join(others)} or {last}")
+        return self.option.help.replace("{choices}", one_of(self.choices))
+
+    @property
+    def shown_default(self) -> str:
+        """The default as a help page shows it; empty if there is none."""
+        if self.option.default is not None or self.default is dataclasses.MISSING:
+            return self.option.default or ""
+        return f"{self.default:g}" if isinstance(self.default, float) else str(self.default)
 
     def check(self, value: object) -> Any:
         """Return the value, or the same number as a float where one is wanted.
@@ -221,6 +230,11 @@ def options_of(model: type[PretrainConfig | DistillConfig | ImageChoice]) -> dic
     return found
 
 
+def one_of(names: Sequence[str]) -> str:
+    """Return names as a sentence lists them: "a, b or c"."""
+    return " or ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))
+
+
 def flag(name: str) -> str:
     """Return what a field is called on the command line: `--batch-size` of `batch_size`."""
     return "--" + name.replace("_", "-")
@@ -241,16 +255,25 @@ def takes_options(model: type[PretrainConfig | DistillConfig]) -> Callable[[Func
     return decorate
 
 
-def insert_parameters(function: Callable[..., Any], parameters: Mapping[str, tuple[Any, Any]]) -> None:
-    """Show keyword-only parameters, by annotation and default, in the place of the `**` of a function."""
-    kind = inspect.Parameter.KEYWORD_ONLY
+def insert_parameters(
+    function: Callable[..., Any], parameters: Mapping[str, tuple[Any, Any]], first: bool = False
+) -> None:
+    """Make a function of `**` show keyword-only parameters in its signature.
+
+    Args:
+        function: the function.
+        parameters: annotation and default by name.
+        first: puts them before the keyword-only parameters that the function declares, instead of after.
+    """
     signature = inspect.signature(function)
     declared = [each for each in signature.parameters.values() if each.kind is not each.VAR_KEYWORD]
     inserted = [
-        inspect.Parameter(name, kind, default=default, annotation=annotation)
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
         for name, (annotation, default) in parameters.items()
     ]
-    vars(function)["__signature__"] = signature.replace(parameters=[*declared, *inserted])
+    position = sum(each.kind is not each.KEYWORD_ONLY for each in declared) if first else len(declared)
+    declared[position:position] = inserted
+    vars(function)["__signature__"] = signature.replace(parameters=declared)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ import typer
 from m2sd_cli.ablation.rows import PLAIN, ROWS, choose_rows
 from m2sd_cli.cli import options
 from m2sd_cli.cli.output import FIGURES, as_text, document, format_mean, note, result, table
-from m2sd_cli.cli.training import require_recipe
 from m2sd_cli.data.catalogue import find_info
 
 if TYPE_CHECKING:
@@ -91,8 +90,7 @@ def ablation(
     chosen = choose_rows(rows)  # what is misspelt is answered before torch is imported
     if data is not None:
         find_info(data)
-    require_recipe(recipe)
-    limit = None if stop_after is None else options.seconds("--stop-after", stop_after)
+    limit = options.time_limit(stop_after)
     between_saves = options.seconds("--save-every", save_every)
 
     from m2sd_cli.ablation.records import budget_of, results

@@ -6,7 +6,6 @@ import typer
 
 from m2sd_cli.cli import options
 from m2sd_cli.cli.output import document, duration, result, table
-from m2sd_cli.cli.training import require_recipe
 
 if TYPE_CHECKING:
     from m2sd_cli.benchmark.report import Report
@@ -70,7 +69,6 @@ def bench(
 
       m2sd bench --against-reference --json
     """
-    require_recipe(recipe)
     from dataclasses import asdict
 
     import m2sd_cli

@@ -25,10 +25,7 @@ def evaluate(
         Path | None,
         typer.Option("--test", help="Your own labelled pictures, DIR/CLASS/*.jpg.", show_default=False, readable=False),
     ] = None,
-    data: Annotated[
-        str | None,
-        typer.Option("--data", help="The folder of pretrain; not needed for a built-in data set.", show_default=False),
-    ] = None,
+    data: options.FolderOfPretrain = None,
     confusion: Annotated[
         Path | None,
         typer.Option(
@@ -65,7 +62,6 @@ def evaluate(
 
       m2sd evaluate --classifier teen
     """
-    options.check_classifier(classifier)
     if session != "all" and not session.isdecimal():
         raise UsageError(f"--session {session}: all, or the number of one session")
     if confusion is not None and not confusion.parent.is_dir():

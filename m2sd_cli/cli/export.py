@@ -37,7 +37,6 @@ def export(
     """
     if form not in FORMATS:
         raise UsageError(f"--format {form}: choose {', '.join(FORMATS)}")
-    options.check_classifier(classifier)
 
     import m2sd_cli
 

@@ -7,7 +7,6 @@ import typer
 
 from m2sd_cli.cli import options
 from m2sd_cli.cli.output import command, document, note
-from m2sd_cli.method import HEADS
 
 
 def increment(
@@ -25,14 +24,7 @@ def increment(
         str | None,
         typer.Option("--data", help="Built-in data set to take the official session of.", show_default=False),
     ] = None,
-    classifier: Annotated[
-        str | None,
-        typer.Option(
-            "--classifier",
-            help=f"{', '.join(HEADS[:-1])} or {HEADS[-1]}, from now on; as before by default.",
-            show_default=False,
-        ),
-    ] = None,
+    classifier: options.NextClassifier = None,
     views: Annotated[
         int, typer.Option("--views", help="Of each shot: 2 adds its mirror image, more adds shifted crops.")
     ] = 1,
@@ -53,8 +45,6 @@ def increment(
 
       m2sd increment --session 1 --classifier teen --views 4
     """
-    options.check_classifier(classifier)
-
     import m2sd_cli
     from m2sd_cli.cli.progress import reporting
 

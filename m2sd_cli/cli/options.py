@@ -2,12 +2,57 @@
 
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from m2sd_cli.config import flag, one_of
 from m2sd_cli.errors import UsageError
 from m2sd_cli.method import HEADS
+from m2sd_cli.recipes import find_recipe, recipe_names
+
+_UNITS = {"s": 1, "m": 60, "h": 3600}
+
+
+def seconds(option: str, duration: str) -> float:
+    """Return `90s`, `9m` or `1.5h` in seconds.
+
+    Raises:
+        UsageError: it is none of these; the message names the option.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", duration)
+    if match is None:
+        raise UsageError(f"{option} {duration}: write 90s, 9m or 2h")
+    return float(match[1]) * _UNITS[match[2]]
+
+
+def time_limit(duration: str | None) -> float | None:
+    """Return the seconds of --stop-after; None if it was not given."""
+    return None if duration is None else seconds("--stop-after", duration)
+
+
+def check_classifier(name: str | None) -> str | None:
+    """Refuse an unknown classifier before torch is imported.
+
+    Raises:
+        UsageError: there is no classifier of that name.
+    """
+    if name is not None and name not in HEADS:
+        raise UsageError(f"--classifier {name}: choose {', '.join(HEADS)}")
+    return name
+
+
+def _check_recipe(name: str | None) -> str | None:
+    find_recipe(name)
+    return name
+
+
+def classifier(help: str) -> Any:
+    """Make the option --classifier, which is refused early and completed."""
+    return typer.Option(
+        "--classifier", help=help, show_default=False, callback=check_classifier, autocompletion=lambda: list(HEADS)
+    )
+
 
 Run = Annotated[
     Path | None,
@@ -35,7 +80,14 @@ ExactPrecision = Annotated[str, typer.Option("--precision", help="auto, fp32 or 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="On stderr errors only.")]
 RecipeName = Annotated[
-    str | None, typer.Option("--recipe", help="Options that ship with m2sd; see 'm2sd recipes'.", show_default=False)
+    str | None,
+    typer.Option(
+        "--recipe",
+        help="Options that ship with m2sd; see 'm2sd recipes'.",
+        show_default=False,
+        callback=_check_recipe,
+        autocompletion=recipe_names,
+    ),
 ]
 ConfigFile = Annotated[
     Path | None,
@@ -66,76 +118,19 @@ Compile = Annotated[
     bool,
     typer.Option("--compile", help="Compile the network first, in minutes; 'm2sd bench --compile' tells if it pays."),
 ]
-Epochs = Annotated[int | None, typer.Option("--epochs", help="Epochs of this stage.", show_default=False)]
-BatchSize = Annotated[int | None, typer.Option("--batch-size", help="Images a step.", show_default=False)]
-LearningRate = Annotated[
-    float | None, typer.Option("--learning-rate", help="At the start; a cosine takes it to 0.", show_default=False)
-]
-Momentum = Annotated[float | None, typer.Option("--momentum", help="Nesterov momentum.", show_default="0.9")]
-WeightDecay = Annotated[float | None, typer.Option("--weight-decay", help="L2 penalty.", show_default="0.0005")]
-AutoAugment = Annotated[
+Classifier = Annotated[str | None, classifier(f"{one_of(HEADS)}; what the session names by default.")]
+NextClassifier = Annotated[str | None, classifier(f"{one_of(HEADS)}, from now on; as before by default.")]
+FolderOfPretrain = Annotated[
     str | None,
-    typer.Option(
-        "--auto-augment",
-        help="AutoAugment's policy for training images: none, cifar10 or imagenet.",
-        show_default="none",
-    ),
-]
-Colour = Annotated[
-    float | None,
-    typer.Option(
-        "--colour", help="Vary brightness, contrast and saturation by up to this share, 0 to 1.", show_default="0"
-    ),
-]
-Cutout = Annotated[
-    float | None,
-    typer.Option(
-        "--cutout", help="A hole in each training image, its side this share of the image's.", show_default="0"
-    ),
-]
-Seed = Annotated[
-    int | None,
-    typer.Option("--seed", help="Same seed: same result, on the same CPU with as many threads.", show_default=False),
-]
-Classifier = Annotated[
-    str | None,
-    typer.Option(
-        "--classifier",
-        help=f"{', '.join(HEADS[:-1])} or {HEADS[-1]}; what the session names by default.",
-        show_default=False,
-    ),
+    typer.Option("--data", help="The folder of pretrain; not needed for a built-in data set.", show_default=False),
 ]
 SessionChoice = Annotated[
     int | None, typer.Option("--session", help="Session to take; the newest by default.", show_default=False)
 ]
 
-_UNITS = {"s": 1, "m": 60, "h": 3600}
-
-
-def seconds(option: str, duration: str) -> float:
-    """`90s`, `9m`, `1.5h` in seconds.
-
-    Raises:
-        UsageError: it is none of these; the message names the option.
-    """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", duration)
-    if match is None:
-        raise UsageError(f"{option} {duration}: write 90s, 9m or 2h")
-    return float(match[1]) * _UNITS[match[2]]
-
-
-def check_classifier(name: str | None) -> None:
-    """Before torch is imported.
-
-    Raises:
-        UsageError: there is no classifier of that name.
-    """
-    if name is not None and name not in HEADS:
-        raise UsageError(f"--classifier {name}: choose {', '.join(HEADS)}")
-
 
 def refuse_before_subcommand(context: typer.Context) -> None:
-    """An option of a group that stands before a subcommand would be dropped in silence.
+    """Refuse an option of a group that stands before a subcommand, where it would be dropped in silence.
 
     Raises:
         UsageError: there is one.
@@ -143,5 +138,4 @@ def refuse_before_subcommand(context: typer.Context) -> None:
     for name in context.params:
         source = context.get_parameter_source(name)
         if source is not None and source.name == "COMMANDLINE":
-            option = "--" + name.replace("_", "-")
-            raise UsageError(f"{option}: write it after '{context.info_name} {context.invoked_subcommand}'")
+            raise UsageError(f"{flag(name)}: write it after '{context.info_name} {context.invoked_subcommand}'")

@@ -38,8 +38,6 @@ def predict(
 
       m2sd predict bird.jpg --session 2 --json
     """
-    options.check_classifier(classifier)
-
     from dataclasses import asdict
 
     import m2sd_cli

@@ -141,10 +141,7 @@ def reproduce(
     session: Annotated[
         int | None, typer.Option("--session", help="The last one to run; the newest by default.", show_default=False)
     ] = None,
-    data: Annotated[
-        str | None,
-        typer.Option("--data", help="The folder of pretrain; not needed for a built-in data set.", show_default=False),
-    ] = None,
+    data: options.FolderOfPretrain = None,
     shots: Annotated[
         list[str] | None,
         typer.Option("--shots", metavar="N=DIR", help="The folder that taught session N.", show_default=False),

@@ -1,39 +1,111 @@
-"""What both training commands ask before they begin, and print when they end."""
+"""The options that both training commands share, and the lines that they print at the end."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
+import typer
+
+from m2sd_cli.cli import options
 from m2sd_cli.cli.output import as_text, document, duration, note
+from m2sd_cli.config import DistillConfig, PretrainConfig, TrainingOption, flag, insert_parameters, options_of
+from m2sd_cli.data.catalogue import BUILT_IN, FOLDER_DEFAULTS
 
 if TYPE_CHECKING:
     from m2sd_cli.runs.folder import RunFolder
     from m2sd_cli.runs.reader import StoredManifest
 
+Command = TypeVar("Command", bound=Callable[..., None])
+BY_DATA_SET = "by data set"
+# The options of every training that are not part of its configuration, with their defaults.
+EXECUTION: dict[str, tuple[Any, Any]] = {
+    "recipe": (options.RecipeName, None),
+    "config": (options.ConfigFile, None),
+    "data_root": (options.DataRoot, None),
+    "device": (options.Device, "auto"),
+    "precision": (options.Precision, "auto"),
+    "deterministic": (options.Deterministic, False),
+    "compile": (options.Compile, False),
+    "resume": (options.Resume, False),
+    "stop_after": (options.StopAfter, None),
+    "save_every": (options.SaveEvery, "5m"),
+    "force": (options.Force, False),
+}
 
-def require_recipe(name: str | None) -> None:
-    """Answer a misspelt recipe before torch is imported.
+
+def training_options(model: type[PretrainConfig | DistillConfig]) -> Callable[[Command], Command]:
+    """Decorate a command of `**arguments` so that it has the options of a configuration and of every training.
+
+    They stand between the positional and the keyword-only parameters of the command.
+    """
+    configured = options_of(model).values()
+    parameters = {option.name: (_annotation(option), None) for option in configured}
+    aliases = [alias for option in configured for alias in option.option.aliases]
+    parameters |= {alias: (Annotated[str | None, typer.Option(flag(alias), hidden=True)], None) for alias in aliases}
+
+    def decorate(command: Command) -> Command:
+        insert_parameters(command, parameters | EXECUTION, first=True)
+        return command
+
+    return decorate
+
+
+def _annotation(option: TrainingOption) -> Any:
+    """Return the annotation from which Typer makes the option; what is not given is None."""
+    kind = str if option.choices else option.type
+    return Annotated[
+        kind | None,
+        typer.Option(
+            flag(option.name),
+            help=option.help,
+            show_default=_default(option),
+            autocompletion=(lambda: list(option.choices)) if option.choices else None,
+        ),
+    ]
+
+
+def _default(option: TrainingOption) -> str:
+    """Return the default for the help page, where data sets have their own, too."""
+    name = "total_epochs" if option.name == "epochs" else option.name
+    own = [name in defaults for defaults in (FOLDER_DEFAULTS, *(info.defaults for info in BUILT_IN.values()))]
+    if all(own):
+        return BY_DATA_SET
+    return f"{option.shown_default}, or {BY_DATA_SET}" if any(own) else option.shown_default
+
+
+def training_arguments(model: type[PretrainConfig | DistillConfig], given: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments of a training function, of which a wrong one is refused before torch is imported.
+
+    Args:
+        model: the configuration of the stage.
+        given: the options that `training_options` has added to the command.
 
     Raises:
-        UsageError: there is no recipe of that name.
+        UsageError: a value does not fit.
     """
-    if name is not None:
-        from m2sd_cli.recipes import find_recipe
-
-        find_recipe(name)
+    for option in options_of(model).values():
+        for alias in option.option.aliases:
+            value = given.pop(alias)
+            given[option.name] = value if given[option.name] is None else given[option.name]
+        if given[option.name] is not None:
+            option.check(given[option.name])
+    return given | {
+        "stop_after": options.time_limit(given["stop_after"]),
+        "save_every": options.seconds("--save-every", given["save_every"]),
+    }
 
 
 def report_training(
     stage: str, stored: "StoredManifest | None", run: "RunFolder", next_steps: Sequence[str], json: bool, quiet: bool
 ) -> None:
-    """The end of a training: what it came to, and what to type next.
+    """Print the outcome of a training, and the commands to type next.
 
     Args:
-        stage: its command.
-        link: its manifest; None if the time limit ended it.
+        stage: the command.
+        stored: the manifest; None if the time limit ended the training.
         run: the run folder.
         next_steps: commands that may follow.
-        json: whether to print a JSON document.
-        quiet: whether to leave the hints out.
+        json: prints a JSON document instead.
+        quiet: leaves the hints out.
     """
     if stored is None:
         note(f"{stage}: time is up; saved. Go on with the same command and --resume", quiet)
