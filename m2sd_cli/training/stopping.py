@@ -1,4 +1,4 @@
-"""Ending a training early without losing it: a time limit, Ctrl-C, or the SIGTERM of a cluster."""
+"""Ending a training early without losing it: a time limit, Ctrl-C, or a signal of a terminal or a cluster."""
 
 import signal
 import threading
@@ -7,9 +7,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+# Ctrl-C; the end of a job; the end of a terminal; the warning that Slurm is told to send; the end of CPU time.
+SIGNALS = [
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGXCPU") if hasattr(signal, name)
+]
+
 
 class StopRequest:
-    """Looked at between two steps.
+    """A wish to save and end, which a training asks for between two steps.
 
     Args:
         after: seconds from now after which to stop; None for never.
@@ -21,14 +26,15 @@ class StopRequest:
 
     @property
     def wanted(self) -> bool:
-        """Whether to save and end now."""
+        """Tell whether to save and end now."""
         return self.interrupted or (self._deadline is not None and time.monotonic() >= self._deadline)
 
     @contextmanager
     def on_signals(self) -> Iterator[None]:
-        """Turn SIGINT and SIGTERM into a request; a second one ends the process at once, as it would have.
+        """Turn each of SIGNALS into a request; a second one ends the process at once, as it would have.
 
-        A signal that the process was started to ignore, as a shell does for SIGINT in the background, stays ignored.
+        A signal that the process was started to ignore stays ignored: a shell does so for SIGINT in the background,
+        nohup for SIGHUP.
         """
         if threading.current_thread() is not threading.main_thread():
             yield
@@ -38,8 +44,8 @@ class StopRequest:
             self.interrupted = True
             signal.signal(number, before[signal.Signals(number)])
 
-        found = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-        before = {number: handler for number, handler in found.items() if handler is not signal.SIG_IGN}
+        handlers = {number: signal.getsignal(number) for number in SIGNALS}
+        before = {number: handler for number, handler in handlers.items() if handler is not signal.SIG_IGN}
         for number in before:
             signal.signal(number, handle)
         try:

@@ -35,7 +35,7 @@ from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.manifest import EpochRecord
 from m2sd_cli.training.distill import build_enhancement, distill_objective, loss_weights, makes_maps_again
 from m2sd_cli.training.pretrain import build_network
-from m2sd_cli.training.stopping import StopRequest
+from m2sd_cli.training.stopping import SIGNALS, StopRequest
 
 if TYPE_CHECKING:
     from tests.conftest import Pictures
@@ -100,9 +100,9 @@ def to_distill(whole: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def _handlers_are_restored() -> Iterator[None]:
-    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    before = [signal.getsignal(number) for number in SIGNALS]
     yield
-    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+    assert [signal.getsignal(number) for number in SIGNALS] == before
 
 
 def test_one_seed_gives_one_result(
@@ -195,7 +195,7 @@ def test_a_distill_stopped_after_every_step_ends_as_one_that_was_not(
     assert not (to_distill / "training").exists()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", SIGNALS)
 def test_a_signal_in_the_middle_of_an_epoch_saves(
     whole: Path, folder: str, quick: dict[str, Any], tmp_path: Path, number: signal.Signals
 ) -> None:
@@ -210,9 +210,13 @@ def test_a_signal_in_the_middle_of_an_epoch_saves(
     assert sha256(run / "pretrain.safetensors") == sha256(whole / "pretrain.safetensors")
 
 
-def test_an_ignored_signal_stays_ignored(folder: str, quick: dict[str, Any], tmp_path: Path) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    watcher = Watcher(2, lambda: signal.raise_signal(signal.SIGINT))
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_an_ignored_signal_stays_ignored(
+    folder: str, quick: dict[str, Any], tmp_path: Path, request: pytest.FixtureRequest, number: signal.Signals
+) -> None:
+    before = signal.signal(number, signal.SIG_IGN)
+    request.addfinalizer(lambda: signal.signal(number, before))
+    watcher = Watcher(2, lambda: signal.raise_signal(number))
     with report_to(watcher):
         assert m2sd_cli.pretrain(folder, run=tmp_path / "run", **quick) is not None
 
