@@ -12,7 +12,7 @@ import typer.main
 import m2sd_cli
 from m2sd_cli.cli.app import app
 from m2sd_cli.config import DistillConfig, PretrainConfig, given_options, in_full, options_of, resolve
-from m2sd_cli.data.catalogue import BUILT_IN, FOLDER_DEFAULTS
+from m2sd_cli.data.catalogue import FOLDER_DEFAULTS, all_infos
 from m2sd_cli.errors import UsageError
 from m2sd_cli.method import DEFAULT_CLASSIFIER
 
@@ -46,7 +46,7 @@ def test_a_recipe_has_a_table_for_one_stage() -> None:
     assert resolve(DistillConfig, recipe).seed == 2
 
 
-@pytest.mark.parametrize("recipe", [*(info.defaults for info in BUILT_IN.values()), FOLDER_DEFAULTS])
+@pytest.mark.parametrize("recipe", [*(info.defaults for info in all_infos().values()), FOLDER_DEFAULTS])
 def test_shipped_recipes_are_valid(recipe: dict[str, Any]) -> None:
     assert resolve(PretrainConfig, recipe).epochs + resolve(DistillConfig, recipe).epochs == recipe["total_epochs"]
     used = {*options_of(PretrainConfig), *options_of(DistillConfig), "total_epochs", "pretrain_share"}

@@ -10,7 +10,7 @@ from m2sd_cli.api.recorded_data import recorded_data
 from m2sd_cli.api.stage import Request, already_finished, named_data, require_one_beginning
 from m2sd_cli.checkpoints import PretrainCheckpoint
 from m2sd_cli.config import PretrainConfig, resolve, takes_options
-from m2sd_cli.data.catalogue import FOLDER_DEFAULTS, NAMES, find_info
+from m2sd_cli.data.catalogue import FOLDER_DEFAULTS, find_info, listed_names
 from m2sd_cli.data.choosing import choose_training
 from m2sd_cli.data.locate import open_data
 from m2sd_cli.data.skipping import say_skipped, skip_bad_pictures
@@ -84,7 +84,7 @@ def pretrain(
     folder = open_run(run)
     asked = Execution(choose_device(device), precision, stop_after, save_every, compile, deterministic)
     if not (resume or data or named_data(config, followed)):
-        raise UsageError(f"name the images with --data: {NAMES}, or a folder; or choose a --recipe")
+        raise UsageError(f"name the images with --data: {listed_names()}, or a folder; or choose a --recipe")
     with progress.stage(PRETRAIN), executing(asked, folder, PRETRAIN) as execution:
         if resume:
             job = _resume(request, folder, execution)

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from m2sd_cli.config import recorded_choice
-from m2sd_cli.data.catalogue import BUILT_IN, NAMES, DataSetInfo
+from m2sd_cli.data.catalogue import DataSetInfo, get_info, listed_names
 from m2sd_cli.data.choosing import choose_training
 from m2sd_cli.data.datasets import DataSet
 from m2sd_cli.data.locate import open_data
@@ -16,9 +16,10 @@ def recorded_info(record: DataRecord) -> DataSetInfo | None:
     """The built-in data set of a manifest, whose name is never taken for a path; None for a folder."""
     if record.kind == "folder":
         return None
-    if record.name not in BUILT_IN:
+    info = get_info(record.name)
+    if info is None:
         raise RunError(f"this run is of {record.name!r}, and this version knows no data set of that name")
-    return BUILT_IN[record.name]
+    return info
 
 
 def recorded_data(
@@ -49,7 +50,7 @@ def recorded_data(
         whole = open_data(record.name, data_root, skipped=skipped)
     elif data is None:
         raise UsageError(f"this run is of the folder {record.name!r}; say where it is with --data")
-    elif data in BUILT_IN:
+    elif get_info(data) is not None:
         raise UsageError(f"--data {data}: this run is of the folder {record.name!r}")
     else:
         whole = open_data(data, data_root, image_size, skipped)
@@ -58,12 +59,13 @@ def recorded_data(
 
 def official_data(record: DataRecord, data: str | None, data_root: Path | None, session: int) -> DataSet:
     """The data set whose official session to teach."""
-    if data is not None and data not in BUILT_IN:
+    if data is not None and get_info(data) is None:
         raise UsageError(
-            f"--data {data}: only built-in data sets have sessions of their own ({NAMES}); name new images with --shots"
+            f"--data {data}: only built-in data sets have sessions of their own ({listed_names()}); "
+            f"name new images with --shots"
         )
     name = data or (record.name if record.kind == "built-in" else None)
-    if name not in BUILT_IN:
+    if name is None or get_info(name) is None:
         raise UsageError(f"session {session}: a folder has no official sessions; name the new images with --shots DIR")
     data_set = open_data(name, data_root)
     if session > data_set.sessions:

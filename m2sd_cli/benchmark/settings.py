@@ -7,8 +7,8 @@ from typing import Any
 import torch
 
 from m2sd_cli.config import DistillConfig, PretrainConfig, resolve
-from m2sd_cli.data.catalogue import BUILT_IN
-from m2sd_cli.data.choosing import trained_of
+from m2sd_cli.data.catalogue import get_info
+from m2sd_cli.data.choosing import count_trained
 from m2sd_cli.errors import UsageError
 from m2sd_cli.inference.device import choose_device, inference_precision, training_precision
 from m2sd_cli.recipes import NOTHING, Recipe
@@ -81,7 +81,7 @@ def configure(
         UsageError: one of them makes no sense, or there is no such device.
     """
     followed = recipe.options
-    info = BUILT_IN[followed.data] if followed.data is not None else None
+    info = get_info(followed.data) if followed.data is not None else None
     for option, value in (("--image-size", image_size), ("--classes", classes)):
         if info is not None and value is not None:
             raise UsageError(f"{option} {value}: {recipe.name} is for {info.name}, which says so itself; leave it out")
@@ -93,7 +93,7 @@ def configure(
     distill = resolve(DistillConfig, defaults, options=given, recipe=followed)
     schedules = {}
     if info is not None:
-        images = info.base * trained_of(info.images, pretrain.held_out, pretrain.images_per_class)
+        images = info.base * count_trained(info.images, pretrain.held_out, pretrain.images_per_class)
         for name, config in (("pretrain", pretrain), ("distill", distill)):
             epoch = len(batch_bounds(images, config.batch_size))
             schedules[name] = Schedule(config.epochs, config.epochs * epoch)

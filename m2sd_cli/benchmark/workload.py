@@ -8,9 +8,11 @@ from torch import nn
 from m2sd_cli.benchmark.machine import synchronise
 from m2sd_cli.benchmark.settings import Settings
 from m2sd_cli.config import DistillConfig, PretrainConfig
-from m2sd_cli.data import cifar100, demo
+from m2sd_cli.data import cifar100
 from m2sd_cli.data.augmentation import Augmentation
-from m2sd_cli.data.file_sets import CUB_AUGMENTATION, CUB_TRANSFORM, MINI_AUGMENTATION, MINI_TRANSFORM
+from m2sd_cli.data.catalogue import get_info
+from m2sd_cli.data.datasets import Treatment
+from m2sd_cli.data.locate import load_treatment
 from m2sd_cli.data.sources import TrainingImages
 from m2sd_cli.data.transforms import IMAGENET_MEAN, IMAGENET_STD, TestTransform
 from m2sd_cli.inference.features import FEATURE_BATCH, embed
@@ -28,22 +30,19 @@ from m2sd_cli.training.stopping import StopRequest
 
 MOST_IMAGES = 30_000  # as many as CIFAR-100's base classes have
 MOST_BYTES = 2**28
-OWN_TREATMENT = {
-    "miniimagenet": (MINI_TRANSFORM, MINI_AUGMENTATION),
-    "cub200": (CUB_TRANSFORM, CUB_AUGMENTATION),
-    "demo": (demo.TRANSFORM, demo.AUGMENTATION),
-}
 
 
-def treatment(size: int, data: str | None = None) -> tuple[TestTransform, Augmentation]:
-    """How images are treated: as a data set's own, else up to 32 pixels as CIFAR-100's, larger ones as a folder's."""
-    if data in OWN_TREATMENT:
-        return OWN_TREATMENT[data]
+def treatment(size: int, data: str | None = None) -> Treatment:
+    """Treat images as the data set's own, else up to 32 pixels as CIFAR-100's, larger ones as a folder's."""
+    info = get_info(data) if data is not None else None
+    if info is not None and info.treatment is not None:
+        return load_treatment(info.treatment)
     if size <= cifar100.INFO.image_size:
-        return replace(cifar100.TRANSFORM, resize=size, crop=size), replace(cifar100.AUGMENTATION, size=size)
+        transform, augmentation = cifar100.TREATMENT
+        return Treatment(replace(transform, resize=size, crop=size), replace(augmentation, size=size))
     resize = round(size * 256 / 224)
     transform = TestTransform(resize=resize, crop=size, mean=IMAGENET_MEAN, std=IMAGENET_STD)
-    return transform, Augmentation(size=size, store=resize)
+    return Treatment(transform, Augmentation(size=size, store=resize))
 
 
 def random_images(settings: Settings) -> TrainingImages:

@@ -42,13 +42,14 @@ def list_data(data_root: options.DataRoot = None, json: options.Json = False) ->
     from dataclasses import asdict
 
     from m2sd_cli.data.cache import as_size, cache_folder, list_entries
-    from m2sd_cli.data.catalogue import BUILT_IN
+    from m2sd_cli.data.catalogue import all_infos
     from m2sd_cli.data.locate import data_roots, locate
 
     entries = list_entries()
     taken = sum(each.bytes for each in entries)
     places = {}
-    for info in BUILT_IN.values():
+    infos = all_infos().values()
+    for info in infos:
         root = locate(info, data_root) if info.layout else None
         places[info.name] = as_text(root / info.layout) if root else None
     if json:
@@ -61,7 +62,7 @@ def list_data(data_root: options.DataRoot = None, json: options.Json = False) ->
                         "here": not info.layout or places[info.name] is not None,
                         "place": places[info.name],
                     }
-                    for info in BUILT_IN.values()
+                    for info in infos
                 ],
                 "cache": {
                     "place": as_text(cache_folder()),
@@ -72,7 +73,7 @@ def list_data(data_root: options.DataRoot = None, json: options.Json = False) ->
         )
         return
     rows = []
-    for info in BUILT_IN.values():
+    for info in infos:
         wanted = data_roots(data_root)[0] / info.layout
         missing = "downloaded when needed" if info.download else f"not here; belongs in {wanted}"
         rows.append([info.name, (places[info.name] or missing) if info.layout else "in the package", info.title])
@@ -133,12 +134,12 @@ def download(
     Example:
       m2sd data download cifar100 --data-root ./data
     """
-    from m2sd_cli.data.catalogue import BUILT_IN, NAMES
+    from m2sd_cli.data.catalogue import get_info, listed_names
     from m2sd_cli.data.locate import fetch, locate
 
-    if name not in BUILT_IN:
-        raise UsageError(f"{name}: no built-in data set of that name; choose {NAMES}")
-    info = BUILT_IN[name]
+    info = get_info(name)
+    if info is None:
+        raise UsageError(f"{name}: no built-in data set of that name; choose {listed_names()}")
     if not info.layout:
         note(f"{name}: in the package, nothing to download", quiet)
         return

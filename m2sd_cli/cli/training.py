@@ -8,7 +8,7 @@ import typer
 from m2sd_cli.cli import options
 from m2sd_cli.cli.output import as_text, document, duration, note
 from m2sd_cli.config import DistillConfig, PretrainConfig, TrainingOption, flag, insert_parameters, options_of
-from m2sd_cli.data.catalogue import BUILT_IN, FOLDER_DEFAULTS
+from m2sd_cli.data.catalogue import DATA_SETS, FOLDER_DEFAULTS
 
 if TYPE_CHECKING:
     from m2sd_cli.runs.folder import RunFolder
@@ -66,7 +66,7 @@ def _annotation(option: TrainingOption) -> Any:
 def _default(option: TrainingOption) -> str:
     """Return the default for the help page, where data sets have their own, too."""
     name = "total_epochs" if option.name == "epochs" else option.name
-    own = [name in defaults for defaults in (FOLDER_DEFAULTS, *(info.defaults for info in BUILT_IN.values()))]
+    own = [name in defaults for defaults in (FOLDER_DEFAULTS, *(info.defaults for info in DATA_SETS.entries.values()))]
     if all(own):
         return BY_DATA_SET
     return f"{option.shown_default}, or {BY_DATA_SET}" if any(own) else option.shown_default

@@ -1,4 +1,4 @@
-"""Training augmentation as short pure functions on whole batches, on whatever device the batch lives."""
+"""Training augmentation as short pure functions on whole batches, on the device of the batch."""
 
 import math
 from dataclasses import dataclass
@@ -10,14 +10,14 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How a training image is cut and turned."""
+    """A random crop, or a random resized crop, with a flip."""
 
     size: int  # side of the square that the network sees, in pixels
     padding: int | None = None  # pixels of black around it before a random crop; None: random resized crop instead
     flip: bool = True  # left-right, with probability one half
     store: int | None = None  # side that files are decoded to for random resized crops
-    area: tuple[float, float] = (0.08, 1.0)  # of a resized crop, as a share of the image
-    aspect: tuple[float, float] = (3 / 4, 4 / 3)  # of a resized crop, width by height
+    area: tuple[float, float] = (0.08, 1.0)  # bounds of a resized crop, as a share of the image
+    aspect: tuple[float, float] = (3 / 4, 4 / 3)  # bounds of a resized crop, width by height
 
     def __call__(self, images: Tensor, aspects: Tensor, generator: torch.Generator) -> Tensor:
         """Augment a batch.
@@ -37,12 +37,12 @@ class Augmentation:
 
 
 def random_flip(batch: int, generator: torch.Generator) -> Tensor:
-    """(B,) bool: which images to mirror."""
+    """Draw (B,) bool: true for the images to mirror."""
     return torch.rand(batch, generator=generator, device=generator.device) < 0.5
 
 
 def random_crop(images: Tensor, padding: int, flip: bool, generator: torch.Generator) -> Tensor:
-    """Pad by black, cut the original size out at a random place, mirror half of them.
+    """Pad by black, cut the original size out at a random position, mirror half of the images.
 
     (B, H, W, 3) to (B, 3, H, W) of the same type; one gather does all three.
     """
@@ -62,7 +62,7 @@ def random_crop(images: Tensor, padding: int, flip: bool, generator: torch.Gener
 def random_box(
     aspects: Tensor, area: tuple[float, float], ratio: tuple[float, float], generator: torch.Generator, tries: int = 10
 ) -> Tensor:
-    """The boxes of random resized crops (Szegedy et al., 2015), in torchvision's manner.
+    """Draw the boxes of random resized crops (Szegedy et al., 2015), in torchvision's manner.
 
     A box of random area and log-uniform aspect is drawn `tries` times; the first that fits its image is taken, else
     the largest central box whose aspect is within `ratio`.
@@ -72,26 +72,26 @@ def random_box(
         area: bounds of the box's share of the image.
         ratio: bounds of the box's width / height, in the image's own proportions.
         generator: on the device of `aspects`.
-        tries: how often.
+        tries: boxes to draw for each image.
 
     Returns:
         (B, 4): left, top, width, height as shares of the image's width and height, each box within [0, 1].
     """
     batch = aspects.shape[0]
-    draw = torch.rand(4, tries, batch, generator=generator, device=aspects.device)
-    share = area[0] + (area[1] - area[0]) * draw[0]
+    uniform = torch.rand(4, tries, batch, generator=generator, device=aspects.device)
+    share = area[0] + (area[1] - area[0]) * uniform[0]
     low, high = math.log(ratio[0]), math.log(ratio[1])
-    wanted = (low + (high - low) * draw[1]).exp()
-    width = (share * wanted / aspects).sqrt()  # shares of the image, whose width / height is `aspects`
-    height = (share * aspects / wanted).sqrt()
+    box_aspect = (low + (high - low) * uniform[1]).exp()
+    width = (share * box_aspect / aspects).sqrt()  # shares of the image, whose width / height is `aspects`
+    height = (share * aspects / box_aspect).sqrt()
     fits = (width <= 1) & (height <= 1)
     first = fits.to(torch.uint8).argmax(dim=0, keepdim=True)
-    found = fits.any(dim=0)
+    any_fits = fits.any(dim=0)
     clipped = aspects.clamp(*ratio)
-    width = torch.where(found, width.gather(0, first)[0], (clipped / aspects).clamp_max(1))
-    height = torch.where(found, height.gather(0, first)[0], (aspects / clipped).clamp_max(1))
-    left = torch.where(found, draw[2, 0], 0.5) * (1 - width)
-    top = torch.where(found, draw[3, 0], 0.5) * (1 - height)
+    width = torch.where(any_fits, width.gather(0, first)[0], (clipped / aspects).clamp_max(1))
+    height = torch.where(any_fits, height.gather(0, first)[0], (aspects / clipped).clamp_max(1))
+    left = torch.where(any_fits, uniform[2, 0], 0.5) * (1 - width)
+    top = torch.where(any_fits, uniform[3, 0], 0.5) * (1 - height)
     return torch.stack([left, top, width, height], dim=1)
 
 
@@ -102,14 +102,14 @@ def resized_crop(images: Tensor, box: Tensor, size: int, flip: bool, generator: 
     """
     batch = images.shape[0]
     left, top, width, height = box.unbind(dim=1)
-    towards = torch.ones(batch, device=images.device)
+    direction = torch.ones(batch, device=images.device)
     if flip:
-        towards = torch.where(random_flip(batch, generator), -1.0, 1.0)
+        direction = torch.where(random_flip(batch, generator), -1.0, 1.0)
     zero = torch.zeros_like(left)
-    # Maps the output's [-1, 1] to the box's place within the input's [-1, 1].
+    # Maps the output's [-1, 1] to the box within the input's [-1, 1].
     theta = torch.stack(
         [
-            torch.stack([width * towards, zero, 2 * left + width - 1], dim=1),
+            torch.stack([width * direction, zero, 2 * left + width - 1], dim=1),
             torch.stack([zero, height, 2 * top + height - 1], dim=1),
         ],
         dim=1,

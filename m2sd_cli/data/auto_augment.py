@@ -10,16 +10,16 @@ from torch import Tensor
 
 Policy = Literal["cifar10", "imagenet"]
 
-# Images that share a draw. One for each image would be a hundred calls a step, one for all a batch of one look.
+# Images that share a random choice: one for each image would be a hundred calls a step, one for all would make a
+# batch of one look.
 GROUP = 16
-GREY = 128  # where an image was turned or moved away from, as the paper has it
+GREY = 128  # fills the pixels that an image was turned or moved away from, as in the paper
 
 
 def auto_augment(images: Tensor, policy: Policy, generator: torch.Generator) -> Tensor:
-    """Do with each group of images what a policy draws for one: one of its 25 pairs of operations, each by chance.
+    """Apply a random one of a policy's 25 pairs of operations to each group of images, each operation by chance.
 
-    Which images are in a group is of no account, since a batch is in random order: every image gets each pair as often
-    as it would alone.
+    A batch is in random order, so that every image gets each pair as often as it would alone.
 
     Args:
         images: (B, 3, H, W) uint8, or float of 0..255, which is rounded.

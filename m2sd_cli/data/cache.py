@@ -1,11 +1,10 @@
-"""The folder of decoded images: its place, its entries, who is writing, and clearing it."""
+"""The folder of decoded images: its path, its entries, their locks, and clearing it."""
 
 import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,8 +21,8 @@ _KEY = re.compile("[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
-class Listed:
-    """An entry as it is listed."""
+class CacheEntry:
+    """An entry as `m2sd data list` shows it."""
 
     use: str  # training or test
     images: int
@@ -32,16 +31,16 @@ class Listed:
 
 
 def cache_folder() -> Path:
-    """Where decoded images are kept: $M2SD_CACHE, else in the platform's cache folder."""
+    """Return the folder of decoded images: $M2SD_CACHE, else in the platform's cache folder."""
     from platformdirs import user_cache_path
 
-    named = os.environ.get(CACHE_VARIABLE)
-    return Path(named) if named else user_cache_path("m2sd") / "images"
+    variable = os.environ.get(CACHE_VARIABLE)
+    return Path(variable) if variable else user_cache_path("m2sd") / "images"
 
 
-def list_entries() -> list[Listed]:
-    """The finished entries, in no particular order."""
-    found = []
+def list_entries() -> list[CacheEntry]:
+    """List the finished entries, in no particular order."""
+    entries = []
     for key in _keys(cache_folder()):
         folder = cache_folder() / key
         try:
@@ -51,12 +50,12 @@ def list_entries() -> list[Listed]:
         use, images, side = (record.get(name) for name in ("use", "images", "side"))
         # Of the very type, as true is an int, too.
         if use in ("training", "test") and type(images) is int and type(side) is int:
-            found.append(Listed(use, images, side, _bytes(folder)))
-    return found
+            entries.append(CacheEntry(use, images, side, _bytes(folder)))
+    return entries
 
 
 def read_record(folder: Path) -> dict[str, object]:
-    """What an entry says of itself; anybody may have written it.
+    """Read the record of an entry; anybody may have written it.
 
     Raises:
         OSError: it is not there, or cannot be read.
@@ -80,60 +79,57 @@ def clear() -> tuple[int, int]:
     Raises:
         DataError: one cannot be removed.
     """
-    place = cache_folder()
+    cache = cache_folder()
     entries = freed = 0
-    for key in _keys(place):
+    for key in _keys(cache):
         try:
-            with locked(place, key, wait=False):
-                for folder in (place / key, unfinished(place, key)):
+            with entry_lock(cache, key, wait=False):
+                for folder in (cache / key, unfinished_folder(cache, key)):
                     if folder.is_dir():
-                        taken = _bytes(folder)
+                        size = _bytes(folder)
                         shutil.rmtree(folder)
-                        freed += taken
+                        freed += size
                         entries += folder.name == key
         except Timeout:
             continue
         except OSError as error:
-            raise DataError(f"{error.filename or place}: cannot be removed ({error.strerror or error})") from None
+            raise DataError(f"{error.filename or cache}: cannot be removed ({error.strerror or error})") from None
     return entries, freed
 
 
-@contextmanager
-def locked(place: Path, key: str, wait: bool = True) -> Iterator[None]:
-    """Be the only one who builds or removes an entry; the lock of a process that died is no lock.
+def entry_lock(cache: Path, key: str, wait: bool = True) -> FileLock:
+    """Make the lock under which an entry is built or removed, for a `with` statement.
 
-    The lock's empty file stays: whoever waits for it must not be left with one that the next comer does not see.
-
-    Raises:
-        Timeout: somebody else has it, and `wait` is false.
+    The lock of a process that died is no lock. The lock's empty file stays: a process that waits for it must not be
+    left with one that the next process does not see. Where another process has the lock and `wait` is false, entering
+    raises Timeout.
     """
-    with FileLock(place / f"{key}.lock", timeout=-1 if wait else 0):
-        yield
+    return FileLock(cache / f"{key}.lock", timeout=-1 if wait else 0)
 
 
-def unfinished(place: Path, key: str) -> Path:
-    """Where an entry is built."""
-    return place / f"{key}{UNFINISHED}"
+def unfinished_folder(cache: Path, key: str) -> Path:
+    """Return the folder in which an entry is built."""
+    return cache / f"{key}{UNFINISHED}"
 
 
-def sweep(place: Path, own: str) -> None:
-    """Remove what builds that were killed have left. The caller has locked the entry `own`."""
-    for key in _keys(place):
-        folder = unfinished(place, key)
+def sweep(cache: Path, locked_key: str) -> None:
+    """Remove the remains of builds that were killed. The caller has locked the entry `locked_key`."""
+    for key in _keys(cache):
+        folder = unfinished_folder(cache, key)
         if not folder.exists():
             continue
-        if key == own:
+        if key == locked_key:
             shutil.rmtree(folder)
             continue
         try:
-            with locked(place, key, wait=False):
+            with entry_lock(cache, key, wait=False):
                 shutil.rmtree(folder, ignore_errors=True)
         except Timeout:
             continue
 
 
 def as_size(count: int) -> str:
-    """Bytes as a person reads them."""
+    """Write a number of bytes as a person reads it."""
     amount = float(count)
     for unit in ("B", "kB", "MB"):
         if amount < 1000:
@@ -142,21 +138,21 @@ def as_size(count: int) -> str:
     return f"{amount:.1f} GB"
 
 
-def _keys(place: Path) -> list[str]:
-    """Of the entries there are, finished or not; whatever else lies there is somebody else's."""
+def _keys(cache: Path) -> list[str]:
+    """List the keys of entries, finished or not; anything else in the folder is somebody else's."""
     try:
-        with os.scandir(place) as inside:
-            names = {each.name.removesuffix(UNFINISHED) for each in inside if each.is_dir(follow_symlinks=False)}
+        with os.scandir(cache) as entries:
+            names = {each.name.removesuffix(UNFINISHED) for each in entries if each.is_dir(follow_symlinks=False)}
     except OSError:
         return []
     return sorted(name for name in names if _KEY.fullmatch(name))
 
 
 def _bytes(folder: Path) -> int:
-    """What the files in a folder and below it take, as far as they are still there."""
-    taken = 0
+    """Sum the sizes of the files in a folder and below it, as far as they are still there."""
+    size = 0
     for parent, _, files in os.walk(folder):
         for name in files:
             with suppress(OSError):
-                taken += os.lstat(os.path.join(parent, name)).st_size
-    return taken
+                size += os.lstat(os.path.join(parent, name)).st_size
+    return size

@@ -1,22 +1,24 @@
-"""The data sets that come with sessions of their own, and how each is treated; knows no images and no torch."""
+"""The table of data sets that come with sessions of their own; knows no images and no torch."""
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from m2sd_cli.errors import DataError, UsageError
+from m2sd_cli.registry import Builder, Registry
 
 BUNDLED = Path(__file__).parent / "bundled"
 SHOTS = 5  # images of a class that a session teaches
 TEST_SHARE = 0.1  # of a base class's training images, which a simulation tests with
 SIMULATED = "-simulated"
+FOLDER_DEFAULTS: dict[str, Any] = {"backbone": "resnet18", "total_epochs": 100, "batch_size": 64, "held_out": 0.05}
 
 
 @dataclass(frozen=True)
 class DataSetInfo:
-    """A built-in benchmark: facts, and the settings with which it is usually trained."""
+    """A benchmark: its facts, the functions that open and download it, and the settings that it is trained with."""
 
     name: str
     title: str
@@ -25,14 +27,16 @@ class DataSetInfo:
     way: int  # classes that a session teaches
     images: int  # for training, of each base class; a few of CUB-200's have one less
     image_size: int  # pixels
-    layout: str  # the folder or file that has to be under the data root; empty if it ships in the package
-    download: bool  # whether m2sd can fetch it
-    defaults: dict[str, Any]  # defaults of the configuration, by its field names
-    simulates: str | None = None  # the data set whose base training images are all that it has
+    builder: Builder  # opens it, given the folder in which `layout` lies; given nothing if it ships in a package
+    treatment: str | None = None  # "module:attribute", a datasets.Treatment that `bench` takes; None: by `image_size`
+    layout: str = ""  # the folder or file that has to be under the data root; empty if it ships in a package
+    download: Builder | None = None  # fetches `layout` into a folder; None if that has to be done by hand
+    defaults: dict[str, Any] = field(default_factory=FOLDER_DEFAULTS.copy)  # of the configuration, by its field names
+    simulates: str | None = None  # the data set whose base training images are its only images
 
     @property
     def sessions(self) -> int:
-        """How many follow the base session."""
+        """The number of sessions after the base session."""
         return (self.classes - self.base) // self.way
 
     @cached_property
@@ -42,82 +46,118 @@ class DataSetInfo:
         return [file.read_text(encoding="utf-8").split() for file in files]
 
 
-_OFFICIAL = {
-    info.name: info
-    for info in (
-        DataSetInfo(
-            name="cifar100",
-            title="CIFAR-100: 60 base classes, 8 sessions of 5 classes x 5 shots, 32 px",
-            base=60,
-            classes=100,
-            way=5,
-            images=500,
-            image_size=32,
-            layout="cifar-100-python",
-            download=True,
-            defaults={"backbone": "resnet20", "total_epochs": 200, "batch_size": 128, "held_out": 0.02},
-        ),
-        DataSetInfo(
-            name="miniimagenet",
-            title="miniImageNet: 60 base classes, 8 sessions of 5 classes x 5 shots, 84 px",
-            base=60,
-            classes=100,
-            way=5,
-            images=500,
-            image_size=84,
-            layout="miniimagenet",
-            download=False,
-            defaults={"backbone": "resnet18", "total_epochs": 200, "batch_size": 128, "held_out": 0.02},
-        ),
-        DataSetInfo(
-            name="cub200",
-            title="CUB-200-2011: 100 base classes, 10 sessions of 10 classes x 5 shots, 224 px",
-            base=100,
-            classes=200,
-            way=10,
-            images=30,
-            image_size=224,
-            layout="CUB_200_2011",
-            download=False,
-            defaults={
-                "backbone": "resnet18",
-                "total_epochs": 100,
-                "batch_size": 128,
-                "learning_rate": 0.01,
-                "init": "imagenet",
-                "held_out": 0.05,  # one or two of a class's 30 images
-            },
-        ),
-        DataSetInfo(
-            name="demo",
-            title="Demo: 6 base classes of Fashion-MNIST, 2 sessions of 2 classes x 5 shots, 28 px, in the package",
-            base=6,
-            classes=10,
-            way=2,
-            images=300,
-            image_size=28,
-            layout="",
-            download=False,
-            # With so few images small batches and a long stage 1 learn most within the demo's few minutes.
-            # Of its 1,800 images a tenth are held out, as less than 180 would tell little.
-            defaults={
-                "backbone": "resnet20",
-                "total_epochs": 20,
-                "pretrain_share": 0.6,
-                "batch_size": 32,
-                "held_out": 0.1,
-            },
-        ),
-    )
-}
+_BUILT_IN = (
+    DataSetInfo(
+        name="cifar100",
+        title="CIFAR-100: 60 base classes, 8 sessions of 5 classes x 5 shots, 32 px",
+        base=60,
+        classes=100,
+        way=5,
+        images=500,
+        image_size=32,
+        builder="m2sd_cli.data.cifar100:open_cifar100",
+        treatment="m2sd_cli.data.cifar100:TREATMENT",
+        layout="cifar-100-python",
+        download="m2sd_cli.data.cifar100:download_cifar100",
+        defaults={"backbone": "resnet20", "total_epochs": 200, "batch_size": 128, "held_out": 0.02},
+    ),
+    DataSetInfo(
+        name="miniimagenet",
+        title="miniImageNet: 60 base classes, 8 sessions of 5 classes x 5 shots, 84 px",
+        base=60,
+        classes=100,
+        way=5,
+        images=500,
+        image_size=84,
+        builder="m2sd_cli.data.miniimagenet:open_miniimagenet",
+        treatment="m2sd_cli.data.miniimagenet:TREATMENT",
+        layout="miniimagenet",
+        defaults={"backbone": "resnet18", "total_epochs": 200, "batch_size": 128, "held_out": 0.02},
+    ),
+    DataSetInfo(
+        name="cub200",
+        title="CUB-200-2011: 100 base classes, 10 sessions of 10 classes x 5 shots, 224 px",
+        base=100,
+        classes=200,
+        way=10,
+        images=30,
+        image_size=224,
+        builder="m2sd_cli.data.cub200:open_cub200",
+        treatment="m2sd_cli.data.cub200:TREATMENT",
+        layout="CUB_200_2011",
+        defaults={
+            "backbone": "resnet18",
+            "total_epochs": 100,
+            "batch_size": 128,
+            "learning_rate": 0.01,
+            "init": "imagenet",
+            "held_out": 0.05,  # one or two of a class's 30 images
+        },
+    ),
+    DataSetInfo(
+        name="demo",
+        title="Demo: 6 base classes of Fashion-MNIST, 2 sessions of 2 classes x 5 shots, 28 px, in the package",
+        base=6,
+        classes=10,
+        way=2,
+        images=300,
+        image_size=28,
+        builder="m2sd_cli.data.demo:open_demo",
+        treatment="m2sd_cli.data.demo:TREATMENT",
+        # With so few images small batches and a long stage 1 learn most within the demo's few minutes.
+        # Of its 1,800 images a tenth are held out, as less than 180 would tell little.
+        defaults={
+            "backbone": "resnet20",
+            "total_epochs": 20,
+            "pretrain_share": 0.6,
+            "batch_size": 32,
+            "held_out": 0.1,
+        },
+    ),
+)
+DATA_SETS: Final = Registry("--data", "m2sd.data_sets", DataSetInfo, {info.name: info for info in _BUILT_IN})
 
 
-def _simulation(info: DataSetInfo) -> DataSetInfo:
-    """What `data.simulation` makes of a data set's base classes: four fifths of them are its own base classes, and it
-    teaches the others in half as many sessions.
+def register_data_set(info: DataSetInfo) -> None:
+    """Add a data set, so that `--data NAME` and `pretrain(NAME)` know it, and increment its official sessions.
+
+    Args:
+        info: the entry. Its `builder` returns a `m2sd_cli.data.datasets.DataSet`, see `DataSet.from_info`.
+
+    Raises:
+        UsageError: the name is taken or not well-formed.
+    """
+    DATA_SETS.register(info.name, info, info.builder)
+
+
+def get_info(name: str) -> DataSetInfo | None:
+    """Look up a data set of the table, or the simulation of one, by name; None if there is none."""
+    if name in DATA_SETS:
+        return DATA_SETS[name]
+    original = name.removesuffix(SIMULATED)
+    return _simulation(DATA_SETS[original]) if original != name and original in DATA_SETS else None
+
+
+def all_infos() -> dict[str, DataSetInfo]:
+    """Return the data sets of the table, and then their simulations, under their names."""
+    originals = [DATA_SETS[name] for name in DATA_SETS.names()]
+    return {info.name: info for info in (*originals, *map(_simulation, originals)) if info}
+
+
+def listed_names() -> str:
+    """Write the names as messages and help list them."""
+    return f"{', '.join(DATA_SETS.names())}, one of these with {SIMULATED}"
+
+
+def _simulation(info: DataSetInfo) -> DataSetInfo | None:
+    """Describe the data set that `data.simulation` makes of another one's base classes; None if those are too few.
+
+    Four fifths of them are its own base classes, and it teaches the others in half as many sessions.
     """
     base = 4 * info.base // 5
-    way = (info.base - base) // (info.sessions // 2)
+    way = (info.base - base) // max(1, info.sessions // 2)
+    if not base or not way:
+        return None
     title, _, _ = info.title.partition(":")
     return replace(
         info,
@@ -131,23 +171,18 @@ def _simulation(info: DataSetInfo) -> DataSetInfo:
     )
 
 
-BUILT_IN = _OFFICIAL | {info.name: info for info in map(_simulation, _OFFICIAL.values())}
-NAMES = f"{', '.join(_OFFICIAL)}, one of these with {SIMULATED}"  # for messages
-
-FOLDER_DEFAULTS: dict[str, Any] = {"backbone": "resnet18", "total_epochs": 100, "batch_size": 64, "held_out": 0.05}
-
-
 def find_info(name: str) -> DataSetInfo | None:
-    """The built-in data set of that name; None if `name` is a folder, or can only be meant as one.
+    """Look up the data set of that name; None if `name` is a folder.
 
     Raises:
         DataError: it is a path, and there is no such folder.
         UsageError: it is neither a known name nor a path.
     """
-    if name in BUILT_IN:
-        return BUILT_IN[name]
-    if os.path.isdir(name):
-        return None
+    info = get_info(name)
+    if info is not None or os.path.isdir(name):
+        return info
     if Path(name).name != name:
         raise DataError(f"--data {name}: no such folder")
-    raise UsageError(f"--data {name}: no data set of that name and no folder either; choose {NAMES}, or a folder")
+    raise UsageError(
+        f"--data {name}: no data set of that name and no folder either; choose {listed_names()}, or a folder"
+    )

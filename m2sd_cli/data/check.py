@@ -1,4 +1,4 @@
-"""Reading a whole data set once, so that a bad picture is found before training and not during it."""
+"""A check that reads a whole data set once, so that a bad picture is found before training and not during it."""
 
 from typing import TypedDict
 
@@ -9,7 +9,7 @@ CHECK_BATCH = 256  # images
 
 
 class Summary(TypedDict):
-    """What a data set holds."""
+    """The counts of a data set."""
 
     name: str
     classes: int

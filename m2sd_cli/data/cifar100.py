@@ -11,17 +11,19 @@ from filelock import FileLock
 from torch import Tensor
 
 from m2sd_cli.data.augmentation import Augmentation
-from m2sd_cli.data.catalogue import BUILT_IN, BUNDLED
-from m2sd_cli.data.datasets import DataSet, Shots
-from m2sd_cli.data.decoded import LABELS, Request, keep
+from m2sd_cli.data.catalogue import BUNDLED, DATA_SETS
+from m2sd_cli.data.datasets import DataSet, Shots, Treatment
+from m2sd_cli.data.decoded import LABELS, Request, load_or_decode
 from m2sd_cli.data.sources import ArrayImages
 from m2sd_cli.data.transforms import TestTransform
 from m2sd_cli.errors import DataError
 from m2sd_cli.reading import open_regular
 
-INFO = BUILT_IN["cifar100"]
-TRANSFORM = TestTransform(resize=32, crop=32, mean=(0.5071, 0.4867, 0.4408), std=(0.2675, 0.2565, 0.2761))
-AUGMENTATION = Augmentation(size=32, padding=4)
+INFO = DATA_SETS["cifar100"]
+TREATMENT = Treatment(
+    TestTransform(resize=32, crop=32, mean=(0.5071, 0.4867, 0.4408), std=(0.2675, 0.2565, 0.2761)),
+    Augmentation(size=32, padding=4),
+)
 IMAGES = {"training": 50_000, "test": 10_000}
 FILES = {"training": "train", "test": "test"}  # of INFO.layout
 
@@ -35,39 +37,23 @@ def open_cifar100(root: Path) -> DataSet:
         DataError: a file is missing, cannot be read or differs from the published one; or the cache cannot be written.
     """
     classes = class_names()
-    everything, test = _images(root, "training"), _images(root, "test")
-    base = torch.nonzero(everything.labels < INFO.base).flatten()
-
-    def shots(lines: list[str]) -> Shots:
-        indices = torch.tensor([int(line) for line in lines])
-        labels = everything.labels[indices]
-        taught = torch.unique(labels)
-        chosen = everything.select(indices, torch.searchsorted(taught, labels))
-        return Shots([classes[label] for label in taught.tolist()], chosen)
-
-    # All of them now, so that no training holds the images of later classes for the sake of a few shots.
-    sessions = [shots(lines) for lines in INFO.split]
-    return DataSet(
-        name=INFO.name,
-        classes=classes,
-        base=INFO.base,
-        train=everything.select(base, everything.labels[base]),
-        test=test.select(torch.arange(len(test)), test.labels),
-        sessions=len(sessions),
-        session=lambda number: sessions[number - 1],
-        transform=TRANSFORM,
-        augmentation=AUGMENTATION,
-        location=root / INFO.layout,
+    train, test = _images(root, "training"), _images(root, "test")
+    indices = [torch.tensor([int(line) for line in lines]) for lines in INFO.split]
+    # All sessions now, so that no training holds the images of later classes for the sake of a few shots.
+    sessions = [Shots.select(train, each, classes) for each in indices]
+    in_memory = test.select(torch.arange(len(test)), test.labels)
+    return DataSet.from_info(
+        INFO, TREATMENT, classes, train, in_memory, lambda number: sessions[number - 1], root / INFO.layout
     )
 
 
 def class_names() -> list[str]:
-    """The names of all classes in the order of their labels, as the published files have them."""
+    """Read the names of all classes in the order of their labels, as the published files have them."""
     return (BUNDLED / "splits" / INFO.name / "classes.txt").read_text(encoding="utf-8").split()
 
 
 def _images(root: Path, use: Literal["training", "test"]) -> ArrayImages:
-    """All images of a file as the pages of an entry of the cache: to select from, which copies."""
+    """Load the images of a file as the pages of an entry of the cache: to select from, which copies."""
     path = root / INFO.layout / FILES[use]
     try:
         with open_regular(path) as file:
@@ -75,12 +61,12 @@ def _images(root: Path, use: Literal["training", "test"]) -> ArrayImages:
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error})") from None
     request = Request(use, INFO.image_size, {"file": FILES[use]}, [digest], IMAGES[use], LABELS)
-    kept = keep(request, lambda: _published(root, use))
-    return ArrayImages(kept.images.tensor, kept.values)
+    entry = load_or_decode(request, lambda: _published(root, use))
+    return ArrayImages(entry.images.tensor, entry.values)
 
 
 def _published(root: Path, use: Literal["training", "test"]) -> Generator[tuple[Tensor, float], None, None]:
-    """Every image and its label. Torchvision compares the files with their published MD5s before it opens one."""
+    """Yield every image and its label. Torchvision compares the files with their published MD5s before it opens one."""
     from torchvision.datasets import CIFAR100
 
     try:

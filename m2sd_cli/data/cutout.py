@@ -5,7 +5,7 @@ from torch import Tensor
 
 
 def cutout(x: Tensor, share: float, generator: torch.Generator) -> Tensor:
-    """A square hole in each image, about a pixel drawn at random; what of it lies outside the image is lost.
+    """Cut a square hole into each image, about a pixel drawn at random; the part outside the image is lost.
 
     Args:
         x: (B, C, S, S) normalised, so that the hole has the mean colour, 0.
@@ -18,7 +18,7 @@ def cutout(x: Tensor, share: float, generator: torch.Generator) -> Tensor:
     batch, size = x.shape[0], x.shape[-1]
     side = max(1, round(share * size))
     first = torch.randint(0, size, (2, batch, 1), generator=generator, device=x.device) - side // 2
-    place = torch.arange(size, device=x.device)
-    rows, columns = (place >= first) & (place < first + side)  # (B, S) each
-    hole = rows[:, None, :, None] & columns[:, None, None, :]
+    position = torch.arange(size, device=x.device)
+    in_row, in_column = (position >= first) & (position < first + side)  # (B, S) each
+    hole = in_row[:, None, :, None] & in_column[:, None, None, :]
     return torch.where(hole, 0, x)  # masked_fill does not keep channels last

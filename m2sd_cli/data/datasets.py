@@ -3,9 +3,14 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
 
 from m2sd_cli.data.augmentation import Augmentation
-from m2sd_cli.data.sources import ImageSource
+from m2sd_cli.data.catalogue import DataSetInfo
+from m2sd_cli.data.sources import ImageSource, select_where
 from m2sd_cli.data.transforms import TestTransform
 
 
@@ -25,6 +30,28 @@ class Shots:
     source: ImageSource
     skipped: Sequence[Skipped] = ()
 
+    @classmethod
+    def select(cls, source: ImageSource, chosen: Tensor, classes: Sequence[str]) -> "Shots":
+        """Select the shots of a session, whose classes come in the order of their labels.
+
+        Args:
+            source: images whose labels index `classes`.
+            chosen: their indices (M,) int64, or a mask (N,) bool.
+            classes: all classes of the data set.
+        """
+        indices = chosen.nonzero().flatten() if chosen.dtype == torch.bool else chosen
+        labels = source.labels[indices]
+        present = torch.unique(labels)
+        names = [classes[label] for label in present.tolist()]
+        return cls(names, source.select(indices, torch.searchsorted(present, labels)))
+
+
+class Treatment(NamedTuple):
+    """The transforms of a data set's images: in testing, and in training."""
+
+    transform: TestTransform
+    augmentation: Augmentation
+
 
 @dataclass(frozen=True)
 class DataSet:
@@ -42,3 +69,38 @@ class DataSet:
     location: Path
     skipped: Sequence[Skipped] = ()  # of `train` and `test`
     held_out: ImageSource | None = None  # of the base classes, not in `train`: for what is set after training
+
+    @classmethod
+    def from_info(
+        cls,
+        info: DataSetInfo,
+        treatment: Treatment,
+        classes: list[str],
+        train: ImageSource,
+        test: ImageSource,
+        session: Callable[[int], Shots],
+        location: Path,
+    ) -> "DataSet":
+        """Make a data set of the catalogue.
+
+        Args:
+            info: its entry.
+            treatment: of its images.
+            classes: names of all classes, base classes first.
+            train: training images with labels that index `classes`, of which those of base classes are taken.
+            test: test images of all classes, likewise.
+            session: gives the shots of session 1, 2, ..., see `Shots.select`.
+            location: folder of the images.
+        """
+        return cls(
+            name=info.name,
+            classes=classes,
+            base=info.base,
+            train=select_where(train, train.labels < info.base),
+            test=test,
+            sessions=info.sessions,
+            session=session,
+            transform=treatment.transform,
+            augmentation=treatment.augmentation,
+            location=location,
+        )

@@ -1,4 +1,4 @@
-"""One entry of decoded images: built once from its files, then mapped into memory by whoever needs it."""
+"""An entry of the cache of decoded images: built once from its files, then mapped into memory."""
 
 import hashlib
 import json
@@ -21,10 +21,10 @@ from m2sd_cli.data.cache import (
     RECORD,
     as_size,
     cache_folder,
-    locked,
+    entry_lock,
     read_record,
     sweep,
-    unfinished,
+    unfinished_folder,
 )
 from m2sd_cli.data.mapped import MappedImages, npy_header
 from m2sd_cli.errors import DataError
@@ -37,11 +37,11 @@ IMAGES = "images.npy"
 
 @dataclass(frozen=True)
 class Column:
-    """One number beside each image of an entry."""
+    """The numbers beside the images of an entry, one for each."""
 
     file: str
-    kind: type[np.generic]
-    least: float  # what a value has to be above, and finite
+    dtype: type[np.generic]
+    above: float  # each number is finite and greater than this
 
 
 ASPECTS = Column("aspects.npy", np.float32, 0)  # how wide the picture was for its height
@@ -50,7 +50,7 @@ LABELS = Column("labels.npy", np.int64, -1)
 
 @dataclass(frozen=True)
 class Request:
-    """Everything that decides the pixels of an entry."""
+    """The decoded images that are asked for, by the facts that decide their pixels."""
 
     use: Literal["training", "test"]
     side: int  # of each image, in pixels
@@ -61,65 +61,66 @@ class Request:
 
     @cached_property
     def key(self) -> str:
-        """The SHA-256 of it all, of the format, and of the libraries that decode."""
+        """The SHA-256 of the request, of the format, and of the libraries that decode."""
         decoders = [PIL.__version__, *map(PIL.features.version, ("libjpeg_turbo", "jpg", "webp"))]
         words = [FORMAT, self.use, *self.shape, self.column.file, dict(self.settings), decoders, list(self.digests)]
         return hashlib.sha256(json.dumps(words, sort_keys=True).encode()).hexdigest()
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
-        """Of the images."""
+        """The shape of the images, (N, S, S, 3)."""
         return (len(self.digests) if self.images is None else self.images, self.side, self.side, 3)
 
 
 @dataclass(frozen=True)
 class Entry:
-    """Decoded images, and the number beside each."""
+    """Decoded images, with a number beside each."""
 
     images: MappedImages  # (N, S, S, 3) uint8
     values: Tensor  # (N,) of the column's type
 
 
-def keep(request: Request, decode: Callable[[], Generator[tuple[Tensor, float], None, None]]) -> Entry:
-    """The entry of a request, built first if it is not there or damaged. Two processes build it once.
+def load_or_decode(request: Request, decode: Callable[[], Generator[tuple[Tensor, float], None, None]]) -> Entry:
+    """Load the entry of a request; build it first if it is absent or damaged. Two processes build it once.
 
     Args:
-        request: what is wanted.
+        request: the images that are asked for.
         decode: begins to decode the images, to (S, S, 3) uint8 and the column's number, in the order of the request.
 
     Raises:
         DataError: the cache cannot be written, or a picture cannot be read. Nothing is left behind.
     """
-    place = cache_folder()
-    found = _find(place / request.key, request)
-    if found is not None:
-        return found
+    cache = cache_folder()
+    folder = cache / request.key
+    entry = _read_if_whole(folder, request)
+    if entry is not None:
+        return entry
     try:
-        place.mkdir(parents=True, exist_ok=True)
-        with locked(place, request.key):
-            found = _find(place / request.key, request)  # somebody may have built it meanwhile
-            if found is not None:
-                return found
-            sweep(place, request.key)
-            if (place / request.key).exists():
-                shutil.rmtree(place / request.key)
-            needed, free = int(np.prod(request.shape)), shutil.disk_usage(place).free
+        cache.mkdir(parents=True, exist_ok=True)
+        with entry_lock(cache, request.key):
+            entry = _read_if_whole(folder, request)  # another process may have built it meanwhile
+            if entry is not None:
+                return entry
+            sweep(cache, request.key)
+            if folder.exists():
+                shutil.rmtree(folder)
+            needed, free = int(np.prod(request.shape)), shutil.disk_usage(cache).free
             if needed > free:
-                raise _refused(place, f"needs {as_size(needed)} for the decoded images, and {as_size(free)} are free")
+                raise _refused(cache, f"needs {as_size(needed)} for the decoded images, and {as_size(free)} are free")
             with closing(decode()) as decoded:
-                _build(place / request.key, unfinished(place, request.key), request, decoded)
-            return _read(place / request.key, request)
+                _build(folder, unfinished_folder(cache, request.key), request, decoded)
+            return _read(folder, request)
     except OSError as error:
-        raise _refused(place, f"decoded images cannot be kept there ({error.strerror or error})") from None
+        raise _refused(cache, f"decoded images cannot be kept there ({error.strerror or error})") from None
 
 
-def _refused(place: Path, why: str) -> DataError:
+def _refused(cache: Path, why: str) -> DataError:
     return DataError(
-        f"{place}: {why}; free some space, as with 'm2sd data clear', or name a place in ${CACHE_VARIABLE}"
+        f"{cache}: {why}; free some space, as with 'm2sd data clear', or name a place in ${CACHE_VARIABLE}"
     )
 
 
-def _find(folder: Path, request: Request) -> Entry | None:
+def _read_if_whole(folder: Path, request: Request) -> Entry | None:
     try:
         return _read(folder, request)
     except (OSError, ValueError):
@@ -136,13 +137,13 @@ def _read(folder: Path, request: Request) -> Entry:
     if read_record(folder) != _record(request):
         raise ValueError(f"{folder}: another entry")
     column = request.column
-    header = npy_header(column.kind, request.shape[:1])
-    size = len(header) + np.dtype(column.kind).itemsize * request.shape[0]
+    header = npy_header(column.dtype, request.shape[:1])
+    size = len(header) + np.dtype(column.dtype).itemsize * request.shape[0]
     content = read_regular(folder / column.file, size)
     if not content.startswith(header) or len(content) != size:
         raise ValueError(f"{folder}: not a number for every image in {column.file}")
-    values = np.frombuffer(content, column.kind, offset=len(header)).copy()
-    if not (np.isfinite(values) & (values > column.least)).all():
+    values = np.frombuffer(content, column.dtype, offset=len(header)).copy()
+    if not (np.isfinite(values) & (values > column.above)).all():
         raise ValueError(f"{folder}: a number that no image has in {column.file}")
     return Entry(MappedImages(folder / IMAGES, request.shape), torch.from_numpy(values))
 
@@ -150,7 +151,7 @@ def _read(folder: Path, request: Request) -> Entry:
 def _build(folder: Path, temporary: Path, request: Request, decoded: Iterable[tuple[Tensor, float]]) -> None:
     try:
         temporary.mkdir()
-        values = np.empty(request.shape[0], request.column.kind)
+        values = np.empty(request.shape[0], request.column.dtype)
         decoding = Pass("decoding", request.shape[0])
         with (temporary / IMAGES).open("wb") as file:
             file.write(npy_header(np.uint8, request.shape))
@@ -161,7 +162,7 @@ def _build(folder: Path, temporary: Path, request: Request, decoded: Iterable[tu
                 decoding.add()
             _flush(file)
         with (temporary / request.column.file).open("wb") as file:
-            file.write(npy_header(request.column.kind, values.shape) + values.tobytes())
+            file.write(npy_header(request.column.dtype, values.shape) + values.tobytes())
             _flush(file)
         with (temporary / RECORD).open("wb") as file:
             file.write(json.dumps(_record(request)).encode())

@@ -5,8 +5,6 @@ import stat
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-import torch
-
 from m2sd_cli.data.augmentation import Augmentation
 from m2sd_cli.data.datasets import DataSet, Shots, Skipped
 from m2sd_cli.data.names import as_pair, clash, class_name, is_text, name_digest, relative_name
@@ -20,7 +18,7 @@ TEST_SHARE = 0.2
 
 
 def read_classes(folder: Path) -> dict[str, list[Path]]:
-    """The pictures of each class, FOLDER/CLASS/*.{jpg,jpeg,png,webp,bmp}, classes and pictures sorted by name.
+    """List the pictures of each class, FOLDER/CLASS/*.{jpg,jpeg,png,webp,bmp}, classes and pictures sorted by name.
 
     A class may be a link to a folder.
 
@@ -29,17 +27,17 @@ def read_classes(folder: Path) -> dict[str, list[Path]]:
     """
     if not os.path.isdir(folder):
         raise DataError(f"{folder}: no such folder")
-    places = sorted(_class_folders(folder), key=lambda place: (class_name(place.name), place.name))
-    if not places:
+    inside = sorted(_class_folders(folder), key=lambda path: (class_name(path.name), path.name))
+    if not inside:
         raise DataError(f"{folder}: no class in it; it needs one sub-folder a class, holding that class's pictures")
-    for place in places:
-        if not is_text(place.name):
-            raise DataError(f"{place}: the name of a class has to be UTF-8; rename the folder")
-    _refuse_clash(folder, [place.name for place in places])
-    classes = {class_name(place.name): list_images(place) for place in places}
-    for place, paths in zip(places, classes.values(), strict=True):
-        if not paths:
-            raise DataError(f"{place}: no picture in it (jpg, jpeg, png, webp or bmp)")
+    for path in inside:
+        if not is_text(path.name):
+            raise DataError(f"{path}: the name of a class has to be UTF-8; rename the folder")
+    _refuse_clash(folder, [path.name for path in inside])
+    classes = {class_name(path.name): list_images(path) for path in inside}
+    for path, pictures in zip(inside, classes.values(), strict=True):
+        if not pictures:
+            raise DataError(f"{path}: no picture in it (jpg, jpeg, png, webp or bmp)")
     return classes
 
 
@@ -57,19 +55,18 @@ def _class_folders(folder: Path) -> Iterator[Path]:
 
 
 def _refuse_clash(folder: Path, names: Sequence[str]) -> None:
-    """On a file system that ignores case, and to a person, they would be one class."""
-    pair = clash(names)
+    pair = clash(names)  # one class on a file system that ignores case, and to a person
     if pair is not None:
         raise DataError(f"{folder}: the classes {as_pair(*pair)}; rename one")
 
 
 def folder_name(folder: Path) -> str:
-    """The bare name of a folder, as text, for records."""
+    """Return the bare name of a folder, as text, for records."""
     return folder.resolve().name.encode("utf-8", "replace").decode()
 
 
 def read_shots(folder: Path) -> Shots:
-    """The classes of a folder, in the order of their names, with all their pictures.
+    """Read the classes of a folder, in the order of their names, with all their pictures.
 
     Raises:
         DataError: as `read_classes` does.
@@ -79,12 +76,12 @@ def read_shots(folder: Path) -> Shots:
 
 
 def open_folder(folder: Path, image_size: int, skipped: Sequence[Skipped] = ()) -> DataSet:
-    """A folder as a data set: train/CLASS and test/CLASS, or just CLASS, split 80/20 the same way every time.
+    """Open a folder as a data set: train/CLASS and test/CLASS, or just CLASS, split 80/20 the same way every time.
 
     Args:
         folder: all classes in its training part are base classes.
         image_size: side of the square that the network will see, in pixels.
-        skipped: pictures to leave out, which have their part in the split even if they are there no more.
+        skipped: pictures to leave out, which have their part in the split even if they are missing.
 
     Raises:
         DataError: as `read_classes` does, or a test class is named as a training class but for its case, or no picture
@@ -96,11 +93,11 @@ def open_folder(folder: Path, image_size: int, skipped: Sequence[Skipped] = ()) 
     if not os.path.isdir(folder):
         raise DataError(f"{folder}: no such folder")
     if has_own_split(folder):
-        train, tested = read_classes(folder / "train"), folder / "test"
-        test = read_classes(tested) if os.path.isdir(tested) or os.path.islink(tested) else {}
+        train, test_folder = read_classes(folder / "train"), folder / "test"
+        test = read_classes(test_folder) if os.path.isdir(test_folder) or os.path.islink(test_folder) else {}
     else:
-        gone = _names_by_folder(skipped)
-        parts = {name: split_class(_with_gone(paths, gone)) for name, paths in read_classes(folder).items()}
+        left_out = _names_by_folder(skipped)
+        parts = {name: split_class(_with_missing(paths, left_out)) for name, paths in read_classes(folder).items()}
         train = {name: part[0] for name, part in parts.items()}
         test = {name: part[1] for name, part in parts.items()}
     names = [*train, *(name for name in test if name not in train)]
@@ -126,26 +123,25 @@ def open_folder(folder: Path, image_size: int, skipped: Sequence[Skipped] = ()) 
 
 
 def _names_by_folder(skipped: Sequence[Skipped]) -> dict[str, list[str]]:
-    """The names of pictures in FOLDER/CLASS, by CLASS; records may say anything, and other paths are passed over."""
-    found: dict[str, list[str]] = {}
+    """List the names of pictures in FOLDER/CLASS by CLASS; records may say anything else, which is passed over."""
+    names: dict[str, list[str]] = {}
     for each in skipped:
         folder, _, name = each.file.partition("/")
         if name and Path(name).name == name:
-            found.setdefault(folder, []).append(name)
-    return found
+            names.setdefault(folder, []).append(name)
+    return names
 
 
-def _with_gone(paths: list[Path], gone: Mapping[str, list[str]]) -> list[Path]:
-    """The pictures of a class, and those of the names that are there no more."""
+def _with_missing(paths: list[Path], left_out: Mapping[str, list[str]]) -> list[Path]:
+    """Add the pictures that were left out and are missing to those of a class."""
     home = paths[0].parent
-    if home.name not in gone:
-        return paths
     present = {relative_name(path, home) for path in paths}
-    return sorted([*paths, *(home / name for name in gone[home.name] if name not in present)])
+    missing = [home / name for name in left_out.get(home.name, ()) if name not in present]
+    return sorted([*paths, *missing])
 
 
 def has_own_split(folder: Path) -> bool:
-    """Whether a folder is laid out as train/CLASS; a class may be called train, too.
+    """Tell if a folder is laid out as train/CLASS; a class may be called train, too.
 
     Raises:
         DataError: FOLDER/train cannot be read.
@@ -155,19 +151,16 @@ def has_own_split(folder: Path) -> bool:
 
 
 def split_class(paths: list[Path]) -> tuple[list[Path], list[Path]]:
-    """Four fifths for training, one fifth for testing, chosen by the SHA-256 of the file names.
+    """Split a class: four fifths for training, one fifth for testing, chosen by the SHA-256 of the file names.
 
-    The choice depends on the names alone, not on the order or the place of the folder. A class of one picture is
+    The choice depends on the names alone, not on their order or the path of the folder. A class of one picture is
     trained on and not tested.
     """
     ranked = sorted(paths, key=name_digest)
-    tested = set(ranked[: round(TEST_SHARE * len(paths))]) if len(paths) > 1 else set()
-    if not tested and len(paths) > 1:
-        tested = {ranked[0]}
-    return [path for path in paths if path not in tested], [path for path in paths if path in tested]
+    test = set(ranked[: max(1, round(TEST_SHARE * len(paths)))]) if len(paths) > 1 else set()
+    return [path for path in paths if path not in test], [path for path in paths if path in test]
 
 
 def _source(classes: dict[str, list[Path]], names: list[str]) -> FileImages:
     label = {name: number for number, name in enumerate(names)}
-    items = [(path, label[name]) for name, paths in classes.items() for path in paths]
-    return FileImages(tuple(path for path, _ in items), torch.tensor([each for _, each in items], dtype=torch.int64))
+    return FileImages.from_items((path, label[name]) for name, paths in classes.items() for path in paths)

@@ -1,4 +1,4 @@
-"""Images in a file that is mapped into memory, of which little stays resident."""
+"""Images in a file that is mapped into memory; little of it stays resident."""
 
 import mmap
 import os
@@ -14,10 +14,10 @@ from m2sd_cli.reading import open_regular
 RESIDENT = 256 * 2**20  # bytes; a file of no more may stay in memory
 
 
-def npy_header(kind: type[np.generic], shape: tuple[int, ...]) -> bytes:
-    """What a .npy file of such an array begins with."""
+def npy_header(dtype: type[np.generic], shape: tuple[int, ...]) -> bytes:
+    """Return the bytes with which a .npy file of such an array begins."""
     header = BytesIO()
-    fields = {"descr": np.lib.format.dtype_to_descr(np.dtype(kind)), "fortran_order": False, "shape": shape}
+    fields = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(header, fields)
     return header.getvalue()
 
@@ -26,7 +26,7 @@ class MappedImages:
     """The images of a .npy file as a tensor over the file's pages.
 
     Pages that were read count as memory of the process until they are let go of; they stay in the system's file cache
-    after that, for as long as nobody needs the room.
+    after that, for as long as no process needs the memory.
 
     Args:
         path: the file, (N, S, S, 3) uint8.
@@ -42,8 +42,8 @@ class MappedImages:
     def __init__(self, path: Path, shape: tuple[int, ...]) -> None:
         header = npy_header(np.uint8, shape)
         with open_regular(path) as file:
-            whole = file.read(len(header)) == header and os.fstat(file.fileno()).st_size == len(header) + np.prod(shape)
-            if not whole:
+            size = len(header) + np.prod(shape)
+            if file.read(len(header)) != header or os.fstat(file.fileno()).st_size != size:
                 raise ValueError(f"{path}: not an array of {shape} bytes")
             # Not copy-on-write: what may be written to has to fit into memory by the count of the kernel.
             self._pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
@@ -52,13 +52,13 @@ class MappedImages:
         self._large = len(self._pages) > RESIDENT
 
     def take(self, indices: Tensor) -> Tensor:
-        """The images at `indices` (B,), copied into memory."""
+        """Copy the images at `indices` (B,) into memory."""
         images = self.tensor.index_select(0, indices)
         self._release_if_large()
         return images
 
     def to(self, device: torch.device) -> Tensor:
-        """All images, copied to another device."""
+        """Copy all images to another device."""
         images = torch.empty_like(self.tensor, device=device)
         step = max(1, RESIDENT * len(images) // max(1, images.nbytes))
         for start in range(0, len(images), step):
@@ -79,7 +79,7 @@ class MappedImages:
 
 
 class _Unguarded:
-    """Offers a read-only array as one that may be written to, which is all that torch takes without a warning."""
+    """A read-only array that claims to be writable, as torch takes no other without a warning."""
 
     def __init__(self, array: "np.ndarray[tuple[int, ...], np.dtype[np.uint8]]") -> None:
         self.array = array  # keeps the mapping alive as long as a tensor is made of it

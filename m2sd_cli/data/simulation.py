@@ -5,9 +5,9 @@ from dataclasses import replace
 from torch import Tensor
 
 from m2sd_cli.data.catalogue import SHOTS, TEST_SHARE, DataSetInfo
-from m2sd_cli.data.choosing import draw, those
+from m2sd_cli.data.choosing import rank_within_class
 from m2sd_cli.data.datasets import DataSet, Shots
-from m2sd_cli.data.sources import ImageSource
+from m2sd_cli.data.sources import ImageSource, select_where
 
 
 def simulate(data: DataSet, info: DataSetInfo) -> DataSet:
@@ -21,41 +21,40 @@ def simulate(data: DataSet, info: DataSetInfo) -> DataSet:
         info: of the simulated data set: how many base classes it has, and how many a session teaches.
     """
     images, labels, classes = data.train, data.train.labels, data.classes[: data.base]
-    place, tests = _places(images)
-    is_test = place < tests
-    is_shot = ~is_test & (place < tests + SHOTS)
+    rank, tests = _rank_and_count_tests(images)
+    is_test = rank < tests
+    is_shot = ~is_test & (rank < tests + SHOTS)
 
     def session(first: int) -> Shots:
-        chosen = (is_shot & (labels >= first) & (labels < first + info.way)).nonzero().flatten()
-        return Shots(classes[first : first + info.way], images.select(chosen, labels[chosen] - first))
+        in_session = is_shot & (labels >= first) & (labels < first + info.way)
+        return Shots.select(images, in_session, classes)
 
-    # All of them now, so that no training holds the images of other classes for the sake of a few shots.
+    # All sessions now, so that no training holds the images of other classes for the sake of a few shots.
     sessions = [session(first) for first in range(info.base, data.base, info.way)]
     return replace(
         data,
         name=info.name,
         classes=classes,
         base=info.base,
-        train=those(images, ~is_test & (labels < info.base)),
-        test=those(images, is_test),
+        train=select_where(images, ~is_test & (labels < info.base)),
+        test=select_where(images, is_test),
         sessions=len(sessions),
         session=lambda number: sessions[number - 1],
     )
 
 
 def shot_pool(data: DataSet, info: DataSetInfo) -> Shots:
-    """All images of the classes that a simulation teaches, but for its test images: what shots may be drawn of.
+    """Select every image that shots may be drawn of: of the classes that a simulation teaches, but for its test images.
 
     Args:
         data, info: as for `simulate`.
     """
-    images, labels = data.train, data.train.labels
-    place, tests = _places(images)
-    chosen = ((place >= tests) & (labels >= info.base)).nonzero().flatten()
-    return Shots(data.classes[info.base : data.base], images.select(chosen, labels[chosen] - info.base))
+    rank, tests = _rank_and_count_tests(data.train)
+    in_pool = (rank >= tests) & (data.train.labels >= info.base)
+    return Shots.select(data.train, in_pool, data.classes)
 
 
-def _places(images: ImageSource) -> tuple[Tensor, Tensor]:
-    """The place of each image in its class, and how many of that class are test images: those of the first places."""
-    place, size = draw(images)
-    return place, (TEST_SHARE * size.double()).round().long().clamp(min=1).minimum(size - 1)
+def _rank_and_count_tests(images: ImageSource) -> tuple[Tensor, Tensor]:
+    """Return each image's rank in its class, and how many of that class are test images: those of the first ranks."""
+    rank, size = rank_within_class(images)
+    return rank, (TEST_SHARE * size.double()).round().long().clamp(min=1).minimum(size - 1)

@@ -6,18 +6,17 @@ from pathlib import Path
 
 import torch
 
-from m2sd_cli.data.choosing import those
 from m2sd_cli.data.datasets import DataSet, Shots, Skipped
 from m2sd_cli.data.images import open_rgb
 from m2sd_cli.data.names import relative_name
-from m2sd_cli.data.sources import FileImages, ImageSource
+from m2sd_cli.data.sources import FileImages, ImageSource, select_where
 from m2sd_cli.data.threads import in_order
 from m2sd_cli.errors import DataError, PictureError
 from m2sd_cli.progress import count_passing, say
 
 NAMED = 3  # skipped pictures in a message
 
-# Why each picture cannot be read; None for those that can.
+# Gives the reason why each picture cannot be read; None for those that can.
 Check = Callable[[Sequence[Path]], Sequence[str | None]]
 
 
@@ -45,22 +44,22 @@ def _reason(path: Path) -> str | None:
 
 
 def skip_bad_pictures(data: DataSet, check: Check) -> DataSet:
-    """A data set without the pictures that cannot be read.
+    """Leave out the pictures of a data set that cannot be read.
 
     Raises:
         DataError: no picture of a base class is left.
     """
-    return leave_out(data, _find([data.train, data.test], data.location, check))
+    return leave_out(data, _unreadable([data.train, data.test], data.location, check))
 
 
 def skip_bad_tests(data: DataSet, check: Check) -> tuple[DataSet, Sequence[Skipped]]:
-    """A data set without the pictures for testing that cannot be read, and these."""
-    found = _find([data.test], data.location, check)
-    return leave_out(data, [*data.skipped, *found]), found
+    """Leave out the pictures for testing that cannot be read, and return them, too."""
+    skipped = _unreadable([data.test], data.location, check)
+    return leave_out(data, [*data.skipped, *skipped]), skipped
 
 
 def skip_bad_shots(shots: Shots, folder: Path, check: Check) -> Shots:
-    """Shots without the pictures that cannot be read.
+    """Leave out the shots that cannot be read.
 
     Args:
         folder: below which they lie.
@@ -68,11 +67,11 @@ def skip_bad_shots(shots: Shots, folder: Path, check: Check) -> Shots:
     Raises:
         DataError: no picture of a class is left.
     """
-    return leave_out_shots(shots, folder, _find([shots.source], folder, check))
+    return leave_out_shots(shots, folder, _unreadable([shots.source], folder, check))
 
 
 def leave_out_shots(shots: Shots, folder: Path, skipped: Sequence[Skipped]) -> Shots:
-    """Shots without certain pictures, of which those that are not there do not matter.
+    """Leave out certain shots; a file that is not among them does not matter.
 
     Raises:
         DataError: no picture of a class is left.
@@ -83,7 +82,7 @@ def leave_out_shots(shots: Shots, folder: Path, skipped: Sequence[Skipped]) -> S
 
 
 def leave_out(data: DataSet, skipped: Sequence[Skipped]) -> DataSet:
-    """A data set without certain pictures, of which those that are not there do not matter.
+    """Leave out certain pictures of a data set; a file that is not among them does not matter.
 
     Raises:
         DataError: no picture of a base class is left.
@@ -91,13 +90,13 @@ def leave_out(data: DataSet, skipped: Sequence[Skipped]) -> DataSet:
     if not skipped:
         return data
     files = {each.file for each in skipped}
-    train, test = (_without(each, data.location, files) for each in (data.train, data.test))
+    train, test = (_without(source, data.location, files) for source in (data.train, data.test))
     _refuse_empty(train, data.classes[: data.base], data.location)
     return replace(data, train=train, test=test, skipped=skipped)
 
 
-def _find(sources: Iterable[ImageSource], folder: Path, check: Check) -> list[Skipped]:
-    """What cannot be read; images in memory always can."""
+def _unreadable(sources: Iterable[ImageSource], folder: Path, check: Check) -> list[Skipped]:
+    """List the pictures that cannot be read; images in memory always can."""
     paths = [path for source in sources if isinstance(source, FileImages) for path in source.paths]
     reasons = zip(paths, check(paths), strict=True)
     return [Skipped(relative_name(path, folder), reason) for path, reason in reasons if reason is not None]
@@ -106,7 +105,9 @@ def _find(sources: Iterable[ImageSource], folder: Path, check: Check) -> list[Sk
 def _without(source: ImageSource, folder: Path, files: Collection[str]) -> ImageSource:
     if not isinstance(source, FileImages):
         return source
-    return those(source, torch.tensor([relative_name(path, folder) not in files for path in source.paths]).bool())
+    return select_where(
+        source, torch.tensor([relative_name(path, folder) not in files for path in source.paths]).bool()
+    )
 
 
 def _refuse_empty(source: ImageSource, names: Sequence[str], folder: Path) -> None:

@@ -1,7 +1,7 @@
-"""A labelled set of images, whether it lies in memory or in files."""
+"""Labelled sets of images, in memory and in files."""
 
 import hashlib
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from m2sd_cli.data.augmentation import Augmentation
-from m2sd_cli.data.decoded import Entry, Request, keep
+from m2sd_cli.data.decoded import Entry, Request, load_or_decode
 from m2sd_cli.data.images import open_rgb
 from m2sd_cli.data.mapped import MappedImages
 from m2sd_cli.data.names import name_digest
@@ -37,12 +37,12 @@ class TrainingImages:
     mapped: MappedImages | None = None  # if `images` are the pages of a file
 
     def gather(self, indices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Images, aspects and labels at `indices` (B,), which are where the images are."""
+        """Gather images, aspects and labels at `indices` (B,), which are on the device of the images."""
         images = self.images.index_select(0, indices) if self.mapped is None else self.mapped.take(indices)
         return images, self.aspects.index_select(0, indices), self.labels.index_select(0, indices)
 
     def to(self, device: torch.device) -> "TrainingImages":
-        """All of it on a device; those that are there already, in a file too, are not copied."""
+        """Move the images to a device; those that are there already, in a file too, are not copied."""
         if self.images.device.type == device.type == "cpu":
             return self
         images = self.images.to(device) if self.mapped is None else self.mapped.to(device)
@@ -50,7 +50,7 @@ class TrainingImages:
 
 
 class ImageSource(Protocol):
-    """N images with labels, read as often as wanted, never more than a batch at a time."""
+    """N images with labels, which can be read again and again, never more than a batch at a time."""
 
     @property
     def labels(self) -> Tensor:
@@ -59,30 +59,36 @@ class ImageSource(Protocol):
     def __len__(self) -> int: ...
 
     def select(self, indices: Tensor, labels: Tensor) -> "ImageSource":
-        """The images at `indices` (M,) int64, under new labels (M,) int64."""
+        """Select the images at `indices` (M,) int64, under new labels (M,) int64."""
 
-    def batches(self, transform: TestTransform, size: int, rows: slice = ALL) -> Iterator[tuple[Tensor, Tensor]]:
-        """(pixels, labels) through the test transform: uint8 (B, 3, crop, crop) and int64 (B,), in order.
+    def batches(self, transform: TestTransform, size: int, shard: slice = ALL) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield pixels after the test transform, uint8 (B, 3, crop, crop), and labels, int64 (B,), in order.
 
         Args:
             transform: what each image goes through.
             size: B, but for the last batch.
-            rows: which consecutive images to read.
+            shard: the consecutive images to read.
         """
 
-    def for_testing(self, transform: TestTransform, size: int, rows: slice = ALL) -> Iterator[tuple[Tensor, Tensor]]:
-        """As `batches`, of images that will be asked for again: what had to be decoded is kept."""
+    def for_testing(self, transform: TestTransform, size: int, shard: slice = ALL) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the same as `batches`, of images that will be read again: decoded ones are cached."""
 
     def for_training(self, augmentation: Augmentation) -> TrainingImages:
-        """All images, as the augmentation wants them."""
+        """Return every image in the size that the augmentation takes."""
 
     def digests(self) -> list[str]:
-        """The SHA-256 of each image: of its pixels in memory, of its file on disk."""
+        """Compute the SHA-256 of each image: of its pixels in memory, of its file on disk."""
 
-    def lots(self) -> list[str]:
-        """A SHA-256 for each image, by which lots are drawn: of its pixels in memory, of its file's bare name on disk,
-        so that no file is read for it.
+    def sort_keys(self) -> list[str]:
+        """Compute a SHA-256 for each image, by which images are chosen: of its pixels in memory, of its file's bare
+        name on disk, so that no file is read for it.
         """
+
+
+def select_where(source: ImageSource, mask: Tensor) -> ImageSource:
+    """Select the images at which a mask (N,) bool is true, in their order, under their labels."""
+    indices = mask.nonzero().flatten()
+    return source.select(indices, source.labels[indices])
 
 
 @dataclass(frozen=True)
@@ -96,23 +102,24 @@ class ArrayImages:
         return len(self.labels)
 
     def select(self, indices: Tensor, labels: Tensor) -> "ArrayImages":
-        """The images at `indices`, under new labels."""
+        """See ImageSource."""
         return ArrayImages(self.images[indices], labels)
 
-    def batches(self, transform: TestTransform, size: int, rows: slice = ALL) -> Iterator[tuple[Tensor, Tensor]]:
-        """See ImageSource. Images of the transform's own size are what it would make of them already."""
+    def batches(self, transform: TestTransform, size: int, shard: slice = ALL) -> Iterator[tuple[Tensor, Tensor]]:
+        """See ImageSource. The transform would leave images of its own size as they are."""
         fits = self.images.shape[1:3] == (transform.crop, transform.crop)
-        wanted, labels_of = self.images[rows], self.labels[rows]
-        for start in range(0, len(wanted), size):
-            images, labels = wanted[start : start + size], labels_of[start : start + size]
+        images, labels = self.images[shard], self.labels[shard]
+        for start in range(0, len(labels), size):
+            batch = images[start : start + size]
             if fits:
-                yield images.permute(0, 3, 1, 2), labels
+                pixels = batch.permute(0, 3, 1, 2)
             else:
-                yield torch.stack([transform.pixels(Image.fromarray(image.numpy())) for image in images]), labels
+                pixels = torch.stack([transform.pixels(Image.fromarray(image.numpy())) for image in batch])
+            yield pixels, labels[start : start + size]
 
-    def for_testing(self, transform: TestTransform, size: int, rows: slice = ALL) -> Iterator[tuple[Tensor, Tensor]]:
+    def for_testing(self, transform: TestTransform, size: int, shard: slice = ALL) -> Iterator[tuple[Tensor, Tensor]]:
         """See ImageSource."""
-        return self.batches(transform, size, rows)
+        return self.batches(transform, size, shard)
 
     def for_training(self, augmentation: Augmentation) -> TrainingImages:
         """See ImageSource."""
@@ -122,7 +129,7 @@ class ArrayImages:
         """See ImageSource."""
         return [hashlib.sha256(image.numpy().tobytes()).hexdigest() for image in self.images]
 
-    def lots(self) -> list[str]:
+    def sort_keys(self) -> list[str]:
         """See ImageSource."""
         return self.digests()
 
@@ -134,37 +141,43 @@ class FileImages:
     paths: tuple[Path, ...]
     labels: Tensor  # (N,) int64
 
+    @classmethod
+    def from_items(cls, items: Iterable[tuple[Path, int]]) -> "FileImages":
+        """Make a source of pairs (path, label)."""
+        listed = list(items)
+        return cls(tuple(path for path, _ in listed), torch.tensor([label for _, label in listed], dtype=torch.int64))
+
     def __len__(self) -> int:
         return len(self.paths)
 
     def select(self, indices: Tensor, labels: Tensor) -> "FileImages":
-        """See ImageSource. What is selected has decoded images of its own, which are all that its training reads."""
+        """See ImageSource. A selection has decoded images of its own, so that a training reads no others."""
         return FileImages(tuple(self.paths[index] for index in indices.tolist()), labels)
 
-    def batches(self, transform: TestTransform, size: int, rows: slice = ALL) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(self, transform: TestTransform, size: int, shard: slice = ALL) -> Iterator[tuple[Tensor, Tensor]]:
         """See ImageSource. The next batch is decoded while the caller works on the last.
 
         Raises:
             DataError: a picture cannot be read.
         """
-        paths, labels = self.paths[rows], self.labels[rows]
+        paths, labels = self.paths[shard], self.labels[shard]
         with closing(in_order(lambda path: transform.pixels(open_rgb(path)), paths, ahead=size)) as decoded:
             for start in range(0, len(paths), size):
                 yield torch.stack(list(islice(decoded, size))), labels[start : start + size]
 
-    def for_testing(self, transform: TestTransform, size: int, rows: slice = ALL) -> Iterator[tuple[Tensor, Tensor]]:
+    def for_testing(self, transform: TestTransform, size: int, shard: slice = ALL) -> Iterator[tuple[Tensor, Tensor]]:
         """See ImageSource: from the cache of decoded images, which is filled at once.
 
         Raises:
             DataError: a picture cannot be read, or the cache not be written.
         """
-        kept = self._kept(
+        entry = self._load(
             Request("test", transform.crop, asdict(replace(transform, views=1)), self._digests),
             lambda image: transform.pixels(image).permute(1, 2, 0),
         )
-        wanted = torch.arange(len(self))[rows]
-        batches = (wanted[start : start + size] for start in range(0, len(wanted), size))
-        return ((kept.images.take(each).permute(0, 3, 1, 2).contiguous(), self.labels[each]) for each in batches)
+        indices = torch.arange(len(self))[shard]
+        batches = (indices[start : start + size] for start in range(0, len(indices), size))
+        return ((entry.images.take(batch).permute(0, 3, 1, 2).contiguous(), self.labels[batch]) for batch in batches)
 
     def for_training(self, augmentation: Augmentation) -> TrainingImages:
         """See ImageSource: squashed to a square of `augmentation.store` pixels, from the cache of decoded images.
@@ -173,17 +186,17 @@ class FileImages:
             DataError: a picture cannot be read, or the cache not be written.
         """
         side = augmentation.store or augmentation.size
-        kept = self._kept(
+        entry = self._load(
             Request("training", side, {"squash": "bilinear"}, self._digests),
             lambda image: to_tensor(image.resize((side, side), Image.Resampling.BILINEAR)).permute(1, 2, 0),
         )
-        return TrainingImages(kept.images.tensor, kept.values, self.labels, kept.images)
+        return TrainingImages(entry.images.tensor, entry.values, self.labels, entry.images)
 
     def digests(self) -> list[str]:
         """See ImageSource. The files are read once, whenever that is."""
         return list(self._digests)
 
-    def lots(self) -> list[str]:
+    def sort_keys(self) -> list[str]:
         """See ImageSource."""
         return [name_digest(path) for path in self.paths]
 
@@ -191,22 +204,22 @@ class FileImages:
     def _digests(self) -> tuple[str, ...]:
         return tuple(count_passing(in_order(_file_digest, self.paths), "reading", len(self)))
 
-    def _kept(self, request: Request, shape: Callable[[Image.Image], Tensor]) -> Entry:
-        """The pictures as `shape` makes them, (S, S, 3) uint8."""
+    def _load(self, request: Request, shape: Callable[[Image.Image], Tensor]) -> Entry:
+        """Load the pictures as `shape` makes them, (S, S, 3) uint8, from the cache, which is filled first."""
 
-        def work(item: tuple[Path, str]) -> tuple[Tensor, float]:
+        def decode_one(item: tuple[Path, str]) -> tuple[Tensor, float]:
             path, digest = item
             image = open_rgb(path)
             pixels = shape(image)
-            # What is kept has to be the pixels of the very file that it is kept for.
+            # The cached pixels have to be those of the very file whose digest is their key.
             if _file_digest(path) != digest:
                 raise DataError(f"{path}: it was changed while it was read; try again")
             return pixels, image.width / image.height
 
         def decode() -> Generator[tuple[Tensor, float], None, None]:
-            return in_order(work, zip(self.paths, self._digests, strict=True))
+            return in_order(decode_one, zip(self.paths, self._digests, strict=True))
 
-        return keep(request, decode)
+        return load_or_decode(request, decode)
 
 
 def _file_digest(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""The test transform: what every image goes through before it is compared with a class mean."""
+"""The test transform, which every image goes through before it is compared with a class mean."""
 
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 class TestTransform:
     """Resize (bilinear, antialiased), crop the centre, scale to [0, 1], subtract the mean, divide by the deviation.
 
-    The feature of an image is the mean of the features of its views, of which the first is what has been cropped.
+    The feature of an image is the mean of the features of its views, of which the first is the cropped image.
     """
 
     __test__ = False  # the name begins with Test, and is none of pytest's
@@ -28,7 +28,7 @@ class TestTransform:
     views: int = 1  # of the cropped image, see `data.views`
 
     def pixels(self, image: Image.Image) -> Tensor:
-        """An RGB picture of any size as (3, crop, crop) uint8. A picture of that very size is left untouched.
+        """Transform an RGB picture of any size to (3, crop, crop) uint8. A picture of that very size is left untouched.
 
         Sizes and corners are rounded as torchvision does, with which the field has made its figures.
         """
@@ -38,7 +38,7 @@ class TestTransform:
         else:
             short = min(width, height)
             if max(width, height) > SLENDER * short:
-                # Of a hair-thin picture the resized whole would not fit in memory; its centre is all that is kept.
+                # The whole of a hair-thin picture would not fit in memory when resized, and only its centre is used.
                 image = ImageOps.fit(image, (min(width, SLENDER * short), min(height, SLENDER * short)))
                 width, height = image.size
             size = (int(self.resize * width / short), int(self.resize * height / short))
@@ -50,17 +50,17 @@ class TestTransform:
         return to_tensor(image)
 
     def normalise(self, pixels: Tensor) -> Tensor:
-        """uint8 (B, 3, H, W), or float of 0..255, to what the network takes, float32."""
+        """Normalise (B, 3, H, W) uint8, or float of 0..255, to the float32 that the network takes."""
         return normalise(pixels, self.mean, self.std)
 
 
 def to_tensor(image: Image.Image) -> Tensor:
-    """An RGB picture as (3, H, W) uint8."""
+    """Convert an RGB picture to (3, H, W) uint8."""
     return torch.from_numpy(np.array(image, dtype=np.uint8)).permute(2, 0, 1)
 
 
 def normalise(pixels: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
-    """(x / 255 - mean) / std a channel, for (B, 3, H, W) of 0..255, as one multiply-add in float32."""
+    """Compute (x / 255 - mean) / std a channel of (B, 3, H, W) in 0..255, as one multiply-add in float32."""
     factors = torch.tensor([[1 / (255 * s) for s in std], [-m / s for m, s in zip(mean, std, strict=True)]])
     # Without non_blocking a training step would wait for the device here.
     scale, shift = factors.to(pixels.device, non_blocking=True).view(2, 1, -1, 1, 1)

@@ -1,4 +1,4 @@
-"""Several views of one image, always the same ones: itself, its mirror image, and shifted crops of both."""
+"""The views of an image, always the same ones: itself, its mirror image, and shifted crops of both."""
 
 from collections.abc import Iterator
 
@@ -11,21 +11,21 @@ MOST_VIEWS = 2 + 2 * len(CORNERS)
 
 
 def views(pixels: Tensor, count: int) -> Iterator[Tensor]:
-    """The first `count` views of images (B, 3, S, S), each of the same shape.
+    """Yield the first `count` views of images (B, 3, S, S), each of the same shape.
 
-    They come in pairs, a crop and its mirror image; what a shift leaves empty is filled with the pixel at the edge.
+    They come in pairs, a crop and its mirror image. Pixels that a shift leaves empty repeat the pixel at the edge.
 
     Args:
         pixels: after the test transform.
         count: 1 to MOST_VIEWS.
     """
     side = pixels.shape[-1]
-    places = torch.arange(side, device=pixels.device)
+    positions = torch.arange(side, device=pixels.device)
     step = max(1, side // SHIFT)
     for number in range(count):
         view = pixels
         if number > 1:
             down, right = CORNERS[number // 2 - 1]
-            rows, columns = ((places + step * each).clamp(0, side - 1) for each in (down, right))
-            view = view[:, :, rows][:, :, :, columns]
+            ys, xs = ((positions + step * shift).clamp(0, side - 1) for shift in (down, right))
+            view = view[:, :, ys][:, :, :, xs]
         yield view.flip(3) if number % 2 else view

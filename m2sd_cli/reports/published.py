@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, computed_field, model_validator
 
-from m2sd_cli.data.catalogue import BUILT_IN
+from m2sd_cli.data.catalogue import DATA_SETS
 from m2sd_cli.errors import UsageError
 from m2sd_cli.runs.manifest import Manifest, Setting
 
@@ -135,7 +135,7 @@ def compare_with_published(first: Manifest, sessions: Sequence[Manifest]) -> Com
     rows = sorted(
         (each for each in here if each.row.backbone == backbone), key=lambda each: (each.method.year, each.row.average)
     )
-    official = len(BUILT_IN[base.data.name].split)
+    official = DATA_SETS[base.data.name].sessions
     return Comparison(
         data=base.data.name,
         backbone=backbone,

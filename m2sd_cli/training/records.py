@@ -9,7 +9,7 @@ from typing import TypedDict
 import torch
 
 from m2sd_cli import __version__
-from m2sd_cli.data.catalogue import BUILT_IN
+from m2sd_cli.data.catalogue import get_info
 from m2sd_cli.data.datasets import DataSet, Skipped
 from m2sd_cli.data.folders import has_own_split
 from m2sd_cli.data.names import class_name
@@ -96,8 +96,9 @@ def base_records(data: DataSet) -> list[ClassRecord]:
 
 def data_record(data: DataSet) -> DataRecord:
     """The data set as a manifest names it."""
-    if data.name in BUILT_IN and data.sessions:
-        original = BUILT_IN[data.name].simulates
+    info = get_info(data.name)
+    if info is not None and data.sessions:
+        original = info.simulates
         made = f"base training images of {original}; a tenth of each class by its SHA-256s for testing"
         return DataRecord(name=data.name, kind="built-in", split=made if original else "official")
     split = "train and test folders" if has_own_split(data.location) else "80/20 by the SHA-256 of file names"

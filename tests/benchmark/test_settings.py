@@ -10,9 +10,8 @@ import m2sd_cli
 from m2sd_cli.benchmark.settings import EPOCHS, LEARNING_RATE, Schedule, Settings, configure
 from m2sd_cli.benchmark.workload import distill_stage, treatment
 from m2sd_cli.config import DistillConfig, PretrainConfig, resolve
-from m2sd_cli.data import cifar100, demo
-from m2sd_cli.data.catalogue import BUILT_IN
-from m2sd_cli.data.file_sets import CUB_AUGMENTATION, CUB_TRANSFORM, MINI_AUGMENTATION, MINI_TRANSFORM
+from m2sd_cli.data import cifar100, cub200, demo, miniimagenet
+from m2sd_cli.data.catalogue import DATA_SETS
 from m2sd_cli.errors import UsageError
 from m2sd_cli.recipes import Recipe, find_recipe, recipe_names
 from m2sd_cli.training.batches import batch_bounds
@@ -38,7 +37,7 @@ def test_without_a_recipe_the_defaults_of_both_stages_are_measured() -> None:
 def test_a_recipe_is_measured_as_its_commands_train(name: str) -> None:
     recipe = find_recipe(name)
     assert recipe.options.data is not None
-    info = BUILT_IN[recipe.options.data]
+    info = DATA_SETS[recipe.options.data]
     found = measured(recipe=recipe)
     endless: dict[str, Any] = {"epochs": EPOCHS, "learning_rate": LEARNING_RATE}
     pretrain = resolve(PretrainConfig, info.defaults, recipe=recipe.options)
@@ -110,12 +109,12 @@ def test_what_a_data_set_decides_is_no_option_beside_a_recipe(option: str, says:
 def test_images_are_treated_as_those_of_the_recipes_data_set(name: str) -> None:
     settings = measured(recipe=find_recipe(name))
     own = {
-        "cifar100": (cifar100.TRANSFORM, cifar100.AUGMENTATION),
-        "miniimagenet": (MINI_TRANSFORM, MINI_AUGMENTATION),
-        "cub200": (CUB_TRANSFORM, CUB_AUGMENTATION),
+        "cifar100": cifar100.TREATMENT,
+        "miniimagenet": miniimagenet.TREATMENT,
+        "cub200": cub200.TREATMENT,
     }
     assert settings.data is not None
-    assert treatment(28, "demo") == (demo.TRANSFORM, demo.AUGMENTATION)
+    assert treatment(28, "demo") == demo.TREATMENT
     assert treatment(settings.image_size, settings.data) == own[settings.data]
 
 

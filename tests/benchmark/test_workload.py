@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
 
 def test_small_images_are_treated_as_those_of_cifar100() -> None:
-    assert treatment(32) == (cifar100.TRANSFORM, cifar100.AUGMENTATION)
-    assert treatment(16)[1] == replace(cifar100.AUGMENTATION, size=16)
+    assert treatment(32) == cifar100.TREATMENT
+    assert treatment(16)[1] == replace(cifar100.TREATMENT.augmentation, size=16)
 
 
 @pytest.mark.parametrize("size", [33, 96, 224])

@@ -20,7 +20,7 @@ from m2sd_cli.cli.app import app
 from m2sd_cli.cli.options import seconds
 from m2sd_cli.cli.output import duration, printable
 from m2sd_cli.data.cache import as_size
-from m2sd_cli.data.catalogue import BUILT_IN
+from m2sd_cli.data.catalogue import DATA_SETS
 from m2sd_cli.data.datasets import DataSet, Skipped
 from m2sd_cli.data.demo import open_demo
 from m2sd_cli.data.locate import open_data
@@ -746,7 +746,7 @@ def short_demo(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("m2sd_cli.api.pretrain.open_data", small)
     monkeypatch.setattr("m2sd_cli.api.recorded_data.open_data", small)
-    monkeypatch.setitem(BUILT_IN["demo"].defaults, "total_epochs", 2)
+    monkeypatch.setitem(DATA_SETS["demo"].defaults, "total_epochs", 2)
 
 
 @pytest.mark.usefixtures("short_demo")

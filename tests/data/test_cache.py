@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from platformdirs import user_cache_path
 
-from m2sd_cli.data.cache import as_size, cache_folder, clear, list_entries, locked
+from m2sd_cli.data.cache import as_size, cache_folder, clear, entry_lock, list_entries
 from m2sd_cli.errors import DataError
 
 KEY, OTHER, THIRD = "a" * 64, "b" * 64, "c" * 64
@@ -109,7 +109,7 @@ def test_clearing_removes_entries_and_remains_and_nothing_else(cache: Path) -> N
 
 
 def test_what_is_locked_is_left_alone(cache: Path) -> None:
-    with locked(cache, KEY):
+    with entry_lock(cache, KEY):
         assert clear()[0] == 1
         assert (cache / KEY / "images.npy").exists()
     assert clear()[0] == 1

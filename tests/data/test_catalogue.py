@@ -9,7 +9,7 @@ import pytest
 from platformdirs import user_cache_path
 
 from m2sd_cli.config import DistillConfig, PretrainConfig, resolve
-from m2sd_cli.data.catalogue import BUILT_IN, FOLDER_DEFAULTS, find_info
+from m2sd_cli.data.catalogue import DATA_SETS, FOLDER_DEFAULTS, all_infos, find_info
 from m2sd_cli.data.locate import data_roots, locate, open_data
 from m2sd_cli.errors import DataError, M2sdError, UsageError
 
@@ -22,10 +22,10 @@ SHOT = 5
 
 def test_what_there_is() -> None:
     official = ["cifar100", "miniimagenet", "cub200", "demo"]
-    assert list(BUILT_IN) == [*official, *(f"{name}-simulated" for name in official)]
+    assert list(all_infos()) == [*official, *(f"{name}-simulated" for name in official)]
     facts = {
         name: (info.base, info.classes, info.image_size, info.images)
-        for name, info in BUILT_IN.items()
+        for name, info in all_infos().items()
         if not info.simulates
     }
     assert facts == {
@@ -38,7 +38,7 @@ def test_what_there_is() -> None:
 
 @pytest.mark.parametrize("name", WAY)
 def test_the_official_split_has_every_shot_once(name: str) -> None:
-    info = BUILT_IN[name]
+    info = DATA_SETS[name]
     assert len(info.split) == info.sessions == (info.classes - info.base) // WAY[name]
     assert info.way == WAY[name]
     assert [len(session) for session in info.split] == [WAY[name] * SHOT] * len(info.split)
@@ -49,7 +49,7 @@ def test_the_official_split_has_every_shot_once(name: str) -> None:
 @pytest.mark.parametrize("name", ["miniimagenet", "cub200"])
 def test_a_session_of_file_names_has_five_shots_a_class(name: str) -> None:
     seen: set[str] = set()
-    for session in BUILT_IN[name].split:
+    for session in DATA_SETS[name].split:
         classes = Counter(line.split("/")[-2] for line in session)
         assert len(classes) == WAY[name]
         assert set(classes.values()) == {SHOT}
@@ -58,27 +58,27 @@ def test_a_session_of_file_names_has_five_shots_a_class(name: str) -> None:
 
 
 def test_the_classes_of_cub200_are_in_the_order_of_their_numbers() -> None:
-    for number, session in enumerate(BUILT_IN["cub200"].split):
+    for number, session in enumerate(DATA_SETS["cub200"].split):
         numbers = {int(line.split("/")[-2][:3]) for line in session}
         assert numbers == set(range(101 + 10 * number, 111 + 10 * number))
 
 
 def test_the_indices_of_cifar100_are_of_training_images() -> None:
-    indices = [int(line) for session in BUILT_IN["cifar100"].split for line in session]
+    indices = [int(line) for session in DATA_SETS["cifar100"].split for line in session]
     assert min(indices) >= 0
     assert max(indices) < 50_000
 
 
-@pytest.mark.parametrize("recipe", [*(info.defaults for info in BUILT_IN.values()), FOLDER_DEFAULTS])
-def test_every_recipe_makes_two_configurations(recipe: dict[str, object]) -> None:
-    first, second = resolve(PretrainConfig, recipe), resolve(DistillConfig, recipe)
-    assert first.epochs + second.epochs == recipe["total_epochs"]
-    assert first.batch_size == recipe["batch_size"]
+@pytest.mark.parametrize("defaults", [*(info.defaults for info in all_infos().values()), FOLDER_DEFAULTS])
+def test_all_defaults_make_two_configurations(defaults: dict[str, object]) -> None:
+    first, second = resolve(PretrainConfig, defaults), resolve(DistillConfig, defaults)
+    assert first.epochs + second.epochs == defaults["total_epochs"]
+    assert first.batch_size == defaults["batch_size"]
 
 
 def test_a_name_or_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert find_info("demo") is BUILT_IN["demo"]
+    assert find_info("demo") is DATA_SETS["demo"]
     (tmp_path / "photos").mkdir()
     assert find_info("photos") is None
     assert find_info(str(tmp_path)) is None
@@ -99,7 +99,7 @@ def test_where_data_sets_are_looked_for(tmp_path: Path, monkeypatch: pytest.Monk
     assert data_roots(None) == [tmp_path / "named", cache]
     assert data_roots(tmp_path / "given") == [tmp_path / "given"]
 
-    info = BUILT_IN["cub200"]
+    info = DATA_SETS["cub200"]
     assert locate(info, None) is None
     (cache / info.layout).mkdir(parents=True)
     try:
@@ -113,7 +113,7 @@ def test_where_data_sets_are_looked_for(tmp_path: Path, monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize("name", ["cub200", "miniimagenet"])
 def test_what_is_not_here_and_cannot_be_downloaded_is_asked_for(tmp_path: Path, name: str) -> None:
-    layout = BUILT_IN[name].layout
+    layout = DATA_SETS[name].layout
     with pytest.raises(DataError, match=f"{name}: no folder {layout} in {tmp_path}; .*--data-root"):
         open_data(name, tmp_path)
 
@@ -122,7 +122,7 @@ def test_the_commands_about_data(m2sd: "Callable[..., Outcome]", pictures: objec
     listed = m2sd("data", "--data-root", tmp_path)
     assert listed.code == 0
     listing, decoded = listed.out.split("\n\n")
-    assert [line.split()[0] for line in listing.splitlines()] == ["name", *BUILT_IN]
+    assert [line.split()[0] for line in listing.splitlines()] == ["name", *all_infos()]
     assert decoded.startswith("decoded images: ")
     assert "downloaded when needed" in listed.out
     assert f"not here; belongs in {tmp_path / 'CUB_200_2011'}" in listed.out

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from m2sd_cli.data.catalogue import BUILT_IN
+from m2sd_cli.data.catalogue import DATA_SETS
 from m2sd_cli.data.check import check_data
 from m2sd_cli.data.locate import open_data
 from m2sd_cli.data.sources import FileImages
@@ -44,7 +44,7 @@ def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def make_cub200(root: Path, picture: Path | None) -> Path:
     """One training image a base class, the official shots, one test image a class."""
     home = root / "CUB_200_2011"
-    lines = [line.removeprefix("CUB_200_2011/images/") for session in BUILT_IN["cub200"].split for line in session]
+    lines = [line.removeprefix("CUB_200_2011/images/") for session in DATA_SETS["cub200"].split for line in session]
     novel = sorted({line.split("/")[0] for line in lines})
     classes = [*(f"{number:03d}.Bird_{number}" for number in range(1, 101)), *novel]
     train = [*(f"{name}/seen.jpg" for name in classes[:100]), *lines]
@@ -66,7 +66,7 @@ def make_cub200(root: Path, picture: Path | None) -> Path:
 def make_miniimagenet(root: Path, picture: Path | None) -> Path:
     """One training image a base class, the official shots, one test image a class."""
     home = root / "miniimagenet"
-    lines = [line.split("/")[-2:] for session in BUILT_IN["miniimagenet"].split for line in session]
+    lines = [line.split("/")[-2:] for session in DATA_SETS["miniimagenet"].split for line in session]
     base = [f"n9{number:07d}" for number in range(60)]
     train = [*((f"{name}00000001.jpg", name) for name in reversed(base)), *((file, name) for name, file in lines)]
     classes = list(dict.fromkeys(name for _, name in train))
@@ -91,7 +91,7 @@ def test_cub200(tmp_path: Path, picture: Path) -> None:
         assert shots.classes == data.classes[90 + 10 * number : 100 + 10 * number]
         assert torch.bincount(shots.source.labels).tolist() == [5] * 10
         assert isinstance(shots.source, FileImages)
-        official = [tmp_path / line for line in BUILT_IN["cub200"].split[number - 1]]
+        official = [tmp_path / line for line in DATA_SETS["cub200"].split[number - 1]]
         assert list(shots.source.paths) == official
         for path, label in zip(shots.source.paths, shots.source.labels.tolist(), strict=True):
             assert path.parent.name == shots.classes[label]
@@ -125,7 +125,7 @@ def test_miniimagenet(tmp_path: Path, picture: Path) -> None:
 
 def test_a_missing_picture_is_named(tmp_path: Path, picture: Path) -> None:
     home = make_miniimagenet(tmp_path, picture)
-    missing = BUILT_IN["miniimagenet"].split[7][3].rsplit("/", 1)[-1]
+    missing = DATA_SETS["miniimagenet"].split[7][3].rsplit("/", 1)[-1]
     (home / "images" / missing).unlink()
     with pytest.raises(DataError, match=f"{missing}: no such file"):
         check_data(open_data("miniimagenet", tmp_path))
@@ -235,7 +235,7 @@ def test_lists_that_are_no_files_or_too_large(tmp_path: Path) -> None:
 
 def test_an_official_shot_that_is_not_listed_is_named(tmp_path: Path) -> None:
     home = make_miniimagenet(tmp_path, None)
-    lost = BUILT_IN["miniimagenet"].split[0][0].rsplit("/", 1)[-1]
+    lost = DATA_SETS["miniimagenet"].split[0][0].rsplit("/", 1)[-1]
     edit(home / "split" / "train.csv", lost, "other.jpg")
     with pytest.raises(DataError, match=f"{lost} of session 1 is not among its training images"):
         open_data("miniimagenet", tmp_path).session(1)

@@ -25,7 +25,7 @@ from torch import Tensor
 from m2sd_cli.data import decoded, sources
 from m2sd_cli.data.augmentation import Augmentation
 from m2sd_cli.data.cache import clear, list_entries
-from m2sd_cli.data.decoded import FORMAT, Request, keep
+from m2sd_cli.data.decoded import FORMAT, Request, load_or_decode
 from m2sd_cli.data.images import open_rgb
 from m2sd_cli.data.sources import FileImages
 from m2sd_cli.data.transforms import TestTransform
@@ -271,20 +271,20 @@ def test_a_damaged_entry_is_built_anew(
     ids=range(9),
 )
 def test_an_entry_made_to_harm_is_built_anew(cache: Path, file: str, content: Any) -> None:
-    keep(REQUEST, made)
+    load_or_decode(REQUEST, made)
     if isinstance(content, bytes):
         (cache / REQUEST.key / file).write_bytes(content)
     else:
         np.save(cache / REQUEST.key / file, content)
-    assert keep(REQUEST, made).values.tolist() == [0.5, 1, 1.5]
-    keep(REQUEST, never)
+    assert load_or_decode(REQUEST, made).values.tolist() == [0.5, 1, 1.5]
+    load_or_decode(REQUEST, never)
 
 
 def test_an_entry_of_another_size_is_built_anew(cache: Path) -> None:
-    keep(REQUEST, made)
+    load_or_decode(REQUEST, made)
     other = replace(REQUEST, digests=("a",))
     shutil.copytree(cache / REQUEST.key, cache / other.key)
-    assert len(keep(other, lambda: (pixels(each) for each in (7,))).images.tensor) == 1
+    assert len(load_or_decode(other, lambda: (pixels(each) for each in (7,))).images.tensor) == 1
 
 
 def test_an_unreadable_picture_is_named_and_nothing_is_left(source: FileImages, cache: Path) -> None:
@@ -341,23 +341,23 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(cache: Path, monkeypatch: py
     with monkeypatch.context() as patch:
         patch.setattr(Path, "open", open_full)
         with pytest.raises(DataError, match=r"No space left on device\); free some space.*M2SD_CACHE") as caught:
-            keep(REQUEST, made)
+            load_or_decode(REQUEST, made)
     assert "\n" not in str(caught.value)
     assert left(cache) == []
-    assert len(keep(REQUEST, made).images.tensor) == 3
+    assert len(load_or_decode(REQUEST, made).images.tensor) == 3
 
 
 def test_too_small_a_disk_is_refused_before_anything_is_decoded(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=35))
     with pytest.raises(DataError, match="needs 36 B for the decoded images, and 35 B are free; free some space"):
-        keep(REQUEST, never)
+        load_or_decode(REQUEST, never)
     assert left(cache) == []
 
 
 def test_a_place_that_cannot_be_made_is_refused(cache: Path) -> None:
     cache.write_text("a file")
     with pytest.raises(DataError, match=r"cache: decoded images cannot be kept there \(.*M2SD_CACHE"):
-        keep(REQUEST, never)
+        load_or_decode(REQUEST, never)
 
 
 # ---- several processes
@@ -427,12 +427,12 @@ def test_a_killed_build_is_cleared_by_the_next_of_any_images(source: FileImages,
         assert list_entries() == []
         assert clear() == (0, 0)  # what is being built is left alone
         remains = left(cache)
-        keep(REQUEST, made)
+        load_or_decode(REQUEST, made)
         assert set(remains) < set(left(cache))
         process.send_signal(signal.SIGKILL)
     (remain,) = remains
     assert remain.endswith(".tmp")
-    keep(replace(REQUEST, settings={}), made)
+    load_or_decode(replace(REQUEST, settings={}), made)
     assert remain not in left(cache)
     (cache / remain).mkdir()
     (cache / remain / "images.npy").write_bytes(b"half")

@@ -14,7 +14,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from m2sd_cli.data.catalogue import BUILT_IN, DataSetInfo, find_info
+from m2sd_cli.data.catalogue import DataSetInfo, all_infos, find_info
 from m2sd_cli.data.check import check_data
 from m2sd_cli.data.datasets import DataSet, Skipped
 from m2sd_cli.data.demo import open_demo
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from tests.conftest import Outcome
 
 Cli = Callable[..., "Outcome"]
-SIMULATED = [name for name, info in BUILT_IN.items() if info.simulates]
+INFOS = all_infos()
+SIMULATED = [name for name, info in INFOS.items() if info.simulates]
 
 
 demo = cache(open_demo)
@@ -53,54 +54,53 @@ def data_of(sizes: list[int]) -> DataSet:
 
 
 def info_of(base: int, way: int, classes: int) -> DataSetInfo:
-    return replace(BUILT_IN["demo-simulated"], base=base, way=way, classes=classes)
+    return replace(INFOS["demo-simulated"], base=base, way=way, classes=classes)
 
 
 def plainly(data: DataSet, info: DataSetInfo) -> tuple[set[str], set[str], dict[str, set[str]]]:
-    """What is trained on, what is tested on and the shots of each taught class, found class by class."""
+    """Choose the training images, the test images and the shots of each taught class, class by class."""
     trained: set[str] = set()
     tested: set[str] = set()
     shots: dict[str, set[str]] = {}
     for label in range(data.base):
-        lots = sorted(
-            lot for lot, own in zip(data.train.lots(), data.train.labels.tolist(), strict=True) if own == label
-        )
-        tests = min(len(lots) - 1, max(1, round(len(lots) / 10)))
-        tested |= set(lots[:tests])
+        labels = data.train.labels.tolist()
+        keys = sorted(key for key, each in zip(data.train.sort_keys(), labels, strict=True) if each == label)
+        tests = min(len(keys) - 1, max(1, round(len(keys) / 10)))
+        tested |= set(keys[:tests])
         if label < info.base:
-            trained |= set(lots[tests:])
+            trained |= set(keys[tests:])
         else:
-            shots[data.classes[label]] = set(lots[tests : tests + 5])
+            shots[data.classes[label]] = set(keys[tests : tests + 5])
     return trained, tested, shots
 
 
-def check_against_plain(data: DataSet, made: DataSet, info: DataSetInfo) -> None:
+def check_against_plain(data: DataSet, simulated: DataSet, info: DataSetInfo) -> None:
     trained, tested, shots = plainly(data, info)
-    assert (set(made.train.lots()), len(made.train)) == (trained, len(trained))
-    assert (set(made.test.lots()), len(made.test)) == (tested, len(tested))
-    taught = [made.session(number) for number in range(1, made.sessions + 1)]
+    assert (set(simulated.train.sort_keys()), len(simulated.train)) == (trained, len(trained))
+    assert (set(simulated.test.sort_keys()), len(simulated.test)) == (tested, len(tested))
+    taught = [simulated.session(number) for number in range(1, simulated.sessions + 1)]
     assert [name for each in taught for name in each.classes] == data.classes[info.base : data.base]
     for each in taught:
         assert len(each.classes) <= info.way
         by_class: dict[str, set[str]] = {name: set() for name in each.classes}
-        for lot, label in zip(each.source.lots(), each.source.labels.tolist(), strict=True):
-            by_class[each.classes[label]].add(lot)
+        for key, label in zip(each.source.sort_keys(), each.source.labels.tolist(), strict=True):
+            by_class[each.classes[label]].add(key)
         assert by_class == {name: shots[name] for name in each.classes}
-    assert (made.name, made.base, made.classes) == (info.name, info.base, data.classes[: data.base])
-    assert made.train.labels.max() < info.base
+    assert (simulated.name, simulated.base, simulated.classes) == (info.name, info.base, data.classes[: data.base])
+    assert simulated.train.labels.max() < info.base
 
 
 @given(st.lists(st.integers(1, 40), min_size=3, max_size=9), st.integers(1, 3))
 def test_only_base_training_images_are_looked_at(sizes: list[int], way: int) -> None:
     data = data_of(sizes)
     info = info_of(base=2, way=way, classes=len(sizes))
-    made = simulate(data, info)
-    check_against_plain(data, made, info)
-    everything = [*made.train.lots(), *made.test.lots()]
+    simulated = simulate(data, info)
+    check_against_plain(data, simulated, info)
+    everything = [*simulated.train.sort_keys(), *simulated.test.sort_keys()]
     assert len(set(everything)) == len(everything)
-    lots = {lot for number in range(1, made.sessions + 1) for lot in made.session(number).source.lots()}
-    assert not lots & set(everything)
-    assert made.train.labels.bincount(minlength=2).min() >= 1
+    shots = {key for number in range(1, simulated.sessions + 1) for key in simulated.session(number).source.sort_keys()}
+    assert not shots & set(everything)
+    assert simulated.train.labels.bincount(minlength=2).min() >= 1
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_only_base_training_images_are_looked_at(sizes: list[int], way: int) -> 
 def test_each_built_in_set_has_one(name: str, base: int, classes: int, sessions: int, way: int) -> None:
     info = find_info(name)
     assert info is not None
-    original = BUILT_IN[name.removesuffix("-simulated")]
+    original = INFOS[name.removesuffix("-simulated")]
     assert (info.base, info.classes, info.sessions, info.way) == (base, classes, sessions, way)
     assert info.base + info.sessions * info.way == info.classes == original.base
     assert info.simulates == original.name
@@ -124,26 +124,26 @@ def test_each_built_in_set_has_one(name: str, base: int, classes: int, sessions:
 
 
 def test_that_of_the_demo_is_made_of_the_demo() -> None:
-    made = open_data("demo-simulated")
-    check_against_plain(demo(), made, BUILT_IN["demo-simulated"])
-    assert demo().train.labels.bincount().tolist() == [BUILT_IN["demo"].images] * 6
-    assert made.train.labels.bincount().tolist() == [BUILT_IN["demo-simulated"].images] * 4 == [270] * 4
-    assert made.test.labels.bincount().tolist() == [30] * 6
-    assert check_data(made)["sessions"] == 1
+    simulated = open_data("demo-simulated")
+    check_against_plain(demo(), simulated, INFOS["demo-simulated"])
+    assert demo().train.labels.bincount().tolist() == [INFOS["demo"].images] * 6
+    assert simulated.train.labels.bincount().tolist() == [INFOS["demo-simulated"].images] * 4 == [270] * 4
+    assert simulated.test.labels.bincount().tolist() == [30] * 6
+    assert check_data(simulated)["sessions"] == 1
     # The choice is part of what the data set is: figures of different versions can be compared.
-    digest = sha256("".join(made.test.digests()).encode()).hexdigest()
+    digest = sha256("".join(simulated.test.digests()).encode()).hexdigest()
     assert digest.startswith("3e9a69a73c586a72")
 
 
 @pytest.mark.realdata
 def test_that_of_cifar100_is_made_of_its_base_training_images(real_data: Path) -> None:
-    made = open_data("cifar100-simulated", real_data)
-    assert made.train.labels.bincount().tolist() == [BUILT_IN["cifar100-simulated"].images] * 48 == [450] * 48
-    assert made.test.labels.bincount().tolist() == [50] * 60
-    assert [made.session(number).source.labels.bincount().tolist() for number in (1, 2, 3, 4)] == [[5] * 3] * 4
+    simulated = open_data("cifar100-simulated", real_data)
+    assert simulated.train.labels.bincount().tolist() == [INFOS["cifar100-simulated"].images] * 48 == [450] * 48
+    assert simulated.test.labels.bincount().tolist() == [50] * 60
+    assert [simulated.session(number).source.labels.bincount().tolist() for number in (1, 2, 3, 4)] == [[5] * 3] * 4
     original = open_data("cifar100", real_data)
-    assert original.train.labels.bincount().tolist() == [BUILT_IN["cifar100"].images] * 60
-    assert set(made.test.digests()) <= set(original.train.digests())
+    assert original.train.labels.bincount().tolist() == [INFOS["cifar100"].images] * 60
+    assert set(simulated.test.digests()) <= set(original.train.digests())
 
 
 def file_set(counts: Sequence[int]) -> DataSet:
@@ -162,7 +162,7 @@ def names(source: ImageSource) -> list[str]:
 
 def test_pictures_that_are_left_out_keep_their_part(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "CUB_200_2011").mkdir()
-    monkeypatch.setattr("m2sd_cli.data.file_sets.open_cub200", lambda root: file_set([12] * 100))
+    monkeypatch.setattr("m2sd_cli.data.cub200.open_cub200", lambda root: file_set([12] * 100))
     whole = open_data("cub200-simulated", tmp_path)
     assert whole.train.labels.bincount().tolist() == [11] * 80
     lost, unseen = names(whole.train)[3], names(whole.test)[0]
@@ -212,10 +212,10 @@ def test_the_whole_life_on_one(m2sd: Cli, tmp_path: Path, monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize("name", SIMULATED)
 def test_it_is_where_the_original_is(m2sd: Cli, tmp_path: Path, name: str) -> None:
-    layout = BUILT_IN[name].layout
+    layout = INFOS[name].layout
     listed = json.loads(m2sd("data", "list", "--data-root", tmp_path, "--json").out)["data_sets"]
     here = {each["name"]: each["here"] for each in listed}
-    assert here[name] is here[BUILT_IN[name].simulates or ""] is (not layout)
+    assert here[name] is here[INFOS[name].simulates or ""] is (not layout)
     if not layout:
         assert m2sd("data", "download", name).err == f"{name}: in the package, nothing to download\n"
         return
@@ -232,5 +232,5 @@ def test_one_is_verified_like_any_other(m2sd: Cli) -> None:
 
 
 def test_the_number_of_shots_is_that_of_the_catalogue() -> None:
-    made = simulate(data_of([30] * 4), info_of(base=2, way=1, classes=4))
-    assert [Counter(made.session(number).source.labels.tolist()) for number in (1, 2)] == [Counter({0: 5})] * 2
+    simulated = simulate(data_of([30] * 4), info_of(base=2, way=1, classes=4))
+    assert [Counter(simulated.session(number).source.labels.tolist()) for number in (1, 2)] == [Counter({0: 5})] * 2

@@ -21,9 +21,8 @@ from hypothesis import HealthCheck, given, settings
 from PIL import Image
 
 from m2sd_cli.config import DistillConfig, PretrainConfig, resolve, validate
+from m2sd_cli.data import cub200, miniimagenet
 from m2sd_cli.data.cache import RECORD, list_entries
-from m2sd_cli.data.catalogue import BUILT_IN
-from m2sd_cli.data.file_sets import open_cub200, open_miniimagenet
 from m2sd_cli.data.images import open_rgb
 from m2sd_cli.data.mapped import MappedImages
 from m2sd_cli.errors import DamagedError, DataError, RunError, UsageError
@@ -127,14 +126,15 @@ def array(folder: Path, content: bytes) -> object:
 
 def file_set(name: str, file: str, folder: Path, content: bytes) -> object:
     """A list of a small benchmark of two classes, beside lists that are right."""
-    info = replace(BUILT_IN[name], base=1, classes=2)
+    module = {"cub200": cub200, "miniimagenet": miniimagenet}[name]
+    info = replace(module.INFO, base=1, classes=2)
     home = folder / info.layout
     for place in home.rglob("*.*"):
         shutil.copyfile(CORPUS / f"{name}-right" / place.name, place)
     (home / file).write_bytes(content)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(BUILT_IN, name, info)
-        data = (open_cub200 if name == "cub200" else open_miniimagenet)(folder)
+        patch.setattr(module, "INFO", info)
+        data = (cub200.open_cub200 if name == "cub200" else miniimagenet.open_miniimagenet)(folder)
     assert len(data.classes) == 2
     for source in (data.train, data.test):
         for path in vars(source)["paths"]:

@@ -18,7 +18,7 @@ import m2sd_cli
 from m2sd_cli import recipes
 from m2sd_cli.cli.app import app
 from m2sd_cli.config import DistillConfig, OptionsFile, PretrainConfig, resolve
-from m2sd_cli.data.catalogue import BUILT_IN
+from m2sd_cli.data.catalogue import DATA_SETS
 from m2sd_cli.errors import UsageError
 from m2sd_cli.method.backbones import ARCHITECTURES
 from m2sd_cli.method.distillation import LossWeights
@@ -70,8 +70,9 @@ def test_the_recipes_of_the_benchmarks_are_there() -> None:
 def test_every_recipe_makes_two_configurations_on_its_data(name: str) -> None:
     recipe = find_recipe(name)
     assert recipe.name == name
-    assert recipe.options.data in BUILT_IN
-    defaults = BUILT_IN[recipe.options.data].defaults
+    assert recipe.options.data is not None
+    assert recipe.options.data in DATA_SETS
+    defaults = DATA_SETS[recipe.options.data].defaults
     first = resolve(PretrainConfig, defaults, recipe=recipe.options)
     second = resolve(DistillConfig, defaults, recipe=recipe.options)
     for config, stage in ((first, "pretrain"), (second, "distill")):
@@ -93,7 +94,7 @@ def test_every_recipe_begins_with_what_makes_it_and_what_it_takes(name: str, tmp
     commands = [line.removeprefix("#   ") for line in lines if line.startswith("#   ")]
     assert commands[:3] == [f"export M2SD_RUN={name}", f"m2sd pretrain --recipe {name}", "m2sd distill"]
     assert recipe.options.data is not None
-    sessions = " ".join(str(1 + number) for number in range(len(BUILT_IN[recipe.options.data].split)))
+    sessions = " ".join(str(1 + number) for number in range(len(DATA_SETS[recipe.options.data].split)))
     assert commands[3:] == [
         f"for session in {sessions}; do m2sd increment --session $session; done",
         "m2sd evaluate",
@@ -105,7 +106,7 @@ def test_every_recipe_begins_with_what_makes_it_and_what_it_takes(name: str, tmp
 
 def test_the_papers_recipe_adds_nothing_to_the_paper() -> None:
     options = find_recipe("cifar100-resnet20-paper").options
-    defaults = BUILT_IN["cifar100"].defaults
+    defaults = DATA_SETS["cifar100"].defaults
     first, second = resolve(PretrainConfig, defaults, recipe=options), resolve(DistillConfig, defaults, recipe=options)
     assert loss_weights(second) == LossWeights()
     assert (second.mixing, second.enhancement, second.clean_weight) == ("both", "full", 0)

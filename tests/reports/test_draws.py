@@ -103,13 +103,13 @@ def test_draws_differ() -> None:
 
 
 def test_shots_are_drawn_of_what_no_test_and_no_base_class_has() -> None:
-    info = m2sd_cli.data.catalogue.BUILT_IN["demo-simulated"]
+    info = m2sd_cli.data.catalogue.all_infos()["demo-simulated"]
     data, (shots, place) = open_data("demo-simulated"), open_shot_pool(info)
     pool = shots.source
     assert (shots.classes, place) == (data.classes[4:], data.location)
     assert pool.labels.bincount().tolist() == [270, 270]
-    assert not set(pool.lots()) & {*data.test.lots(), *data.train.lots()}
-    assert set(data.session(1).source.lots()) <= set(pool.lots())
+    assert not set(pool.sort_keys()) & {*data.test.sort_keys(), *data.train.sort_keys()}
+    assert set(data.session(1).source.sort_keys()) <= set(pool.sort_keys())
 
 
 def test_all_classifiers_are_compared_and_nothing_is_written(m2sd: Cli, simulated: Path, tree: Tree) -> None:
@@ -141,12 +141,12 @@ def test_the_official_shots_come_to_what_evaluate_says(
     """The same shots taught by increment have the same figures."""
     run = tmp_path / "run"
     shutil.copytree(simulated, run)
-    own = set(open_data("demo-simulated").session(1).source.lots())
-    lots = open_shot_pool(m2sd_cli.data.catalogue.BUILT_IN["demo-simulated"])[0].source.lots()
+    official = set(open_data("demo-simulated").session(1).source.sort_keys())
+    keys = open_shot_pool(m2sd_cli.data.catalogue.all_infos()["demo-simulated"])[0].source.sort_keys()
     monkeypatch.setattr(
         "m2sd_cli.reports.draws.draw_shots",
         lambda pool, classes, shots, draw: [
-            torch.tensor([place for place, lot in enumerate(lots) if lot in own and pool[place] == label])
+            torch.tensor([index for index, key in enumerate(keys) if key in official and pool[index] == label])
             for label in range(classes)
         ],
     )

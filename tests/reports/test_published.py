@@ -10,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from m2sd_cli.cli.evaluate import comparison_lines
-from m2sd_cli.data.catalogue import BUILT_IN
+from m2sd_cli.data.catalogue import DATA_SETS
 from m2sd_cli.errors import UsageError
 from m2sd_cli.method.backbones import ARCHITECTURES
 from m2sd_cli.reports.metrics import Figures, SessionFigures
@@ -45,9 +45,9 @@ def figures(sessions: int) -> Figures:
 def test_every_row_is_of_a_known_data_set_and_has_all_its_sessions() -> None:
     rows = [row for method in published_methods() for row in method.rows]
     for row in rows:
-        assert row.data in BUILT_IN
+        assert row.data in DATA_SETS
         assert row.last < row.average < row.base
-        assert row.sessions is None or len(row.sessions) == 1 + len(BUILT_IN[row.data].split)
+        assert row.sessions is None or len(row.sessions) == 1 + len(DATA_SETS[row.data].split)
     keys = [(method.name, row.data, row.backbone) for method in published_methods() for row in method.rows]
     assert len(set(keys)) == len(keys)
     assert {row.data for row in rows} == {"cifar100", "cub200", "miniimagenet"}

@@ -21,8 +21,8 @@ from m2sd_cli.benchmark.processes import Launched, MakeRun
 from m2sd_cli.benchmark.report import Report
 from m2sd_cli.benchmark.run import run_bench
 from m2sd_cli.benchmark.settings import Settings
-from m2sd_cli.data.catalogue import BUILT_IN, FOLDER_DEFAULTS
-from m2sd_cli.data.cifar100 import AUGMENTATION, TRANSFORM
+from m2sd_cli.data.catalogue import DATA_SETS, FOLDER_DEFAULTS
+from m2sd_cli.data.cifar100 import TREATMENT
 from m2sd_cli.data.datasets import DataSet, Shots, Skipped
 from m2sd_cli.data.locate import open_data
 from m2sd_cli.data.sources import ArrayImages
@@ -81,8 +81,8 @@ def small_cifar100() -> DataSet:
         test=ArrayImages(images[:100], tested),
         sessions=8,
         session=session,
-        transform=TRANSFORM,
-        augmentation=AUGMENTATION,
+        transform=TREATMENT.transform,
+        augmentation=TREATMENT.augmentation,
         location=Path("cifar-100-python"),
     )
 
@@ -129,7 +129,7 @@ def workshop(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
         (brief_recipes / f"{name}.toml").write_text(text, encoding="utf-8")
     monkeypatch.setattr("m2sd_cli.recipes.FOLDER", brief_recipes)
     monkeypatch.setattr("m2sd_cli.api.bench.run_bench", brief)
-    for recipe in (BUILT_IN["cifar100"].defaults, BUILT_IN["demo"].defaults, FOLDER_DEFAULTS):
+    for recipe in (DATA_SETS["cifar100"].defaults, DATA_SETS["demo"].defaults, FOLDER_DEFAULTS):
         monkeypatch.setitem(recipe, "total_epochs", 2)
     monkeypatch.setitem(FOLDER_DEFAULTS, "backbone", "resnet20")
     work = tmp_path / "work"

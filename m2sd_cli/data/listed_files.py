@@ -1,0 +1,81 @@
+"""Benchmarks of image files that come with lists of their own, and whose official sessions name files."""
+
+from collections.abc import Sequence
+from pathlib import Path, PureWindowsPath
+
+import torch
+
+from m2sd_cli.data.catalogue import DataSetInfo
+from m2sd_cli.data.datasets import DataSet, Shots, Treatment
+from m2sd_cli.data.sources import FileImages
+from m2sd_cli.errors import DataError
+from m2sd_cli.reading import quoted, read_regular
+
+LIST_LIMIT = 64 * 2**20  # bytes of a list; CUB's and miniImageNet's have three at most
+
+Item = tuple[Path, int]  # the path and the label of an image
+
+
+def read_lines(path: Path) -> list[str]:
+    """Read the lines of a list.
+
+    Raises:
+        DataError: it cannot be read, or is not UTF-8.
+    """
+    try:
+        return read_regular(path, LIST_LIMIT).decode().splitlines()
+    except UnicodeDecodeError:
+        raise DataError(f"{path}: cannot be read (not UTF-8)") from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from None
+
+
+def require_inside(name: str, path: Path, line: int) -> None:
+    """Refuse the name of a file that does not lie below the data set's own folder, on every system.
+
+    Raises:
+        DataError: it leads elsewhere, or is no name of a file.
+    """
+    parsed = PureWindowsPath(name)  # takes either slash, and drives
+    if parsed.anchor or ".." in parsed.parts or "\0" in name:
+        raise DataError(
+            f"{path}, line {line}: {quoted(repr(name))} is not the name of a file below the data set's folder"
+        )
+
+
+def open_listed(
+    info: DataSetInfo,
+    treatment: Treatment,
+    home: Path,
+    classes: list[str],
+    train: Sequence[Item],
+    test: Sequence[Item],
+    keys: Sequence[str],
+    sessions: Sequence[Sequence[str]],
+) -> DataSet:
+    """Make a data set of the images that its lists name.
+
+    Args:
+        info, treatment: of the data set.
+        home: its folder.
+        classes: names of all classes.
+        train, test: images of all classes.
+        keys: the name of each training image in `sessions`.
+        sessions: the official shots.
+
+    Raises:
+        DataError: the number of classes is wrong.
+    """
+    if len(classes) != info.classes:
+        raise DataError(f"{home}: {len(classes)} classes, not the {info.classes} of {info.name}")
+    source = FileImages.from_items(train)
+    index = {key: number for number, key in enumerate(keys)}
+
+    def session(number: int) -> Shots:
+        shots = sessions[number - 1]
+        for key in shots:
+            if key not in index:
+                raise DataError(f"{home}: {key} of session {number} is not among its training images")
+        return Shots.select(source, torch.tensor([index[key] for key in shots]), classes)
+
+    return DataSet.from_info(info, treatment, classes, source, FileImages.from_items(test), session, home)
