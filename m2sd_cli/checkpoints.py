@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from m2sd_cli.errors import DamagedError
-from m2sd_cli.method.backbones import ARCHITECTURES, Backbone, build_backbone
+from m2sd_cli.method.backbone import Backbone, build_backbone
 from m2sd_cli.method.base_statistics import BaseStatistics
+from m2sd_cli.registry import BACKBONES
 from m2sd_cli.runs.chain import ChainReader
 from m2sd_cli.runs.manifest import Manifest, ManifestSummary
 from m2sd_cli.runs.reader import StoredManifest
@@ -194,7 +195,7 @@ def _build_backbone(run: ChainReader, stored: StoredManifest) -> Backbone:
         DamagedError: this version knows none of that name, or one of another width.
     """
     file, record = run.path / stored.record.file, stored.manifest.backbone
-    if record.name not in ARCHITECTURES:
+    if record.name not in BACKBONES:
         raise DamagedError(f"{file}: this version knows no backbone {record.name!r}")
     with Uninitialised():
         backbone = build_backbone(record.name)

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_args, get_type_hints
 
 from m2sd_cli.errors import UsageError
 from m2sd_cli.reading import quoted, read_regular
+from m2sd_cli.registry import BACKBONES
 
 PRETRAIN_SHARE = 0.2  # of a data set's epochs; the paper's stage 1
 STAGES = ("pretrain", "distill")
@@ -82,7 +83,7 @@ class TrainingConfig:
 class PretrainConfig(TrainingConfig, ImageChoice):
     """The options of stage 1."""
 
-    backbone: Annotated[Literal["resnet20", "resnet18-cifar", "resnet18"], Option(help="{choices}.")] = "resnet18"
+    backbone: Annotated[str, Option(help="{choices}.", choices=BACKBONES.names)] = "resnet18"
     classifier: Annotated[Literal["cosine", "linear"], Option(help="Of the training: {choices}.")] = "cosine"
     # A lower scale trades novel classes for base classes.
     scale: Annotated[float, Option(help="Factor of the cosine classifier.", gt=0)] = 16.0

@@ -5,6 +5,7 @@ An entry names its builder as "module:function", which is imported when it is us
 
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
@@ -21,7 +22,7 @@ Entry = TypeVar("Entry")
 
 
 def load(builder: Builder) -> Callable[..., Any]:
-    """The function that "module:function" names; a function is returned as it is.
+    """Import the function that "module:function" names; a function is returned as it is.
 
     Raises:
         M2sdError: there is no such module or function.
@@ -97,21 +98,21 @@ class Registry(Generic[Entry]):
             raise M2sdError(f"{self.option} {name}: {plugin.value} of {self.origin(name)} is no {self.kind.__name__}")
         return entry
 
-    def names(self) -> list[str]:
-        """Every name, plug-ins last."""
-        return [*self.entries, *(name for name in sorted(self._plugins) if name not in self.entries)]
+    def names(self) -> tuple[str, ...]:
+        """List every name, plug-ins last."""
+        return *self.entries, *(name for name in sorted(self._plugins) if name not in self.entries)
 
     def listed(self) -> str:
-        """Every name as a sentence enumerates them: "a, b or c"."""
+        """Enumerate every name as a sentence does: "a, b or c"."""
         *others, last = self.names()
         return f"{', '.join(others)} or {last}" if others else last
 
     def complete(self, incomplete: str) -> list[str]:
-        """The names that a shell offers for the beginning of one."""
+        """List the names that have this beginning, for a shell."""
         return [name for name in self.names() if name.startswith(incomplete)]
 
     def origin(self, name: str) -> str | None:
-        """The package that an entry comes from, with its version; None of a built-in one."""
+        """Return the package that an entry comes from, with its version; None for a built-in one."""
         from importlib import metadata
 
         if name in self._modules:
@@ -136,3 +137,43 @@ class Registry(Generic[Entry]):
         from importlib.metadata import entry_points  # takes longer to import than all of the command line does to build
 
         return {each.name: each for each in entry_points(group=self.group) if re.fullmatch(NAME, each.name)}
+
+
+@dataclass(frozen=True)
+class BackboneEntry:
+    """A backbone of stages 1 and 2, see method/backbone.py."""
+
+    builder: Builder  # of no arguments, returns a Backbone
+    label: str  # in published tables
+    imagenet: str | None = None  # torchvision's enumeration of ImageNet weights, for --init imagenet
+
+
+BACKBONES: Final = Registry(
+    "--backbone",
+    "m2sd.backbones",
+    BackboneEntry,
+    {
+        "resnet20": BackboneEntry("m2sd_cli.method.resnet:resnet20", "ResNet-20"),
+        "resnet12": BackboneEntry("m2sd_cli.method.resnet12:ResNet12", "ResNet-12"),
+        "resnet18-cifar": BackboneEntry("m2sd_cli.method.resnet:resnet18_cifar", "ResNet-18"),  # as papers call it
+        "resnet18": BackboneEntry("m2sd_cli.method.resnet:resnet18", "ResNet-18", "ResNet18_Weights"),
+        "resnet34": BackboneEntry("m2sd_cli.method.resnet:resnet34", "ResNet-34", "ResNet34_Weights"),
+        "resnet50": BackboneEntry("m2sd_cli.method.resnet:resnet50", "ResNet-50", "ResNet50_Weights"),
+    },
+)
+
+
+def register_backbone(name: str, builder: Builder, label: str | None = None, imagenet: str | None = None) -> None:
+    """Add a backbone, so that `--backbone NAME` and `pretrain(backbone=NAME)` know it.
+
+    Args:
+        name: lower-case letters, digits, dots, dashes and underscores.
+        builder: a function of no arguments that returns a `m2sd_cli.method.backbone.Backbone`, or its
+            "module:function".
+        label: the name in published tables; None for `name`.
+        imagenet: torchvision's enumeration of weights for `--init imagenet`, such as "ResNet18_Weights".
+
+    Raises:
+        UsageError: the name is taken or not well-formed.
+    """
+    BACKBONES.register(name, BackboneEntry(builder, label or name, imagenet), builder)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from m2sd_cli.checkpoints import BaseCheckpoint, HeldOut, IncrementCheckpoint, PretrainCheckpoint
 from m2sd_cli.errors import DamagedError
-from m2sd_cli.method.backbones import Backbone, build_backbone
+from m2sd_cli.method.backbone import Backbone, build_backbone
 from m2sd_cli.method.base_statistics import BaseSums
 from m2sd_cli.runs.folder import RunFolder
 

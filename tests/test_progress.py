@@ -13,7 +13,7 @@ from m2sd_cli.data.folders import open_folder
 from m2sd_cli.data.skipping import check_pictures
 from m2sd_cli.data.sources import FileImages
 from m2sd_cli.inference.features import base_features
-from m2sd_cli.method.backbones import build_backbone
+from m2sd_cli.method.backbone import build_backbone
 from m2sd_cli.progress import Pass, Reporter, count_passing, report_to, say, stage
 
 if TYPE_CHECKING:

@@ -41,7 +41,7 @@ def test_an_entry_is_found_by_its_name(fruits: Registry[Fruit]) -> None:
     assert fruits["pear"] == Fruit("json:loads")
     assert "pear" in fruits
     assert "plum" not in fruits
-    assert fruits.names() == ["apple", "pear"]
+    assert fruits.names() == ("apple", "pear")
     assert fruits.listed() == "apple or pear"
     assert fruits.complete("pe") == ["pear"]
     assert fruits.origin("pear") is None
@@ -69,7 +69,7 @@ def test_a_registered_entry_tells_its_package(fruits: Registry[Fruit]) -> None:
     fruits.register("plum", Fruit("pytest:main"), "pytest:main")
     fruits.register("fig", Fruit(lambda: "fig"), test_a_registered_entry_tells_its_package)
     assert fruits["plum"] == Fruit("pytest:main")
-    assert fruits.names() == ["apple", "pear", "plum", "fig"]
+    assert fruits.names() == ("apple", "pear", "plum", "fig")
     assert fruits.origin("plum") == f"pytest {pytest.__version__}"
     assert fruits.origin("fig") == "tests without a version"
 
@@ -93,7 +93,7 @@ def test_a_package_adds_entries(fruits: Registry[Fruit], tmp_path: Path, monkeyp
     lines = "plum = plum_tree:PLUM\npear = plum_tree:PLUM\nBad Name = plum_tree:PLUM"
     install(tmp_path, monkeypatch, lines, PLUM)
     assert fruits["pear"] == Fruit("json:loads")
-    assert fruits.names() == ["apple", "pear", "plum"]
+    assert fruits.names() == ("apple", "pear", "plum")
     assert fruits.origin("plum") == "plum-tree 1.2"
     assert fruits.origin("pear") is None
     assert "plum_tree" not in sys.modules

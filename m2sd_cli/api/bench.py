@@ -33,7 +33,7 @@ def bench(
 
     Args:
         recipe: measure both stages as it has them, and tell how long its epochs would take; see `recipes.recipe_names`.
-        backbone: of ARCHITECTURES; None for the recipe's, else `resnet20`.
+        backbone: a name in BACKBONES; None for the recipe's, else `resnet20`.
         image_size: pixels that the network sees; a recipe's is fixed, without one it is 32.
         batch_size: images a step of training; None for the recipe's, else 128.
         classes: base classes; a recipe's are fixed, without one there are 60.

@@ -171,7 +171,7 @@ def fit_distill(job: Job[DistillConfig]) -> StoredManifest | None:
         fitted: Fitted | None = Fitted()
         if config.epochs:
             recompute = makes_maps_again(execution.device, group.size)
-            enhancement = build_enhancement(network, config, weights, recompute)
+            enhancement = build_enhancement(network, config, weights)
             module = distill_module(network, enhancement, recompute)
             fitted = fit(job, module, distill_objective(network, enhancement, config, weights))
             if fitted is None:

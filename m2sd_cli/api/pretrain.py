@@ -25,7 +25,7 @@ from m2sd_cli.runs.reader import PRETRAIN, StoredManifest
 from m2sd_cli.runs.training_state import StateStore
 from m2sd_cli.training.determinism import deterministic as deterministic_algorithms
 from m2sd_cli.training.execution import SAVE_EVERY, Execution, executing
-from m2sd_cli.training.initial_weights import IMAGENET, NO_INIT, initialise
+from m2sd_cli.training.initial_weights import NO_INIT, initialise
 from m2sd_cli.training.loop import Job, fit
 from m2sd_cli.training.pretrain import build_network, pretrain_objective
 from m2sd_cli.training.records import base_records, data_record, provenance, skipped_records, transform_record
@@ -167,8 +167,6 @@ def fit_pretrain(job: Job[PretrainConfig]) -> StoredManifest | None:
     """
     data, config, execution, run = job.data, job.config, job.execution, job.run
     group = execution.group
-    if job.init == IMAGENET and config.backbone != "resnet18":
-        raise UsageError(f"--init imagenet: these are weights of resnet18, not of {config.backbone}; --init none")
     if data.base < 2:
         raise UsageError(f"{data.name}: {data.base} base class; pretrain needs at least two")
     with deterministic_algorithms(execution.deterministic):
@@ -176,7 +174,7 @@ def fit_pretrain(job: Job[PretrainConfig]) -> StoredManifest | None:
         if job.init not in (None, NO_INIT):
             assert job.init is not None
             with group.local_main_first():
-                initialise(network.backbone, job.init)
+                initialise(network.backbone, config.backbone, job.init)
         fitted = fit(job, network, pretrain_objective(network))
         if fitted is None:
             return None

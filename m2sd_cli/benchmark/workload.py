@@ -131,7 +131,7 @@ def distill_stage(settings: Settings, data: TrainingImages) -> Stage:
     config = settings.distill
     network, weights = build_network(settings.pretrain, settings.classes), loss_weights(config)
     recompute = makes_maps_again(settings.device)
-    enhancement = build_enhancement(network, config, weights, recompute)
+    enhancement = build_enhancement(network, config, weights)
     objective = distill_objective(network, enhancement, config, weights)
     return Stage("distill", distill_module(network, enhancement, recompute), objective, config, data, settings)
 

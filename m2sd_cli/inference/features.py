@@ -12,7 +12,7 @@ from m2sd_cli.data.views import views
 from m2sd_cli.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from m2sd_cli.errors import TrainingError
 from m2sd_cli.inference.device import autocast
-from m2sd_cli.method.backbones import Backbone
+from m2sd_cli.method.backbone import Backbone
 from m2sd_cli.method.base_statistics import BaseStatistics, BaseSums
 from m2sd_cli.method.numerics import float64_device
 from m2sd_cli.method.prototypes import ClassMeans

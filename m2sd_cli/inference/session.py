@@ -10,7 +10,7 @@ from m2sd_cli.checkpoints import BaseCheckpoint, HeldOut, IncrementCheckpoint
 from m2sd_cli.data.transforms import TestTransform
 from m2sd_cli.errors import DamagedError, RunError, UsageError
 from m2sd_cli.inference.features import embed
-from m2sd_cli.method.backbones import Backbone
+from m2sd_cli.method.backbone import Backbone
 from m2sd_cli.method.calibration import Confidence, fit_confidence
 from m2sd_cli.method.heads import Head
 from m2sd_cli.method.stage3 import COSINE_ONLY, OF_STATISTICS, KnownClasses, build_head, choices

@@ -4,9 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from m2sd_cli.method.recomputation import apply
-
-Maps = tuple[Tensor, Tensor, Tensor, Tensor]
+from m2sd_cli.method.backbone import Maps
 
 
 class Fusion(nn.Module):
@@ -17,13 +15,13 @@ class Fusion(nn.Module):
         self.weight = nn.Parameter(torch.ones(inputs))
 
     def forward(self) -> tuple[Tensor, ...]:
-        """One scalar an input."""
+        """Return one scalar an input."""
         weight = F.relu(self.weight)
         return (weight / (weight.sum() + 1e-6)).unbind()
 
 
 def weighted(conv: nn.Module, x: Tensor, factor: Tensor) -> Tensor:
-    """Factor * conv(x), of a 1x1 convolution with bias.
+    """Compute factor * conv(x) of a 1x1 convolution with bias.
 
     The factor is put on the kernel: on the map it would cost two more passes over it, forward and back.
     """
@@ -33,7 +31,7 @@ def weighted(conv: nn.Module, x: Tensor, factor: Tensor) -> Tensor:
 
 
 def separable(channels: int) -> nn.Sequential:
-    """Two depthwise-separable 3x3 convolutions, each with batch norm and ReLU."""
+    """Make two depthwise-separable 3x3 convolutions, each with batch norm and ReLU."""
     layers: list[nn.Module] = []
     for _ in range(2):
         layers += [
@@ -46,17 +44,23 @@ def separable(channels: int) -> nn.Sequential:
 
 
 def upsample_to(x: Tensor, like: Tensor) -> Tensor:
-    """Nearest-neighbour x2, or to whatever size `like` has: neighbouring levels of an odd map are not exact doubles."""
+    """Repeat the nearest neighbour up to the size of `like`, which is no exact double where a level is odd."""
     return x if x.shape[-2:] == like.shape[-2:] else F.interpolate(x, size=like.shape[-2:], mode="nearest")
 
 
 def downsample_to(x: Tensor, like: Tensor) -> Tensor:
-    """3x3 max-pool of stride 2; levels of one resolution, such as the first two of ResNet-20, need none."""
-    return x if x.shape[-2:] == like.shape[-2:] else F.max_pool2d(x, 3, stride=2, padding=1)
+    """3x3 max-pool of stride 2; levels of one resolution, such as the first two of ResNet-20, need none.
+
+    Where a backbone rounds half of an odd size down, the last row or column is left out.
+    """
+    height, width = like.shape[-2:]
+    return x if x.shape[-2:] == like.shape[-2:] else F.max_pool2d(x, 3, stride=2, padding=1)[..., :height, :width]
 
 
 class BiFPN(nn.Module):
-    """Fuses four maps coarse to fine, then fine to coarse; T_i has map i's resolution and expansion x C_i channels.
+    """A pyramid that fuses four maps coarse to fine, then fine to coarse.
+
+    T_i has the resolution of map i and expansion x C_i channels.
 
     Up:   M_4 = a_4,  M_i = conv(w_1 a_i + w_2 up(M_i+1))                  for i = 3, 2, 1
     Down: T_1 = M_1,  T_i = conv(w_1 b_i + w_2 M_i + w_3 down(T_i-1))      for i = 2, 3
@@ -64,9 +68,8 @@ class BiFPN(nn.Module):
     with a_i and b_i two separate 1x1 laterals of level i, and w the fusion weights of that sum.
     """
 
-    def __init__(self, widths: tuple[int, ...], expansion: int = 1, recompute: bool = False) -> None:
+    def __init__(self, widths: tuple[int, ...], expansion: int = 1) -> None:
         super().__init__()
-        self.recompute = recompute
         self.widths = tuple(expansion * width for width in widths)
         pairs = list(zip(widths, self.widths, strict=True))
         self.lateral_up = nn.ModuleList(nn.Conv2d(width, wide, 1) for width, wide in pairs)
@@ -80,24 +83,21 @@ class BiFPN(nn.Module):
         self.conv_down = nn.ModuleList(separable(wide) for wide in self.widths[1:])
 
     def forward(self, maps: Maps) -> Maps:
-        """Four maps (B, C_i, H_i, W_i), finest first, to T_1 .. T_4, each (B, expansion * C_i, H_i, W_i)."""
+        """Fuse four maps (B, C_i, H_i, W_i), finest first, into T_1 .. T_4, each (B, expansion * C_i, H_i, W_i)."""
         up = [self.lateral_up[3](maps[3])]  # M_4, M_3, ... in front of one another
         for level in (2, 1, 0):
-            own, coarser = self.fuse_up[level]()
-            lateral = weighted(self.lateral_up[level], maps[level], own)
-            # Projecting before upsampling makes the same map with a quarter of the work.
-            above = upsample_to(weighted(self.up[level], up[0], coarser), lateral)
-            conv = self.conv_up[level]
-            up.insert(0, apply(conv, lateral + above, self.recompute, conv))
+            lateral_factor, coarser_factor = self.fuse_up[level]()
+            lateral = weighted(self.lateral_up[level], maps[level], lateral_factor)
+            # To project before upsampling makes the same map with a quarter of the work.
+            coarser = upsample_to(weighted(self.up[level], up[0], coarser_factor), lateral)
+            up.insert(0, self.conv_up[level](lateral + coarser))
         fused = [up[0]]
         for level in (1, 2, 3):
-            own, *middle, finer = self.fuse_down[level - 1]()
-            lateral = weighted(self.lateral_down[level - 1], maps[level], own)
-            below = weighted(self.down[level - 1], downsample_to(fused[-1], lateral), finer)
-            total = lateral + below
-            if middle:
-                total = total + middle[0].to(total.dtype) * up[level]
-            conv = self.conv_down[level - 1]
-            fused.append(apply(conv, total, self.recompute, conv))
-        t_1, t_2, t_3, t_4 = fused
-        return t_1, t_2, t_3, t_4
+            lateral_factor, *up_factor, finer_factor = self.fuse_down[level - 1]()
+            lateral = weighted(self.lateral_down[level - 1], maps[level], lateral_factor)
+            finer = weighted(self.down[level - 1], downsample_to(fused[-1], lateral), finer_factor)
+            total = lateral + finer
+            if up_factor:
+                total = total + up_factor[0].to(total.dtype) * up[level]
+            fused.append(self.conv_down[level - 1](total))
+        return tuple(fused)

@@ -111,8 +111,7 @@ def distillation_terms(
         if enhancement is not None and weights.need_enhancement:
             students = output.features.maps
             if weights.clean:
-                one, two, three, four = (to_nhwc(each)[:mixed].permute(0, 3, 1, 2) for each in students)
-                students = (one, two, three, four)
+                students = tuple(to_nhwc(phi)[:mixed].permute(0, 3, 1, 2) for phi in students)
             enhanced = enhancement(students)
             if weights.kd:
                 terms["kd"] = branches * kl_divergence(enhanced.logits.detach(), logits, temperature)

@@ -5,16 +5,16 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from m2sd_cli.method.attention import CoordinateAttention, SelfAttention
-from m2sd_cli.method.bifpn import BiFPN, Maps
+from m2sd_cli.method.backbone import Maps
+from m2sd_cli.method.bifpn import BiFPN
 from m2sd_cli.method.classifiers import Classifier
-from m2sd_cli.method.numerics import at_least_float32, to_nhwc
-from m2sd_cli.method.recomputation import apply
+from m2sd_cli.method.numerics import global_average_pool
 
 
 class Enhanced(NamedTuple):
-    """What feature enhancement makes of four maps."""
+    """The teachers of a batch of B images."""
 
-    maps: tuple[Tensor, ...]  # T_1 .. T_4, or T_4 alone without a pyramid
+    maps: Maps  # T_1 .. T_4, or T_4 alone without a pyramid
     logits: Tensor  # p_hat before softmax, (B, C)
 
 
@@ -26,11 +26,9 @@ class FeatureEnhancement(nn.Module):
         classes: C, the number of base classes.
         kind, scale: of W', as for `Classifier`.
         expansion: channels of T_i for each channel of phi_i.
-        recompute: hold no large map of the inside of EN and of FPN's convolutions for the backward pass but make it
-            again there, see `recomputation.apply`.
         attention: without it EN leaves phi as it is, FE(x) = FPN(phi(x)), a row of the paper's ablation.
-        pyramid: without it the attended phi_4 is T_4, FE(x) = EN(phi_4), another one. There is no T_1 .. T_3 then:
-            p_hat would not depend on them, and nothing would teach what makes them.
+        pyramid: without it the attended phi_4 is T_4, FE(x) = EN(phi_4), another row. There is no T_1 .. T_3 then:
+            p_hat would not depend on them, and their modules would never be trained.
 
     Raises:
         ValueError: `widths` does not name four levels.
@@ -43,7 +41,6 @@ class FeatureEnhancement(nn.Module):
         kind: str = "cosine",
         scale: float = 16.0,
         expansion: int = 1,
-        recompute: bool = False,
         attention: bool = True,
         pyramid: bool = True,
     ) -> None:
@@ -60,19 +57,20 @@ class FeatureEnhancement(nn.Module):
             if attention
             else [nn.Identity() for _ in widths]
         )
-        self.recompute = recompute
         self.attention = nn.ModuleList(levels if pyramid else levels[3:])
-        self.pyramid = BiFPN(widths, expansion, recompute) if pyramid else None
+        self.pyramid = BiFPN(widths, expansion) if pyramid else None
         width = expansion * widths[-1] if pyramid else widths[-1]  # of T_4
         self.classifier = Classifier(width, classes, kind, scale)
 
+    def blocks(self) -> list[nn.Module]:
+        """List the modules that map one map to another: EN, and the convolutions of the pyramid."""
+        convolutions = [] if self.pyramid is None else [*self.pyramid.conv_up, *self.pyramid.conv_down]
+        return [*self.attention, *convolutions]
+
     def forward(self, maps: Maps) -> Enhanced:
-        """phi_1 .. phi_4 to T_1 .. T_4 of the same resolutions, and p_hat = W'(T_4)."""
+        """Map phi_1 .. phi_4 to T_1 .. T_4 of the same resolutions, and to p_hat = W'(T_4)."""
         used = maps[-len(self.attention) :]
-        made = tuple(
-            apply(attend, each, self.recompute, attend) for attend, each in zip(self.attention, used, strict=True)
-        )
+        enhanced: Maps = tuple(attend(phi) for attend, phi in zip(self.attention, used, strict=True))
         if self.pyramid is not None:
-            phi_1, phi_2, phi_3, phi_4 = made
-            made = self.pyramid((phi_1, phi_2, phi_3, phi_4))
-        return Enhanced(made, self.classifier(at_least_float32(to_nhwc(made[-1])).mean(dim=(1, 2))))
+            enhanced = self.pyramid(enhanced)
+        return Enhanced(enhanced, self.classifier(global_average_pool(enhanced[-1])))

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from m2sd_cli.method.backbones import Backbone, Features
+from m2sd_cli.method.backbone import Backbone, Features
 from m2sd_cli.method.classifiers import Classifier
 
 

@@ -1,26 +1,30 @@
-"""Where half precision would hurt, and where the order of dimensions does."""
+"""Helpers for half precision, and for maps whose channels lie last in memory."""
 
 import torch
 from torch import Tensor
 
-
-def at_least_float32(x: Tensor) -> Tensor:
-    """float32 of anything narrower; float64 stays."""
-    return x if x.dtype == torch.float64 else x.float()
-
-
 WITHOUT_FLOAT64 = ("mps",)  # kinds of devices
 
 
+def at_least_float32(x: Tensor) -> Tensor:
+    """Convert anything narrower than float32 to it; float64 stays."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
 def float64_device(device: torch.device) -> torch.device:
-    """Where float64 of a device's tensors can be: there, or on the CPU if the device has none."""
+    """Return the device for float64 of a device's tensors: the same, or the CPU if the device has no float64."""
     return torch.device("cpu") if device.type in WITHOUT_FLOAT64 else device
 
 
 def to_nhwc(x: Tensor) -> Tensor:
-    """(B, C, H, W) as (B, H, W, C), which is how channels-last maps lie in memory; a view.
+    """View (B, C, H, W) as (B, H, W, C), which is the order of channels-last maps in memory.
 
-    A sum over channels or positions is taken of this: the gradient of x.mean(dim=1) would come in the other order, and
-    adding it to another one take up to 18 times as long on a CPU.
+    Sums over channels or positions are taken of this view: the gradient of x.mean(dim=1) would come in the other order,
+    and to add it to another gradient is slow on a CPU.
     """
     return x.permute(0, 2, 3, 1)
+
+
+def global_average_pool(x: Tensor) -> Tensor:
+    """Average maps (B, C, H, W) over their positions, in float32 at least: (B, C)."""
+    return at_least_float32(to_nhwc(x)).mean(dim=(1, 2))

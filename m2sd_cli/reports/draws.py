@@ -11,7 +11,7 @@ from m2sd_cli.data.datasets import Skipped
 from m2sd_cli.data.sources import ImageSource
 from m2sd_cli.data.transforms import TestTransform
 from m2sd_cli.inference.features import FEATURE_BATCH, embed_batches
-from m2sd_cli.method.backbones import Backbone
+from m2sd_cli.method.backbone import Backbone
 from m2sd_cli.method.heads import Head
 from m2sd_cli.method.stage3 import KnownClasses, build_head
 from m2sd_cli.progress import Pass

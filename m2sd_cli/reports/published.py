@@ -12,11 +12,10 @@ from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, computed_fie
 
 from m2sd_cli.data.catalogue import DATA_SETS
 from m2sd_cli.errors import UsageError
+from m2sd_cli.registry import BACKBONES
 from m2sd_cli.runs.manifest import Manifest, Setting
 
 FILE: Final = Path(__file__).with_name("published.toml")
-# Papers say ResNet-18 of both stems.
-LABELS: Final = {"resnet20": "ResNet-20", "resnet18-cifar": "ResNet-18", "resnet18": "ResNet-18"}
 
 # Decimal, so that a figure is shown with the digits with which it was published.
 Percent = Annotated[Decimal, Field(ge=0, le=100), PlainSerializer(float, when_used="json")]
@@ -130,7 +129,8 @@ def compare_with_published(first: Manifest, sessions: Sequence[Manifest]) -> Com
     known = sorted({each.row.data for each in every})
     if base.data.kind != "built-in" or base.data.name not in known:
         raise UsageError(f"--compare: nothing is published on {base.data.name!r}; only on {', '.join(known)}")
-    backbone = LABELS.get(base.backbone.name, base.backbone.name)
+    name = base.backbone.name
+    backbone = BACKBONES[name].label if name in BACKBONES else name
     here = [each for each in every if each.row.data == base.data.name]
     rows = sorted(
         (each for each in here if each.row.backbone == backbone), key=lambda each: (each.method.year, each.row.average)

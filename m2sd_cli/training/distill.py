@@ -13,6 +13,7 @@ from m2sd_cli.method.network import Network
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.reader import StoredManifest
 from m2sd_cli.training.loop import Objective
+from m2sd_cli.training.recomputation import recompute_large_maps
 
 
 def loss_weights(config: DistillConfig) -> LossWeights:
@@ -41,31 +42,29 @@ def makes_maps_again(device: torch.device, processes: int = 1) -> bool:
     return device.type == "cpu" and processes == 1
 
 
-def build_enhancement(
-    network: Network, config: DistillConfig, weights: LossWeights, recompute: bool = False
-) -> FeatureEnhancement | None:
+def build_enhancement(network: Network, config: DistillConfig, weights: LossWeights) -> FeatureEnhancement | None:
     """A new FE with its W' for a network, the seed deciding their weights; None if no term needs it."""
     if not weights.need_enhancement:
         return None
     classifier = network.classifier
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        widths = network.backbone.architecture.level_widths
+        widths = network.backbone.level_widths
         return FeatureEnhancement(
             widths,
             classifier.weight.shape[0],
             classifier.kind,
             classifier.scale,
             expansion=config.pyramid_width,
-            recompute=recompute,
             attention=config.enhancement != "no-attention",
             pyramid=config.enhancement != "no-pyramid",
         )
 
 
 def distill_module(network: Network, enhancement: FeatureEnhancement | None, recompute: bool = False) -> nn.ModuleDict:
-    """Everything that stage 2 optimises; `recompute` as for FE, here of the backbone."""
-    network.backbone.recompute = recompute
+    """Put the modules that stage 2 optimises into one, `recompute` for less memory and more time."""
+    if recompute:
+        recompute_large_maps(network.backbone, enhancement)
     module = nn.ModuleDict({"network": network})
     if enhancement is not None:
         module["enhancement"] = enhancement

@@ -8,22 +8,30 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from m2sd_cli.errors import DataError
-from m2sd_cli.method.backbones import Backbone, load_initial_weights
+from m2sd_cli.errors import DataError, UsageError
+from m2sd_cli.method.backbone import Backbone
 from m2sd_cli.reading import open_regular
+from m2sd_cli.registry import BACKBONES
 
 IMAGENET = "imagenet"
 NO_INIT = "none"
 INIT_LIMIT = 4 * 2**30  # bytes of a file to begin from, unpacked
+LONGEST_NAME = 80  # characters of a tensor that a message names
 
 
-def initialise(backbone: Backbone, init: str) -> None:
+def initialise(backbone: Backbone, name: str, init: str) -> None:
     """Begin from other weights: `imagenet`, downloaded through torchvision, or a local file.
 
+    Args:
+        backbone: the network.
+        name: its name in the table BACKBONES.
+        init: `imagenet`, or the path of a file.
+
     Raises:
+        UsageError: there are no weights of ImageNet for this backbone; the message names the backbones that have some.
         DataError: the file is missing, no state dict, or of another network; or the download failed.
     """
-    state = _imagenet_state() if init == IMAGENET else _file_state(Path(init))
+    state = _imagenet_state(name) if init == IMAGENET else _file_state(Path(init))
     try:
         load_initial_weights(backbone, state)
     except ValueError as error:
@@ -32,10 +40,46 @@ def initialise(backbone: Backbone, init: str) -> None:
         ) from None
 
 
-def _imagenet_state() -> dict[str, Tensor]:
-    from torchvision.models import ResNet18_Weights
+def load_initial_weights(backbone: Backbone, state: dict[str, Tensor]) -> None:
+    """Copy a state dict with torchvision's names into the backbone; a classifier `fc.*` in it is left out.
 
-    weights = ResNet18_Weights.IMAGENET1K_V1
+    Raises:
+        ValueError: a tensor is missing, unknown, of another shape or kind, or holds a number that is not finite; the
+            message names the first few.
+    """
+    state = {name: tensor for name, tensor in state.items() if not name.startswith("fc.")}
+    weights = backbone.state_dict()
+    wrong = sorted(
+        [f"{name} is missing" for name in weights.keys() - state.keys() if not name.endswith("num_batches_tracked")]
+        + [f"{name[:LONGEST_NAME]} is unknown" for name in state.keys() - weights.keys()]
+        + [f"{name} {why}" for name in weights.keys() & state.keys() if (why := _misfit(state[name], weights[name]))]
+    )
+    if wrong:
+        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        raise ValueError("; ".join(wrong[:3]) + more)
+    with torch.no_grad():
+        for name, tensor in state.items():
+            weights[name].copy_(tensor)
+
+
+def _misfit(tensor: Tensor, weight: Tensor) -> str | None:
+    """Say why a tensor, which may come from anywhere, cannot be copied into a weight; None if it can."""
+    if tensor.shape != weight.shape:
+        return f"has shape {tuple(tensor.shape)}, not {tuple(weight.shape)}"
+    plain = tensor.layout == torch.strided and not (tensor.is_quantized or tensor.is_meta or tensor.is_complex())
+    if not plain or tensor.is_floating_point() != weight.is_floating_point():
+        return "is not made of plain numbers"
+    return None if bool(tensor.to(weight.dtype).isfinite().all()) else "holds a number that is not finite"
+
+
+def _imagenet_state(backbone: str) -> dict[str, Tensor]:
+    name = BACKBONES[backbone].imagenet
+    if name is None:
+        others = ", ".join(name for name, entry in BACKBONES.entries.items() if entry.imagenet)
+        raise UsageError(f"--init imagenet: these are weights of {others}, not of {backbone}; --init none")
+    from torchvision import models
+
+    weights = getattr(models, name).IMAGENET1K_V1
     try:
         # Torch compares the hash of what it downloads, and not that of what was there already.
         state = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)

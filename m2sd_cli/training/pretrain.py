@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from m2sd_cli.config import PretrainConfig
-from m2sd_cli.method.backbones import build_backbone
+from m2sd_cli.method.backbone import build_backbone
 from m2sd_cli.method.classifiers import Classifier
 from m2sd_cli.method.network import Network
 from m2sd_cli.training.loop import ACCURACY, Objective

@@ -27,7 +27,7 @@ from m2sd_cli.data.datasets import DataSet, Skipped
 from m2sd_cli.data.locate import open_data
 from m2sd_cli.data.sources import ArrayImages
 from m2sd_cli.errors import DamagedError, DataError, InterruptedTrainingError, RunError, UsageError
-from m2sd_cli.method.backbones import build_backbone
+from m2sd_cli.method.backbone import build_backbone
 from m2sd_cli.progress import Reporter, Snapshot, report_to
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.lock import lock_folder

@@ -27,7 +27,7 @@ from m2sd_cli.data.images import open_rgb
 from m2sd_cli.data.mapped import MappedImages
 from m2sd_cli.errors import DamagedError, DataError, RunError, UsageError
 from m2sd_cli.inference.session import load_session
-from m2sd_cli.method.backbones import build_backbone
+from m2sd_cli.method.backbone import build_backbone
 from m2sd_cli.runs.files import decode_tensors
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.manifest import FileRecord, Manifest, ManifestSummary, NewestPointer, TrainingState
@@ -158,7 +158,7 @@ def weights(suffix: str, folder: Path, content: bytes) -> object:
     """Never all of a backbone's weights, since those would not be small."""
     path = folder / f"weights.{suffix}"
     path.write_bytes(content)
-    initialise(build_backbone("resnet20"), str(path))
+    initialise(build_backbone("resnet20"), "resnet20", str(path))
     raise AssertionError("weights of nothing")
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from m2sd_cli.method.bifpn import BiFPN, Fusion, separable
+from m2sd_cli.method.bifpn import BiFPN, Fusion, downsample_to, separable
 
 WIDTHS = (2, 3, 4, 5)
 SIZES = {
@@ -176,3 +176,9 @@ def test_the_first_level_sees_the_coarsest_map() -> None:
     pyramid, maps = pyramid_and_maps("halving")
     changed = (*maps[:3], maps[3] + 1)
     assert (pyramid(maps)[0] - pyramid(changed)[0]).abs().amax() > 1e-6
+
+
+def test_a_level_whose_size_was_rounded_down_takes_the_first_rows_and_columns() -> None:
+    x = draw(1, 2, 9, 6)
+    like = torch.zeros(1, 1, 4, 3)
+    assert torch.equal(downsample_to(x, like), plain_max_pool(x)[:, :, :4])

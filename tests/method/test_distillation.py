@@ -9,12 +9,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from m2sd_cli.method.backbones import Architecture, Backbone, build_backbone
+from m2sd_cli.method.backbone import build_backbone
 from m2sd_cli.method.classifiers import Classifier
 from m2sd_cli.method.distillation import LossWeights, distillation_terms
 from m2sd_cli.method.enhancement import FeatureEnhancement
 from m2sd_cli.method.mixing import Mixing, mix
 from m2sd_cli.method.network import Network
+from m2sd_cli.method.resnet import Architecture, ResNet
 
 CLASSES = 4
 NOTHING = LossWeights(ce=0, kl=0, kd=0, attention=0, teacher=0, clean=0)
@@ -23,9 +24,10 @@ TERMS = ("ce", "kl", "kd", "attention", "teacher", "clean")
 
 def models(pyramid: bool = True) -> tuple[Network, FeatureEnhancement]:
     torch.manual_seed(0)
-    architecture = Architecture(imagenet_stem=False, widths=(4, 8, 8, 12), blocks=(1, 1, 1, 1))
-    network = Network(Backbone(architecture), Classifier(12, CLASSES))
-    enhancement = FeatureEnhancement(architecture.level_widths, CLASSES, pyramid=pyramid)
+    widths = (4, 8, 8, 12)
+    backbone = ResNet(Architecture(imagenet_stem=False, widths=widths, depths=(1, 1, 1, 1)))
+    network = Network(backbone, Classifier(12, CLASSES))
+    enhancement = FeatureEnhancement(widths, CLASSES, pyramid=pyramid)
     return network.double().train(), enhancement.double().train()
 
 

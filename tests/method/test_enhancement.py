@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from m2sd_cli.method import recomputation
 from m2sd_cli.method.attention import CoordinateAttention, SelfAttention
-from m2sd_cli.method.backbones import ARCHITECTURES, build_backbone
+from m2sd_cli.method.backbone import build_backbone
 from m2sd_cli.method.enhancement import FeatureEnhancement
+from m2sd_cli.registry import BACKBONES
 
 WIDTHS = (4, 8, 8, 12)
 
@@ -97,12 +97,12 @@ def test_the_levels_widen_by_the_expansion(expansion: int) -> None:
         assert fused.shape == (2, expansion * width, *phi.shape[2:])
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", BACKBONES.entries)
 @pytest.mark.parametrize("side", [21, 33])
 def test_odd_images_pass_through_every_backbone(name: str, side: int) -> None:
     torch.manual_seed(0)
     backbone = build_backbone(name)
-    enhancement = FeatureEnhancement(backbone.architecture.level_widths, classes=3)
+    enhancement = FeatureEnhancement(backbone.level_widths, classes=3)
     with torch.no_grad():
         phi = backbone(torch.randn(2, 3, side, side - 2)).maps
         result = enhancement(phi)
@@ -140,35 +140,3 @@ def test_zero_features_give_no_nan() -> None:
 def test_other_than_four_levels_are_refused(widths: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=f"needs four levels, not {len(widths)}"):
         FeatureEnhancement(widths, classes=3)
-
-
-@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
-def test_recomputing_changes_memory_and_nothing_else(monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype) -> None:
-    monkeypatch.setattr(recomputation, "LARGE", 0)
-    kept: list[int] = []
-    results = []
-    for recompute in (False, True):
-        torch.manual_seed(0)
-        enhancement = FeatureEnhancement(WIDTHS, classes=3, recompute=recompute)
-        phi = [each.float().requires_grad_() for each in maps()]
-        if dtype == torch.float64:
-            enhancement, phi = enhancement.double(), [each.detach().double().requires_grad_() for each in phi]
-        held: dict[int, int] = {}
-
-        def hold(tensor: Tensor, held: dict[int, int] = held) -> Tensor:
-            held[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-            return tensor
-
-        one, two, three, four = phi
-        with (
-            torch.autograd.graph.saved_tensors_hooks(hold, lambda tensor: tensor),
-            torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16),
-        ):
-            enhanced = enhancement((one, two, three, four))
-        torch.autograd.backward(enhanced.logits.square().sum() + sum(each.float().sum() for each in enhanced.maps))
-        kept.append(sum(held.values()))
-        gradients = [each.grad for each in (*phi, *enhancement.parameters())]
-        results.append([enhanced.logits, *enhanced.maps, *gradients, *enhancement.buffers()])
-    for plain, again in zip(*results, strict=True):
-        torch.testing.assert_close(again, plain, rtol=0, atol=0)
-    assert kept[1] < kept[0] * 0.8

@@ -20,9 +20,9 @@ from m2sd_cli.cli.app import app
 from m2sd_cli.config import DistillConfig, OptionsFile, PretrainConfig, resolve
 from m2sd_cli.data.catalogue import DATA_SETS
 from m2sd_cli.errors import UsageError
-from m2sd_cli.method.backbones import ARCHITECTURES
 from m2sd_cli.method.distillation import LossWeights
 from m2sd_cli.recipes import NOTHING, find_recipe, recipe_names
+from m2sd_cli.registry import BACKBONES
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.reader import StoredManifest
 from m2sd_cli.runs.training_state import StateStore
@@ -80,7 +80,7 @@ def test_every_recipe_makes_two_configurations_on_its_data(name: str) -> None:
         assert config.epochs == recipe.options.tables[stage]["epochs"] > 0
         for option, value in recipe.options.tables[stage].items():
             assert getattr(config, option) == value
-    assert first.backbone in ARCHITECTURES
+    assert first.backbone in BACKBONES
     assert name.startswith(f"{recipe.options.data}-{first.backbone.removesuffix('-cifar')}")
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 import m2sd_cli
 from m2sd_cli.checkpoints import BaseCheckpoint
 from m2sd_cli.data.locate import open_data, open_shot_pool
-from m2sd_cli.method.backbones import build_backbone
+from m2sd_cli.method.backbone import build_backbone
 from m2sd_cli.method.base_statistics import BaseSums
 from m2sd_cli.reports.deviation import MeanAndDeviation
 from m2sd_cli.reports.draws import DrawFigures, LabelledFeatures, compare_classifiers, draw_shots

@@ -29,10 +29,10 @@ from m2sd_cli.data.augmentation import Augmentation
 from m2sd_cli.data.images import open_rgb
 from m2sd_cli.data.sources import FileImages, TrainingImages
 from m2sd_cli.errors import DataError, InterruptedTrainingError, M2sdError, RunError, UsageError
-from m2sd_cli.method import recomputation
 from m2sd_cli.progress import Reporter, Snapshot, report_to
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.manifest import EpochRecord
+from m2sd_cli.training import recomputation
 from m2sd_cli.training.distill import build_enhancement, distill_objective, loss_weights, makes_maps_again
 from m2sd_cli.training.pretrain import build_network
 from m2sd_cli.training.stopping import SIGNALS, StopRequest
@@ -513,7 +513,7 @@ def test_on_a_cpu_large_maps_are_made_twice_and_nothing_else_changes(
     again: list[str] = []
 
     def spy(function: Any, x: Tensor, **options: Any) -> Any:
-        again.append(type(function).__name__)
+        again.append(type(function.__self__).__name__)
         return checkpoint(function, x, **options)
 
     monkeypatch.setattr(recomputation, "LARGE", 0)
@@ -521,7 +521,7 @@ def test_on_a_cpu_large_maps_are_made_twice_and_nothing_else_changes(
     spared = m2sd_cli.distill(folder, run=to_distill, force=True, **quick_distill)
     assert spared is not None
     digests.append(spared.manifest.checkpoint.sha256)
-    assert {"method", "Sequential", "SelfAttention", "CoordinateAttention"} == set(again)
+    assert {"ResNet", "Sequential", "SelfAttention", "CoordinateAttention"} == set(again)
     assert digests[0] == digests[1]
 
 

@@ -1,0 +1,42 @@
+"""phi: the contract of a network that returns its feature maps beside the pooled feature."""
+
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from m2sd_cli.registry import BACKBONES, load
+
+Maps = tuple[Tensor, ...]
+
+
+class Features(NamedTuple):
+    """The features of a batch of B images at every level of a backbone."""
+
+    maps: Maps  # phi_1 .. phi_4, each (B, C_i, H_i, W_i)
+    pooled: Tensor  # phi(x), (B, C_4): the mean of phi_4 over its positions
+
+
+class Backbone(nn.Module):
+    """A network without its classifier: normalised images (B, 3, H, W) of any size to Features.
+
+    Attributes:
+        width: D, the length of the pooled feature.
+        level_widths: C_1 .. C_4, the channels of the maps, each of the resolution of the one before or half of it.
+        blocks: the names of attributes, modules or methods, that map one map (B, C, H, W) to the next without any
+            randomness. Training may compute them twice to save memory.
+    """
+
+    width: int
+    level_widths: tuple[int, ...]
+    blocks: tuple[str, ...] = ()
+
+
+def build_backbone(name: str) -> Backbone:
+    """Build a backbone of the table BACKBONES with weights drawn at random.
+
+    Raises:
+        UsageError: there is no backbone of that name.
+        M2sdError: a plug-in cannot be loaded.
+    """
+    backbone: Backbone = load(BACKBONES[name].builder)()
+    return backbone

@@ -1,0 +1,61 @@
+"""Every backbone of the table keeps the contract."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from m2sd_cli.errors import UsageError
+from m2sd_cli.method.backbone import build_backbone
+from m2sd_cli.registry import BACKBONES
+
+
+@pytest.mark.parametrize("name", BACKBONES.entries)
+def test_gradient_reaches_every_parameter(name: str) -> None:
+    torch.manual_seed(0)
+    backbone = build_backbone(name)
+    torch.autograd.backward(backbone(torch.randn(2, 3, 32, 32)).pooled.square().sum())
+    for parameter_name, parameter in backbone.named_parameters():
+        assert parameter.grad is not None, parameter_name
+        assert parameter.grad.abs().amax() > 0, parameter_name
+
+
+@pytest.mark.parametrize("name", BACKBONES.entries)
+def test_convolutions_start_with_the_variance_of_he(name: str) -> None:
+    torch.manual_seed(0)
+    for module in build_backbone(name).modules():
+        if isinstance(module, nn.Conv2d) and module.weight.numel() > 2000:
+            fan_out = module.out_channels * module.kernel_size[0] * module.kernel_size[1]
+            assert module.weight.std().item() == pytest.approx(math.sqrt(2 / fan_out), rel=0.06)
+
+
+@pytest.mark.parametrize("name", BACKBONES.entries)
+def test_half_precision_is_pooled_in_float32(name: str) -> None:
+    torch.manual_seed(0)
+    backbone = build_backbone(name).eval()
+    x = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        plain = backbone(x).pooled
+        with torch.autocast("cpu", torch.bfloat16):
+            maps, pooled = backbone(x)
+    assert maps[3].dtype == torch.bfloat16
+    assert pooled.dtype == torch.float32
+    torch.testing.assert_close(pooled, plain, rtol=0, atol=0.06 * float(plain.abs().amax()))
+
+
+@pytest.mark.parametrize("name", BACKBONES.entries)
+def test_the_blocks_map_one_map_to_the_next(name: str) -> None:
+    torch.manual_seed(0)
+    backbone = build_backbone(name).eval()
+    x = torch.randn(1, 3, 32, 32)
+    with torch.no_grad():
+        maps = backbone(x).maps
+        for block in backbone.blocks:
+            x = getattr(backbone, block)(x)
+    assert torch.equal(x, maps[3])
+
+
+def test_an_unknown_backbone_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"^--backbone resnet21: choose resnet20, .* \(did you mean resnet20\?\)$"):
+        build_backbone("resnet21")
