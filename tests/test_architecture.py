@@ -27,7 +27,8 @@ MAY_IMPORT = {
     "inference": {"checkpoints", "distributed", "method", "data", "runs"},
     "training": {"checkpoints", "distributed", "method", "data", "runs", "inference", "config"},
     "reports": {"checkpoints", "distributed", "method", "data", "runs", "inference"},
-    "exporting": {"checkpoints", "method", "data", "runs", "inference"},
+    "output_files": {"runs"},
+    "exporting": {"output_files", "checkpoints", "method", "data", "runs", "inference"},
     "ablation": {"reports", "method", "data", "runs", "config"},
     "benchmark": {"__init__", "recipes", "method", "data", "runs", "inference", "training", "config"},
 }

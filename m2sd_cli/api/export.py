@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Literal
 
-from m2sd_cli.errors import UsageError
 from m2sd_cli.exporting.export import export_session
 from m2sd_cli.inference.session import load_session
+from m2sd_cli.output_files import check_output
 from m2sd_cli.runs.folder import open_run
 
 
@@ -33,14 +33,7 @@ def export(
     """
     path = Path(out)
     folder = open_run(run)
-    if path.is_dir():
-        raise UsageError(f"--out {path}: it is a folder; name a file")
-    if folder.owns(path):
-        raise UsageError(f"--out {path}: that is a file of the run; name another one")
-    if path.exists() and not force:
-        raise UsageError(f"--out {path}: it exists already; --force replaces it")
-    if not path.parent.is_dir():
-        raise UsageError(f"--out {path}: no such folder as {path.parent}")
+    check_output("--out", path, folder, replace=force)
     model = load_session(folder, session, classifier=classifier)
     export_session(model, form, path)
     return path

@@ -64,8 +64,6 @@ def evaluate(
     """
     if session != "all" and not session.isdecimal():
         raise UsageError(f"--session {session}: all, or the number of one session")
-    if confusion is not None and not confusion.parent.is_dir():
-        raise UsageError(f"--confusion {confusion}: no such folder as {confusion.parent}")
     if compare and test is not None:
         raise UsageError("--compare and --test: what is published is of the data set's own test images; leave one out")
     if compare and session != "all":
@@ -73,11 +71,13 @@ def evaluate(
 
     import m2sd_cli
     from m2sd_cli.cli.progress import reporting
+    from m2sd_cli.output_files import check_output, is_stdout, write_output
     from m2sd_cli.reports.confusion import confusion_csv
-    from m2sd_cli.runs.files import write_atomically
 
-    if confusion is not None and m2sd_cli.open_run(run).owns(confusion):
-        raise UsageError(f"--confusion {confusion}: that is a file of the run; name another one")
+    if confusion is not None:
+        check_output("--confusion", confusion, m2sd_cli.open_run(run))
+        if json and is_stdout(confusion):
+            raise UsageError(f"--confusion {confusion} and --json: both write to stdout; name a file")
     last = None if session == "all" else int(session)
     comparison = m2sd_cli.compare(run) if compare else None
     with reporting(quiet):
@@ -94,15 +94,16 @@ def evaluate(
         )
     if confusion is not None and is_main_process():
         answers = evaluation.answers
-        write_atomically(confusion, confusion_csv(evaluation.classes, answers.labels, answers.predicted))
+        write_output(confusion, confusion_csv(evaluation.classes, answers.labels, answers.predicted))
         note(f"confusion matrix: {confusion}", quiet)
     if json:
         document(as_data(evaluation, last, comparison))
     else:
-        for line in as_lines(evaluation, last):
-            result(line)
-        for line in comparison_lines(evaluation.figures, comparison) if comparison is not None else ():
-            result(line)
+        lines = as_lines(evaluation, last)
+        lines += comparison_lines(evaluation.figures, comparison) if comparison is not None else []
+        for line in lines:
+            # A table below the matrix would be none that a spreadsheet reads.
+            note(line, quiet) if confusion is not None and is_stdout(confusion) else result(line)
     if comparison is not None:
         _explain(comparison, quiet)
     note(f"classifier: {evaluation.classifier}", quiet)

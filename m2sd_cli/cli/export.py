@@ -39,6 +39,10 @@ def export(
         raise UsageError(f"--format {form}: choose {', '.join(FORMATS)}")
 
     import m2sd_cli
+    from m2sd_cli.output_files import is_special, is_stdout
+
+    if json and is_stdout(out):
+        raise UsageError(f"--out {out} and --json: both write to stdout; name a file")
 
     path = m2sd_cli.export(
         cast("Literal['safetensors', 'onnx', 'pt2']", form),
@@ -48,7 +52,8 @@ def export(
         force=force,
         classifier=classifier,
     )
+    size = None if is_special(path) else path.stat().st_size
     if json:
-        document({"file": as_text(path), "format": form, "bytes": path.stat().st_size})
+        document({"file": as_text(path), "format": form, "bytes": size})
     else:
-        note(f"wrote {path}, {path.stat().st_size / 1e6:.1f} MB", quiet)
+        note(f"wrote {path}" if size is None else f"wrote {path}, {size / 1e6:.1f} MB", quiet)

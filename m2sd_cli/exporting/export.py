@@ -15,7 +15,7 @@ from m2sd_cli.errors import M2sdError, UsageError
 from m2sd_cli.exporting import FORMATS
 from m2sd_cli.exporting.deployed import Deployed, description
 from m2sd_cli.inference.session import SessionModel
-from m2sd_cli.runs.files import write_atomically
+from m2sd_cli.output_files import write_output
 
 HEAD_PREFIX = "head."
 METADATA = "m2sd"  # the key under which each format carries the description, as JSON
@@ -38,7 +38,7 @@ def export_session(model: SessionModel, form: str, out: Path) -> None:
     writers = {"safetensors": _safetensors, "onnx": _onnx, "pt2": _pt2}
     if form not in writers:
         raise UsageError(f"--format {form}: choose {', '.join(FORMATS)}")
-    write_atomically(out, writers[form](model, json.dumps(description(model), ensure_ascii=False)))
+    write_output(out, writers[form](model, json.dumps(description(model), ensure_ascii=False)))
 
 
 def _safetensors(model: SessionModel, text: str) -> bytes:

@@ -1,0 +1,104 @@
+"""Files that a person asks for: a regular file appears whole or not at all, anything else is written into."""
+
+import os
+import stat
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from m2sd_cli.errors import M2sdError, UsageError
+from m2sd_cli.runs.files import write_atomically
+from m2sd_cli.runs.folder import RunFolder
+
+STDOUT: Final = "-"
+
+
+def check_output(option: str, path: Path, run: RunFolder, replace: bool = True) -> None:
+    """Refuse an output that cannot be written, before any work is done for it.
+
+    Args:
+        option: that names it, for messages.
+        path: the file; `-` is stdout.
+        run: the run folder, whose own files nobody else writes.
+        replace: overwrite a regular file that exists already.
+
+    Raises:
+        UsageError: it cannot be written, or must not be.
+    """
+    if is_special(path):
+        return
+    if path.is_dir():
+        raise UsageError(f"{option} {path}: it is a folder; name a file")
+    if run.owns(path):
+        raise UsageError(f"{option} {path}: that is a file of the run; name another one")
+    if path.exists() and not replace:
+        raise UsageError(f"{option} {path}: it exists already; --force replaces it")
+    if not path.parent.is_dir():
+        raise UsageError(f"{option} {path}: no such folder as {path.parent}")
+
+
+def write_output(path: Path, content: bytes | Iterable[bytes]) -> None:
+    """Write a file that a person asked for.
+
+    A regular file is replaced as a whole, one behind a link at its own place. Into a device, a pipe or stdout the
+    content is written: a rename would put a file in its place.
+
+    Args:
+        path: the file; `-` is stdout.
+        content: whole, or piece by piece.
+
+    Raises:
+        M2sdError: it cannot be written.
+        BrokenPipeError: the reader of a pipe has left.
+    """
+    if not is_special(path):
+        write_atomically(path.resolve() if path.is_symlink() else path, content)
+        return
+    try:
+        with _opened(path) as stream:
+            for piece in [content] if isinstance(content, bytes) else content:
+                stream.write(piece)
+            stream.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise M2sdError(f"{path}: could not be written ({error.strerror or error})") from None
+
+
+def is_special(path: Path) -> bool:
+    """Tell whether a path is stdout, or is neither a regular file nor a folder, as a device or a pipe."""
+    if str(path) == STDOUT:
+        return True
+    try:
+        status = os.stat(path)
+    except OSError:
+        return False
+    if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
+        return True
+    return _is_stdout(status)
+
+
+def is_stdout(path: Path) -> bool:
+    """Tell whether a file is where stdout goes."""
+    return str(path) == STDOUT or (path.exists() and _is_stdout(os.stat(path)))
+
+
+def _is_stdout(status: os.stat_result) -> bool:
+    try:
+        return os.path.samestat(status, os.fstat(1))
+    except OSError:
+        return False
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    if is_stdout(path):
+        if sys.stdout is None:
+            raise OSError("stdout is closed")
+        sys.stdout.flush()
+        yield sys.stdout.buffer  # another handle of the same file would write over what stdout has written
+    else:
+        with open(path, "wb") as stream:
+            yield stream
