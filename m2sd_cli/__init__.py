@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from m2sd_cli.api.pretrain import pretrain as pretrain
     from m2sd_cli.api.reproduce import reproduce as reproduce
     from m2sd_cli.api.simulate import simulate as simulate
+    from m2sd_cli.data.catalogue import DataSetInfo as DataSetInfo
+    from m2sd_cli.data.catalogue import register_data_set as register_data_set
     from m2sd_cli.errors import M2sdError as M2sdError
     from m2sd_cli.runs.folder import open_run as open_run
 
@@ -27,6 +29,7 @@ __version__ = "0.1.0"
 
 # Where each public name lives.
 PUBLIC = {
+    "DataSetInfo": "m2sd_cli.data.catalogue",
     "M2sdError": "m2sd_cli.errors",
     "ablate": "m2sd_cli.api.ablate",
     "bench": "m2sd_cli.api.bench",
@@ -38,6 +41,7 @@ PUBLIC = {
     "open_run": "m2sd_cli.runs.folder",
     "predict": "m2sd_cli.api.predict",
     "pretrain": "m2sd_cli.api.pretrain",
+    "register_data_set": "m2sd_cli.data.catalogue",
     "reproduce": "m2sd_cli.api.reproduce",
     "simulate": "m2sd_cli.api.simulate",
 }

@@ -8,7 +8,7 @@ from m2sd_cli.cli import options
 from m2sd_cli.cli.output import command
 from m2sd_cli.cli.training import report_training, training_arguments, training_options
 from m2sd_cli.config import PretrainConfig
-from m2sd_cli.data.catalogue import find_info
+from m2sd_cli.data.catalogue import DATA_SETS, SIMULATED, find_info
 
 
 @training_options(PretrainConfig)
@@ -17,7 +17,7 @@ def pretrain(
         str | None,
         typer.Option(
             "--data",
-            help="cifar100, miniimagenet, cub200, demo, one of these with -simulated, or a folder of pictures.",
+            help=f"{', '.join(DATA_SETS.entries)}, one of these with {SIMULATED}, or a folder of pictures.",
             show_default=False,
         ),
     ] = None,

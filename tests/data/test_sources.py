@@ -33,15 +33,15 @@ def joined(batches: Iterator[tuple[Tensor, Tensor]]) -> tuple[Tensor, list[int]]
 
 
 @pytest.mark.parametrize("way", ["batches", "for_testing"])
-@pytest.mark.parametrize("rows", [slice(0, 3), slice(3, 7), slice(6, 7), slice(0, 7)])
-def test_rows(source: ImageSource, way: str, rows: slice) -> None:
+@pytest.mark.parametrize("shard", [slice(0, 3), slice(3, 7), slice(6, 7), slice(0, 7)])
+def test_a_shard_is_that_part_of_the_whole(source: ImageSource, way: str, shard: slice) -> None:
     read = getattr(source, way)
     everything, _ = joined(read(TRANSFORM, 2))
-    pixels, labels = joined(read(TRANSFORM, 2, rows))
-    assert labels == list(range(COUNT))[rows]
-    assert torch.equal(pixels, everything[rows])
+    pixels, labels = joined(read(TRANSFORM, 2, shard))
+    assert labels == list(range(COUNT))[shard]
+    assert torch.equal(pixels, everything[shard])
 
 
 @pytest.mark.parametrize("way", ["batches", "for_testing"])
-def test_no_rows(source: ImageSource, way: str) -> None:
+def test_an_empty_shard_has_no_batches(source: ImageSource, way: str) -> None:
     assert list(getattr(source, way)(TRANSFORM, 2, slice(4, 4))) == []
