@@ -4,26 +4,25 @@ import os
 
 
 def main() -> None:
-    """The entry point `m2sd`. It imports the commands itself, so that Ctrl-C meanwhile leaves no traceback."""
-    from m2sd_cli.cli.interrupts import INTERRUPTED, Interrupts, say
-    from m2sd_cli.distributed.torchrun import exit_process, is_distributed
+    """Run m2sd. The commands are imported here, so that Ctrl-C meanwhile leaves no traceback."""
+    from m2sd_cli.cli import interrupts
 
-    interrupts = Interrupts()
     interrupts.listen()
     try:
         from m2sd_cli.cli.app import main as command
+        from m2sd_cli.distributed.torchrun import exit_process, is_distributed
 
         command()
     except KeyboardInterrupt:
-        say()
+        interrupts.say()
     except SystemExit as end:
-        if end.code != INTERRUPTED:
+        if end.code != interrupts.INTERRUPTED:
             interrupts.end()
             if is_distributed() and (end.code is None or isinstance(end.code, int)):
                 exit_process(end.code or 0)
             raise
     # Not sys.exit: where Ctrl-C came while C code was calling Python, Python would end by the signal instead.
-    os._exit(INTERRUPTED)
+    os._exit(interrupts.INTERRUPTED)
 
 
 if __name__ == "__main__":

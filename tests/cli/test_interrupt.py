@@ -1,6 +1,5 @@
 """Ctrl-C in any command: exit code 130, one plain line, no traceback, nothing changed."""
 
-import importlib
 import os
 import random
 import shutil
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from m2sd_cli.cli.interrupts import Interrupts
+from m2sd_cli.cli import interrupts
 
 if TYPE_CHECKING:
     from tests.conftest import Outcome, Pictures
@@ -62,8 +61,8 @@ def _signals_as_at_a_terminal() -> Iterator[None]:
         ("sessions --run RUN", "m2sd_cli.runs.folder.RunFolder.chain"),
         ("sessions verify --run RUN", "m2sd_cli.runs.folder.RunFolder.verify"),
         ("sessions show 1 --run RUN", "m2sd_cli.runs.folder.RunFolder.session"),
-        ("pretrain --data FOLDER --run RUN --force --device cpu", "m2sd_cli.training.pretrain.build_network"),
-        ("distill --data FOLDER --run RUN --force --device cpu", "m2sd_cli.training.distill.load_network"),
+        ("pretrain --data FOLDER --run RUN --force --device cpu", "m2sd_cli.api.pretrain.build_network"),
+        ("distill --data FOLDER --run RUN --force --device cpu", "m2sd_cli.api.distill.load_network"),
     ],
 )
 def test_every_command_says_so(
@@ -119,49 +118,43 @@ def test_at_any_moment(trained: Path, pictures: "Pictures", words: list[str]) ->
             assert (bool(out), said) == (True, ""), pause
 
 
-@pytest.fixture
-def interrupts(monkeypatch: pytest.MonkeyPatch) -> Iterator[Interrupts]:
-    """They are listened for in this process."""
-    before = signal.getsignal(signal.SIGALRM)
-    monkeypatch.setattr(sys, "unraisablehook", lambda _: None)
-    found = Interrupts()
-    found.listen()
-    yield found
-    found.end()
-    signal.signal(signal.SIGALRM, before)
+def test_an_import_that_would_swallow_it_is_ended(tmp_path: Path) -> None:
+    (tmp_path / "deaf.py").write_text(
+        "import signal\ntry:\n    signal.raise_signal(signal.SIGINT)\nexcept BaseException:\n    pass\n"
+    )
+    program = (
+        "import signal, sys\n"
+        "from m2sd_cli.cli import interrupts\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "interrupts.listen()\n"
+        f"sys.path.insert(0, {str(tmp_path)!r})\n"
+        "import deaf\n"
+        "print('swallowed')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", SAID)
 
 
-@pytest.mark.usefixtures("interrupts")
-def test_something_at_work_imports_to_the_end_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "imported_late.py").write_text("import signal\nsignal.raise_signal(signal.SIGINT)\nwhole = True\n")
-    monkeypatch.syspath_prepend(tmp_path)
-
-    def import_and_work() -> None:
-        importlib.import_module("imported_late")
-        time.sleep(10)
-
-    with pytest.raises(KeyboardInterrupt):
-        import_and_work()
-    assert sys.modules.pop("imported_late").whole
-
-
-@pytest.mark.usefixtures("interrupts")
-def test_what_is_lost_in_a_callback_is_raised_again() -> None:
+def test_one_that_is_lost_in_a_callback_is_raised_again(monkeypatch: pytest.MonkeyPatch) -> None:
     class Left:
         def __del__(self) -> None:
             signal.raise_signal(signal.SIGINT)
 
-    def exit_process() -> None:
+    def leave_and_work() -> None:
         Left()
         time.sleep(10)
 
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
+    interrupts.listen()
+    begun = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
-        exit_process()
+        leave_and_work()
+    assert time.monotonic() - begun < 5
 
 
 def test_an_ignored_one_stays_ignored() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    Interrupts().listen()
+    interrupts.listen()
     assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
 
 
