@@ -40,14 +40,9 @@ def result(text: str) -> None:
 
 
 def document(content: Mapping[str, Any]) -> None:
-    """Print the result as the one JSON document of a command, with escapes for what cannot be printed or encoded."""
+    """Print the result as the one JSON document of a command, in ASCII."""
     if is_main_process():
-        text = json.dumps(content, indent=1, ensure_ascii=False)
-        lines = text.split("\n")
-        if not all(line.isprintable() and _encodable(line, sys.stdout) == line for line in lines):
-            encoding = _encoding(sys.stdout)
-            text = "\n".join("".join(_as_json(char, encoding) for char in line) for line in lines)
-        print(text)
+        print(json.dumps(content, indent=1).replace("\x7f", "\\u007f"))  # of ASCII, json leaves DEL alone as it is
 
 
 def note(text: str, quiet: bool = False) -> None:
@@ -56,27 +51,10 @@ def note(text: str, quiet: bool = False) -> None:
         print(_encodable(printable(text), sys.stderr), file=sys.stderr, flush=True)
 
 
-def _encoding(stream: TextIO) -> str:
-    return getattr(stream, "encoding", None) or "utf-8"
-
-
 def _encodable(text: str, stream: TextIO) -> str:
     """The text with what the stream's encoding cannot say, such as an accent in ASCII, escaped."""
-    encoding = _encoding(stream)
+    encoding = getattr(stream, "encoding", None) or "utf-8"
     return text.encode(encoding, "backslashreplace").decode(encoding)
-
-
-def _as_json(char: str, encoding: str) -> str:
-    """A character of a JSON document; one to be escaped can only be inside a string."""
-    if char.isprintable():
-        try:
-            char.encode(encoding)
-        except UnicodeEncodeError:
-            pass
-        else:
-            return char
-    units = char.encode("utf-16-be", "surrogatepass").hex()
-    return "".join(f"\\u{units[begin : begin + 4]}" for begin in range(0, len(units), 4))
 
 
 def command(name: str, run: Path | None, rest: str = "") -> str:

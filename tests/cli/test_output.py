@@ -61,20 +61,17 @@ def test_a_line_is_a_line(
     assert ("\u00e9" in text) == (encoding != "ascii")
 
 
-@pytest.mark.parametrize("encoding", ENCODINGS)
 @given(content=st.dictionaries(SURROGATES, st.lists(SURROGATES) | st.floats(allow_nan=False) | st.none()))
-def test_a_document_says_the_same_in_every_encoding(content: dict[str, Any], encoding: str) -> None:
+def test_a_document_can_be_written_in_every_encoding(content: dict[str, Any]) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        text = said(patch, "stdout", encoding, lambda: document(content))
+        text = said(patch, "stdout", "ascii", lambda: document(content))
     assert all(line.isprintable() for line in text.split("\n"))
     assert json.loads(text) == json.loads(json.dumps(content))  # where two halves of a character have become one
 
 
-def test_a_document_stays_readable(monkeypatch: pytest.MonkeyPatch) -> None:
-    text = said(
-        monkeypatch, "stdout", "utf-8", lambda: document({"na\u00efve": "\u6f22\U0001f426\x7f\u202e\U000e0041"})
-    )
-    assert text == '{\n "na\u00efve": "\u6f22\U0001f426\\u007f\\u202e\\udb40\\udc41"\n}\n'
+def test_a_document_has_a_line_for_each_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = said(monkeypatch, "stdout", "utf-8", lambda: document({"na\u00efve": "\U0001f426\x7f", "n": 1}))
+    assert text == '{\n "na\\u00efve": "\\ud83d\\udc26\\u007f",\n "n": 1\n}\n'
 
 
 def test_the_cells_of_a_table_are_one_line_each() -> None:
