@@ -129,15 +129,15 @@ def test_help_and_usage_errors_start_fast(arguments: list[str]) -> None:
 
 EVERY_HELP = """
 import contextlib, io, os, sys
-import typer.main
 from m2sd_cli.cli.app import app
+from m2sd_cli.cli.commands import COMMANDS, build_command
 
 def walk(command, words):
     yield words
     for name, each in getattr(command, "commands", {}).items():
         yield from walk(each, [*words, name])
 
-for words in list(walk(typer.main.get_command(app), [])):
+for words in [[], *(words for name in COMMANDS for words in walk(build_command(name), [name]))]:
     for typed in (" ".join(["m2sd", *words, ""]), " ".join(["m2sd", *words, "--"])):
         for variable in ("", "complete_bash"):
             os.environ.update(_M2SD_COMPLETE=variable, COMP_WORDS=typed, COMP_CWORD=str(len(words) + 1))

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer.main
 
 import m2sd_cli
-from m2sd_cli.cli.app import app
+from m2sd_cli.cli.commands import build_command
 from m2sd_cli.config import DistillConfig, PretrainConfig, given_options, in_full, options_of, resolve
 from m2sd_cli.data.catalogue import FOLDER_DEFAULTS, all_infos
 from m2sd_cli.errors import UsageError
@@ -165,7 +164,7 @@ def test_what_was_given_is_told_apart_from_defaults(tmp_path: Path) -> None:
 def test_command_line_file_and_python_have_the_same_options(
     stage: str, model: type[PretrainConfig | DistillConfig]
 ) -> None:
-    command = typer.main.get_command(app).get_command(None, stage)  # type: ignore[attr-defined]
+    command = build_command(stage)
     shown = {parameter.name: parameter for parameter in command.params}
     in_python = inspect.signature(getattr(m2sd_cli, stage)).parameters
     for name, option in options_of(model).items():
@@ -179,7 +178,7 @@ def test_command_line_file_and_python_have_the_same_options(
 
 
 def test_the_help_names_the_default_that_counts() -> None:
-    command = typer.main.get_command(app).get_command(None, "distill")  # type: ignore[attr-defined]
+    command = build_command("distill")
     shown = {parameter.name: parameter.show_default for parameter in command.params}
     assert [shown[name] for name in ("epochs", "batch_size", "learning_rate", "seed", "classifier", "beta")] == [
         *("by data set", "by data set", "0.02, or by data set", "pretrain's", DEFAULT_CLASSIFIER, "1")

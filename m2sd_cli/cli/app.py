@@ -1,35 +1,33 @@
-"""The Typer app: one module a subcommand."""
+"""The Typer app, whose commands are those of the table COMMANDS."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from m2sd_cli import __version__
-from m2sd_cli.cli import (
-    ablation,
-    bench,
-    data,
-    demo,
-    distill,
-    errors,
-    evaluate,
-    export,
-    increment,
-    predict,
-    pretrain,
-    recipes,
-    sessions,
-    simulate,
-)
+from m2sd_cli.cli import errors
+from m2sd_cli.cli.commands import COMMANDS, build_command
 from m2sd_cli.cli.groups import Command, Group
 from m2sd_cli.distributed.torchrun import is_distributed
 from m2sd_cli.errors import UsageError
 
-SHARED = ("pretrain", "distill", "evaluate")  # what several processes can do together
+
+class Commands(Group):
+    """The group of all commands. It lists and completes them by their entries, and builds the one that is used."""
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        self.commands = {name: Command(name, help=entry.help) for name, entry in COMMANDS.items()}
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """See click."""
+        name, listed, rest = super().resolve_command(ctx, args)
+        return name, listed and build_command(listed.name), rest
+
 
 app = typer.Typer(
     name="m2sd",
-    cls=Group,
+    cls=Commands,
     help="Teach an image classifier new classes from a handful of pictures each, without forgetting.\n\n"
     "Stages: pretrain, distill, then increment once a session. See it all: m2sd demo",
     no_args_is_help=True,
@@ -54,26 +52,12 @@ def common(
     ] = False,
 ) -> None:
     errors.debugging = debug
-    if is_distributed() and context.invoked_subcommand not in SHARED:
-        raise UsageError(f"m2sd {context.invoked_subcommand}: it runs as one process; begin it without torchrun")
-
-
-app.command("pretrain", cls=Command)(pretrain.pretrain)
-app.command("distill", cls=Command)(distill.distill)
-app.command("increment", cls=Command)(increment.increment)
-app.command("evaluate", cls=Command)(evaluate.evaluate)
-app.command("predict", cls=Command)(predict.predict)
-app.command("export", cls=Command)(export.export)
-app.add_typer(sessions.app, name="sessions")
-app.add_typer(data.app, name="data")
-app.add_typer(recipes.app, name="recipes")
-app.command("bench", cls=Command)(bench.bench)
-app.command("simulate", cls=Command)(simulate.simulate)
-app.command("ablation", cls=Command)(ablation.ablation)
-app.command("demo", cls=Command)(demo.demo)
+    name = context.invoked_subcommand
+    if is_distributed() and name is not None and not COMMANDS[name].distributed:
+        raise UsageError(f"m2sd {name}: it runs as one process; begin it without torchrun")
 
 
 def main() -> None:
-    """The entry point `m2sd`."""
+    """Run m2sd."""
     with errors.reported():
         app(prog_name="m2sd")

@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 import torch
-import typer
 from filelock import FileLock
 from PIL import Image
 
-from m2sd_cli.cli.app import app
+from m2sd_cli.cli.commands import COMMANDS, build_command
 from m2sd_cli.cli.options import seconds
 from m2sd_cli.cli.output import duration, printable
 from m2sd_cli.data.cache import as_size
@@ -42,14 +41,14 @@ def walk(command: Any, words: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str,
         yield from walk(each, (*words, name))
 
 
-COMMANDS = dict(walk(typer.main.get_command(app)))
+BUILT = {words: command for name in COMMANDS for words, command in walk(build_command(name), (name,))}
 
 
 def test_the_commands_are_those_of_the_manual() -> None:
     wanted = {"pretrain", "distill", "increment", "evaluate", "export", "predict"}
     wanted |= {"sessions", "data", "recipes", "demo", "bench", "ablation"}
-    assert wanted <= {words[0] for words in COMMANDS if len(words) == 1}
-    assert {words[1] for words in COMMANDS if words[:1] == ("sessions",) and len(words) == 2} >= {
+    assert wanted <= {words[0] for words in BUILT if len(words) == 1}
+    assert {words[1] for words in BUILT if words[:1] == ("sessions",) and len(words) == 2} >= {
         "list",
         "show",
         "verify",
@@ -58,7 +57,7 @@ def test_the_commands_are_those_of_the_manual() -> None:
     }
 
 
-@pytest.mark.parametrize("words", [words for words in COMMANDS if words], ids=" ".join)
+@pytest.mark.parametrize("words", list(BUILT), ids=" ".join)
 def test_every_help_has_a_worked_example(m2sd: Cli, words: tuple[str, ...]) -> None:
     for option in ("--help", "-h"):
         done = m2sd(*words, option)
@@ -67,16 +66,16 @@ def test_every_help_has_a_worked_example(m2sd: Cli, words: tuple[str, ...]) -> N
         assert f"  m2sd {words[0]}" in example
 
 
-@pytest.mark.parametrize("words", [words for words in COMMANDS if words], ids=" ".join)
+@pytest.mark.parametrize("words", list(BUILT), ids=" ".join)
 def test_every_option_is_explained(words: tuple[str, ...]) -> None:
-    for parameter in COMMANDS[words].params:
+    for parameter in BUILT[words].params:
         assert parameter.help, parameter.name
 
 
 def test_the_first_help_names_every_command_and_the_demo(m2sd: Cli) -> None:
     done = m2sd("--help")
     assert done.code == 0
-    assert all(f"\n  {words[0]} " in done.out for words in COMMANDS if len(words) == 1)
+    assert all(f"\n  {words[0]} " in done.out for words in BUILT if len(words) == 1)
     assert "m2sd demo" in " ".join(done.out.split())
     assert m2sd("--version").out.strip() == "0.1.0"
 
@@ -442,7 +441,7 @@ KEYS = {
 
 
 def test_every_command_with_json_is_tested() -> None:
-    have = {" ".join(words) for words, each in COMMANDS.items() if "json" in {p.name for p in each.params}}
+    have = {" ".join(words) for words, each in BUILT.items() if "json" in {p.name for p in each.params}}
     assert have == JSON.keys()
 
 

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
-import typer
 from torch import Tensor
 
 import m2sd_cli
-from m2sd_cli.cli.app import app
+from m2sd_cli.cli.commands import build_command
 from m2sd_cli.cli.options import seconds
 from m2sd_cli.config import DistillConfig, PretrainConfig
 from m2sd_cli.distributed.process_group import ProcessGroup
@@ -103,9 +102,8 @@ def resume(m2sd: Cli, begun: dict[str, Path], pictures: "Pictures") -> Callable[
 
 
 def test_every_option_is_either_refused_or_harmless() -> None:
-    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
     for stage, model in (("pretrain", PretrainConfig), ("distill", DistillConfig)):
-        options = {parameter.name for parameter in commands[stage].params}
+        options = {parameter.name for parameter in build_command(stage).params}
         assert options == {
             *DIFFERENT[stage],
             *HARMLESS,
@@ -221,9 +219,8 @@ def test_a_state_of_an_earlier_version_began_with_the_defaults_of_later_options(
 
 
 def test_the_default_is_that_of_the_function() -> None:
-    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
     for stage in DIFFERENT:
-        [option] = [parameter for parameter in commands[stage].params if parameter.name == "save_every"]
+        [option] = [parameter for parameter in build_command(stage).params if parameter.name == "save_every"]
         assert seconds("--save-every", option.default) == SAVE_EVERY
 
 
