@@ -10,13 +10,20 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "m2sd_cli"
-BASE = {"errors", "reading", "registry", "progress"}  # anybody may import them; they import nothing but one another
+BASE = {
+    "errors",
+    "reading",
+    "registry",
+    "progress",
+    "paths",
+}  # anybody may import them; they import nothing but one another
 # Every room and every module beside them, and the others that it may import.
 MAY_IMPORT = {
     "errors": set[str](),
     "reading": set[str](),
     "registry": set[str](),
     "progress": set[str](),
+    "paths": set[str](),
     "method": set[str](),
     "data": set[str](),
     "runs": set[str](),

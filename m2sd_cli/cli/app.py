@@ -10,6 +10,7 @@ from m2sd_cli.cli.commands import COMMANDS, build_command
 from m2sd_cli.cli.groups import Command, Group
 from m2sd_cli.distributed.torchrun import is_distributed
 from m2sd_cli.errors import UsageError
+from m2sd_cli.paths import require_current_folder
 
 
 class Commands(Group):
@@ -60,4 +61,5 @@ def common(
 def main() -> None:
     """Run m2sd."""
     with errors.reported():
+        require_current_folder()
         app(prog_name="m2sd")

@@ -1,13 +1,16 @@
 """Commands that convert nothing for a help page or a completion, and whose errors are fit for a terminal."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
 from m2sd_cli.cli.output import printable
+from m2sd_cli.errors import UsageError
+from m2sd_cli.paths import expand
 
 
 class Command(TyperCommand):
@@ -16,8 +19,11 @@ class Command(TyperCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """See click."""
         spare_conversions(self, ctx)
+        _refuse_empty(args)
         with _printable_errors():
-            return super().parse_args(ctx, args)
+            rest = super().parse_args(ctx, args)
+        ctx.params = {name: _expanded(name, value) for name, value in ctx.params.items()}
+        return rest
 
 
 class Group(TyperGroup):
@@ -43,6 +49,27 @@ class Group(TyperGroup):
         """See click."""
         with _printable_errors():
             return super().resolve_command(ctx, args)
+
+
+def _refuse_empty(args: Sequence[str]) -> None:
+    """Refuse an empty argument: it would stand for the current folder, and is an unset shell variable.
+
+    Raises:
+        UsageError: there is one.
+    """
+    for before, arg in zip(["", *args], args, strict=False):
+        if not arg or (arg.startswith("--") and arg.endswith("=")):
+            option = arg or (before if before.startswith("-") else "''")
+            raise UsageError(f"{option}: an empty argument; is a shell variable not set?")
+
+
+def _expanded(name: str, value: Any) -> Any:
+    """Return the value of a parameter with its ~ expanded, which a shell leaves behind `=` and in quotes."""
+    if isinstance(value, list | tuple):
+        return type(value)(_expanded(name, each) for each in value)
+    if isinstance(value, str | Path) and str(value).startswith("~"):
+        return type(value)(expand(value, "--" + name.replace("_", "-")))
+    return value
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from m2sd_cli.errors import DataError
+from m2sd_cli.paths import environment_path, user_cache
 from m2sd_cli.reading import read_regular
 
 CACHE_VARIABLE = "M2SD_CACHE"
@@ -32,10 +33,7 @@ class CacheEntry:
 
 def cache_folder() -> Path:
     """Return the folder of decoded images: $M2SD_CACHE, else in the platform's cache folder."""
-    from platformdirs import user_cache_path
-
-    variable = os.environ.get(CACHE_VARIABLE)
-    return Path(variable) if variable else user_cache_path("m2sd") / "images"
+    return environment_path(CACHE_VARIABLE) or user_cache(CACHE_VARIABLE) / "images"
 
 
 def list_entries() -> list[CacheEntry]:

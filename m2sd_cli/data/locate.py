@@ -2,12 +2,14 @@
 
 import os
 from collections.abc import Sequence
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
 from m2sd_cli.data.catalogue import DataSetInfo, find_info
 from m2sd_cli.data.datasets import DataSet, Shots, Skipped, Treatment
-from m2sd_cli.errors import DataError
+from m2sd_cli.errors import DataError, UsageError
+from m2sd_cli.paths import environment_path, user_cache
 from m2sd_cli.registry import load
 
 ROOT_VARIABLE = "M2SD_DATA"
@@ -18,10 +20,10 @@ def data_roots(data_root: Path | None) -> list[Path]:
     """List the folders in which data sets are looked for: `data_root` alone if given; $M2SD_DATA; the cache folder."""
     if data_root is not None:
         return [data_root]
-    from platformdirs import user_cache_path
-
-    variable = os.environ.get(ROOT_VARIABLE)
-    return ([Path(variable)] if variable else []) + [user_cache_path("m2sd")]
+    roots = list(filter(None, [environment_path(ROOT_VARIABLE)]))
+    with suppress(UsageError) if roots else nullcontext():  # without a home folder the variable is enough
+        roots.append(user_cache(ROOT_VARIABLE))
+    return roots
 
 
 def locate(info: DataSetInfo, data_root: Path | None) -> Path | None:

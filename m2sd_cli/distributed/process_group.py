@@ -1,6 +1,5 @@
 """Several processes at one task, begun by torchrun: each takes its share, the first one writes and speaks."""
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from m2sd_cli.distributed.torchrun import is_distributed
+from m2sd_cli.distributed.torchrun import is_distributed, launcher_number
 from m2sd_cli.errors import M2sdError, UsageError
 
 PATIENCE = timedelta(days=1)  # with a process that decodes a large data set; one that dies is noticed at once
@@ -81,7 +80,7 @@ class ProcessGroup:
     @contextmanager
     def local_main_first(self) -> Iterator[None]:
         """One process of each machine goes first, so that what it fetches or decodes is there for the others."""
-        first = self.size == 1 or os.environ["LOCAL_RANK"] == "0"
+        first = self.size == 1 or launcher_number("LOCAL_RANK") == 0
         if not first:
             self.barrier()
         try:
@@ -108,7 +107,7 @@ def process_group(chosen: torch.device) -> Iterator[tuple[ProcessGroup, torch.de
     if not is_distributed():
         yield SINGLE_PROCESS, chosen
         return
-    local, here = int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])
+    local, here = launcher_number("LOCAL_RANK"), launcher_number("LOCAL_WORLD_SIZE")
     if chosen.type == "cuda":
         if chosen.index is not None and here > 1:
             raise UsageError(f"--device {chosen}: {here} processes cannot share it; say --device cuda")
@@ -120,6 +119,8 @@ def process_group(chosen: torch.device) -> Iterator[tuple[ProcessGroup, torch.de
         torch.cuda.set_device(chosen)
     elif chosen.type != "cpu":
         raise UsageError(f"--device {chosen}: several processes work on cpu or cuda only")
+    for variable in ("RANK", "WORLD_SIZE", "MASTER_PORT"):
+        launcher_number(variable)
     dist.init_process_group("cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo", timeout=PATIENCE)
     try:
         yield ProcessGroup(dist.get_rank(), dist.get_world_size()), chosen

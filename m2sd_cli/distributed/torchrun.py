@@ -1,13 +1,17 @@
-"""Whether torchrun began this process; asked before torch is imported."""
+"""The launcher torchrun, which begins several processes of one command; asked before torch is imported."""
 
 import os
 import sys
-from typing import NoReturn
+from typing import Final, NoReturn
+
+from m2sd_cli.errors import UsageError
+
+LAUNCHED: Final = "TORCHELASTIC_RUN_ID"  # a variable that only torchrun sets
 
 
 def is_distributed() -> bool:
-    """Whether this is one of the processes that torchrun began."""
-    return "TORCHELASTIC_RUN_ID" in os.environ
+    """Tell whether this is one of the processes that torchrun began."""
+    return LAUNCHED in os.environ
 
 
 def exit_process(code: int) -> NoReturn:
@@ -22,5 +26,19 @@ def exit_process(code: int) -> NoReturn:
 
 
 def is_main_process() -> bool:
-    """Whether this process prints: of several at one task only the first does."""
-    return not is_distributed() or os.environ["RANK"] == "0"
+    """Tell whether this process writes and prints: of several at one task only the first does."""
+    return not is_distributed() or os.environ.get("RANK", "0") == "0"
+
+
+def launcher_number(variable: str) -> int:
+    """Return a number that torchrun has put into the environment, as LOCAL_RANK.
+
+    Raises:
+        UsageError: it is not there, or no number.
+    """
+    value = os.environ.get(variable, "")
+    if not value.isdecimal():
+        raise UsageError(
+            f"${variable} {value!r}: not as torchrun sets it; begin with torchrun, or unset $TORCHELASTIC_RUN_ID"
+        )
+    return int(value)

@@ -17,6 +17,7 @@ from typing import Final
 from torch import Tensor
 
 from m2sd_cli.errors import DamagedError, RunError
+from m2sd_cli.paths import environment_path, expand
 from m2sd_cli.runs.chain import ChainReader
 from m2sd_cli.runs.files import (
     CHECKPOINT_LIMIT,
@@ -37,7 +38,7 @@ STATE: Final = "state.json"  # of a training under way
 
 def default_path() -> Path:
     """$M2SD_RUN, else ./m2sd-run."""
-    return Path(os.environ.get(RUN_VARIABLE) or "m2sd-run")
+    return environment_path(RUN_VARIABLE) or Path("m2sd-run")
 
 
 class RunFolder(ChainReader):
@@ -251,4 +252,4 @@ class RunFolder(ChainReader):
 
 def open_run(run: Path | str | None = None) -> RunFolder:
     """The run folder at `run`, else $M2SD_RUN, else ./m2sd-run; it need not exist yet."""
-    return RunFolder(Path(run) if run is not None else default_path())
+    return RunFolder(expand(run, "--run") if run is not None else default_path())

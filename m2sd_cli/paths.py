@@ -1,0 +1,65 @@
+"""Paths as people and environments name them: `~` is the home folder, and an empty name is a mistake."""
+
+import os
+from pathlib import Path
+
+from m2sd_cli.errors import UsageError
+
+
+def expand(name: Path | str, source: str) -> Path:
+    """Return the path that somebody named.
+
+    A shell expands a bare `~` itself, but not one behind `=`, in quotes, or in a variable.
+
+    Args:
+        name: that was given.
+        source: the option or variable that gave it, for messages.
+
+    Raises:
+        UsageError: the name is empty, as an unset shell variable is, or its home folder is unknown.
+    """
+    if not str(name):
+        raise UsageError(f"{source}: an empty name; is a shell variable not set?")
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:
+        raise UsageError(f"{source} {name}: the home folder is not known; set HOME, or write the whole path") from None
+
+
+def environment_path(variable: str) -> Path | None:
+    """Return the path in an environment variable; None if it is unset or empty.
+
+    Raises:
+        UsageError: its home folder is unknown.
+    """
+    name = os.environ.get(variable)
+    return expand(name, f"${variable}") if name else None
+
+
+def user_cache(variable: str) -> Path:
+    """Return the platform's cache folder for m2sd.
+
+    Args:
+        variable: that names another folder instead, for messages.
+
+    Raises:
+        UsageError: this user has no home folder, as in a container that runs as a bare number.
+    """
+    from platformdirs import user_cache_path
+
+    try:
+        return user_cache_path("m2sd").expanduser()  # older versions leave a ~ that they cannot expand
+    except RuntimeError:
+        raise UsageError(f"the home folder of this user is not known; set HOME or ${variable}") from None
+
+
+def require_current_folder() -> None:
+    """Refuse to work in a folder that was removed, to which every relative path leads.
+
+    Raises:
+        UsageError: it was.
+    """
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        raise UsageError("the current folder is not there any more; go to another one") from None
