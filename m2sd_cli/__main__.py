@@ -1,4 +1,4 @@
-"""python -m m2sd_cli"""
+"""The program as `python -m m2sd_cli`."""
 
 import os
 

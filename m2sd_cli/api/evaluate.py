@@ -1,12 +1,11 @@
 """Figures of every session of a chain, and the published rows to read beside them."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from m2sd_cli.api.recorded_data import recorded_data
-from m2sd_cli.data.datasets import Skipped
 from m2sd_cli.data.folders import read_shots
 from m2sd_cli.data.skipping import say_skipped, skip_bad_shots, skip_bad_tests
 from m2sd_cli.distributed.process_group import process_group
@@ -19,6 +18,11 @@ from m2sd_cli.reports.published import Comparison, compare_with_published
 from m2sd_cli.runs.folder import open_run
 from m2sd_cli.runs.reader import PRETRAIN
 from m2sd_cli.training.records import base_records, classes_digest
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from m2sd_cli.data.datasets import Skipped
 
 
 def evaluate(

@@ -9,6 +9,7 @@ AutoAugment, colour and Cutout, of which no recipe that ships makes use.
 
 from collections.abc import Callable, Iterator
 from itertools import islice
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -23,8 +24,10 @@ from m2sd_cli.benchmark.workload import treatment
 from m2sd_cli.data.augmentation import Augmentation
 from m2sd_cli.data.sources import TrainingImages
 from m2sd_cli.data.transforms import TestTransform
-from m2sd_cli.method.network import Network
 from m2sd_cli.training.pretrain import build_network
+
+if TYPE_CHECKING:
+    from m2sd_cli.method.network import Network
 
 
 def picture_transform(augmentation: Augmentation, transform: TestTransform) -> Callable[[Image.Image], Tensor]:

@@ -103,7 +103,7 @@ class Stage:
             transform=transform,
             config=config,
             execution=execution,
-            save=lambda position, tensors: None,
+            save=lambda _position, _tensors: None,
         )
         self._stop = _UntilStep(self._training)
 

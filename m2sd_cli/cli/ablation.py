@@ -1,4 +1,4 @@
-"""m2sd ablation"""
+"""The command `m2sd ablation`."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated

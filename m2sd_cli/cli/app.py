@@ -48,10 +48,11 @@ def _version(wanted: bool) -> None:
 def common(
     context: typer.Context,
     debug: Annotated[bool, typer.Option("--debug", help="Show a traceback for expected errors too.")] = False,
-    version: Annotated[
+    version: Annotated[  # noqa: ARG001 (its callback answers)
         bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
     ] = False,
 ) -> None:
+    """Take the options that stand before every command."""
     errors.debugging = debug
     name = context.invoked_subcommand
     if is_distributed() and name is not None and not COMMANDS[name].distributed:

@@ -1,4 +1,4 @@
-"""m2sd bench"""
+"""The command `m2sd bench`."""
 
 from typing import TYPE_CHECKING, Annotated
 

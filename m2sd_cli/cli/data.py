@@ -1,4 +1,4 @@
-"""m2sd data"""
+"""The command `m2sd data`."""
 
 from typing import Annotated
 

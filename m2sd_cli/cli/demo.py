@@ -1,4 +1,4 @@
-"""m2sd demo"""
+"""The command `m2sd demo`."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""m2sd distill"""
+"""The command `m2sd distill`."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""m2sd evaluate"""
+"""The command `m2sd evaluate`."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated

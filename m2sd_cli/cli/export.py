@@ -1,4 +1,4 @@
-"""m2sd export"""
+"""The command `m2sd export`."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast

@@ -1,4 +1,4 @@
-"""m2sd increment"""
+"""The command `m2sd increment`."""
 
 from pathlib import Path
 from typing import Annotated

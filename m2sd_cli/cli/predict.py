@@ -1,6 +1,5 @@
-"""m2sd predict"""
+"""The command `m2sd predict`."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +9,8 @@ from m2sd_cli.cli import options
 from m2sd_cli.cli.output import as_text, document, note, result
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from m2sd_cli.inference.prediction import Prediction
 
 

@@ -1,4 +1,4 @@
-"""m2sd pretrain"""
+"""The command `m2sd pretrain`."""
 
 from typing import Annotated, Any
 

@@ -1,4 +1,4 @@
-"""m2sd recipes"""
+"""The command `m2sd recipes`."""
 
 from typing import Annotated
 

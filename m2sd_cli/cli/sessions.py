@@ -1,4 +1,4 @@
-"""m2sd sessions"""
+"""The command `m2sd sessions`."""
 
 from pathlib import Path
 from typing import Annotated

@@ -1,6 +1,5 @@
-"""m2sd simulate"""
+"""The command `m2sd simulate`."""
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -9,6 +8,8 @@ from m2sd_cli.cli import options
 from m2sd_cli.cli.output import FIGURES, document, format_mean, result, table
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from m2sd_cli.reports.deviation import MeanAndDeviation
     from m2sd_cli.reports.draws import DrawFigures, Simulation
 

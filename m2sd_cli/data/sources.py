@@ -80,8 +80,9 @@ class ImageSource(Protocol):
         """Compute the SHA-256 of each image: of its pixels in memory, of its file on disk."""
 
     def sort_keys(self) -> list[str]:
-        """Compute a SHA-256 for each image, by which images are chosen: of its pixels in memory, of its file's bare
-        name on disk, so that no file is read for it.
+        """Compute a SHA-256 for each image, by which images are chosen.
+
+        It is of the pixels in memory, and of a file's bare name on disk, so that no file is read for it.
         """
 
 
@@ -121,7 +122,7 @@ class ArrayImages:
         """See ImageSource."""
         return self.batches(transform, size, shard)
 
-    def for_training(self, augmentation: Augmentation) -> TrainingImages:
+    def for_training(self, augmentation: Augmentation) -> TrainingImages:  # noqa: ARG002 (of the protocol)
         """See ImageSource."""
         return TrainingImages(self.images, torch.ones(len(self)), self.labels)
 

@@ -70,9 +70,10 @@ def fit_confidence(logits: Tensor, labels: Tensor) -> Confidence:
 
 
 def fit_temperature(logits: Tensor, labels: Tensor) -> float:
-    """The T > 0 for which softmax(logits / T) gives the labels the least negative log-likelihood (Guo et al., ICML
-    2017, section 4.2), with targets that are not quite sure (Platt, 1999): 1 - e for the label and e / (C - 1) for each
-    other class, e = 1 / (N + 2).
+    """Fit the T > 0 for which softmax(logits / T) gives the labels the least negative log-likelihood.
+
+    Source: Guo et al., ICML 2017, section 4.2, with the targets of Platt (1999), which are not quite sure: 1 - e for
+    the label and e / (C - 1) for each other class, e = 1 / (N + 2).
 
     Of few images all may be answered rightly. Without e no probability would be too high then; with it, and with two
     classes, k right answers of N are worth (k + 1) / (N + 2), which is Laplace's rule of succession.

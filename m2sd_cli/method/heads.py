@@ -30,7 +30,8 @@ class PowerFeatures(nn.Module):
     """max(x, 0)^power, brought to unit length, for a power above 0 and up to 1."""
 
     def __init__(self, power: float) -> None:
-        """
+        """Take the power.
+
         Raises:
             ValueError: another power.
         """

@@ -23,7 +23,7 @@ def pretrain_objective(network: Network) -> Objective:
     """Make the function that computes the cross-entropy of f(x) on clean images, and the accuracy of f on them."""
 
     def objective(
-        x: Tensor, labels: Tensor, generator: torch.Generator, shard: slice
+        x: Tensor, labels: Tensor, _generator: torch.Generator, shard: slice
     ) -> tuple[Tensor, dict[str, Tensor]]:
         logits, classes = network(x[shard]).logits.float(), labels[shard]
         return F.cross_entropy(logits, classes), {ACCURACY: (logits.argmax(dim=1) == classes).float().mean()}

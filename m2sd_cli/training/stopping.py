@@ -40,7 +40,7 @@ class StopRequest:
             yield
             return
 
-        def handle(number: int, frame: FrameType | None) -> None:
+        def handle(number: int, _frame: FrameType | None) -> None:
             self.interrupted = True
             signal.signal(number, before[signal.Signals(number)])
 

@@ -3,7 +3,6 @@
 import io
 import json
 import sys
-from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -19,6 +18,8 @@ from m2sd_cli.cli.app import main
 from m2sd_cli.cli.bench import as_lines
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tests.conftest import Outcome
 
 MEASURED = {"median", "min", "max", "rounds"}

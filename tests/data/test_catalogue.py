@@ -1,7 +1,6 @@
 """The built-in data sets: their facts, their splits, and where they are looked for."""
 
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +13,8 @@ from m2sd_cli.data.locate import data_roots, locate, open_data
 from m2sd_cli.errors import DataError, M2sdError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tests.conftest import Outcome
 
 WAY = {"cifar100": 5, "miniimagenet": 5, "cub200": 10}

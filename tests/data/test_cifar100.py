@@ -5,7 +5,6 @@ import os
 import pickle
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 from urllib.error import URLError
@@ -22,6 +21,8 @@ from m2sd_cli.data.sources import ArrayImages
 from m2sd_cli.errors import DataError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tests.conftest import Outcome
 
 

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +22,8 @@ from m2sd_cli.inference.session import SessionModel, load_session, to_transform
 from m2sd_cli.runs.folder import RunFolder
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tests.conftest import Outcome, Pictures
 
 COUNT = 3

@@ -23,11 +23,11 @@ from m2sd_cli.method.distillation import LossWeights
 from m2sd_cli.recipes import NOTHING, find_recipe, recipe_names
 from m2sd_cli.registry import BACKBONES
 from m2sd_cli.runs.folder import RunFolder
-from m2sd_cli.runs.reader import StoredManifest
 from m2sd_cli.runs.training_state import StateStore
 from m2sd_cli.training.distill import loss_weights
 
 if TYPE_CHECKING:
+    from m2sd_cli.runs.reader import StoredManifest
     from tests.conftest import Outcome, Pictures
 
 Cli = Callable[..., "Outcome"]

@@ -1,13 +1,14 @@
 """The whole life of a model on real CIFAR-100 with the official split, in the shortest training that says anything."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tests.conftest import Outcome
 
 
