@@ -2,10 +2,10 @@
 
 import hashlib
 import os
+import secrets
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import Final
 
 import safetensors.torch
@@ -34,32 +34,26 @@ def write_atomically(path: Path, content: bytes | Iterable[bytes]) -> str:
         RunError: it could not be written; no temporary file is left.
     """
     sha256 = hashlib.sha256()
-    temporary: str | None = None
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{UNFINISHED}")
     try:
-        with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", suffix=UNFINISHED, delete=False) as file:
-            temporary = file.name
+        with open(temporary, "xb") as file:  # which applies the umask, as a private temporary file would not
             for piece in [content] if isinstance(content, bytes) else content:
                 file.write(piece)
                 sha256.update(piece)
             file.flush()
             os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)  # as a file that was opened by name would have
         os.replace(temporary, path)
-        temporary = None
         sync_folder(path.parent)
     except OSError as error:
         raise RunError(f"{path}: could not be written ({error.strerror or error})") from None
     finally:
-        if temporary is not None:
-            with suppress(OSError):  # what went wrong before is what has to be said
-                Path(temporary).unlink(missing_ok=True)
+        with suppress(OSError):  # the first error has to be told, not that of clearing up
+            temporary.unlink(missing_ok=True)
     return sha256.hexdigest()
 
 
 def is_unfinished(name: str, beginnings: tuple[str, ...]) -> bool:
-    """Whether a file is what `write_atomically` leaves of a file of such a name if its process is killed."""
+    """Tell whether `write_atomically` has left a file of such a name, its process having been killed."""
     return name.endswith(UNFINISHED) and name.startswith(tuple(f".{beginning}" for beginning in beginnings))
 
 
@@ -75,7 +69,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def read_bounded(path: Path, limit: int) -> bytes:
-    """The content of a file itself, no link to one, that is no larger than `limit` bytes.
+    """Read a file itself, no link to one, that is no larger than `limit` bytes.
 
     Raises:
         FileNotFoundError: there is none.
@@ -96,15 +90,15 @@ def read_bounded(path: Path, limit: int) -> bytes:
 
 
 def read_verified(path: Path, sha256: str | None, limit: int = TEXT_LIMIT) -> bytes:
-    """The content of a file of the run folder.
+    """Read a file of the run folder and compare its hash.
 
     Args:
         path: the file.
-        sha256: what its content must hash to; None where nothing refers to it.
+        sha256: the hash of its content; None where nothing refers to it.
         limit: bytes that it may have.
 
     Raises:
-        DamagedError: it is missing, cannot be read, or is not what it was when it was written.
+        DamagedError: it is missing, cannot be read, or has another hash.
     """
     try:
         content = read_bounded(path, limit)
@@ -116,12 +110,12 @@ def read_verified(path: Path, sha256: str | None, limit: int = TEXT_LIMIT) -> by
 
 
 def encode_tensors(tensors: dict[str, Tensor]) -> bytes:
-    """Tensors as safetensors, on the CPU and contiguous."""
+    """Serialise tensors as safetensors, on the CPU and contiguous."""
     return safetensors.torch.save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
 
 
 def decode_tensors(path: Path, content: bytes) -> dict[str, Tensor]:
-    """The tensors of a safetensors file whose content was read already; `path` names it in messages.
+    """Parse the content of a safetensors file; `path` names it in messages.
 
     Raises:
         DamagedError: it is no safetensors file.
@@ -129,5 +123,5 @@ def decode_tensors(path: Path, content: bytes) -> dict[str, Tensor]:
     try:
         return safetensors.torch.load(content)
     except (SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
-        why = str(error).split("\n")[0][:200]  # torch goes on with its own traceback
-        raise DamagedError(f"{path}: not a safetensors file ({why})") from None
+        reason = str(error).split("\n")[0][:200]  # torch goes on with its own traceback
+        raise DamagedError(f"{path}: not a safetensors file ({reason})") from None
