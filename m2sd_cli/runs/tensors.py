@@ -1,6 +1,7 @@
-"""Whether a file holds exactly the tensors that it must: it may hold anything, and come from anywhere."""
+"""Comparing the tensors of a file with those that it has to hold: it may hold anything, and come from anywhere."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import NamedTuple
 
 import torch
@@ -17,34 +18,56 @@ class TensorSpec(NamedTuple):
 
 
 def tensor_specs(tensors: Mapping[str, Tensor], prefix: str = "") -> dict[str, TensorSpec]:
-    """The shape and type of each tensor, under its name with the prefix before it."""
+    """Return the spec of each tensor, under its name with the prefix before it."""
     return {prefix + name: TensorSpec(tuple(tensor.shape), tensor.dtype) for name, tensor in tensors.items()}
 
 
 def find_mismatch(
-    tensors: Mapping[str, Tensor], wanted: Mapping[str, TensorSpec], allowed: Mapping[str, TensorSpec] | None = None
+    tensors: Mapping[str, Tensor],
+    required: Mapping[str, TensorSpec],
+    optional: Mapping[str, TensorSpec] | None = None,
+    *,
+    convertible: bool = False,
+    most: int = 1,
 ) -> str | None:
-    """What is wrong with the tensors of a file, or None.
+    """Describe how the tensors of a file differ from those that it has to hold; None if they do not.
 
     Args:
         tensors: as they were read.
-        wanted: what has to be there.
-        allowed: what may be there beside it, and nothing else.
+        required: the tensors that have to be there.
+        optional: the tensors that may be there beside them, and nothing else; a required one counts.
+        convertible: accept floating-point and whole numbers of any precision, each for its like.
+        most: differences to name; those beyond are counted.
     """
-    known = {**(allowed or {}), **wanted}
-    for name in wanted.keys() - tensors.keys():
-        return f"{name} is missing"
+    mismatches = _mismatches(tensors, required, {**(optional or {}), **required}, convertible)
+    named = list(islice(mismatches, most))
+    more = sum(1 for _ in mismatches) if most > 1 else 0
+    return ("; ".join(named) + (f" and {more} more" if more else "")) or None
+
+
+def _mismatches(
+    tensors: Mapping[str, Tensor],
+    required: Mapping[str, TensorSpec],
+    known: Mapping[str, TensorSpec],
+    convertible: bool,
+) -> Iterator[str]:
+    yield from (f"{name} is missing" for name in sorted(required.keys() - tensors.keys()))
     for name, tensor in tensors.items():
-        if name not in known:
-            return f"{quoted(name)!r} does not belong there"
-        shape, dtype = known[name]
-        if tensor.shape != shape:
-            return f"{name} has not the shape {shape}"
-        if tensor.dtype != dtype:
-            return f"{name} is {_word(tensor.dtype)}, not {_word(dtype)}"
-        if not bool(tensor.isfinite().all()):
-            return f"{name} holds a number that is not finite"
-    return None
+        mismatch = _mismatch(tensor, known[name], convertible) if name in known else "does not belong there"
+        if mismatch is not None:
+            yield f"{name if name in known else repr(quoted(name))} {mismatch}"
+
+
+def _mismatch(tensor: Tensor, spec: TensorSpec, convertible: bool) -> str | None:
+    if tensor.shape != spec.shape:
+        return f"has not the shape {spec.shape}"
+    plain = tensor.layout == torch.strided and not (tensor.is_meta or tensor.is_quantized or tensor.is_complex())
+    alike = convertible and plain and tensor.is_floating_point() == spec.dtype.is_floating_point
+    if tensor.dtype != spec.dtype and not alike:
+        return f"is {_word(tensor.dtype)}, not {_word(spec.dtype)}"
+    if not plain:
+        return "is not made of plain numbers"
+    return None if bool(tensor.to(spec.dtype).isfinite().all()) else "holds a number that is not finite"
 
 
 def _word(dtype: torch.dtype) -> str:
