@@ -1,4 +1,4 @@
-"""One writer at a time, and who that is."""
+"""The lock of a folder: one writer at a time, whose name the others are told."""
 
 import os
 import socket
@@ -21,7 +21,7 @@ WRITER_LIMIT = 4096  # bytes
 
 
 class Writer(Record):
-    """Who has the lock: for messages only, and left behind by a process that was killed."""
+    """The process that has the lock: for messages only, and left behind by one that was killed."""
 
     command: str
     process: Annotated[int, Field(ge=1)]
@@ -30,7 +30,7 @@ class Writer(Record):
 
     @property
     def may_live(self) -> bool:
-        """Whether that process may still be there; of another machine's nobody can tell."""
+        """Whether that process may still be there; True for one of another machine, of which nobody can tell."""
         if self.host != socket.gethostname() or os.name == "nt":
             return True
         try:
@@ -42,13 +42,13 @@ class Writer(Record):
         return True
 
     def __str__(self) -> str:
-        place = "" if self.host == socket.gethostname() else f" on {self.host}"
-        return f"m2sd {self.command} (process {self.process}{place}, since {self.since} UTC)"
+        host = "" if self.host == socket.gethostname() else f" on {self.host}"
+        return f"m2sd {self.command} (process {self.process}{host}, since {self.since} UTC)"
 
 
 @contextmanager
 def lock_folder(folder: Path, command: str, patience: float = 0.0) -> Iterator[None]:
-    """Be the only writer to a folder; makes it if need be, and takes it away again if nothing was written into it.
+    """Be the only writer to a folder, which is made if need be, and removed again if nothing was written into it.
 
     The lock of a process that died is no lock.
 
@@ -63,9 +63,9 @@ def lock_folder(folder: Path, command: str, patience: float = 0.0) -> Iterator[N
     lock = FileLock(folder / LOCK, timeout=patience)
     try:
         try:
-            made = _take(lock, folder)
-        except FileNotFoundError:  # whoever had the lock wrote nothing, and has taken the folder away
-            made = _take(lock, folder)
+            new_folders = _acquire(lock, folder)
+        except FileNotFoundError:  # whoever had the lock wrote nothing, and has removed the folder
+            new_folders = _acquire(lock, folder)
     except Timeout:
         raise RunError(f"{folder}: {_holder(folder)} is writing to it; wait until that has ended") from None
     except OSError as error:
@@ -78,17 +78,17 @@ def lock_folder(folder: Path, command: str, patience: float = 0.0) -> Iterator[N
             (folder / WRITER).unlink(missing_ok=True)
             if os.listdir(folder) == [LOCK]:
                 (folder / LOCK).unlink()  # while it is held: whoever waits for it sees that it is no more
-                for path in made:
+                for path in new_folders:
                     path.rmdir()
         lock.release()
 
 
-def _take(lock: FileLock, folder: Path) -> list[Path]:
-    """Make the folder and take its lock; the folders that were made, innermost first."""
-    made = [path for path in (folder, *folder.parents) if not path.exists()]
+def _acquire(lock: FileLock, folder: Path) -> list[Path]:
+    """Make the folder and take its lock; return the folders that were made, innermost first."""
+    new_folders = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     lock.acquire()
-    return made
+    return new_folders
 
 
 def _sign(path: Path, command: str) -> None:
@@ -104,7 +104,7 @@ def _sign(path: Path, command: str) -> None:
 
 
 def _holder(folder: Path) -> str:
-    """Who holds the lock, as far as that is known."""
+    """Name the process that holds the lock, as far as that is known."""
     try:
         writer = Writer.model_validate_json(read_bounded(folder / WRITER, WRITER_LIMIT))
     except (FileNotFoundError, DamagedError, ValidationError):
