@@ -194,12 +194,13 @@ def _build_backbone(run: ChainReader, stored: StoredManifest) -> Backbone:
     Raises:
         DamagedError: this version knows none of that name, or one of another width.
     """
-    file, record = run.path / stored.record.file, stored.manifest.backbone
+    record = stored.manifest.backbone
     if record.name not in BACKBONES:
-        raise DamagedError(f"{file}: this version knows no backbone {record.name!r}")
+        raise run.unknown(stored, "backbone", record.name)
     with Uninitialised():
         backbone = build_backbone(record.name)
     if record.width != backbone.width:
+        file = run.path / stored.record.file
         raise DamagedError(f"{file}: {record.width} is not the feature width of {record.name}")
     return backbone
 

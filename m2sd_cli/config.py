@@ -20,7 +20,6 @@ from m2sd_cli.registry import BACKBONES
 
 PRETRAIN_SHARE = 0.2  # of a data set's epochs; the paper's stage 1
 STAGES = ("pretrain", "distill")
-ONCE = {"pyramid_width": 2}  # what options were before they could be set, where that is not their default
 FILE_LIMIT = 2**20  # bytes of a file of options
 MANY = 10**9
 SEED = "Same seed: same result, on the same CPU with as many threads."
@@ -339,14 +338,8 @@ def given_options(model: type[Config], file: Path | None, options: Mapping[str, 
     return table | {name: value for name, value in options.items() if value is not None}
 
 
-def in_full(model: type[Config], recorded: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a recorded configuration, with the options that there were not yet when it was written."""
-    fields = {name: each.default for name, each in options_of(model).items() if each.default is not dataclasses.MISSING}
-    return fields | {name: value for name, value in ONCE.items() if name in fields} | dict(recorded)
-
-
 def recorded_config(model: type[Config], recorded: Mapping[str, Any], source: str) -> Config:
-    """Return the configuration that something was made with, whatever options there were then.
+    """Validate the configuration that something was made with.
 
     Args:
         model: the configuration of a stage.
@@ -356,7 +349,7 @@ def recorded_config(model: type[Config], recorded: Mapping[str, Any], source: st
     Raises:
         UsageError: it makes no sense.
     """
-    return validate(model, in_full(model, recorded), source)
+    return validate(model, dict(recorded), source)
 
 
 def recorded_choice(recorded: Mapping[str, Any]) -> ImageChoice:

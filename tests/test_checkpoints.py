@@ -94,3 +94,21 @@ def test_one_kind_is_not_read_as_another(trained: Path) -> None:
         PretrainCheckpoint.read(folder, folder.session(0))
     with pytest.raises(DamagedError, match=r"pretrain\.safetensors: not the checkpoint that its manifest names: "):
         BaseCheckpoint.read(folder, folder.pretrain())
+
+
+@pytest.mark.parametrize(
+    ("plugins", "hint"),
+    [
+        ({}, ""),
+        ({"transformer": "vision 1.2"}, "; it comes from vision 1.2, which has to be installed"),
+        ({"transformer": 1000 * "v"}, f"; it comes from {80 * 'v'}..., which has to be installed"),
+    ],
+)
+def test_a_backbone_that_is_not_known_is_named_with_its_package(run: Path, plugins: dict[str, str], hint: str) -> None:
+    folder = RunFolder(run)
+    manifest = folder.session(0).manifest
+    other = manifest.backbone.model_copy(update={"name": "transformer"})
+    folder.write_manifest("session-000", manifest.model_copy(update={"backbone": other, "plugins": plugins}))
+    with pytest.raises(DamagedError) as raised:
+        BaseCheckpoint.read(folder, folder.session(0))
+    assert str(raised.value) == f"{run}/session-000.json: this version knows no backbone 'transformer'{hint}"

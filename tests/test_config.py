@@ -2,7 +2,6 @@
 
 import inspect
 import os
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ import pytest
 
 import m2sd_cli
 from m2sd_cli.cli.commands import build_command
-from m2sd_cli.config import DistillConfig, PretrainConfig, given_options, in_full, options_of, resolve
+from m2sd_cli.config import DistillConfig, PretrainConfig, given_options, options_of, resolve
 from m2sd_cli.data.catalogue import FOLDER_DEFAULTS, all_infos
 from m2sd_cli.errors import UsageError
 from m2sd_cli.method import DEFAULT_CLASSIFIER
@@ -189,17 +188,3 @@ def test_the_help_names_the_default_that_counts() -> None:
 def test_a_misspelt_option_names_the_nearest_one(trained: Path, resume: bool) -> None:
     with pytest.raises(UsageError, match=r"^there is no option 'epoch'; did you mean 'epochs'\?$"):
         m2sd_cli.pretrain("demo", run=trained, resume=resume, force=not resume, epoch=3)
-
-
-def test_what_an_old_run_does_not_record_is_what_it_was() -> None:
-    recorded = asdict(DistillConfig(epochs=3, beta=0.5))
-    del recorded["pyramid_width"], recorded["clean_weight"]
-    at_least_float32 = in_full(DistillConfig, recorded)
-    assert (
-        at_least_float32["pyramid_width"],
-        at_least_float32["clean_weight"],
-        at_least_float32["epochs"],
-        at_least_float32["beta"],
-    ) == (2, 0, 3, 0.5)
-    assert in_full(DistillConfig, {**recorded, "pyramid_width": 1})["pyramid_width"] == 1
-    assert "pyramid_width" not in in_full(PretrainConfig, {"epochs": 3})

@@ -6,7 +6,6 @@ from typing import Annotated, Final, Literal, TypeVar
 
 from pydantic import Field
 
-from m2sd_cli.config import DistillConfig, PretrainConfig, in_full
 from m2sd_cli.errors import DamagedError, RunError, UsageError
 from m2sd_cli.runs.checksummed import ChecksummedModel
 from m2sd_cli.runs.files import TEXT_LIMIT, read_bounded, write_atomically
@@ -14,7 +13,6 @@ from m2sd_cli.runs.manifest import Count, Name, Record, Setting, Text
 
 BUDGET: Final = "ablation.json"
 RESULTS: Final = "results.json"
-WEIGHTS: Final = "weights of SHA-256"  # to begin from; earlier versions did not keep it
 
 Percent = Annotated[float, Field(ge=0, le=100)]
 File = TypeVar("File", bound=ChecksummedModel)
@@ -33,23 +31,12 @@ class Budget(ChecksummedModel):
     pretrain: dict[Text, Setting]
     distill: dict[Text, Setting]
 
-    @property
-    def stage_1(self) -> dict[str, Setting]:
-        """The settings of stage 1, those that there were not yet when it was written, too."""
-        settings = in_full(PretrainConfig, self.pretrain)
-        return settings | {"init": settings["init"] and Path(settings["init"]).name}  # earlier versions kept the path
-
-    @property
-    def stage_2(self) -> dict[str, Setting]:
-        """The settings of stage 2, in the same manner."""
-        return in_full(DistillConfig, self.distill)
-
     def items(self) -> Iterator[tuple[str, Setting]]:
         """Every setting with its name."""
         yield from (("data", self.data), ("recipe", self.recipe))
         yield from (("shared stage 1", self.shared_stage_1), ("device", self.device), ("precision", self.precision))
-        yield WEIGHTS, self.init_sha256
-        for stage, settings in (("pretrain", self.stage_1), ("distill", self.stage_2)):
+        yield "weights of SHA-256", self.init_sha256
+        for stage, settings in (("pretrain", self.pretrain), ("distill", self.distill)):
             yield from ((f"{stage} {name}", value) for name, value in settings.items())
 
 
@@ -92,7 +79,7 @@ def has_begun(folder: Path, budget: Budget) -> bool:
         return False
     then, now = dict(found.items()), dict(budget.items())
     for name in {**then, **now}:
-        if then.get(name) != now.get(name) and not (name == WEIGHTS and then[name] is None):
+        if then.get(name) != now.get(name):
             raise UsageError(
                 f"--out {folder}: its table began with {name} {then.get(name)}, not {now.get(name)}; give the same "
                 f"options, or name another folder"

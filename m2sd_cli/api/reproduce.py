@@ -1,6 +1,5 @@
 """Running a chain once more from what its manifests say, and comparing the weights."""
 
-import hashlib
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,9 +24,8 @@ from m2sd_cli.data.names import class_name
 from m2sd_cli.data.skipping import leave_out_shots
 from m2sd_cli.errors import DataError, InterruptedCommandError, InterruptedTrainingError, RunError, UsageError
 from m2sd_cli.inference.device import choose_device
-from m2sd_cli.runs.files import encode_tensors
 from m2sd_cli.runs.folder import RunFolder, open_run
-from m2sd_cli.runs.manifest import SCHEMA_VERSION, ClassRecord, Manifest
+from m2sd_cli.runs.manifest import ClassRecord, Manifest
 from m2sd_cli.runs.reader import StoredManifest
 from m2sd_cli.training.execution import Execution
 from m2sd_cli.training.initial_weights import IMAGENET, NO_INIT
@@ -292,11 +290,7 @@ def _compare(folder: RunFolder, stored: StoredManifest, again: RunFolder, made: 
     recorded, reproduced = stored.manifest.checkpoint.sha256, made.manifest.checkpoint.sha256
     difference: float | None = 0.0
     if recorded != reproduced:
-        wanted, found = folder.tensors(stored), again.tensors(made)
-        if stored.manifest.schema_version < SCHEMA_VERSION:  # whose checkpoints may have held less
-            found = {name: tensor for name, tensor in found.items() if name in wanted}
-            reproduced = hashlib.sha256(encode_tensors(found)).hexdigest()
-        difference = largest_difference(wanted, found)
+        difference = largest_difference(folder.tensors(stored), again.tensors(made))
     return Compared(stored.name, recorded, reproduced, difference)
 
 

@@ -60,7 +60,7 @@ def simulate(
         )
     names = [
         choose_classifier(folder, chain, name)
-        for name in dict.fromkeys(classifiers or choices(base.backbone.classifier, base.holds_statistics))
+        for name in dict.fromkeys(classifiers or choices(base.backbone.classifier, statistics=True))
     ]
     data = recorded_data(folder.read(PRETRAIN, base.parent.sha256).manifest, None, data_root, None)
     checkpoint = BaseCheckpoint.read(folder, chain.base)

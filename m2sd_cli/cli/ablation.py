@@ -143,7 +143,7 @@ def ablation(
 
 def about(budget: "Budget") -> str:
     """What the rows of a table have in common, as far as a reader has to know it."""
-    first, second = budget.stage_1, budget.stage_2
+    first, second = budget.pretrain, budget.distill
     few = first["images_per_class"]
     parts = [
         budget.data,

@@ -8,12 +8,13 @@ from torch import Tensor
 
 from m2sd_cli.checkpoints import BaseCheckpoint, HeldOut, IncrementCheckpoint
 from m2sd_cli.data.transforms import TestTransform
-from m2sd_cli.errors import DamagedError, RunError, UsageError
+from m2sd_cli.errors import DamagedError, UsageError
 from m2sd_cli.inference.features import embed
+from m2sd_cli.method import HEADS
 from m2sd_cli.method.backbone import Backbone
 from m2sd_cli.method.calibration import Confidence, fit_confidence
 from m2sd_cli.method.heads import Head
-from m2sd_cli.method.stage3 import COSINE_ONLY, OF_STATISTICS, KnownClasses, build_head, choices
+from m2sd_cli.method.stage3 import COSINE_ONLY, KnownClasses, build_head, choices
 from m2sd_cli.runs.chain import ChainSummary
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.manifest import BackboneRecord, TransformRecord
@@ -22,18 +23,18 @@ BEYOND = 1e15  # no network's numbers are as large, and products of smaller ones
 
 
 def to_transform(record: TransformRecord) -> TestTransform:
-    """The test transform that a manifest names."""
+    """Make the test transform that a manifest names."""
     return TestTransform(**record.model_dump())
 
 
 @dataclass(frozen=True)
 class SessionModel:
-    """What session b knows."""
+    """A network and its head, with all classes that sessions 0..b have taught."""
 
     backbone: Backbone  # in eval mode
     means: Tensor  # class means (C, D), in the order of `classes`
     head: Head  # features to logits
-    classifier: str  # which head that is
+    classifier: str  # the name of that head
     confidence: Confidence  # of its answers
     classes: list[str]
     sizes: list[int]  # classes known after session 0, 1, ..., b
@@ -42,33 +43,31 @@ class SessionModel:
     precision: str
 
     def embed(self, pixels: Tensor) -> Tensor:
-        """Pixels (B, 3, H, W) uint8 after the test transform to features (B, D) float32."""
+        """Map pixels (B, 3, H, W) uint8 after the test transform to features (B, D) float32."""
         return embed(self.backbone, pixels, self.transform, self.precision)
 
     def classify(self, features: Tensor) -> Tensor:
-        """Features (B, D) to logits (B, C)."""
+        """Map features (B, D) to logits (B, C)."""
         logits: Tensor = self.head(features)
         return logits
 
 
 def choose_classifier(run: RunFolder, chain: ChainSummary, name: str | None) -> str:
-    """The classifier that a chain answers with: what was asked for, else what its last session names.
+    """Choose the classifier that a chain answers with: the one that is asked for, else that of its last session.
 
     Raises:
         UsageError: there is none of that name, or it compares directions and W was trained as a linear one.
-        RunError: sessions that an earlier version made do not hold what it needs.
+        DamagedError: the session names one that this version does not know.
     """
-    chosen = name or chain.last.manifest.classifier or "means"
+    recorded = chain.last.manifest.classifier
+    assert recorded is not None, "every session names one"
+    if not name and recorded not in HEADS:
+        raise run.unknown(chain.last, "classifier", recorded)
+    chosen = name or recorded
     kind = chain.base.manifest.backbone.classifier
-    counted = all(part.holds_statistics for part in chain.sessions)
-    possible = choices(kind, counted)
+    possible = choices(kind, statistics=True)
     if chosen in possible:
         return chosen
-    if chosen in OF_STATISTICS and not counted:
-        raise RunError(
-            f"{run.path}: the classifier {chosen} needs more than this run holds, which an earlier version made; "
-            f"choose {', '.join(possible)}, or distill again"
-        )
     require_directions(chosen, kind, possible)
     raise UsageError(f"--classifier {chosen}: choose {', '.join(possible)}")
 
@@ -77,7 +76,7 @@ def require_directions(name: str, kind: str, possible: Sequence[str]) -> None:
     """Refuse a classifier of stage 3 that compares directions where W was not trained so.
 
     Raises:
-        UsageError: it does; the message has the `possible` ones.
+        UsageError: it does; the message lists the `possible` ones.
     """
     if name in COSINE_ONLY and kind != "cosine":
         raise UsageError(
@@ -93,7 +92,7 @@ def load_session(
     precision: str = "fp32",
     classifier: str | None = None,
 ) -> SessionModel:
-    """Load session `last`, the newest by default, with what all sessions up to it have taught.
+    """Load session `last`, the newest by default, with the classes of all sessions up to it.
 
     Raises:
         RunError: there is no such session, or a file of the chain is damaged.
@@ -112,13 +111,13 @@ def load_chain(
     """Load the last session of a chain whose manifests were read already.
 
     Args:
-        run, chain: which.
+        run, chain: the run folder, and its chain.
         device, precision: to compute in.
         classifier: to answer with; None for the one that the last session names.
 
     Raises:
         DamagedError: a checkpoint is damaged, or does not fit its manifest.
-        UsageError, RunError: see `choose_classifier`.
+        UsageError: the chain cannot answer with that classifier; see `choose_classifier`.
     """
     chosen = choose_classifier(run, chain, classifier)
     record = chain.base.manifest.backbone
@@ -152,7 +151,7 @@ def load_chain(
 
 @torch.inference_mode()
 def _confidence(head: Head, held_out: HeldOut | None, base: int) -> Confidence:
-    """Of the answers of a head, fitted to its logits of the base classes alone: no later session changes it.
+    """Fit the confidence in a head's answers to its logits of the base classes alone: no later session changes it.
 
     Raises:
         ValueError: a logit is not finite.

@@ -1,8 +1,8 @@
 """A run folder: adding to the end of its chain, and taking from it.
 
-What is written comes into `incoming` first, a checkpoint and its manifest; then `head.json` names the manifest as the
-newest, and from that moment on it is part of the chain and whatever followed it is not. Only then are the two moved to
-their place. A reader looks into `incoming` first and the next writer moves what a killed one has left there, so that at
+A checkpoint and its manifest are written into `incoming` first. Then `head.json` names the manifest as the newest: from
+that moment on it is part of the chain, and whatever followed it is not. Only then are the two moved into the folder. A
+reader looks into `incoming` first, and the next writer moves the files that a killed one has left there, so that at
 every moment there is the old chain or the new one.
 """
 
@@ -37,7 +37,7 @@ STATE: Final = "state.json"  # of a training under way
 
 
 def default_path() -> Path:
-    """$M2SD_RUN, else ./m2sd-run."""
+    """Return $M2SD_RUN, else ./m2sd-run."""
     return environment_path(RUN_VARIABLE) or Path("m2sd-run")
 
 
@@ -50,15 +50,15 @@ class RunFolder(ChainReader):
 
     @contextmanager
     def locked(self, command: str, damaged: bool = False) -> Iterator[None]:
-        """Be the only writer, after finishing or clearing what a killed one has left; see `writing`.
+        """Be the only writer, after finishing or clearing the work of one that was killed; see `lock_folder`.
 
         Args:
             command: that writes.
-            damaged: let be what a killed one has left, since the head that would tell may be damaged.
+            damaged: leave that work as it is, since `head.json`, which would tell what it is, may be damaged.
 
         Raises:
             RunError: somebody else is writing, or the folder cannot be written to.
-            DamagedError: the pointer is damaged.
+            DamagedError: `head.json` is damaged.
         """
         with lock_folder(self.path, command):
             try:
@@ -73,18 +73,17 @@ class RunFolder(ChainReader):
             yield
 
     def owns(self, path: Path) -> bool:
-        """Whether a file is one of the chain or of a training under way, which nothing else may write."""
-        place = path.resolve()
-        home = self.path.resolve()
-        ours = place.name.startswith((f"{PRETRAIN}.", "session-", POINTER, LOCK, WRITER))
-        inside = any(place.is_relative_to(home / folder.name) for folder in (self.training, self._incoming))
-        return (place.parent == home and ours) or inside
+        """Tell whether a file is one of the chain or of a training under way, which nothing else may write."""
+        file, home = path.resolve(), self.path.resolve()
+        named = file.name.startswith((f"{PRETRAIN}.", "session-", POINTER, LOCK, WRITER))
+        inside = any(file.is_relative_to(home / folder.name) for folder in (self.training, self._incoming))
+        return (file.parent == home and named) or inside
 
     def write_checkpoint(self, name: str, tensors: dict[str, Tensor]) -> FileRecord:
         """Write the checkpoint of a stage or session; until its manifest follows, nothing refers to it.
 
         Raises:
-            RunError: it could not be written, or is larger than what is ever read.
+            RunError: it could not be written, or is larger than any file that is read.
         """
         content = encode_tensors(tensors)
         if len(content) > CHECKPOINT_LIMIT:
@@ -98,13 +97,13 @@ class RunFolder(ChainReader):
         """Write the manifest, after its checkpoint; from now on it is the newest, and whatever followed it is gone.
 
         Raises:
-            RunError: it could not be written, and the chain is what it was; or it was, and could not be moved to its
-                place, which the next command does.
+            RunError: it could not be written, and the chain is unchanged; or it was written and could not be moved into
+                the folder, which the next command does.
         """
         return StoredManifest(manifest, self._add(name, manifest.model_dump_json(indent=1).encode() + b"\n"))
 
     def copy_pretrain(self, source: ChainReader) -> None:
-        """Begin with the finished stage 1 of another run, byte by byte, as `write_manifest` does; see there.
+        """Copy the finished stage 1 of another run, byte by byte, to begin this one with it.
 
         Raises:
             RunError: the other run has none, or this one could not be written.
@@ -139,31 +138,31 @@ class RunFolder(ChainReader):
         write_atomically(self.path / POINTER, NewestPointer(manifest=record).encoded())
 
     def _settle(self) -> None:
-        """Move the newest manifest and its checkpoint to their place, and remove what it has replaced."""
-        pointer = self.pointer()
-        if pointer is None:
+        """Move the newest manifest and its checkpoint into the folder, and remove the files that it has replaced."""
+        newest = self.newest()
+        if newest is None:
             return
-        coming = self._incoming / pointer.file
+        coming = self._incoming / newest.file
         try:
             content = read_bounded(coming, TEXT_LIMIT)
         except (FileNotFoundError, DamagedError):
             return
-        if hashlib.sha256(content).hexdigest() != pointer.sha256:
+        if hashlib.sha256(content).hexdigest() != newest.sha256:
             return
         checkpoint = coming.with_suffix(".safetensors")
         if checkpoint.exists():
             os.replace(checkpoint, self.path / checkpoint.name)
             sync_folder(self.path)
-        number = session_number(pointer)
+        number = session_number(newest)
         self._remove_after(number)
         if number <= 0:
-            self.remove_training()  # what it was a training for is there now
-        os.replace(coming, self.path / pointer.file)
+            self.remove_training()  # it has reached its end
+        os.replace(coming, self.path / newest.file)
         sync_folder(self.path)
         shutil.rmtree(self._incoming, ignore_errors=True)
 
     def _sweep(self) -> None:
-        """Remove what killed writers have left; the caller has the lock."""
+        """Remove the remains of killed writers; the caller has the lock."""
         if self._incoming.exists():
             shutil.rmtree(self._incoming)
         for folder, beginnings in ((self.path, (f"{POINTER}.",)), (self.training, (f"{STATE}.", "step-"))):
@@ -186,27 +185,25 @@ class RunFolder(ChainReader):
 
         Args:
             first: a session number.
-            damaged: remove them even if they are damaged. The session before them is then taken as it is found.
+            damaged: remove them even if they are damaged, and trust the session before them as it is found.
 
         Raises:
             RunError: they could not be removed.
             DamagedError: one of them is damaged, so that nobody knows what the session before it should be.
         """
-        newest, pointer = self._newest()
-        if newest < first:
+        record, last = self._ends()
+        if last < first:
             return
-        before = pointer
         try:
-            for number in range(newest, first - 1, -1):
-                stored = self.read(session_name(number), None if before is None else before.sha256)
-                self._refuse_pointerless(stored.manifest, pointer)
-                before = stored.manifest.parent
+            for number in range(last, first - 1, -1):
+                parent = self.read(session_name(number), record.sha256).manifest.parent
+                assert parent is not None, "only stage 1 has no parent"
+                record = parent
         except DamagedError as error:
             if not damaged:
                 raise DamagedError(f"{error}, or remove it all the same with --force") from None
-            before = self.read(session_name(first - 1) if first else PRETRAIN).record
-        assert before is not None  # only stage 1 has no parent
-        self._point(before)
+            record = self.read(session_name(first - 1) if first else PRETRAIN).record
+        self._point(record)
         try:
             self._remove_after(first - 1)
             sync_folder(self.path)
@@ -214,16 +211,16 @@ class RunFolder(ChainReader):
             raise RunError(f"{self.path}: a session could not be removed ({error.strerror or error})") from None
 
     def repair(self) -> StoredManifest:
-        """Make the head anew: of the longest chain there is, whose newest manifest is taken as it is found.
+        """Make `head.json` anew: of the longest chain there is, whose newest manifest is trusted as it is found.
 
         Returns:
             that manifest.
 
         Raises:
-            RunError: the pointer is sound, or there is no chain to make one of.
+            RunError: `head.json` is sound, or there is no chain to make one of.
         """
         with suppress(DamagedError):
-            if self.pointer() is not None:
+            if self.newest() is not None:
                 raise RunError(f"{self.path}: its head is sound; 'm2sd sessions verify' tells what else may be wrong")
         for name in [*map(session_name, reversed(self._listed())), PRETRAIN]:
             with suppress(DamagedError):
@@ -251,5 +248,5 @@ class RunFolder(ChainReader):
 
 
 def open_run(run: Path | str | None = None) -> RunFolder:
-    """The run folder at `run`, else $M2SD_RUN, else ./m2sd-run; it need not exist yet."""
+    """Open the run folder at `run`, else $M2SD_RUN, else ./m2sd-run; it need not exist yet."""
     return RunFolder(expand(run, "--run") if run is not None else default_path())

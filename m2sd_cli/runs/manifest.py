@@ -1,4 +1,4 @@
-"""What a manifest says. A manifest that does not fit these models is refused; its JSON Schema can be printed.
+"""The content of manifests. A file that does not fit these models is refused; their JSON Schema can be printed.
 
 Numbers and texts have bounds, far above what was ever written, since a manifest may come from anywhere.
 """
@@ -11,12 +11,12 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from m2sd_cli.runs.checksummed import ChecksummedModel, Sha256
 
 SCHEMA_VERSION: Final = 3
-# 1 knew neither skipped pictures nor threads, and its chains have no head; sessions of 2 hold class means and no more.
-Readable = Literal[1, 2, 3]
+SchemaVersion = Literal[3]  # files of others are refused, see `misread`
 
 FileName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$", max_length=64)]
 Text = Annotated[str, Field(max_length=1024)]  # names are names of files, of which none is longer
 Name = Annotated[Text, Field(min_length=1)]
+EntryName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=64)]  # of a table to which plug-ins add
 Longer = Annotated[str, Field(max_length=8192)]  # a path below a folder, and a sentence that may have one in it
 Count = Annotated[int, Field(ge=0, le=10**9)]
 Whole = Annotated[int, Field(ge=-(2**63), lt=2**64)]
@@ -24,7 +24,6 @@ Setting = bool | Whole | float | Text | None  # of a configuration
 Share = Annotated[float, Field(ge=-1000, le=1000)]  # a mean of values that are 0 to 1 before it is taken away
 Deviation = Annotated[float, Field(ge=0.001, le=1000)]
 Precision = Literal["fp32", "bf16"]
-Stage3Classifier = Literal["means", "teen", "fecam", "ranpac", "debiased"]
 ViewCount = Annotated[int, Field(ge=1, le=18)]
 Views = Annotated[ViewCount, Field(description="of each shot, whose features the checkpoint holds")]
 
@@ -63,7 +62,7 @@ class DataRecord(Record):
 class BackboneRecord(Record):
     """The frozen network, and how features become logits."""
 
-    name: Text
+    name: EntryName
     width: Annotated[int, Field(ge=1, le=65536, description="length of the pooled feature")]
     classifier: Literal["cosine", "linear"]
     scale: Annotated[float, Field(gt=0)]
@@ -100,7 +99,7 @@ class EpochRecord(Record):
 class Manifest(Record):
     """One stage or session of a run."""
 
-    schema_version: Readable = SCHEMA_VERSION
+    schema_version: SchemaVersion = SCHEMA_VERSION
     kind: Literal["pretrain", "base", "increment"]
     session: Count | None = None
     parent: FileRecord | None = None
@@ -111,9 +110,9 @@ class Manifest(Record):
     backbone: BackboneRecord
     transform: TransformRecord
     config: dict[Text, Setting]
-    classifier: Annotated[
-        Stage3Classifier | None, Field(description="of stage 3, from this session on; none in stage 1")
-    ] = None
+    classifier: Annotated[EntryName | None, Field(description="of stage 3, from this session on; none in stage 1")] = (
+        None
+    )
     views: Views | None = None
     seed: Whole
     versions: dict[Text, Text]
@@ -129,50 +128,47 @@ class Manifest(Record):
     compiled: Annotated[bool, Field(description="by torch.compile; rounding depends on it")] = False
     deterministic: Annotated[bool, Field(description="only algorithms that repeat exactly, on CUDA too")] = False
     recipe: Annotated[Name | None, Field(description="that the options came from, as far as none was given")] = None
+    plugins: Annotated[
+        dict[Name, Text], Field(description="package and version that each name comes from, unless m2sd ships it")
+    ] = {}
 
     @model_validator(mode="after")
     def _is_consistent(self) -> "Manifest":
-        wanted = list(range(self.classes_before, self.classes_before + len(self.classes)))
-        if [each.index for each in self.classes] != wanted:
+        if [each.index for each in self.classes] != list(range(self.classes_before, self.classes_so_far)):
             raise ValueError("class indices do not follow those of the earlier sessions")
         if (self.session is None) != (self.kind == "pretrain") or (self.session == 0) != (self.kind == "base"):
             raise ValueError("kind and session number do not fit each other")
         if (self.parent is None) != (self.kind == "pretrain"):
             raise ValueError("every manifest but the first names its parent")
-        if (self.classifier is None) != (self.kind == "pretrain" or not self.holds_statistics):
-            raise ValueError("a classifier is named by every session, but for those of earlier versions")
-        if (self.views is None) != (self.kind != "increment" or not self.holds_statistics):
-            raise ValueError("views are named by every session with shots, but for those of earlier versions")
+        if (self.classifier is None) != (self.kind == "pretrain"):
+            raise ValueError("a classifier is named by every session")
+        if (self.views is None) != (self.kind != "increment"):
+            raise ValueError("views are named by every session with shots")
         return self
 
     @property
     def classes_so_far(self) -> int:
-        """Classes up to and including this session."""
+        """The number of classes up to and including this session."""
         return self.classes_before + len(self.classes)
-
-    @property
-    def holds_statistics(self) -> bool:
-        """Whether its checkpoint holds more than class means; see `ManifestSummary`."""
-        return self.schema_version > 2
 
 
 @dataclass(frozen=True, slots=True)
 class ClassName:
-    """A class of an outline."""
+    """A class of a summary."""
 
     name: Name
     shots: Count
 
 
 class ManifestSummary(BaseModel):
-    """As much of a manifest as ties it to its neighbours and its checkpoint, read in a fifth of the time.
+    """The part of a manifest that ties it to its neighbours and its checkpoint, read in a fifth of the time.
 
     It is for manifests whose SHA-256 is known: the rest of them is what it was when it was written.
     """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
-    schema_version: Readable = SCHEMA_VERSION
+    schema_version: SchemaVersion = SCHEMA_VERSION
     session: Count | None = None
     parent: FileRecord | None = None
     checkpoint: FileRecord
@@ -182,26 +178,21 @@ class ManifestSummary(BaseModel):
 
     @property
     def classes_so_far(self) -> int:
-        """Classes up to and including this session."""
+        """The number of classes up to and including this session."""
         return self.classes_before + len(self.classes)
-
-    @property
-    def holds_statistics(self) -> bool:
-        """Whether its checkpoint holds more than class means: statistics of the base classes, features of shots."""
-        return self.schema_version > 2
 
 
 class NewestPointer(ChecksummedModel):
-    """Which manifest is the newest of a chain; nothing counts as part of the chain before this file says so."""
+    """The newest manifest of a chain; nothing counts as part of the chain before this file names it."""
 
-    schema_version: Literal[2, 3] = SCHEMA_VERSION
+    schema_version: SchemaVersion = SCHEMA_VERSION
     manifest: FileRecord
 
 
 class TrainingState(ChecksummedModel):
-    """How far an unfinished training has come; it lies in training/ and changes as the training goes on."""
+    """The progress of an unfinished training; it lies in training/ and changes as the training goes on."""
 
-    schema_version: Readable = SCHEMA_VERSION
+    schema_version: SchemaVersion = SCHEMA_VERSION
     stage: Literal["pretrain", "distill"]
     parent: Sha256 | None  # of the manifest that the training began from
     data: DataRecord
@@ -217,9 +208,4 @@ class TrainingState(ChecksummedModel):
     sums: Annotated[dict[Text, float], Field(description="of the epoch under way")]
     history: list[EpochRecord]
     skipped: list[SkippedRecord] = Field(default=[], description="pictures left out since they cannot be read")
-    head: Annotated[Sha256 | None, Field(description="of the newest manifest when it began, if there was one")] = None
-
-    @property
-    def is_sealed(self) -> bool:
-        """Whether it has to have a seal, as it has since version 2."""
-        return self.schema_version > 1
+    head: Annotated[Sha256 | None, Field(description="in head.json when it began, if there was one")] = None

@@ -12,12 +12,12 @@ from m2sd_cli.runs.manifest import FileRecord, TrainingState
 
 @dataclass(frozen=True)
 class StateStore:
-    """Where a run keeps that state. A save replaces the one before it, which is whole until then."""
+    """The folder in which a run keeps that state. A save replaces the one before it, which is whole until then."""
 
     run: RunFolder
 
     def exists(self) -> bool:
-        """Whether there is a state to go on from."""
+        """Tell whether there is a state to go on from."""
         return (self.run.training / STATE).is_file()
 
     def save(self, state: TrainingState, tensors: dict[str, Tensor]) -> None:
@@ -43,7 +43,7 @@ class StateStore:
             raise RunError(f"{folder}: an old state could not be removed ({error.strerror or error})") from None
 
     def load(self) -> TrainingState:
-        """The state, without its tensors.
+        """Read the state without its tensors.
 
         Raises:
             DamagedError: it is not a state that this version reads.
@@ -55,7 +55,7 @@ class StateStore:
             raise DamagedError(f"{error}; or start over with --force") from None
 
     def tensors(self, state: TrainingState) -> dict[str, Tensor]:
-        """The tensors of a state.
+        """Read the tensors of a state.
 
         Raises:
             DamagedError: they are missing or changed.

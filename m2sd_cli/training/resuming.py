@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from m2sd_cli.config import Config, DistillConfig, PretrainConfig, in_full, recorded_config, shown
+from m2sd_cli.config import Config, recorded_config, shown
 from m2sd_cli.errors import DamagedError, RunError, UsageError
 from m2sd_cli.runs.manifest import Manifest, TrainingState
 from m2sd_cli.runs.training_state import StateStore
@@ -28,9 +28,7 @@ def require_same(begun: TrainingState | Manifest, options: Mapping[str, Any], ex
     if execution.precision != "auto":
         asked["precision"] = execution.precision
     asked |= {name: True for name, (field, _) in FLAGS.items() if getattr(execution, field)}
-    stage = begun.stage if isinstance(begun, TrainingState) else begun.kind
-    began = in_full(PretrainConfig, begun.config) if stage == "pretrain" else in_full(DistillConfig, begun.config)
-    began |= {"precision": begun.precision, "recipe": begun.recipe or "none"}
+    began: dict[str, Any] = {**begun.config, "precision": begun.precision, "recipe": begun.recipe or "none"}
     began |= {name: getattr(begun, field) for name, (_, field) in FLAGS.items()}
     for name, value in asked.items():
         before = began.get(name)
@@ -52,7 +50,7 @@ def load_state(store: StateStore, stage: Literal["pretrain", "distill"]) -> Trai
     if state.stage != stage:
         raise RunError(f"{store.run.path}: the interrupted training is {state.stage}'s; 'm2sd {state.stage} --resume'")
     newest = store.run.newest()
-    if state.schema_version > 1 and state.head != (newest and newest.sha256):
+    if state.head != (newest and newest.sha256):
         raise RunError(
             f"{store.run.path}: {newest.file if newest else 'the chain'} was written after this training began, which "
             f"would replace it; start over with --force if it may be lost"

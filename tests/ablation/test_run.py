@@ -328,27 +328,6 @@ def test_a_table_whose_images_are_missing_has_not_begun(tmp_path: Path) -> None:
     assert not (tmp_path / "out" / "ablation.json").exists()
 
 
-def test_a_table_of_an_earlier_version_is_gone_on_with(whole: Path, tmp_path: Path, m2sd: Cli) -> None:
-    """Its budget names no option that there was not yet, no hash of initial weights, and the whole path of these."""
-    out = tmp_path / "out"
-    shutil.copytree(whole, out)
-    words = ["ablation", *WORDS, "--out", out, "--seeds", 2, "--rows", "plain,mixup"]
-    budget, later = records.budget_of(out), ("auto_augment", "colour", "cutout")
-    first = {name: value for name, value in budget.pretrain.items() if name not in later}
-    second = {name: value for name, value in budget.distill.items() if name not in (*later, "views")}
-    old = budget.model_copy(update={"pretrain": first, "distill": second})
-    (out / "ablation.json").write_bytes(old.encoded())
-    done = m2sd(*words)
-    assert (done.code, done.err) == (0, "")
-    assert m2sd("ablation", "--table", "--out", out).out == done.out == m2sd("ablation", "--table", "--out", whole).out
-    place = str(tmp_path / "weights.safetensors")
-    save_file(build_backbone("resnet20").state_dict(), place)
-    (out / "ablation.json").write_bytes(old.model_copy(update={"pretrain": first | {"init": place}}).encoded())
-    file = tmp_path / "options.toml"
-    file.write_text(f"[pretrain]\ninit = '{place}'\n")
-    assert m2sd(*words, "--config", file).code == 0
-
-
 def test_damaged_results_say_that_they_can_be_made_again(whole: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     shutil.copytree(whole, out)

@@ -183,21 +183,6 @@ def test_as_many_threads_compute_as_did_then(
     assert seen == [wanted]
 
 
-def test_a_pyramid_of_before_its_width_could_be_set_is_made_again(
-    pictures: "Pictures", quick: dict[str, Any], quick_distill: dict[str, Any], tmp_path: Path
-) -> None:
-    run, folder = tmp_path / "run", str(pictures.folder)
-    m2sd_cli.pretrain(folder, run=run, **quick)
-    m2sd_cli.distill(folder, run=run, pyramid_width=2, **quick_distill)
-    chain = RunFolder(run)
-    manifest = chain.session(0).manifest
-    config = {name: value for name, value in manifest.config.items() if name != "pyramid_width"}
-    with chain.locked("test"):
-        record = chain.write_checkpoint("session-000", load_file(run / "session-000.safetensors"))
-        chain.write_manifest("session-000", manifest.model_copy(update={"checkpoint": record, "config": config}))
-    assert m2sd_cli.reproduce(run=run, data=folder).same
-
-
 def test_settings_other_than_the_defaults_are_kept(
     pictures: "Pictures", quick: dict[str, Any], quick_distill: dict[str, Any], tmp_path: Path
 ) -> None:

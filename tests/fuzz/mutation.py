@@ -103,7 +103,7 @@ def retold(draw: st.DrawFn, seeds: list[bytes]) -> bytes:
     content = json.loads(draw(st.sampled_from(seeds)))
     for _ in range(draw(st.integers(1, 4))):
         content = _told(draw, content)
-    return json.dumps(content).encode()
+    return json.dumps(content, indent=1).encode()
 
 
 def _told(draw: st.DrawFn, content: Any) -> Any:

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal
 
 import onnxruntime
 import pytest
@@ -23,7 +23,6 @@ from m2sd_cli.method import DEFAULT_CLASSIFIER, HEADS
 from m2sd_cli.method.heads import Head, PlainFeatures, PowerFeatures, RandomFeatures
 from m2sd_cli.method.stage3 import COSINE_ONLY, choices, default_classifier
 from m2sd_cli.runs.folder import RunFolder
-from m2sd_cli.runs.manifest import Stage3Classifier
 from m2sd_cli.runs.reader import session_name
 
 if TYPE_CHECKING:
@@ -55,8 +54,7 @@ def logits_of(model: SessionModel, pixels: Tensor) -> Tensor:
     return model.classify(model.embed(pixels))
 
 
-def test_a_manifest_can_name_every_one() -> None:
-    assert get_args(Stage3Classifier) == HEADS
+def test_a_configuration_can_name_every_one() -> None:
     assert options_of(DistillConfig)["classifier"].choices == HEADS
     assert DEFAULT_CLASSIFIER in HEADS
     assert choices("cosine", statistics=True) == list(HEADS)
@@ -187,6 +185,27 @@ def test_an_unknown_one_is_refused(run: Path, pictures: "Pictures") -> None:
             use()
 
 
+def test_one_that_this_version_does_not_know_is_named_with_its_package(
+    run: Path, pictures: "Pictures", m2sd: Cli
+) -> None:
+    folder = RunFolder(run)
+    manifest = folder.session(2).manifest
+    changed = manifest.model_copy(update={"classifier": "oracle", "plugins": {"oracle": "delphi 2.1"}})
+    folder.write_manifest("session-002", changed)
+    says = f"m2sd: {run}/session-002.json: this version knows no classifier 'oracle'"
+    says += "; it comes from delphi 2.1, which has to be installed\n"
+    for words in (
+        ["evaluate", "--test", pictures.labelled],
+        ["predict", pictures.labelled],
+        ["increment", "--session", 3, "--shots", pictures.labelled / "orange"],
+        ["export", "--format", "safetensors", "--out", run.parent / "out"],
+    ):
+        done = m2sd(*words, "--run", run)
+        assert (done.code, done.out, done.err) == (4, "", says), words
+    assert m2sd("evaluate", "--test", pictures.labelled, "--run", run, "--classifier", "means").code == 0
+    assert load_session(folder, 1).classifier == DEFAULT_CLASSIFIER
+
+
 def test_a_linear_classifier_compares_no_directions(
     pictures: "Pictures", quick: dict[str, Any], tmp_path: Path, m2sd: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -307,26 +326,6 @@ def test_a_chain_of_other_classifiers_and_views_is_reproduced(run: Path, picture
     assert done.same
     again = [stored.manifest for stored in RunFolder(tmp_path / "again").chain()]
     assert [(each.classifier, each.views) for each in again] == [(DEFAULT_CLASSIFIER, None), ("teen", 3), ("teen", 2)]
-
-
-def test_a_chain_of_an_earlier_version_is_reproduced_as_far_as_it_went(run: Path, pictures: "Pictures") -> None:
-    """Such a chain knows class means only."""
-    folder = RunFolder(run)
-    links = folder.chain()
-    tensors = [folder.tensors(stored) for stored in links]
-    parent = links[0].manifest.parent
-    for stored, held in zip(links, tensors, strict=True):
-        less = {name: each for name, each in held.items() if name.startswith(("backbone.", "class_means"))}
-        update = {"schema_version": 2, "classifier": None, "views": None, "parent": parent}
-        with folder.locked("test"):
-            update["checkpoint"] = folder.write_checkpoint(stored.name, less)
-            parent = folder.write_manifest(stored.name, stored.manifest.model_copy(update=update)).record
-    shots: dict[int, Path | str] = {1: pictures.first_shots, 2: pictures.second_shots}
-    assert m2sd_cli.reproduce(run=run, data=str(pictures.folder), shots=shots).same
-    rewrite(run, 2, lambda tensors: tensors["class_means"].add_(1), schema_version=2)
-    done = m2sd_cli.reproduce(run=run, data=str(pictures.folder), shots=shots)
-    assert [each.same for each in done.stages] == [True, True, True, False]
-    assert done.stages[3].difference == pytest.approx(1)
 
 
 # ---- what may come from anywhere

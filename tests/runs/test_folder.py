@@ -1,6 +1,7 @@
 """The chain of a run folder: read, added to, damaged, locked."""
 
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -17,7 +18,7 @@ from m2sd_cli.errors import DamagedError, RunError
 from m2sd_cli.runs.files import read_verified
 from m2sd_cli.runs.folder import RunFolder, default_path
 from m2sd_cli.runs.manifest import FileRecord, NewestPointer
-from m2sd_cli.runs.reader import session_name
+from m2sd_cli.runs.reader import session_name, session_number
 
 if TYPE_CHECKING:
     from tests.conftest import Pictures
@@ -64,7 +65,7 @@ def test_the_default_place(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_files_of_a_finished_run(trained: Path) -> None:
     assert sorted(path.name for path in trained.iterdir() if path.name != ".lock") == sorted(FILES)
-    assert RunFolder(trained).pointer() == RunFolder(trained).chain()[-1].record
+    assert RunFolder(trained).newest() == RunFolder(trained).chain()[-1].record
 
 
 def test_each_manifest_names_its_parent_and_its_checkpoint_by_sha256(trained: Path) -> None:
@@ -113,20 +114,24 @@ def test_a_folder_without_a_run(tmp_path: Path, pretrained: Path) -> None:
     assert RunFolder(pretrained).verify() == []
 
 
-def test_a_folder_that_cannot_be_read_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(path: Path) -> list[str]:
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr("os.listdir", refuse)
-    with pytest.raises(RunError, match=r"version-1: cannot be read \(Permission denied\)"):
-        RunFolder(Path(__file__).parent / "old" / "version-1").chain()
+    with pytest.raises(RunError, match=rf"{tmp_path}: cannot be read \(Permission denied\)"):
+        RunFolder(tmp_path).chain()
 
 
 def test_sessions_are_counted_and_not_spelt(tmp_path: Path) -> None:
-    for name in ("session-999.json", "session-1000.json", "session-000.json", "session-x.json", "session-1000.txt"):
-        (tmp_path / name).touch()
     assert session_name(1000) == "session-1000"
-    assert RunFolder(tmp_path).sessions() == [0, 999, 1000]
+    for number in (0, 999, 1000, 123456):
+        assert session_number(FileRecord(file=f"{session_name(number)}.json", sha256="0" * 64)) == number
+    for file in ("pretrain.json", "session-x.json", "session-1000.txt", "session-01.json"):
+        assert session_number(FileRecord(file=file, sha256="0" * 64)) == -1
+    record = FileRecord(file="session-1000.json", sha256="0" * 64)
+    (tmp_path / "head.json").write_bytes(NewestPointer(manifest=record).encoded())
+    assert RunFolder(tmp_path).sessions() == list(range(1001))
 
 
 def test_the_base_checkpoint_holds_backbone_class_means_and_statistics_only(trained: Path) -> None:
@@ -249,12 +254,46 @@ def test_a_renamed_manifest_is_recognised(run: Path) -> None:
         RunFolder(run).chain()
 
 
-def test_a_manifest_of_another_version_is_refused(run: Path) -> None:
+@pytest.mark.parametrize("version", [0, 1, 2, 4, 10**9])
+@pytest.mark.parametrize("file", [NEWEST, "session-001.json", "head.json"])
+def test_a_file_of_another_schema_version_is_refused_by_number(run: Path, file: str, version: int) -> None:
+    path = run / file
+    path.write_bytes(path.read_bytes().replace(b'"schema_version": 3', b'"schema_version": %d' % version))
+    if file == NEWEST:
+        repoint(run)
+    elif file == "session-001.json":
+        newest = json.loads((run / NEWEST).read_bytes())
+        newest["parent"]["sha256"] = sha256(path)
+        (run / NEWEST).write_text(json.dumps(newest))
+        repoint(run)
+    refusal = re.escape(f"{path}: it is of schema version {version}; this version of m2sd reads 3 alone")
+    for read in (RunFolder(run).summary, RunFolder(run).chain):
+        with pytest.raises(DamagedError, match=f"^{refusal}") as raised:
+            read()
+        assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("version", [b"-1", b"true", b'"3"', b"3.5", b"1" + 400 * b"0", b"null", b"[]"])
+def test_what_is_no_version_is_not_repeated(run: Path, version: bytes) -> None:
     path = run / NEWEST
-    path.write_bytes(path.read_bytes().replace(b'"schema_version": 3', b'"schema_version": 4'))
+    path.write_bytes(path.read_bytes().replace(b'"schema_version": 3', b'"schema_version": ' + version))
     repoint(run)
     with pytest.raises(DamagedError, match=r"session-002\.json: not a manifest that this version reads: schema_ver"):
         RunFolder(run).chain()
+
+
+@pytest.mark.parametrize("kept", [0, 1, 3])
+def test_a_missing_head_is_damage_where_there_is_a_manifest(run: Path, kept: int, m2sd: Callable[..., Any]) -> None:
+    RunFolder(run).remove_sessions(first=kept)
+    (run / "head.json").unlink()
+    folder = RunFolder(run)
+    for read in (folder.newest, folder.sessions, folder.has_pretrain, folder.pretrain, folder.summary):
+        with pytest.raises(DamagedError, match=r"head\.json: missing; restore it .* by 'm2sd sessions repair'"):
+            read()
+    assert named(run, folder.verify()) == ["head.json"]
+    assert m2sd("pretrain", "--data", "demo", "--run", run, "--force").code == 4
+    folder.repair()
+    assert folder.sessions() == list(range(kept))
 
 
 def test_a_manifest_that_names_a_path_is_refused(run: Path) -> None:

@@ -89,10 +89,18 @@ def test_a_state_that_this_version_does_not_read_is_refused(store: StateStore) -
     store.save(state(7), {})
     path = store.run.training / "state.json"
     content = json.loads(path.read_bytes())
-    for text in (json.dumps(content | {"schema_version": 4}), path.read_text()[:-5], ""):
+    for text in (json.dumps(content | {"stage": "x"}), path.read_text()[:-5], ""):
         path.write_text(text)
         with pytest.raises(DamagedError, match=r"state\.json: not a file that this version reads.*--force"):
             store.load()
+
+
+def test_a_state_of_another_schema_version_is_refused_by_number(store: StateStore) -> None:
+    store.save(state(7), {})
+    path = store.run.training / "state.json"
+    path.write_bytes(path.read_bytes().replace(b'"schema_version": 3', b'"schema_version": 2'))
+    with pytest.raises(DamagedError, match=r"state\.json: it is of schema version 2; this version of m2sd reads 3"):
+        store.load()
 
 
 def test_every_byte_of_a_state_counts(store: StateStore) -> None:

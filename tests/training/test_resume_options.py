@@ -19,7 +19,7 @@ from m2sd_cli.errors import UsageError
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.training_state import StateStore
 from m2sd_cli.training.execution import SAVE_EVERY, Execution
-from m2sd_cli.training.resuming import begun_config, require_same
+from m2sd_cli.training.resuming import require_same
 
 if TYPE_CHECKING:
     from tests.conftest import Outcome, Pictures
@@ -203,18 +203,6 @@ def test_it_goes_on_compiled_and_deterministic_if_it_began_so(begun: dict[str, P
         replace(execution, group=ProcessGroup(0, 2)).resumed_from(both)
 
 
-@pytest.mark.parametrize("stage", DIFFERENT)
-def test_a_state_of_an_earlier_version_began_with_the_defaults_of_later_options(
-    begun: dict[str, Path], stage: str
-) -> None:
-    state = StateStore(RunFolder(begun[stage])).load()
-    old = state.model_copy(update={"config": {name: each for name, each in state.config.items() if name != "colour"}})
-    execution = Execution(torch.device("cpu"))
-    require_same(old, {"colour": 0.0}, execution)
-    with pytest.raises(UsageError, match=r"--colour 0.5: the training began with 0.0; leave it out"):
-        require_same(old, {"colour": 0.5}, execution)
-
-
 # ---- how often it is saved
 
 
@@ -245,13 +233,3 @@ def test_it_is_saved_as_often_as_asked(
     assert saved == [8]
     wrong = m2sd(*words, "--save-every", "5 m")
     assert (wrong.code, wrong.err) == (2, "m2sd: --save-every 5 m: write 90s, 9m or 2h\n")
-
-
-def test_an_old_training_goes_on_with_the_pyramid_that_it_has(begun: dict[str, Path]) -> None:
-    store = StateStore(RunFolder(begun["distill"]))
-    state = store.load()
-    old = state.model_copy(update={"config": {k: v for k, v in state.config.items() if k != "pyramid_width"}})
-    assert begun_config(store, old, DistillConfig).pyramid_width == 2
-    require_same(old, {"pyramid_width": 2}, Execution(torch.device("cpu"), "auto"))
-    with pytest.raises(UsageError, match=r"^--pyramid-width 1: the training began with 2;"):
-        require_same(old, {"pyramid_width": 1}, Execution(torch.device("cpu"), "auto"))

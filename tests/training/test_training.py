@@ -1,7 +1,6 @@
 """Both training stages on a run folder: repeating, stopping, resuming, failing, replacing."""
 
 import hashlib
-import json
 import os
 import pickle
 import shutil
@@ -32,6 +31,7 @@ from m2sd_cli.errors import DataError, InterruptedTrainingError, M2sdError, RunE
 from m2sd_cli.progress import Reporter, Snapshot, report_to
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.manifest import EpochRecord
+from m2sd_cli.runs.training_state import StateStore
 from m2sd_cli.training import recomputation
 from m2sd_cli.training.distill import build_enhancement, distill_objective, loss_weights, makes_maps_again
 from m2sd_cli.training.pretrain import build_network
@@ -365,10 +365,11 @@ def test_a_distill_goes_on_from_its_own_pretrain_only(
     shutil.copytree(other / "training", to_distill / "training")
     with pytest.raises(RunError, match=r"pretrain\.json was written after this training began"):
         m2sd_cli.distill(folder, run=to_distill, resume=True)
-    path = to_distill / "training" / "state.json"
-    state = json.loads(path.read_bytes())
-    del state["seal"], state["head"]
-    path.write_text(json.dumps(state | {"schema_version": 1}))  # which knew no heads
+    run = RunFolder(to_distill)
+    newest, state = run.newest(), StateStore(run).load()
+    assert newest is not None
+    forged = state.model_copy(update={"head": newest.sha256})
+    (to_distill / "training" / "state.json").write_bytes(forged.encoded())
     with pytest.raises(RunError, match="began from another pretrain"):
         m2sd_cli.distill(folder, run=to_distill, resume=True, device="cpu")
 

@@ -19,7 +19,6 @@ from m2sd_cli.data.folders import read_classes
 from m2sd_cli.data.sources import FileImages, ImageSource
 from m2sd_cli.errors import DamagedError, DataError, RunError
 from m2sd_cli.runs.folder import RunFolder
-from m2sd_cli.runs.manifest import DataRecord, Manifest
 from m2sd_cli.training.loop import Job
 from tests.conftest import fill
 
@@ -152,20 +151,6 @@ def test_a_recorded_choice_that_makes_no_sense_is_refused(
     forged = first.model_copy(update={"config": {**first.config, **config}})
     with pytest.raises(DamagedError, match=f"which images it was given: {flag(next(iter(config)))} "):
         recorded_data(forged, str(pictures.folder), None, 16)
-
-
-def test_what_was_recorded_before_there_was_a_choice_is_all() -> None:
-    for path in (Path(__file__).parents[1] / "runs" / "old").glob("version-[12]/pretrain.json"):
-        first = Manifest.model_validate_json(path.read_bytes())
-        assert "held_out" not in first.config
-        old = first.model_copy(
-            update={
-                "data": DataRecord(name="demo", kind="built-in", split="official"),
-                "config": {**first.config, "option_of_old": "gone"},
-            }
-        )
-        data = recorded_data(old, None, None, None)
-        assert (len(data.train), data.held_out) == (1800, None)
 
 
 def test_by_default_some_are_held_out_and_decoded_for_no_training(
