@@ -19,6 +19,7 @@ from m2sd_cli.reading import quoted, read_regular
 from m2sd_cli.registry import BACKBONES
 
 PRETRAIN_SHARE = 0.2  # of a data set's epochs; the paper's stage 1
+NO_INIT = "none"
 STAGES = ("pretrain", "distill")
 FILE_LIMIT = 2**20  # bytes of a file of options
 MANY = 10**9
@@ -80,8 +81,11 @@ class TrainingConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainConfig(TrainingConfig, ImageChoice):
-    """The options of stage 1."""
+    """The options of stage 1. With 0 epochs the network is the one that it begins from."""
 
+    epochs: Annotated[
+        int, Option(help="Epochs of this stage; 0 leaves the weights of --init as they are.", ge=0, le=MANY)
+    ]
     backbone: Annotated[str, Option(help="{choices}.", choices=BACKBONES.names)] = "resnet18"
     classifier: Annotated[Literal["cosine", "linear"], Option(help="Of the training: {choices}.")] = "cosine"
     # A lower scale trades novel classes for base classes.
@@ -90,10 +94,19 @@ class PretrainConfig(TrainingConfig, ImageChoice):
     init: Annotated[
         str | None,
         Option(
-            help="Begin from weights: imagenet (downloaded), a torchvision state dict or safetensors file, or none.",
+            help="Begin from weights: imagenet, a torchvision state dict or safetensors file, or none.",
             default="none",
         ),
     ] = None  # in a configuration that was used the name of the file, without its folder
+
+    def __post_init__(self) -> None:
+        """Refuse a random network that is not trained.
+
+        Raises:
+            UsageError: there are no epochs, and no weights to begin from.
+        """
+        if self.epochs == 0 and self.init in (None, NO_INIT):
+            raise UsageError("--epochs 0: the network would stay random; begin from weights, as --init imagenet does")
 
 
 @dataclass(frozen=True, kw_only=True)

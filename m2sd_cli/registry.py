@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar
 
 from m2sd_cli.errors import M2sdError, UsageError
 
@@ -152,7 +152,7 @@ class ImageNetWeights:
     resize: int = 256  # pixels of the short side before the centre is cropped
     mean: Numbers = (0.485, 0.456, 0.406)
     std: Numbers = (0.229, 0.224, 0.225)
-    interpolation: str = "bilinear"
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
 
 
 def torchvision_weights(name: str) -> ImageNetWeights:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 
 from m2sd_cli import progress
 from m2sd_cli.api.recorded_data import recorded_data, recorded_info
@@ -17,6 +18,7 @@ from m2sd_cli.errors import RunError
 from m2sd_cli.inference.device import choose_device
 from m2sd_cli.inference.features import base_features, held_out_features
 from m2sd_cli.inference.session import require_directions, to_transform
+from m2sd_cli.method.network import Network
 from m2sd_cli.method.stage3 import choices, default_classifier
 from m2sd_cli.recipes import find_recipe
 from m2sd_cli.runs.folder import RunFolder, open_run
@@ -147,6 +149,17 @@ def base_classes(run: RunFolder, parent: StoredManifest, data: DataSet) -> list[
     return classes
 
 
+def _begin_with_means(network: Network, job: Job[DistillConfig]) -> None:
+    """Turn the rows of W, which a stage 1 without training leaves random, to the class means; W keeps its size."""
+    if job.state is not None:
+        return
+    backbone = network.backbone.to(job.execution.device).to(memory_format=torch.channels_last)
+    means, _ = base_features(backbone, job.data.train, len(job.classes), job.data.transform, group=job.execution.group)
+    with torch.no_grad():
+        weight = network.classifier.weight
+        weight.copy_(F.normalize(means, dim=1) * weight.norm(dim=1).mean())
+
+
 def fit_distill(job: Job[DistillConfig]) -> StoredManifest | None:
     """Train stage 2 of a job into its run folder, and make session 0. Later sessions go, at the end.
 
@@ -170,6 +183,8 @@ def fit_distill(job: Job[DistillConfig]) -> StoredManifest | None:
         network = load_network(run, parent)
         fitted: Fitted | None = Fitted()
         if config.epochs:
+            if not parent.manifest.config.get("epochs"):
+                _begin_with_means(network, job)
             recompute = makes_maps_again(execution.device, group.size)
             enhancement = build_enhancement(network, config, weights)
             module = distill_module(network, enhancement, recompute)

@@ -9,7 +9,7 @@ from m2sd_cli import progress
 from m2sd_cli.api.recorded_data import recorded_data
 from m2sd_cli.api.stage import Request, already_finished, named_data, require_one_beginning
 from m2sd_cli.checkpoints import PretrainCheckpoint
-from m2sd_cli.config import PretrainConfig, resolve, takes_options
+from m2sd_cli.config import NO_INIT, PretrainConfig, resolve, takes_options
 from m2sd_cli.data.catalogue import FOLDER_DEFAULTS, find_info, listed_names
 from m2sd_cli.data.choosing import choose_training
 from m2sd_cli.data.locate import open_data
@@ -25,8 +25,8 @@ from m2sd_cli.runs.reader import PRETRAIN, StoredManifest
 from m2sd_cli.runs.training_state import StateStore
 from m2sd_cli.training.determinism import deterministic as deterministic_algorithms
 from m2sd_cli.training.execution import SAVE_EVERY, Execution, executing
-from m2sd_cli.training.initial_weights import NO_INIT, initialise
-from m2sd_cli.training.loop import Job, fit
+from m2sd_cli.training.initial_weights import initialise, prepared_for_weights
+from m2sd_cli.training.loop import Fitted, Job, fit
 from m2sd_cli.training.pretrain import build_network, pretrain_objective
 from m2sd_cli.training.records import base_records, data_record, provenance, skipped_records, transform_record
 from m2sd_cli.training.resuming import begun_config, load_state, refuse_unless_new, require_same
@@ -115,6 +115,8 @@ def _begin(
         raise UsageError(f"--image-size is for folders; {info.name}'s images have {info.image_size} pixels")
     with execution.group.local_main_first():
         data = open_data(name, request.data_root, settings.image_size)
+    if info is None:
+        data = prepared_for_weights(data, settings.backbone, settings.init, settings.image_size)
     if skip_bad:
         data = skip_bad_pictures(data, partial(check_pictures_together, group=execution.group))
     data = choose_training(data, settings.held_out, settings.images_per_class)
@@ -175,7 +177,7 @@ def fit_pretrain(job: Job[PretrainConfig]) -> StoredManifest | None:
             assert job.init is not None
             with group.local_main_first():
                 initialise(network.backbone, config.backbone, job.init)
-        fitted = fit(job, network, pretrain_objective(network))
+        fitted = fit(job, network, pretrain_objective(network)) if config.epochs else Fitted()
         if fitted is None:
             return None
         # The last step's loss is that of the weights before it: see what it has made of them.

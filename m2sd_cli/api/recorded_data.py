@@ -9,6 +9,7 @@ from m2sd_cli.data.datasets import DataSet
 from m2sd_cli.data.locate import open_data
 from m2sd_cli.errors import DamagedError, RunError, UsageError
 from m2sd_cli.runs.manifest import DataRecord, Manifest, TrainingState
+from m2sd_cli.training.initial_weights import prepared_for_weights
 from m2sd_cli.training.records import left_out
 
 
@@ -54,6 +55,7 @@ def recorded_data(
         raise UsageError(f"--data {data}: this run is of the folder {record.name!r}")
     else:
         whole = open_data(data, data_root, image_size, skipped)
+        whole = prepared_for_weights(whole, first.config.get("backbone"), first.config.get("init"), image_size)
     return choose_training(whole, choice.held_out, choice.images_per_class)
 
 

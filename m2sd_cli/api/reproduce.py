@@ -17,7 +17,7 @@ from m2sd_cli.api.distill import base_classes, fit_distill
 from m2sd_cli.api.increment import Lesson, teach
 from m2sd_cli.api.pretrain import fit_pretrain
 from m2sd_cli.api.recorded_data import official_data, recorded_data
-from m2sd_cli.config import DistillConfig, PretrainConfig, recorded_config
+from m2sd_cli.config import NO_INIT, DistillConfig, PretrainConfig, recorded_config
 from m2sd_cli.data.datasets import DataSet, Shots
 from m2sd_cli.data.folders import read_shots
 from m2sd_cli.data.names import class_name
@@ -28,7 +28,7 @@ from m2sd_cli.runs.folder import RunFolder, open_run
 from m2sd_cli.runs.manifest import ClassRecord, Manifest
 from m2sd_cli.runs.reader import StoredManifest
 from m2sd_cli.training.execution import Execution
-from m2sd_cli.training.initial_weights import IMAGENET, NO_INIT
+from m2sd_cli.training.initial_weights import IMAGENET
 from m2sd_cli.training.loop import Job
 from m2sd_cli.training.records import base_records, class_records, left_out
 

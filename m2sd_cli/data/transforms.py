@@ -1,6 +1,7 @@
 """The test transform, which every image goes through before it is compared with a class mean."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class TestTransform:
-    """Resize (bilinear, antialiased), crop the centre, scale to [0, 1], subtract the mean, divide by the deviation.
+    """Resize (antialiased), crop the centre, scale to [0, 1], subtract the mean, divide by the deviation.
 
     The feature of an image is the mean of the features of its views, of which the first is the cropped image.
     """
@@ -26,6 +27,7 @@ class TestTransform:
     std: tuple[float, float, float]
     squash: bool = False  # resize to a square whatever the aspect
     views: int = 1  # of the cropped image, see `data.views`
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
 
     def pixels(self, image: Image.Image) -> Tensor:
         """Transform an RGB picture of any size to (3, crop, crop) uint8. A picture of that very size is left untouched.
@@ -43,7 +45,7 @@ class TestTransform:
                 width, height = image.size
             size = (int(self.resize * width / short), int(self.resize * height / short))
         if size != image.size:
-            image = image.resize(size, Image.Resampling.BILINEAR)
+            image = image.resize(size, Image.Resampling[self.interpolation.upper()])
         left, top = round((size[0] - self.crop) / 2), round((size[1] - self.crop) / 2)
         if size != (self.crop, self.crop):
             image = image.crop((left, top, left + self.crop, top + self.crop))

@@ -46,7 +46,7 @@ def description(model: SessionModel) -> dict[str, Any]:
             "colour": "RGB, 0..255, uint8, channels first",
             "resize": transform.resize,
             "resize_what": "both sides" if transform.squash else "the short side, keeping the aspect",
-            "resize_how": "bilinear, antialiased",
+            "resize_how": f"{transform.interpolation}, antialiased",
             "centre_crop": transform.crop,
             "mean": list(transform.mean),
             "std": list(transform.std),

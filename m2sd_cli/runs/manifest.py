@@ -77,6 +77,7 @@ class TransformRecord(Record):
     std: tuple[Deviation, Deviation, Deviation]
     squash: bool
     views: Annotated[ViewCount, Field(description="of an image, whose mean feature is the image's")] = 1
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
 
 
 class SkippedRecord(Record):

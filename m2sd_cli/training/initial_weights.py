@@ -3,18 +3,22 @@
 import hashlib
 import os
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from m2sd_cli.config import NO_INIT
+from m2sd_cli.data.augmentation import Augmentation
+from m2sd_cli.data.datasets import DataSet
+from m2sd_cli.data.transforms import TestTransform
 from m2sd_cli.errors import DataError, UsageError
 from m2sd_cli.method.backbone import Backbone
 from m2sd_cli.reading import open_regular
 from m2sd_cli.registry import BACKBONES, load
 
 IMAGENET = "imagenet"
-NO_INIT = "none"
 INIT_LIMIT = 4 * 2**30  # bytes of a file to begin from, unpacked
 LONGEST_NAME = 80  # characters of a tensor that a message names
 
@@ -70,6 +74,23 @@ def _misfit(tensor: Tensor, weight: Tensor) -> str | None:
     if not plain or tensor.is_floating_point() != weight.is_floating_point():
         return "is not made of plain numbers"
     return None if bool(tensor.to(weight.dtype).isfinite().all()) else "holds a number that is not finite"
+
+
+def prepared_for_weights(data: DataSet, backbone: object, init: object, image_size: int | None) -> DataSet:
+    """Prepare the pictures of a folder as those were that the initial weights were trained on.
+
+    Args:
+        data: the folder.
+        backbone, init: of the configuration of stage 1, or of a record of it, which may hold anything.
+        image_size: side of the square that the network sees, in pixels; None for that of the weights.
+    """
+    weights = BACKBONES[str(backbone)].imagenet if backbone in BACKBONES else None
+    if init in (None, NO_INIT) or weights is None:
+        return data
+    size = image_size or weights.image_size
+    resize = round(size * weights.resize / weights.image_size)
+    transform = TestTransform(resize, size, weights.mean, weights.std, interpolation=weights.interpolation)
+    return replace(data, transform=transform, augmentation=Augmentation(size=size, store=resize))
 
 
 def _imagenet_state(backbone: str) -> dict[str, Tensor]:

@@ -129,6 +129,7 @@ def transform_record(transform: TestTransform) -> TransformRecord:
         std=transform.std,
         squash=transform.squash,
         views=transform.views,
+        interpolation=transform.interpolation,
     )
 
 

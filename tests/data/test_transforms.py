@@ -85,3 +85,12 @@ def test_normalise_is_torchvisions_for_bytes_and_floats() -> None:
 def test_normalise_keeps_channels_last() -> None:
     pixels = torch.zeros(2, 3, 4, 5, dtype=torch.uint8).contiguous(memory_format=torch.channels_last)
     assert normalise(pixels, IMAGENET_MEAN, IMAGENET_STD).is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_bicubic_pixels_are_those_of_torchvision(size: tuple[int, int]) -> None:
+    image = picture(*size)
+    resize, crop, bicubic = 92, 84, v2.InterpolationMode.BICUBIC
+    steps = v2.Compose([v2.Resize(resize, bicubic), v2.CenterCrop(crop), v2.PILToTensor()])
+    sharper = TestTransform(resize, crop, IMAGENET_MEAN, IMAGENET_STD, interpolation="bicubic")
+    assert torch.equal(sharper.pixels(image), steps(image))
