@@ -120,7 +120,10 @@ def test_a_prediction_sees_all_views(seen: Path, model: SessionModel, pictures: 
     )
 
 
-def test_exported_networks_see_all_views(seen: Path, model: SessionModel, images: Tensor, tmp_path: Path) -> None:
+def test_exported_networks_see_all_views(
+    seen: Path, images: Tensor, tmp_path: Path, load_one_layer: "Callable[..., SessionModel]"
+) -> None:
+    model = load_one_layer(RunFolder(seen))
     wanted = model.classify(by_hand(model, images)) / model.confidence.temperature
     pt2, onnx = (m2sd_cli.export(form, tmp_path / f"model.{form}", run=seen) for form in ("pt2", "onnx"))
     extra = {"m2sd": ""}
