@@ -4,8 +4,10 @@ import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +36,7 @@ from m2sd_cli.training.execution import Execution
 from m2sd_cli.training.loop import Objective, Training
 from m2sd_cli.training.pretrain import build_network, pretrain_objective
 from m2sd_cli.training.stopping import StopRequest
+from tests.survival.nursery import End, Nursery
 
 if TYPE_CHECKING:
     from tests.conftest import Pictures
@@ -44,10 +47,32 @@ STEPS = 3
 
 
 def torchrun(*arguments: object) -> "subprocess.CompletedProcess[str]":
+    """Run two processes by torchrun itself."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     words = [*TORCHRUN, *map(str, arguments)]
     # After the two dashes, or torchrun would take --run for one of its own options cut short.
     return subprocess.run(words, env=environment, capture_output=True, text=True, timeout=TIMEOUT, check=False)
+
+
+Pair = Callable[..., End]
+
+
+@pytest.fixture(scope="module")
+def pair() -> Iterator[Pair]:
+    """Run m2sd as two processes as torchrun would, but forked from one that has imported torch."""
+    nursery = Nursery()
+
+    def run(*words: object) -> End:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        common = {"TORCHELASTIC_RUN_ID": "none", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        common |= {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+        environments = [common | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(2)]
+        return nursery.run(*words, environments=environments, limit=TIMEOUT)
+
+    yield run
+    nursery.close()
 
 
 @pytest.mark.parametrize("count", [1, 2, 7, 64])
@@ -105,10 +130,17 @@ def batch_norm_case() -> tuple[Tensor, Tensor, nn.BatchNorm2d]:
     return x, torch.randn(5, 3, 4, 2, generator=generator), norm
 
 
-def test_batch_norm_has_the_statistics_and_gradients_of_the_whole_batch(tmp_path: Path) -> None:
-    done = torchrun("--", "tests.distributed.test_process_group", "norm", tmp_path)
+@pytest.fixture(scope="module")
+def computed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What two processes of this module have left."""
+    folder = tmp_path_factory.mktemp("computed")
+    done = torchrun("--", "tests.distributed.test_process_group", folder)
     assert done.returncode == 0, done.stderr
-    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
+    return folder
+
+
+def test_batch_norm_has_the_statistics_and_gradients_of_the_whole_batch(computed: Path) -> None:
+    first, second = (torch.load(computed / f"{rank}.pt", weights_only=True) for rank in range(2))
     x, weights, norm = batch_norm_case()
     norm = norm.double()
     x = x.double().requires_grad_()
@@ -172,10 +204,8 @@ def steps_of_both_stages(group: ProcessGroup, count: int) -> list[dict[str, floa
     return seen
 
 
-def test_each_step_is_that_of_one_process(tmp_path: Path) -> None:
-    done = torchrun("--", "tests.distributed.test_process_group", "steps", tmp_path)
-    assert done.returncode == 0, done.stderr
-    found = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
+def test_each_step_is_that_of_one_process(computed: Path) -> None:
+    found = [json.loads((computed / f"{rank}.json").read_text()) for rank in range(2)]
     assert found[0] == found[1], "what is recorded is of both processes"
     expected = steps_of_both_stages(SINGLE_PROCESS, STEPS)
     assert len(expected) == 2 * STEPS
@@ -184,7 +214,7 @@ def test_each_step_is_that_of_one_process(tmp_path: Path) -> None:
 
 
 def test_two_processes_leave_the_run_folder_that_one_leaves(
-    pictures: "Pictures", quick: dict[str, Any], quick_distill: dict[str, Any], tmp_path: Path
+    pictures: "Pictures", quick: dict[str, Any], quick_distill: dict[str, Any], tmp_path: Path, pair: Pair
 ) -> None:
     alone, shared = tmp_path / "alone", tmp_path / "shared"
     folder = str(pictures.folder)
@@ -197,9 +227,9 @@ def test_two_processes_leave_the_run_folder_that_one_leaves(
     first = torchrun("--", "m2sd_cli", "pretrain", *common, *network)
     assert first.returncode == 0, first.stderr
     assert len(re.findall(r"^pretrain: 4 base classes", first.stderr, re.MULTILINE)) == 1, "one process speaks"
-    second = torchrun("--", "m2sd_cli", "distill", *common, "--json")
-    assert second.returncode == 0, second.stderr
-    assert second.stdout.count('"finished": true') == 1
+    second = pair("distill", *common, "--json")
+    assert second.code == 0, second.err
+    assert second.out.count('"finished": true') == 1
     assert RunFolder(shared).verify() == []
     assert not (shared / "training").exists()
     for name in ("pretrain", "session-000"):
@@ -223,12 +253,10 @@ def test_two_processes_leave_the_run_folder_that_one_leaves(
     assert torch.equal(held_out.labels, labels)
     torch.testing.assert_close(held_out.features, features, rtol=1e-5, atol=1e-6)
     confusion = tmp_path / "confusion.csv"
-    third = torchrun(
-        "--", "m2sd_cli", "evaluate", "--run", shared, "--test", pictures.labelled, "--json", "--confusion", confusion
-    )
-    assert third.returncode == 0, third.stderr
+    third = pair("evaluate", "--run", shared, "--test", pictures.labelled, "--json", "--confusion", confusion)
+    assert third.code == 0, third.err
     found = m2sd_cli.evaluate(run=shared, test=pictures.labelled, device="cpu")
-    (theirs,), (ours,) = json.loads(third.stdout)["sessions"], json.loads(json.dumps(as_data(found, None)))["sessions"]
+    (theirs,), (ours,) = json.loads(third.out)["sessions"], json.loads(json.dumps(as_data(found, None)))["sessions"]
     assert ours["auroc"] is not None
     # A probability may differ by the rounding of batches that were cut elsewhere.
     assert theirs.pop("ece") == pytest.approx(ours.pop("ece"), abs=1e-4)
@@ -236,28 +264,31 @@ def test_two_processes_leave_the_run_folder_that_one_leaves(
     assert sum(int(cell) for line in confusion.read_text().splitlines()[1:] for cell in line.split(",")[1:]) == 8
 
 
-def test_one_line_says_why_a_team_does_not_begin(pictures: "Pictures", tmp_path: Path) -> None:
-    refused = torchrun(
-        "--", "m2sd_cli", "pretrain", "--data", tmp_path / "nowhere", "--run", tmp_path / "run", "--device", "cpu"
-    )
-    assert refused.returncode != 0
-    assert refused.stderr.count("m2sd: ") == 1
-    assert "no such folder" in refused.stderr
-    assert not (tmp_path / "run").exists()
-    compiled = torchrun("--", "m2sd_cli", "pretrain", "--data", "demo", "--run", tmp_path / "run", "--compile")
-    assert compiled.stderr.count("m2sd: --compile: for one process only") == 1
-    single = torchrun("--", "m2sd_cli", "increment", "--session", 1, "--run", tmp_path / "run")
-    assert single.stderr.count("m2sd: m2sd increment: it runs as one process; begin it without torchrun") == 1
+def test_one_line_says_why_processes_do_not_begin(tmp_path: Path, pair: Pair) -> None:
+    run = tmp_path / "run"
+    refused = pair("pretrain", "--data", tmp_path / "nowhere", "--run", run, "--device", "cpu")
+    assert refused.code == 3
+    assert refused.err.count("m2sd: ") == 1
+    assert "no such folder" in refused.err
+    assert not run.exists()
+    compiled = pair("pretrain", "--data", "demo", "--run", run, "--compile")
+    assert compiled.code == 2
+    assert compiled.err.count("m2sd: --compile: for one process only") == 1
+    single = pair("increment", "--session", 1, "--run", run)
+    assert single.code == 2
+    assert single.err.count("m2sd: m2sd increment: it runs as one process; begin it without torchrun") == 1
 
 
-def test_a_loss_that_is_no_number_ends_all_processes_with_one_line(pictures: "Pictures", tmp_path: Path) -> None:
+def test_a_loss_that_is_no_number_ends_all_processes_with_one_line(
+    pictures: "Pictures", tmp_path: Path, pair: Pair
+) -> None:
     words = ["--data", pictures.folder, "--run", tmp_path / "run", "--image-size", 16, "--backbone", "resnet20"]
     words += ["--epochs", 1, "--batch-size", 8, "--learning-rate", 1e30, "--precision", "fp32", "--device", "cpu"]
-    refused = torchrun("--", "m2sd_cli", "pretrain", *words)
-    assert refused.returncode != 0
-    assert refused.stderr.count("m2sd: pretrain: no finite value of loss at step 2 of 4; no state was saved") == 1
-    assert "m2sd, process" not in refused.stderr
-    assert "gloo" not in refused.stderr
+    refused = pair("pretrain", *words)
+    assert refused.code == 1
+    assert refused.err.count("m2sd: pretrain: no finite value of loss at step 2 of 4; no state was saved") == 1
+    assert "m2sd, process" not in refused.err
+    assert "gloo" not in refused.err
     assert not (tmp_path / "run").exists()
 
 
@@ -271,19 +302,21 @@ def test_a_process_that_fails_alone_is_heard(trained: Path, pictures: "Pictures"
     assert "gloo" not in refused.stderr
 
 
-def test_when_the_first_fails_alone_the_others_are_silent(trained: Path, pictures: "Pictures", tmp_path: Path) -> None:
+def test_when_the_first_fails_alone_the_others_are_silent(
+    trained: Path, pictures: "Pictures", tmp_path: Path, pair: Pair
+) -> None:
     run = Path(shutil.copytree(trained, tmp_path / "run"))
     with RunFolder(run).locked("test"):
         words = ["distill", "--run", run, "--data", pictures.folder, "--force", "--epochs", 1, "--device", "cpu"]
-        refused = torchrun("--", "m2sd_cli", *words)
-    assert refused.returncode != 0
-    assert refused.stderr.count("is writing to it") == 1
-    assert "gloo" not in refused.stderr
-    assert "m2sd, process" not in refused.stderr
+        refused = pair(*words)
+    assert refused.code == 4
+    assert refused.err.count("is writing to it") == 1
+    assert "gloo" not in refused.err
+    assert "m2sd, process" not in refused.err
 
 
-def test_a_team_leaves_out_the_same_bad_pictures_and_says_so_once(
-    pictures: "Pictures", quick: dict[str, Any], tmp_path: Path
+def test_processes_leave_out_the_same_bad_pictures_and_say_so_once(
+    pictures: "Pictures", quick: dict[str, Any], tmp_path: Path, pair: Pair
 ) -> None:
     photos = Path(shutil.copytree(pictures.folder, tmp_path / "colours"))
     bad = ["train/blue/blue-00.png", "train/yellow/yellow-07.png", "test/red/red-100.png"]
@@ -291,9 +324,9 @@ def test_a_team_leaves_out_the_same_bad_pictures_and_says_so_once(
         (photos / name).write_bytes(b"no picture")
     common = ["--data", photos, "--run", tmp_path / "shared", "--device", "cpu", "--epochs", 1, "--batch-size", 8]
     small = ["--image-size", 16, "--backbone", "resnet20", "--precision", "fp32"]
-    done = torchrun("--", "m2sd_cli", "pretrain", *common, *small, "--skip-bad")
-    assert done.returncode == 0, done.stderr
-    assert done.stderr.count("3 pictures cannot be read and are left out: train/blue/blue-00.png (not a picture") == 1
+    done = pair("pretrain", *common, *small, "--skip-bad")
+    assert done.code == 0, done.err
+    assert done.err.count("3 pictures cannot be read and are left out: train/blue/blue-00.png (not a picture") == 1
     alone = m2sd_cli.pretrain(str(photos), run=tmp_path / "alone", skip_bad=True, **quick)
     assert alone is not None
     shared = RunFolder(tmp_path / "shared").pretrain().manifest
@@ -303,9 +336,7 @@ def test_a_team_leaves_out_the_same_bad_pictures_and_says_so_once(
 
 
 if __name__ == "__main__":
-    task, place = sys.argv[1], Path(sys.argv[2])
+    folder = Path(sys.argv[1])
     with process_group(torch.device("cpu")) as (everybody, _):
-        if task == "norm":
-            normalise_a_part(everybody, place)
-        else:
-            (place / f"{everybody.rank}.json").write_text(json.dumps(steps_of_both_stages(everybody, STEPS)))
+        normalise_a_part(everybody, folder)
+        (folder / f"{everybody.rank}.json").write_text(json.dumps(steps_of_both_stages(everybody, STEPS)))

@@ -5,25 +5,9 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
 
 from m2sd_cli.inference.session import SessionModel, load_session
-from m2sd_cli.method.backbones import Features
-
-
-class OneLayer(nn.Module):
-    """A backbone of one convolution."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        generator = torch.Generator().manual_seed(0)
-        self.weight = nn.Parameter(torch.randn(width, 3, 3, 3, generator=generator) / 5)
-
-    def forward(self, x: Tensor) -> Features:
-        maps = F.relu(F.conv2d(x, self.weight, stride=2))
-        return Features((maps,) * 4, maps.mean(dim=(2, 3)))
+from tests.helpers import OneLayer
 
 
 @pytest.fixture

@@ -25,6 +25,8 @@ class Job(TypedDict, total=False):
     """A command, and what goes wrong."""
 
     words: list[str]  # after m2sd
+    environments: list[dict[str, str]]  # of processes to work together, in addition to this one's
+    limit: int  # seconds after which a process ends
     crash_at: int  # moment, counted from 1, at which the process ends as if it were killed
     fail_at: int  # moment from which on ...
     failures: int  # ... so many calls fail
@@ -96,12 +98,14 @@ class Troubles:
             raise OSError(self.job["errno"], os.strerror(self.job["errno"]))
 
 
-def live(job: Job, pipes: dict[str, tuple[int, int]]) -> int:
+def live(job: Job, environment: dict[str, str], pipes: dict[str, tuple[int, int]]) -> int:
     """The life of a child; its exit code. What it says fits into the pipes."""
     os.dup2(pipes["out"][1], 1)
     os.dup2(pipes["err"][1], 2)
     from m2sd_cli.cli.app import main
 
+    os.environ.update(environment)
+    signal.alarm(job.get("limit", 0))
     sys.argv = ["m2sd", *job["words"]]
     troubles = Troubles(job)
     troubles.begin()
@@ -125,6 +129,19 @@ def live(job: Job, pipes: dict[str, tuple[int, int]]) -> int:
     return code if isinstance(code, int) else int(code is not None)
 
 
+def wait(children: set[int]) -> int:
+    """Wait for processes and return the status of the first that failed; it ends the others, as with torchrun."""
+    failure = 0
+    while children:
+        child, status = os.wait()
+        children.remove(child)
+        if status and not failure:
+            failure = status
+            for other in children:
+                os.kill(other, signal.SIGTERM)
+    return failure
+
+
 def serve() -> None:
     """Read jobs and answer with how they ended."""
     import torch
@@ -142,18 +159,21 @@ def serve() -> None:
         pipes = {name: os.pipe() for name in ("out", "err", "moments")}
         began = time.monotonic()
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # until there is a command to interrupt
-        child = os.fork()
-        if child == 0:
-            code = 98
-            try:
-                code = live(job, pipes)
-            finally:
-                os._exit(code)
+        children = set()
+        for environment in job.get("environments", [{}]):
+            child = os.fork()
+            if child == 0:
+                code = 98
+                try:
+                    code = live(job, environment, pipes)
+                finally:
+                    os._exit(code)
+            children.add(child)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         if "after" in job:
             time.sleep(job["after"])
             os.kill(child, job["signal"])
-        _, status = os.waitpid(child, 0)
+        status = wait(children)
         seconds = time.monotonic() - began
         said = {}
         for name, (end, beginning) in pipes.items():

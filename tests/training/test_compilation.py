@@ -1,9 +1,6 @@
 """A compiled training is the plain one but for rounding, and says so if there is no compiler."""
 
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +16,7 @@ from m2sd_cli.data.transforms import TestTransform
 from m2sd_cli.training.execution import Execution
 from m2sd_cli.training.loop import Training
 from m2sd_cli.training.stopping import StopRequest
+from tests.helpers import Cli, OneLayer
 
 if TYPE_CHECKING:
     from tests.conftest import Pictures
@@ -61,18 +59,19 @@ def test_compiled_equals_plain() -> None:
         torch.testing.assert_close(compiled[1][name], tensor, rtol=1e-3, atol=1e-4, msg=name)
 
 
-def test_without_a_compiler_one_line_says_so(pictures: "Pictures", tmp_path: Path) -> None:
+@pytest.mark.filterwarnings("default")
+def test_without_a_compiler_one_line_says_so(
+    m2sd: Cli, pictures: "Pictures", tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from torch._inductor import config
+
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "compiled"))
+    monkeypatch.setattr("m2sd_cli.training.pretrain.build_backbone", lambda name: OneLayer())
     words = ["pretrain", "--data", pictures.folder, "--run", tmp_path / "run", "--image-size", 16, "--epochs", 1]
     words += ["--backbone", "resnet20", "--batch-size", 8, "--device", "cpu", "--precision", "fp32", "--compile"]
-    environment = {**os.environ, "CXX": "no-such-compiler", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "compiled")}
-    done = subprocess.run(
-        [sys.executable, "-m", "m2sd_cli", *map(str, words)],
-        env={**environment, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 1, done.stderr
-    assert "m2sd: --compile: the network could not be compiled" in done.stderr
-    assert "Traceback" not in done.stderr
+    with config.patch({"cpp.cxx": (None, "no-such-compiler")}):
+        done = m2sd(*words)
+    assert done.code == 1, done.err
+    assert "m2sd: --compile: the network could not be compiled" in done.err
+    assert "Traceback" not in done.err
     assert not (tmp_path / "run" / "pretrain.json").exists()

@@ -1,0 +1,38 @@
+"""Small things that tests of several rooms share."""
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from m2sd_cli.method.backbones import Features
+
+if TYPE_CHECKING:
+    from tests.conftest import Outcome
+
+Cli = Callable[..., "Outcome"]
+Tree = Callable[[Path], dict[str, bytes | None]]
+
+
+def sha256(path: Path) -> str:
+    """Hash the content of a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+class OneLayer(nn.Module):
+    """A backbone of one convolution, which compilers and exporters are done with in a moment."""
+
+    def __init__(self, width: int = 64) -> None:
+        super().__init__()
+        self.width = width
+        generator = torch.Generator().manual_seed(0)
+        self.weight = nn.Parameter(torch.randn(width, 3, 3, 3, generator=generator) / 5)
+
+    def forward(self, x: Tensor) -> Features:
+        """Images (B, 3, H, W) to one map, four times, and its mean (B, width)."""
+        level = F.relu(F.conv2d(x, self.weight, stride=2))
+        return Features((level,) * 4, level.mean(dim=(2, 3)))
