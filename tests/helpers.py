@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from m2sd_cli.method.backbones import Features
+from m2sd_cli.method.backbone import Backbone, Features
 
 if TYPE_CHECKING:
     from tests.conftest import Outcome
@@ -23,12 +23,12 @@ def sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-class OneLayer(nn.Module):
+class OneLayer(Backbone):
     """A backbone of one convolution, which compilers and exporters are done with in a moment."""
 
     def __init__(self, width: int = 64) -> None:
         super().__init__()
-        self.width = width
+        self.width, self.level_widths = width, (width,) * 4
         generator = torch.Generator().manual_seed(0)
         self.weight = nn.Parameter(torch.randn(width, 3, 3, 3, generator=generator) / 5)
 

@@ -19,8 +19,7 @@ def load_one_layer(monkeypatch: pytest.MonkeyPatch) -> Callable[..., SessionMode
 
     def load(*arguments: Any, **options: Any) -> SessionModel:
         model = load_session(*arguments, **options)
-        backbone: Any = OneLayer(model.record.width).eval()
-        return replace(model, backbone=backbone)
+        return replace(model, backbone=OneLayer(model.record.width).eval())
 
     monkeypatch.setattr("m2sd_cli.api.export.load_session", load)
     monkeypatch.setattr("m2sd_cli.api.predict.load_session", load)
