@@ -6,7 +6,9 @@ import os
 def main() -> None:
     """Run m2sd. The commands are imported here, so that Ctrl-C meanwhile leaves no traceback."""
     from m2sd_cli.cli import interrupts
+    from m2sd_cli.cli.streams import open_missing_streams
 
+    open_missing_streams()
     interrupts.listen()
     try:
         from m2sd_cli.cli.app import main as command

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 from m2sd_cli.cli.interrupts import INTERRUPTED, say
 from m2sd_cli.cli.output import printable
+from m2sd_cli.cli.streams import flush_results, give_up, write_note
 from m2sd_cli.distributed.torchrun import is_main_process
 from m2sd_cli.errors import M2sdError
 
@@ -23,8 +24,12 @@ def reported() -> Iterator[None]:
     try:
         try:
             yield
+        except OSError as error:
+            if error.filename is not None:
+                raise
+            give_up(error)  # of help pages, which Typer prints
         finally:
-            sys.stdout.flush()  # here and not as the interpreter ends, so that a reader who has left is no surprise
+            flush_results()
     except M2sdError as error:
         if debugging:
             traceback.print_exc()
@@ -34,13 +39,11 @@ def reported() -> Iterator[None]:
             time.sleep(PATIENCE)
             who = f"m2sd, process {os.environ['RANK']}"
         for line in error.lines:
-            print(f"{who}: {printable(line)}", file=sys.stderr, flush=True)
+            write_note(f"{who}: {printable(line)}")
         sys.exit(error.exit_code)
     except SystemExit as end:
         if end.code == INTERRUPTED and is_main_process():  # so Typer ends a command at Ctrl-C
             say()
+        if isinstance(end.__context__, BrokenPipeError):  # to which Typer gives another code
+            sys.exit(0)
         raise
-    except BrokenPipeError:
-        # Whoever read the output has left, as `head` does; the interpreter must not try to flush it once more.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)

@@ -6,6 +6,8 @@ import sys
 import threading
 from typing import Any
 
+from m2sd_cli.cli.streams import write_note
+
 INTERRUPTED = 130
 LINE = "m2sd: interrupted"
 PAUSE = 0.01  # seconds
@@ -13,7 +15,7 @@ PAUSE = 0.01  # seconds
 
 def say() -> None:
     """Print the line that stands for a traceback."""
-    print(LINE, file=sys.stderr, flush=True)
+    write_note(LINE)
 
 
 def listen() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from m2sd_cli.cli.streams import write_note, write_result
 from m2sd_cli.distributed.torchrun import is_main_process
 
 if TYPE_CHECKING:
@@ -36,19 +37,21 @@ def as_text(path: Path) -> str:
 def result(text: str) -> None:
     """Print one line of the result."""
     if is_main_process():
-        print(_encodable(printable(text), sys.stdout))
+        write_result(_encodable(printable(text), sys.stdout))
 
 
 def document(content: Mapping[str, Any]) -> None:
     """Print the result as the one JSON document of a command, in ASCII."""
     if is_main_process():
-        print(json.dumps(content, indent=1).replace("\x7f", "\\u007f"))  # of ASCII, json leaves DEL alone as it is
+        write_result(
+            json.dumps(content, indent=1).replace("\x7f", "\\u007f")
+        )  # of ASCII, json leaves DEL alone as it is
 
 
 def note(text: str, quiet: bool = False) -> None:
     """Say something in one line that is not the result."""
     if not quiet and is_main_process():
-        print(_encodable(printable(text), sys.stderr), file=sys.stderr, flush=True)
+        write_note(_encodable(printable(text), sys.stderr))
 
 
 def _encodable(text: str, stream: TextIO) -> str:

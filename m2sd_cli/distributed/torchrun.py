@@ -2,6 +2,7 @@
 
 import os
 import sys
+from contextlib import suppress
 from typing import Final, NoReturn
 
 from m2sd_cli.errors import UsageError
@@ -20,8 +21,9 @@ def exit_process(code: int) -> NoReturn:
     With gloo that aborted the first process in 3 of 10 trainings (torch 2.14: "terminate called without an active
     exception"), and torchrun then took the whole for failed.
     """
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, AttributeError):  # closed, or full: then nothing of it can be saved
+            stream.flush()
     os._exit(code)
 
 
