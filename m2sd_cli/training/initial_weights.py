@@ -2,7 +2,9 @@
 
 import hashlib
 import os
+import sys
 import zipfile
+from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 
@@ -114,8 +116,9 @@ def torchvision_state(name: str) -> object:
 
     weights = getattr(models, name).IMAGENET1K_V1
     try:
-        # Torch compares the hash of what it downloads, and not that of what was there already.
-        return weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
+        with redirect_stdout(sys.stderr):  # torch says there that it downloads
+            # Torch compares the hash of what it downloads, and not that of what was there already.
+            return weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
     except (OSError, RuntimeError) as error:
         raise DataError(
             f"--init imagenet: the weights could not be downloaded ({error}); name a local file with --init FILE, or "

@@ -84,11 +84,14 @@ def test_a_long_list_of_wrong_weights_is_cut() -> None:
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet34", "resnet50"])
-def test_imagenet_weights_are_those_of_the_table(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_imagenet_weights_are_those_of_the_table(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     asked = []
 
     def download(weights: object, **_: object) -> dict[str, Tensor]:
         asked.append(str(weights))
+        print("Downloading", name)
         return {**own_state(build_backbone(name)), "bn1.bias": torch.full((64,), 0.5)}
 
     monkeypatch.setattr("torchvision.models.WeightsEnum.get_state_dict", download)
@@ -96,6 +99,7 @@ def test_imagenet_weights_are_those_of_the_table(name: str, monkeypatch: pytest.
     initialise(backbone, name, IMAGENET)
     assert asked == [f"{name.replace('resnet', 'ResNet')}_Weights.IMAGENET1K_V1"]
     assert backbone.state_dict()["bn1.bias"].tolist() == [0.5] * 64
+    assert capsys.readouterr() == ("", f"Downloading {name}\n")
 
 
 def test_a_backbone_without_imagenet_weights_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
