@@ -78,13 +78,9 @@ def ablation(
 
     Examples:
       m2sd ablation
-
       m2sd ablation --recipe cifar100-resnet20
-
-      m2sd ablation --images-per-class 100 --pretrain-epochs 10 --epochs 10 --out few
-
+      m2sd ablation --images-per-class 100 --epochs 10 --out few
       m2sd ablation --rows plain,both,m2sd --stop-after 9m
-
       m2sd ablation --table --out few
     """
     chosen = choose_rows(rows)  # what is misspelt is answered before torch is imported

@@ -62,11 +62,8 @@ def bench(
 
     Examples:
       m2sd bench
-
       m2sd bench --recipe cifar100-resnet20
-
       m2sd bench --backbone resnet18 --image-size 224 --batch-size 64
-
       m2sd bench --against-reference --json
     """
     from dataclasses import asdict

@@ -19,11 +19,8 @@ def data(context: typer.Context, data_root: options.DataRoot = None, json: optio
 
     Examples:
       m2sd data
-
       m2sd data download cifar100
-
       m2sd data verify ./photos
-
       m2sd data clear
     """
     if context.invoked_subcommand is None:
@@ -91,7 +88,6 @@ def verify(
 
     Examples:
       m2sd data verify cifar100
-
       m2sd data verify ./photos
     """
     from m2sd_cli.cli.progress import reporting

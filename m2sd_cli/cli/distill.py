@@ -23,9 +23,7 @@ def distill(
 
     Examples:
       m2sd distill
-
       m2sd distill --data ./photos --epochs 40
-
       m2sd distill --epochs 0                       session 0 from plain training
     """
     arguments = training_arguments(DistillConfig, given)

@@ -53,13 +53,9 @@ def evaluate(
 
     Examples:
       m2sd evaluate
-
       m2sd evaluate --test ./labelled --json
-
       m2sd evaluate --session 3 --confusion confusion.csv
-
       m2sd evaluate --compare
-
       m2sd evaluate --classifier teen
     """
     if session != "all" and not session.isdecimal():

@@ -32,7 +32,6 @@ def export(
 
     Examples:
       m2sd export --format onnx --out birds.onnx
-
       m2sd export --format safetensors --session 0 --out base.safetensors
     """
     if form not in FORMATS:

@@ -1,5 +1,6 @@
-"""Commands that convert nothing for a help page or a completion, and whose errors are fit for a terminal."""
+"""Commands that convert nothing for a help page or a completion, and whose texts are fit for a terminal."""
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +15,11 @@ from m2sd_cli.paths import expand
 
 
 class Command(TyperCommand):
-    """A command that spares conversions."""
+    """A command that spares conversions, and shows its examples line by line."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.help = _unwrapped(self.help)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """See click."""
@@ -28,6 +33,10 @@ class Command(TyperCommand):
 
 class Group(TyperGroup):
     """A group of commands that spares conversions, and to which Ctrl-C at a question is Ctrl-C."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.help = _unwrapped(self.help)
 
     def invoke(self, ctx: Any) -> Any:
         """See click."""
@@ -70,6 +79,11 @@ def _expanded(name: str, value: Any) -> Any:
     if isinstance(value, str | Path) and str(value).startswith("~"):
         return type(value)(expand(value, "--" + name.replace("_", "-")))
     return value
+
+
+def _unwrapped(text: str | None) -> str | None:
+    """Mark the examples of a help page so that click keeps their lines."""
+    return text and re.sub(r"^(?=Examples?:$)", "\b\n", text, flags=re.MULTILINE)
 
 
 @contextmanager

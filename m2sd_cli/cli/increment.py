@@ -39,10 +39,8 @@ def increment(
     """Stage 3: teach new classes from a few pictures each. Takes a moment; nothing old is needed or changed.
 
     Examples:
-      m2sd increment --session 1 --shots ./new-birds      new-birds/heron/1.jpg, new-birds/stork/1.jpg, ...
-
-      m2sd increment --session 1                          the official session of cifar100, cub200, ...
-
+      m2sd increment --session 1 --shots ./birds     birds/heron/1.jpg, ...
+      m2sd increment --session 1                     the data set's own session
       m2sd increment --session 1 --classifier teen --views 4
     """
     import m2sd_cli

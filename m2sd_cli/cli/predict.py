@@ -34,9 +34,7 @@ def predict(
 
     Examples:
       m2sd predict bird.jpg
-
       m2sd predict ./holiday --top-k 1
-
       m2sd predict bird.jpg --session 2 --json
     """
     from dataclasses import asdict

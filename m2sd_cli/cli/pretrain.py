@@ -34,11 +34,8 @@ def pretrain(
 
     Examples:
       m2sd pretrain --data cifar100
-
       m2sd pretrain --recipe cifar100-resnet20 --seed 1
-
       m2sd pretrain --data ./photos --image-size 96 --epochs 30
-
       m2sd pretrain --resume --stop-after 9m
     """
     arguments = training_arguments(PretrainConfig, given)

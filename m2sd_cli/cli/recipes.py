@@ -20,9 +20,7 @@ def recipes(context: typer.Context, json: options.Json = False) -> None:
 
     Examples:
       m2sd recipes
-
       m2sd recipes show cifar100-resnet20 > mine.toml
-
       m2sd pretrain --config mine.toml
     """
     if context.invoked_subcommand is None:

@@ -20,15 +20,10 @@ def sessions(context: typer.Context, run: options.Run = None, json: options.Json
 
     Examples:
       m2sd sessions
-
       m2sd sessions show 2
-
       m2sd sessions verify
-
       m2sd sessions reproduce
-
       m2sd sessions undo --yes
-
       m2sd sessions repair
     """
     if context.invoked_subcommand is None:
@@ -164,7 +159,6 @@ def reproduce(
 
     Examples:
       m2sd sessions reproduce
-
       m2sd sessions reproduce --data ./photos --shots 1=./new-birds
     """
     folders = _folders(shots or [])

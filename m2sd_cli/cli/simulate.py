@@ -34,9 +34,7 @@ def simulate(
 
     Examples:
       m2sd pretrain --data cifar100-simulated --run simulation
-
       m2sd distill --run simulation
-
       m2sd simulate --run simulation --draws 20
     """
     for name in classifier or []:

@@ -62,8 +62,10 @@ def test_every_help_has_a_worked_example(m2sd: Cli, words: tuple[str, ...]) -> N
     for option in ("--help", "-h"):
         done = m2sd(*words, option)
         assert (done.code, done.err) == (0, "")
-        example = done.out[done.out.index("Example") :]
-        assert f"  m2sd {words[0]}" in example
+        written = [line for line in BUILT[words].callback.__doc__.split("\n") if line.startswith("      m2sd ")]
+        assert written
+        assert all(f"\n{line.removeprefix('  ')}\n" in done.out for line in written)
+        assert max(map(len, done.out.split("\n"))) < 80
 
 
 @pytest.mark.parametrize("words", list(BUILT), ids=" ".join)
