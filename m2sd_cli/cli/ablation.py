@@ -24,7 +24,12 @@ def ablation(
     ),
     data: Annotated[
         str | None,
-        typer.Option("--data", help="A built-in data set.", show_default="of --config or --recipe, else cifar100"),
+        typer.Option(
+            "--data",
+            help="A built-in data set.",
+            show_default="of --config or --recipe, else cifar100",
+            autocompletion=options.complete_data_sets,
+        ),
     ] = None,
     recipe: options.RecipeName = None,
     images_per_class: Annotated[

@@ -6,6 +6,8 @@ import typer
 
 from m2sd_cli.cli import options
 from m2sd_cli.cli.output import document, duration, result, table
+from m2sd_cli.config import one_of
+from m2sd_cli.registry import BACKBONES
 
 if TYPE_CHECKING:
     from m2sd_cli.benchmark.report import Report
@@ -24,7 +26,10 @@ def bench(
     backbone: Annotated[
         str | None,
         typer.Option(
-            "--backbone", help="resnet20, resnet18-cifar or resnet18.", show_default="the recipe's, or resnet20"
+            "--backbone",
+            help=f"{one_of(list(BACKBONES.entries))}.",
+            show_default="the recipe's, or resnet20",
+            autocompletion=BACKBONES.complete,
         ),
     ] = None,
     image_size: Annotated[

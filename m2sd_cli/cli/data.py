@@ -10,7 +10,14 @@ from m2sd_cli.cli.output import as_text, document, note, result, table
 from m2sd_cli.errors import UsageError
 
 app = typer.Typer(cls=Group, rich_markup_mode=None)
-Name = Annotated[str, typer.Argument(help="Of a built-in data set, or a folder.", show_default=False)]
+Name = Annotated[
+    str,
+    typer.Argument(
+        help="Of a built-in data set, or a folder.",
+        show_default=False,
+        autocompletion=options.complete_data_sets,
+    ),
+]
 
 
 @app.callback(invoke_without_command=True)
@@ -121,7 +128,10 @@ def clear(quiet: options.Quiet = False) -> None:
 
 @app.command("download", cls=Command)
 def download(
-    name: Annotated[str, typer.Argument(help="Of a built-in data set.", show_default=False)],
+    name: Annotated[
+        str,
+        typer.Argument(help="Of a built-in data set.", show_default=False, autocompletion=options.complete_data_sets),
+    ],
     data_root: options.DataRoot = None,
     quiet: options.Quiet = False,
 ) -> None:

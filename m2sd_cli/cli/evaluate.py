@@ -19,8 +19,15 @@ NAMED = 10  # classes to name before "and more"
 MARKS: dict[bool | str, str] = {True: " *", False: "", "unknown": " ?"}  # of how the epoch was chosen
 
 
+def _complete_sessions(context: typer.Context) -> list[str]:
+    return ["all", *options.complete_sessions(context)]
+
+
 def evaluate(
-    session: Annotated[str, typer.Option("--session", help="all, or the number of one session.")] = "all",
+    session: Annotated[
+        str,
+        typer.Option("--session", help="all, or the number of one session.", autocompletion=_complete_sessions),
+    ] = "all",
     test: Annotated[
         Path | None,
         typer.Option("--test", help="Your own labelled pictures, DIR/CLASS/*.jpg.", show_default=False, readable=False),

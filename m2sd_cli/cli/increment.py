@@ -22,7 +22,12 @@ def increment(
     ] = None,
     data: Annotated[
         str | None,
-        typer.Option("--data", help="Built-in data set to take the official session of.", show_default=False),
+        typer.Option(
+            "--data",
+            help="Built-in data set to take the official session of.",
+            show_default=False,
+            autocompletion=options.complete_data_sets,
+        ),
     ] = None,
     classifier: options.NextClassifier = None,
     views: Annotated[

@@ -1,5 +1,6 @@
 """The options that several commands share, each written once."""
 
+import os
 import re
 from pathlib import Path
 from typing import Annotated, Any
@@ -7,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from m2sd_cli.config import flag, one_of
+from m2sd_cli.data.catalogue import all_infos
 from m2sd_cli.errors import UsageError
 from m2sd_cli.method import HEADS
 from m2sd_cli.recipes import find_recipe, recipe_names
@@ -40,6 +42,17 @@ def check_classifier(name: str | None) -> str | None:
     if name is not None and name not in HEADS:
         raise UsageError(f"--classifier {name}: choose {', '.join(HEADS)}")
     return name
+
+
+def complete_sessions(context: typer.Context) -> list[str]:
+    """Return the numbers of the sessions in the run folder, for completion."""
+    run = Path(context.params.get("run") or os.environ.get("M2SD_RUN") or "m2sd-run")
+    return [str(int(file.stem.removeprefix("session-"))) for file in sorted(run.glob("session-[0-9]*.json"))]
+
+
+def complete_data_sets() -> list[str]:
+    """Return the names of the data sets, for completion."""
+    return list(all_infos())
 
 
 def _check_recipe(name: str | None) -> str | None:
@@ -125,7 +138,13 @@ FolderOfPretrain = Annotated[
     typer.Option("--data", help="The folder of pretrain; not needed for a built-in data set.", show_default=False),
 ]
 SessionChoice = Annotated[
-    int | None, typer.Option("--session", help="Session to take; the newest by default.", show_default=False)
+    int | None,
+    typer.Option(
+        "--session",
+        help="Session to take; the newest by default.",
+        show_default=False,
+        autocompletion=complete_sessions,
+    ),
 ]
 
 

@@ -19,6 +19,7 @@ def pretrain(
             "--data",
             help=f"{', '.join(DATA_SETS.entries)}, one of these with {SIMULATED}, or a folder of pictures.",
             show_default=False,
+            autocompletion=options.complete_data_sets,
         ),
     ] = None,
     run: options.Run = None,

@@ -8,6 +8,7 @@ from m2sd_cli.cli import options
 from m2sd_cli.cli.groups import Command, Group
 from m2sd_cli.cli.output import document, result, table
 from m2sd_cli.errors import UsageError
+from m2sd_cli.recipes import find_recipe, recipe_names
 
 app = typer.Typer(cls=Group, rich_markup_mode=None)
 
@@ -36,8 +37,6 @@ def list_recipes(json: options.Json = False) -> None:
     Example:
       m2sd recipes list --json
     """
-    from m2sd_cli.recipes import find_recipe, recipe_names
-
     found = {name: find_recipe(name) for name in recipe_names()}
     if json:
         document(
@@ -61,14 +60,14 @@ def list_recipes(json: options.Json = False) -> None:
 
 
 @app.command("show", cls=Command)
-def show(name: Annotated[str, typer.Argument(help="Of a recipe.", show_default=False)]) -> None:
+def show(
+    name: Annotated[str, typer.Argument(help="Of a recipe.", show_default=False, autocompletion=recipe_names)],
+) -> None:
     """Print a recipe, to be saved, changed and given as --config.
 
     Example:
       m2sd recipes show cifar100-resnet20
     """
-    from m2sd_cli.recipes import find_recipe, recipe_names
-
     if name not in recipe_names():
         raise UsageError(f"{name}: no such recipe; choose {', '.join(recipe_names())}")
     for line in find_recipe(name).text.splitlines():

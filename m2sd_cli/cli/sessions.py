@@ -82,7 +82,10 @@ def list_sessions(run: options.Run = None, json: options.Json = False) -> None:
 
 @app.command("show", cls=Command)
 def show(
-    session: Annotated[int, typer.Argument(help="Its number.", show_default=False)], run: options.Run = None
+    session: Annotated[
+        int, typer.Argument(help="Its number.", show_default=False, autocompletion=options.complete_sessions)
+    ],
+    run: options.Run = None,
 ) -> None:
     """Print the manifest of a session, as JSON.
 
