@@ -30,7 +30,7 @@ class Writer(Record):
 
     @property
     def may_live(self) -> bool:
-        """Whether that process may still be there; True for one of another machine, of which nobody can tell."""
+        """True if that process may still be there, as one of another machine always may."""
         if self.host != socket.gethostname() or os.name == "nt":
             return True
         try:

@@ -52,7 +52,7 @@ class ClassRecord(Record):
 
 
 class DataRecord(Record):
-    """Where the images came from; never a path."""
+    """The origin of images; never a path."""
 
     name: Text
     kind: Literal["built-in", "folder"]

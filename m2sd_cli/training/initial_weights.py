@@ -19,10 +19,10 @@ from m2sd_cli.errors import DataError, UsageError
 from m2sd_cli.method.backbone import Backbone
 from m2sd_cli.reading import open_regular
 from m2sd_cli.registry import BACKBONES, load
+from m2sd_cli.runs.tensors import find_mismatch, tensor_specs
 
 IMAGENET = "imagenet"
 INIT_LIMIT = 4 * 2**30  # bytes of a file to begin from, unpacked
-LONGEST_NAME = 80  # characters of a tensor that a message names
 
 
 def initialise(backbone: Backbone, name: str, init: str) -> None:
@@ -55,27 +55,14 @@ def load_initial_weights(backbone: Backbone, state: dict[str, Tensor]) -> None:
     """
     state = {name: tensor for name, tensor in state.items() if not name.startswith("fc.")}
     weights = backbone.state_dict()
-    wrong = sorted(
-        [f"{name} is missing" for name in weights.keys() - state.keys() if not name.endswith("num_batches_tracked")]
-        + [f"{name[:LONGEST_NAME]} is unknown" for name in state.keys() - weights.keys()]
-        + [f"{name} {why}" for name in weights.keys() & state.keys() if (why := _misfit(state[name], weights[name]))]
-    )
-    if wrong:
-        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
-        raise ValueError("; ".join(wrong[:3]) + more)
+    specs = tensor_specs(weights)
+    required = {name: spec for name, spec in specs.items() if not name.endswith("num_batches_tracked")}
+    mismatch = find_mismatch(state, required, specs, convertible=True, most=3)
+    if mismatch is not None:
+        raise ValueError(mismatch)
     with torch.no_grad():
         for name, tensor in state.items():
             weights[name].copy_(tensor)
-
-
-def _misfit(tensor: Tensor, weight: Tensor) -> str | None:
-    """Say why a tensor, which may come from anywhere, cannot be copied into a weight; None if it can."""
-    if tensor.shape != weight.shape:
-        return f"has shape {tuple(tensor.shape)}, not {tuple(weight.shape)}"
-    plain = tensor.layout == torch.strided and not (tensor.is_quantized or tensor.is_meta or tensor.is_complex())
-    if not plain or tensor.is_floating_point() != weight.is_floating_point():
-        return "is not made of plain numbers"
-    return None if bool(tensor.to(weight.dtype).isfinite().all()) else "holds a number that is not finite"
 
 
 def prepared_for_weights(data: DataSet, backbone: object, init: object, image_size: int | None) -> DataSet:
