@@ -15,9 +15,9 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from typing import Any, BinaryIO, Self, TypedDict
 
-CHANGES = ("fsync", "replace", "rename", "unlink", "rmdir", "mkdir", "chmod")
+CHANGES = ("fsync", "replace", "rename", "unlink", "rmdir", "mkdir")
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -47,6 +47,34 @@ class End:
     err: str
 
 
+class BrokenFile:
+    """A file in the middle of whose writes something may go wrong."""
+
+    def __init__(self, file: BinaryIO, moment: Callable[[], None]) -> None:
+        self._file = file
+        self._moment = moment
+
+    def __enter__(self) -> Self:
+        """Leave the file open."""
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def __getattr__(self, name: str) -> Any:
+        """Do as the file itself does."""
+        return getattr(self._file, name)
+
+    def write(self, content: bytes) -> int:
+        """Write one half, then the other."""
+        middle = len(content) // 2
+        self._file.write(content[:middle])
+        self._file.flush()
+        self._moment()
+        return middle + self._file.write(content[middle:])
+
+
 class Troubles:
     """Counts the moments of a process and lets things go wrong at the one that a job names."""
 
@@ -62,24 +90,12 @@ class Troubles:
             resource.setrlimit(resource.RLIMIT_FSIZE, (self.job["file_size"],) * 2)
         for name in CHANGES:
             setattr(os, name, self._watched(getattr(os, name)))
-        real: Any = vars(files)["NamedTemporaryFile"]
 
-        def temporary(*words: Any, **options: Any) -> Any:
+        def temporary(*words: Any, **options: Any) -> "BrokenFile":
             self.moment()
-            file = real(*words, **options)
-            write = file.file.write
+            return BrokenFile(open(*words, **options), self.moment)
 
-            def half_and_half(content: bytes) -> int:
-                middle = len(content) // 2
-                write(content[:middle])
-                file.file.flush()
-                self.moment()
-                return middle + int(write(content[middle:]))
-
-            file.write = half_and_half
-            return file
-
-        vars(files)["NamedTemporaryFile"] = temporary
+        vars(files)["open"] = temporary
 
     def _watched(self, real: Callable[..., Any]) -> Callable[..., Any]:
         def call(*words: Any, **options: Any) -> Any:

@@ -46,9 +46,7 @@ def test_wrong_initial_weights_are_refused_by_name_and_change_nothing() -> None:
         load_initial_weights(backbone, {**good, "layer9.weight": torch.zeros(1)})
     with pytest.raises(ValueError, match=r"^bn1\.bias has not the shape \(16,\)$"):
         load_initial_weights(backbone, {**good, "bn1.bias": torch.zeros(3)})
-    with pytest.raises(
-        ValueError, match=r"^layer2\.0\.conv1\.weight is missing; bn1\.bias has .*; 'layer9\.weight' does"
-    ):
+    with pytest.raises(ValueError, match=r"^layer2\.0\.conv1\.weight is missing; bn1\.bias has .*; 'layer9\.weight' "):
         load_initial_weights(backbone, {**missing, "bn1.bias": torch.zeros(3), "layer9.weight": torch.zeros(1)})
 
     for name, tensor in backbone.state_dict().items():
