@@ -1,4 +1,4 @@
-"""What others have published on the official sessions, to be read beside a run of ours."""
+"""Figures that others have published on the official sessions, to be read beside a run."""
 
 import tomllib
 from collections.abc import Sequence
@@ -6,9 +6,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
-
-from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, computed_field, model_validator
+from typing import Any, Final, Literal
 
 from m2sd_cli.data.catalogue import DATA_SETS
 from m2sd_cli.errors import UsageError
@@ -17,85 +15,71 @@ from m2sd_cli.runs.manifest import Manifest, Setting
 
 FILE: Final = Path(__file__).with_name("published.toml")
 
-# Decimal, so that a figure is shown with the digits with which it was published.
-Percent = Annotated[Decimal, Field(ge=0, le=100), PlainSerializer(float, when_used="json")]
-Text = Annotated[str, Field(min_length=1)]
 
+@dataclass(frozen=True)
+class Row:
+    """Figures of a method on one data set with one backbone; accuracies are top-1 in per cent.
 
-class Strict(BaseModel):
-    """Frozen, without room for fields that it does not know."""
+    They are decimal, so that each is shown with the digits with which it was published.
+    """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    data: str
+    backbone: str  # as papers call it
+    base: Decimal  # of session 0
+    last: Decimal  # overall, after the last session
+    average: Decimal  # AVG
+    figures_from: str  # where they were read
+    novel: Decimal | None = None  # after the last session
+    harmonic: Decimal | None = None  # likewise
+    sessions: Sequence[Decimal] | None = None  # overall, after every session, where that is known
 
-
-class Row(Strict):
-    """The figures of a method on one data set with one backbone; accuracies are top-1 in per cent."""
-
-    data: Text
-    backbone: Text  # as papers call it
-    base: Percent  # of session 0
-    last: Percent  # overall, after the last session
-    average: Percent  # AVG
-    novel: Percent | None = None  # after the last session
-    harmonic: Percent | None = None  # likewise
-    sessions: list[Percent] | None = None  # overall, after every session, where that is known
-    figures_from: Text  # where they were read
-
-    @computed_field  # type: ignore[prop-decorator]
     @property
-    def drop(self) -> Percent:
+    def drop(self) -> Decimal:
         """PD, in points."""
         return self.base - self.last
 
-    @model_validator(mode="after")
-    def _is_consistent(self) -> "Row":
-        if self.sessions is not None:
-            mean = sum(self.sessions, Decimal()) / len(self.sessions)
-            if (self.sessions[0], self.sessions[-1]) != (self.base, self.last):
-                raise ValueError("the first and last of the sessions are not base and last")
-            if abs(mean - self.average) > Decimal("0.01"):
-                raise ValueError(f"AVG is {mean:.2f} by the sessions, not {self.average}")
-        return self
 
-
-class Method(Strict):
+@dataclass(frozen=True)
+class Method:
     """A method, and whether its epoch was chosen by accuracy on the test images."""
 
-    name: Text
+    name: str
     year: int
-    paper: Text
+    paper: str
     epoch_chosen_on_test: bool | Literal["unknown"]
-    epoch_seen_in: Text | None = None  # the place in the authors' code that tells
-    rows: list[Row]
-
-    @model_validator(mode="after")
-    def _has_a_witness(self) -> "Method":
-        if (self.epoch_chosen_on_test == "unknown") != (self.epoch_seen_in is None):
-            raise ValueError("epoch_seen_in has to name where the choice of the epoch was seen")
-        return self
+    rows: Sequence[Row]
+    epoch_seen_in: str | None = None  # the place in the authors' code that tells
 
 
 @dataclass(frozen=True)
 class Published:
-    """One row, and the method that it is of."""
+    """A published row and its method."""
 
     method: Method
     row: Row
 
     @property
     def source(self) -> str:
-        """Paper, figures and choice of the epoch, as one line."""
+        """Paper, figures and choice of the epoch, in one line."""
         seen = self.method.epoch_seen_in
         return f"{self.method.paper}; figures: {self.row.figures_from}" + (f"; epoch: {seen}" if seen else "")
 
     def as_data(self) -> dict[str, Any]:
-        """All of it as JSON has it."""
-        return self.method.model_dump(mode="json", exclude={"rows"}) | self.row.model_dump(mode="json")
+        """Convert to the fields that JSON has."""
+        fields = {**vars(self.method), **vars(self.row), "drop": self.row.drop}
+        del fields["rows"]
+        return {name: _as_float(value) for name, value in fields.items()}
+
+
+def _as_float(value: object) -> object:
+    if isinstance(value, list):
+        return [_as_float(each) for each in value]
+    return float(value) if isinstance(value, Decimal) else value
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What is published on the data set of a run, with its backbone."""
+    """Published rows on the data set of a run, with its backbone."""
 
     data: str
     backbone: str  # as papers call it, or our name of one that none has
@@ -109,13 +93,13 @@ class Comparison:
 
 @cache
 def published_methods() -> tuple[Method, ...]:
-    """Every method of the file, validated."""
+    """Read every method of the file that ships in the package."""
     content = tomllib.loads(FILE.read_text(encoding="utf-8"), parse_float=Decimal)
-    return tuple(Method(**each) for each in content["methods"])
+    return tuple(Method(**{**each, "rows": [Row(**row) for row in each["rows"]]}) for each in content["methods"])
 
 
 def compare_with_published(first: Manifest, sessions: Sequence[Manifest]) -> Comparison:
-    """The published rows to read beside a run.
+    """Choose the published rows to read beside a run.
 
     Args:
         first: the manifest of stage 1.
