@@ -48,6 +48,10 @@ class RunError(M2sdError):
     exit_code = 4
 
 
+class LockedError(RunError):
+    """Another process is writing to the run folder."""
+
+
 class DamagedError(RunError):
     """A file of the run folder is not what its manifest says."""
 

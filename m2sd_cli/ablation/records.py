@@ -1,27 +1,40 @@
-"""What an ablation leaves on disk beside its runs: the budget that all rows share, and what each run came to."""
+"""Files of an ablation: the budget that all runs share, and the result of each run beside it."""
 
-from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Final, Literal, TypeVar
+from typing import Annotated, Any, Final, Literal, TypeVar
 
 from pydantic import Field
 
+from m2sd_cli.ablation.rows import ROWS, Row
 from m2sd_cli.errors import DamagedError, RunError, UsageError
 from m2sd_cli.runs.checksummed import ChecksummedModel
 from m2sd_cli.runs.files import TEXT_LIMIT, read_bounded, write_atomically
-from m2sd_cli.runs.manifest import Count, Name, Record, Setting, Text
+from m2sd_cli.runs.lock import lock_folder
+from m2sd_cli.runs.manifest import Count, Name, Setting, Text
 
+COMMAND: Final = "ablation"
 BUDGET: Final = "ablation.json"
-RESULTS: Final = "results.json"
+RESULT: Final = "result.json"
+PATIENCE: Final = 60.0  # seconds to wait for a process that writes the budget down
 
 Percent = Annotated[float, Field(ge=0, le=100)]
 File = TypeVar("File", bound=ChecksummedModel)
 
 
-class Budget(ChecksummedModel):
-    """What every run of a table has in common; its seed and what its row changes come on top."""
+class Checksummed(ChecksummedModel):
+    """A file of an ablation."""
 
     schema_version: Literal[1] = 1
+
+    def as_data(self) -> dict[str, Any]:
+        """Return the fields that JSON has."""
+        return self.model_dump(exclude={"seal", "schema_version"})
+
+
+class Budget(Checksummed):
+    """The options that every run of a table has in common; its seed and the changes of its row come on top."""
+
     data: Name
     recipe: Name | None
     shared_stage_1: bool
@@ -31,17 +44,18 @@ class Budget(ChecksummedModel):
     pretrain: dict[Text, Setting]
     distill: dict[Text, Setting]
 
-    def items(self) -> Iterator[tuple[str, Setting]]:
-        """Every setting with its name."""
-        yield from (("data", self.data), ("recipe", self.recipe))
-        yield from (("shared stage 1", self.shared_stage_1), ("device", self.device), ("precision", self.precision))
-        yield "weights of SHA-256", self.init_sha256
-        for stage, settings in (("pretrain", self.pretrain), ("distill", self.distill)):
-            yield from ((f"{stage} {name}", value) for name, value in settings.items())
+    def settings(self) -> dict[str, Setting]:
+        """Return every option under a name for messages."""
+        shared = self.model_dump(include={"data", "recipe", "shared_stage_1", "device", "precision", "init_sha256"})
+        names = {"shared_stage_1": "shared stage 1", "init_sha256": "weights of SHA-256"}
+        settings: dict[str, Setting] = {names.get(name, name): value for name, value in shared.items()}
+        for stage, options in (("pretrain", self.pretrain), ("distill", self.distill)):
+            settings |= {f"{stage} {name}": value for name, value in options.items()}
+        return settings
 
 
-class Result(Record):
-    """What one run came to; accuracies are top-1 in per cent, of the last session unless said otherwise."""
+class Result(Checksummed):
+    """Accuracies and time of a run. Accuracies are top-1 in per cent, of the last session unless said otherwise."""
 
     seed: Count
     row: Name
@@ -55,29 +69,55 @@ class Result(Record):
     ms_per_step: Annotated[float, Field(ge=0)]
 
 
-class Results(ChecksummedModel):
-    """What all runs so far came to."""
+@dataclass(frozen=True)
+class Run:
+    """A row of a table trained with a seed, in a run folder of its own."""
 
-    schema_version: Literal[1] = 1
-    runs: list[Result] = Field(default=[])
+    table: Path
+    seed: int
+    row: Row
+
+    @property
+    def name(self) -> str:
+        """Its folder within that of the table."""
+        return f"seed-{self.seed}/{self.row.name}"
+
+    @property
+    def path(self) -> Path:
+        """Its run folder."""
+        return self.table / self.name
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether its result is there."""
+        return (self.path / RESULT).exists()
+
+    def end(self, result: Result) -> None:
+        """Write down its result.
+
+        Raises:
+            RunError: it could not be written.
+        """
+        write_atomically(self.path / RESULT, result.encoded())
 
 
 def has_begun(folder: Path, budget: Budget) -> bool:
-    """Whether a table of this budget is in the folder; if not, nothing is.
+    """Return True if a table of this budget is in the folder, False if nothing is.
 
     Raises:
         UsageError: that one has another budget; the message names the first difference.
         RunError: something else is in the folder.
         DamagedError: its budget cannot be read.
     """
-    found = _read(folder / BUDGET, Budget)
-    if found is None:
-        # What begins with a dot is the lock, or the rest of a killed write.
-        other = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
-        if other:
-            raise RunError(f"{folder}: {other[0]!r} is in it, and no ablation; name another folder with --out")
+    stored = _read(folder / BUDGET, Budget)
+    if stored is None:
+        # What begins with a dot is a lock, or the rest of a killed write.
+        names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+        other = next((name for name in names if not name.startswith(".")), None)
+        if other is not None:
+            raise RunError(f"{folder}: {other!r} is in it, and no ablation; name another folder with --out")
         return False
-    then, now = dict(found.items()), dict(budget.items())
+    then, now = stored.settings(), budget.settings()
     for name in {**then, **now}:
         if then.get(name) != now.get(name):
             raise UsageError(
@@ -88,50 +128,46 @@ def has_begun(folder: Path, budget: Budget) -> bool:
 
 
 def begin(folder: Path, budget: Budget) -> None:
-    """Write down the budget of a new table.
+    """Write down the budget of a table, unless another process did.
 
     Raises:
         RunError: it could not be written.
+        M2sdError: as `has_begun`.
     """
-    write_atomically(folder / BUDGET, budget.encoded())
+    with lock_folder(folder, COMMAND, PATIENCE):
+        if not has_begun(folder, budget):
+            write_atomically(folder / BUDGET, budget.encoded())
 
 
-def budget_of(folder: Path) -> Budget:
-    """What all rows of a table share.
+def read_budget(folder: Path) -> Budget:
+    """Read the options that all rows of a table share.
 
     Raises:
         RunError: there is no ablation in the folder.
         DamagedError: its budget is damaged.
     """
-    found = _read(folder / BUDGET, Budget)
-    if found is None:
+    budget = _read(folder / BUDGET, Budget)
+    if budget is None:
         raise RunError(f"{folder}: no ablation in it; begin one with 'm2sd ablation --out DIR'")
-    return found
+    return budget
 
 
-def results(folder: Path) -> list[Result]:
-    """What is known so far, in the order in which the runs ended.
-
-    Raises:
-        RunError: there is no ablation in the folder.
-        DamagedError: a file of it is damaged.
-    """
-    budget_of(folder)
-    try:
-        return (_read(folder / RESULTS, Results) or Results()).runs
-    except DamagedError as error:
-        raise DamagedError(
-            f"{error}; or remove it, and the same 'm2sd ablation' evaluates the finished runs again"
-        ) from None
-
-
-def add(folder: Path, result: Result) -> None:
-    """Write one result more; the caller is the only writer.
+def read_results(folder: Path) -> list[Result]:
+    """Read the results so far, seed by seed in the order of the rows.
 
     Raises:
-        RunError: it could not be written.
+        DamagedError: one of them is damaged.
     """
-    write_atomically(folder / RESULTS, Results(runs=[*results(folder), result]).encoded())
+    results = []
+    for path in folder.glob(f"seed-*/*/{RESULT}"):
+        try:
+            result = _read(path, Result)
+        except DamagedError as error:
+            raise DamagedError(f"{error}; or remove it, and the same 'm2sd ablation' evaluates the run again") from None
+        if result is not None and result.row in ROWS:
+            results.append(result)
+    order = list(ROWS)
+    return sorted(results, key=lambda each: (each.seed, order.index(each.row)))
 
 
 def _read(path: Path, model: type[File]) -> File | None:

@@ -1,4 +1,4 @@
-"""The rows of the table: what each one trains stage 2 with. Knows no torch."""
+"""Rows of the ablation table, each with its options of stage 2; imports no torch."""
 
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from m2sd_cli.config import DistillConfig, options_of
 from m2sd_cli.errors import UsageError
 from m2sd_cli.reading import quoted
 
-PLAIN: Final = "plain"  # what the others are compared with
+PLAIN: Final = "plain"  # the row that the others are compared with
 
 WEIGHTS: Final = ("ce_weight", "kl_weight", "kd_weight", "attention_weight", "teacher_weight", "clean_weight")
 CE: Final = {"ce_weight"}
@@ -18,16 +18,16 @@ FE: Final = {"kd_weight", "attention_weight", "teacher_weight"}
 
 @dataclass(frozen=True)
 class Row:
-    """One way to train stage 2."""
+    """A way to train stage 2."""
 
     name: str
-    what: str
+    description: str
     mixing: str
     terms: Set[str]  # of L, by their weights
     enhancement: str = "full"
 
     def changes(self, distill: Mapping[str, Any]) -> dict[str, Any]:
-        """What the row makes of the settings of stage 2, which are the same for all rows but for this.
+        """Return the options of stage 2 that the row changes; all others are the same for all rows.
 
         A term that it has keeps its weight there, or has the usual one where that is 0; a term that it lacks has none.
         """
@@ -62,7 +62,7 @@ ROWS: Final = {
 
 
 def choose_rows(names: str | Sequence[str] | None) -> list[Row]:
-    """Rows by their names, in the table's order.
+    """Find rows by their names, in the order of the table.
 
     Args:
         names: of rows, or one text with commas between them; None for all.
@@ -72,8 +72,8 @@ def choose_rows(names: str | Sequence[str] | None) -> list[Row]:
     """
     if names is None:
         return list(ROWS.values())
-    wanted = [name.strip() for name in names.split(",")] if isinstance(names, str) else list(names)
-    for name in wanted:
+    chosen = [name.strip() for name in names.split(",")] if isinstance(names, str) else list(names)
+    for name in chosen:
         if name not in ROWS:
             raise UsageError(f"--rows {quoted(name)}: no such row; choose {', '.join(ROWS)}")
-    return [row for row in ROWS.values() if row.name in wanted]
+    return [row for row in ROWS.values() if row.name in chosen]

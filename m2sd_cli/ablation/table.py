@@ -1,4 +1,4 @@
-"""From the results of runs to means and deviations over the seeds."""
+"""Means and deviations over the seeds from the results of runs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,8 +12,8 @@ ACCURACIES: Final = ("average", "last", "base", "novel", "harmonic", "session_0"
 
 
 @dataclass(frozen=True)
-class Line:
-    """A row of the table."""
+class RowSummary:
+    """A row of the table over its seeds; the fields are those of JSON."""
 
     row: str
     what: str
@@ -27,27 +27,27 @@ class Line:
     ms_per_step: MeanAndDeviation
 
 
-def lines(results: Sequence[Result]) -> list[Line]:
-    """One line for each row that has a result, in the order of the rows."""
+def summarise(results: Sequence[Result]) -> list[RowSummary]:
+    """Summarise each row that has a result, in the order of the rows."""
     by_row = {name: [each for each in results if each.row == name] for name in ROWS}
     plain = {each.seed: each for each in by_row[PLAIN]}
-    return [_line(name, found, {} if name == PLAIN else plain) for name, found in by_row.items() if found]
+    return [_summary(name, runs, {} if name == PLAIN else plain) for name, runs in by_row.items() if runs]
 
 
-def _line(name: str, found: list[Result], plain: dict[int, Result]) -> Line:
-    pairs = [(each, plain[each.seed]) for each in found if each.seed in plain]
-    return Line(
+def _summary(name: str, runs: list[Result], plain: dict[int, Result]) -> RowSummary:
+    pairs = [(each, plain[each.seed]) for each in runs if each.seed in plain]
+    return RowSummary(
         row=name,
-        what=ROWS[name].what,
-        seeds=len(found),
-        accuracies={figure: MeanAndDeviation.of([getattr(each, figure) for each in found]) for figure in ACCURACIES},
+        what=ROWS[name].description,
+        seeds=len(runs),
+        accuracies={figure: MeanAndDeviation.of([getattr(each, figure) for each in runs]) for figure in ACCURACIES},
         above_plain={
-            figure: MeanAndDeviation.of([getattr(own, figure) - getattr(other, figure) for own, other in pairs])
+            figure: MeanAndDeviation.of([getattr(one, figure) - getattr(other, figure) for one, other in pairs])
             for figure in ACCURACIES
         }
         if pairs
         else None,
         pairs=len(pairs),
-        seconds=MeanAndDeviation.of([each.seconds for each in found]),
-        ms_per_step=MeanAndDeviation.of([each.ms_per_step for each in found]),
+        seconds=MeanAndDeviation.of([each.seconds for each in runs]),
+        ms_per_step=MeanAndDeviation.of([each.ms_per_step for each in runs]),
     )

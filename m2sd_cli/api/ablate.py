@@ -1,17 +1,17 @@
-"""Running the table: stage 1 once a seed, then every row from there, each in a run folder of its own.
+"""Ablation: stage 1 once a seed, then every row of the table from there, each in a run folder of its own.
 
-Several processes may be at it, each claiming the run that it trains; only results.json is written by all, in turn.
+Several processes may share a table. Each run and each stage 1 has a lock, and a result beside the run tells that the
+run has ended; nothing else is shared.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
-from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from m2sd_cli.ablation.claims import claimed
-from m2sd_cli.ablation.records import Budget, Result, add, begin, has_begun, results
+from m2sd_cli.ablation.records import COMMAND, Budget, Result, Run, begin, has_begun, read_results
 from m2sd_cli.ablation.rows import Row, choose_rows
 from m2sd_cli.api.distill import distill
 from m2sd_cli.api.evaluate import evaluate
@@ -22,7 +22,7 @@ from m2sd_cli.config import DistillConfig, PretrainConfig, resolve, validate
 from m2sd_cli.data.catalogue import find_info
 from m2sd_cli.data.locate import open_data
 from m2sd_cli.distributed.torchrun import is_distributed
-from m2sd_cli.errors import InterruptedTrainingError, UsageError
+from m2sd_cli.errors import InterruptedTrainingError, LockedError, UsageError
 from m2sd_cli.inference.device import choose_device, training_precision
 from m2sd_cli.progress import say
 from m2sd_cli.recipes import find_recipe
@@ -36,35 +36,28 @@ from m2sd_cli.training.distill import loss_weights
 from m2sd_cli.training.execution import SAVE_EVERY
 from m2sd_cli.training.initial_weights import file_digest
 
-COMMAND = "ablation"
 DATA = "cifar100"  # unless another is named
-PATIENCE = 60.0  # seconds to wait for a process that writes down what the table's runs have come to
-POLL = 2.0  # seconds between two looks at what other processes have done
-
-
-class Outcome(Enum):
-    """What became of a run."""
-
-    ENDED = "ended"
-    TIME_UP = "time is up"
-    ELSEWHERE = "another process is at it"  # or at the stage 1 that it needs, or was and has ended it
 
 
 @dataclass(frozen=True)
 class Ablation:
-    """How far a table has come."""
+    """The state of a table."""
 
     budget: Budget
     results: list[Result]  # of all calls so far
-    finished: bool  # whether every run that this call was to see to has ended
+    finished: bool  # whether every run of this call has ended
+    busy: list[str]  # runs of this call that other processes are at, as their folders are called
+
+
+class _TimeUpError(Exception):
+    """The time limit has ended a training, or came between two."""
 
 
 @dataclass(frozen=True)
-class _Work:
-    """What is the same for every run of a call."""
+class _Study:
+    """The choices that all runs of a call share."""
 
-    out: Path
-    sessions: int
+    folder: Path
     budget: Budget
     init: str | None  # where the weights of stage 1 begin, if not at random
     data_root: Path | None
@@ -73,9 +66,29 @@ class _Work:
     deadline: float | None  # of time.monotonic
 
     @property
-    def left(self) -> float | None:
+    def seconds_left(self) -> float | None:
         """Seconds until the deadline."""
         return None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
+
+    def train(self, stage: Callable[..., StoredManifest | None], run: RunFolder, **options: Any) -> StoredManifest:
+        """Begin or resume a training.
+
+        Raises:
+            _TimeUpError: the time limit ended it.
+        """
+        stored = stage(
+            run=run.path,
+            data_root=self.data_root,
+            device=self.device,
+            precision=self.budget.precision,
+            resume=StateStore(run).exists(),
+            stop_after=self.seconds_left,
+            save_every=self.save_every,
+            **options,
+        )
+        if stored is None:
+            raise _TimeUpError
+        return stored
 
 
 def ablate(
@@ -98,27 +111,27 @@ def ablate(
 ) -> Ablation:
     """Train every row with every seed on one budget, teach all official sessions, and evaluate.
 
-    What was finished by an earlier call is skipped, and what was cut off is gone on with. Seeds and rows may differ
-    from call to call; nothing else that decides a result may. Calls of several processes share the runs, each taking
-    what no other is at, and return when all are there.
+    A run that an earlier call finished is skipped, and one that was cut off is gone on with. Seeds and rows may differ
+    from call to call; nothing else that decides a result may. Calls of several processes share the runs. Each takes
+    the runs that no other is at, and waits only for a stage 1 that it needs.
 
     Args:
         out: the folder for runs and results.
-        data: a built-in data set; else what the file or the recipe names, else cifar100.
-        recipe: that every run follows, but for what its row changes.
+        data: a built-in data set; else the one that the file or the recipe names, else cifar100.
+        recipe: that every run follows, but for the changes of its row.
         config: a TOML file with the tables [pretrain] and [distill], for every run; it wins over the recipe.
         images_per_class: of the base classes, for both stages; None for what the file or the recipe says, else all.
         pretrain_epochs, epochs: of stage 1, and of stage 2 in every row.
         seeds: how many: 0, 1, ...
-        rows: which, by their names; None for all.
-        shared_stage_1: whether all seeds begin from the stage 1 of seed 0, instead of each from its own.
-        data_root: where built-in data sets lie.
+        rows: their names; None for all.
+        shared_stage_1: begin all seeds from the stage 1 of seed 0, instead of each from its own.
+        data_root: the folder of built-in data sets.
         device, precision: of training; `auto` chooses.
         stop_after: seconds after which to save and stop.
         save_every: seconds between two saves of the resumable state.
 
     Raises:
-        M2sdError: one of its kinds; what has ended by then is kept.
+        M2sdError: one of its kinds; the runs that have ended by then are kept.
     """
     if is_distributed():
         raise UsageError("an ablation runs as one process, or as several of its own; begin it without torchrun")
@@ -127,212 +140,179 @@ def ablate(
         raise UsageError(f"--seeds {seeds}: at least 1")
     if pretrain_epochs is not None and pretrain_epochs < 1:
         raise UsageError(f"--pretrain-epochs {pretrain_epochs}: at least 1")
-    folder = Path(out)
-    place = choose_device(device)
-    exact = training_precision(precision, place)
-    budget, init = _budget(
-        data, recipe, config, images_per_class, pretrain_epochs, epochs, shared_stage_1, place.type, exact
+    folder, computing = Path(out), choose_device(device)
+    budget, init = _make_budget(
+        data,
+        recipe,
+        config,
+        {"epochs": pretrain_epochs, "images_per_class": images_per_class},
+        {"epochs": epochs},
+        shared_stage_1=shared_stage_1,
+        device=computing.type,
+        precision=training_precision(precision, computing),
     )
-    # What does not go together is said before anything is written and hours are spent.
+    # Options that do not go together are refused before anything is written and hours are spent.
     if budget.distill["epochs"] == 0:
         raise UsageError("--epochs 0: every row would be the same network")
     for row in chosen:
-        loss_weights(_settings(budget, row, 0))
+        loss_weights(_row_config(budget, row, 0))
     deadline = None if stop_after is None else time.monotonic() + stop_after
-    wanted = [(seed, row) for seed in range(seeds) for row in chosen]
-    with lock_folder(folder, COMMAND, PATIENCE):
-        if has_begun(folder, budget) and not _missing(folder, wanted):
-            return Ablation(budget, results(folder), True)
-    sessions = open_data(budget.data, data_root).sessions  # which takes a while where it is downloaded first
-    with lock_folder(folder, COMMAND, PATIENCE):
-        if not has_begun(folder, budget):
-            begin(folder, budget)
-    work = _Work(
-        folder,
-        sessions,
-        budget,
-        init,
-        data_root,
-        device,
-        save_every,
-        deadline,
-    )
-    try:
-        finished = _run_all(work, wanted)
-    except InterruptedTrainingError:
-        raise InterruptedTrainingError("interrupted and saved; go on with the same command") from None
-    return Ablation(budget, results(folder), finished)
+    study = _Study(folder, budget, init, data_root, device, save_every, deadline)
+    runs = [Run(folder, seed, row) for seed in range(seeds) for row in chosen]
+    busy: list[str] = []
+    if not (has_begun(folder, budget) and all(run.has_ended for run in runs)):
+        read_results(folder)  # a damaged one is named before hours are spent
+        sessions = open_data(budget.data, data_root).sessions  # may download them
+        begin(folder, budget)
+        try:
+            busy = _run_all(study, runs, sessions)
+        except _TimeUpError:
+            pass
+        except InterruptedTrainingError:
+            raise InterruptedTrainingError("interrupted and saved; go on with the same command") from None
+    return Ablation(budget, read_results(folder), all(run.has_ended for run in runs), busy)
 
 
-def _budget(
+def _make_budget(
     data: str | None,
     recipe: str | None,
     config: Path | None,
-    images_per_class: int | None,
-    pretrain_epochs: int | None,
-    epochs: int | None,
-    shared_stage_1: bool,
-    device: str,
-    precision: str,
+    first: Mapping[str, Any],
+    second: Mapping[str, Any],
+    **shared: Any,
 ) -> tuple[Budget, str | None]:
-    """The settings of both stages, resolved now, so that no call goes on with others, and where the weights begin.
+    """Resolve the options of both stages now, so that no call goes on with others.
+
+    Args:
+        data, recipe, config: as for `ablate`.
+        first, second: options of stage 1 and of stage 2 that win over the file.
+        shared: the other fields of the budget.
+
+    Returns:
+        the budget, and where the weights of stage 1 begin.
 
     Raises:
         UsageError: a value does not fit, or the data set has no sessions of its own.
         DataError: a file of weights to begin from cannot be read.
     """
     followed = find_recipe(recipe)
-    file = followed.options
     data = data or named_data(config, followed) or DATA
     info = find_info(data)
     if info is None:
         raise UsageError(f"--data {data}: a folder has no official sessions; name a built-in data set")
-    first: dict[str, Any] = {"epochs": pretrain_epochs, "images_per_class": images_per_class}
-    one = resolve(PretrainConfig, info.defaults, config, first, file)
-    two = resolve(DistillConfig, info.defaults, config, {"epochs": epochs}, file)
+    one = resolve(PretrainConfig, info.defaults, config, first, followed.options)
+    two = resolve(DistillConfig, info.defaults, config, second, followed.options)
     if one.seed or two.seed:
         raise UsageError("a seed is set in the file of options; here the seeds are 0, 1, ..., as many as --seeds says")
     # Where a file of weights lies on this machine is nobody else's business.
-    named = replace(one, init=one.init and Path(one.init).name)
+    options = [asdict(replace(one, init=one.init and Path(one.init).name)), asdict(two)]
+    for each in options:
+        del each["seed"]
+    digest = file_digest(one.init)
     budget = Budget(
-        data=data,
-        recipe=followed.name,
-        shared_stage_1=shared_stage_1,
-        device=device,
-        precision=precision,
-        init_sha256=file_digest(one.init),
-        pretrain=_without_seed(named),
-        distill=_without_seed(two),
+        data=data, recipe=followed.name, init_sha256=digest, pretrain=options[0], distill=options[1], **shared
     )
     return budget, one.init
 
 
-def _without_seed(config: PretrainConfig | DistillConfig) -> dict[str, Any]:
-    """Return the options that all seeds share."""
-    return {name: value for name, value in asdict(config).items() if name != "seed"}
+def _row_config(budget: Budget, row: Row, seed: int) -> DistillConfig:
+    options = {**budget.distill, **row.changes(budget.distill), "seed": seed}
+    return validate(DistillConfig, options, f"the row {row.name}")
 
 
-def _settings(budget: Budget, row: Row, seed: int) -> DistillConfig:
-    return validate(
-        DistillConfig, {**budget.distill, **row.changes(budget.distill), "seed": seed}, f"the row {row.name}"
-    )
+def _run_all(study: _Study, runs: Sequence[Run], sessions: int) -> list[str]:
+    """Train and evaluate every run that has no result yet, seed by seed.
+
+    Returns:
+        the names of the runs that other processes are at.
+
+    Raises:
+        _TimeUpError: the time limit has come.
+    """
+    busy: list[str] = []
+    for wait in (False, True):  # first the runs that need nobody, then those whose stage 1 another process trains
+        busy.clear()
+        for number, run in enumerate(runs, 1):
+            if run.has_ended:
+                continue
+            try:
+                _finish(study, run, f"run {number} of {len(runs)}", sessions, wait)
+            except LockedError:
+                busy.append(run.name)
+                continue
+            if study.seconds_left == 0:
+                raise _TimeUpError
+    return busy
 
 
-def _missing(folder: Path, wanted: Sequence[tuple[int, Row]]) -> list[tuple[int, int, Row]]:
-    """The runs that have no result yet, each with its place in the table, from 1."""
-    done = {(each.seed, each.row) for each in results(folder)}
-    return [(place, seed, row) for place, (seed, row) in enumerate(wanted, 1) if (seed, row.name) not in done]
+def _finish(study: _Study, run: Run, number: str, sessions: int, wait: bool) -> None:
+    """Train and evaluate one run from wherever it was cut off.
 
-
-def _run_all(work: _Work, wanted: Sequence[tuple[int, Row]]) -> bool:
-    """Every run that has no result yet, seed by seed, and waits for those that others are at; whether time sufficed."""
-    waiting = False
-    while missing := _missing(work.out, wanted):
-        outcomes = set()
-        for place, seed, row in missing:
-            outcome = _attempt(work, f"run {place} of {len(wanted)}", seed, row)
-            if outcome is Outcome.TIME_UP:
-                return False
-            outcomes.add(outcome)
-            if outcome is Outcome.ENDED and work.left == 0:
-                break
-        if work.left == 0:
-            return not _missing(work.out, wanted)
-        if Outcome.ENDED in outcomes:
-            waiting = False
-            continue
-        if not waiting:
-            say("waiting for other processes")
-            waiting = True
-        time.sleep(POLL if work.left is None else min(POLL, work.left))
-    return True
-
-
-def _attempt(work: _Work, number: str, seed: int, row: Row) -> Outcome:
-    """One run, from wherever it was cut off, unless another process is at it."""
-    with claimed(work.out, f"seed-{seed}-{row.name}") as own:
-        if not own or not _missing(work.out, [(seed, row)]):
-            return Outcome.ELSEWHERE
-        place = work.out / f"seed-{seed}" / row.name
-        run = RunFolder(place)
-        if not run.has_pretrain():
-            first = _stage_1(work, 0 if work.budget.shared_stage_1 else seed)
-            if isinstance(first, Outcome):
-                return first
-            with run.locked(COMMAND):
-                run.copy_pretrain(first)
-        say(f"{number}: seed {seed}, {row.name} ({row.what})")
-        settings = _settings(work.budget, row, seed)
-        base = run.session(0) if run.sessions() else _distilled(work, run, settings)
-        if base is None:
-            return Outcome.TIME_UP
-        result = _judged(work, place, base, seed, row, settings)
-        with lock_folder(work.out, COMMAND, PATIENCE):
-            add(work.out, result)
-        say(
-            f"seed {seed}, {row.name}: AVG {result.average:.2f}, last {result.last:.2f}, novel {result.novel:.2f}, "
-            f"HM {result.harmonic:.2f}"
+    Raises:
+        LockedError: another process is at it; or at its stage 1, unless to `wait` for that.
+        _TimeUpError: the time limit ended a training.
+    """
+    seed, row, folder = run.seed, run.row, RunFolder(run.path)
+    with _lock(study, run.name):
+        if run.has_ended:  # meanwhile, by another process
+            return
+        if not folder.has_pretrain():
+            first = _stage_1(study, 0 if study.budget.shared_stage_1 else seed, wait)
+            with folder.locked(COMMAND):
+                folder.copy_pretrain(first)
+        say(f"{number}: seed {seed}, {row.name} ({row.description})")
+        config = _row_config(study.budget, row, seed)
+        base = folder.session(0) if folder.sessions() else study.train(distill, folder, **asdict(config))
+        for session in range(len(folder.sessions()), sessions + 1):
+            increment(session, run=folder.path, data_root=study.data_root, device=study.device)
+        figures = evaluate(run=folder.path, data_root=study.data_root, device=study.device).figures
+        last = figures.sessions[-1]
+        images = sum(each.shots for each in base.manifest.classes)
+        steps = config.epochs * len(batch_bounds(images, config.batch_size))
+        result = Result(
+            seed=seed,
+            row=row.name,
+            session_0=require_figure(figures.sessions[0].overall),
+            last=require_figure(last.overall),
+            average=require_figure(figures.average),
+            base=require_figure(last.base),
+            novel=require_figure(last.novel),
+            harmonic=require_figure(last.harmonic),
+            seconds=base.manifest.seconds,
+            ms_per_step=1000 * base.manifest.seconds / steps,
         )
-        return Outcome.ENDED
-
-
-def _judged(work: _Work, place: Path, base: StoredManifest, seed: int, row: Row, settings: DistillConfig) -> Result:
-    """What a distilled run comes to, after the sessions that it has not learned yet."""
-    for session in range(len(RunFolder(place).sessions()), work.sessions + 1):
-        increment(session, run=place, data_root=work.data_root, device=work.device)
-    figures = evaluate(run=place, data_root=work.data_root, device=work.device).figures
-    first_session, last = figures.sessions[0], figures.sessions[-1]
-    images = sum(each.shots for each in base.manifest.classes)
-    steps = settings.epochs * len(batch_bounds(images, settings.batch_size))
-    return Result(
-        seed=seed,
-        row=row.name,
-        session_0=require_figure(first_session.overall),
-        last=require_figure(last.overall),
-        average=require_figure(figures.average),
-        base=require_figure(last.base),
-        novel=require_figure(last.novel),
-        harmonic=require_figure(last.harmonic),
-        seconds=base.manifest.seconds,
-        ms_per_step=1000 * base.manifest.seconds / steps,
+        run.end(result)
+    say(
+        f"seed {seed}, {row.name}: AVG {result.average:.2f}, last {result.last:.2f}, novel {result.novel:.2f}, "
+        f"HM {result.harmonic:.2f}"
     )
 
 
-def _stage_1(work: _Work, seed: int) -> RunFolder | Outcome:
-    """The run that holds stage 1 of a seed, or why there is none yet."""
-    name = "stage-1" if work.budget.shared_stage_1 else f"seed-{seed}/stage-1"
-    run = RunFolder(work.out / name)
-    with claimed(work.out, name.replace("/", "-")) as own:
-        if run.has_pretrain():
-            return run
-        if not own:
-            return Outcome.ELSEWHERE
-        say(f"stage 1 of seed {seed}")
-        options: dict[str, Any] = {**work.budget.pretrain, "init": work.init, "seed": seed}
-        stored = pretrain(
-            work.budget.data,
-            run=run.path,
-            data_root=work.data_root,
-            recipe=work.budget.recipe,
-            device=work.device,
-            precision=work.budget.precision,
-            resume=StateStore(run).exists(),
-            stop_after=work.left,
-            save_every=work.save_every,
-            **options,
-        )
-        return run if stored else Outcome.TIME_UP
+def _stage_1(study: _Study, seed: int, wait: bool) -> RunFolder:
+    """Return the run that holds stage 1 of a seed, trained now if it is not there.
+
+    Raises:
+        LockedError: another process is at it, for longer than may be waited.
+        _TimeUpError: the time limit ended it.
+    """
+    name = "stage-1" if study.budget.shared_stage_1 else f"seed-{seed}/stage-1"
+    first = RunFolder(study.folder / name)
+    if first.has_pretrain():
+        return first
+    if wait:
+        say(f"waiting for stage 1 of seed {seed}")
+    with _lock(study, name, study.seconds_left if wait else 0.0):
+        if not first.has_pretrain():
+            say(f"stage 1 of seed {seed}")
+            options = {**study.budget.pretrain, "init": study.init, "seed": seed}
+            study.train(pretrain, first, data=study.budget.data, recipe=study.budget.recipe, **options)
+    return first
 
 
-def _distilled(work: _Work, run: RunFolder, settings: DistillConfig) -> StoredManifest | None:
-    """Session 0; None if time is up."""
-    return distill(
-        run=run.path,
-        data_root=work.data_root,
-        device=work.device,
-        precision=work.budget.precision,
-        resume=StateStore(run).exists(),
-        stop_after=work.left,
-        save_every=work.save_every,
-        **asdict(settings),
-    )
+def _lock(study: _Study, name: str, patience: float | None = 0.0) -> AbstractContextManager[None]:
+    """Be the only process at a run, for longer than one command locks its folder.
+
+    Raises:
+        LockedError: another process still is after so many seconds; None waits for as long as it takes.
+    """
+    return lock_folder(study.folder / f".{name.replace('/', '-')}", COMMAND, -1 if patience is None else patience)

@@ -12,7 +12,7 @@ from m2sd_cli.data.catalogue import find_info
 
 if TYPE_CHECKING:
     from m2sd_cli.ablation.records import Budget
-    from m2sd_cli.ablation.table import Line
+    from m2sd_cli.ablation.table import RowSummary
 
 HEADINGS = {**FIGURES, "session_0": "session 0"}
 LOOKS = {"auto_augment": "none", "colour": 0.0, "cutout": 0.0}  # of training images; told of if they are changed
@@ -94,13 +94,13 @@ def ablation(
     limit = options.time_limit(stop_after)
     between_saves = options.seconds("--save-every", save_every)
 
-    from m2sd_cli.ablation.records import budget_of, results
-    from m2sd_cli.ablation.table import lines
+    from m2sd_cli.ablation.records import read_budget, read_results
+    from m2sd_cli.ablation.table import summarise
 
-    finished = True
+    finished, busy = True, list[str]()
     if only_table:
-        budget = budget_of(out)
-        found = [each for each in results(out) if each.row in {row.name for row in chosen}]
+        budget = read_budget(out)
+        found = [each for each in read_results(out) if each.row in {row.name for row in chosen}]
     else:
         from m2sd_cli.api.ablate import ablate
         from m2sd_cli.cli.progress import reporting
@@ -123,22 +123,24 @@ def ablation(
                 stop_after=limit,
                 save_every=between_saves,
             )
-        budget, found, finished = done.budget, done.results, done.finished
-    summary = lines(found)
+        budget, found, finished, busy = done.budget, done.results, done.finished, done.busy
+    summary = summarise(found)
     if json:
         from dataclasses import asdict
 
         content = {
             "out": as_text(out),
-            "budget": budget.model_dump(exclude={"seal", "schema_version"}),
+            "budget": budget.as_data(),
             "rows": [asdict(line) for line in summary],
-            "runs": [each.model_dump() for each in found],
+            "runs": [each.as_data() for each in found],
         }
         document(content if only_table else content | {"finished": finished})
     else:
         for text in as_lines(budget, summary):
             result(text)
-    if not finished:
+    if busy:
+        note(f"other processes are at {', '.join(busy)}; the same command goes on with what they leave", quiet)
+    elif not finished:
         note("time is up; saved. Go on with the same command", quiet)
 
 
@@ -165,7 +167,7 @@ def about(budget: "Budget") -> str:
     return "; ".join(parts)
 
 
-def as_lines(budget: "Budget", summary: "list[Line]") -> list[str]:
+def as_lines(budget: "Budget", summary: "list[RowSummary]") -> list[str]:
     """What it was made on, the table, and below it the differences to plain training seed by seed."""
     if not summary:
         return ["no run has ended yet"]

@@ -11,7 +11,7 @@ from typing import Annotated
 from filelock import FileLock, Timeout
 from pydantic import Field, ValidationError
 
-from m2sd_cli.errors import DamagedError, RunError
+from m2sd_cli.errors import DamagedError, LockedError, RunError
 from m2sd_cli.runs.files import read_bounded
 from m2sd_cli.runs.manifest import Record
 
@@ -55,10 +55,11 @@ def lock_folder(folder: Path, command: str, patience: float = 0.0) -> Iterator[N
     Args:
         folder: to be written to.
         command: that writes, for whoever comes meanwhile.
-        patience: seconds to wait for somebody else.
+        patience: seconds to wait for somebody else; below 0 for as long as it takes.
 
     Raises:
-        RunError: somebody else is writing, or the folder cannot be made.
+        LockedError: somebody else is writing.
+        RunError: the folder cannot be made.
     """
     lock = FileLock(folder / LOCK, timeout=patience)
     try:
@@ -67,7 +68,7 @@ def lock_folder(folder: Path, command: str, patience: float = 0.0) -> Iterator[N
         except FileNotFoundError:  # whoever had the lock wrote nothing, and has removed the folder
             new_folders = _acquire(lock, folder)
     except Timeout:
-        raise RunError(f"{folder}: {_holder(folder)} is writing to it; wait until that has ended") from None
+        raise LockedError(f"{folder}: {_holder(folder)} is writing to it; wait until that has ended") from None
     except OSError as error:
         raise RunError(f"{folder}: cannot be written to ({error.strerror or error})") from None
     try:

@@ -19,9 +19,7 @@ from safetensors.torch import save_file
 import m2sd_cli
 import m2sd_cli.api.ablate as ablation_run
 from m2sd_cli import recipes
-from m2sd_cli.ablation import records
-from m2sd_cli.ablation.claims import claimed
-from m2sd_cli.ablation.records import Result
+from m2sd_cli.ablation.records import Result, Run, read_results
 from m2sd_cli.api.ablate import ablate
 from m2sd_cli.data.datasets import DataSet, Skipped
 from m2sd_cli.data.locate import open_data
@@ -82,17 +80,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def results(out: Path) -> list[Result]:
-    return [Result.model_validate(each) for each in json.loads((out / "results.json").read_text())["runs"]]
-
-
-def timeless(found: Sequence[Result]) -> list[dict[str, object]]:
-    return [each.model_dump(exclude={"seconds", "ms_per_step"}) for each in found]
-
-
-def table_of(out: Path) -> list[dict[str, object]]:
-    """The results by seed and row, in whatever order they came."""
-    return sorted(timeless(results(out)), key=lambda run: (str(run["seed"]), str(run["row"])))
+def timeless(results: Sequence[Result]) -> list[dict[str, object]]:
+    return [each.model_dump(exclude={"seconds", "ms_per_step", "seal"}) for each in results]
 
 
 def weights(out: Path, seed: int, row: str) -> list[str]:
@@ -114,8 +103,8 @@ def test_every_run_is_a_whole_chain_that_begins_from_the_seeds_stage_1(whole: Pa
     assert weights(whole, 0, "plain")[1] != weights(whole, 0, "mixup")[1]
 
 
-def test_seeds_come_one_after_the_other_and_results_are_those_of_evaluate(whole: Path) -> None:
-    found = results(whole)
+def test_results_stand_beside_their_runs_and_are_those_of_evaluate(whole: Path) -> None:
+    found = read_results(whole)
     assert [(each.seed, each.row) for each in found] == [(0, "plain"), (0, "mixup"), (1, "plain"), (1, "mixup")]
     last = found[-1]
     run = whole / "seed-1" / "mixup"
@@ -138,7 +127,7 @@ def test_cut_off_after_every_step_it_ends_as_one_that_was_not(whole: Path, tmp_p
         calls += 1
         assert calls < 20
     assert calls > 6  # two trainings of stage 1 and four of stage 2, each of two steps
-    assert timeless(results(out)) == timeless(results(whole))
+    assert timeless(read_results(out)) == timeless(read_results(whole))
     for seed in (0, 1):
         for row in ROWS:
             assert weights(out, seed, row) == weights(whole, seed, row)
@@ -150,7 +139,7 @@ def test_what_has_finished_is_not_run_again(whole: Path, tree: Tree, monkeypatch
         monkeypatch.setattr(ablation_run, name, None)
     again = ablate(whole, **BUDGET, seeds=2, rows=ROWS)
     assert again.finished
-    assert again.results == results(whole)
+    assert again.results == read_results(whole)
     assert tree(whole) == before
 
 
@@ -158,7 +147,7 @@ def test_seeds_and_rows_may_be_added(tmp_path: Path, whole: Path) -> None:
     out = tmp_path / "out"
     for seeds, rows in ((1, "mixup"), (1, "plain,mixup"), (2, "mixup,plain")):
         assert ablate(out, **BUDGET, seeds=seeds, rows=rows).finished
-    assert table_of(out) == table_of(whole)
+    assert timeless(read_results(out)) == timeless(read_results(whole))
 
 
 def test_a_recipe_is_followed_and_named(tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,9 +202,9 @@ def test_one_stage_1_for_all_seeds(tmp_path: Path, whole: Path) -> None:
     assert weights(out, 0, "plain")[1] != weights(out, 1, "plain")[1]
 
 
-@pytest.mark.parametrize("where", ["copy_pretrain", "increment", "add"])
+@pytest.mark.parametrize("where", [(RunFolder, "copy_pretrain"), (ablation_run, "increment"), (Run, "end")])
 def test_a_failure_between_two_trainings_loses_no_training(
-    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: tuple[object, str]
 ) -> None:
     out = tmp_path / "out"
 
@@ -223,7 +212,7 @@ def test_a_failure_between_two_trainings_loses_no_training(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(RunFolder if where == "copy_pretrain" else ablation_run, where, fail)
+        patch.setattr(*where, fail)
         with pytest.raises(KeyboardInterrupt):
             ablate(out, **BUDGET, seeds=1, rows="plain")
     trained: list[str] = []
@@ -240,8 +229,8 @@ def test_a_failure_between_two_trainings_loses_no_training(
     for name in ("pretrain", "distill"):
         monkeypatch.setattr(ablation_run, name, counted(name))
     assert ablate(out, **BUDGET, seeds=1, rows="plain").finished
-    assert trained == (["distill"] if where == "copy_pretrain" else [])
-    assert timeless(results(out)) == timeless(results(whole)[:1])
+    assert trained == (["distill"] if where[1] == "copy_pretrain" else [])
+    assert timeless(read_results(out)) == timeless(read_results(whole)[:1])
 
 
 class Interrupting(Reporter):
@@ -331,11 +320,12 @@ def test_a_table_whose_images_are_missing_has_not_begun(tmp_path: Path) -> None:
 def test_damaged_results_say_that_they_can_be_made_again(whole: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     shutil.copytree(whole, out)
-    (out / "results.json").write_text("{}")
-    with pytest.raises(DamagedError, match="remove it, and the same 'm2sd ablation' evaluates the finished runs again"):
-        records.results(out)
-    (out / "results.json").unlink()
-    assert timeless(ablate(out, **BUDGET, seeds=2, rows=ROWS).results) == timeless(results(whole))
+    result = out / "seed-1" / "plain" / "result.json"
+    result.write_text("{}")
+    with pytest.raises(DamagedError, match="remove it, and the same 'm2sd ablation' evaluates the run again"):
+        read_results(out)
+    result.unlink()
+    assert ablate(out, **BUDGET, seeds=2, rows=ROWS).results == read_results(whole)
 
 
 @pytest.mark.parametrize(
@@ -369,22 +359,20 @@ def test_what_is_damaged_or_something_else_is_left_alone(whole: Path, tmp_path: 
     with pytest.raises(RunError, match=r"'notes\.txt' is in it, and no ablation; name another folder with --out"):
         ablate(other, **BUDGET)
     assert tree(other) == before
-    for name in ("results.json", "ablation.json"):
-        damaged = tmp_path / name
-        damaged.mkdir()
-        for file in ("ablation.json", "results.json"):
-            (damaged / file).write_bytes((whole / file).read_bytes())
-        content = bytearray((damaged / name).read_bytes())
+    damaged = tmp_path / "damaged"
+    shutil.copytree(whole, damaged)
+    for file in (damaged / "seed-0" / "mixup" / "result.json", damaged / "ablation.json"):
+        content = bytearray(file.read_bytes())
         content[-10] ^= 1
-        (damaged / name).write_bytes(content)
-        with pytest.raises(DamagedError, match=name):
+        file.write_bytes(content)
+        with pytest.raises(DamagedError, match=file.name):
             ablate(damaged, **BUDGET, seeds=2, rows=ROWS)
 
 
-def test_who_writes_for_long_is_named(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ablation_run, "PATIENCE", 0.1)
-    with lock_folder(whole, "ablation"), pytest.raises(RunError, match="is writing to it; wait until that has ended"):
-        ablate(whole, **BUDGET, seeds=2, rows=ROWS)
+def test_another_table_that_begins_meanwhile_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("m2sd_cli.ablation.records.PATIENCE", 0.1)
+    with lock_folder(tmp_path, "ablation"), pytest.raises(RunError, match="is writing to it; wait until that"):
+        ablate(tmp_path, **BUDGET, seeds=2, rows=ROWS)
 
 
 # ---- several processes
@@ -400,7 +388,7 @@ for module in ("m2sd_cli.api.pretrain", "m2sd_cli.api.recorded_data", "m2sd_cli.
     setattr(sys.modules[module], "open_data", test_run.few)
 with report_to(test_run.Teller(lambda text: print(text, flush=True))):
     done = ablate(sys.argv[1], **test_run.BUDGET, seeds=2, rows=test_run.ROWS)
-assert done.finished and len(done.results) == 4
+print("finished" if done.finished else "busy: " + " ".join(done.busy))
 """
 
 
@@ -410,6 +398,7 @@ def test_two_processes_share_the_runs(whole: Path, tmp_path: Path) -> None:
     both = [subprocess.Popen(words, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     told = [line for process in both for line in process.communicate(timeout=600)[0].splitlines()]
     assert [process.returncode for process in both] == [0, 0]
+    assert "finished" in told  # the last one sees all
     began = sorted(line for line in told if line.startswith(("run ", "stage 1 ")))
     assert began == [
         "run 1 of 4: seed 0, plain (cross-entropy of clean images)",
@@ -419,41 +408,60 @@ def test_two_processes_share_the_runs(whole: Path, tmp_path: Path) -> None:
         "stage 1 of seed 0",
         "stage 1 of seed 1",
     ]
-    assert table_of(out) == table_of(whole)
+    assert timeless(read_results(out)) == timeless(read_results(whole))
     for seed in (0, 1):
         for row in ROWS:
             assert weights(out, seed, row) == weights(whole, seed, row)
 
 
-def test_what_another_process_is_at_is_left_to_it(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ablation_run, "POLL", 0.01)
-    out, told = tmp_path / "out", list[str]()
+def test_a_run_of_another_process_is_passed_over_and_named(whole: Path, tmp_path: Path, m2sd: Cli) -> None:
+    out = tmp_path / "out"
+    with lock_folder(out / ".seed-0-plain", "ablation"):
+        done = m2sd("ablation", *WORDS, "--out", out, "--seeds", 1, "--rows", "plain,mixup", "--json")
+    assert done.code == 0
+    words = ("stage 1", "run", "seed", "other")
+    assert [line.split(":")[0] for line in done.err.splitlines() if line.startswith(words)] == [
+        "stage 1 of seed 0",
+        "run 2 of 2",
+        "seed 0, mixup",
+        "other processes are at seed-0/plain; the same command goes on with what they leave",
+    ]
+    assert json.loads(done.out)["finished"] is False
+    assert timeless(read_results(out)) == timeless(read_results(whole)[1:2])
+    assert not (out / "seed-0" / "plain").exists()
+    assert ablate(out, **BUDGET, seeds=1, rows=ROWS).finished
 
-    def ends(text: str) -> None:
-        """What is waited for comes."""
+
+def test_a_stage_1_of_another_process_is_waited_for_when_nothing_else_is_left(whole: Path, tmp_path: Path) -> None:
+    out, told = tmp_path / "out", list[str]()
+    lock = lock_folder(out / ".seed-0-stage-1", "ablation")
+
+    def end(text: str) -> None:
+        """The stage 1 that is waited for comes."""
         told.append(text)
         if text.startswith("waiting"):
-            assert timeless(results(out)) == timeless(results(whole)[1:2])
-            shutil.copy(whole / "results.json", out)
+            shutil.copytree(whole / "seed-0" / "stage-1", out / "seed-0" / "stage-1")
+            lock.__exit__(None, None, None)
 
-    out.mkdir()
-    with claimed(out, "seed-0-plain") as own:
-        assert own
-        with report_to(Teller(ends)):
-            assert ablate(out, **BUDGET, seeds=1, rows=ROWS).finished
-    assert [text.split(":")[0] for text in told] == (
-        ["stage 1 of seed 0", "run 2 of 2", "seed 0, mixup", "waiting for other processes"]
-    )
-    assert not (out / "seed-0" / "plain").exists()
+    lock.__enter__()
+    with report_to(Teller(end)):
+        assert ablate(out, **BUDGET, seeds=2, rows="plain").finished
+    assert [text.split(":")[0] for text in told] == [
+        "stage 1 of seed 1",
+        "run 2 of 2",
+        "seed 1, plain",
+        "waiting for stage 1 of seed 0",
+        "run 1 of 2",
+        "seed 0, plain",
+    ]
+    assert weights(out, 0, "plain") == weights(whole, 0, "plain")
 
 
 def test_it_waits_no_longer_than_it_may(tmp_path: Path) -> None:
-    out, told = tmp_path / "out", list[str]()
-    out.mkdir()
-    with claimed(out, "seed-0-stage-1"), claimed(out, "seed-1-plain"), report_to(Teller(told.append)):
-        assert not ablate(out, **BUDGET, seeds=2, rows="plain", stop_after=0.2).finished
-    assert told in ([], ["waiting for other processes"])
-    assert not (out / "results.json").exists()
+    out = tmp_path / "out"
+    with lock_folder(out / ".seed-0-stage-1", "ablation"), lock_folder(out / ".seed-1-plain", "ablation"):
+        done = ablate(out, **BUDGET, seeds=2, rows="plain", stop_after=0.2)
+    assert (done.finished, done.results, done.busy) == (False, [], ["seed-0/plain", "seed-1/plain"])
 
 
 def test_processes_of_torchrun_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -463,36 +471,13 @@ def test_processes_of_torchrun_are_refused(tmp_path: Path, monkeypatch: pytest.M
     assert not (tmp_path / "out").exists()
 
 
-def test_the_claim_of_a_killed_process_is_none(tmp_path: Path) -> None:
-    hold = "import sys, pathlib\nfrom m2sd_cli.ablation.claims import claimed\n"
-    hold += "with claimed(pathlib.Path(sys.argv[1]), 'run') as own:\n    print(own, flush=True)\n    sys.stdin.read()\n"
-    words = [sys.executable, "-c", hold, str(tmp_path)]
-    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
-        assert other.stdout is not None
-        assert other.stdout.readline() == "True\n"
-        with claimed(tmp_path, "run") as own:
-            assert not own
-        with claimed(tmp_path, "another") as own:
-            assert own
-        other.kill()
-        other.wait()
-        with claimed(tmp_path, "run") as own:
-            assert own
-
-
-def test_a_folder_that_takes_no_claim_is_named(tmp_path: Path) -> None:
-    (tmp_path / ".claims").write_text("in the way")
-    with pytest.raises(RunError, match="cannot be written to"), claimed(tmp_path, "run"):
-        pytest.fail("nothing can be claimed there")
-
-
 # ---- what is printed
 
 
 def test_the_table(m2sd: Cli, whole: Path) -> None:
     done = m2sd("ablation", *WORDS, "--out", whole, "--seeds", 2, "--rows", "plain,mixup")
     assert (done.code, done.err) == (0, "")
-    plain, mixup = ([each for each in results(whole) if each.row == row] for row in ROWS)
+    plain, mixup = ([each for each in read_results(whole) if each.row == row] for row in ROWS)
     first, blank, *lines = done.out.splitlines()
     assert first == (
         "demo; no recipe; all images of each base class, held out 0.1; resnet20 from random weights; "
@@ -526,7 +511,7 @@ def test_json_has_the_rows_and_the_runs(m2sd: Cli, whole: Path) -> None:
     assert set(content) == {"out", "budget", "rows", "runs"}
     assert (content["budget"]["data"], content["budget"]["pretrain"]["epochs"]) == ("demo", 1)
     assert "seal" not in content["budget"]
-    assert content["runs"] == [each.model_dump() for each in results(whole)]
+    assert content["runs"] == [each.as_data() for each in read_results(whole)]
     assert [row["row"] for row in content["rows"]] == ROWS
     assert content["rows"][1]["above_plain"]["novel"]["mean"] == pytest.approx(
         statistics.fmean(run["novel"] * (1 if run["row"] == "mixup" else -1) for run in content["runs"]) * 2

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from m2sd_cli.ablation.records import Result
-from m2sd_cli.ablation.table import ACCURACIES, lines
+from m2sd_cli.ablation.table import ACCURACIES, summarise
 from m2sd_cli.reports.deviation import MeanAndDeviation
 
 PERCENT = st.floats(0, 100, allow_nan=False)
@@ -39,7 +39,7 @@ def test_the_deviation_is_that_of_a_sample() -> None:
 def test_figures_and_differences_are_statistics_of_the_seeds(plain: list[float], own: list[float]) -> None:
     results = [result("plain", seed, value) for seed, value in enumerate(plain)]
     results += [result("m2sd", seed, value, seconds=seed, ms_per_step=2 * seed) for seed, value in enumerate(own)]
-    first, second = lines(results)
+    first, second = summarise(results)
     assert (first.row, first.seeds, first.above_plain) == ("plain", len(plain), None)
     assert (second.row, second.seeds) == ("m2sd", len(own))
     assert set(second.accuracies) == set(ACCURACIES)
@@ -58,16 +58,16 @@ def test_figures_and_differences_are_statistics_of_the_seeds(plain: list[float],
 
 def test_seeds_are_paired_by_number_and_not_by_place() -> None:
     results = [result("mixup", 1, 30.0), result("plain", 0, 10.0), result("mixup", 0, 15.0), result("plain", 1, 20.0)]
-    _, line = lines(results)
+    _, line = summarise(results)
     assert line.above_plain is not None
     assert line.above_plain["last"] == MeanAndDeviation.of([5.0, 10.0])
 
 
 def test_without_a_seed_in_common_there_is_no_difference() -> None:
-    plain, both, m2sd = lines([result("m2sd", 1, 3.0), result("both", 0, 2.0), result("plain", 0, 1.0)])
+    plain, both, m2sd = summarise([result("m2sd", 1, 3.0), result("both", 0, 2.0), result("plain", 0, 1.0)])
     assert (plain.row, both.row, m2sd.row) == ("plain", "both", "m2sd")
     assert both.above_plain is not None
     assert both.above_plain["last"] == MeanAndDeviation(1.0, None)
     assert (both.pairs, m2sd.pairs) == (1, 0)
     assert m2sd.above_plain is None
-    assert lines([]) == []
+    assert summarise([]) == []
