@@ -1,7 +1,6 @@
 """Write a session as one file."""
 
 from pathlib import Path
-from typing import Literal
 
 from m2sd_cli.exporting.export import export_session
 from m2sd_cli.inference.session import load_session
@@ -10,7 +9,7 @@ from m2sd_cli.runs.folder import open_run
 
 
 def export(
-    form: Literal["safetensors", "onnx", "pt2"],
+    form: str,
     out: Path | str,
     *,
     run: Path | str | None = None,
@@ -21,12 +20,12 @@ def export(
     """Write backbone and classifier of a session as one file.
 
     Args:
-        form: the format.
+        form: a name in EXPORT_FORMATS.
         out: the file.
         run: the run folder.
-        session: which session; None for the newest.
+        session: a number; None for the newest.
         force: replace `out` if it exists.
-        classifier: of HEADS, what the file answers with; None for what the session names.
+        classifier: a name in HEADS; None for the one that the session names.
 
     Raises:
         M2sdError: one of its kinds; nothing was changed.

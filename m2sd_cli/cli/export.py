@@ -1,21 +1,33 @@
 """The command `m2sd export`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import Annotated
 
 import typer
 
 from m2sd_cli.cli import options
 from m2sd_cli.cli.output import as_text, document, note
+from m2sd_cli.config import one_of
 from m2sd_cli.errors import UsageError
-from m2sd_cli.exporting import FORMATS
+from m2sd_cli.exporting import EXPORT_FORMATS
 
-if TYPE_CHECKING:
-    from typing import Literal
+
+def _check_format(name: str) -> str:
+    EXPORT_FORMATS[name]
+    return name
 
 
 def export(
-    form: Annotated[str, typer.Option("--format", help="safetensors, onnx or pt2.", show_default=False)],
+    form: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            help=f"{one_of(list(EXPORT_FORMATS.entries))}.",
+            show_default=False,
+            callback=_check_format,
+            autocompletion=EXPORT_FORMATS.complete,
+        ),
+    ],
     out: Annotated[Path, typer.Option("--out", help="The file to write.", show_default=False, readable=False)],
     session: options.SessionChoice = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
@@ -34,9 +46,6 @@ def export(
       m2sd export --format onnx --out birds.onnx
       m2sd export --format safetensors --session 0 --out base.safetensors
     """
-    if form not in FORMATS:
-        raise UsageError(f"--format {form}: choose {', '.join(FORMATS)}")
-
     import m2sd_cli
     from m2sd_cli.output_files import is_special, is_stdout
 
@@ -44,7 +53,7 @@ def export(
         raise UsageError(f"--out {out} and --json: both write to stdout; name a file")
 
     path = m2sd_cli.export(
-        cast("Literal['safetensors', 'onnx', 'pt2']", form),
+        form,
         out,
         run=run,
         session=session,

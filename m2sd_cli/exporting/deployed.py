@@ -1,4 +1,4 @@
-"""The network that is deployed: pixels in, logits out, normalisation inside."""
+"""Deployed network: pixels in, logits out, normalisation inside."""
 
 from typing import Any
 
@@ -10,10 +10,10 @@ from m2sd_cli.inference.session import SessionModel
 
 
 class Deployed(nn.Module):
-    """Pixels (B, 3, crop, crop) uint8 of resized and cropped RGB images to logits (B, C) float32.
+    """Network from pixels (B, 3, crop, crop) uint8 of resized and cropped RGB images to logits (B, C) float32.
 
-    They are those of the head over its temperature: softmax is the probability of each class, and the highest logit is
-    `known_score`.
+    The logits are those of the head over its temperature: softmax gives the probability of each class, and the highest
+    logit is `known_score`.
     """
 
     scale: Tensor
@@ -30,14 +30,14 @@ class Deployed(nn.Module):
         self.views = model.transform.views
 
     def forward(self, images: Tensor) -> Tensor:
-        """See the class."""
+        """Compute the logits, see the class."""
         pooled = [self.backbone(view.float() * self.scale + self.shift).pooled for view in views(images, self.views)]
         logits: Tensor = self.head(torch.stack(pooled).mean(dim=0))
         return logits / self.temperature
 
 
 def description(model: SessionModel) -> dict[str, Any]:
-    """What somebody needs to use the file: class names in the order of the logits, and the pre-processing."""
+    """Describe the use of the file: class names in the order of the logits, the pre-processing, and the head."""
     transform = model.transform
     return {
         "classes": model.classes,

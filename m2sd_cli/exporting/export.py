@@ -1,4 +1,4 @@
-"""Writing a session as ONE file."""
+"""A session as one file."""
 
 import io
 import json
@@ -11,11 +11,12 @@ import safetensors.torch
 import torch
 
 from m2sd_cli.checkpoints import network_tensors
-from m2sd_cli.errors import M2sdError, UsageError
-from m2sd_cli.exporting import FORMATS
+from m2sd_cli.errors import M2sdError
+from m2sd_cli.exporting import EXPORT_FORMATS
 from m2sd_cli.exporting.deployed import Deployed, description
 from m2sd_cli.inference.session import SessionModel
 from m2sd_cli.output_files import write_output
+from m2sd_cli.registry import load
 
 HEAD_PREFIX = "head."
 METADATA = "m2sd"  # the key under which each format carries the description, as JSON
@@ -26,22 +27,23 @@ def export_session(model: SessionModel, form: str, out: Path) -> None:
 
     Args:
         model: the session.
-        form: one of FORMATS. `safetensors` holds backbone, class means and head; `onnx` and `pt2` hold the network that
-            `Deployed` describes, for any batch. All carry the class names and the pre-processing.
+        form: a name in EXPORT_FORMATS. `safetensors` holds backbone, class means and head; `onnx` and `pt2` hold the
+            network `Deployed`, for any batch. All carry the class names and the pre-processing.
         out: the file.
 
     Raises:
         UsageError: the format is unknown.
-        M2sdError: the packages for ONNX are not installed.
+        M2sdError: a package that the format needs is not installed.
         RunError: the file cannot be written.
     """
-    writers = {"safetensors": _safetensors, "onnx": _onnx, "pt2": _pt2}
-    if form not in writers:
-        raise UsageError(f"--format {form}: choose {', '.join(FORMATS)}")
-    write_output(out, writers[form](model, json.dumps(description(model), ensure_ascii=False)))
+    entry = EXPORT_FORMATS[form]
+    if any(find_spec(module) is None for module in entry.modules):
+        raise M2sdError(f"--format {form} needs more packages: pip install 'm2sd[{entry.extra}]'")
+    write_output(out, load(entry.builder)(model, json.dumps(description(model), ensure_ascii=False)))
 
 
-def _safetensors(model: SessionModel, text: str) -> bytes:
+def to_safetensors(model: SessionModel, text: str) -> bytes:
+    """Encode backbone, class means and head."""
     head = {HEAD_PREFIX + name: tensor for name, tensor in model.head.state_dict().items()}
     tensors = {**network_tensors(model.backbone, model.means), **head}
     return safetensors.torch.save({name: each.cpu().contiguous() for name, each in tensors.items()}, {METADATA: text})
@@ -58,15 +60,15 @@ def _program(model: SessionModel) -> torch.export.ExportedProgram:
         return torch.export.export(Deployed(model).eval(), (_example(model),), dynamic_shapes=shapes)
 
 
-def _pt2(model: SessionModel, text: str) -> bytes:
+def to_pt2(model: SessionModel, text: str) -> bytes:
+    """Encode the network as a program of torch.export."""
     buffer = io.BytesIO()
     torch.export.save(_program(model), buffer, extra_files={METADATA: text})
     return buffer.getvalue()
 
 
-def _onnx(model: SessionModel, text: str) -> bytes:
-    if find_spec("onnxscript") is None or find_spec("onnx") is None:
-        raise M2sdError("--format onnx needs more packages: pip install 'm2sd[onnx]'")
+def to_onnx(model: SessionModel, text: str) -> bytes:
+    """Encode the network as a model of ONNX."""
     logging.getLogger("onnxscript").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's exporter warns of its own internals

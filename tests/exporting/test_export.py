@@ -1,10 +1,11 @@
 """Each exported file answers as the session does, and says how to feed it."""
 
 import json
+import runpy
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import onnx
 import onnxruntime
@@ -16,7 +17,7 @@ from torch import Tensor
 import m2sd_cli
 from m2sd_cli.data.folders import read_shots
 from m2sd_cli.errors import M2sdError, RunError, UsageError
-from m2sd_cli.exporting import FORMATS
+from m2sd_cli.exporting import EXPORT_FORMATS, ExportFormat
 from m2sd_cli.exporting.export import export_session
 from m2sd_cli.inference.session import SessionModel, load_session
 from m2sd_cli.runs.folder import RunFolder
@@ -24,8 +25,7 @@ from m2sd_cli.runs.folder import RunFolder
 if TYPE_CHECKING:
     from tests.conftest import Pictures
 
-TensorSpec = Literal["safetensors", "onnx", "pt2"]
-FORMS: tuple[TensorSpec, ...] = ("safetensors", "onnx", "pt2")
+FORMS = ("safetensors", "onnx", "pt2")
 CLASSES = ["blue", "green", "red", "yellow", "purple", "white", "grey"]
 
 
@@ -63,7 +63,21 @@ def described(exported: dict[str, Path], form: str) -> dict[str, Any]:
 
 
 def test_the_formats_are_those_that_are_tested() -> None:
-    assert set(FORMATS) == set(FORMS)
+    assert EXPORT_FORMATS.names() == FORMS
+
+
+def test_a_format_of_the_table_is_in_help_and_completion_and_can_be_chosen(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = ExportFormat(lambda model, text: f"{model.classes} {len(text)}".encode())
+    monkeypatch.setitem(EXPORT_FORMATS.entries, "toy", entry)
+    command = runpy.run_path(str(Path(m2sd_cli.__file__).parent / "cli" / "export.py"))["export"]
+    (option,) = command.__annotations__["form"].__metadata__
+    assert option.help == "safetensors, onnx, pt2 or toy."
+    assert option.autocompletion("t") == ["toy"]
+    assert option.callback("toy") == "toy"
+    path = m2sd_cli.export("toy", tmp_path / "model.toy", run=trained)
+    assert path.read_text().startswith(f"{CLASSES} ")
 
 
 @pytest.mark.parametrize("form", FORMS)
