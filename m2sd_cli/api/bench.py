@@ -1,4 +1,4 @@
-"""Measure this machine."""
+"""Measurement of this machine."""
 
 from pathlib import Path
 
@@ -27,9 +27,9 @@ def bench(
     workers: int | None = None,
     compile: bool = False,
 ) -> Report:
-    """What this machine does: throughput of both stages and of features on random images, and how long commands take.
+    """Measure this machine: throughput of both stages and of features on random images, and the time of commands.
 
-    Everything is measured in turn, round after round, so that ratios do not depend on what else the machine does.
+    The workloads take turns, round after round, so that ratios do not depend on other work of the machine.
 
     Args:
         recipe: measure both stages as it has them, and tell how long its epochs would take; see `recipes.recipe_names`.
@@ -60,7 +60,7 @@ def bench(
         seconds=seconds,
         rounds=rounds,
         workers=workers,
-        compiled=compile,
+        compile=compile,
         recipe=find_recipe(recipe),
     )
     return run_bench(settings, _make_run)

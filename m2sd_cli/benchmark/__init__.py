@@ -1,1 +1,1 @@
-"""What a machine does: throughput of training and of features, and how long a command takes from start to end."""
+"""Measurement of a machine: throughput of training and of features, and the time of a command from start to end."""

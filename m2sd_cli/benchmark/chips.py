@@ -1,4 +1,4 @@
-"""What chips can do at most, by their makers' own account."""
+"""Peaks of chips by their makers' own account."""
 
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ class Chip:
 
 @dataclass(frozen=True)
 class Peak:
-    """What a computation is measured against."""
+    """Peak that a computation is measured against."""
 
     format: str  # bf16, tf32 or fp32
     flop_per_second: float
@@ -53,7 +53,7 @@ CHIPS = {
 
 
 def peak(name: str, precision: str, tf32: bool) -> Peak | None:
-    """The peak of a chip for what is really computed on it.
+    """Find the peak of a chip for the arithmetic that is really done on it.
 
     Args:
         name: of the device, as the driver has it.

@@ -9,7 +9,7 @@ aten = torch.ops.aten
 
 
 def count_flops(compute: Callable[[], object]) -> int:
-    """FLOPs of all convolutions, matrix products and attention in a computation, backward included if it goes there.
+    """Count FLOPs of convolutions, matrix products and attention in a computation, backward included if it goes there.
 
     A multiplication and an addition are two. Pointwise operations, norms and augmentation are not counted.
     """
@@ -27,11 +27,11 @@ def count_flops(compute: Callable[[], object]) -> int:
 
 
 def _attention(query: tuple[int, ...], key: tuple[int, ...], *_: Any, **__: Any) -> int:
-    """Query (B, heads, N, D) with key and value (B, heads, M, D): scores, and the mean of the values."""
+    """Count for query (B, heads, N, D), key and value (B, heads, M, D): scores, and the mean of the values."""
     batch, heads, length, width = query
     return 2 * 2 * batch * heads * length * width * key[2]
 
 
 def _attention_backward(_: object, query: tuple[int, ...], key: tuple[int, ...], *__: Any, **___: Any) -> int:
-    """Five products of the forward's size, the scores being computed once more."""
+    """Count five products where the forward has two, the scores being computed once more."""
     return _attention(query, key) * 5 // 2

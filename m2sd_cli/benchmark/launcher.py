@@ -1,7 +1,7 @@
-"""Starts a command, and prints as JSON how it ended, how long it took and the most memory that it held.
+"""Launcher: starts a command and prints its exit code, its time and its peak memory as JSON.
 
-It is run as a program of its own and imports next to nothing. Linux begins the peak resident set of a process with that
-of the process which started it: a child of one that has imported torch would seem to need as much.
+It runs as a program of its own and imports next to nothing. Linux begins the peak resident set of a process with that
+of its parent: the child of a process that has imported torch would seem to need as much.
 """
 
 import json
@@ -14,7 +14,7 @@ UNIT = 1 if sys.platform == "darwin" else 1024  # bytes, of ru_maxrss
 
 
 def launch(words: list[str]) -> dict[str, float | int | None]:
-    """Run a command to its end; what it prints to stdout is dropped."""
+    """Run a command to its end, its stdout dropped."""
     began = time.perf_counter()
     child = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)  # noqa: S603
     peak = None

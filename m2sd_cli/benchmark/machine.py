@@ -1,4 +1,4 @@
-"""The device that is measured: its name, waiting for it, the memory that it takes."""
+"""Device that is measured: its name, waiting for it, and the memory in use."""
 
 import os
 import platform
@@ -11,7 +11,7 @@ _PROCESS = Path("/proc/self")
 
 
 def device_name(device: torch.device) -> str:
-    """The chip, as its driver or the kernel calls it."""
+    """Return the name of the chip that its driver or the kernel has."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     try:
@@ -23,14 +23,14 @@ def device_name(device: torch.device) -> str:
 
 
 def cores() -> int:
-    """How many cores this process may use."""
+    """Return the number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def synchronise(device: torch.device) -> None:
-    """Wait until the device has done what it was asked to."""
+    """Wait until the device has finished its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":
@@ -38,18 +38,18 @@ def synchronise(device: torch.device) -> None:
 
 
 def peak_memory(device: torch.device, compute: Callable[[], object]) -> int | None:
-    """The most bytes in use while something is computed: tensors on CUDA, the whole process on the CPU.
+    """Measure the most bytes in use during a computation: tensors on CUDA, the whole process on the CPU.
 
     Returns:
-        None where it cannot be watched: Linux alone lets a process forget the peak that it had before.
+        None where it cannot be measured: Linux alone lets a process forget the peak that it had before.
     """
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         compute()
         return torch.cuda.max_memory_allocated(device)
-    watched = device.type == "cpu" and _forget_peak_resident()
+    measured = device.type == "cpu" and _forget_peak_resident()
     compute()
-    return _peak_resident() if watched else None
+    return _peak_resident() if measured else None
 
 
 def _forget_peak_resident() -> bool:

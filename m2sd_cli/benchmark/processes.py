@@ -1,4 +1,4 @@
-"""How long commands take from the start of their process to its end, on a small run made for the purpose."""
+"""Time of commands from the start of their process to its end, on a small run made for the purpose."""
 
 import json
 import os
@@ -27,13 +27,13 @@ M2SD = ["-m", "m2sd_cli"]
 PIXELS = 256  # both sides of a generated picture
 MOST_ROUNDS = 3
 
-# The run folder, a folder of pictures of its base classes, and which network.
+# Of the run folder, a folder of pictures of its base classes, and the network.
 MakeRun = Callable[[Path, Path, Settings], None]
 
 
 @dataclass(frozen=True)
 class Launched:
-    """One process that has ended well."""
+    """A process that has ended well."""
 
     seconds: float
     peak_resident_bytes: int | None
@@ -55,7 +55,7 @@ def launch(words: list[str]) -> Launched:
 
 
 def _environment() -> dict[str, str]:
-    """Lets a new process find the package that this one runs, if it is not an installed one."""
+    """Return an environment in which a new process finds the package that this one runs, installed or not."""
     home = str(Path(m2sd_cli.__file__).parent.parent)
     if home == sysconfig.get_path("purelib"):
         return dict(os.environ)
@@ -63,21 +63,21 @@ def _environment() -> dict[str, str]:
 
 
 def write_pictures(folder: Path, classes: int, each: int) -> None:
-    """Noise as FOLDER/CLASS/*.jpg."""
+    """Write noise as FOLDER/CLASS/*.jpg."""
     random = np.random.default_rng(0)
     for label in range(classes):
-        place = folder / f"{folder.name}-{label}"
-        place.mkdir(parents=True)
+        of_class = folder / f"{folder.name}-{label}"
+        of_class.mkdir(parents=True)
         for number in range(each):
             pixels = random.integers(0, 256, (PIXELS, PIXELS, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(place / f"{number}.jpg")
+            Image.fromarray(pixels).save(of_class / f"{number}.jpg")
 
 
 def measure_processes(settings: Settings, make_run: MakeRun) -> dict[str, Latency]:
-    """Seconds and memory of increment and predict, of the help that imports no torch, and of importing torch alone.
+    """Measure increment and predict, the help that imports no torch, and importing torch alone.
 
     Args:
-        settings: which network on which device.
+        settings: network and device.
         make_run: makes a run with a base session of a network that was hardly trained.
 
     Raises:
@@ -85,28 +85,28 @@ def measure_processes(settings: Settings, make_run: MakeRun) -> dict[str, Latenc
     """
     rounds = min(settings.rounds, MOST_ROUNDS)
     with TemporaryDirectory(prefix="m2sd-bench-") as temporary:
-        place = Path(temporary)
-        run = RunFolder(place / "run")
+        folder = Path(temporary)
+        run = RunFolder(folder / "run")
         say("processes: making a run to teach and to ask")
-        write_pictures(place / "base", WAY, 1)
-        make_run(run.path, place / "base", settings)
-        write_pictures(place / "new", WAY, SHOTS)
+        write_pictures(folder / "base", WAY, 1)
+        make_run(run.path, folder / "base", settings)
+        write_pictures(folder / "new", WAY, SHOTS)
         common = ["--run", str(run.path), "--device", str(settings.device), "--precision", settings.precision]
         commands = {
             "import_torch": ["-c", "import torch"],
             "help": [*M2SD, "--help"],
-            "increment": [*M2SD, "increment", "--session", "1", "--shots", str(place / "new"), "-q", *common],
-            "predict": [*M2SD, "predict", str(place / "base" / "base-0" / "0.jpg"), *common],
+            "increment": [*M2SD, "increment", "--session", "1", "--shots", str(folder / "new"), "-q", *common],
+            "predict": [*M2SD, "predict", str(folder / "base" / "base-0" / "0.jpg"), *common],
         }
         launch(commands["import_torch"])  # from now on torch's files are in memory
-        found: dict[str, list[Launched]] = {name: [] for name in commands}
+        launches: dict[str, list[Launched]] = {name: [] for name in commands}
         for number in range(rounds):
             say(f"processes: round {number + 1} of {rounds}")
             for name, words in commands.items():
-                found[name].append(launch(words))
+                launches[name].append(launch(words))
             with run.locked("bench"):
                 run.remove_sessions(first=1)
-    return {name: _latency(each) for name, each in found.items()}
+    return {name: _latency(each) for name, each in launches.items()}
 
 
 def _latency(launches: list[Launched]) -> Latency:

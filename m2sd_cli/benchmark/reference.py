@@ -1,6 +1,6 @@
-"""A plain loop of the field's kind, to compare stage 1 with; nothing trains with it.
+"""Plain loop of the field's kind, to compare stage 1 with; nothing trains with it.
 
-It is what most published code for few-shot class-incremental learning does: each image becomes a PIL picture, is cut
+Most published code for few-shot class-incremental learning trains by it. Each image becomes a PIL picture, is cut
 and flipped by torchvision's transforms and made a tensor in a worker process of torch's DataLoader; the network
 computes in float32 and the default memory format; loss and accuracy are read from the device after every step. Network,
 loss, optimiser, batch size and the distribution of the augmented images are those of `m2sd pretrain`, but without
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 def picture_transform(augmentation: Augmentation, transform: TestTransform) -> Callable[[Image.Image], Tensor]:
-    """The transforms of torchvision for one picture, of the same distribution as our augmentation of a batch."""
+    """Compose transforms of torchvision for one picture, of the same distribution as our augmentation of a batch."""
     if augmentation.padding is not None:
         crop = transforms.RandomCrop(augmentation.size, padding=augmentation.padding)
     else:
@@ -59,7 +59,7 @@ class PictureDataset(Dataset[tuple[Tensor, int]]):
 
 
 class _Shuffled(Sampler[list[int]]):
-    """The indices of `steps` full batches, from as many epochs as they take."""
+    """Sampler of `steps` full batches, from as many epochs as they take."""
 
     def __init__(self, images: int, batch_size: int) -> None:
         self._images, self._batch_size = images, batch_size
@@ -74,7 +74,7 @@ class _Shuffled(Sampler[list[int]]):
 
 
 class ReferenceLoop:
-    """The loop as a Workload. Its workers live until `close`, and rest while something else is timed.
+    """Plain loop as a Workload. Its workers live until `close`, and rest while something else is timed.
 
     Args:
         settings: as for our own stage 1; precision does not apply.
@@ -107,7 +107,7 @@ class ReferenceLoop:
         self._batches: Iterator[list[Tensor]] = iter(())
 
     def prepare(self, steps: int) -> None:
-        """See Workload. Orders just the batches that are wanted, and takes one of each worker's to fill the pipeline.
+        """Order just the batches of these steps, and take one of each worker's to fill the pipeline; see Workload.
 
         Workers that went on decoding would slow down whatever is timed next, and give the next round a start.
         """
@@ -117,13 +117,13 @@ class ReferenceLoop:
         self.run(self._workers)
 
     def run(self, steps: int) -> None:
-        """See Workload."""
+        """Do so many steps, see Workload."""
         for images, labels in islice(self._batches, steps):
             self.step(images, labels)
         synchronise(self._device)
 
     def step(self, images: Tensor, labels: Tensor) -> tuple[float, float]:
-        """Loss and accuracy of one batch, before the step."""
+        """Do one step, and return loss and accuracy of the batch before it."""
         images = images.to(self._device, non_blocking=True)
         labels = labels.to(self._device, non_blocking=True)
         logits = self.network(images).logits
@@ -135,6 +135,6 @@ class ReferenceLoop:
         return loss.item(), accuracy.item()
 
     def close(self) -> None:
-        """See Workload: ends the worker processes, which the loader does when nobody holds it any more."""
+        """End the worker processes, which the loader does when nobody holds it any more; see Workload."""
         self._batches = iter(())
         self._loader = None

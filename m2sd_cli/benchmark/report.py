@@ -1,4 +1,4 @@
-"""What was measured. Names end in their units, since they are those of the JSON document."""
+"""Results of a measurement. Names end in their units, since they are those of the JSON document."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from m2sd_cli.benchmark.timing import Measurements
 
 @dataclass(frozen=True)
 class Conditions:
-    """What was measured, and how."""
+    """Conditions of a measurement."""
 
     recipe: str | None
     backbone: str
@@ -24,7 +24,7 @@ class Conditions:
 
 @dataclass(frozen=True)
 class Throughput:
-    """Steps of one workload; each round's figure is the mean over its steps."""
+    """Throughput of one workload; the figure of a round is the mean over its steps."""
 
     batch_size_images: int
     steps_per_round: int
@@ -39,7 +39,7 @@ class Throughput:
 
 @dataclass(frozen=True)
 class Duration:
-    """How long the epochs of a recipe's stage would take, by what its steps took here."""
+    """Time that the epochs of a recipe's stage would take, extrapolated from the measured steps."""
 
     epochs: int
     steps: int
@@ -48,7 +48,7 @@ class Duration:
 
 @dataclass(frozen=True)
 class Latency:
-    """One command, from the start of its process to the end."""
+    """Time and memory of a command, from the start of its process to the end."""
 
     seconds: Measurements
     peak_resident_bytes: int | None
@@ -56,7 +56,7 @@ class Latency:
 
 @dataclass(frozen=True)
 class Report:
-    """Everything."""
+    """All results of a measurement."""
 
     conditions: Conditions
     versions: dict[str, str]

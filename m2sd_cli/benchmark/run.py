@@ -1,4 +1,4 @@
-"""The whole measurement: each workload alone, then all of them in turn, then the commands."""
+"""Whole measurement: each workload alone, then all of them in turn, then the commands."""
 
 import gc
 from collections.abc import Callable, Iterator, Mapping
@@ -31,7 +31,7 @@ Make = Callable[[], Workload]
 
 @dataclass(frozen=True)
 class Survey:
-    """What is known of a workload when it has warmed up, with none of the others in memory."""
+    """Properties of a workload that has warmed up, with none of the others in memory."""
 
     images: int  # a step
     steps: int  # a round
@@ -43,14 +43,15 @@ def run_bench(settings: Settings, make_run: MakeRun) -> Report:
     """Measure throughput, then the time that commands take.
 
     Args:
-        settings: what, where and for how long.
+        settings: workloads, device and time.
+        make_run: makes a run for the commands, see `measure_processes`.
 
     Raises:
         M2sdError: the device's memory is too small, or a command failed.
     """
     data = random_images(settings)
     makers = _makers(settings, data)
-    plain = _makers(replace(settings, compiled=False), data)
+    plain = _makers(replace(settings, compile=False), data)
     block = settings.seconds / settings.rounds / len(makers)
     try:
         surveys = {name: _survey(name, make, plain[name], block, settings) for name, make in makers.items()}
@@ -79,7 +80,7 @@ def run_bench(settings: Settings, make_run: MakeRun) -> Report:
             seconds=settings.seconds,
             rounds=settings.rounds,
             reference_workers=settings.workers,
-            compiled=settings.compiled,
+            compiled=settings.compile,
         ),
         versions=versions(),
         device_name=chip,
@@ -102,7 +103,7 @@ def run_bench(settings: Settings, make_run: MakeRun) -> Report:
 
 
 def _makers(settings: Settings, data: TrainingImages) -> dict[str, Make]:
-    """How to begin each workload, the one that needs least memory first: not every C library gives memory back."""
+    """Return a maker of each workload, the one that needs least memory first: not every C library gives memory back."""
     makers: dict[str, Make] = {
         FEATURES: partial(FeatureExtraction, settings),
         PRETRAIN: partial(pretrain_stage, settings, data),
@@ -126,7 +127,7 @@ def _memory_of_its_own(device: torch.device) -> Iterator[None]:
 
 
 def _survey(name: str, make: Make, plain: Make, seconds: float, settings: Settings) -> Survey:
-    """One workload alone; `plain` makes it without compiling, as nothing can be counted in what is compiled."""
+    """Examine one workload alone; `plain` makes it without compiling, since FLOPs of a compiled one are not counted."""
     say(f"{name}: warm-up")
     with _memory_of_its_own(settings.device):
         flops = _flops(plain)
@@ -146,12 +147,12 @@ def _flops(make: Make) -> int:
 def _examine(make: Make, flops: int, seconds: float, settings: Settings) -> Survey:
     with closing(make()) as workload:
         workload.prepare(WARM_UP)
-        workload.run(COMPILED_WARM_UP if settings.compiled else WARM_UP)
-        found: list[int] = []
-        peak_bytes = peak_memory(settings.device, lambda: found.append(steps_for(workload, seconds)))
-    if settings.compiled and settings.device.type == "cuda":
+        workload.run(COMPILED_WARM_UP if settings.compile else WARM_UP)
+        steps: list[int] = []
+        peak_bytes = peak_memory(settings.device, lambda: steps.append(steps_for(workload, seconds)))
+    if settings.compile and settings.device.type == "cuda":
         peak_bytes = None  # what a graph holds is not counted among the tensors
-    return Survey(workload.images, found[0], flops, peak_bytes)
+    return Survey(workload.images, steps[0], flops, peak_bytes)
 
 
 def _rounds(makers: Mapping[str, Make], surveys: Mapping[str, Survey], settings: Settings) -> dict[str, list[float]]:
@@ -160,7 +161,7 @@ def _rounds(makers: Mapping[str, Make], surveys: Mapping[str, Survey], settings:
         for name, make in makers.items():
             workloads[name] = stack.enter_context(closing(make()))
             workloads[name].prepare(WARM_UP)
-            workloads[name].run(COMPILED_WARM_UP if settings.compiled else WARM_UP)
+            workloads[name].run(COMPILED_WARM_UP if settings.compile else WARM_UP)
         say(f"{', '.join(makers)}: {settings.rounds} rounds in turn")
         return alternate(workloads, {name: each.steps for name, each in surveys.items()}, settings.rounds)
 

@@ -1,4 +1,4 @@
-"""What is measured and for how long, validated."""
+"""Validated settings of a measurement."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -26,7 +26,7 @@ USUAL_CLASSES, USUAL_SIZE = 60, 32
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long a recipe has a stage train."""
+    """Length of a stage of a recipe."""
 
     epochs: int
     steps: int  # of all epochs
@@ -34,7 +34,7 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Settings:
-    """One measurement."""
+    """Settings of one measurement."""
 
     pretrain: PretrainConfig
     distill: DistillConfig
@@ -45,7 +45,7 @@ class Settings:
     seconds: float  # that the throughput of everything together is measured
     rounds: int
     workers: int | None  # processes of the reference loop; None leaves it out
-    compiled: bool = False  # whether both stages are compiled first
+    compile: bool = False  # whether both stages are compiled first
     recipe: str | None = None  # that both stages follow
     data: str | None = None  # the data set whose images the random ones are like
     schedules: Mapping[str, Schedule] = field(default_factory=dict)  # of the stages, where there is a recipe
@@ -72,10 +72,10 @@ def configure(
     seconds: float,
     rounds: int,
     workers: int | None,
-    compiled: bool = False,
+    compile: bool = False,
     recipe: Recipe = NOTHING,
 ) -> Settings:
-    """Settings from options; None for what a recipe says, or without one is usual.
+    """Make settings of options; None stands for the recipe's value, or the usual one without a recipe.
 
     Raises:
         UsageError: one of them makes no sense, or there is no such device.
@@ -122,7 +122,7 @@ def configure(
         seconds=seconds,
         rounds=rounds,
         workers=workers,
-        compiled=compiled,
+        compile=compile,
         recipe=recipe.name,
         data=followed.data,
         schedules=schedules,

@@ -1,4 +1,4 @@
-"""Measuring several things in turn, so that what disturbs the machine disturbs all of them alike."""
+"""Measurement of several workloads in turn, so that a disturbance of the machine disturbs all of them alike."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -10,20 +10,20 @@ Clock = Callable[[], float]  # seconds
 
 
 class Workload(Protocol):
-    """Something that is done step by step."""
+    """Work that is done step by step."""
 
     @property
     def images(self) -> int:
-        """How many a step takes."""
+        """Images of a step."""
 
     def prepare(self, steps: int) -> None:
-        """Make ready for so many steps; not timed."""
+        """Make ready for so many steps, which is not timed."""
 
     def run(self, steps: int) -> None:
         """Do so many steps, and return when they are done, on whatever device."""
 
     def close(self) -> None:
-        """Let go of processes."""
+        """End the processes of the workload."""
 
 
 @dataclass(frozen=True)
@@ -46,9 +46,9 @@ class Measurements:
 
 
 def ratios(above: Sequence[float], below: Sequence[float]) -> Measurements:
-    """The ratio of each round, of two quantities that were measured in the same rounds.
+    """Divide two quantities that were measured in the same rounds, round by round.
 
-    A machine that is slow for a while is so for both of a round, while the ratio of two medians would compare a slow
+    A machine that is slow for a while slows both quantities of a round. The ratio of two medians would compare a slow
     while with a fast one.
     """
     return Measurements.of([a / b for a, b in zip(above, below, strict=True)])
@@ -60,13 +60,16 @@ def alternate(
     rounds: int,
     clock: Clock = time.perf_counter,
 ) -> dict[str, list[float]]:
-    """Seconds a step of each workload in each round. Every second round is backwards, which evens out a steady drift.
+    """Time the workloads in turn; every second round is backwards, which evens out a steady drift.
 
     Args:
-        workloads: what to time.
-        steps: how many of them each does in a round.
-        rounds: how often.
+        workloads: by name.
+        steps: of each in a round.
+        rounds: their number.
         clock: tells the time.
+
+    Returns:
+        seconds a step of each workload, round by round.
     """
     seconds: dict[str, list[float]] = {name: [] for name in workloads}
     for number in range(rounds):
@@ -77,13 +80,13 @@ def alternate(
 
 
 def steps_for(workload: Workload, seconds: float, clock: Clock = time.perf_counter) -> int:
-    """How many steps take about `seconds`, at least one.
+    """Find the number of steps that take about `seconds`, at least one.
 
     Twice as many are tried each time until they take a fifth of it: a few short steps tell little.
 
     Args:
-        workload: what is to be timed later.
-        seconds: wanted.
+        workload: to be timed later.
+        seconds: of a round.
         clock: tells the time.
     """
     steps = 1

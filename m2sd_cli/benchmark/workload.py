@@ -1,4 +1,4 @@
-"""What is timed: both stages as the commands train them, and the features as they compute them, on random images."""
+"""Workloads: both stages as the commands train them, and the features as they compute them, on random images."""
 
 from dataclasses import replace
 
@@ -46,7 +46,7 @@ def treatment(size: int, data: str | None = None) -> Treatment:
 
 
 def random_images(settings: Settings) -> TrainingImages:
-    """Noise under random labels, in whole batches; as much of it as a small data set has, or less if it is large."""
+    """Make noise under random labels, in whole batches; as many images as a small data set has, or fewer large ones."""
     _, augmentation = treatment(settings.image_size, settings.data)
     side, batch = augmentation.store or augmentation.size, settings.pretrain.batch_size
     count = max(batch, min(MOST_IMAGES, MOST_BYTES // (3 * side * side)) // batch * batch)
@@ -56,7 +56,7 @@ def random_images(settings: Settings) -> TrainingImages:
 
 
 class _UntilStep(StopRequest):
-    """Ends a training after the step of that number."""
+    """Stop request that ends a training after step `last`."""
 
     def __init__(self, training: Training) -> None:
         super().__init__()
@@ -65,18 +65,18 @@ class _UntilStep(StopRequest):
 
     @property
     def wanted(self) -> bool:
-        """Whether the step has been done."""
+        """True when that step has been done."""
         return self._training.position.step >= self.last
 
 
 class Stage:
-    """Steps of a stage, by the loop that the commands train with; nothing is saved.
+    """Stage as a workload, by the loop that the commands train with; nothing is saved.
 
     Args:
         name: of the stage.
-        module, objective, config: what it trains.
+        module, objective, config: of the stage.
         data: its images.
-        settings: where and how to compute.
+        settings: of the measurement.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class Stage:
         self.images = config.batch_size
         self._device = settings.device
         execution = Execution(
-            settings.device, settings.training_precision, save_every=float("inf"), compile=settings.compiled
+            settings.device, settings.training_precision, save_every=float("inf"), compile=settings.compile
         )
         self._training = Training(
             stage=name,
@@ -108,26 +108,26 @@ class Stage:
         self._stop = _UntilStep(self._training)
 
     def prepare(self, steps: int) -> None:
-        """See Workload."""
+        """Do nothing, see Workload."""
 
     def run(self, steps: int) -> None:
-        """See Workload."""
+        """Do so many steps, see Workload."""
         self._stop.last = self._training.position.step + steps
         self._training.run(self._stop)
         synchronise(self._device)
 
     def close(self) -> None:
-        """See Workload."""
+        """Do nothing, see Workload."""
 
 
 def pretrain_stage(settings: Settings, data: TrainingImages) -> Stage:
-    """Stage 1."""
+    """Make stage 1."""
     network = build_network(settings.pretrain, settings.classes)
     return Stage("pretrain", network, pretrain_objective(network), settings.pretrain, data, settings)
 
 
 def distill_stage(settings: Settings, data: TrainingImages) -> Stage:
-    """Stage 2 of a new network."""
+    """Make stage 2 of a new network."""
     config = settings.distill
     network, weights = build_network(settings.pretrain, settings.classes), loss_weights(config)
     recompute = makes_maps_again(settings.device)
@@ -137,7 +137,7 @@ def distill_stage(settings: Settings, data: TrainingImages) -> Stage:
 
 
 class FeatureExtraction:
-    """The features of one batch of images again and again, as increment, evaluate and predict compute them."""
+    """Extraction of the features of one batch again and again, as increment, evaluate and predict compute them."""
 
     def __init__(self, settings: Settings) -> None:
         size = settings.image_size
@@ -152,13 +152,13 @@ class FeatureExtraction:
         self._pixels = pixels.permute(0, 3, 1, 2)
 
     def prepare(self, steps: int) -> None:
-        """See Workload."""
+        """Do nothing, see Workload."""
 
     def run(self, steps: int) -> None:
-        """See Workload."""
+        """Do so many steps, see Workload."""
         for _ in range(steps):
             embed(self._backbone, self._pixels, self._transform, self._settings.feature_precision)
         synchronise(self._settings.device)
 
     def close(self) -> None:
-        """See Workload."""
+        """Do nothing, see Workload."""

@@ -38,7 +38,7 @@ class Products:
 @pytest.mark.parametrize(("compiled", "warm_up"), [(False, WARM_UP), (True, COMPILED_WARM_UP)])
 def test_operations_are_counted_in_what_is_plain_and_before_anything_is_timed(compiled: bool, warm_up: int) -> None:
     log: list[str] = []
-    settings = replace(tiny(), compiled=compiled)
+    settings = replace(tiny(), compile=compiled)
     found = _survey("pretrain", lambda: Products("own", log), lambda: Products("plain", log), 1e-9, settings)
     assert log[:7] == [
         "plain begins",
@@ -103,6 +103,6 @@ def test_images_are_made_once_even_if_stages_are_compiled(monkeypatch: pytest.Mo
     monkeypatch.setattr(run, "random_images", images)
     monkeypatch.setattr(run, "_survey", survey)
     with pytest.raises(KeyboardInterrupt):
-        run.run_bench(replace(tiny(), compiled=True), lambda run, pictures, settings: None)
+        run.run_bench(replace(tiny(), compile=True), lambda run, pictures, settings: None)
     assert made == [1]
     assert surveyed == [("features", False), ("pretrain", False), ("distill", False)]
