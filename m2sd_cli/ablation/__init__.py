@@ -1,1 +1,1 @@
-"""The parts of the method against one another: many runs of the same budget, and one table of what they came to."""
+"""Ablation of the method: many runs on one budget that train different parts of it, and one table of results."""

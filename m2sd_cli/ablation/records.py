@@ -33,7 +33,7 @@ class Checksummed(ChecksummedModel):
 
 
 class Budget(Checksummed):
-    """The options that every run of a table has in common; its seed and the changes of its row come on top."""
+    """Options that every run of a table has in common; the seed and the changes of the row come on top."""
 
     data: Name
     recipe: Name | None
@@ -89,7 +89,7 @@ class Run:
 
     @property
     def has_ended(self) -> bool:
-        """Whether its result is there."""
+        """True if its result is there."""
         return (self.path / RESULT).exists()
 
     def end(self, result: Result) -> None:

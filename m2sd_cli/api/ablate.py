@@ -41,7 +41,7 @@ DATA = "cifar100"  # unless another is named
 
 @dataclass(frozen=True)
 class Ablation:
-    """The state of a table."""
+    """State of a table."""
 
     budget: Budget
     results: list[Result]  # of all calls so far
@@ -50,12 +50,12 @@ class Ablation:
 
 
 class _TimeUpError(Exception):
-    """The time limit has ended a training, or came between two."""
+    """End of the time limit, in a training or between two."""
 
 
 @dataclass(frozen=True)
 class _Study:
-    """The choices that all runs of a call share."""
+    """Choices that all runs of a call share."""
 
     folder: Path
     budget: Budget

@@ -1,4 +1,4 @@
-"""Which parts of stage 2 each row trains with."""
+"""Parts of stage 2 that each row trains with."""
 
 from dataclasses import asdict
 

@@ -1,4 +1,4 @@
-"""What is told of a process is its own."""
+"""Time and memory of a process are its own."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What is measured: what is usual, what a recipe has, and what is asked for instead."""
+"""Settings: the usual ones, those of a recipe, and the options that replace them."""
 
 from dataclasses import replace
 from pathlib import Path

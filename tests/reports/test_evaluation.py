@@ -1,4 +1,4 @@
-"""Which images an evaluation keeps decoded, and that it makes no difference to its figures."""
+"""Images that an evaluation keeps decoded, which makes no difference to its figures."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
