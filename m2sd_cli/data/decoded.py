@@ -4,12 +4,12 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Literal
 
 import numpy as np
 import PIL.features
@@ -28,7 +28,7 @@ from m2sd_cli.data.cache import (
 )
 from m2sd_cli.data.mapped import MappedImages, npy_header
 from m2sd_cli.errors import DataError
-from m2sd_cli.progress import Pass
+from m2sd_cli.progress import count_passing
 from m2sd_cli.reading import read_regular
 
 FORMAT = 2  # to be raised when the same files would give other pixels, or an entry other files
@@ -92,15 +92,13 @@ def load_or_decode(request: Request, decode: Callable[[], Generator[tuple[Tensor
     """
     cache = cache_folder()
     folder = cache / request.key
-    entry = _read_if_whole(folder, request)
-    if entry is not None:
-        return entry
+    with suppress(OSError, ValueError):
+        return _read(folder, request)
     try:
         cache.mkdir(parents=True, exist_ok=True)
         with entry_lock(cache, request.key):
-            entry = _read_if_whole(folder, request)  # another process may have built it meanwhile
-            if entry is not None:
-                return entry
+            with suppress(OSError, ValueError):
+                return _read(folder, request)  # which another process has built meanwhile
             sweep(cache, request.key)
             if folder.exists():
                 shutil.rmtree(folder)
@@ -118,13 +116,6 @@ def _refused(cache: Path, why: str) -> DataError:
     return DataError(
         f"{cache}: {why}; free some space, as with 'm2sd data clear', or name a place in ${CACHE_VARIABLE}"
     )
-
-
-def _read_if_whole(folder: Path, request: Request) -> Entry | None:
-    try:
-        return _read(folder, request)
-    except (OSError, ValueError):
-        return None
 
 
 def _read(folder: Path, request: Request) -> Entry:
@@ -149,32 +140,31 @@ def _read(folder: Path, request: Request) -> Entry:
 
 
 def _build(folder: Path, temporary: Path, request: Request, decoded: Iterable[tuple[Tensor, float]]) -> None:
+    values = np.empty(request.shape[0], request.column.dtype)
+
+    def images() -> Iterator[bytes]:
+        yield npy_header(np.uint8, request.shape)
+        for number, (image, value) in enumerate(count_passing(decoded, "decoding", request.shape[0])):
+            values[number] = value
+            yield image.numpy().tobytes()
+
     try:
         temporary.mkdir()
-        values = np.empty(request.shape[0], request.column.dtype)
-        decoding = Pass("decoding", request.shape[0])
-        with (temporary / IMAGES).open("wb") as file:
-            file.write(npy_header(np.uint8, request.shape))
-            # Written and not mapped: a mapped page that finds the disk full would end the process.
-            for number, (image, value) in enumerate(decoded):
-                file.write(image.numpy().tobytes())
-                values[number] = value
-                decoding.add()
-            _flush(file)
-        with (temporary / request.column.file).open("wb") as file:
-            file.write(npy_header(request.column.dtype, values.shape) + values.tobytes())
-            _flush(file)
-        with (temporary / RECORD).open("wb") as file:
-            file.write(json.dumps(_record(request)).encode())
-            _flush(file)
+        # Written and not mapped: a mapped page that finds the disk full would end the process.
+        _write(temporary / IMAGES, images())
+        _write(temporary / request.column.file, [npy_header(request.column.dtype, values.shape), values.tobytes()])
+        _write(temporary / RECORD, [json.dumps(_record(request)).encode()])
         temporary.rename(folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _flush(file: BinaryIO) -> None:
-    file.flush()
-    os.fsync(file.fileno())
+def _write(path: Path, parts: Iterable[bytes]) -> None:
+    with path.open("wb") as file:
+        for part in parts:
+            file.write(part)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _record(request: Request) -> dict[str, object]:

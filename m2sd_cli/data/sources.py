@@ -118,9 +118,7 @@ class ArrayImages:
                 pixels = torch.stack([transform.pixels(Image.fromarray(image.numpy())) for image in batch])
             yield pixels, labels[start : start + size]
 
-    def for_testing(self, transform: TestTransform, size: int, shard: slice = ALL) -> Iterator[tuple[Tensor, Tensor]]:
-        """See ImageSource."""
-        return self.batches(transform, size, shard)
+    for_testing = batches
 
     def for_training(self, augmentation: Augmentation) -> TrainingImages:  # noqa: ARG002 (of the protocol)
         """See ImageSource."""
@@ -130,9 +128,7 @@ class ArrayImages:
         """See ImageSource."""
         return [hashlib.sha256(image.numpy().tobytes()).hexdigest() for image in self.images]
 
-    def sort_keys(self) -> list[str]:
-        """See ImageSource."""
-        return self.digests()
+    sort_keys = digests
 
 
 @dataclass(frozen=True)
@@ -172,10 +168,8 @@ class FileImages:
         Raises:
             DataError: a picture cannot be read, or the cache not be written.
         """
-        entry = self._load(
-            Request("test", transform.crop, asdict(replace(transform, views=1)), self._digests),
-            lambda image: transform.pixels(image).permute(1, 2, 0),
-        )
+        request = Request("test", transform.crop, asdict(replace(transform, views=1)), self._digests)
+        entry = self._load(request, transform.pixels)
         indices = torch.arange(len(self))[shard]
         batches = (indices[start : start + size] for start in range(0, len(indices), size))
         return ((entry.images.take(batch).permute(0, 3, 1, 2).contiguous(), self.labels[batch]) for batch in batches)
@@ -187,10 +181,8 @@ class FileImages:
             DataError: a picture cannot be read, or the cache not be written.
         """
         side = augmentation.store or augmentation.size
-        entry = self._load(
-            Request("training", side, {"squash": "bilinear"}, self._digests),
-            lambda image: to_tensor(image.resize((side, side), Image.Resampling.BILINEAR)).permute(1, 2, 0),
-        )
+        request = Request("training", side, {"squash": "bilinear"}, self._digests)
+        entry = self._load(request, lambda image: to_tensor(image.resize((side, side), Image.Resampling.BILINEAR)))
         return TrainingImages(entry.images.tensor, entry.values, self.labels, entry.images)
 
     def digests(self) -> list[str]:
@@ -206,7 +198,7 @@ class FileImages:
         return tuple(count_passing(in_order(_file_digest, self.paths), "reading", len(self)))
 
     def _load(self, request: Request, shape: Callable[[Image.Image], Tensor]) -> Entry:
-        """Load the pictures as `shape` makes them, (S, S, 3) uint8, from the cache, which is filled first."""
+        """Load the pictures as `shape` makes them, (3, S, S) uint8, from the cache, which is filled first."""
 
         def decode_one(item: tuple[Path, str]) -> tuple[Tensor, float]:
             path, digest = item
@@ -215,7 +207,7 @@ class FileImages:
             # The cached pixels have to be those of the very file whose digest is their key.
             if _file_digest(path) != digest:
                 raise DataError(f"{path}: it was changed while it was read; try again")
-            return pixels, image.width / image.height
+            return pixels.permute(1, 2, 0), image.width / image.height
 
         def decode() -> Generator[tuple[Tensor, float], None, None]:
             return in_order(decode_one, zip(self.paths, self._digests, strict=True))

@@ -44,9 +44,9 @@ def plain_boxes(aspects: list[float], draws: list[list[list[float]]]) -> list[li
         box = None
         for attempt in range(len(draws[0])):
             share = AREA[0] + (AREA[1] - AREA[0]) * draws[0][attempt][n]
-            wanted = math.exp(math.log(RATIO[0]) + math.log(RATIO[1] / RATIO[0]) * draws[1][attempt][n])
+            box_aspect = math.exp(math.log(RATIO[0]) + math.log(RATIO[1] / RATIO[0]) * draws[1][attempt][n])
             # In pixels of an image of height 1 and width `aspect`.
-            width, height = math.sqrt(share * aspect * wanted), math.sqrt(share * aspect / wanted)
+            width, height = math.sqrt(share * aspect * box_aspect), math.sqrt(share * aspect / box_aspect)
             if width <= aspect and height <= 1:
                 box = (width / aspect, height)
                 break

@@ -31,10 +31,10 @@ def by_hand(images: Tensor, policy: str, seed: int) -> Tensor:
 def test_each_group_is_changed_as_torchvision_changes_one(batch: int, policy: Policy, seed: int) -> None:
     images = pictures(batch)
     before = images.clone()
-    found = auto_augment(images, policy, generator(seed))
-    assert (found.shape, found.dtype) == (images.shape, torch.uint8)
-    assert found.is_contiguous(memory_format=torch.channels_last)
-    assert torch.equal(found, by_hand(images, policy, seed))
+    augmented = auto_augment(images, policy, generator(seed))
+    assert (augmented.shape, augmented.dtype) == (images.shape, torch.uint8)
+    assert augmented.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(augmented, by_hand(images, policy, seed))
     assert torch.equal(images, before)
 
 
@@ -48,12 +48,12 @@ def test_nobody_elses_draws_are_disturbed() -> None:
 
 def test_groups_differ_and_draws_repeat() -> None:
     same = pictures(1).expand(40 * GROUP, 3, 8, 8)
-    found = auto_augment(same, "cifar10", generator(1))
-    groups = found.reshape(40, GROUP, -1)
+    augmented = auto_augment(same, "cifar10", generator(1))
+    groups = augmented.reshape(40, GROUP, -1)
     assert (groups == groups[:, :1]).all()
     assert len(torch.unique(groups[:, 0], dim=0)) > 10
-    assert torch.equal(found, auto_augment(same, "cifar10", generator(1)))
-    assert not torch.equal(found, auto_augment(same, "cifar10", generator(2)))
+    assert torch.equal(augmented, auto_augment(same, "cifar10", generator(1)))
+    assert not torch.equal(augmented, auto_augment(same, "cifar10", generator(2)))
 
 
 def test_what_is_no_whole_number_is_rounded() -> None:

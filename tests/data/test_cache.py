@@ -37,10 +37,10 @@ def test_listing(cache: Path) -> None:
     (cache / f"{THIRD}.tmp").mkdir()
     (cache / THIRD).mkdir()  # without a record: as good as absent
     (cache / "of-somebody-else").mkdir()
-    found = sorted(list_entries(), key=lambda each: each.images)
-    assert [(each.use, each.images, each.side) for each in found] == [("training", 20, 8), ("training", 100, 8)]
+    entries = sorted(list_entries(), key=lambda each: each.images)
+    assert [(each.use, each.images, each.side) for each in entries] == [("training", 20, 8), ("training", 100, 8)]
     sizes = [sum(path.stat().st_size for path in (cache / key).iterdir()) for key in (OTHER, KEY)]
-    assert [each.bytes for each in found] == sizes
+    assert [each.bytes for each in entries] == sizes
 
 
 @pytest.mark.parametrize(
@@ -103,8 +103,8 @@ def test_clearing_removes_entries_and_remains_and_nothing_else(cache: Path) -> N
         (cache / name / "file").write_text("of somebody else")
     taken = sum(each.bytes for each in list_entries())
     assert clear() == (2, taken + 1000)
-    left = {path.name for path in cache.iterdir() if path.suffix != ".lock"}
-    assert left == {"cifar-100-python", "notes.tmp", "a" * 63}
+    names = {path.name for path in cache.iterdir() if path.suffix != ".lock"}
+    assert names == {"cifar-100-python", "notes.tmp", "a" * 63}
     assert clear() == (0, 0)
 
 

@@ -61,10 +61,10 @@ def test_the_files_are_unpacked_once(
     plain = CIFAR100(str(published), train=use == "training")
     first = cifar100._images(published, use)
     monkeypatch.setattr("torchvision.datasets.CIFAR100", None)
-    for found in (first, cifar100._images(published, use)):
-        assert np.array_equal(found.images.numpy(), plain.data)
-        assert found.labels.tolist() == plain.targets
-        assert found.labels.dtype == torch.int64
+    for source in (first, cifar100._images(published, use)):
+        assert np.array_equal(source.images.numpy(), plain.data)
+        assert source.labels.tolist() == plain.targets
+        assert source.labels.dtype == torch.int64
 
 
 def test_files_that_were_damaged_since_are_refused(published: Path) -> None:

@@ -44,25 +44,25 @@ def by_hand(image: Tensor, brightness: float, contrast: float, saturation: float
 @given(st.integers(1, 5), st.floats(0, 1), st.integers(0, 99))
 def test_each_image_is_changed_by_factors_of_its_own(batch: int, strength: float, seed: int) -> None:
     images = pictures(batch)
-    found = jitter(images, strength, generator(seed))
-    assert (found.shape, found.dtype) == (images.shape, torch.float32)
-    assert found.min() >= 0
-    assert found.max() <= 255
-    for image, own, *drawn in zip(found, images, *factors(batch, strength, seed), strict=True):
-        torch.testing.assert_close(image.double(), by_hand(own, *drawn), rtol=1e-4, atol=1e-2)
+    jittered = jitter(images, strength, generator(seed))
+    assert (jittered.shape, jittered.dtype) == (images.shape, torch.float32)
+    assert jittered.min() >= 0
+    assert jittered.max() <= 255
+    for image, original, *drawn in zip(jittered, images, *factors(batch, strength, seed), strict=True):
+        torch.testing.assert_close(image.double(), by_hand(original, *drawn), rtol=1e-4, atol=1e-2)
 
 
 @pytest.mark.parametrize("strength", [0.1, 0.4, 1.0])
 def test_it_is_torchvisions(strength: float) -> None:
     images = pictures(6)
-    for found, own, brightness, contrast, saturation in zip(
+    for jittered, original, brightness, contrast, saturation in zip(
         jitter(images, strength, generator(3)), images, *factors(6, strength, 3), strict=True
     ):
-        wanted = torchvision.adjust_brightness(own.float() / 255, brightness)
-        wanted = torchvision.adjust_contrast(wanted, contrast)
-        wanted = torchvision.adjust_saturation(wanted, saturation)
+        expected = torchvision.adjust_brightness(original.float() / 255, brightness)
+        expected = torchvision.adjust_contrast(expected, contrast)
+        expected = torchvision.adjust_saturation(expected, saturation)
         # Its weights of grey have a fourth digit.
-        torch.testing.assert_close(found, 255 * wanted, rtol=0, atol=0.1)
+        torch.testing.assert_close(jittered, 255 * expected, rtol=0, atol=0.1)
 
 
 def test_without_strength_nothing_changes_and_floats_are_taken_as_they_are() -> None:

@@ -28,10 +28,10 @@ def edit(path: Path, old: str, new: str) -> None:
     path.write_text(text.replace(old, new, 1))
 
 
-def link(picture: Path, places: Iterable[Path]) -> None:
-    for place in places:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        os.link(picture, place)
+def link(picture: Path, paths: Iterable[Path]) -> None:
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        os.link(picture, path)
 
 
 @pytest.fixture(scope="module")

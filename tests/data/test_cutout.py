@@ -30,18 +30,18 @@ def by_hand(x: Tensor, side: int, seed: int) -> Tensor:
 def test_each_image_has_a_hole_of_its_own(batch: int, size: int, share: float, seed: int) -> None:
     x = 1 + torch.rand(batch, 3, size, size, generator=generator(7))
     side = max(1, round(share * size))
-    found = cutout(x, share, generator(seed))
-    assert torch.equal(found, by_hand(x, side, seed))
-    hidden = (found == 0).all(dim=1).sum(dim=(1, 2))
+    cut = cutout(x, share, generator(seed))
+    assert torch.equal(cut, by_hand(x, side, seed))
+    hidden = (cut == 0).all(dim=1).sum(dim=(1, 2))
     assert hidden.min() >= 1  # a pixel of the image is its centre
     assert hidden.max() <= side * side
 
 
 def test_type_and_memory_format_are_kept() -> None:
     x = torch.ones(2, 3, 8, 8, dtype=torch.bfloat16).contiguous(memory_format=torch.channels_last)
-    found = cutout(x, 0.25, generator())
-    assert found.dtype == torch.bfloat16
-    assert found.is_contiguous(memory_format=torch.channels_last)
+    cut = cutout(x, 0.25, generator())
+    assert cut.dtype == torch.bfloat16
+    assert cut.is_contiguous(memory_format=torch.channels_last)
     assert (x == 1).all()  # what was given is as it was
 
 

@@ -81,7 +81,7 @@ def pixels(value: int) -> tuple[Tensor, float]:
     return torch.full((2, 2, 3), value, dtype=torch.uint8), value / 2
 
 
-def made() -> Generator[tuple[Tensor, float], None, None]:
+def decode() -> Generator[tuple[Tensor, float], None, None]:
     yield from map(pixels, (1, 2, 3))
 
 
@@ -95,7 +95,7 @@ def entry_of(cache: Path) -> Path:
     return folder
 
 
-def left(cache: Path) -> list[str]:
+def entries_in(cache: Path) -> list[str]:
     """What lies in the cache beside locks."""
     return [path.name for path in cache.iterdir() if path.suffix != ".lock"] if cache.exists() else []
 
@@ -129,13 +129,13 @@ def test_the_key_knows_everything_that_decides_the_pixels(other: dict[str, Any])
 
 def test_the_key_knows_the_format_and_the_decoder(monkeypatch: pytest.MonkeyPatch) -> None:
     keys = {REQUEST.key}
-    for place, name, value in (
+    for module, name, value in (
         (decoded, "FORMAT", FORMAT + 1),
         (PIL, "__version__", "0"),
         (PIL.features, "version", lambda feature: feature),
     ):
         with monkeypatch.context() as patch:
-            patch.setattr(place, name, value)
+            patch.setattr(module, name, value)
             keys.add(replace(REQUEST).key)
     assert len(keys) == 4
 
@@ -144,7 +144,7 @@ def test_other_content_is_another_entry(source: FileImages, cache: Path, opened:
     first = source.for_training(AUGMENTATION)
     Image.new("RGB", (30, 30), "red").save(source.paths[3])
     second = fresh(source).for_training(AUGMENTATION)
-    assert len(left(cache)) == 2
+    assert len(entries_in(cache)) == 2
     assert len(opened) == 18
     same = torch.arange(9) != 3
     assert torch.equal(first.images[same], second.images[same])
@@ -165,12 +165,12 @@ def squashed(source: FileImages, side: int) -> tuple[Tensor, Tensor]:
 def test_training_images_are_those_decoded_directly(source: FileImages, opened: list[Path]) -> None:
     images, aspects = squashed(source, 18)
     for each in (source, fresh(source)):
-        found = each.for_training(AUGMENTATION)
-        assert torch.equal(found.images, images)
-        assert torch.equal(found.aspects, aspects)
-        assert torch.equal(found.labels, source.labels)
-        assert found.images.dtype == torch.uint8
-        assert found.mapped is not None
+        training = each.for_training(AUGMENTATION)
+        assert torch.equal(training.images, images)
+        assert torch.equal(training.aspects, aspects)
+        assert torch.equal(training.labels, source.labels)
+        assert training.images.dtype == torch.uint8
+        assert training.mapped is not None
     assert sorted(opened) == sorted(source.paths)  # once each, for both
 
 
@@ -179,9 +179,9 @@ def test_test_images_are_those_decoded_directly(source: FileImages, opened: list
     direct = list(source.batches(TRANSFORM, size))
     opened.clear()
     for each in (source, fresh(source)):
-        found = list(each.for_testing(TRANSFORM, size))
-        assert len(found) == len(direct)
-        for (pixels, labels), (expected, expected_labels) in zip(found, direct, strict=True):
+        batches = list(each.for_testing(TRANSFORM, size))
+        assert len(batches) == len(direct)
+        for (pixels, labels), (expected, expected_labels) in zip(batches, direct, strict=True):
             assert torch.equal(pixels, expected)
             assert pixels.stride() == expected.stride()
             assert torch.equal(labels, expected_labels)
@@ -213,7 +213,7 @@ def test_other_settings_are_another_entry(source: FileImages, cache: Path) -> No
         ("training", 9, 18),
         ("training", 9, 20),
     ]
-    assert len(left(cache)) == 4
+    assert len(entries_in(cache)) == 4
 
 
 def test_files_are_hashed_once(source: FileImages, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -251,11 +251,11 @@ def test_a_damaged_entry_is_built_anew(
     source.for_training(AUGMENTATION)
     damage(entry_of(cache) / file)
     for decodings in (18, 18):
-        found = source.for_training(AUGMENTATION)
-        assert torch.equal(found.images, images)
-        assert torch.equal(found.aspects, aspects)
+        training = source.for_training(AUGMENTATION)
+        assert torch.equal(training.images, images)
+        assert torch.equal(training.aspects, aspects)
         assert len(opened) == decodings
-    assert len(left(cache)) == 1
+    assert len(entries_in(cache)) == 1
 
 
 @pytest.mark.parametrize(
@@ -271,17 +271,17 @@ def test_a_damaged_entry_is_built_anew(
     ids=range(9),
 )
 def test_an_entry_made_to_harm_is_built_anew(cache: Path, file: str, content: Any) -> None:
-    load_or_decode(REQUEST, made)
+    load_or_decode(REQUEST, decode)
     if isinstance(content, bytes):
         (cache / REQUEST.key / file).write_bytes(content)
     else:
         np.save(cache / REQUEST.key / file, content)
-    assert load_or_decode(REQUEST, made).values.tolist() == [0.5, 1, 1.5]
+    assert load_or_decode(REQUEST, decode).values.tolist() == [0.5, 1, 1.5]
     load_or_decode(REQUEST, never)
 
 
 def test_an_entry_of_another_size_is_built_anew(cache: Path) -> None:
-    load_or_decode(REQUEST, made)
+    load_or_decode(REQUEST, decode)
     other = replace(REQUEST, digests=("a",))
     shutil.copytree(cache / REQUEST.key, cache / other.key)
     assert len(load_or_decode(other, lambda: (pixels(each) for each in (7,))).images.tensor) == 1
@@ -292,7 +292,7 @@ def test_an_unreadable_picture_is_named_and_nothing_is_left(source: FileImages, 
     for use in (lambda: source.for_training(AUGMENTATION), lambda: list(source.for_testing(TRANSFORM, 4))):
         with pytest.raises(DataError, match=r"5\.webp: (damaged|not a picture)"):
             use()
-    assert left(cache) == []
+    assert entries_in(cache) == []
 
 
 def test_a_picture_that_changes_while_it_is_read_is_not_kept(source: FileImages, cache: Path) -> None:
@@ -300,7 +300,7 @@ def test_a_picture_that_changes_while_it_is_read_is_not_kept(source: FileImages,
     Image.new("RGB", (9, 9)).save(source.paths[2])
     with pytest.raises(DataError, match=r"2\.webp: it was changed while it was read"):
         source.for_training(AUGMENTATION)
-    assert left(cache) == []
+    assert entries_in(cache) == []
 
 
 # ---- the disk
@@ -341,17 +341,17 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(cache: Path, monkeypatch: py
     with monkeypatch.context() as patch:
         patch.setattr(Path, "open", open_full)
         with pytest.raises(DataError, match=r"No space left on device\); free some space.*M2SD_CACHE") as caught:
-            load_or_decode(REQUEST, made)
+            load_or_decode(REQUEST, decode)
     assert "\n" not in str(caught.value)
-    assert left(cache) == []
-    assert len(load_or_decode(REQUEST, made).images.tensor) == 3
+    assert entries_in(cache) == []
+    assert len(load_or_decode(REQUEST, decode).images.tensor) == 3
 
 
 def test_too_small_a_disk_is_refused_before_anything_is_decoded(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=35))
     with pytest.raises(DataError, match="needs 36 B for the decoded images, and 35 B are free; free some space"):
         load_or_decode(REQUEST, never)
-    assert left(cache) == []
+    assert entries_in(cache) == []
 
 
 def test_a_place_that_cannot_be_made_is_refused(cache: Path) -> None:
@@ -386,8 +386,8 @@ sources.open_rgb = slow
 paths = tuple(map(Path, sys.argv[2:]))
 print("ready", flush=True)
 sys.stdin.readline()
-found = sources.FileImages(paths, torch.arange(len(paths)) % 3).for_training(Augmentation(size=16, store=18))
-print(seen, int(found.images.long().sum()), flush=True)
+images = sources.FileImages(paths, torch.arange(len(paths)) % 3).for_training(Augmentation(size=16, store=18))
+print(seen, int(images.images.long().sum()), flush=True)
 """
 
 
@@ -416,7 +416,7 @@ def test_two_processes_build_an_entry_once(source: FileImages, cache: Path) -> N
         outputs = sorted(process.communicate(timeout=60)[0].split() for process in (one, other))
     total = str(int(squashed(source, 18)[0].long().sum()))
     assert outputs == [["0", total], ["midway", "9", total]]
-    assert len(left(cache)) == 1
+    assert len(entries_in(cache)) == 1
 
 
 def test_a_killed_build_is_cleared_by_the_next_of_any_images(source: FileImages, cache: Path) -> None:
@@ -425,17 +425,17 @@ def test_a_killed_build_is_cleared_by_the_next_of_any_images(source: FileImages,
         assert process.stdout is not None
         assert process.stdout.readline() == "midway\n"
         assert list_entries() == []
-        assert clear() == (0, 0)  # what is being built is left alone
-        remains = left(cache)
-        load_or_decode(REQUEST, made)
-        assert set(remains) < set(left(cache))
+        assert clear() == (0, 0)  # an entry that is being built is left alone
+        remains = entries_in(cache)
+        load_or_decode(REQUEST, decode)
+        assert set(remains) < set(entries_in(cache))
         process.send_signal(signal.SIGKILL)
     (remain,) = remains
     assert remain.endswith(".tmp")
-    load_or_decode(replace(REQUEST, settings={}), made)
-    assert remain not in left(cache)
+    load_or_decode(replace(REQUEST, settings={}), decode)
+    assert remain not in entries_in(cache)
     (cache / remain).mkdir()
     (cache / remain / "images.npy").write_bytes(b"half")
     images, _ = squashed(source, 18)
     assert torch.equal(source.for_training(AUGMENTATION).images, images)
-    assert len(left(cache)) == 3
+    assert len(entries_in(cache)) == 3

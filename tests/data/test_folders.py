@@ -187,9 +187,9 @@ def test_the_name_of_a_class_is_in_the_composed_form(tmp_path: Path) -> None:
 
 
 def test_the_order_of_classes_does_not_depend_on_the_form_of_their_names(tmp_path: Path) -> None:
-    for place, names in (("a", ["caf\u00e9", "cafz"]), ("b", ["cafe\u0301", "cafz"])):
+    for folder, names in (("a", ["caf\u00e9", "cafz"]), ("b", ["cafe\u0301", "cafz"])):
         for name in names:
-            fill(tmp_path / place / name, 1)
+            fill(tmp_path / folder / name, 1)
     assert read_shots(tmp_path / "a").classes == read_shots(tmp_path / "b").classes
 
 
@@ -246,9 +246,9 @@ def test_thousands_of_classes_take_a_few_calls_each(tmp_path: Path, open_it: Cal
     work = []
     for classes in (500, 2000):
         for number in range(classes):
-            place = tmp_path / str(classes) / f"class {number:04d}"
-            place.mkdir(parents=True)
-            (place / "1.png").touch()
+            folder = tmp_path / str(classes) / f"class {number:04d}"
+            folder.mkdir(parents=True)
+            (folder / "1.png").touch()
         work.append(calls_of(partial(open_it, tmp_path / str(classes))))
     assert work[1] < 4.5 * work[0]
     assert work[1] / 2000 < 400

@@ -238,8 +238,8 @@ def test_sixteen_bits_of_a_tiff_in_either_order(tmp_path: Path, order: str, samp
     pixels = struct.pack(f"{order}{len(values)}H", *values)
     path.write_bytes(head + directory + bytes(4) + depths + pixels)
     read = np.asarray(open_rgb(path)).reshape(2, 3)
-    wanted = [[value >> 8 for value in values[at : at + samples]] * (3 // samples) for at in (0, samples)]
-    assert read.tolist() == wanted
+    expected = [[value >> 8 for value in values[at : at + samples]] * (3 // samples) for at in (0, samples)]
+    assert read.tolist() == expected
 
 
 @pytest.mark.parametrize("suffix", sorted(SAVED_AS))

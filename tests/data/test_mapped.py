@@ -35,10 +35,10 @@ def test_the_tensor_is_the_file(tmp_path: Path, images: int) -> None:
 @given(st.lists(st.integers(0, 6), min_size=1, max_size=20))
 def test_taking_is_indexing(tmp_path_factory: pytest.TempPathFactory, indices: list[int]) -> None:
     path, expected = saved(tmp_path_factory.mktemp("mapped"))
-    found = MappedImages(path, (7, 5, 5, 3))
-    assert torch.equal(found.take(torch.tensor(indices)), expected[indices])
-    found.release()
-    assert torch.equal(found.tensor, expected)
+    mapped_images = MappedImages(path, (7, 5, 5, 3))
+    assert torch.equal(mapped_images.take(torch.tensor(indices)), expected[indices])
+    mapped_images.release()
+    assert torch.equal(mapped_images.tensor, expected)
 
 
 def test_no_warning_is_given_nor_silenced(tmp_path: Path) -> None:
@@ -67,8 +67,8 @@ def test_copying_in_steps_copies_all(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_nothing_is_copied_to_the_processor(tmp_path: Path) -> None:
     path, expected = saved(tmp_path)
-    found = MappedImages(path, (7, 5, 5, 3))
-    data = TrainingImages(found.tensor, torch.ones(7), torch.arange(7), found)
+    mapped_images = MappedImages(path, (7, 5, 5, 3))
+    data = TrainingImages(mapped_images.tensor, torch.ones(7), torch.arange(7), mapped_images)
     assert data.to(torch.device("cpu")) is data
     moved = data.to(torch.device("meta"))
     assert moved.mapped is None
@@ -115,8 +115,8 @@ def test_a_file_larger_than_memory_can_be_mapped(tmp_path: Path) -> None:
     with (tmp_path / "images.npy").open("wb") as file:
         file.write(npy_header(np.uint8, shape))
         file.truncate(file.tell() + images * 3 * side**2)  # a hole, which takes no room on the disk
-    found = MappedImages(tmp_path / "images.npy", shape)
-    assert not found.take(torch.tensor([0, images // 2, images - 1])).any()
+    mapped_images = MappedImages(tmp_path / "images.npy", shape)
+    assert not mapped_images.take(torch.tensor([0, images // 2, images - 1])).any()
 
 
 RESIDENT = """
@@ -132,8 +132,8 @@ def bytes_of(name):
 path, images, side, allowed = sys.argv[1:]
 shape = (int(images), int(side), int(side), 3)
 mapped.RESIDENT = int(allowed)
-found = mapped.MappedImages(Path(path), shape)
-data = TrainingImages(found.tensor, torch.ones(shape[0]), torch.arange(shape[0]), found)
+mapped_images = mapped.MappedImages(Path(path), shape)
+data = TrainingImages(mapped_images.tensor, torch.ones(shape[0]), torch.arange(shape[0]), mapped_images)
 order = torch.randperm(shape[0], generator=torch.Generator().manual_seed(0))
 assert data.gather(order[:32])[0].eq(1).all()  # loads what torch needs for it
 files, whole = bytes_of("RssFile"), bytes_of("VmRSS")

@@ -30,7 +30,7 @@ def test_ascii_and_other_names_are_compared_alike() -> None:
 
 
 @pytest.mark.parametrize(
-    ("names", "wanted"),
+    ("names", "expected"),
     [
         ([], None),
         (["a", "b", "\u00e4"], None),
@@ -39,8 +39,8 @@ def test_ascii_and_other_names_are_compared_alike() -> None:
         (["a", "a"], ("a", "a")),
     ],
 )
-def test_the_first_clash_is_found(names: list[str], wanted: tuple[str, str] | None) -> None:
-    assert clash(names) == wanted
+def test_the_first_clash_is_found(names: list[str], expected: tuple[str, str] | None) -> None:
+    assert clash(names) == expected
 
 
 def test_names_that_look_alike_are_told_apart() -> None:

@@ -60,22 +60,22 @@ def test_folders_that_link_to_each_other_are_searched_once(tmp_path: Path) -> No
     for stored, target in (("a/up", ".."), ("a/self", "."), ("a/b", "../b"), ("b/a", "../a"), ("b/x.png", "../a")):
         (tmp_path / "top" / stored).symlink_to(target)
     (tmp_path / "link").symlink_to("top")
-    for place in ("top", "link"):
-        wanted = [tmp_path / place / name / "picture.png" for name in ("a", "b")]
-        assert find_pictures([tmp_path / place]) == wanted
+    for folder in ("top", "link"):
+        expected = [tmp_path / folder / name / "picture.png" for name in ("a", "b")]
+        assert find_pictures([tmp_path / folder]) == expected
 
 
 def test_a_tower_of_folders_is_searched_to_its_top(tmp_path: Path) -> None:
     """Higher than calls may be nested."""
-    place = tmp_path
+    folder = tmp_path
     for _ in range(1100):
-        place = place / "d"
-        place.mkdir()
-    path = save(place, noise())
+        folder = folder / "d"
+        folder.mkdir()
+    path = save(folder, noise())
     try:
         assert find_pictures([tmp_path]) == [path]
     finally:  # here, as what tidies up behind the tests nests calls
         path.unlink()
-        while place != tmp_path:
-            place.rmdir()
-            place = place.parent
+        while folder != tmp_path:
+            folder.rmdir()
+            folder = folder.parent

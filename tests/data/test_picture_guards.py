@@ -183,10 +183,10 @@ def tiff_with(folder: Path, tag: int, entry: bytes) -> Path:
     return path
 
 
-@pytest.mark.parametrize("place", [2**31, 2**40])
-def test_a_tiff_is_read_though_its_exif_is_out_of_reach(tmp_path: Path, place: int) -> None:
+@pytest.mark.parametrize("position", [2**31, 2**40])
+def test_a_tiff_is_read_though_its_exif_is_out_of_reach(tmp_path: Path, position: int) -> None:
     """Pillow looks there after it has decoded the pixels."""
-    path = tiff_with(tmp_path, 0x013B, struct.pack("<HHQQ", 0x8769, 16, 1, place))
+    path = tiff_with(tmp_path, 0x013B, struct.pack("<HHQQ", 0x8769, 16, 1, position))
     assert np.array_equal(np.asarray(open_rgb(path)), np.asarray(noise()))
 
 
@@ -209,17 +209,17 @@ def test_a_tiff_that_points_nowhere_is_refused(tmp_path: Path, tag: int, entry: 
     st.floats(0.02, 1),
 )
 def test_damage_anywhere_gives_a_picture_or_a_data_error(
-    tmp_path_factory: pytest.TempPathFactory, suffix: str, damage: list[tuple[float, int]], kept: float
+    tmp_path_factory: pytest.TempPathFactory, suffix: str, damage: list[tuple[float, int]], share: float
 ) -> None:
     exif = Image.Exif()
     exif[ORIENTATION] = 6
     buffer = BytesIO()
     noise().save(buffer, SAVED_AS[suffix], exif=exif)
     content = bytearray(buffer.getvalue())
-    for place, value in damage:
-        content[int(place * len(content))] = value
+    for position, value in damage:
+        content[int(position * len(content))] = value
     path = tmp_path_factory.getbasetemp() / f"damaged.{suffix}"
-    path.write_bytes(content[: max(1, round(kept * len(content)))])
+    path.write_bytes(content[: max(1, round(share * len(content)))])
     try:
         mode = open_rgb(path).mode
     except DataError:
@@ -233,7 +233,7 @@ def whole_files() -> list[bytes]:
     exif[ORIENTATION] = 6
     image, grey = noise(), noise().convert("L")
     some = {"exif": exif, "icc_profile": b"profile" * 50}
-    wanted: list[tuple[Image.Image, str, dict[str, Any]]] = [
+    variants: list[tuple[Image.Image, str, dict[str, Any]]] = [
         *((image, name, some if name in ("JPEG", "PNG", "WEBP", "TIFF") else {}) for name in SAVED_AS.values()),
         (image, "JPEG", {"progressive": True}),
         (image.convert("CMYK"), "JPEG", {}),
@@ -253,7 +253,7 @@ def whole_files() -> list[bytes]:
         (image.convert("1"), "TIFF", {}),
     ]
     files = []
-    for each, format, options in wanted:
+    for each, format, options in variants:
         buffer = BytesIO()
         each.save(buffer, format, **options)
         files.append(buffer.getvalue())

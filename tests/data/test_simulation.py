@@ -167,10 +167,10 @@ def test_pictures_that_are_left_out_keep_their_part(monkeypatch: pytest.MonkeyPa
     assert whole.train.labels.bincount().tolist() == [11] * 80
     lost, unseen = names(whole.train)[3], names(whole.test)[0]
     skipped = [Skipped(f"0/{lost}", "cut off"), Skipped(f"0/{unseen}", "cut off")]
-    found = open_data("cub200-simulated", tmp_path, skipped=skipped)
-    assert names(found.train) == [name for name in names(whole.train) if name != lost]
-    assert names(found.test) == names(whole.test)[1:]
-    assert found.skipped == skipped
+    opened = open_data("cub200-simulated", tmp_path, skipped=skipped)
+    assert names(opened.train) == [name for name in names(whole.train) if name != lost]
+    assert names(opened.test) == names(whole.test)[1:]
+    assert opened.skipped == skipped
 
 
 # ---- the commands

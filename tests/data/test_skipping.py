@@ -51,10 +51,10 @@ def test_each_picture_is_read_as_a_whole(photos: Path) -> None:
     paths = [photos / "cat" / f"00{number}.png" for number in range(4)]
     spoil(paths[1])
     paths[2].unlink()
-    found = check_pictures(paths)
-    assert [each is None for each in found] == [True, False, False, True]
-    assert found[2] == "no such file"
-    assert str(photos) not in str(found[1])
+    reasons = check_pictures(paths)
+    assert [each is None for each in reasons] == [True, False, False, True]
+    assert reasons[2] == "no such file"
+    assert str(photos) not in str(reasons[1])
 
 
 def test_the_split_is_that_of_all_pictures(photos: Path) -> None:
@@ -117,11 +117,11 @@ def test_train_and_test_folders_are_told_apart(tmp_path: Path) -> None:
     assert [each.file for each in data.skipped] == ["train/cat/000.png", "test/dog/001.png"]
     assert names(data.train) == ["cat/001.png", "dog/000.png", "dog/001.png"]
     assert names(data.test) == ["cat/000.png", "cat/001.png", "dog/000.png"]
-    tested, found = skip_bad_tests(open_folder(tmp_path, 16), check_pictures)
-    assert list(found) == [data.skipped[1]]
+    tested, skipped = skip_bad_tests(open_folder(tmp_path, 16), check_pictures)
+    assert list(skipped) == [data.skipped[1]]
     assert len(tested.train) == 4
-    tested, found = skip_bad_tests(open_folder(tmp_path, 16, data.skipped), check_pictures)
-    assert (found, tested.skipped) == ([], data.skipped)
+    tested, skipped = skip_bad_tests(open_folder(tmp_path, 16, data.skipped), check_pictures)
+    assert (skipped, tested.skipped) == ([], data.skipped)
 
 
 def test_a_base_class_without_any_picture_left_is_an_error(photos: Path) -> None:
@@ -177,8 +177,8 @@ def test_a_team_shares_the_reading_and_knows_it_all(photos: Path, monkeypatch: p
     monkeypatch.setattr(ProcessGroup, "all_gather", all_gather)
     monkeypatch.setattr("m2sd_cli.inference.skipping.check_pictures", noted)
     for rank in range(3):
-        found = check_pictures_together(paths, ProcessGroup(rank, 3))
-    assert found == expected
+        reasons = check_pictures_together(paths, ProcessGroup(rank, 3))
+    assert reasons == expected
     assert read == paths
 
 

@@ -39,18 +39,18 @@ def test_the_first_views_are_the_image_and_its_mirror_image() -> None:
 
 
 def test_the_others_are_shifted_by_an_eighth() -> None:
-    found = list(views(PIXELS, MOST_VIEWS))
+    all_views = list(views(PIXELS, MOST_VIEWS))
     for number, (down, right) in enumerate(CORNERS, start=1):
-        wanted = shifted(PIXELS[0, 1].tolist(), 2 * down, 2 * right)
-        assert found[2 * number][0, 1].tolist() == wanted
-        assert found[2 * number + 1][0, 1].tolist() == [row[::-1] for row in wanted]
+        expected = shifted(PIXELS[0, 1].tolist(), 2 * down, 2 * right)
+        assert all_views[2 * number][0, 1].tolist() == expected
+        assert all_views[2 * number + 1][0, 1].tolist() == [row[::-1] for row in expected]
 
 
 def test_no_two_are_alike_and_fewer_are_the_first_of_more() -> None:
-    found = list(views(PIXELS, MOST_VIEWS))
-    assert len({each.numpy().tobytes() for each in found}) == MOST_VIEWS == 18
+    all_views = list(views(PIXELS, MOST_VIEWS))
+    assert len({each.numpy().tobytes() for each in all_views}) == MOST_VIEWS == 18
     for count in (1, 2, 3, 7):
-        assert all(map(torch.equal, views(PIXELS, count), found[:count]))
+        assert all(map(torch.equal, views(PIXELS, count), all_views[:count]))
 
 
 @pytest.mark.parametrize("pixels", [PIXELS[:, :, :1, :1], PIXELS[:0], PIXELS[:1, :, :7, :7]])
