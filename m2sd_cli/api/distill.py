@@ -35,7 +35,8 @@ from m2sd_cli.training.distill import (
     makes_maps_again,
 )
 from m2sd_cli.training.execution import SAVE_EVERY, Execution, executing
-from m2sd_cli.training.loop import Fitted, Job, fit
+from m2sd_cli.training.job import Fitted, Job
+from m2sd_cli.training.loop import fit
 from m2sd_cli.training.records import base_records, classes_digest, data_record, provenance, skipped_records
 from m2sd_cli.training.resuming import begun_config, load_state, refuse_unless_new, require_same
 

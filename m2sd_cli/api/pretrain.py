@@ -26,7 +26,8 @@ from m2sd_cli.runs.training_state import StateStore
 from m2sd_cli.training.determinism import deterministic as deterministic_algorithms
 from m2sd_cli.training.execution import SAVE_EVERY, Execution, executing
 from m2sd_cli.training.initial_weights import initialise, prepared_for_weights
-from m2sd_cli.training.loop import Fitted, Job, fit
+from m2sd_cli.training.job import Fitted, Job
+from m2sd_cli.training.loop import fit
 from m2sd_cli.training.pretrain import build_network, pretrain_objective
 from m2sd_cli.training.records import base_records, data_record, provenance, skipped_records, transform_record
 from m2sd_cli.training.resuming import begun_config, load_state, refuse_unless_new, require_same

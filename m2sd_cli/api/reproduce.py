@@ -29,7 +29,7 @@ from m2sd_cli.runs.manifest import ClassRecord, Manifest
 from m2sd_cli.runs.reader import StoredManifest
 from m2sd_cli.training.execution import Execution
 from m2sd_cli.training.initial_weights import IMAGENET
-from m2sd_cli.training.loop import Job
+from m2sd_cli.training.job import Job
 from m2sd_cli.training.records import base_records, class_records, left_out
 
 COMMAND = "sessions reproduce"

@@ -4,8 +4,6 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
-from typing import Generic, Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,25 +14,22 @@ from m2sd_cli.data.augmentation import Augmentation
 from m2sd_cli.data.auto_augment import auto_augment
 from m2sd_cli.data.colour import jitter
 from m2sd_cli.data.cutout import cutout
-from m2sd_cli.data.datasets import DataSet
 from m2sd_cli.data.sources import TrainingImages
 from m2sd_cli.data.transforms import TestTransform
 from m2sd_cli.distributed.batch_norm import share_statistics
-from m2sd_cli.errors import DamagedError, InterruptedTrainingError, RunError, TrainingError, UsageError
+from m2sd_cli.errors import DamagedError, InterruptedTrainingError, TrainingError, UsageError
 from m2sd_cli.inference.device import autocast
 from m2sd_cli.inference.features import FEATURE_BATCH, held_out_sample
-from m2sd_cli.runs.folder import RunFolder
-from m2sd_cli.runs.manifest import ClassRecord, EpochRecord, FileRecord, TrainingState
-from m2sd_cli.runs.reader import StoredManifest
+from m2sd_cli.runs.manifest import EpochRecord, TrainingState
 from m2sd_cli.runs.tensors import find_mismatch, tensor_specs
 from m2sd_cli.runs.training_state import StateStore
 from m2sd_cli.training.batches import Batches, to_device
 from m2sd_cli.training.compilation import compilation_failed, compile_forward, mark_step, not_compiled
 from m2sd_cli.training.determinism import is_not_deterministic
 from m2sd_cli.training.execution import Execution
+from m2sd_cli.training.job import Fitted, Job, Position
 from m2sd_cli.training.memory import freed_memory_kept
 from m2sd_cli.training.randomness import stream
-from m2sd_cli.training.records import classes_digest, data_record, skipped_records
 from m2sd_cli.training.stopping import StopRequest
 from m2sd_cli.training.sums import Sums, all_finite
 
@@ -46,40 +41,6 @@ LOSS = "loss"
 # Normalised images (B, 3, H, W), labels (B,), a generator on their device, and the shard of the batch that this process
 # sees to; to the scalar to minimise and to the measures to record, each a mean over the shard.
 Objective = Callable[[Tensor, Tensor, torch.Generator, slice], tuple[Tensor, dict[str, Tensor]]]
-
-
-@dataclass(frozen=True)
-class Job(Generic[Config]):
-    """The inputs of a stage that is begun, resumed or run once more."""
-
-    stage: Literal["pretrain", "distill"]
-    run: RunFolder  # locked
-    data: DataSet
-    classes: list[ClassRecord]  # the base classes with their images
-    config: Config
-    execution: Execution
-    recipe: str | None = None  # that the configuration follows
-    init: str | None = None  # the weights that stage 1 begins from, if not random ones
-    parent: StoredManifest | None = None  # stage 1, of stage 2
-    state: TrainingState | None = None  # to resume from
-
-
-@dataclass(frozen=True)
-class Fitted:
-    """The outcome of a training that reached its last epoch."""
-
-    seconds: float = 0.0
-    history: list[EpochRecord] = field(default_factory=list)
-
-
-@dataclass
-class Position:
-    """The progress of a training, beside its tensors."""
-
-    step: int = 0
-    seconds: float = 0.0
-    sums: dict[str, float] = field(default_factory=dict)  # of the epoch under way, weighted by images
-    history: list[EpochRecord] = field(default_factory=list)
 
 
 def learning_rate(start: float, step: int, steps: int) -> float:
@@ -365,12 +326,11 @@ def fit(job: Job[Config], module: nn.Module, objective: Objective) -> Fitted | N
                 # Used after training only, but a picture that cannot be read is to be found before it.
                 held_out_sample(data.held_out).for_testing(data.transform, FEATURE_BATCH)
             images = data.train.for_training(data.augmentation)
-        save = _saving(job)
         training = Training(
-            job.stage, module, objective, images, data.augmentation, data.transform, job.config, execution, save
+            job.stage, module, objective, images, data.augmentation, data.transform, job.config, execution, job.saver()
         )
         if job.state is not None:
-            _restore(training, job, job.state)
+            _resume(training, job, job.state)
         try:
             ended = training.run(stop)
         except torch.OutOfMemoryError:
@@ -391,49 +351,14 @@ def fit(job: Job[Config], module: nn.Module, objective: Objective) -> Fitted | N
     return None
 
 
-def _saving(job: Job[Config]) -> Callable[[Position, dict[str, Tensor]], None]:
-    """Return the function that saves the resumable state of a job."""
-    store, newest = StateStore(job.run), job.run.newest()
-    data, execution = job.data, job.execution
-    begun = TrainingState(
-        stage=job.stage,
-        parent=job.parent and job.parent.record.sha256,
-        data=data_record(data),
-        data_digest=classes_digest(job.classes),
-        tensors=FileRecord(file="none", sha256="0" * 64),
-        step=0,
-        seconds=0,
-        precision=execution.exact_precision,
-        compiled=execution.compile,
-        deterministic=execution.deterministic,
-        recipe=job.recipe,
-        config=asdict(job.config),
-        sums={},
-        history=[],
-        head=newest and newest.sha256,
-        skipped=skipped_records(data.skipped),
-    )
-
-    def save(position: Position, tensors: dict[str, Tensor]) -> None:
-        store.save(begun.model_copy(update=vars(position)), tensors)
-
-    return save
-
-
-def _restore(training: Training, job: Job[Config], state: TrainingState) -> None:
+def _resume(training: Training, job: Job[Config], state: TrainingState) -> None:
     """Bring a training to the saved state of a job.
 
     Raises:
         RunError: the state belongs to other images or another stage 1.
         DamagedError: it is not a state of this training.
     """
-    if state.data_digest != classes_digest(job.classes):
-        raise RunError(
-            f"{job.run.path}: the interrupted training began on other images than those of {job.data.name}; "
-            f"give it the same --data"
-        )
-    if state.parent != (job.parent and job.parent.record.sha256):
-        raise RunError(f"{job.run.path}: the interrupted training began from another pretrain")
+    job.require_same_images(state)
     position = Position(state.step, state.seconds, dict(state.sums), list(state.history))
     try:
         training.restore(position, StateStore(job.run).tensors(state))

@@ -16,7 +16,7 @@ from m2sd_cli.errors import UsageError
 from m2sd_cli.method.backbone import build_backbone
 from m2sd_cli.registry import BACKBONES, BackboneEntry, ImageNetWeights
 from m2sd_cli.runs.folder import RunFolder
-from m2sd_cli.training.loop import Fitted, Job
+from m2sd_cli.training.job import Fitted, Job
 
 WEIGHTS = ImageNetWeights(
     "unused:unused",

@@ -19,7 +19,7 @@ from m2sd_cli.data.folders import read_classes
 from m2sd_cli.data.sources import FileImages, ImageSource
 from m2sd_cli.errors import DamagedError, DataError, RunError
 from m2sd_cli.runs.folder import RunFolder
-from m2sd_cli.training.loop import Job
+from m2sd_cli.training.job import Job
 from tests.conftest import fill
 
 if TYPE_CHECKING:

@@ -1,0 +1,92 @@
+"""The inputs and the saved position of a stage that is trained."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Generic, Literal
+
+from torch import Tensor
+
+from m2sd_cli.config import Config
+from m2sd_cli.data.datasets import DataSet
+from m2sd_cli.errors import RunError
+from m2sd_cli.runs.folder import RunFolder
+from m2sd_cli.runs.manifest import ClassRecord, EpochRecord, FileRecord, TrainingState
+from m2sd_cli.runs.reader import StoredManifest
+from m2sd_cli.runs.training_state import StateStore
+from m2sd_cli.training.execution import Execution
+from m2sd_cli.training.records import classes_digest, data_record, skipped_records
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """The outcome of a training that reached its last epoch."""
+
+    seconds: float = 0.0
+    history: list[EpochRecord] = field(default_factory=list)
+
+
+@dataclass
+class Position:
+    """The progress of a training, beside its tensors."""
+
+    step: int = 0
+    seconds: float = 0.0
+    sums: dict[str, float] = field(default_factory=dict)  # of the epoch under way, weighted by images
+    history: list[EpochRecord] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Job(Generic[Config]):
+    """The inputs of a stage that is begun, resumed or run once more."""
+
+    stage: Literal["pretrain", "distill"]
+    run: RunFolder  # locked
+    data: DataSet
+    classes: list[ClassRecord]  # the base classes with their images
+    config: Config
+    execution: Execution
+    recipe: str | None = None  # that the configuration follows
+    init: str | None = None  # the weights that stage 1 begins from, if not random ones
+    parent: StoredManifest | None = None  # stage 1, of stage 2
+    state: TrainingState | None = None  # to resume from
+
+    def saver(self) -> Callable[[Position, dict[str, Tensor]], None]:
+        """Return the function that saves a position with its tensors in the run folder."""
+        store, newest, execution = StateStore(self.run), self.run.newest(), self.execution
+        begun = TrainingState(
+            stage=self.stage,
+            parent=self.parent and self.parent.record.sha256,
+            data=data_record(self.data),
+            data_digest=classes_digest(self.classes),
+            tensors=FileRecord(file="none", sha256="0" * 64),
+            step=0,
+            seconds=0,
+            precision=execution.exact_precision,
+            compiled=execution.compile,
+            deterministic=execution.deterministic,
+            recipe=self.recipe,
+            config=asdict(self.config),
+            sums={},
+            history=[],
+            head=newest and newest.sha256,
+            skipped=skipped_records(self.data.skipped),
+        )
+
+        def save(position: Position, tensors: dict[str, Tensor]) -> None:
+            store.save(begun.model_copy(update=vars(position)), tensors)
+
+        return save
+
+    def require_same_images(self, state: TrainingState) -> None:
+        """Refuse a state that belongs to other images or another stage 1.
+
+        Raises:
+            RunError: it does.
+        """
+        if state.data_digest != classes_digest(self.classes):
+            raise RunError(
+                f"{self.run.path}: the interrupted training began on other images than those of {self.data.name}; "
+                f"give it the same --data"
+            )
+        if state.parent != (self.parent and self.parent.record.sha256):
+            raise RunError(f"{self.run.path}: the interrupted training began from another pretrain")
