@@ -97,7 +97,7 @@ def _begin(
     """
     sessions = folder.sessions()
     refuse_unless_new(StateStore(folder), f"session {sessions[-1]} is in it" if sessions else None, force)
-    info = recorded_info(parent.manifest.data)
+    info = recorded_info(parent.manifest)
     defaults = {**(info.defaults if info else FOLDER_DEFAULTS), "seed": parent.manifest.seed}
     followed = find_recipe(request.recipe or parent.manifest.recipe)
     settings = resolve(DistillConfig, defaults, request.config, request.options, followed.options)

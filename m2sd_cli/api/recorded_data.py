@@ -3,30 +3,38 @@
 from pathlib import Path
 
 from m2sd_cli.config import recorded_choice
-from m2sd_cli.data.catalogue import DataSetInfo, get_info, listed_names
+from m2sd_cli.data.catalogue import SIMULATED, DataSetInfo, get_info, listed_names
 from m2sd_cli.data.choosing import choose_training
 from m2sd_cli.data.datasets import DataSet
 from m2sd_cli.data.locate import open_data
 from m2sd_cli.errors import DamagedError, RunError, UsageError
+from m2sd_cli.reading import quoted
 from m2sd_cli.runs.manifest import DataRecord, Manifest, TrainingState
 from m2sd_cli.training.initial_weights import prepared_for_weights
 from m2sd_cli.training.records import left_out
 
 
-def recorded_info(record: DataRecord) -> DataSetInfo | None:
-    """The built-in data set of a manifest, whose name is never taken for a path; None for a folder."""
-    if record.kind == "folder":
+def recorded_info(manifest: Manifest | TrainingState) -> DataSetInfo | None:
+    """Look up the data set of the catalogue that a manifest names; None if that is a folder.
+
+    Raises:
+        RunError: the catalogue has none of that name, which is never taken for a path.
+    """
+    name = manifest.data.name
+    if manifest.data.kind == "folder":
         return None
-    info = get_info(record.name)
+    info = get_info(name)
     if info is None:
-        raise RunError(f"this run is of {record.name!r}, and this version knows no data set of that name")
+        package = manifest.plugins.get(name.removesuffix(SIMULATED)) if isinstance(manifest, Manifest) else None
+        hint = f"; it comes from {quoted(package)}, which has to be installed" if package else ""
+        raise RunError(f"this run is of {name!r}, and this version knows no data set of that name{hint}")
     return info
 
 
 def recorded_data(
     first: Manifest | TrainingState, data: str | None, data_root: Path | None, image_size: int | None
 ) -> DataSet:
-    """The data set of a run, as it was seen by stage 1; a folder's place is not recorded and has to be named again.
+    """Open the data set of a run as stage 1 saw it; a folder's path is not recorded and has to be named again.
 
     Args:
         first: the manifest of stage 1, or the state of one under way.
@@ -45,7 +53,7 @@ def recorded_data(
         raise DamagedError(
             f"stage 1 does not say which images it was given: {error}; restore its manifest from a backup"
         ) from None
-    if recorded_info(record) is not None:
+    if recorded_info(first) is not None:
         if data is not None and data != record.name:
             raise UsageError(f"--data {data}: this run is of {record.name}; leave --data out")
         whole = open_data(record.name, data_root, skipped=skipped)
@@ -60,7 +68,7 @@ def recorded_data(
 
 
 def official_data(record: DataRecord, data: str | None, data_root: Path | None, session: int) -> DataSet:
-    """The data set whose official session to teach."""
+    """Open the data set whose official session to teach."""
     if data is not None and get_info(data) is None:
         raise UsageError(
             f"--data {data}: only built-in data sets have sessions of their own ({listed_names()}); "

@@ -52,7 +52,7 @@ def simulate(
     chain = folder.summary(0)
     base = chain.base.manifest
     assert base.parent is not None
-    info = recorded_info(base.data)
+    info = recorded_info(base)
     if info is None or info.simulates is None:
         raise UsageError(
             f"this run is of {base.data.name}; to choose without its test images, pretrain on a data set of base "

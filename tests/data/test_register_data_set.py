@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 import m2sd_cli
+from m2sd_cli.api.recorded_data import recorded_info
 from m2sd_cli.data.catalogue import DATA_SETS
-from m2sd_cli.errors import UsageError
+from m2sd_cli.errors import RunError, UsageError
 from m2sd_cli.runs.folder import RunFolder
 from tests.data.toy import INFO
 
@@ -79,7 +80,10 @@ def test_an_entry_is_trained_on_and_its_sessions_are_taught(
     monkeypatch.delitem(DATA_SETS.entries, "toy")
     done = m2sd("evaluate", *words)
     assert (done.code, done.err.count("\n")) == (4, 1)
-    assert "this run is of 'toy', and this version knows no data set of that name" in done.err
+    message = "this run is of 'toy', and this version knows no data set of that name"
+    assert message in done.err
+    with pytest.raises(RunError, match=f"{message}; it comes from toys 1.2, which has to be installed"):
+        recorded_info(first.model_copy(update={"plugins": {"toy": "toys 1.2"}}))
 
 
 @pytest.mark.usefixtures("registered")
