@@ -91,8 +91,8 @@ def _changed(draw: st.DrawFn, content: bytes, seeds: list[bytes]) -> bytes:
             return before + other[draw(st.integers(0, len(other))) :]
         case "digits":
             number = str(draw(st.sampled_from(NUMBERS))).encode()
-            places = [place for place in range(begin, size) if content[place : place + 1].isdigit()][:1]
-            return content if not places else content[: places[0]] + number + content[places[0] + 1 :]
+            digits = [index for index in range(begin, size) if content[index : index + 1].isdigit()][:1]
+            return content if not digits else content[: digits[0]] + number + content[digits[0] + 1 :]
         case _:
             return after + part + before
 
@@ -107,30 +107,30 @@ def retold(draw: st.DrawFn, seeds: list[bytes]) -> bytes:
 
 
 def _told(draw: st.DrawFn, content: Any) -> Any:
-    places = [((), content), *_places(content)]
-    path, _ = draw(st.sampled_from(places))
+    values = [((), content), *_values(content)]
+    path, _ = draw(st.sampled_from(values))
     if not path:
         return draw(st.sampled_from([content, content, content, [content], {"a": content}]))
-    place = content
+    parent = content
     for step in path[:-1]:
-        place = place[step]
+        parent = parent[step]
     match draw(st.sampled_from(["replace", "replace", "remove", "double", "add", "move"])):
         case "replace":
-            place[path[-1]] = draw(st.sampled_from(VALUES))
+            parent[path[-1]] = draw(st.sampled_from(VALUES))
         case "remove":
-            del place[path[-1]]
-        case "double" if isinstance(place, list):
-            place *= draw(st.sampled_from([2, 50]))
-        case "add" if isinstance(place, dict):
-            place[draw(st.sampled_from(WORDS))] = draw(st.sampled_from(VALUES))
+            del parent[path[-1]]
+        case "double" if isinstance(parent, list):
+            parent *= draw(st.sampled_from([2, 50]))
+        case "add" if isinstance(parent, dict):
+            parent[draw(st.sampled_from(WORDS))] = draw(st.sampled_from(VALUES))
         case _:
-            place[path[-1]] = deepcopy(draw(st.sampled_from(places))[1])
+            parent[path[-1]] = deepcopy(draw(st.sampled_from(values))[1])
     return json.loads(json.dumps(content))  # so that no two parts, and no two rounds, share what is changed next
 
 
-def _places(content: Any, path: tuple[Any, ...] = ()) -> list[tuple[tuple[Any, ...], Any]]:
+def _values(content: Any, path: tuple[Any, ...] = ()) -> list[tuple[tuple[Any, ...], Any]]:
     inside = content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else ()
-    found = []
+    values = []
     for step, value in list(inside)[:50]:
-        found += [((*path, step), value), *_places(value, (*path, step))]
-    return found
+        values += [((*path, step), value), *_values(value, (*path, step))]
+    return values

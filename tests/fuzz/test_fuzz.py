@@ -58,29 +58,29 @@ Read = Callable[[Path, bytes], object]
 
 def manifest(folder: Path, content: bytes) -> object:
     (folder / "session-001.json").write_bytes(content)
-    found = RunFolder(folder).read("session-001").manifest
-    text = found.model_dump_json()
-    assert Manifest.model_validate_json(text) == found
+    result = RunFolder(folder).read("session-001").manifest
+    text = result.model_dump_json()
+    assert Manifest.model_validate_json(text) == result
     ManifestSummary.model_validate_json(text)
-    return found
+    return result
 
 
 def state(folder: Path, content: bytes) -> object:
     (folder / "training" / "state.json").write_bytes(content)
-    found = StateStore(RunFolder(folder)).load()
-    assert TrainingState.model_validate_json(found.model_dump_json()) == found
-    return found
+    result = StateStore(RunFolder(folder)).load()
+    assert TrainingState.model_validate_json(result.model_dump_json()) == result
+    return result
 
 
 def head(folder: Path, content: bytes) -> object:
     (folder / "head.json").write_bytes(content)
-    found = RunFolder(folder).newest()
+    result = RunFolder(folder).newest()
     assert len(RunFolder(folder).sessions()) <= 10**6
-    return found
+    return result
 
 
 def run(folder: Path, content: bytes) -> object:
-    """The manifest of a base session of a head that was made to vouch for it, with all that is loaded by it."""
+    """Read the manifest of a base session for which head.json was made to vouch, with all that it has loaded."""
     (folder / "session-000.json").write_bytes(content)
     record = FileRecord(file="session-000.json", sha256=hashlib.sha256(content).hexdigest())
     (folder / "head.json").write_bytes(NewestPointer(manifest=record).encoded())
@@ -94,28 +94,28 @@ def run(folder: Path, content: bytes) -> object:
 def options(folder: Path, content: bytes) -> object:
     file = folder / "options.toml"
     file.write_bytes(content)
-    found = resolve(PretrainConfig, {"epochs": 1}, file)
-    assert validate(PretrainConfig, json.loads(json.dumps(asdict(found)))) == found
+    result = resolve(PretrainConfig, {"epochs": 1}, file)
+    assert validate(PretrainConfig, json.loads(json.dumps(asdict(result)))) == result
     return resolve(DistillConfig, {"epochs": 1}, file)
 
 
 def tensors(folder: Path, content: bytes) -> object:
-    found = decode_tensors(folder / "session-001.safetensors", content)
-    wrong = find_mismatch(found, tensor_specs(SMALL))
-    if wrong is not None:
-        assert len(wrong) < 500
-        raise DamagedError(wrong)
-    return found
+    result = decode_tensors(folder / "session-001.safetensors", content)
+    mismatch = find_mismatch(result, tensor_specs(SMALL), most=3)
+    if mismatch is not None:
+        assert len(mismatch) < 900
+        raise DamagedError(mismatch)
+    return result
 
 
 def record(folder: Path, content: bytes) -> object:
     (folder / KEY / RECORD).write_bytes(content)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("M2SD_CACHE", str(folder))
-        found = list_entries()
-    if not found:
+        result = list_entries()
+    if not result:
         raise DataError("not an entry")
-    (entry,) = found
+    (entry,) = result
     assert entry.use in ("training", "test")
     assert {type(entry.images), type(entry.side), type(entry.bytes)} == {int}
     return entry
@@ -138,8 +138,8 @@ def file_set(name: str, file: str, folder: Path, content: bytes) -> object:
     module = {"cub200": cub200, "miniimagenet": miniimagenet}[name]
     info = replace(module.INFO, base=1, classes=2)
     home = folder / info.layout
-    for place in home.rglob("*.*"):
-        shutil.copyfile(CORPUS / f"{name}-right" / place.name, place)
+    for path in home.rglob("*.*"):
+        shutil.copyfile(CORPUS / f"{name}-right" / path.name, path)
     (home / file).write_bytes(content)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "INFO", info)
@@ -157,14 +157,14 @@ def picture(folder: Path, content: bytes) -> object:
     path.write_bytes(content)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Image, "MAX_IMAGE_PIXELS", 10**6)
-        found = open_rgb(path)
-    assert found.mode == "RGB"
-    assert min(found.size) > 0
-    return found
+        result = open_rgb(path)
+    assert result.mode == "RGB"
+    assert min(result.size) > 0
+    return result
 
 
 def weights(suffix: str, folder: Path, content: bytes) -> object:
-    """Never all of a backbone's weights, since those would not be small."""
+    """Read weights to begin from; never all of a backbone's, which would not be small."""
     path = folder / f"weights.{suffix}"
     path.write_bytes(content)
     initialise(build_backbone("resnet20"), "resnet20", str(path))
@@ -234,7 +234,7 @@ def _little_room() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with whatever the readers look for beside what they read."""
     folder = tmp_path_factory.mktemp("fuzz")
     for name in ("training", KEY, "CUB_200_2011", "miniimagenet/split"):
@@ -246,14 +246,14 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def check(name: str, place: Path, content: bytes) -> bool:
-    """Whether the reader took it; it must not do anything else than that or refuse, and leave nothing behind."""
+def check(name: str, folder: Path, content: bytes) -> bool:
+    """Tell whether the reader took it; it must either do that or refuse, and leave nothing behind."""
     read, refusal = READERS[name]
-    given = {place / file for file in GIVEN}
-    before = {*place.rglob("*")} - given
+    given = {folder / file for file in GIVEN}
+    before = {*folder.rglob("*")} - given
     said = "x"
     try:
-        read(place, content)
+        read(folder, content)
     except refusal as error:
         said = str(error)
         return False
@@ -261,50 +261,50 @@ def check(name: str, place: Path, content: bytes) -> bool:
         return True
     finally:
         assert 0 < len(said) < LONGEST_MESSAGE
-        assert {*place.rglob("*")} - given == before
+        assert {*folder.rglob("*")} - given == before
         for path in given:
             path.unlink(missing_ok=True)
 
 
 @pytest.mark.parametrize("name", READERS)
-def test_every_seed(name: str, place: Path) -> None:
-    taken = {seed: check(name, place, content) for seed, content in seeds(name).items()}
+def test_every_seed(name: str, folder: Path) -> None:
+    taken = {seed: check(name, folder, content) for seed, content in seeds(name).items()}
     assert taken == {seed: seed.startswith("good") for seed in taken}
     assert any(taken.values()) or name.startswith("weights")
     assert not all(taken.values())
 
 
 @pytest.mark.parametrize("name", SEALED)
-def test_a_seal_made_anew_is_right(name: str, place: Path) -> None:
+def test_a_seal_made_anew_is_right(name: str, folder: Path) -> None:
     for seed, content in seeds(name).items():
-        assert check(name, place, sealed(content)) == (seed.startswith("good") or seed == "bad seal"), seed
+        assert check(name, folder, sealed(content)) == (seed.startswith("good") or seed == "bad seal"), seed
 
 
 @pytest.mark.parametrize("name", READERS)
-def test_bytes_near_the_seeds(name: str, place: Path) -> None:
+def test_bytes_near_the_seeds(name: str, folder: Path) -> None:
     contents = list(seeds(name).values())
     rounds = max(2, ROUNDS // SLOW.get(name, 1))
 
     @settings(max_examples=rounds, deadline=None, suppress_health_check=list(HealthCheck))
     @given(mutated(contents))
     def search(content: bytes) -> None:
-        check(name, place, content)
+        check(name, folder, content)
         if name in SEALED:  # or its seal alone would refuse it
-            check(name, place, sealed(content))
+            check(name, folder, sealed(content))
 
     search()
 
 
 @pytest.mark.parametrize("name", JSON)
-def test_values_that_nobody_expects(name: str, place: Path) -> None:
+def test_values_that_nobody_expects(name: str, folder: Path) -> None:
     contents = [content for seed, content in seeds(name).items() if seed.startswith("good")]
     rounds = max(2, ROUNDS // SLOW.get(name, 1))
 
     @settings(max_examples=rounds, deadline=None, suppress_health_check=list(HealthCheck))
     @given(retold(contents))
     def search(content: bytes) -> None:
-        check(name, place, content)
+        check(name, folder, content)
         if name in SEALED:  # or its seal alone would refuse it
-            check(name, place, sealed(content))
+            check(name, folder, sealed(content))
 
     search()

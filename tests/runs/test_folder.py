@@ -254,32 +254,21 @@ def test_a_renamed_manifest_is_recognised(run: Path) -> None:
         RunFolder(run).chain()
 
 
-@pytest.mark.parametrize("version", [0, 1, 2, 4, 10**9])
 @pytest.mark.parametrize("file", [NEWEST, "session-001.json", "head.json"])
-def test_a_file_of_another_schema_version_is_refused_by_number(run: Path, file: str, version: int) -> None:
+def test_a_file_of_another_schema_version_is_refused_by_number(run: Path, file: str) -> None:
     path = run / file
-    path.write_bytes(path.read_bytes().replace(b'"schema_version": 3', b'"schema_version": %d' % version))
-    if file == NEWEST:
-        repoint(run)
-    elif file == "session-001.json":
+    path.write_bytes(path.read_bytes().replace(b'"schema_version": 3', b'"schema_version": 2'))
+    if file == "session-001.json":
         newest = json.loads((run / NEWEST).read_bytes())
         newest["parent"]["sha256"] = sha256(path)
         (run / NEWEST).write_text(json.dumps(newest))
+    if file != "head.json":
         repoint(run)
-    refusal = re.escape(f"{path}: it is of schema version {version}; this version of m2sd reads 3 alone")
+    refusal = re.escape(f"{path}: it is of schema version 2; this version of m2sd reads 3 alone")
     for read in (RunFolder(run).summary, RunFolder(run).chain):
         with pytest.raises(DamagedError, match=f"^{refusal}") as raised:
             read()
         assert "\n" not in str(raised.value)
-
-
-@pytest.mark.parametrize("version", [b"-1", b"true", b'"3"', b"3.5", b"1" + 400 * b"0", b"null", b"[]"])
-def test_what_is_no_version_is_not_repeated(run: Path, version: bytes) -> None:
-    path = run / NEWEST
-    path.write_bytes(path.read_bytes().replace(b'"schema_version": 3', b'"schema_version": ' + version))
-    repoint(run)
-    with pytest.raises(DamagedError, match=r"session-002\.json: not a manifest that this version reads: schema_ver"):
-        RunFolder(run).chain()
 
 
 @pytest.mark.parametrize("kept", [0, 1, 3])

@@ -42,8 +42,8 @@ def write(run: Path) -> None:
 
 
 def test_the_second_is_told_who_the_first_is(other: "subprocess.Popen[bytes]", tmp_path: Path) -> None:
-    wanted = rf"run: m2sd distill \(process {other.pid}, since .* UTC\) is writing to it; wait until that has ended"
-    with pytest.raises(RunError, match=wanted) as raised:
+    message = rf"run: m2sd distill \(process {other.pid}, since .* UTC\) is writing to it; wait until that has ended"
+    with pytest.raises(RunError, match=message) as raised:
         write(tmp_path / "run")
     assert raised.value.exit_code == 4
     other.terminate()

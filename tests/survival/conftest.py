@@ -27,12 +27,12 @@ def nursery() -> Iterator[Nursery]:
 def scenes(nursery: Nursery, pictures: "Pictures", tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Scene]:
     """The scene of a deed, by its name; every one is done once without any trouble."""
     root = tmp_path_factory.mktemp("scenes")
-    places = {
+    paths = {
         "DATA": str(pictures.folder),
         "FIRST": str(pictures.first_shots),
         "SECOND": str(pictures.second_shots),
     }
-    empty = Scene(Deed([], -1, []), None, (), (), places)
+    empty = Scene(Deed([], -1, []), None, (), (), paths)
     (root / "2").mkdir()
     for deed in (PRETRAIN, DISTILL):
         assert nursery.run(*empty.spelt(deed, root / "2")).code == 0
@@ -49,9 +49,9 @@ def scenes(nursery: Nursery, pictures: "Pictures", tmp_path_factory: pytest.Temp
             origin = None if deed.before == -1 else root / str(deed.before) / "run"
             old = () if origin is None else state(origin)
             done = root / name
-            words = Scene(deed, origin, old, (), places).set(done)
+            words = Scene(deed, origin, old, (), paths).set(done)
             assert nursery.run(*words).code == 0
-            known[name] = Scene(deed, origin, old, state(done / "run"), places)
+            known[name] = Scene(deed, origin, old, state(done / "run"), paths)
         return known[name]
 
     return scene
@@ -61,19 +61,19 @@ def scenes(nursery: Nursery, pictures: "Pictures", tmp_path_factory: pytest.Temp
 def judge(nursery: Nursery) -> Callable[[Scene, Path, End], bool]:
     """That what is left is the old state or the new one, and that a person can go on; whether it is the new one."""
 
-    def judged(scene: Scene, place: Path, end: End) -> bool:
-        run, out = place / "run", (place / "out").read_bytes()
+    def judged(scene: Scene, folder: Path, end: End) -> bool:
+        run, out = folder / "run", (folder / "out").read_bytes()
         assert "Traceback" not in end.err, end.err
-        found = state(run)
-        assert found in (scene.old, scene.new), end
+        after = state(run)
+        assert after in (scene.old, scene.new), end
         exported = scene.deed.words[0] == "export"
         assert out == b"old" or (exported and len(out) > 10_000), (end, len(out))
-        done = found == scene.new and (not exported or out != b"old")
+        done = after == scene.new and (not exported or out != b"old")
         assert end.code != 0 or done, end
         if scene.deed.again and not (done and not exported):
-            again = nursery.run(*scene.spelt(scene.deed.again, place))
+            again = nursery.run(*scene.spelt(scene.deed.again, folder))
             if "no interrupted training in it" in again.err or "or start over with --force" in again.err:
-                again = nursery.run(*scene.spelt(scene.deed.words, place))
+                again = nursery.run(*scene.spelt(scene.deed.words, folder))
             assert again.code == 0, (end, again)
             assert state(run) == scene.new
             left = {path.name for path in run.rglob("*") if path.name != ".lock"}

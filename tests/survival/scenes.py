@@ -18,13 +18,13 @@ State = tuple[str, ...]  # the checkpoints of a chain by their SHA-256, stage 1 
 class Deed:
     """A command that changes something."""
 
-    words: list[str]  # what it is, RUN, DATA, FIRST, SECOND and OUT standing for places
+    words: list[str]  # what it is, with RUN, DATA, FIRST, SECOND and OUT for paths
     before: int  # sessions of the run that it is done to; -1: no run at all, -2: stage 1 only
     again: list[str]  # what a person would type if it broke off
 
-    def tries(self, wanted: int) -> int:
-        """How often to try it where one that is quickly done would be tried `wanted` times."""
-        return max(1, wanted // 2) if self.words[0] in ("pretrain", "distill") else wanted
+    def tries(self, count: int) -> int:
+        """How often to try it where one that is quickly done would be tried `count` times."""
+        return max(1, count // 2) if self.words[0] in ("pretrain", "distill") else count
 
 
 TRAINING = ["--batch-size", "16", "--epochs", "1", "--device", "cpu", "--precision", "fp32", "-q"]
@@ -51,21 +51,21 @@ class Scene:
     origin: Path | None  # to be copied for every try
     old: State
     new: State
-    places: dict[str, str]
+    paths: dict[str, str]
 
-    def set(self, place: Path) -> list[str]:
+    def set(self, folder: Path) -> list[str]:
         """Begin anew in an empty folder: the command to hurt."""
-        if place.exists():
-            shutil.rmtree(place)
-        place.mkdir()
+        if folder.exists():
+            shutil.rmtree(folder)
+        folder.mkdir()
         if self.origin is not None:
-            shutil.copytree(self.origin, place / "run")
-        (place / "out").write_bytes(b"old")
-        return self.spelt(self.deed.words, place)
+            shutil.copytree(self.origin, folder / "run")
+        (folder / "out").write_bytes(b"old")
+        return self.spelt(self.deed.words, folder)
 
-    def spelt(self, words: list[str], place: Path) -> list[str]:
-        """A command with its places."""
-        known = self.places | {"RUN": str(place / "run"), "OUT": str(place / "out")}
+    def spelt(self, words: list[str], folder: Path) -> list[str]:
+        """Fill the paths of a command in."""
+        known = self.paths | {"RUN": str(folder / "run"), "OUT": str(folder / "out")}
         return [known.get(word, word) for word in words]
 
 
@@ -74,13 +74,13 @@ def state(run: Path) -> State:
     folder = RunFolder(run)
     if not folder.has_pretrain():
         return ()
-    links = [folder.pretrain(), *(folder.chain() if folder.sessions() else [])]
-    for stored in links:
+    manifests = [folder.pretrain(), *(folder.chain() if folder.sessions() else [])]
+    for stored in manifests:
         folder.tensors(stored)
     assert folder.verify() == []
-    return tuple(stored.manifest.checkpoint.sha256 for stored in links)
+    return tuple(stored.manifest.checkpoint.sha256 for stored in manifests)
 
 
-def hurt(nursery: Nursery, scene: Scene, place: Path, **troubles: Any) -> End:
+def hurt(nursery: Nursery, scene: Scene, folder: Path, **troubles: Any) -> End:
     """Do a deed from the beginning, with troubles."""
-    return nursery.run(*scene.set(place), **troubles)
+    return nursery.run(*scene.set(folder), **troubles)

@@ -67,9 +67,9 @@ def test_swapped_files(run: Path, one: str, other: str) -> None:
     (run / one).rename(run / "aside")
     (run / other).rename(run / one)
     (run / "aside").rename(run / other)
-    found = set(blamed(run))
-    assert found
-    assert found <= {one, other}  # of a damaged manifest nobody knows what its checkpoint should be
+    named = set(blamed(run))
+    assert named
+    assert named <= {one, other}  # of a damaged manifest nobody knows what its checkpoint should be
 
 
 USES = {
@@ -91,7 +91,7 @@ def test_no_command_uses_a_damaged_file(
 ) -> None:
     shots = tmp_path / "shots"
     shutil.copytree(pictures.labelled / "orange", shots / "orange")
-    places = {
+    paths = {
         "RUN": run,
         "IMAGE": next((shots / "orange").iterdir()),
         "LABELLED": pictures.labelled,
@@ -110,7 +110,7 @@ def test_no_command_uses_a_damaged_file(
     for use, uses in USES.items():
         if not re.match(uses, file):
             continue
-        done = m2sd(*[places.get(word, word) for word in use.split()])
+        done = m2sd(*[paths.get(word, word) for word in use.split()])
         assert (done.code, done.out) == (4, ""), (use, done)
         assert done.err.count("\n") == 1, done
         assert file in done.err, (use, done)

@@ -32,13 +32,13 @@ def test_a_command_killed_at_any_time(
     name: str, number: signal.Signals, scenes: Scenes, nursery: Nursery, judge: Judge, tmp_path: Path
 ) -> None:
     scene = scenes(name)
-    place = tmp_path / "place"
-    seconds = hurt(nursery, scene, place).seconds
+    folder = tmp_path / "folder"
+    seconds = hurt(nursery, scene, folder).seconds
     draw = random.Random(f"{name} {number}")
     for _ in range(scene.deed.tries(KILLS)):
-        end = hurt(nursery, scene, place, signal=number, after=draw.uniform(0, seconds))
+        end = hurt(nursery, scene, folder, signal=number, after=draw.uniform(0, seconds))
         assert end.code in (0, -number, 130), end
-        judge(scene, place, end)
+        judge(scene, folder, end)
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def test_of_several_writers_one_wins_and_the_others_are_told(
 ) -> None:
     scene = scenes("increment")
     for _ in range(ROUNDS):
-        words = scene.set(tmp_path / "place")
+        words = scene.set(tmp_path / "folder")
         for each in nurseries:
             each.begin(*words)
         ends = [each.end() for each in nurseries]
@@ -63,7 +63,7 @@ def test_of_several_writers_one_wins_and_the_others_are_told(
             assert end.code == 0 or any(
                 word in end.err for word in ("is writing to it", "try again", "exists already")
             ), end
-        assert state(tmp_path / "place" / "run") == scene.new
+        assert state(tmp_path / "folder" / "run") == scene.new
 
 
 def test_a_reader_never_sees_half_a_session(
@@ -72,8 +72,8 @@ def test_a_reader_never_sees_half_a_session(
     """One process teaches, undoes and distils anew, while this one reads all the time."""
     scene = scenes("increment")
     writer = nurseries[0]
-    words = scene.set(tmp_path / "place")
-    run = tmp_path / "place" / "run"
+    words = scene.set(tmp_path / "folder")
+    run = tmp_path / "folder" / "run"
     undo = ["sessions", "undo", "--yes", "--run", str(run)]
     codes: list[int] = []
 
