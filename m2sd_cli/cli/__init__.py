@@ -1,1 +1,1 @@
-"""The commands: options in, typed functions called, results printed; no torch to show help."""
+"""The command line: a module for each command, which turns options into a call and prints the result."""

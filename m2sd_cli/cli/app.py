@@ -38,8 +38,8 @@ app = typer.Typer(
 )
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _print_version(asked: bool) -> None:
+    if asked:
         typer.echo(__version__)
         raise typer.Exit
 
@@ -49,7 +49,7 @@ def common(
     context: typer.Context,
     debug: Annotated[bool, typer.Option("--debug", help="Show a traceback for expected errors too.")] = False,
     version: Annotated[  # noqa: ARG001 (its callback answers)
-        bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
     ] = False,
 ) -> None:
     """Take the options that stand before every command."""

@@ -59,7 +59,7 @@ def bench(
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """What this machine does: training, features and commands, on random images; some minutes on two cores.
+    """Measure training, features and commands on random images. It takes some minutes on two cores.
 
     Figures are medians over the rounds, with least and most. Ratios are taken in each round, so that a busy machine
     hardly changes them. Memory is that of CUDA's tensors, on a CPU of the whole process, and 256 MiB of images at most.
@@ -99,7 +99,7 @@ def bench(
 
 
 def as_lines(report: "Report") -> list[str]:
-    """Conditions, throughput, ratios, a recipe's durations, and commands."""
+    """Format the conditions, the throughput, the ratios, the durations of a recipe, and the commands."""
     done = report.conditions
     lines = [
         f"{report.device_name}, {report.cores} cores, torch {report.versions['torch']} with {report.threads} threads",

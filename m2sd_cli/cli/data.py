@@ -22,7 +22,7 @@ Name = Annotated[
 
 @app.callback(invoke_without_command=True)
 def data(context: typer.Context, data_root: options.DataRoot = None, json: options.Json = False) -> None:
-    """Data sets: list, verify, download; and the cache of decoded images: clear.
+    """List, verify and download data sets, and clear the cache of decoded images.
 
     Examples:
       m2sd data
@@ -38,7 +38,7 @@ def data(context: typer.Context, data_root: options.DataRoot = None, json: optio
 
 @app.command("list", cls=Command)
 def list_data(data_root: options.DataRoot = None, json: options.Json = False) -> None:
-    """List the data sets, where they lie, and what the decoded images take.
+    """List the data sets with their folders, and the size of the cache of decoded images.
 
     Example:
       m2sd data list --json
@@ -51,11 +51,11 @@ def list_data(data_root: options.DataRoot = None, json: options.Json = False) ->
 
     entries = list_entries()
     taken = sum(each.bytes for each in entries)
-    places = {}
+    folders = {}
     infos = all_infos().values()
     for info in infos:
         root = locate(info, data_root) if info.layout else None
-        places[info.name] = as_text(root / info.layout) if root else None
+        folders[info.name] = as_text(root / info.layout) if root else None
     if json:
         document(
             {
@@ -63,8 +63,8 @@ def list_data(data_root: options.DataRoot = None, json: options.Json = False) ->
                     {
                         "name": info.name,
                         "title": info.title,
-                        "here": not info.layout or places[info.name] is not None,
-                        "place": places[info.name],
+                        "here": not info.layout or folders[info.name] is not None,
+                        "place": folders[info.name],
                     }
                     for info in infos
                 ],
@@ -78,9 +78,9 @@ def list_data(data_root: options.DataRoot = None, json: options.Json = False) ->
         return
     rows = []
     for info in infos:
-        wanted = data_roots(data_root)[0] / info.layout
-        missing = "downloaded when needed" if info.download else f"not here; belongs in {wanted}"
-        rows.append([info.name, (places[info.name] or missing) if info.layout else "in the package", info.title])
+        expected = data_roots(data_root)[0] / info.layout
+        missing = "downloaded when needed" if info.download else f"not here; belongs in {expected}"
+        rows.append([info.name, (folders[info.name] or missing) if info.layout else "in the package", info.title])
     for line in table(["name", "place", "what"], rows):
         result(line)
     result("")
@@ -114,7 +114,7 @@ def verify(
 
 @app.command("clear", cls=Command)
 def clear(quiet: options.Quiet = False) -> None:
-    """Remove the decoded images that are kept; they are decoded anew when they are needed.
+    """Remove the cache of decoded images; images are decoded anew when they are needed.
 
     Example:
       m2sd data clear

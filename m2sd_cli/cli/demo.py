@@ -17,7 +17,7 @@ def demo(
     device: options.Device = "auto",
     quiet: options.Quiet = False,
 ) -> None:
-    """The whole life of a model on bundled pictures of clothes, in a few minutes on a laptop's CPU.
+    """Show the whole life of a model on bundled pictures of clothes, in a few minutes on a laptop's CPU.
 
     Example:
       m2sd demo

@@ -1,4 +1,4 @@
-"""From an expected error to one line and an exit code; --debug shows the traceback instead."""
+"""Expected errors as one line and an exit code; --debug shows the traceback instead."""
 
 import os
 import sys

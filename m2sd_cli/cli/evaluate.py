@@ -51,7 +51,7 @@ def evaluate(
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Accuracy after every session on the test images of all classes so far, in per cent.
+    """Measure the accuracy after every session on the test images of all classes so far, in per cent.
 
     overall counts images; base and novel are means over classes, HM is their harmonic mean.
 
@@ -146,14 +146,14 @@ def _figure(value: float | None) -> str:
 
 
 def _trust(evaluation: "Evaluation") -> list[dict[str, float | None]]:
-    """ECE, AUROC and FPR95 of each session."""
+    """Return ECE, AUROC and FPR95 of each session."""
     if not evaluation.calibration:
         return [dict.fromkeys(("ece", "auroc", "fpr95")) for _ in evaluation.figures.sessions]
     return [{"ece": each.ece, "auroc": each.auroc, "fpr95": each.fpr95} for each in evaluation.calibration]
 
 
 def as_lines(evaluation: "Evaluation", only: int | None) -> list[str]:
-    """The table, and AVG and PD below it; just the row of one session if `only` names it."""
+    """Format the table, with AVG and PD below it, or the row of the session that `only` names."""
     figures = evaluation.figures
     rows = [
         [
@@ -172,11 +172,14 @@ def as_lines(evaluation: "Evaluation", only: int | None) -> list[str]:
 
 
 def comparison_lines(figures: "Figures", comparison: "Comparison") -> list[str]:
-    """A row for the run, of later sessions only with what compares, one for each that is published, and the sources."""
+    """Format a table with a row for the run and one for each published method, and the sources below it.
+
+    The figures of later sessions are left out of the row of a run that has other sessions than the official ones.
+    """
     first, last = figures.sessions[0], figures.sessions[-1]
     later = (last.overall, figures.average, figures.drop, last.novel, last.harmonic)
-    own = (first.overall, *(later if comparison.comparable else [None] * len(later)))
-    rows = [["this run", "-", comparison.backbone, *map(_figure, own), ""]]
+    measured = (first.overall, *(later if comparison.comparable else [None] * len(later)))
+    rows = [["this run", "-", comparison.backbone, *map(_figure, measured), ""]]
     for number, each in enumerate(comparison.rows, start=1):
         row, mark = each.row, MARKS[each.method.epoch_chosen_on_test]
         published = (row.base, row.last, row.average, row.drop, row.novel, row.harmonic)
@@ -199,7 +202,7 @@ def comparison_lines(figures: "Figures", comparison: "Comparison") -> list[str]:
 
 
 def as_data(evaluation: "Evaluation", only: int | None, comparison: "Comparison | None" = None) -> dict[str, object]:
-    """The figures as JSON has them, unrounded."""
+    """Return the figures for JSON, unrounded."""
     from dataclasses import asdict
 
     figures = evaluation.figures

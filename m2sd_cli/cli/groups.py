@@ -88,7 +88,7 @@ def _unwrapped(text: str | None) -> str | None:
 
 @contextmanager
 def _printable_errors() -> Iterator[None]:
-    """Typer's own words about an argument, which may be the name of anybody's file."""
+    """Escape the messages of Typer, which repeat arguments: any text and the names of any files."""
     try:
         yield
     except Exception as error:
@@ -99,16 +99,16 @@ def _printable_errors() -> Iterator[None]:
 
 
 def spare_conversions(command: TyperCommand | TyperGroup, ctx: Any) -> None:
-    """Leave what was not given, and all that a completion finds, as it is.
+    """Leave values that were not given, and the values of a completion, as they are.
 
-    Typer imports pydantic to convert even that, which takes longer than everything else that help and completion need.
+    Typer would import pydantic to convert them, which takes longer than all the rest of a help page or a completion.
     """
     for parameter in command.get_params(ctx):
         vars(parameter).setdefault("process_value", _Sparing(parameter))
 
 
 class _Sparing:
-    """Takes the place of a parameter's `process_value`."""
+    """The replacement for the method `process_value` of a parameter."""
 
     def __init__(self, parameter: Any) -> None:
         self._parameter = parameter

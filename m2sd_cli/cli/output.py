@@ -18,7 +18,7 @@ FIGURES = {"average": "AVG", "last": "last", "base": "base", "novel": "novel", "
 
 
 def printable(text: str) -> str:
-    """Text from outside in one line, without characters that could steer a terminal, turn its text around or hide."""
+    """Escape the characters of a text that could steer a terminal, turn its text around, hide or begin a line."""
     return text if text.isprintable() else "".join(map(_escaped, text))
 
 
@@ -30,7 +30,7 @@ def _escaped(char: str) -> str:
 
 
 def as_text(path: Path) -> str:
-    """A path as text that can be written anywhere; bytes that are no UTF-8 are escaped."""
+    """Return a path as text that can be written anywhere; bytes that are no UTF-8 are escaped."""
     return str(path).encode("utf-8", "backslashreplace").decode()
 
 
@@ -55,19 +55,19 @@ def note(text: str, quiet: bool = False) -> None:
 
 
 def _encodable(text: str, stream: TextIO) -> str:
-    """The text with what the stream's encoding cannot say, such as an accent in ASCII, escaped."""
+    """Escape the characters that the encoding of a stream lacks, such as an accent in ASCII."""
     encoding = getattr(stream, "encoding", None) or "utf-8"
     return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
 def command(name: str, run: Path | None, rest: str = "") -> str:
-    """A command to type next, on the same run folder."""
+    """Return a command to type next, on the same run folder."""
     chosen = f" --run {shlex.quote(str(run))}" if run is not None else ""
     return f"m2sd {name}{chosen}{rest}"
 
 
 def duration(seconds: float) -> str:
-    """Seconds as a person reads them."""
+    """Format seconds for a person."""
     if seconds < 60:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
@@ -75,7 +75,7 @@ def duration(seconds: float) -> str:
 
 
 def table(header: list[str], rows: list[list[str]]) -> list[str]:
-    """Lines of columns under their headings: numbers to the right, words to the left."""
+    """Align columns under their headings: numbers to the right, words to the left."""
     rows = [[printable(cell) for cell in row] for row in rows]
     widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
 

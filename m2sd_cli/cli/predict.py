@@ -44,7 +44,7 @@ def predict(
     skipped = []
 
     def named(predictions: "Iterator[Prediction]") -> "Iterator[Prediction]":
-        """Those of pictures that can be read; of the others it is said that they cannot."""
+        """Yield the predictions of readable pictures, and say which pictures are left out."""
         told = False
         for each in predictions:
             if each.skipped is None:

@@ -15,7 +15,7 @@ app = typer.Typer(cls=Group, rich_markup_mode=None)
 
 @app.callback(invoke_without_command=True)
 def recipes(context: typer.Context, json: options.Json = False) -> None:
-    """Options that ship with m2sd, each with its time and accuracy where they have been measured: list, show.
+    """List and show the options that ship with m2sd, with their time and accuracy where they have been measured.
 
     Those that end in -paper add nothing to the paper; the others may, and say what.
 
@@ -37,7 +37,7 @@ def list_recipes(json: options.Json = False) -> None:
     Example:
       m2sd recipes list --json
     """
-    found = {name: find_recipe(name) for name in recipe_names()}
+    named = {name: find_recipe(name) for name in recipe_names()}
     if json:
         document(
             {
@@ -49,12 +49,12 @@ def list_recipes(json: options.Json = False) -> None:
                         **{field.lower(): each.header(field) for field in ("Hardware", "Time", "Accuracy")},
                         **each.options.tables,
                     }
-                    for name, each in found.items()
+                    for name, each in named.items()
                 ]
             }
         )
         return
-    rows = [[name, each.header("Time"), each.header("Accuracy"), each.title] for name, each in found.items()]
+    rows = [[name, each.header("Time"), each.header("Accuracy"), each.title] for name, each in named.items()]
     for line in table(["name", "time", "accuracy", "what"], rows):
         result(line)
 

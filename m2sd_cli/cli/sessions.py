@@ -16,7 +16,7 @@ NAMED = 5  # classes to name in a row
 
 @app.callback(invoke_without_command=True)
 def sessions(context: typer.Context, run: options.Run = None, json: options.Json = False) -> None:
-    """The chain of sessions: list, show, verify, reproduce, undo, repair.
+    """List, show, verify, reproduce, undo and repair the chain of sessions.
 
     Examples:
       m2sd sessions
@@ -222,20 +222,20 @@ def reproduce(
 
 
 def _folders(words: list[str]) -> dict[int, Path]:
-    """`N=DIR` of every session that a folder taught.
+    """Parse `N=DIR` of every session that a folder taught.
 
     Raises:
-        UsageError: it is not that, or there are two for one session.
+        UsageError: a word is not that, or there are two for one session.
     """
-    found: dict[int, Path] = {}
+    folders: dict[int, Path] = {}
     for word in words:
         number, equals, folder = word.partition("=")
         if not (number.isascii() and number.isdecimal() and equals and folder):
             raise UsageError(f"--shots {word}: write N=DIR, the number of a session and the folder that taught it")
-        if int(number) in found:
+        if int(number) in folders:
             raise UsageError(f"--shots {word}: there is a folder for session {int(number)} already")
-        found[int(number)] = Path(folder)
-    return found
+        folders[int(number)] = Path(folder)
+    return folders
 
 
 @app.command("repair", cls=Command)

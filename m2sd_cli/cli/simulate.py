@@ -28,7 +28,7 @@ def simulate(
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Which classifier is best for a network, on average over many draws of the shots; no test image has a say.
+    """Compare classifiers on a network, on average over many draws of the shots; no test image has a say.
 
     For runs on a simulated data set: some of the base classes play the new ones. Needs session 0, changes nothing.
 
@@ -44,7 +44,7 @@ def simulate(
     from m2sd_cli.cli.progress import reporting
 
     with reporting(quiet):
-        found = m2sd_cli.simulate(
+        simulation = m2sd_cli.simulate(
             run=run,
             draws=draws,
             classifiers=classifier or None,
@@ -58,23 +58,23 @@ def simulate(
 
         document(
             {
-                "data": found.data,
-                "sizes": found.sizes,
-                "shots": found.shots,
-                "views": found.views,
-                "skipped": [asdict(each) for each in found.skipped],
+                "data": simulation.data,
+                "sizes": simulation.sizes,
+                "shots": simulation.shots,
+                "views": simulation.views,
+                "skipped": [asdict(each) for each in simulation.skipped],
                 "classifiers": [
                     {
                         "classifier": name,
                         **{key: asdict(each) for key, each in _means(figures).items()},
                         "draws": [asdict(each) for each in figures],
                     }
-                    for name, figures in found.figures.items()
+                    for name, figures in simulation.figures.items()
                 ],
             }
         )
         return
-    for line in as_lines(found, draws):
+    for line in as_lines(simulation, draws):
         result(line)
 
 
@@ -84,16 +84,17 @@ def _means(figures: "Sequence[DrawFigures]") -> "dict[str, MeanAndDeviation]":
     return {name: MeanAndDeviation.of([getattr(each, name) for each in figures]) for name in FIGURES}
 
 
-def as_lines(found: "Simulation", draws: int) -> list[str]:
-    """What was simulated, and a line for each classifier."""
-    base, *later = found.sizes
-    way = found.sizes[1] - base
+def as_lines(simulation: "Simulation", draws: int) -> list[str]:
+    """Format the simulation, and a line for each classifier."""
+    base, *later = simulation.sizes
+    way = simulation.sizes[1] - base
     rows = [
-        [name, *(format_mean(each) for each in _means(figures).values())] for name, figures in found.figures.items()
+        [name, *(format_mean(each) for each in _means(figures).values())]
+        for name, figures in simulation.figures.items()
     ]
     return [
-        f"{found.data}: {base} base classes, {len(later)} sessions of {way} classes x {found.shots} shots, "
-        f"views {found.views}, draws {draws}",
+        f"{simulation.data}: {base} base classes, {len(later)} sessions of {way} classes x {simulation.shots} shots, "
+        f"views {simulation.views}, draws {draws}",
         "",
         *table(["classifier", *FIGURES.values()], rows),
     ]

@@ -1,4 +1,4 @@
-"""m2sd bench, for real and as small as it can be. What it measures is up to the machine; that it measures is not."""
+"""The command `m2sd bench`, for real and as small as it can be. The figures are up to the machine."""
 
 import io
 import json
@@ -27,7 +27,7 @@ MEASURED = {"median", "min", "max", "rounds"}
 
 @pytest.fixture(scope="module")
 def measured() -> tuple[str, str, Report]:
-    """stdout, stderr and report of the one real run of these tests."""
+    """Standard output, standard error and report of the one real run of these tests."""
     reports: list[Report] = []
 
     def keep(settings: Settings, make_run: MakeRun) -> Report:

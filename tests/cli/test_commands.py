@@ -1,4 +1,4 @@
-"""What every command prints, refuses and promises."""
+"""The output of every command, its refusals and its promises."""
 
 import json
 import os
@@ -87,7 +87,7 @@ def test_the_first_help_names_every_command_and_the_demo(m2sd: Cli) -> None:
 
 @pytest.fixture
 def places(pictures: "Pictures", simulated: Path, tmp_path: Path) -> dict[str, str]:
-    """What the words of a command stand for."""
+    """The paths for which the words of a command stand."""
     work = tmp_path / "work"
     (work / "empty").mkdir(parents=True)
     (work / "known" / "red").mkdir(parents=True)

@@ -99,7 +99,7 @@ def test_also_while_it_is_imported(tmp_path: Path, module: str) -> None:
 
 @pytest.mark.parametrize("words", [["sessions"], ["sessions", "verify"], ["predict", "PICTURE", "--device", "cpu"]])
 def test_at_any_moment(trained: Path, pictures: "Pictures", words: list[str]) -> None:
-    """At random ones: it is said and nothing else, or came too late to matter."""
+    """Interrupt at random moments: the line is printed and nothing else, or it came too late to matter."""
     picture = str(next((pictures.second_shots / "grey").iterdir()))
     command = [sys.executable, "-c", READY, *(picture if word == "PICTURE" else word for word in words)]
     for seed in range(ROUNDS):

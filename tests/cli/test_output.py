@@ -23,7 +23,7 @@ ENCODINGS = ("utf-8", "ascii", "latin-1", "cp1252")
 
 
 def said(monkeypatch: pytest.MonkeyPatch, stream: str, encoding: str, say: Callable[[], None]) -> str:
-    """What is written to a strict stream of that encoding."""
+    """Return the text written to a strict stream of an encoding."""
     content = io.BytesIO()
     with monkeypatch.context() as patch:
         wrapper = io.TextIOWrapper(content, encoding=encoding, errors="strict", newline="")
