@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from m2sd_cli.data.catalogue import DataSetInfo as DataSetInfo
     from m2sd_cli.data.catalogue import register_data_set as register_data_set
     from m2sd_cli.errors import M2sdError as M2sdError
+    from m2sd_cli.registry import register_backbone as register_backbone
+    from m2sd_cli.registry import register_classifier as register_classifier
     from m2sd_cli.runs.folder import open_run as open_run
 
 __version__ = "0.1.0"
@@ -41,6 +43,8 @@ PUBLIC = {
     "open_run": "m2sd_cli.runs.folder",
     "predict": "m2sd_cli.api.predict",
     "pretrain": "m2sd_cli.api.pretrain",
+    "register_backbone": "m2sd_cli.registry",
+    "register_classifier": "m2sd_cli.registry",
     "register_data_set": "m2sd_cli.data.catalogue",
     "reproduce": "m2sd_cli.api.reproduce",
     "simulate": "m2sd_cli.api.simulate",

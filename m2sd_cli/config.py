@@ -15,8 +15,9 @@ from types import NoneType
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_type_hints
 
 from m2sd_cli.errors import UsageError
+from m2sd_cli.method.loss_weights import LossWeights
 from m2sd_cli.reading import quoted, read_regular
-from m2sd_cli.registry import BACKBONES
+from m2sd_cli.registry import BACKBONES, CLASSIFIERS, DEFAULT_CLASSIFIER, Registry
 
 PRETRAIN_SHARE = 0.2  # of a data set's epochs; the paper's stage 1
 NO_INIT = "none"
@@ -39,7 +40,7 @@ class Option:
     ge: float | None = None
     lt: float | None = None
     le: float | None = None
-    choices: Callable[[], tuple[str, ...]] | None = None  # the names in a table, read when they are needed
+    table: Registry[Any] | None = None  # the table of what the option names
     default: str | None = None  # for the help page, where None or the default of the field is not the whole truth
     aliases: tuple[str, ...] = ()  # earlier names, which the command line takes without showing them
 
@@ -86,10 +87,12 @@ class PretrainConfig(TrainingConfig, ImageChoice):
     epochs: Annotated[
         int, Option(help="Epochs of this stage; 0 leaves the weights of --init as they are.", ge=0, le=MANY)
     ]
-    backbone: Annotated[str, Option(help="{choices}.", choices=BACKBONES.names)] = "resnet18"
-    classifier: Annotated[Literal["cosine", "linear"], Option(help="Of the training: {choices}.")] = "cosine"
+    backbone: Annotated[str, Option(help="{choices}.", table=BACKBONES)] = "resnet18"
+    similarity: Annotated[
+        Literal["cosine", "linear"], Option(help="Of features and class weights: {choices}.", aliases=("classifier",))
+    ] = "cosine"
     # A lower scale trades novel classes for base classes.
-    scale: Annotated[float, Option(help="Factor of the cosine classifier.", gt=0)] = 16.0
+    scale: Annotated[float, Option(help="Factor of the cosine.", gt=0)] = 16.0
     image_size: Annotated[int | None, Option(help="Pixels, for a folder.", ge=8, le=4096, default="224")] = None
     init: Annotated[
         str | None,
@@ -125,23 +128,22 @@ class DistillConfig(TrainingConfig):
     enhancement: Annotated[Literal["full", "no-attention", "no-pyramid"], Option(help="{choices}.")] = "full"
     beta: Annotated[float, Option(help="a of lambda ~ Beta(a, a).", gt=0)] = 1.0
     temperature: Annotated[float, Option(help="Of the distillation.", gt=0)] = 4.0  # KL(p_hat, f)
-    ce_weight: Annotated[float, Option(help="Cross-entropy of virtual images.", ge=0)] = 1.0  # L_ce^v
+    ce_weight: Annotated[float, Option(help="Cross-entropy of virtual images.", ge=0)] = LossWeights.ce  # L_ce^v
     # L_KL^v; 0 by default where there is one branch.
-    kl_weight: Annotated[float, Option(help="Symmetric KL of both branches.", ge=0)] = 1.0
-    kd_weight: Annotated[float, Option(help="Distillation from the enhanced features.", ge=0)] = 1.0  # KL(p_hat, f(x))
-    attention_weight: Annotated[float, Option(help="Attention transfer.", ge=0)] = 100.0
+    kl_weight: Annotated[float, Option(help="Symmetric KL of both branches.", ge=0)] = LossWeights.kl
+    kd_weight: Annotated[float, Option(help="Distillation from the enhanced features.", ge=0)] = LossWeights.kd
+    attention_weight: Annotated[float, Option(help="Attention transfer.", ge=0)] = LossWeights.attention
     # W' alone teaches FE: kd and attention stop there.
     teacher_weight: Annotated[
         float, Option(help="Cross-entropy of the teacher, the only term that teaches it.", ge=0)
-    ] = 1.0
+    ] = LossWeights.teacher
     clean_weight: Annotated[
         float, Option(help="Cross-entropy of unmixed images, which the paper does not have.", ge=0)
-    ] = 0.0
+    ] = LossWeights.clean
     # Channels of T_i for each of phi_i.
     pyramid_width: Annotated[int, Option(help="Channels of the pyramid for each of the network's.", ge=1, le=8)] = 1
     classifier: Annotated[
-        Literal["means", "teen", "fecam", "ranpac", "debiased"] | None,
-        Option(help="Of new classes: {choices}.", default="fecam"),
+        str | None, Option(help="Of new classes: {choices}.", table=CLASSIFIERS, default=DEFAULT_CLASSIFIER)
     ] = None  # of stage 3, from session 0 on
     seed: Annotated[int, Option(help=SEED, ge=0, lt=2**63, default="pretrain's")] = 0
     views: Annotated[
@@ -186,7 +188,7 @@ class TrainingOption:
     @property
     def choices(self) -> tuple[str, ...]:
         """The names to choose from, if the option is a choice."""
-        return self.option.choices() if self.option.choices else get_args(self.type)
+        return get_args(self.type) if self.option.table is None else self.option.table.names()
 
     @property
     def help(self) -> str:
@@ -211,11 +213,13 @@ class TrainingOption:
         if value is None and self.optional:
             return None
         bounds = {name: getattr(self.option, name) for name in ("gt", "ge", "lt", "le")}
-        kind = Literal.__getitem__(self.choices) if self.choices else self.type
         try:
-            return _validator(kind, **bounds).validate_python(value)
+            checked = _validator(self.type, **bounds).validate_python(value)
         except ValidationError as error:
             raise UsageError(f"{flag(self.name)} {shown(value)}: {error.errors()[0]['msg'].lower()}") from None
+        if self.option.table is not None:
+            self.option.table[checked]
+        return checked
 
 
 @lru_cache

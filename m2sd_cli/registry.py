@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar
 
 from m2sd_cli.errors import M2sdError, UsageError
+from m2sd_cli.reading import quoted
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -88,7 +89,7 @@ class Registry(Generic[Entry]):
         if name in self.entries:
             return self.entries[name]
         if name not in self._plugins:
-            raise UsageError(f"{self.option} {name}: choose {', '.join(self.names())}{self._suggestion(name)}")
+            raise UsageError(f"{self.option} {quoted(name)}: choose {', '.join(self.names())}{self._suggestion(name)}")
         plugin = self._plugins[name]
         try:
             entry = plugin.load()
@@ -113,9 +114,9 @@ class Registry(Generic[Entry]):
 
     def origin(self, name: str) -> str | None:
         """Return the package that an entry comes from, with its version; None for a built-in one."""
-        from importlib import metadata
-
         if name in self._modules:
+            from importlib import metadata
+
             package = self._modules[name].partition(".")[0]
             try:
                 return f"{package} {metadata.version(package)}"
@@ -217,3 +218,44 @@ def register_backbone(
         UsageError: the name is taken or not well-formed.
     """
     BACKBONES.register(name, BackboneEntry(builder, label or name, imagenet), builder)
+
+
+@dataclass(frozen=True)
+class ClassifierEntry:
+    """A classifier of stage 3, see method/stage3.py."""
+
+    builder: Builder  # of (known: KnownClasses, similarity: str, scale: float), returns a Head
+    cosine_only: bool = False  # True if it compares directions, as a linear W was not trained to
+
+
+CLASSIFIERS: Final = Registry(
+    "--classifier",
+    "m2sd.classifiers",
+    ClassifierEntry,
+    {
+        "means": ClassifierEntry("m2sd_cli.method.means:build"),
+        "teen": ClassifierEntry("m2sd_cli.method.teen:build", cosine_only=True),
+        "fecam": ClassifierEntry("m2sd_cli.method.fecam:build"),
+        "ranpac": ClassifierEntry("m2sd_cli.method.ranpac:build"),
+        "debiased": ClassifierEntry("m2sd_cli.method.debiased:build"),
+    },
+)
+# The classifier of a new base session. It beats class means wherever both were tried; `debiased` gains far more with
+# tens of base classes, and loses with few, see method/debiased.py.
+DEFAULT_CLASSIFIER: Final = "fecam"
+
+
+def register_classifier(name: str, builder: Builder, cosine_only: bool = False) -> None:
+    """Add a classifier of stage 3, so that `--classifier NAME` and `evaluate(classifier=NAME)` know it.
+
+    Args:
+        name: lower-case letters, digits, dots, dashes and underscores.
+        builder: a function of (known, similarity, scale), which are a `m2sd_cli.method.stage3.KnownClasses`, that of
+            the trained W ("cosine" or "linear") and the factor of a cosine. It returns a `m2sd_cli.method.heads.Head`.
+            Its "module:function" does as well.
+        cosine_only: True if it goes with a network that was trained with the similarity "cosine" only.
+
+    Raises:
+        UsageError: the name is taken or not well-formed.
+    """
+    CLASSIFIERS.register(name, ClassifierEntry(builder, cosine_only), builder)

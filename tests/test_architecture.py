@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "data": set[str](),
     "runs": set[str](),
     "distributed": set[str](),
-    "config": set[str](),
+    "config": {"method"},  # the defaults of the loss weights, without torch
     "recipes": {"config"},
     "checkpoints": {"method", "runs"},
     "inference": {"checkpoints", "distributed", "method", "data", "runs"},

@@ -12,7 +12,7 @@ from m2sd_cli.cli.commands import build_command
 from m2sd_cli.config import DistillConfig, PretrainConfig, given_options, options_of, resolve
 from m2sd_cli.data.catalogue import FOLDER_DEFAULTS, all_infos
 from m2sd_cli.errors import UsageError
-from m2sd_cli.method import DEFAULT_CLASSIFIER
+from m2sd_cli.registry import DEFAULT_CLASSIFIER
 
 
 def write(folder: Path, text: str) -> Path:

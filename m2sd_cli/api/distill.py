@@ -19,7 +19,7 @@ from m2sd_cli.inference.device import choose_device
 from m2sd_cli.inference.features import base_features, held_out_features
 from m2sd_cli.inference.session import require_directions, to_transform
 from m2sd_cli.method.network import Network
-from m2sd_cli.method.stage3 import choices, default_classifier
+from m2sd_cli.method.stage3 import default_classifier
 from m2sd_cli.recipes import find_recipe
 from m2sd_cli.runs.folder import RunFolder, open_run
 from m2sd_cli.runs.manifest import ClassRecord, Manifest
@@ -37,7 +37,14 @@ from m2sd_cli.training.distill import (
 from m2sd_cli.training.execution import SAVE_EVERY, Execution, executing
 from m2sd_cli.training.job import Fitted, Job
 from m2sd_cli.training.loop import fit
-from m2sd_cli.training.records import base_records, classes_digest, data_record, provenance, skipped_records
+from m2sd_cli.training.records import (
+    base_records,
+    classes_digest,
+    data_record,
+    plugins_record,
+    provenance,
+    skipped_records,
+)
 from m2sd_cli.training.resuming import begun_config, load_state, refuse_unless_new, require_same
 
 
@@ -157,7 +164,7 @@ def _begin_with_means(network: Network, job: Job[DistillConfig]) -> None:
     backbone = network.backbone.to(job.execution.device).to(memory_format=torch.channels_last)
     means, _ = base_features(backbone, job.data.train, len(job.classes), job.data.transform, group=job.execution.group)
     with torch.no_grad():
-        weight = network.classifier.weight
+        weight = network.class_weights.weight
         weight.copy_(F.normalize(means, dim=1) * weight.norm(dim=1).mean())
 
 
@@ -178,8 +185,8 @@ def fit_distill(job: Job[DistillConfig]) -> StoredManifest | None:
     group = execution.group
     weights = loss_weights(config)
     record = parent.manifest.backbone
-    classifier = config.classifier or default_classifier(record.classifier)
-    require_directions(classifier, record.classifier, choices(record.classifier, statistics=True))
+    classifier = config.classifier or default_classifier(record.similarity)
+    require_directions(classifier, record.similarity)
     with deterministic_algorithms(execution.deterministic):
         network = load_network(run, parent)
         fitted: Fitted | None = Fitted()
@@ -222,6 +229,7 @@ def fit_distill(job: Job[DistillConfig]) -> StoredManifest | None:
             history=fitted.history,
             skipped=skipped_records(data.skipped),
             recipe=job.recipe,
+            plugins=plugins_record(data_record(data), record.name, classifier),
             **provenance(execution, fitted.seconds),
         ),
     )

@@ -47,7 +47,7 @@ def evaluate(
         data_root: where built-in data sets lie.
         device, precision: `auto` chooses; precision `auto` is fp32.
         skip_bad: whether to leave out test images that cannot be read. Those that stage 1 left out are left out anyway.
-        classifier: of HEADS, what answers in every session; None for what the last one names.
+        classifier: of CLASSIFIERS, what answers in every session; None for what the last one names.
 
     Raises:
         M2sdError: one of its kinds.

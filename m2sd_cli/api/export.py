@@ -25,7 +25,7 @@ def export(
         run: the run folder.
         session: a number; None for the newest.
         force: replace `out` if it exists.
-        classifier: a name in HEADS; None for the one that the session names.
+        classifier: a name in CLASSIFIERS; None for the one that the session names.
 
     Raises:
         M2sdError: one of its kinds; nothing was changed.

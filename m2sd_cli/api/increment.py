@@ -23,7 +23,14 @@ from m2sd_cli.runs.folder import RunFolder, open_run
 from m2sd_cli.runs.manifest import DataRecord, Manifest
 from m2sd_cli.runs.reader import StoredManifest, session_name
 from m2sd_cli.training.execution import Execution
-from m2sd_cli.training.records import class_records, data_record, provenance, shots_record, skipped_records
+from m2sd_cli.training.records import (
+    class_records,
+    data_record,
+    plugins_record,
+    provenance,
+    shots_record,
+    skipped_records,
+)
 
 
 @dataclass(frozen=True)
@@ -178,6 +185,7 @@ def teach(run: RunFolder, chain: ChainSummary, lesson: Lesson, execution: Execut
                 views=lesson.views,
                 seed=base.manifest.seed,
                 skipped=skipped_records(shots.skipped),
+                plugins=plugins_record(lesson.data, base.manifest.backbone.name, classifier),
                 **provenance(execution, time.monotonic() - began),
             ),
         )

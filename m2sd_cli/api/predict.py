@@ -32,7 +32,7 @@ def predict(
         device, precision: `auto` chooses; precision `auto` is fp32.
         skip_bad: whether to go on after a picture that cannot be read; its prediction then says why and guesses
             nothing.
-        classifier: of HEADS, what answers; None for what the session names.
+        classifier: of CLASSIFIERS, what answers; None for what the session names.
 
     Raises:
         M2sdError: one of its kinds.

@@ -29,7 +29,14 @@ from m2sd_cli.training.initial_weights import initialise, prepared_for_weights
 from m2sd_cli.training.job import Fitted, Job
 from m2sd_cli.training.loop import fit
 from m2sd_cli.training.pretrain import build_network, pretrain_objective
-from m2sd_cli.training.records import base_records, data_record, provenance, skipped_records, transform_record
+from m2sd_cli.training.records import (
+    base_records,
+    data_record,
+    plugins_record,
+    provenance,
+    skipped_records,
+    transform_record,
+)
 from m2sd_cli.training.resuming import begun_config, load_state, refuse_unless_new, require_same
 
 LOOKED_AT = 16  # images
@@ -187,7 +194,7 @@ def fit_pretrain(job: Job[PretrainConfig]) -> StoredManifest | None:
     if not group.is_main:
         group.barrier()
         return run.pretrain()
-    checkpoint = PretrainCheckpoint(network.backbone, network.classifier.weight)
+    checkpoint = PretrainCheckpoint(network.backbone, network.class_weights.weight)
     stored = run.write_manifest(
         PRETRAIN,
         Manifest(
@@ -196,7 +203,7 @@ def fit_pretrain(job: Job[PretrainConfig]) -> StoredManifest | None:
             classes=job.classes,
             data=data_record(data),
             backbone=BackboneRecord(
-                name=config.backbone, width=network.backbone.width, classifier=config.classifier, scale=config.scale
+                name=config.backbone, width=network.backbone.width, similarity=config.similarity, scale=config.scale
             ),
             transform=transform_record(data.transform),
             config=asdict(config),
@@ -204,6 +211,7 @@ def fit_pretrain(job: Job[PretrainConfig]) -> StoredManifest | None:
             history=fitted.history,
             skipped=skipped_records(data.skipped),
             recipe=job.recipe,
+            plugins=plugins_record(data_record(data), config.backbone),
             **provenance(execution, fitted.seconds),
         ),
     )

@@ -37,7 +37,7 @@ def simulate(
     Args:
         run: the run folder.
         draws: how many.
-        classifiers: of HEADS; None for all that the run can answer with.
+        classifiers: of CLASSIFIERS; None for all that the run can answer with.
         data_root: where built-in data sets lie.
         device, precision: `auto` chooses; precision `auto` is fp32.
         skip_bad: whether to draw no shots that cannot be read. Test images that stage 1 left out are left out anyway.
@@ -60,7 +60,7 @@ def simulate(
         )
     names = [
         choose_classifier(folder, chain, name)
-        for name in dict.fromkeys(classifiers or choices(base.backbone.classifier, statistics=True))
+        for name in dict.fromkeys(classifiers or choices(base.backbone.similarity))
     ]
     data = recorded_data(folder.read(PRETRAIN, base.parent.sha256).manifest, None, data_root, None)
     checkpoint = BaseCheckpoint.read(folder, chain.base)

@@ -31,7 +31,7 @@ def export(
     out: Annotated[Path, typer.Option("--out", help="The file to write.", show_default=False, readable=False)],
     session: options.SessionChoice = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
-    classifier: options.Classifier = None,
+    classifier: Annotated[str | None, options.classifier("; what the session names by default.")] = None,
     run: options.Run = None,
     json: options.Json = False,
     quiet: options.Quiet = False,

@@ -29,7 +29,7 @@ def increment(
             autocompletion=options.complete_data_sets,
         ),
     ] = None,
-    classifier: options.NextClassifier = None,
+    classifier: Annotated[str | None, options.classifier(", from now on; as before by default.")] = None,
     views: Annotated[
         int, typer.Option("--views", help="Of each shot: 2 adds its mirror image, more adds shifted crops.")
     ] = 1,

@@ -7,11 +7,11 @@ from typing import Annotated, Any
 
 import typer
 
-from m2sd_cli.config import flag, one_of
+from m2sd_cli.config import flag
 from m2sd_cli.data.catalogue import all_infos
 from m2sd_cli.errors import UsageError
-from m2sd_cli.method import HEADS
 from m2sd_cli.recipes import find_recipe, recipe_names
+from m2sd_cli.registry import CLASSIFIERS
 
 _UNITS = {"s": 1, "m": 60, "h": 3600}
 
@@ -33,17 +33,6 @@ def time_limit(duration: str | None) -> float | None:
     return None if duration is None else seconds("--stop-after", duration)
 
 
-def check_classifier(name: str | None) -> str | None:
-    """Refuse an unknown classifier before torch is imported.
-
-    Raises:
-        UsageError: there is no classifier of that name.
-    """
-    if name is not None and name not in HEADS:
-        raise UsageError(f"--classifier {name}: choose {', '.join(HEADS)}")
-    return name
-
-
 def complete_sessions(context: typer.Context) -> list[str]:
     """Return the numbers of the sessions in the run folder, for completion."""
     run = Path(context.params.get("run") or os.environ.get("M2SD_RUN") or "m2sd-run")
@@ -60,10 +49,24 @@ def _check_recipe(name: str | None) -> str | None:
     return name
 
 
-def classifier(help: str) -> Any:
-    """Make the option --classifier, which is refused early and completed."""
+def _check_classifier(name: str | None) -> str | None:
+    if name is not None:
+        CLASSIFIERS[name]
+    return name
+
+
+def classifier(default: str) -> Any:
+    """Make the option --classifier. A wrong name is refused before torch is imported, a begun one completed.
+
+    Args:
+        default: words on the default, for the help page.
+    """
     return typer.Option(
-        "--classifier", help=help, show_default=False, callback=check_classifier, autocompletion=lambda: list(HEADS)
+        "--classifier",
+        help=f"{CLASSIFIERS.listed()}{default}",
+        show_default=False,
+        callback=_check_classifier,
+        autocompletion=CLASSIFIERS.complete,
     )
 
 
@@ -131,8 +134,6 @@ Compile = Annotated[
     bool,
     typer.Option("--compile", help="Compile the network first, in minutes; 'm2sd bench --compile' tells if it pays."),
 ]
-Classifier = Annotated[str | None, classifier(f"{one_of(HEADS)}; what the session names by default.")]
-NextClassifier = Annotated[str | None, classifier(f"{one_of(HEADS)}, from now on; as before by default.")]
 FolderOfPretrain = Annotated[
     str | None,
     typer.Option("--data", help="The folder of pretrain; not needed for a built-in data set.", show_default=False),

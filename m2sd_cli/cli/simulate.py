@@ -6,6 +6,7 @@ import typer
 
 from m2sd_cli.cli import options
 from m2sd_cli.cli.output import FIGURES, document, format_mean, result, table
+from m2sd_cli.registry import CLASSIFIERS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,7 +39,7 @@ def simulate(
       m2sd simulate --run simulation --draws 20
     """
     for name in classifier or []:
-        options.check_classifier(name)
+        CLASSIFIERS[name]
 
     import m2sd_cli
     from m2sd_cli.cli.progress import reporting

@@ -1,6 +1,5 @@
 """A session of a run folder, loaded: frozen backbone, the head of all sessions so far, names, transform."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,11 +9,11 @@ from m2sd_cli.checkpoints import BaseCheckpoint, HeldOut, IncrementCheckpoint
 from m2sd_cli.data.transforms import TestTransform
 from m2sd_cli.errors import DamagedError, UsageError
 from m2sd_cli.inference.features import embed
-from m2sd_cli.method import HEADS
 from m2sd_cli.method.backbone import Backbone
 from m2sd_cli.method.calibration import Confidence, fit_confidence
 from m2sd_cli.method.heads import Head
-from m2sd_cli.method.stage3 import COSINE_ONLY, KnownClasses, build_head, choices
+from m2sd_cli.method.stage3 import KnownClasses, build_head, choices
+from m2sd_cli.registry import CLASSIFIERS
 from m2sd_cli.runs.chain import ChainSummary
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.manifest import BackboneRecord, TransformRecord
@@ -61,27 +60,23 @@ def choose_classifier(run: RunFolder, chain: ChainSummary, name: str | None) -> 
     """
     recorded = chain.last.manifest.classifier
     assert recorded is not None, "every session names one"
-    if not name and recorded not in HEADS:
+    if not name and recorded not in CLASSIFIERS:
         raise run.unknown(chain.last, "classifier", recorded)
     chosen = name or recorded
-    kind = chain.base.manifest.backbone.classifier
-    possible = choices(kind, statistics=True)
-    if chosen in possible:
-        return chosen
-    require_directions(chosen, kind, possible)
-    raise UsageError(f"--classifier {chosen}: choose {', '.join(possible)}")
+    require_directions(chosen, chain.base.manifest.backbone.similarity)
+    return chosen
 
 
-def require_directions(name: str, kind: str, possible: Sequence[str]) -> None:
-    """Refuse a classifier of stage 3 that compares directions where W was not trained so.
+def require_directions(name: str, similarity: str) -> None:
+    """Refuse a classifier of stage 3 that compares directions where W was not trained to.
 
     Raises:
-        UsageError: it does; the message lists the `possible` ones.
+        UsageError: it does, or there is none of that name; the message lists the others.
     """
-    if name in COSINE_ONLY and kind != "cosine":
+    if CLASSIFIERS[name].cosine_only and similarity != "cosine":
         raise UsageError(
-            f"--classifier {name}: it compares directions, and this run was pretrained with a {kind} classifier; "
-            f"choose {', '.join(possible)}"
+            f"--classifier {name}: it compares directions, and this run was pretrained with --similarity {similarity}; "
+            f"choose {', '.join(choices(similarity))}"
         )
 
 
@@ -128,7 +123,7 @@ def load_chain(
     file = run.path / chain.base.manifest.checkpoint.file
     try:
         head = build_head(
-            chosen, KnownClasses(base.means, new, shots, base.statistics), record.classifier, record.scale
+            chosen, KnownClasses(base.means, new, shots, base.statistics), record.similarity, record.scale
         )
         confidence = _confidence(head, base.held_out, len(base.means))
     except ValueError as error:

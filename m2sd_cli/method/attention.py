@@ -8,19 +8,19 @@ from m2sd_cli.method.numerics import at_least_float32, to_nhwc
 
 
 def shares(length: int, cells: int, like: Tensor) -> Tensor:
-    """How much each of `length` places counts in the mean of each cell: (cells, length), each row sums to 1.
+    """Weigh each of `length` positions in the mean of each cell: (cells, length), each row sums to 1.
 
     Cell i reaches from floor(i length / cells) to ceil((i + 1) length / cells), so that neighbours may overlap.
     """
-    cell, place = torch.arange(cells, device=like.device)[:, None], torch.arange(length, device=like.device)
-    inside = (place >= cell * length // cells) & (place < -(-(cell + 1) * length // cells))
+    cell, position = torch.arange(cells, device=like.device)[:, None], torch.arange(length, device=like.device)
+    inside = (position >= cell * length // cells) & (position < -(-(cell + 1) * length // cells))
     return inside.to(like.dtype) / inside.sum(dim=1, keepdim=True)
 
 
 def cell_means(x: Tensor, rows: int, columns: int) -> Tensor:
-    """The means over a grid of cells, (B, H, W, C) -> (B, rows, columns, C).
+    """Average over a grid of cells, (B, H, W, C) -> (B, rows, columns, C).
 
-    It is F.adaptive_avg_pool2d, whose gradient has no fixed order of summation on CUDA.
+    F.adaptive_avg_pool2d does the same, but its gradient has no fixed order of summation on CUDA.
     """
     batch, height, width, channels = x.shape
     if height % rows == 0 and width % columns == 0:
@@ -35,8 +35,8 @@ def cell_means(x: Tensor, rows: int, columns: int) -> Tensor:
 class SelfAttention(nn.Module):
     """x + MHSA(norm(x)), every position of a map being a token (Vaswani et al., 2017).
 
-    Four heads, but of at least 16 channels each: four heads of four channels, as the first level of ResNet-20 would
-    have, took 5 to 7 times as long on a CPU as one head of sixteen, and see less each.
+    There are four heads, or fewer where they would have less than 16 channels each: heads of few channels see little
+    and are slow on a CPU.
 
     Keys and values are averaged over a grid of at most `grid` x `grid` cells, so that the cost grows linearly with the
     positions: at 32 px level 1 has 1,024 of them, at 224 px 3,136. A map that fits the grid is attended to in full.
@@ -71,7 +71,7 @@ class SelfAttention(nn.Module):
             context = cell_means(normed, min(height, self.grid), min(width, self.grid))
         query = self._split(self.query(normed.flatten(1, 2)))
         key, value = map(self._split, self.key_value(context.flatten(1, 2)).chunk(2, dim=2))
-        # In float32 whatever autocast says: fused attention in bf16 is 2 to 4 times slower on a CPU.
+        # In float32 whatever autocast says: fused attention in bf16 is slower on a CPU.
         with torch.autocast(x.device.type, enabled=False):
             mixed = F.scaled_dot_product_attention(
                 at_least_float32(query), at_least_float32(key), at_least_float32(value)
@@ -94,8 +94,8 @@ class CoordinateAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W)."""
         height, width = x.shape[-2:]
-        behind = to_nhwc(x)
-        means = torch.cat([behind.mean(dim=2), behind.mean(dim=1)], dim=1)  # (B, H + W, C): of each row and column
+        nhwc = to_nhwc(x)
+        means = torch.cat([nhwc.mean(dim=2), nhwc.mean(dim=1)], dim=1)  # (B, H + W, C): of each row and column
         joint = F.hardswish(self.norm(self.reduce(means.transpose(1, 2).unsqueeze(3))))
         from_rows, from_columns = torch.split(joint, [height, width], dim=2)
         gate_rows = torch.sigmoid(self.rows(from_rows))  # (B, C, H, 1)

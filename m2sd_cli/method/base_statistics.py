@@ -1,25 +1,19 @@
-"""What stage 3's classifiers need of the base session, from one pass over its images."""
+"""The statistics of the base session for stage 3's classifiers, from one pass over its images."""
 
 from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
 
-from m2sd_cli.method.fecam import POWER
-from m2sd_cli.method.heads import power_transform, random_features
+from m2sd_cli.method.feature_maps import POWER, power_transform, random_features, random_projection
 from m2sd_cli.method.prototypes import ClassMeans
-from m2sd_cli.method.ranpac import random_projection
 
 ROUNDING = 1e-10  # of a second moment: what float64 may leave of it where it should cancel
 
 
 @dataclass(frozen=True)
 class BaseStatistics:
-    """Of C base classes with features of width D; the random features have width M. float32, on the CPU.
-
-    Matrices are 4 D^2 and 4 M^2 bytes: with M = 1,024 all of it takes 5 MB for 60 classes of ResNet-20 (D = 64) and
-    9 MB for 200 classes of ResNet-18 (D = 512).
-    """
+    """Statistics of C base classes with features of width D and random features of width M; float32, on the CPU."""
 
     power: Tensor  # (1,), of the power transform
     power_means: Tensor  # (C, D), of the power-transformed features
@@ -29,19 +23,19 @@ class BaseStatistics:
     random_gram: Tensor  # (M, M), of h h^T the mean within a class, the mean over classes
 
     def tensors(self) -> dict[str, Tensor]:
-        """Each tensor under its name."""
+        """Return each tensor under its name."""
         return {each.name: getattr(self, each.name) for each in fields(self)}
 
 
 class BaseSums:
-    """Adds up features batch by batch, in float64, so that no more than one batch of them is ever held.
+    """Sums over features, batch by batch in float64, so that no more than one batch of features is ever held.
 
     Args:
         counts: images of each base class, (C,), all at least 1. Every class counts the same, so that a class of many
             images does not drown the others.
         width: D.
-        device: where features are.
-        projection: P (D, M), on whatever device.
+        device: of the features.
+        projection: P (D, M), on any device.
         power: of the power transform.
     """
 
@@ -64,7 +58,7 @@ class BaseSums:
         self._random = torch.zeros(size, size, dtype=torch.float64, device=device)
 
     def add(self, features: Tensor, labels: Tensor) -> None:
-        """Features (B, D), un-normalised, of images with labels (B,) in [0, C)."""
+        """Add features (B, D), un-normalised, of images with labels (B,) in [0, C)."""
         self.means.add(features, labels)
         share = self._share[labels][:, None]
         for x, means, moment in (
@@ -77,12 +71,12 @@ class BaseSums:
 
     @property
     def totals(self) -> list[Tensor]:
-        """All sums so far; what was added up elsewhere may be added to them."""
+        """The sums so far; those of other processes may be added to them."""
         means = (self.means, self._power_means, self._random_means)
         return [*(total for each in means for total in each.totals), self._power, self._random]
 
     def statistics(self) -> BaseStatistics:
-        """What has been added up.
+        """Compute the statistics of the features added so far.
 
         Raises:
             ValueError: a class has no image.

@@ -1,4 +1,4 @@
-"""Probabilities that mean what they say, and where "unknown" begins: both are fitted on images held out of training."""
+"""Calibrated probabilities, and the threshold of "unknown": both are fitted on images held out of training."""
 
 import math
 from dataclasses import dataclass
@@ -7,13 +7,13 @@ from torch import Tensor
 
 from m2sd_cli.method.numerics import float64_device
 
-LOWEST, HIGHEST = 0.01, 100.0  # temperatures, in units of how far logits lie from that of the label
+LOWEST, HIGHEST = 0.01, 100.0  # temperatures, in units of the distance of logits from that of the label
 HALVINGS = 25  # of the range of log T: T is right to a millionth
 
 
 @dataclass(frozen=True)
 class Confidence:
-    """How far answers can be trusted: softmax(logits / T), and from which score down an image's class is unknown.
+    """The trust in answers: probabilities softmax(logits / T), and the score below which an image's class is unknown.
 
     By default nothing is fitted.
     """
@@ -23,28 +23,26 @@ class Confidence:
 
     @property
     def calibrated(self) -> bool:
-        """Whether both are fitted."""
+        """True if both are fitted."""
         return self.unknown_below is not None
 
     def is_unknown(self, score: float) -> bool:
-        """Whether an image of this `known_score` is of no class that was taught; nothing is, if not calibrated."""
+        """Tell by its `known_score` if an image is of no class that was taught; without calibration none is."""
         return self.unknown_below is not None and score < self.unknown_below
 
     def tempered(self, logits: Tensor) -> Tensor:
-        """Logits (B, C) over T, in float64: at a low T the difference of two would be right to 1e-4 only in float32.
+        """Divide logits (B, C) by T, in float64: at a low T the difference of two would be right to 1e-4 in float32.
 
-        From a device that has no float64 they come to the CPU.
+        Logits of a device that has no float64 come to the CPU.
         """
         return logits.to(float64_device(logits.device)).double() / self.temperature
 
 
 def known_score(tempered: Tensor) -> Tensor:
-    """How much an image looks like one of a known class: its highest logit (Hendrycks et al., ICML 2022).
+    """Score the likeness of an image to known classes by its highest logit (Hendrycks et al., ICML 2022).
 
-    Base images that were not trained on against 12 classes never taught, AUROC in per cent after session 0 (ResNet-20,
-    48 classes of CIFAR-100's base images, 30 epochs of plain training): 66.1 with `means` and `teen`, 62.6 with `fecam`
-    and `debiased`, 63.3 with `ranpac`. The highest probability at T gives 57.5, 58.8 and 62.6. It also sinks when more
-    classes are taught, which a logit does not: no image becomes unknown by what is learned after it.
+    The highest probability tells less. It also sinks when more classes are taught, which a logit does not: no image
+    becomes unknown by a class that is learned after it.
 
     Args:
         tempered: logits (B, C), over T.
@@ -56,7 +54,7 @@ def known_score(tempered: Tensor) -> Tensor:
 
 
 def fit_confidence(logits: Tensor, labels: Tensor) -> Confidence:
-    """T, and the score that 95 % of the images reach.
+    """Fit T, and the score that 95 % of the images reach.
 
     Args:
         logits: (N, C), finite, of images held out of training.
@@ -86,8 +84,8 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
         labels: (N,) in [0, C).
 
     Returns:
-        T, within [LOWEST, HIGHEST] times how far logits lie from that of the label (root mean square): the upper end
-        where the answers are no better than chance; 1 where no T makes a difference, as with one class.
+        T, within [LOWEST, HIGHEST] times the distance of logits from that of the label (root mean square): the upper
+        end where the answers are no better than chance; 1 where no T makes a difference, as with one class.
 
     Raises:
         ValueError: there is no image, or a logit is not finite.
@@ -103,10 +101,10 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
     if unit == 0:
         return 1.0
     margins = margins / unit
-    wanted = float(margins.mean()) * classes / max(classes - 1, 1) / (images + 2)
+    expected = float(margins.mean()) * classes / max(classes - 1, 1) / (images + 2)
 
     def slope(temperature: float) -> float:
-        return float(((margins / temperature).softmax(dim=1) * margins).sum(dim=1).mean()) - wanted
+        return float(((margins / temperature).softmax(dim=1) * margins).sum(dim=1).mean()) - expected
 
     if slope(LOWEST) <= 0 or slope(HIGHEST) >= 0:  # the loss falls or rises in s all the way
         return unit * (LOWEST if slope(LOWEST) <= 0 else HIGHEST)
@@ -118,7 +116,7 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
 
 
 def unknown_threshold(scores: Tensor, tpr: float = 0.95) -> float:
-    """The highest threshold t at which at least a share `tpr` of known images counts as known, score >= t.
+    """Find the highest threshold t at which at least a share `tpr` of known images counts as known, score >= t.
 
     Args:
         scores: (N,) of held-out images of known classes; the higher, the more known.

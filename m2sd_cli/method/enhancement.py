@@ -1,4 +1,4 @@
-"""FE(x) = FPN(EN(phi(x))) and the temporary classifier W', paper section 3.3: the teacher inside stage 2."""
+"""FE(x) = FPN(EN(phi(x))) and its temporary class weights W', paper section 3.3: the teacher inside stage 2."""
 
 from typing import NamedTuple
 
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from m2sd_cli.method.attention import CoordinateAttention, SelfAttention
 from m2sd_cli.method.backbone import Maps
 from m2sd_cli.method.bifpn import BiFPN
-from m2sd_cli.method.classifiers import Classifier
+from m2sd_cli.method.class_weights import ClassWeights
 from m2sd_cli.method.numerics import global_average_pool
 
 
@@ -19,12 +19,12 @@ class Enhanced(NamedTuple):
 
 
 class FeatureEnhancement(nn.Module):
-    """Attention, pyramid and temporary classifier. It lives in stage 2 only: no base checkpoint holds any of it.
+    """Attention, pyramid and temporary class weights, which live in stage 2 only and are in no checkpoint.
 
     Args:
         widths: C_1 .. C_4 of the backbone.
         classes: C, the number of base classes.
-        kind, scale: of W', as for `Classifier`.
+        similarity, scale: of W', as for `ClassWeights`.
         expansion: channels of T_i for each channel of phi_i.
         attention: without it EN leaves phi as it is, FE(x) = FPN(phi(x)), a row of the paper's ablation.
         pyramid: without it the attended phi_4 is T_4, FE(x) = EN(phi_4), another row. There is no T_1 .. T_3 then:
@@ -38,7 +38,7 @@ class FeatureEnhancement(nn.Module):
         self,
         widths: tuple[int, ...],
         classes: int,
-        kind: str = "cosine",
+        similarity: str = "cosine",
         scale: float = 16.0,
         expansion: int = 1,
         attention: bool = True,
@@ -60,7 +60,7 @@ class FeatureEnhancement(nn.Module):
         self.attention = nn.ModuleList(levels if pyramid else levels[3:])
         self.pyramid = BiFPN(widths, expansion) if pyramid else None
         width = expansion * widths[-1] if pyramid else widths[-1]  # of T_4
-        self.classifier = Classifier(width, classes, kind, scale)
+        self.class_weights = ClassWeights(width, classes, similarity, scale)
 
     def blocks(self) -> list[nn.Module]:
         """List the modules that map one map to another: EN, and the convolutions of the pyramid."""
@@ -73,4 +73,4 @@ class FeatureEnhancement(nn.Module):
         enhanced: Maps = tuple(attend(phi) for attend, phi in zip(self.attention, used, strict=True))
         if self.pyramid is not None:
             enhanced = self.pyramid(enhanced)
-        return Enhanced(enhanced, self.classifier(global_average_pool(enhanced[-1])))
+        return Enhanced(enhanced, self.class_weights(global_average_pool(enhanced[-1])))

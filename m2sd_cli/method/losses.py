@@ -1,10 +1,66 @@
-"""The losses of stage 2, each as one function of logits or maps; all average over the batch, in float32 or better."""
+"""The losses of stages 1 and 2, functions of logits or maps; all average over the batch, in float32 or better."""
+
+from collections.abc import Container
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from m2sd_cli.method.backbone import Maps
 from m2sd_cli.method.numerics import at_least_float32, to_nhwc
+
+
+def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Stage 1, paper section 3.1: -log softmax(f)_y of logits (B, C) and labels (B,), a scalar >= 0."""
+    return F.cross_entropy(at_least_float32(logits), labels)
+
+
+def l_ce(logits: Tensor, labels: Tensor) -> Tensor:
+    """L_ce^v = CE(y_I, f(x_I)) + CE(y_II, f(x_II)), paper section 3.2: a scalar >= 0.
+
+    Args:
+        logits: of n branches, one branch after the other, (n B, C).
+        labels: the soft labels that the branches share, (B, C).
+    """
+    branches = len(logits) // len(labels)
+    # A mean over the samples of all branches, times their number, is the sum of the branches' means.
+    return branches * soft_cross_entropy(logits, labels.repeat(branches, 1))
+
+
+def l_kl(first: Tensor, second: Tensor) -> Tensor:
+    """L_KL^v = KL(f(x_I) || f(x_II)) + KL(f(x_II) || f(x_I)), paper section 3.2; gradients flow into both."""
+    return kl_divergence(first, second) + kl_divergence(second, first)
+
+
+def l_at(
+    p_hat: Tensor,
+    teachers: Maps,
+    logits: Tensor,
+    students: Maps,
+    temperature: float,
+    branches: int = 1,
+    terms: Container[str] = ("kd", "attention"),
+) -> dict[str, Tensor]:
+    """L_AT = KL(p_hat, f(x)) + sum_i || at(T_i) - at(phi_i(x)) ||^2, paper section 3.3, summed over the branches.
+
+    Args:
+        p_hat: logits (n B, C) of W'; no gradient flows into them.
+        teachers: T_i (n B, C'_i, H_i, W_i); no gradient flows into them.
+        logits: f(x), (n B, C).
+        students: phi_i(x), (n B, C_i, H_i, W_i), of the levels of the teachers.
+        temperature: of the divergence.
+        branches: n.
+        terms: the terms to compute.
+
+    Returns:
+        `kd` and `attention`, the two terms, each with a weight of its own.
+    """
+    computed = {}
+    if "kd" in terms:
+        computed["kd"] = branches * kl_divergence(p_hat.detach(), logits, temperature)
+    if "attention" in terms:
+        computed["attention"] = branches * attention_transfer(teachers, students)
+    return computed
 
 
 def soft_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
@@ -23,11 +79,6 @@ def kl_divergence(p_logits: Tensor, q_logits: Tensor, temperature: float = 1.0) 
     return divergence * (temperature * temperature)  # which may overflow to infinity, where ** would raise
 
 
-def symmetric_kl(first: Tensor, second: Tensor) -> Tensor:
-    """L_KL^v = KL(f(x_I) || f(x_II)) + KL(f(x_II) || f(x_I)), paper section 3.2; gradients flow into both."""
-    return kl_divergence(first, second) + kl_divergence(second, first)
-
-
 def attention_map(features: Tensor) -> Tensor:
     """at(.) (Zagoruyko & Komodakis, ICLR 2017): the channel mean of squares, flattened, of L2 norm 1 a sample.
 
@@ -39,7 +90,7 @@ def attention_map(features: Tensor) -> Tensor:
     return F.normalize(energy.flatten(1), dim=1)
 
 
-def attention_transfer(teachers: tuple[Tensor, ...], students: tuple[Tensor, ...]) -> Tensor:
+def attention_transfer(teachers: Maps, students: Maps) -> Tensor:
     """sum_i mean |at(T_i) - at(phi_i)|^2 over the levels; the mean runs over positions and samples.
 
     Args:
@@ -49,6 +100,6 @@ def attention_transfer(teachers: tuple[Tensor, ...], students: tuple[Tensor, ...
     loss = students[0].new_zeros((), dtype=at_least_float32(students[0]).dtype)
     for teacher, student in zip(teachers, students, strict=True):
         with torch.no_grad():
-            wanted = attention_map(teacher)
-        loss = loss + (wanted - attention_map(student)).square().mean()
+            target = attention_map(teacher)
+        loss = loss + (target - attention_map(student)).square().mean()
     return loss

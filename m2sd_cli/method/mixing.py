@@ -20,7 +20,7 @@ class Virtual(NamedTuple):
 
 
 def pair_different_classes(labels: Tensor, generator: torch.Generator) -> Tensor:
-    """For each image i of the batch a partner j with y_j != y_i, drawn uniformly from all such j.
+    """Draw for each image i of the batch a partner j with y_j != y_i, uniformly from all such j.
 
     An image without a partner (its batch holds one class only) gets itself: mixing then leaves image and label as
     they are, and the step still trains.
@@ -41,13 +41,13 @@ def pair_different_classes(labels: Tensor, generator: torch.Generator) -> Tensor
 
 
 def sample_lambda(beta: float, batch: int, generator: torch.Generator) -> Tensor:
-    """One lambda ~ Beta(beta, beta) for each of `batch` pairs, as (batch,) float32 within [0, 1].
+    """Draw one lambda ~ Beta(beta, beta) for each of `batch` pairs, as (batch,) float32 within [0, 1].
 
-    Drawn as G_1 / (G_1 + G_2) with G ~ Gamma(beta), since torch's Beta distribution takes no generator.
+    It is drawn as G_1 / (G_1 + G_2) with G ~ Gamma(beta), since torch's Beta distribution takes no generator.
 
     Args:
         beta: the paper's a, above 0.
-        batch: how many pairs.
+        batch: the number of pairs.
         generator: its device is the result's.
     """
     device = generator.device
@@ -72,7 +72,7 @@ def mixup(x: Tensor, partner: Tensor, lam: Tensor) -> Tensor:
 def cutmix_box(
     lam: Tensor, height: int, width: int, generator: torch.Generator
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The pasted box of each pair, always inside the image.
+    """Draw the pasted box of each pair, always inside the image.
 
     r_w = W sqrt(1 - lambda), r_h = H sqrt(1 - lambda), r_x ~ U(r_w / 2, W - r_w / 2), r_y likewise.
 
@@ -86,10 +86,10 @@ def cutmix_box(
     """
     side = torch.sqrt(1 - lam)
     box_height, box_width = torch.round(height * side), torch.round(width * side)
-    place = torch.rand(2, lam.shape[0], generator=generator, device=lam.device)
+    corner = torch.rand(2, lam.shape[0], generator=generator, device=lam.device)
     # A uniform centre within those bounds is a uniform corner in [0, H - r_h], rounded so that every pixel is reached.
-    top = torch.floor(place[0] * (height - box_height + 1)).clamp_max(height - box_height)
-    left = torch.floor(place[1] * (width - box_width + 1)).clamp_max(width - box_width)
+    top = torch.floor(corner[0] * (height - box_height + 1)).clamp_max(height - box_height)
+    left = torch.floor(corner[1] * (width - box_width + 1)).clamp_max(width - box_width)
     return top, top + box_height, left, left + box_width
 
 
@@ -107,14 +107,14 @@ def cutmix(x: Tensor, partner: Tensor, lam: Tensor, generator: torch.Generator) 
 
 def soft_labels(labels: Tensor, partner: Tensor, lam: Tensor, classes: int) -> Tensor:
     """Y = lambda y_i + (1 - lambda) y_j over the base classes, no output added: (B, classes) float32."""
-    own = F.one_hot(labels, classes)
-    return lam[:, None] * own + (1 - lam[:, None]) * own[partner]
+    one_hot = F.one_hot(labels, classes)
+    return lam[:, None] * one_hot + (1 - lam[:, None]) * one_hot[partner]
 
 
 def mix(
     x: Tensor, labels: Tensor, classes: int, beta: float, generator: torch.Generator, mixing: Mixing = "both"
 ) -> Virtual:
-    """Both virtual branches of a batch, with ONE lambda a pair for both, so that they share one label.
+    """Make both virtual branches of a batch, with ONE lambda a pair for both, so that they share one label.
 
     The paper's ablation makes one branch only, or `none`: then the clean images with their own labels are the one
     branch, and nothing is drawn.
@@ -125,7 +125,7 @@ def mix(
         classes: C, the number of base classes.
         beta: the parameter of Beta(beta, beta).
         generator: on the device of `x`.
-        mixing: which branches to make; each is the same whatever the other.
+        mixing: the branches to make; each is the same with or without the other.
 
     Raises:
         ValueError: beta is not a finite number above 0.

@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 class ClassMeans:
-    """Adds up features batch by batch, so that no more than one batch of them is ever held.
+    """Sums of features by class, batch by batch, so that no more than one batch of features is ever held.
 
     Sums are kept in float64: the mean is the same to float32 rounding however the images were cut into batches.
     """
@@ -16,7 +16,7 @@ class ClassMeans:
         self._counts = torch.zeros(classes, dtype=torch.int64, device=device)
 
     def add(self, features: Tensor, labels: Tensor) -> None:
-        """Features (B, D), un-normalised, of images with labels (B,) in [0, classes)."""
+        """Add features (B, D), un-normalised, of images with labels (B,) in [0, classes)."""
         # One matrix product instead of index_add_, whose order of summation is not fixed on CUDA.
         member = F.one_hot(labels, self._sums.shape[0]).to(torch.float64)
         self._sums += member.T @ features.to(torch.float64)
@@ -24,11 +24,11 @@ class ClassMeans:
 
     @property
     def totals(self) -> tuple[Tensor, Tensor]:
-        """The sums (classes, D) and counts (classes,) so far; what was counted elsewhere may be added to them."""
+        """The sums (classes, D) and counts (classes,) so far; those of other processes may be added to them."""
         return self._sums, self._counts
 
     def means(self, dtype: torch.dtype = torch.float32) -> Tensor:
-        """w_i of every class: (classes, D).
+        """Compute w_i of every class, (classes, D).
 
         Raises:
             ValueError: a class has no image; its mean is not defined.

@@ -4,11 +4,11 @@ McDonnell, Gong, Parvaneh, Abbasnejad, van den Hengel, "RanPAC: Random Projectio
 Learning", NeurIPS 2023: h = max(x P, 0) with a frozen random P, scores h^T (G + lambda I)^-1 C with G the Gram matrix
 of all h and C their sums by class.
 
-Some things are other than there, since base classes have a hundred times as many images as new ones. Every class counts
-the same, however many images it has. A new class is taught to the regression of the base classes alone, as if the other
-new classes were not there: its row need not be changed when more classes come, so that a session costs what its own
-shots do, and every earlier session keeps its answers. Besides, x has unit length, M is 1,024 instead of 10,000, and
-lambda a fixed share of G instead of chosen among many.
+Some things are different here, since base classes have a hundred times as many images as new ones. Every class counts
+the same, however many images it has. A new class is added to the regression of the base classes alone, as if the other
+new classes were not there: its row need not be changed when more classes come, so that a session costs as much as its
+own shots, and every earlier session keeps its answers. Besides, x has unit length, M is 1,024 instead of 10,000, and
+lambda is a fixed share of G instead of one chosen among many.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,19 +16,12 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from m2sd_cli.method.heads import Head, RandomFeatures, random_features
+from m2sd_cli.method.feature_maps import RandomFeatures, random_features
+from m2sd_cli.method.heads import Head
+from m2sd_cli.method.stage3 import KnownClasses
 
-SIZE = 1024  # M. G then takes 4 MB, and P of 512 features 2 MB; a base session keeps its own
-SEED = 0  # of P
-# Lambda, as a share of G's mean eigenvalue. On simulated sessions (see fecam.py) it has the best HM of seven, 17.0 with
-# an AVG of 63.6; 0.03 and 0.3 give 64.0, 16.0 and 63.4, 15.6, while 0.001 and 3 give 64.1, 12.8 and 61.9, 8.0.
-RIDGE = 0.1
+RIDGE = 0.1  # lambda, as a share of G's mean eigenvalue
 AT_ONCE = 2048  # shots
-
-
-def random_projection(width: int, size: int = SIZE, seed: int = SEED) -> Tensor:
-    """P (D, M), of standard normal numbers; the same whenever it is asked for."""
-    return torch.randn(width, size, generator=torch.Generator().manual_seed(seed))
 
 
 def ranpac_head(
@@ -39,7 +32,7 @@ def ranpac_head(
     scale: float,
     ridge: float = RIDGE,
 ) -> Head:
-    """The rows of ridge regression onto one-hot labels: every class's target is 1 for its own images, 0 for others.
+    """Build the head of ridge regression onto one-hot labels: 1 for the images of a class, 0 for those of others.
 
     With A = G + lambda I and m_c the mean h of class c, a base class has the row A^-1 m_c / C. A new class with shots
     H (K, M) has (A + H^T H / (K C))^-1 m_c / C, which the Woodbury identity gets from A^-1 H^T and a K x K matrix.
@@ -59,23 +52,23 @@ def ranpac_head(
     classes, size = base_means.shape
     eigenvalue = gram.diagonal().mean().clamp_min(torch.finfo(torch.float32).tiny)  # 0 if all features are
     a = gram + ridge * eigenvalue * torch.eye(size, dtype=torch.float64)
-    root, wrong = torch.linalg.cholesky_ex(a)
-    if wrong:
+    root, failed = torch.linalg.cholesky_ex(a)
+    if failed:
         raise ValueError("not the Gram matrix of any features")
     rows = [torch.cholesky_solve(base_means.T, root).T / classes]
-    for part in _groups(shots):
-        counts = [len(each) for each in part]
-        h = random_features(torch.cat([*part]).double(), projection.double())
+    for group in _groups(shots):
+        counts = [len(each) for each in group]
+        h = random_features(torch.cat(group).double(), projection.double())
         share = torch.tensor(counts, dtype=torch.float64).repeat_interleave(torch.tensor(counts)).mul(classes).rsqrt()
         u = h * share[:, None]  # of one class: u^T u = H^T H / (K C), u^T share = m / C
         solved = torch.cholesky_solve(u.T, root).T
         parts = zip(*(torch.split(each, counts) for each in (u, solved, share)), strict=True)
-        rows += [_taught_alone(a, *each)[None] for each in parts]
+        rows += [_new_row(a, *each)[None] for each in parts]
     return Head((scale * torch.cat(rows)).float(), "linear", features=RandomFeatures(projection.float()))
 
 
 def _groups(shots: Sequence[Tensor]) -> Iterator[list[Tensor]]:
-    """Classes in groups of at most AT_ONCE shots, or of one class that has more."""
+    """Group classes by at most AT_ONCE shots, a class with more by itself."""
     group: list[Tensor] = []
     for each in shots:
         if group and sum(map(len, group)) + len(each) > AT_ONCE:
@@ -86,11 +79,24 @@ def _groups(shots: Sequence[Tensor]) -> Iterator[list[Tensor]]:
         yield group
 
 
-def _taught_alone(a: Tensor, u: Tensor, solved: Tensor, share: Tensor) -> Tensor:
-    """(A + u^T u)^-1 u^T share for A (M, M), u (K, M), share (K,) and the rows of u A^-1, `solved` (K, M): (M,)."""
+def _new_row(a: Tensor, u: Tensor, solved: Tensor, share: Tensor) -> Tensor:
+    """Compute (A + u^T u)^-1 u^T share, (M,).
+
+    Args:
+        a: A (M, M).
+        u: (K, M).
+        solved: u A^-1, (K, M).
+        share: (K,).
+    """
     shots, size = u.shape
     if shots > size:
         whole: Tensor = torch.linalg.solve(a + u.T @ u, share @ u)
         return whole
     weights: Tensor = torch.linalg.solve(torch.eye(shots, dtype=u.dtype) + u @ solved.T, share)
     return weights @ solved
+
+
+def build(known: KnownClasses, _similarity: str, scale: float) -> Head:
+    """Build the head of all classes known, whatever the similarity of the trained W."""
+    statistics = known.statistics
+    return ranpac_head(statistics.projection, statistics.random_gram, statistics.random_means, known.shots, scale)

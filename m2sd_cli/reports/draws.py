@@ -124,7 +124,7 @@ def compare_classifiers(
         new = torch.stack([each.double().mean(dim=0).float() for each in features])
         taught = KnownClasses(base.means, new, features, base.statistics)
         for name, of_classifier in figures.items():
-            head = build_head(name, taught, record.classifier, record.scale).eval()
+            head = build_head(name, taught, record.similarity, record.scale).eval()
             of_classifier.append(_evaluate(head, tested, sizes))
             steps.add()
     return figures

@@ -64,7 +64,7 @@ class BackboneRecord(Record):
 
     name: EntryName
     width: Annotated[int, Field(ge=1, le=65536, description="length of the pooled feature")]
-    classifier: Literal["cosine", "linear"]
+    similarity: Annotated[Literal["cosine", "linear"], Field(description="of the pooled feature and class weights")]
     scale: Annotated[float, Field(gt=0)]
 
 

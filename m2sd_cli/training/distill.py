@@ -6,9 +6,10 @@ from torch import Tensor, nn
 from m2sd_cli.checkpoints import PretrainCheckpoint
 from m2sd_cli.config import DistillConfig
 from m2sd_cli.errors import UsageError
-from m2sd_cli.method.classifiers import Classifier
-from m2sd_cli.method.distillation import LossWeights, distillation_terms
+from m2sd_cli.method.class_weights import ClassWeights
+from m2sd_cli.method.distillation import distillation_terms, total_loss
 from m2sd_cli.method.enhancement import FeatureEnhancement
+from m2sd_cli.method.loss_weights import LossWeights
 from m2sd_cli.method.network import Network
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.reader import StoredManifest
@@ -46,15 +47,15 @@ def build_enhancement(network: Network, config: DistillConfig, weights: LossWeig
     """A new FE with its W' for a network, the seed deciding their weights; None if no term needs it."""
     if not weights.need_enhancement:
         return None
-    classifier = network.classifier
+    class_weights = network.class_weights
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         widths = network.backbone.level_widths
         return FeatureEnhancement(
             widths,
-            classifier.weight.shape[0],
-            classifier.kind,
-            classifier.scale,
+            class_weights.weight.shape[0],
+            class_weights.similarity,
+            class_weights.scale,
             expansion=config.pyramid_width,
             attention=config.enhancement != "no-attention",
             pyramid=config.enhancement != "no-pyramid",
@@ -88,10 +89,10 @@ def distill_objective(
             beta=config.beta,
             temperature=config.temperature,
             generator=generator,
-            rows=shard,
+            shard=shard,
             mixing=config.mixing,
         )
-        return weights.total(terms), terms
+        return total_loss(weights, terms), terms
 
     return objective
 
@@ -104,7 +105,7 @@ def load_network(run: RunFolder, stored: StoredManifest) -> Network:
     """
     checkpoint = PretrainCheckpoint.read(run, stored)
     record = stored.manifest.backbone
-    classifier = Classifier(record.width, len(checkpoint.weight), record.classifier, record.scale)
+    class_weights = ClassWeights(record.width, len(checkpoint.weight), record.similarity, record.scale)
     with torch.no_grad():
-        classifier.weight.copy_(checkpoint.weight)
-    return Network(checkpoint.backbone, classifier)
+        class_weights.weight.copy_(checkpoint.weight)
+    return Network(checkpoint.backbone, class_weights)

@@ -1,12 +1,12 @@
 """The objective of stage 1, paper section 3.1: cross-entropy of f(x) = W^T phi(x) on the base images."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from m2sd_cli.config import PretrainConfig
 from m2sd_cli.method.backbone import build_backbone
-from m2sd_cli.method.classifiers import Classifier
+from m2sd_cli.method.class_weights import ClassWeights
+from m2sd_cli.method.losses import cross_entropy
 from m2sd_cli.method.network import Network
 from m2sd_cli.training.loop import ACCURACY, Objective
 
@@ -16,7 +16,7 @@ def build_network(config: PretrainConfig, classes: int) -> Network:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         backbone = build_backbone(config.backbone)
-        return Network(backbone, Classifier(backbone.width, classes, config.classifier, config.scale))
+        return Network(backbone, ClassWeights(backbone.width, classes, config.similarity, config.scale))
 
 
 def pretrain_objective(network: Network) -> Objective:
@@ -25,7 +25,7 @@ def pretrain_objective(network: Network) -> Objective:
     def objective(
         x: Tensor, labels: Tensor, _generator: torch.Generator, shard: slice
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        logits, classes = network(x[shard]).logits.float(), labels[shard]
-        return F.cross_entropy(logits, classes), {ACCURACY: (logits.argmax(dim=1) == classes).float().mean()}
+        logits, classes = network(x[shard]).logits, labels[shard]
+        return cross_entropy(logits, classes), {ACCURACY: (logits.argmax(dim=1) == classes).float().mean()}
 
     return objective

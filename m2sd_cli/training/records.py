@@ -4,17 +4,18 @@ import hashlib
 import platform
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import torch
 
 from m2sd_cli import __version__
-from m2sd_cli.data.catalogue import get_info
+from m2sd_cli.data.catalogue import DATA_SETS, SIMULATED, get_info
 from m2sd_cli.data.datasets import DataSet, Skipped
 from m2sd_cli.data.folders import has_own_split
 from m2sd_cli.data.names import class_name
 from m2sd_cli.data.sources import ImageSource
 from m2sd_cli.data.transforms import TestTransform
+from m2sd_cli.registry import BACKBONES, CLASSIFIERS, Registry
 from m2sd_cli.runs.manifest import ClassRecord, DataRecord, SkippedRecord, TransformRecord
 from m2sd_cli.training.execution import Execution
 
@@ -103,6 +104,13 @@ def data_record(data: DataSet) -> DataRecord:
         return DataRecord(name=data.name, kind="built-in", split=made if original else "official")
     split = "train and test folders" if has_own_split(data.location) else "80/20 by the SHA-256 of file names"
     return DataRecord(name=data.name, kind="folder", split=split)
+
+
+def plugins_record(data: DataRecord, backbone: str, classifier: str | None = None) -> dict[str, str]:
+    """Name the package and version of everything that the package itself does not bring."""
+    names: list[tuple[Registry[Any], str | None]] = [(BACKBONES, backbone), (CLASSIFIERS, classifier)]
+    names += [(DATA_SETS, data.name.removesuffix(SIMULATED))] if data.kind == "built-in" else []
+    return {name: origin for table, name in names if name and (origin := table.origin(name))}
 
 
 def shots_record(folder: str) -> DataRecord:

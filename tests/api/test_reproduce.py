@@ -187,7 +187,7 @@ def test_settings_other_than_the_defaults_are_kept(
     pictures: "Pictures", quick: dict[str, Any], quick_distill: dict[str, Any], tmp_path: Path
 ) -> None:
     run, folder = tmp_path / "run", str(pictures.folder)
-    own = {"classifier": "linear", "seed": 5, "momentum": 0.5, "precision": "bf16", "deterministic": True}
+    own = {"similarity": "linear", "seed": 5, "momentum": 0.5, "precision": "bf16", "deterministic": True}
     m2sd_cli.pretrain(folder, run=run, **quick | own)
     m2sd_cli.distill(
         folder,

@@ -202,7 +202,7 @@ def test_a_refusal_on_a_finished_run(
         ("pretrain --data cub200 --data-root EMPTY --run NONE", 3, "no folder CUB_200_2011"),
         ("pretrain --data demo --image-size 32 --run NONE", 2, "--image-size is for folders"),
         ("pretrain --data FOLDER --backbone vgg --run NONE", 2, "--backbone vgg"),
-        ("pretrain --data FOLDER --classifier svm --run NONE", 2, "--classifier svm"),
+        ("pretrain --data FOLDER --similarity svm --run NONE", 2, "--similarity svm"),
         ("pretrain --data FOLDER --epochs 0 --run NONE", 2, "--epochs 0"),
         ("pretrain --data FOLDER --image-size 4 --run NONE", 2, "--image-size 4"),
         ("pretrain --data FOLDER --config ABSENT --run NONE", 2, "--config"),

@@ -151,14 +151,14 @@ def test_an_earlier_session_can_be_exported(trained: Path, images: Tensor, tmp_p
     torch.testing.assert_close(logits, base.classify(base.embed(images[:3])), rtol=0, atol=1e-4)
 
 
-def test_a_linear_classifier_is_exported_too(
+def test_linear_class_weights_are_exported_too(
     pictures: "Pictures", quick: dict[str, Any], images: Tensor, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    m2sd_cli.pretrain(str(pictures.folder), run=run, classifier="linear", **quick)
+    m2sd_cli.pretrain(str(pictures.folder), run=run, similarity="linear", **quick)
     m2sd_cli.distill(str(pictures.folder), run=run, epochs=0, device="cpu")
     model = load_session(RunFolder(run))
-    assert model.record.classifier == "linear"
+    assert model.record.similarity == "linear"
     path = m2sd_cli.export("onnx", tmp_path / "linear.onnx", run=run)
     (logits,) = onnxruntime.InferenceSession(path).run(None, {"images": images[:2].numpy()})
     wanted = model.classify(model.embed(images[:2]))

@@ -32,7 +32,7 @@ ZEROS = "0" * 64
 BASE_CLASSES = 3
 SMALL = {"class_means": torch.ones(2, 3), "steps": torch.tensor(7)}
 HISTORY = [EpochRecord(epoch=1, loss=1.5, terms={"ce": 0.5}, learning_rate=0.1)]
-BACKBONE = BackboneRecord(name="resnet20", width=64, classifier="cosine", scale=16.0)
+BACKBONE = BackboneRecord(name="resnet20", width=64, similarity="cosine", scale=16.0)
 TRANSFORM = TransformRecord(resize=18, crop=16, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), squash=False)
 
 

@@ -18,6 +18,7 @@ from m2sd_cli.data.images import open_rgb
 from m2sd_cli.errors import TrainingError
 from m2sd_cli.exporting.deployed import Deployed
 from m2sd_cli.inference.session import load_session
+from m2sd_cli.method.class_weights import SIMILARITIES
 from m2sd_cli.method.stage3 import choices
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.reader import session_name
@@ -28,11 +29,9 @@ from m2sd_cli.training.sums import all_finite
 if TYPE_CHECKING:
     from tests.conftest import Pictures
 
-CLASSIFIERS = ["cosine", "linear"]
 
-
-def rewrite_base(run: Path, classifier: str, change: Callable[[dict[str, Tensor]], None]) -> None:
-    """Another session 0 with a classifier of that kind, with hashes that fit."""
+def rewrite_base(run: Path, similarity: str, change: Callable[[dict[str, Tensor]], None]) -> None:
+    """Write another session 0 of that similarity, with hashes that fit."""
     folder = RunFolder(run)
     stored = folder.session(0)
     tensors = folder.tensors(stored)
@@ -40,7 +39,7 @@ def rewrite_base(run: Path, classifier: str, change: Callable[[dict[str, Tensor]
     with folder.locked("test"):
         update = {
             "checkpoint": folder.write_checkpoint(session_name(0), tensors),
-            "backbone": stored.manifest.backbone.model_copy(update={"classifier": classifier}),
+            "backbone": stored.manifest.backbone.model_copy(update={"similarity": similarity}),
         }
         folder.write_manifest(session_name(0), stored.manifest.model_copy(update=update))
 
@@ -66,7 +65,7 @@ def check_use(run: Path, labelled: Path, pictures: list[Path]) -> None:
         assert all(0 <= guess.probability <= 1 for guess in prediction.guesses)
         assert all(-1.00001 <= guess.similarity <= 1.00001 for guess in prediction.guesses)
     black = torch.zeros(1, 3, 16, 16, dtype=torch.uint8)
-    for name in choices(folder.session(0).manifest.backbone.classifier, statistics=True):
+    for name in choices(folder.session(0).manifest.backbone.similarity):
         assert Deployed(load_session(folder, classifier=name)).eval()(black).isfinite().all()
 
 
@@ -86,9 +85,9 @@ def fill(folder: Path, pictures: "Pictures", **classes: int) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("classifier", CLASSIFIERS)
-def test_zero_features(run: Path, pictures: "Pictures", single: Path, classifier: str) -> None:
-    rewrite_base(run, classifier, leave_nothing)
+@pytest.mark.parametrize("similarity", SIMILARITIES)
+def test_zero_features(run: Path, pictures: "Pictures", single: Path, similarity: str) -> None:
+    rewrite_base(run, similarity, leave_nothing)
     m2sd_cli.increment(1, pictures.first_shots, run=run, device="cpu")
     m2sd_cli.increment(2, single, run=run, device="cpu")
     assert not RunFolder(run).tensors(RunFolder(run).session(2))["class_means"].any()
@@ -98,11 +97,11 @@ def test_zero_features(run: Path, pictures: "Pictures", single: Path, classifier
     assert [guess.similarity for guess in guesses] == [0] * 7
 
 
-@pytest.mark.parametrize("classifier", CLASSIFIERS)
+@pytest.mark.parametrize("similarity", SIMILARITIES)
 def test_one_class_of_one_shot_and_equal_shots(
-    run: Path, pictures: "Pictures", single: Path, tmp_path: Path, classifier: str
+    run: Path, pictures: "Pictures", single: Path, tmp_path: Path, similarity: str
 ) -> None:
-    rewrite_base(run, classifier, lambda tensors: None)
+    rewrite_base(run, similarity, lambda tensors: None)
     m2sd_cli.increment(1, single, run=run, device="cpu")
     m2sd_cli.increment(2, fill(tmp_path / "equal", pictures, silver=1, tin=3), run=run, device="cpu")
     folder = RunFolder(run)
@@ -116,7 +115,7 @@ def test_one_class_of_one_shot_and_equal_shots(
     assert [silver.probability, tin.probability] == pytest.approx([gold.probability] * 2, rel=1e-4)
 
 
-@pytest.mark.parametrize("classifier", CLASSIFIERS)
+@pytest.mark.parametrize("similarity", SIMILARITIES)
 @pytest.mark.parametrize("batch_size", [2, 3, 7])
 def test_base_classes_of_one_image(
     pictures: "Pictures",
@@ -124,7 +123,7 @@ def test_base_classes_of_one_image(
     quick_distill: dict[str, Any],
     single: Path,
     tmp_path: Path,
-    classifier: str,
+    similarity: str,
     batch_size: int,
 ) -> None:
     """Batches of 7 images in sizes 2, 2, 3; 3, 4; and 7: one image is never left alone."""
@@ -136,7 +135,7 @@ def test_base_classes_of_one_image(
         shutil.copy(picture, data / "train" / f"class {number}")
     options: dict[str, Any] = {"run": run, "batch_size": batch_size, "epochs": 3, "learning_rate": 0.01}
     trained = [
-        m2sd_cli.pretrain(str(data), **quick | {"classifier": classifier} | options),
+        m2sd_cli.pretrain(str(data), **quick | {"similarity": similarity} | options),
         m2sd_cli.distill(str(data), **quick_distill | {"clean_weight": 1.0} | options),
     ]
     for stored in trained:
@@ -149,12 +148,12 @@ def test_base_classes_of_one_image(
     assert figures.average is None
 
 
-@pytest.mark.parametrize("classifier", CLASSIFIERS)
+@pytest.mark.parametrize("similarity", SIMILARITIES)
 def test_a_split_folder_whose_test_part_is_empty(
-    pictures: "Pictures", quick: dict[str, Any], tmp_path: Path, classifier: str
+    pictures: "Pictures", quick: dict[str, Any], tmp_path: Path, similarity: str
 ) -> None:
     data, run = fill(tmp_path / "split", pictures, one=1, two=2), tmp_path / "run"
-    m2sd_cli.pretrain(str(data), run=run, **quick | {"classifier": classifier})
+    m2sd_cli.pretrain(str(data), run=run, **quick | {"similarity": similarity})
     m2sd_cli.distill(str(data), run=run, epochs=0, device="cpu")
     evaluation = m2sd_cli.evaluate(run=run, data=str(data), device="cpu")
     json.dumps(as_data(evaluation, None), allow_nan=False)
@@ -175,9 +174,9 @@ def batches(pictures: "Pictures") -> Iterator[tuple[str, Tensor, Tensor]]:
 
 @pytest.mark.parametrize("zero", [False, True], ids=["usual", "zero features"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("classifier", CLASSIFIERS)
-def test_every_loss_and_gradient_is_a_number(pictures: "Pictures", classifier: str, precision: str, zero: bool) -> None:
-    config = resolve(PretrainConfig, {"epochs": 1, "backbone": "resnet20", "classifier": classifier})
+@pytest.mark.parametrize("similarity", SIMILARITIES)
+def test_every_loss_and_gradient_is_a_number(pictures: "Pictures", similarity: str, precision: str, zero: bool) -> None:
+    config = resolve(PretrainConfig, {"epochs": 1, "backbone": "resnet20", "similarity": similarity})
     settings = DistillConfig(epochs=1, clean_weight=1.0)
     weights = loss_weights(settings)
     for what, x, labels in batches(pictures):

@@ -182,9 +182,9 @@ def test_folders_made_for_nothing_are_taken_away(tmp_path: Path, pictures: Any, 
 
 
 def test_logits_are_not_rounded_to_half_precision() -> None:
-    from m2sd_cli.method.classifiers import Classifier
+    from m2sd_cli.method.class_weights import ClassWeights
 
-    classifier = Classifier(64, 60)
+    classifier = ClassWeights(64, 60)
     features = torch.rand(8, 64, generator=torch.Generator().manual_seed(0))
     with torch.autocast("cpu", dtype=torch.bfloat16):
         logits = classifier(features)

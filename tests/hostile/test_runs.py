@@ -120,7 +120,7 @@ def resume(run: Path, pictures: Any, m2sd: Callable[..., Any]) -> Any:
 
 
 EPOCH = {"epoch": 1, "loss": 1.0, "terms": {}, "learning_rate": 0.1}  # of four steps, of which there is one
-MODULE = "module.classifier.weight"
+MODULE = "module.class_weights.weight"
 STATES: dict[str, Callable[[Tensors], object]] = {
     "another": lambda tensors: tensors.update(other=torch.zeros(1)),
     "no weight": lambda tensors: tensors.pop(MODULE),
@@ -129,8 +129,8 @@ STATES: dict[str, Callable[[Tensors], object]] = {
     "float64": lambda tensors: tensors.update({MODULE: tensors[MODULE].double()}),
     "nan": lambda tensors: tensors[MODULE].fill_(NAN),
     "momentum of nothing": lambda tensors: tensors.update({"momentum.other": torch.zeros(1)}),
-    "broadcast momentum": lambda tensors: tensors.update({"momentum.classifier.weight": torch.zeros(1)}),
-    "infinite momentum": lambda tensors: tensors["momentum.classifier.weight"].fill_(INFINITY),
+    "broadcast momentum": lambda tensors: tensors.update({"momentum.class_weights.weight": torch.zeros(1)}),
+    "infinite momentum": lambda tensors: tensors["momentum.class_weights.weight"].fill_(INFINITY),
 }
 
 

@@ -19,15 +19,17 @@ from m2sd_cli.data.views import MOST_VIEWS, views
 from m2sd_cli.errors import DamagedError, UsageError
 from m2sd_cli.inference.features import shot_features
 from m2sd_cli.inference.session import SessionModel, load_session
-from m2sd_cli.method import DEFAULT_CLASSIFIER, HEADS
-from m2sd_cli.method.heads import Head, PlainFeatures, PowerFeatures, RandomFeatures
-from m2sd_cli.method.stage3 import COSINE_ONLY, choices, default_classifier
+from m2sd_cli.method.feature_maps import PlainFeatures, PowerFeatures, RandomFeatures
+from m2sd_cli.method.heads import Head
+from m2sd_cli.method.stage3 import choices, default_classifier
+from m2sd_cli.registry import CLASSIFIERS, DEFAULT_CLASSIFIER
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.reader import session_name
 
 if TYPE_CHECKING:
     from tests.conftest import Outcome, Pictures
 
+HEADS = tuple(CLASSIFIERS.entries)
 Cli = Callable[..., "Outcome"]
 STATISTICS = {"fecam", "ranpac", "debiased"}
 
@@ -57,7 +59,7 @@ def logits_of(model: SessionModel, pixels: Tensor) -> Tensor:
 def test_a_configuration_can_name_every_one() -> None:
     assert options_of(DistillConfig)["classifier"].choices == HEADS
     assert DEFAULT_CLASSIFIER in HEADS
-    assert choices("cosine", statistics=True) == list(HEADS)
+    assert choices("cosine") == list(HEADS)
 
 
 @pytest.mark.parametrize("name", HEADS)
@@ -209,11 +211,11 @@ def test_one_that_this_version_does_not_know_is_named_with_its_package(
     assert load_session(folder, 1).classifier == DEFAULT_CLASSIFIER
 
 
-def test_a_linear_classifier_compares_no_directions(
+def test_linear_class_weights_compare_no_directions(
     pictures: "Pictures", quick: dict[str, Any], tmp_path: Path, m2sd: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = tmp_path / "run"
-    m2sd_cli.pretrain(str(pictures.folder), run=run, **quick | {"classifier": "linear"})
+    m2sd_cli.pretrain(str(pictures.folder), run=run, **quick | {"similarity": "linear"})
     monkeypatch.setattr("m2sd_cli.method.stage3.DEFAULT_CLASSIFIER", "teen")
     m2sd_cli.distill(str(pictures.folder), run=run, epochs=0, device="cpu")
     assert RunFolder(run).session(0).manifest.classifier == "means"
@@ -221,11 +223,11 @@ def test_a_linear_classifier_compares_no_directions(
     for name in ("means", "fecam", "ranpac", "debiased"):
         assert m2sd_cli.evaluate(run=run, test=pictures.labelled, classifier=name, device="cpu").classifier == name
     model = load_session(RunFolder(run), classifier="means")
-    assert (model.head.kind, model.head.bias) == ("linear", None)
-    for name in COSINE_ONLY:
+    assert (model.head.similarity, model.head.bias) == ("linear", None)
+    for name in ("teen",):
         done = m2sd("distill", "--data", pictures.folder, "--force", "--run", run, "--classifier", name)
         assert (done.code, done.out) == (2, "")
-        assert "pretrained with a linear classifier; choose means, fecam, ranpac, debiased\n" in done.err
+        assert "pretrained with --similarity linear; choose means, fecam, ranpac, debiased\n" in done.err
         for words in (
             ["evaluate", "--test", pictures.labelled],
             ["increment", "--session", 2, "--shots", pictures.second_shots],
@@ -233,8 +235,8 @@ def test_a_linear_classifier_compares_no_directions(
             done = m2sd(*words, "--run", run, "--classifier", name)
             assert (done.code, done.out) == (2, "")
             assert done.err == (
-                f"m2sd: --classifier {name}: it compares directions, and this run was pretrained with a linear "
-                f"classifier; choose means, fecam, ranpac, debiased\n"
+                f"m2sd: --classifier {name}: it compares directions, and this run was pretrained with "
+                f"--similarity linear; choose means, fecam, ranpac, debiased\n"
             )
     assert RunFolder(run).sessions() == [0, 1]
 
@@ -243,7 +245,7 @@ def test_the_default_is_one_that_the_trained_classifier_allows(monkeypatch: pyte
     for name in HEADS:
         monkeypatch.setattr("m2sd_cli.method.stage3.DEFAULT_CLASSIFIER", name)
         assert default_classifier("cosine") == name
-        assert default_classifier("linear") in choices("linear", statistics=True)
+        assert default_classifier("linear") in choices("linear")
 
 
 # ---- what is stored
@@ -282,9 +284,9 @@ def test_a_base_session_keeps_its_own_power_and_random_features(
 ) -> None:
     """Other constants of a later version do not change its answers."""
     before = {name: logits_of(load_session(RunFolder(run), classifier=name), images) for name in STATISTICS}
-    monkeypatch.setattr("m2sd_cli.method.fecam.POWER", 0.25)
+    monkeypatch.setattr("m2sd_cli.method.feature_maps.POWER", 0.25)
     monkeypatch.setattr("m2sd_cli.method.base_statistics.POWER", 0.25)
-    monkeypatch.setattr("m2sd_cli.method.ranpac.SIZE", 16)
+    monkeypatch.setattr("m2sd_cli.method.feature_maps.SIZE", 16)
     for name, logits in before.items():
         assert torch.equal(logits_of(load_session(RunFolder(run), classifier=name), images), logits)
 

@@ -22,10 +22,9 @@ from m2sd_cli.data.sources import ImageSource
 from m2sd_cli.errors import DamagedError, TrainingError
 from m2sd_cli.inference.features import held_out_features
 from m2sd_cli.inference.session import SessionModel, load_session
-from m2sd_cli.method import HEADS
 from m2sd_cli.method.calibration import Confidence, fit_temperature, unknown_threshold
 from m2sd_cli.runs.folder import RunFolder
-from tests.inference.test_classifiers import rewrite
+from tests.inference.test_classifiers import HEADS, rewrite
 from tests.reports.test_calibration import plain_auroc, plain_ece, plain_fpr95
 
 if TYPE_CHECKING:

@@ -1,10 +1,7 @@
 """Every backbone of the table keeps the contract."""
 
-import math
-
 import pytest
 import torch
-from torch import nn
 
 from m2sd_cli.errors import UsageError
 from m2sd_cli.method.backbone import build_backbone
@@ -15,19 +12,10 @@ from m2sd_cli.registry import BACKBONES
 def test_gradient_reaches_every_parameter(name: str) -> None:
     torch.manual_seed(0)
     backbone = build_backbone(name)
-    torch.autograd.backward(backbone(torch.randn(2, 3, 32, 32)).pooled.square().sum())
+    torch.autograd.backward(backbone(torch.randn(2, 3, 64, 64)).pooled.square().sum())
     for parameter_name, parameter in backbone.named_parameters():
         assert parameter.grad is not None, parameter_name
         assert parameter.grad.abs().amax() > 0, parameter_name
-
-
-@pytest.mark.parametrize("name", BACKBONES.entries)
-def test_convolutions_start_with_the_variance_of_he(name: str) -> None:
-    torch.manual_seed(0)
-    for module in build_backbone(name).modules():
-        if isinstance(module, nn.Conv2d) and module.weight.numel() > 2000:
-            fan_out = module.out_channels * module.kernel_size[0] * module.kernel_size[1]
-            assert module.weight.std().item() == pytest.approx(math.sqrt(2 / fan_out), rel=0.06)
 
 
 @pytest.mark.parametrize("name", BACKBONES.entries)

@@ -7,9 +7,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from m2sd_cli.method.base_statistics import BaseStatistics, BaseSums
-from m2sd_cli.method.heads import random_features
+from m2sd_cli.method.feature_maps import random_features, random_projection
 from m2sd_cli.method.prototypes import ClassMeans
-from m2sd_cli.method.ranpac import random_projection
 
 WIDTH, SIZE = 4, 6
 PROJECTION = random_projection(WIDTH, SIZE)

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from m2sd_cli.method.backbone import build_backbone
-from m2sd_cli.method.classifiers import Classifier
-from m2sd_cli.method.distillation import LossWeights, distillation_terms
+from m2sd_cli.method.class_weights import ClassWeights
+from m2sd_cli.method.distillation import distillation_terms, total_loss
 from m2sd_cli.method.enhancement import FeatureEnhancement
+from m2sd_cli.method.loss_weights import LossWeights
 from m2sd_cli.method.mixing import Mixing, mix
 from m2sd_cli.method.network import Network
 from m2sd_cli.method.resnet import Architecture, ResNet
@@ -26,7 +27,7 @@ def models(pyramid: bool = True) -> tuple[Network, FeatureEnhancement]:
     torch.manual_seed(0)
     widths = (4, 8, 8, 12)
     backbone = ResNet(Architecture(imagenet_stem=False, widths=widths, depths=(1, 1, 1, 1)))
-    network = Network(backbone, Classifier(12, CLASSES))
+    network = Network(backbone, ClassWeights(12, CLASSES))
     enhancement = FeatureEnhancement(widths, CLASSES, pyramid=pyramid)
     return network.double().train(), enhancement.double().train()
 
@@ -186,7 +187,7 @@ def test_the_objective_is_the_weighted_sum() -> None:
     weights = LossWeights(ce=1.0, kl=0.5, kd=2.0, attention=100.0, teacher=0.25, clean=3.0)
     labels = [0, 1, 2, 3, 1, 0]
     expected = plain_terms(copy.deepcopy(network), copy.deepcopy(enhancement), labels, 4.0)
-    total = weights.total(terms_of(network, enhancement, weights, labels))
+    total = total_loss(weights, terms_of(network, enhancement, weights, labels))
     assert float(total.detach()) == pytest.approx(
         sum(factor * expected[name] for name, factor in asdict(weights).items()), rel=1e-6
     )
@@ -233,7 +234,7 @@ def test_no_weight_no_loss() -> None:
     terms = terms_of(network, enhancement, NOTHING, [0, 1])
     assert terms == {}
     with pytest.raises(ValueError, match="every loss weight is 0"):
-        NOTHING.total(terms)
+        total_loss(NOTHING, terms)
 
 
 def test_clean_images_alone_draw_nothing() -> None:
@@ -263,7 +264,7 @@ def test_a_teacher_is_not_taught(name: str) -> None:
     torch.autograd.backward(terms_of(network, enhancement, weights_of(name), [0, 1, 2, 3])[name])
     assert moved(enhancement) == []
     assert moved(network.backbone) == [parameter for parameter, _ in network.backbone.named_parameters()]
-    assert moved(network.classifier) == (["weight"] if name == "kd" else [])
+    assert moved(network.class_weights) == (["weight"] if name == "kd" else [])
 
 
 def test_distillation_pulls_the_network_as_if_p_hat_were_a_constant() -> None:
@@ -288,7 +289,7 @@ def test_the_label_signal_reaches_the_backbone_through_the_enhancement() -> None
     torch.autograd.backward(terms_of(network, enhancement, weights_of("teacher"), [0, 1, 2, 3])["teacher"])
     assert moved(network.backbone) == [name for name, _ in network.backbone.named_parameters()]
     assert moved(enhancement) == [name for name, _ in enhancement.named_parameters()]
-    assert moved(network.classifier) == []
+    assert moved(network.class_weights) == []
 
 
 @pytest.mark.parametrize("name", ["ce", "kl", "clean"])
@@ -305,7 +306,7 @@ def test_a_few_steps_lower_the_objective() -> None:
     optimiser = torch.optim.SGD([*network.parameters(), *enhancement.parameters()], lr=0.02)
     losses = []
     for _ in range(12):
-        loss = weights.total(terms_of(network, enhancement, weights, [0, 1, 2, 3]))
+        loss = total_loss(weights, terms_of(network, enhancement, weights, [0, 1, 2, 3]))
         optimiser.zero_grad()
         torch.autograd.backward(loss)
         optimiser.step()
@@ -340,7 +341,7 @@ def test_bf16_autocast_gives_float32_terms_near_the_exact_ones() -> None:
 @pytest.mark.parametrize("clean", [0.0, 1.0])
 def test_no_gradient_turns_the_order_of_dimensions_around(clean: float) -> None:
     """A map's gradient lies in memory as the map does, channels last; to add one that does not takes far longer."""
-    network = Network(build_backbone("resnet20"), Classifier(64, 5)).to(memory_format=torch.channels_last)
+    network = Network(build_backbone("resnet20"), ClassWeights(64, 5)).to(memory_format=torch.channels_last)
     enhancement = FeatureEnhancement((16, 16, 32, 64), 5).to(memory_format=torch.channels_last)
     x = torch.randn(6, 3, 24, 24).contiguous(memory_format=torch.channels_last)
     with torch.autocast("cpu", torch.bfloat16):
@@ -355,7 +356,7 @@ def test_no_gradient_turns_the_order_of_dimensions_around(clean: float) -> None:
             temperature=4.0,
             generator=torch.Generator().manual_seed(0),
         )
-    loss = weights.total(terms)
+    loss = total_loss(weights, terms)
     wrong: list[tuple[str, tuple[int, ...]]] = []
     passed = 0
 

@@ -46,22 +46,22 @@ def test_without_attention_the_pyramid_fuses_the_maps_themselves() -> None:
     assert enhancement.pyramid is not None
     for result, expected in zip(enhancement(phi).maps, enhancement.pyramid(phi), strict=True):
         torch.testing.assert_close(result, expected)
-    assert {name.split(".")[0] for name, _ in enhancement.named_parameters()} == {"pyramid", "classifier"}
+    assert {name.split(".")[0] for name, _ in enhancement.named_parameters()} == {"pyramid", "class_weights"}
 
 
 def test_without_pyramid_the_attended_last_map_is_what_it_makes() -> None:
     torch.manual_seed(0)
-    enhancement = FeatureEnhancement(WIDTHS, classes=3, kind="linear", pyramid=False).double()
+    enhancement = FeatureEnhancement(WIDTHS, classes=3, similarity="linear", pyramid=False).double()
     phi = maps()
     result = enhancement(phi)
     attend, made = enhancement.attention[0], result.maps[0]
     assert isinstance(attend, SelfAttention)
     assert (len(enhancement.attention), len(result.maps)) == (1, 1)
     torch.testing.assert_close(made, attend(phi[3]))
-    assert {name.split(".")[0] for name, _ in enhancement.named_parameters()} == {"attention", "classifier"}
+    assert {name.split(".")[0] for name, _ in enhancement.named_parameters()} == {"attention", "class_weights"}
     for number, image in enumerate(made.tolist()):
         pooled = [sum(map(sum, channel)) / 4 for channel in image]
-        for c, row in enumerate(enhancement.classifier.weight.tolist()):
+        for c, row in enumerate(enhancement.class_weights.weight.tolist()):
             assert result.logits[number, c].item() == pytest.approx(dot(pooled, row), rel=1e-9)
 
 
@@ -75,17 +75,17 @@ def test_p_hat_teaches_all_of_it(attention: bool, pyramid: bool) -> None:
         assert parameter.grad is not None, name
 
 
-@pytest.mark.parametrize("kind", ["cosine", "linear"])
-def test_p_hat_is_the_classifier_on_the_mean_of_the_last_level(kind: str) -> None:
+@pytest.mark.parametrize("similarity", ["cosine", "linear"])
+def test_p_hat_compares_the_mean_of_the_last_level_with_the_class_weights(similarity: str) -> None:
     torch.manual_seed(0)
-    enhancement = FeatureEnhancement(WIDTHS, classes=3, kind=kind, scale=5.0).double()
+    enhancement = FeatureEnhancement(WIDTHS, classes=3, similarity=similarity, scale=5.0).double()
     result = enhancement(maps())
-    weight = enhancement.classifier.weight.tolist()
+    weight = enhancement.class_weights.weight.tolist()
     for number, image in enumerate(result.maps[3].tolist()):
         pooled = [sum(map(sum, channel)) / 4 for channel in image]
         for c, row in enumerate(weight):
             expected = dot(pooled, row)
-            if kind == "cosine":
+            if similarity == "cosine":
                 expected *= 5.0 / math.sqrt(dot(pooled, pooled) * dot(row, row))
             assert result.logits[number, c].item() == pytest.approx(expected, rel=1e-9)
 

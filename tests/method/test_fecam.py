@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from m2sd_cli.method.base_statistics import BaseSums
+from m2sd_cli.method.feature_maps import PowerFeatures, power_transform
 from m2sd_cli.method.fecam import correlation, fecam_head, shrunk
-from m2sd_cli.method.heads import PowerFeatures, power_transform
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:

@@ -1,4 +1,4 @@
-"""The losses of stage 2, each against its formula written out in plain float64 loops."""
+"""The losses of stages 1 and 2, each against its formula written out in plain float64 loops."""
 
 import math
 
@@ -8,7 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from m2sd_cli.method.losses import attention_map, attention_transfer, kl_divergence, soft_cross_entropy, symmetric_kl
+from m2sd_cli.method.losses import (
+    attention_map,
+    attention_transfer,
+    cross_entropy,
+    kl_divergence,
+    l_at,
+    l_ce,
+    l_kl,
+    soft_cross_entropy,
+)
 
 LOGIT = st.floats(-40, 40, width=32)
 
@@ -97,10 +106,10 @@ def test_kl_divergence_tells_first_from_second() -> None:
     assert float(kl_divergence(second, first)) == pytest.approx(mean_kl(second, first), rel=1e-12)
 
 
-def test_symmetric_kl_is_the_sum_of_both_directions() -> None:
+def test_l_kl_is_the_sum_of_both_directions() -> None:
     first, second = draw(5, 4), draw(5, 4, seed=1)
     expected = mean_kl(first, second) + mean_kl(second, first)
-    assert float(symmetric_kl(first, second)) == pytest.approx(expected, rel=1e-12)
+    assert float(l_kl(first, second)) == pytest.approx(expected, rel=1e-12)
 
 
 @settings(deadline=None)
@@ -112,7 +121,7 @@ def test_kl_divergence_is_never_negative_and_zero_for_equals(
     second = first.flip(1)
     assert float(kl_divergence(first, second, temperature)) >= -1e-5
     assert float(kl_divergence(first, first, temperature)) == 0.0
-    assert float(symmetric_kl(first, second)) == pytest.approx(float(symmetric_kl(second, first)), rel=1e-5, abs=1e-6)
+    assert float(l_kl(first, second)) == pytest.approx(float(l_kl(second, first)), rel=1e-5, abs=1e-6)
 
 
 def test_the_gradients_are_the_slopes_of_the_losses() -> None:
@@ -121,13 +130,13 @@ def test_the_gradients_are_the_slopes_of_the_losses() -> None:
     check = torch.autograd.gradcheck
     assert check(lambda x: soft_cross_entropy(x, labels), (first,))
     assert check(lambda x, y: kl_divergence(x, y, 4.0), (first, second))
-    assert check(symmetric_kl, (first, second))
+    assert check(l_kl, (first, second))
     assert check(attention_map, (draw(2, 3, 2, 3).requires_grad_(),))
 
 
-def test_symmetric_kl_sends_gradient_into_both_branches() -> None:
+def test_l_kl_sends_gradient_into_both_branches() -> None:
     first, second = draw(3, 4).requires_grad_(), draw(3, 4, seed=1).requires_grad_()
-    torch.autograd.backward(symmetric_kl(first, second))
+    torch.autograd.backward(l_kl(first, second))
     for branch in (first, second):
         assert branch.grad is not None
         assert branch.grad.abs().amax() > 1e-3
@@ -212,3 +221,41 @@ def test_attention_transfer_moves_the_students_only() -> None:
     for student in students:
         assert student.grad is not None
         assert student.grad.abs().amax() > 1e-6
+
+
+def test_cross_entropy_of_stage_1_is_in_float32_at_least() -> None:
+    logits, labels = torch.tensor([[1.0, 2.0, -1.0], [0.5, 0.0, 3.0]]), torch.tensor([0, 2])
+    one_hot = torch.nn.functional.one_hot(labels, 3).double()
+    expected = mean_cross_entropy(logits.double(), one_hot)
+    assert float(cross_entropy(logits.double(), labels)) == pytest.approx(expected, rel=1e-12)
+    assert cross_entropy(logits.bfloat16(), labels).dtype == torch.float32
+
+
+def test_l_ce_is_the_sum_of_the_branches() -> None:
+    first, second, labels = draw(3, 4), draw(3, 4, seed=1), draw(3, 4, seed=2).softmax(dim=1)
+    expected = mean_cross_entropy(first, labels) + mean_cross_entropy(second, labels)
+    assert float(l_ce(torch.cat([first, second]), labels)) == pytest.approx(expected, rel=1e-12)
+    assert float(l_ce(first, labels)) == pytest.approx(mean_cross_entropy(first, labels), rel=1e-12)
+
+
+def test_l_at_has_two_terms_summed_over_the_branches_and_teaches_the_student_alone() -> None:
+    p_hat, logits = draw(4, 5).requires_grad_(), draw(4, 5, seed=1).requires_grad_()
+    teachers = [draw(4, 3, 2, 2, seed=2).requires_grad_(), draw(4, 6, 1, 1, seed=3).requires_grad_()]
+    students = [draw(4, 2, 2, 2, seed=4).requires_grad_(), draw(4, 3, 1, 1, seed=5).requires_grad_()]
+    terms = l_at(p_hat, tuple(teachers), logits, tuple(students), temperature=4.0, branches=2)
+    assert {name: float(term.detach()) for name, term in terms.items()} == pytest.approx(
+        {
+            "kd": 2 * mean_kl(p_hat, logits, 4.0),
+            "attention": 2 * plain_attention_transfer(teachers, students),
+        },
+        rel=1e-9,
+    )
+    torch.autograd.backward(terms["kd"] + terms["attention"])
+    assert all(each.grad is None for each in (p_hat, *teachers))
+    assert all(each.grad is not None for each in (logits, *students))
+
+
+@pytest.mark.parametrize("terms", [(), ("kd",), ("attention",)])
+def test_l_at_computes_the_terms_that_are_asked_for(terms: tuple[str, ...]) -> None:
+    maps = (draw(2, 3, 2, 2),)
+    assert {*l_at(draw(2, 3), maps, draw(2, 3, seed=1), maps, temperature=1.0, terms=terms)} == {*terms}

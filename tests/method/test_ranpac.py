@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from m2sd_cli.method.heads import random_features
-from m2sd_cli.method.ranpac import random_projection, ranpac_head
+from m2sd_cli.method.feature_maps import random_features, random_projection
+from m2sd_cli.method.ranpac import ranpac_head
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:

@@ -1,5 +1,7 @@
 """The residual networks against torchvision's of the same weights."""
 
+import math
+
 import pytest
 import torch
 import torchvision
@@ -148,3 +150,12 @@ def test_resnet20_has_270_thousand_parameters() -> None:
     count = sum(each.numel() for each in build_backbone("resnet20").parameters())
     assert count == expected
     assert round(count / 1e6, 2) == 0.27
+
+
+@pytest.mark.parametrize("name", [*TORCHVISION, *CIFAR, "resnet12"])
+def test_convolutions_start_with_the_variance_of_he(name: str) -> None:
+    torch.manual_seed(0)
+    for module in build_backbone(name).modules():
+        if isinstance(module, nn.Conv2d) and module.weight.numel() > 2000:
+            fan_out = module.out_channels * module.kernel_size[0] * module.kernel_size[1]
+            assert module.weight.std().item() == pytest.approx(math.sqrt(2 / fan_out), rel=0.06)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from m2sd_cli.method.classifiers import cosine_logits
+from m2sd_cli.method.class_weights import cosine_logits
 from m2sd_cli.method.teen import calibrated_means, teen_head
 
 

@@ -19,7 +19,7 @@ from m2sd_cli.cli.commands import COMMANDS
 from m2sd_cli.config import DistillConfig, OptionsFile, PretrainConfig, resolve
 from m2sd_cli.data.catalogue import DATA_SETS
 from m2sd_cli.errors import UsageError
-from m2sd_cli.method.distillation import LossWeights
+from m2sd_cli.method.loss_weights import LossWeights
 from m2sd_cli.recipes import NOTHING, find_recipe, recipe_names
 from m2sd_cli.registry import BACKBONES
 from m2sd_cli.runs.folder import RunFolder

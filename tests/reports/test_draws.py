@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 Cli = Callable[..., "Outcome"]
 Tree = Callable[[Path], dict[str, bytes | None]]
-RECORD = BackboneRecord(name="resnet20", width=5, classifier="cosine", scale=16.0)
+RECORD = BackboneRecord(name="resnet20", width=5, similarity="cosine", scale=16.0)
 SIZES = [3, 5, 6]
 BACKBONE = build_backbone("resnet20")
 

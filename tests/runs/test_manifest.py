@@ -96,7 +96,7 @@ def test_what_contradicts_itself_is_refused(content: dict[str, Any], change: dic
         ("classes.0.name", [1025 * "x"]),
         ("data.name", [1025 * "x"]),
         ("backbone.width", [0, 65537]),
-        ("backbone.classifier", ["other", ""]),
+        ("backbone.similarity", ["other", ""]),
         ("backbone.scale", [0, -1, NAN, INFINITY, 1e999]),
         ("transform.resize", [0, 8193]),
         ("transform.crop", [0, 4097]),

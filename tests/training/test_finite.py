@@ -188,7 +188,7 @@ def test_no_state_holds_anything_but_numbers(
             name = {
                 "parameter": "module.backbone.conv1.weight",
                 "buffer": "module.backbone.bn1.running_var",
-                "momentum": "momentum.classifier.weight",
+                "momentum": "momentum.class_weights.weight",
             }[kind]
             with torch.no_grad():
                 tensors[name][-1].fill_(math.inf)

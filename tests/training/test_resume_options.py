@@ -46,7 +46,7 @@ DIFFERENT: dict[str, dict[str, Any]] = {
     "pretrain": {
         **COMMON,
         "backbone": "resnet18",
-        "classifier": "linear",
+        "similarity": "linear",
         "scale": 8.0,
         "init": "imagenet",
         "image_size": 24,

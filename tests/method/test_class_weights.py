@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from m2sd_cli.method.classifiers import CLASSIFIERS, Classifier, classify, cosine_logits
+from m2sd_cli.method.class_weights import SIMILARITIES, ClassWeights, class_logits, cosine_logits
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:
@@ -31,13 +31,15 @@ def test_cosine_logits_are_the_formula(scale: float) -> None:
     features, weight = draw(4, 6), draw(3, 6, seed=1)
     expected = torch.tensor(plain_cosine(features, weight, scale), dtype=torch.float64)
     torch.testing.assert_close(cosine_logits(features, weight, scale), expected)
-    torch.testing.assert_close(classify(features, weight, "cosine", scale), expected)
+    torch.testing.assert_close(class_logits(features, weight, "cosine", scale), expected)
 
 
 def test_linear_logits_are_dot_products_without_scale() -> None:
     features, weight = draw(4, 6), draw(3, 6, seed=1)
     expected = [[dot(f, w) for w in weight.tolist()] for f in features.tolist()]
-    torch.testing.assert_close(classify(features, weight, "linear", 16.0), torch.tensor(expected, dtype=torch.float64))
+    torch.testing.assert_close(
+        class_logits(features, weight, "linear", 16.0), torch.tensor(expected, dtype=torch.float64)
+    )
 
 
 @settings(deadline=None)
@@ -61,39 +63,39 @@ def test_a_zero_vector_has_cosine_zero_and_a_finite_gradient() -> None:
     assert torch.isfinite(features.grad).all()
 
 
-def test_an_unknown_classifier_is_refused_by_name() -> None:
-    with pytest.raises(ValueError, match="unknown classifier 'euclid': choose from cosine, linear"):
-        classify(draw(1, 2), draw(1, 2), "euclid", 1.0)
+def test_an_unknown_similarity_is_refused_by_name() -> None:
+    with pytest.raises(ValueError, match="unknown similarity 'euclid': choose from cosine, linear"):
+        class_logits(draw(1, 2), draw(1, 2), "euclid", 1.0)
 
 
-@pytest.mark.parametrize("kind", CLASSIFIERS)
-def test_the_classifier_is_one_matrix_that_learns(kind: str) -> None:
+@pytest.mark.parametrize("similarity", SIMILARITIES)
+def test_the_class_weights_are_one_matrix_that_learns(similarity: str) -> None:
     torch.manual_seed(0)
-    classifier = Classifier(6, 3, kind, scale=7.0).double()
-    assert [(name, tuple(each.shape)) for name, each in classifier.named_parameters()] == [("weight", (3, 6))]
+    weights = ClassWeights(6, 3, similarity, scale=7.0).double()
+    assert [(name, tuple(each.shape)) for name, each in weights.named_parameters()] == [("weight", (3, 6))]
     features = draw(4, 6).requires_grad_()
-    logits = classifier(features)
-    torch.testing.assert_close(logits, classify(features, classifier.weight, kind, 7.0))
+    logits = weights(features)
+    torch.testing.assert_close(logits, class_logits(features, weights.weight, similarity, 7.0))
     torch.autograd.backward(logits.square().sum())
-    for grad in (features.grad, classifier.weight.grad):
+    for grad in (features.grad, weights.weight.grad):
         assert grad is not None
         assert grad.abs().amax() > 1e-6
 
 
-def test_the_rows_of_a_cosine_classifier_start_long() -> None:
+def test_rows_that_are_compared_by_cosine_start_long() -> None:
     torch.manual_seed(0)
-    weight = Classifier(64, 500).weight.detach()
+    weight = ClassWeights(64, 500).weight.detach()
     assert float(weight.mean()) == pytest.approx(0, abs=0.02)
     assert float(weight.std()) == pytest.approx(1, rel=0.02)
 
 
-def test_a_linear_classifier_starts_as_a_layer_of_torch_does() -> None:
+def test_linear_weights_start_as_a_layer_of_torch_does() -> None:
     torch.manual_seed(0)
-    weight = Classifier(64, 500, kind="linear").weight.detach()
+    weight = ClassWeights(64, 500, similarity="linear").weight.detach()
     assert float(weight.abs().amax()) <= 1 / 8
     assert float(weight.std()) == pytest.approx(1 / 8 / math.sqrt(3), rel=0.02)
 
 
 def test_the_default_is_a_cosine_of_scale_sixteen() -> None:
-    classifier = Classifier(4, 2)
-    assert (classifier.kind, classifier.scale) == ("cosine", 16.0)
+    weights = ClassWeights(4, 2)
+    assert (weights.similarity, weights.scale) == ("cosine", 16.0)
