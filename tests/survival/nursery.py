@@ -5,8 +5,11 @@ child is a real process: what kills it leaves no time for `finally`. Counted as 
 are all calls that change the file system, and in the middle of each piece that is written to a file.
 """
 
+import gc
+import importlib
 import json
 import os
+import pkgutil
 import resource
 import signal
 import subprocess
@@ -165,9 +168,13 @@ def serve() -> None:
     torch.set_num_threads(1)  # no threads that a fork would leave behind
     import torch._dynamo  # which an optimiser's first step would import
 
-    import m2sd_cli.api
+    import m2sd_cli
 
-    assert m2sd_cli.api
+    # Whatever a command would import.
+    for module in pkgutil.walk_packages(m2sd_cli.__path__, "m2sd_cli."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+    gc.freeze()  # or every child would copy what its garbage collector looks at
     tempfile.gettempdir()  # which tries out where it can write, and would leave something behind when that fails
     print("ready", flush=True)
     for line in sys.stdin:
