@@ -15,6 +15,19 @@ if TYPE_CHECKING:
     from tests.conftest import Outcome
 
 Cli = Callable[..., "Outcome"]
+# Run the commands of a JSON list on stdin in one process, since importing torch takes seconds.
+COMMANDS = """
+import json, sys
+from m2sd_cli.cli.app import main
+
+for words in json.load(sys.stdin):
+    sys.argv = ["m2sd", *words]
+    try:
+        main()
+    except SystemExit as end:
+        assert not end.code, (words, end.code)
+"""
+
 Tree = Callable[[Path], dict[str, bytes | None]]
 
 

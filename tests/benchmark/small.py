@@ -2,8 +2,10 @@
 
 from typing import Any
 
+import pytest
 import torch
 
+from m2sd_cli.benchmark.processes import Launched
 from m2sd_cli.benchmark.settings import Settings, configure
 from m2sd_cli.data.sources import TrainingImages
 
@@ -27,3 +29,9 @@ def few(images: int = 10) -> TrainingImages:
     generator = torch.Generator().manual_seed(1)
     pixels = torch.randint(0, 256, (images, 8, 8, 3), generator=generator, dtype=torch.uint8)
     return TrainingImages(pixels, torch.ones(images), torch.arange(images) % 5)
+
+
+def skip_slow_parts(patch: pytest.MonkeyPatch) -> None:
+    """Have bench start no process and count no operations, which takes seconds and is tested here."""
+    patch.setattr("m2sd_cli.benchmark.processes.launch", lambda words: Launched(1.0, 2**20))
+    patch.setattr("m2sd_cli.benchmark.run.count_flops", lambda run: 10**6)

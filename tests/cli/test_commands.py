@@ -15,6 +15,7 @@ import torch
 from filelock import FileLock
 from PIL import Image
 
+import m2sd_cli
 from m2sd_cli.cli.commands import COMMANDS, build_command
 from m2sd_cli.cli.options import seconds
 from m2sd_cli.cli.output import duration, printable
@@ -26,6 +27,7 @@ from m2sd_cli.data.locate import open_data
 from m2sd_cli.data.sources import ArrayImages
 from m2sd_cli.errors import DamagedError, DataError, RunError, UsageError
 from m2sd_cli.runs.folder import RunFolder
+from tests.benchmark.small import skip_slow_parts
 
 if TYPE_CHECKING:
     from tests.conftest import Outcome, Pictures
@@ -79,7 +81,7 @@ def test_the_first_help_names_every_command_and_the_demo(m2sd: Cli) -> None:
     assert done.code == 0
     assert all(f"\n  {words[0]} " in done.out for words in BUILT if len(words) == 1)
     assert "m2sd demo" in " ".join(done.out.split())
-    assert m2sd("--version").out.strip() == "0.1.0"
+    assert m2sd("--version").out.strip() == m2sd_cli.__version__
 
 
 # ---- refusals: a code, one line on stderr, nothing on stdout, nothing changed on disk
@@ -448,7 +450,10 @@ def test_every_command_with_json_is_tested() -> None:
 
 
 @pytest.mark.parametrize("command", JSON)
-def test_json_is_one_document(m2sd: Cli, run: Path, places: dict[str, str], command: str) -> None:
+def test_json_is_one_document(
+    m2sd: Cli, run: Path, places: dict[str, str], command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    skip_slow_parts(monkeypatch)
     device = CPU if command in ("pretrain", "distill", "increment", "evaluate", "predict") else []
     found = one_document(m2sd(*command.split(), *fill(places, JSON[command]), *device, "--json"))
     wanted = KEYS.get(command) or KEYS["pretrain" if command == "distill" else command.split()[0]]

@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from m2sd_cli.cli.output import as_text, document, note, printable, result, table
+from tests.helpers import COMMANDS
 
 NASTY = "caf\u00e9 \x1b[31m\x07\x7f\x9b\n\r\t\u200b\u202e\u2066\u2028\ufeff\U000e0041\ud800 \u6f22"
 SURROGATES = st.text(st.characters(exclude_categories=[]))
@@ -147,12 +148,18 @@ def test_names_and_places_are_escaped_wherever_they_are_shown(
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
 def test_a_real_process_says_everything_in_its_encoding(encoding: str) -> None:
     environment = {**os.environ, "PYTHONIOENCODING": encoding}
-    words = [sys.executable, "-m", "m2sd_cli", "data", "list", "--data-root", "/caf\u00e9/\u6f22"]
-    for options in ([], ["--json"]):
-        done = subprocess.run([*words, *options], env=environment, capture_output=True, check=False)
-        assert (done.returncode, done.stderr) == (0, b"")
-        done.stdout.decode(encoding)
-    assert json.loads(done.stdout.decode(encoding))
+    words = ["data", "list", "--data-root", "/caf\u00e9/\u6f22"]
+    done = subprocess.run(
+        [sys.executable, "-c", COMMANDS],
+        input=json.dumps([words, [*words, "--json"]]).encode(),
+        env=environment,
+        capture_output=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    shown, brace, data = done.stdout.decode(encoding).partition("{")
+    assert shown
+    assert json.loads(brace + data)
 
 
 def test_a_path_that_is_no_text_can_be_written() -> None:

@@ -16,8 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
-from m2sd_cli.benchmark import processes
-from m2sd_cli.benchmark.processes import Launched, MakeRun
+from m2sd_cli.benchmark.processes import MakeRun
 from m2sd_cli.benchmark.report import Report
 from m2sd_cli.benchmark.run import run_bench
 from m2sd_cli.benchmark.settings import Settings
@@ -27,7 +26,9 @@ from m2sd_cli.data.datasets import DataSet, Shots, Skipped
 from m2sd_cli.data.locate import open_data
 from m2sd_cli.data.sources import ArrayImages
 from m2sd_cli.recipes import find_recipe, recipe_names
+from tests.benchmark.small import skip_slow_parts
 
+SIZE = 8  # of the look-alike's images, in pixels
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```sh\n(.*?)^```$", README, flags=re.MULTILINE | re.DOTALL)
@@ -62,10 +63,10 @@ def pictures(folder: Path, count: int, colour: int) -> None:
 
 
 def small_cifar100() -> DataSet:
-    """A look-alike with CIFAR-100's classes and sessions, and two random images a base class."""
+    """Make a look-alike with CIFAR-100's classes and sessions, and two random images of 8x8 pixels a base class."""
     generator = torch.Generator().manual_seed(0)
     labels = torch.arange(60).repeat(2)
-    images = torch.randint(0, 256, (120, 32, 32, 3), generator=generator, dtype=torch.uint8)
+    images = torch.randint(0, 256, (120, SIZE, SIZE, 3), generator=generator, dtype=torch.uint8)
     tested = torch.arange(100)
     names = [f"class {number}" for number in range(100)]
 
@@ -88,7 +89,7 @@ def small_cifar100() -> DataSet:
 
 
 def brief(settings: Settings, make_run: MakeRun) -> Report:
-    """The measurement on small images for a moment; tests/bench times processes."""
+    """Measure on small images for a moment."""
     small = replace(
         settings,
         pretrain=replace(settings.pretrain, batch_size=4, image_size=8),
@@ -99,7 +100,7 @@ def brief(settings: Settings, make_run: MakeRun) -> Report:
         workers=settings.workers and 1,
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(processes, "launch", lambda words: Launched(1.0, 2**20))
+        skip_slow_parts(patch)
         return run_bench(small, make_run)
 
 

@@ -10,22 +10,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from m2sd_cli.runs.folder import RunFolder
+from tests.helpers import COMMANDS
 
 if TYPE_CHECKING:
     from tests.conftest import Pictures
 
-# Several commands in one process, since importing torch takes seconds.
-PROGRAM = """
-import json, sys
-from m2sd_cli.cli.app import main
-
-for words in json.load(sys.stdin):
-    sys.argv = ["m2sd", *words]
-    try:
-        main()
-    except SystemExit as end:
-        assert not end.code, (words, end.code)
-"""
 PRECISIONS = ["fp32", "bf16"]
 STAGES = ["pretrain", "session-000", "session-001", "session-002"]
 
@@ -48,7 +37,7 @@ def teach(home: Path, pictures: "Pictures", cache: Path, hash_seed: str, relativ
         ]
     home.mkdir()
     subprocess.run(
-        [sys.executable, "-c", PROGRAM],
+        [sys.executable, "-c", COMMANDS],
         input=json.dumps(commands),
         env={**os.environ, "PYTHONHASHSEED": hash_seed, "M2SD_CACHE": str(cache)},
         cwd=home,
