@@ -33,9 +33,9 @@ MOST_BYTES = 2**28
 
 
 def treatment(size: int, data: str | None = None) -> Treatment:
-    """Treat images as the data set's own, else up to 32 pixels as CIFAR-100's, larger ones as a folder's."""
+    """Treat images as those of a data set of this size, else up to 32 pixels as CIFAR-100's, larger as a folder's."""
     info = get_info(data) if data is not None else None
-    if info is not None and info.treatment is not None:
+    if info is not None and info.treatment is not None and info.image_size == size:
         return load_treatment(info.treatment)
     if size <= cifar100.INFO.image_size:
         transform, augmentation = cifar100.TREATMENT
