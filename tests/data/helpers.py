@@ -6,7 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
+
+from m2sd_cli.data.sources import FileImages, ImageSource
 
 RED, GREEN, WHITE, BLACK = (255, 0, 0), (0, 255, 0), (255, 255, 255), (0, 0, 0)
 ORIENTATION = 0x0112
@@ -22,6 +25,24 @@ def save(folder: Path, image: Image.Image, name: str = "picture.png", **options:
 def noise(width: int = 24, height: int = 16) -> Image.Image:
     """Make an RGB picture of noise, the same one every time."""
     return Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+def fill(folder: Path, count: int, first: int = 0) -> None:
+    """Make the folder of a class with small pictures, named by their numbers."""
+    folder.mkdir(parents=True)
+    for number in range(first, first + count):
+        Image.new("RGB", (10, 12), (number, 0, 0)).save(folder / f"{number:03d}.png")
+
+
+def names(source: ImageSource) -> list[str]:
+    """Name the files of a source by CLASS/FILE."""
+    assert isinstance(source, FileImages)
+    return [f"{path.parent.name}/{path.name}" for path in source.paths]
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    """Make a generator of random numbers."""
+    return torch.Generator().manual_seed(seed)
 
 
 def colour(image: Image.Image, x: int = 0, y: int = 0) -> tuple[int, int, int]:

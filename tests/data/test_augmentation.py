@@ -9,12 +9,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from m2sd_cli.data.augmentation import Augmentation, random_box, random_crop, random_flip, resized_crop
+from tests.data.helpers import generator
 
 AREA, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def pictures(batch: int, height: int = 6, width: int = 5) -> Tensor:

@@ -7,10 +7,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import AutoAugment, AutoAugmentPolicy
 
 from m2sd_cli.data.auto_augment import GROUP, Policy, auto_augment
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
+from tests.data.helpers import generator
 
 
 def pictures(batch: int, size: int = 8) -> Tensor:

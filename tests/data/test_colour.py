@@ -8,10 +8,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from m2sd_cli.data.colour import jitter
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
+from tests.data.helpers import generator
 
 
 def pictures(batch: int, seed: int = 9) -> Tensor:

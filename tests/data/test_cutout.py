@@ -6,10 +6,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from m2sd_cli.data.cutout import cutout
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
+from tests.data.helpers import generator
 
 
 def by_hand(x: Tensor, side: int, seed: int) -> Tensor:

@@ -14,19 +14,8 @@ from PIL import Image
 from m2sd_cli.data.check import check_data
 from m2sd_cli.data.folders import open_folder, read_classes, read_shots, split_class
 from m2sd_cli.data.locate import open_data
-from m2sd_cli.data.sources import FileImages
 from m2sd_cli.errors import DataError, UsageError
-
-
-def fill(folder: Path, count: int, first: int = 0) -> None:
-    folder.mkdir(parents=True)
-    for number in range(first, first + count):
-        Image.new("RGB", (10, 12), (number, 0, 0)).save(folder / f"{number:03d}.png")
-
-
-def names(source: object) -> list[str]:
-    assert isinstance(source, FileImages)
-    return [f"{path.parent.name}/{path.name}" for path in source.paths]
+from tests.data.helpers import fill, names
 
 
 @pytest.fixture
@@ -187,8 +176,8 @@ def test_the_name_of_a_class_is_in_the_composed_form(tmp_path: Path) -> None:
 
 
 def test_the_order_of_classes_does_not_depend_on_the_form_of_their_names(tmp_path: Path) -> None:
-    for folder, names in (("a", ["caf\u00e9", "cafz"]), ("b", ["cafe\u0301", "cafz"])):
-        for name in names:
+    for folder, classes in (("a", ["caf\u00e9", "cafz"]), ("b", ["cafe\u0301", "cafz"])):
+        for name in classes:
             fill(tmp_path / folder / name, 1)
     assert read_shots(tmp_path / "a").classes == read_shots(tmp_path / "b").classes
 

@@ -19,25 +19,14 @@ from m2sd_cli.data.skipping import (
     skip_bad_shots,
     skip_bad_tests,
 )
-from m2sd_cli.data.sources import FileImages, ImageSource
 from m2sd_cli.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from m2sd_cli.errors import DataError
 from m2sd_cli.inference.skipping import check_pictures_together
-
-
-def fill(folder: Path, count: int) -> None:
-    folder.mkdir(parents=True)
-    for number in range(count):
-        Image.new("RGB", (10, 12), (number, 0, 0)).save(folder / f"{number:03d}.png")
+from tests.data.helpers import fill, names
 
 
 def spoil(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:40])
-
-
-def names(source: ImageSource) -> list[str]:
-    assert isinstance(source, FileImages)
-    return [f"{path.parent.name}/{path.name}" for path in source.paths]
 
 
 @pytest.fixture
