@@ -55,7 +55,7 @@ def evaluate_session(
     Raises:
         DataError: no test image is of a class that the model knows, or a picture cannot be read.
     """
-    # By the composed form, too: a chain of old may name a class in another Unicode form than today's folders do.
+    # By the composed form, too: a data set of another package may name a class in another form than a folder does.
     index = {class_name(name): number for number, name in enumerate(model.classes)}
     index |= {name: number for number, name in enumerate(model.classes)}
     to_chain = torch.tensor([index.get(name, -1) for name in names], dtype=torch.int64)

@@ -144,6 +144,6 @@ def transform_record(transform: TestTransform) -> TransformRecord:
 def classes_digest(classes: Sequence[ClassRecord]) -> str:
     """One SHA-256 for the names and images of all classes.
 
-    Manifests of old may name a class in another Unicode form than today's.
+    A data set of another package may name a class in another Unicode form than a folder does.
     """
     return digest([f"{each.index} {class_name(each.name)} {each.digest}" for each in classes])

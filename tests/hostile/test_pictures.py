@@ -422,7 +422,7 @@ def test_test_pictures_find_their_class_in_whatever_form_its_name_is(
 ) -> None:
     shutil.copytree(pictures.labelled / "orange", tmp_path / "shots" / "caf\u00e9")
     shutil.copytree(pictures.labelled / "orange", tmp_path / "test" / "cafe\u0301")
-    with monkeypatch.context() as patch:  # as earlier versions named it
+    with monkeypatch.context() as patch:  # as a data set of another package may name it
         patch.setattr("m2sd_cli.data.folders.class_name", lambda name: name)
         for session, name in ((3, "caf\u00e9"), (4, "\u212bngstrom")):
             shots = tmp_path / f"session {session}"
@@ -440,7 +440,7 @@ def test_a_run_whose_classes_are_named_in_another_form_is_still_distilled(
     photos = tmp_path / "photos"
     shutil.copytree(pictures.labelled / "red", photos / "cafe\u0301")
     shutil.copytree(pictures.labelled / "blue", photos / "z")
-    with monkeypatch.context() as patch:  # as earlier versions named it
+    with monkeypatch.context() as patch:  # as a data set of another package may name it
         patch.setattr("m2sd_cli.data.folders.class_name", lambda name: name)
         assert m2sd("pretrain", "--data", photos, "--run", tmp_path / "run", *QUICK).code == 0
     assert RunFolder(tmp_path / "run").pretrain().manifest.classes[0].name == "cafe\u0301"
