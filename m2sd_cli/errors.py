@@ -1,17 +1,17 @@
-"""Every error that a person can cause or mend: one sentence that names the thing and the way out, and an exit code."""
+"""The errors that a person can cause or mend: each has an exit code and a sentence that names the way out."""
 
 from pathlib import Path
 
 
 class M2sdError(Exception):
-    """The root of the tree; shown without a traceback. Each argument is a line of its own, whatever is in it."""
+    """The root of the tree; shown without a traceback. Each argument is a line of its own, whatever it contains."""
 
     exit_code = 1
 
     @property
     def lines(self) -> list[str]:
-        """What to show; a name inside a line may hold a line break that is none of the message's."""
-        return [str(each) for each in self.args]
+        """Return the lines of the message; a name inside a line may contain a line break."""
+        return [str(line) for line in self.args]
 
     def __str__(self) -> str:
         return "\n".join(self.lines)
@@ -43,7 +43,7 @@ class PictureError(DataError):
 
 
 class RunError(M2sdError):
-    """The run folder does not allow it: missing, locked, damaged, or the wrong session."""
+    """A run folder that does not allow it: missing, locked, damaged, or at another session."""
 
     exit_code = 4
 
@@ -53,11 +53,11 @@ class LockedError(RunError):
 
 
 class DamagedError(RunError):
-    """A file of the run folder is not what its manifest says."""
+    """A file of the run folder that does not match its manifest."""
 
 
 class TrainingError(M2sdError):
-    """Training cannot go on: the loss is not a number."""
+    """A training that cannot go on, as where the loss is not a number."""
 
 
 class InterruptedCommandError(M2sdError):
@@ -67,4 +67,4 @@ class InterruptedCommandError(M2sdError):
 
 
 class InterruptedTrainingError(InterruptedCommandError):
-    """Ctrl-C or SIGTERM, after the state was saved."""
+    """Ctrl-C or another signal that ends a training, after the state was saved."""

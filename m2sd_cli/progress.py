@@ -1,6 +1,6 @@
-"""Progress of long work: one Reporter hears of trainings, of passes over images, and of messages.
+"""Progress of long work: a Reporter hears of trainings, of passes over images, and of messages.
 
-The reporter is in the context and not an argument, since passes lie deep and no result depends on it.
+The reporter is in the context and not an argument, since passes lie deep in the code and no result depends on it.
 """
 
 from collections.abc import Iterable, Iterator
@@ -30,9 +30,9 @@ class Pass:
     """A pass over many images; the reporter hears of its beginning and of every step.
 
     Args:
-        name: of the work, as "decoding".
-        total: the number of images, or of `unit`.
-        unit: in the plural.
+        name: the work, such as "decoding".
+        total: the number of images, or of other units.
+        unit: the name of the unit in the plural.
     """
 
     def __init__(self, name: str, total: int, unit: str = "images") -> None:
@@ -50,7 +50,7 @@ class Pass:
 
 
 class Reporter:
-    """A listener to long work; this one ignores all of it, and others show what they override.
+    """A listener to long work, which ignores it; subclasses show the work whose methods they override.
 
     A line that cannot be written ends no work: an OSError of a reporter is ignored.
 

@@ -32,16 +32,17 @@ def bench(
     The workloads take turns, round after round, so that ratios do not depend on other work of the machine.
 
     Args:
-        recipe: measure both stages as it has them, and tell how long its epochs would take; see `recipes.recipe_names`.
+        recipe: the recipe whose stages to measure, and whose epochs to estimate; see `recipes.recipe_names`.
         backbone: a name in BACKBONES; None for the recipe's, else `resnet20`.
-        image_size: pixels that the network sees; a recipe's is fixed, without one it is 32.
-        batch_size: images a step of training; None for the recipe's, else 128.
-        classes: base classes; a recipe's are fixed, without one there are 60.
+        image_size: the side of an image in pixels; a recipe has its own, without one it is 32.
+        batch_size: the images a step of training; None for those of the recipe, else 128.
+        classes: the number of base classes; a recipe has its own, without one there are 60.
         device, precision: `auto` chooses; for features and commands precision `auto` is fp32.
-        seconds: that throughput is measured; the commands take as long as they do.
-        rounds: how often each is measured; each command at most three times.
-        against_reference: also measure a plain loop of the field's kind, torch's DataLoader and PIL in float32.
-        workers: of that loop; None for one a core, at most eight.
+        seconds: the time for measuring throughput; the commands need time of their own.
+        rounds: the number of measurements of each; a command is measured at most three times.
+        against_reference: also measure a plain training loop with torch's DataLoader and PIL in float32.
+        workers: the worker processes of that loop; None for one a core, at most eight.
+        compile: compile the networks with torch.compile first.
 
     Raises:
         M2sdError: one of its kinds.

@@ -32,7 +32,7 @@ from m2sd_cli.training.distill import (
     distill_objective,
     load_network,
     loss_weights,
-    makes_maps_again,
+    saves_memory,
 )
 from m2sd_cli.training.execution import SAVE_EVERY, Execution, executing
 from m2sd_cli.training.job import Fitted, Job
@@ -66,11 +66,11 @@ def distill(
     deterministic: bool = False,
     **options: Any,
 ) -> StoredManifest | None:
-    """Distil the network on virtual classes, and make session 0 of it: stage 2. Arguments as for `pretrain`.
+    """Distil the network on virtual classes, and make session 0 of it: stage 2. Other arguments as for `pretrain`.
 
     Args:
         data: the folder of pretrain; not needed for a built-in data set.
-        recipe: the one of stage 1 by default; `none` for none.
+        recipe: the name of a recipe; None for that of stage 1, `none` for none.
 
     Returns:
         The manifest of session 0; None if `stop_after` ended the training.
@@ -82,7 +82,7 @@ def distill(
     find_recipe(recipe)
     request = Request(data, data_root, recipe, config, options)
     folder = open_run(run)
-    folder.pretrain()  # a run folder that is not there is not made
+    folder.pretrain()  # raises before the lock would make a missing folder
     asked = Execution(choose_device(device), precision, stop_after, save_every, compile, deterministic)
     with progress.stage("distill"), executing(asked, folder, "distill") as execution:
         parent = folder.pretrain()
@@ -99,7 +99,7 @@ def _begin(
     """Choose the configuration of a new training, and open the images of stage 1.
 
     Raises:
-        RunError: there is a finished or interrupted one, and no `force`; or the images are others.
+        RunError: there is a finished or interrupted training, and no `force`; or stage 1 had other images.
         UsageError, DataError: an option makes no sense, or the images cannot be read.
     """
     sessions = folder.sessions()
@@ -116,11 +116,11 @@ def _begin(
 def _resume(
     request: Request, folder: RunFolder, parent: StoredManifest, execution: Execution
 ) -> Job[DistillConfig] | StoredManifest:
-    """Find the configuration of an interrupted training; of a finished one its manifest is all there is.
+    """Find the configuration of an interrupted training, or the manifest of a finished one.
 
     Raises:
-        RunError: there is none, or the images are others.
-        UsageError: something was given that could change the result.
+        RunError: there is no training, or stage 1 had other images.
+        UsageError: an option was given that could change the result.
     """
     store = StateStore(folder)
     given = request.given(DistillConfig)
@@ -147,7 +147,7 @@ def base_classes(run: RunFolder, parent: StoredManifest, data: DataSet) -> list[
     """Record the base classes with their images, which have to be those of stage 1.
 
     Raises:
-        RunError: they are not.
+        RunError: stage 1 had other images.
     """
     classes = base_records(data)
     if classes_digest(classes) != classes_digest(parent.manifest.classes):
@@ -169,10 +169,10 @@ def _begin_with_means(network: Network, job: Job[DistillConfig]) -> None:
 
 
 def fit_distill(job: Job[DistillConfig]) -> StoredManifest | None:
-    """Train stage 2 of a job into its run folder, and make session 0. Later sessions go, at the end.
+    """Train stage 2 of a job into its run folder, and make session 0, which replaces the sessions of the chain.
 
-    Feature enhancement and W' are dropped: session 0 holds the backbone, the class means, the base statistics of
-    stage 3's classifiers, and the features of held-out images, to which probabilities are calibrated.
+    Session 0 holds the backbone, the class means, the base statistics of stage 3's classifiers, and the features of
+    held-out images, to which probabilities are calibrated. Feature enhancement and W' are dropped.
 
     Returns:
         None if the time limit ended it.
@@ -193,7 +193,7 @@ def fit_distill(job: Job[DistillConfig]) -> StoredManifest | None:
         if config.epochs:
             if not parent.manifest.config.get("epochs"):
                 _begin_with_means(network, job)
-            recompute = makes_maps_again(execution.device, group.size)
+            recompute = saves_memory(execution.device, group.size)
             enhancement = build_enhancement(network, config, weights)
             module = distill_module(network, enhancement, recompute)
             fitted = fit(job, module, distill_objective(network, enhancement, config, weights))

@@ -1,4 +1,4 @@
-"""Figures of every session of a chain, and the published rows to read beside them."""
+"""Figures of every session of a chain, and published figures for comparison."""
 
 from dataclasses import replace
 from functools import partial
@@ -37,17 +37,17 @@ def evaluate(
     skip_bad: bool = False,
     classifier: str | None = None,
 ) -> Evaluation:
-    """Figures of every session of the chain, from one pass over the test images.
+    """Compute the figures of every session of the chain in one pass over the test images.
 
     Args:
         run: the run folder.
         session: the last session to look at; None for the newest.
         test: DIR with DIR/CLASS/*.jpg; None for the test images of the data set.
-        data: the folder that the run was pretrained on, whose test images to take; needed there if `test` is None.
-        data_root: where built-in data sets lie.
+        data: the folder of pretrain, whose test images to take; needed for a folder if `test` is None.
+        data_root: the folder of built-in data sets.
         device, precision: `auto` chooses; precision `auto` is fp32.
-        skip_bad: whether to leave out test images that cannot be read. Those that stage 1 left out are left out anyway.
-        classifier: of CLASSIFIERS, what answers in every session; None for what the last one names.
+        skip_bad: leave out test images that cannot be read. The images that stage 1 left out are left out anyway.
+        classifier: the name in CLASSIFIERS that answers in every session; None for that of the last session.
 
     Raises:
         M2sdError: one of its kinds.
@@ -58,17 +58,17 @@ def evaluate(
         chain = folder.summary(session)
         model = load_chain(folder, chain, chosen, exact, classifier)
         if test is not None:
-            place = Path(test)
-            labelled = read_shots(place)
+            location = Path(test)
+            labelled = read_shots(location)
             if skip_bad:
-                labelled = skip_bad_shots(labelled, place, partial(check_pictures_together, group=group))
+                labelled = skip_bad_shots(labelled, location, partial(check_pictures_together, group=group))
                 say_skipped(labelled.skipped)
-            found = evaluate_session(model, labelled.source, labelled.classes, str(place), group=group)
-            return replace(found, skipped=labelled.skipped)
+            evaluation = evaluate_session(model, labelled.source, labelled.classes, str(location), group=group)
+            return replace(evaluation, skipped=labelled.skipped)
         base = chain.base.manifest
         is_folder = base.data.kind == "folder"
         assert base.parent is not None
-        # Of a folder the training images are compared, and which they were stage 1 alone knows.
+        # The training images of a folder are compared with the record of stage 1.
         first = folder.read(PRETRAIN, base.parent.sha256).manifest if is_folder else base
         with group.local_main_first():
             data_set = recorded_data(first, data, data_root, model.transform.crop)
@@ -83,19 +83,19 @@ def evaluate(
             say_skipped(skipped)
         if len(data_set.test) == 0:
             raise DataError(f"{data_set.location}: no test images in it; name some with --test DIR")
-        where = str(data_set.location)
-        found = evaluate_session(model, data_set.test, data_set.classes, where, keep=True, group=group)
-        return replace(found, skipped=skipped)
+        location = data_set.location
+        evaluation = evaluate_session(model, data_set.test, data_set.classes, str(location), keep=True, group=group)
+        return replace(evaluation, skipped=skipped)
 
 
 def compare(run: Path | str | None = None) -> Comparison:
-    """The published rows of a run's data set and backbone, to read its figures beside.
+    """Put the figures of a run beside the published ones for its data set and backbone.
 
     Args:
         run: the run folder.
 
     Raises:
-        UsageError: nothing is published on the run's data set.
+        UsageError: no figures are published for the data set of the run.
         RunError: the run has no session, or is damaged.
     """
     folder = open_run(run)

@@ -1,4 +1,4 @@
-"""Write a session as one file."""
+"""Export of a session as one file."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Stage 3, paper section 3.4: a new class is known by the features of its shots; everything else stays as it is."""
+"""Stage 3, paper section 3.4: the features of its shots teach a new class; backbone and older classes stay."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -39,9 +39,9 @@ class Lesson:
 
     session: int
     shots: Shots
-    data: DataRecord  # where the shots came from
-    classifier: str | None = None  # to answer with from now on; None for the parent's
-    views: int = 1  # of each shot, whose mean counts
+    data: DataRecord  # the origin of the shots
+    classifier: str | None = None  # the classifier of the chain from now on; None for that of the parent
+    views: int = 1  # views of each shot, whose mean counts
 
 
 def increment(
@@ -68,7 +68,8 @@ def increment(
         device, precision: `auto` chooses; precision `auto` is fp32.
         skip_bad: leave out pictures that cannot be read; the manifest lists them.
         classifier: the classifier that the chain answers with from now on; None for the one so far.
-        views: of each shot, whose mean counts: 1 the shot alone, 2 with its mirror image, more with shifted crops.
+        views: the number of views of each shot, whose mean counts: 1 is the shot alone, 2 adds its mirror image, more
+            add shifted crops.
 
     Raises:
         M2sdError: one of its kinds; nothing was changed.
@@ -123,7 +124,7 @@ def check_names(taught: Mapping[str, int], names: Sequence[str]) -> None:
 
     Args:
         taught: the session of every class of the chain.
-        names: of the new classes.
+        names: the names of the new classes.
 
     Raises:
         RunError: one of the names is known already, in whatever Unicode form, or differs from a known one only by
@@ -141,12 +142,13 @@ def check_names(taught: Mapping[str, int], names: Sequence[str]) -> None:
 
 
 def teach(run: RunFolder, chain: ChainSummary, lesson: Lesson, execution: Execution) -> StoredManifest:
-    """Teach one session's classes. The caller has read `chain` and checked session and names.
+    """Teach the classes of one session. The caller has read `chain` and checked session and names.
 
     Args:
-        run, chain: the chain to add to.
+        run: the run folder.
+        chain: its chain.
         lesson: the new classes.
-        execution: device and precision to compute in.
+        execution: the device and the precision.
 
     Raises:
         UsageError: the chain cannot answer with that classifier; see `choose_classifier`.

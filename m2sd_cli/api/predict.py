@@ -1,4 +1,4 @@
-"""Label pictures."""
+"""Predictions for a person's own pictures: `predict`."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -25,14 +25,13 @@ def predict(
     """Label pictures.
 
     Args:
-        images: files, and folders whose pictures are taken, those of their sub-folders too.
+        images: files, and folders whose pictures to take, with those of sub-folders.
         run: the run folder.
-        session: which session answers; None for the newest.
-        top_k: how many classes to name for each, at least 1.
+        session: the session that answers; None for the newest.
+        top_k: the number of guesses a picture, at least 1.
         device, precision: `auto` chooses; precision `auto` is fp32.
-        skip_bad: whether to go on after a picture that cannot be read; its prediction then says why and guesses
-            nothing.
-        classifier: of CLASSIFIERS, what answers; None for what the session names.
+        skip_bad: go on after a picture that cannot be read; its prediction gives the reason and no guesses.
+        classifier: the name in CLASSIFIERS that answers; None for that of the session.
 
     Raises:
         M2sdError: one of its kinds.

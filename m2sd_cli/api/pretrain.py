@@ -39,7 +39,7 @@ from m2sd_cli.training.records import (
 )
 from m2sd_cli.training.resuming import begun_config, load_state, refuse_unless_new, require_same
 
-LOOKED_AT = 16  # images
+CHECKED_IMAGES = 16
 
 
 @takes_options(PretrainConfig)
@@ -64,11 +64,11 @@ def pretrain(
     """Train backbone and W on the base classes: stage 1.
 
     Args:
-        data: a built-in data set's name or a folder; else the one that the file or the recipe names. To resume on a
-            built-in one it may be left out.
+        data: the name of a built-in data set or a folder; else the one that the file or the recipe names. It may be
+            left out to resume on a built-in one.
         run: the run folder.
         data_root: the folder of built-in data sets.
-        recipe: the name of one that ships in the package; `none` for none.
+        recipe: the name of a recipe of the package; `none` for none.
         config: a TOML file with a table [pretrain], and maybe `data`; it wins over the recipe.
         device, precision: `auto` chooses.
         resume: go on with an interrupted training.
@@ -77,8 +77,8 @@ def pretrain(
         save_every: seconds between two saves of the resumable state.
         compile: compile the network with torch.compile first.
         skip_bad: leave out pictures that cannot be read; the manifest lists them, and no later stage reads them. A
-            training that is resumed leaves out those that it began without.
-        deterministic: compute so that CUDA repeats exactly, too.
+            training that is resumed leaves out the pictures that it began without.
+        deterministic: use algorithms that repeat exactly on CUDA, too.
 
     Returns:
         The manifest of stage 1; None if `stop_after` ended the training, which can be resumed then.
@@ -110,7 +110,7 @@ def _begin(
     """Choose configuration and images of a new training.
 
     Raises:
-        RunError: there is a finished or interrupted one, and no `force`.
+        RunError: there is a finished or interrupted training, and no `force`.
         UsageError, DataError: an option makes no sense, or the images cannot be read.
     """
     name = request.data or named_data(request.config, followed)
@@ -128,7 +128,7 @@ def _begin(
     if skip_bad:
         data = skip_bad_pictures(data, partial(check_pictures_together, group=execution.group))
     data = choose_training(data, settings.held_out, settings.images_per_class)
-    # Where the file of weights lies on this machine is nobody else's business.
+    # A manifest holds no path of this machine.
     recorded = replace(settings, init=settings.init and Path(settings.init).name)
     return Job(
         PRETRAIN, folder, data, base_records(data), recorded, execution, recipe=followed.name, init=settings.init
@@ -136,11 +136,11 @@ def _begin(
 
 
 def _resume(request: Request, folder: RunFolder, execution: Execution) -> Job[PretrainConfig] | StoredManifest:
-    """Find configuration and images of an interrupted training; of a finished one its manifest is all there is.
+    """Find configuration and images of an interrupted training, or the manifest of a finished one.
 
     Raises:
-        RunError: there is none.
-        UsageError: something was given that could change the result.
+        RunError: there is no training.
+        UsageError: an option was given that could change the result.
     """
     store = StateStore(folder)
     given = request.given(PretrainConfig)
@@ -167,7 +167,7 @@ def _resume(request: Request, folder: RunFolder, execution: Execution) -> Job[Pr
 
 
 def fit_pretrain(job: Job[PretrainConfig]) -> StoredManifest | None:
-    """Train stage 1 of a job into its run folder. Everything that an earlier run left there goes, at the end.
+    """Train stage 1 of a job into its run folder, where it replaces an earlier chain.
 
     Returns:
         None if the time limit ended it.
@@ -188,8 +188,8 @@ def fit_pretrain(job: Job[PretrainConfig]) -> StoredManifest | None:
         fitted = fit(job, network, pretrain_objective(network)) if config.epochs else Fitted()
         if fitted is None:
             return None
-        # The last step's loss is that of the weights before it: see what it has made of them.
-        for pixels, _ in data.train.batches(data.transform, LOOKED_AT, slice(LOOKED_AT)):
+        # The loss of the last step is that of the weights before it: check the weights after it.
+        for pixels, _ in data.train.batches(data.transform, CHECKED_IMAGES, slice(CHECKED_IMAGES)):
             require_finite(embed(network.backbone.eval(), pixels, data.transform))
     if not group.is_main:
         group.barrier()

@@ -1,4 +1,4 @@
-"""The data set that a manifest names."""
+"""Data sets that a manifest names."""
 
 from pathlib import Path
 
@@ -37,13 +37,14 @@ def recorded_data(
     """Open the data set of a run as stage 1 saw it; a folder's path is not recorded and has to be named again.
 
     Args:
-        first: the manifest of stage 1, or the state of one under way.
-        data, data_root: as for `open_data`; a built-in data set need not be named.
-        image_size: of a folder's images, in pixels.
+        first: the manifest of stage 1, or the state of an interrupted stage 1.
+        data: the folder, whose path is not recorded; a built-in data set need not be named.
+        data_root: the folder of built-in data sets.
+        image_size: the side of a folder's images in pixels.
 
     Raises:
-        UsageError: a folder is not named, or something else is.
-        DamagedError: what is recorded of the choice of images makes no sense.
+        UsageError: a folder is not named, or another data set is.
+        DamagedError: the recorded choice of images is not valid.
         DataError: the images cannot be read.
     """
     record, skipped = first.data, left_out(first.skipped)

@@ -1,4 +1,4 @@
-"""Running a chain once more from what its manifests say, and comparing the weights."""
+"""Reproduction: a chain is run again from its manifests, and the weights are compared."""
 
 import math
 import os
@@ -39,7 +39,7 @@ NAMED = 3  # classes
 
 @dataclass(frozen=True)
 class Compared:
-    """A stage or session, as it is recorded and as it came out now."""
+    """A stage or session as it is recorded, and as it came out now."""
 
     name: str
     recorded: str  # SHA-256 of the checkpoint
@@ -48,26 +48,26 @@ class Compared:
 
     @property
     def same(self) -> bool:
-        """Whether the two checkpoints are equal, byte by byte."""
+        """Tell whether the two checkpoints are equal, byte by byte."""
         return self.recorded == self.reproduced
 
 
 @dataclass(frozen=True)
 class Reproduction:
-    """A whole chain, compared."""
+    """The comparison of a whole chain."""
 
     stages: list[Compared]
-    provenance: list[str]  # in which the first stage that differs was made otherwise than now
+    provenance: list[str]  # the conditions under which the first stage that differs was computed otherwise
 
     @property
     def same(self) -> bool:
-        """Whether every stage is."""
-        return all(each.same for each in self.stages)
+        """Tell whether all checkpoints are equal."""
+        return all(stage.same for stage in self.stages)
 
 
 @dataclass(frozen=True)
-class Material:
-    """What the stages were made of; it is at hand, and the recorded one."""
+class Inputs:
+    """The images and initial weights of a chain, which match its manifests."""
 
     base: DataSet
     init: str | None
@@ -91,85 +91,86 @@ def reproduce(
         run: the run folder.
         session: the last session to run; None for the newest.
         data: the folder of pretrain; not needed for a built-in data set.
-        data_root: where built-in data sets lie.
+        data_root: the folder of built-in data sets.
         shots: the folder of each session that was taught from one.
-        init: the file that stage 1 began from, if it did.
+        init: the file of weights that stage 1 began from, if it did.
         device: `auto` is the recorded one, if it is here.
-        keep: a folder to be made for what comes out; None to keep nothing.
+        keep: the folder to make for the new run; None to keep nothing.
 
     Raises:
         M2sdError: one of its kinds; nothing was changed or kept.
     """
     folder = open_run(run)
-    links = _links(folder, session)
-    place = None if keep is None else _free_place(Path(keep), folder)
-    for stored in links:
-        folder.tensors(stored)  # hours would be lost if what to compare with turned out to be damaged
-    material = _gather(links, data, data_root, dict(shots or {}), init)
+    chain = _chain(folder, session)
+    target = None if keep is None else Path(keep)
+    if target is not None:
+        _require_free(target, folder)
+    for stored in chain:
+        folder.tensors(stored)  # a damaged checkpoint is reported now, and not after hours
+    inputs = _open_inputs(chain, data, data_root, dict(shots or {}), init)
     stages: list[Compared] = []
     provenance: list[str] = []
-    with _workshop(place) as work:
-        again = RunFolder(work)
-        for stored in links:
-            made = _make(again, stored, material, device)
-            compared = _compare(folder, stored, again, made)
+    with _scratch_folder(target) as scratch:
+        again = RunFolder(scratch)
+        for stored in chain:
+            reproduced = _run_again(again, stored, inputs, device)
+            compared = _compare(folder, stored, again, reproduced)
             if not compared.same and not provenance:
-                provenance = _differences(stored.manifest, made.manifest)
+                provenance = _differences(stored.manifest, reproduced.manifest)
             stages.append(compared)
     return Reproduction(stages, provenance)
 
 
-def _links(folder: RunFolder, session: int | None) -> list[StoredManifest]:
-    """Stage 1 and the sessions after it; of a run that has no session yet, stage 1."""
+def _chain(folder: RunFolder, session: int | None) -> list[StoredManifest]:
+    """Return the manifests of stage 1 and of the sessions after it; a run may have no session yet."""
     pretrain = folder.pretrain()
     return [pretrain] if session is None and not folder.sessions() else [pretrain, *folder.chain(session)]
 
 
-def _free_place(keep: Path, folder: RunFolder) -> Path:
+def _require_free(keep: Path, folder: RunFolder) -> None:
     if os.path.lexists(keep):
         raise UsageError(f"--keep {keep}: it exists already; name a folder that does not")
     if not keep.parent.is_dir():
         raise UsageError(f"--keep {keep}: no such folder as {keep.parent}")
     if keep.resolve().is_relative_to(folder.path.resolve()):
         raise UsageError(f"--keep {keep}: that is inside the run; name a folder elsewhere")
-    return keep
 
 
 @contextmanager
-def _workshop(place: Path | None) -> Iterator[Path]:
-    """A folder to work in; it becomes `place` if all goes well, and else is gone."""
-    beside = Path(gettempdir()) if place is None else place.parent
+def _scratch_folder(target: Path | None) -> Iterator[Path]:
+    """Make a folder to work in; it becomes `target` unless an error is raised, and is removed then."""
+    parent = Path(gettempdir()) if target is None else target.parent
     try:
-        temporary = TemporaryDirectory(prefix=".m2sd-reproduce-", dir=beside, ignore_cleanup_errors=True)
+        temporary = TemporaryDirectory(prefix=".m2sd-reproduce-", dir=parent, ignore_cleanup_errors=True)
     except OSError as error:
-        raise RunError(f"{beside}: no folder can be made in it ({error.strerror or error})") from None
+        raise RunError(f"{parent}: no folder can be made in it ({error.strerror or error})") from None
     with temporary as name:
-        work = Path(name) / "run"
-        yield work
-        if place is not None:
+        scratch = Path(name) / "run"
+        yield scratch
+        if target is not None:
             try:
-                os.replace(work, place)
+                os.replace(scratch, target)
             except OSError as error:
-                raise RunError(f"{place}: could not be made ({error.strerror or error})") from None
+                raise RunError(f"{target}: could not be made ({error.strerror or error})") from None
 
 
-# ---- what is needed
+# ---- the inputs
 
 
-def _gather(
-    links: Sequence[StoredManifest],
+def _open_inputs(
+    chain: Sequence[StoredManifest],
     data: str | None,
     data_root: Path | None,
     folders: dict[int, Path | str],
     init: str | None,
-) -> Material:
-    """All that the stages were made of.
+) -> Inputs:
+    """Open the images of all stages, and find the weights that stage 1 began from.
 
     Raises:
-        UsageError: something has to be named, or was named for nothing; the message lists all that is missing.
-        DataError: something is not there, or is not what is recorded.
+        UsageError: a folder or file has to be named, or was named in vain; the message lists all that are missing.
+        DataError: a folder or file is missing, or does not match the record.
     """
-    first, sessions = links[0].manifest, {stored.manifest.session: stored.manifest for stored in links[2:]}
+    first, sessions = chain[0].manifest, {stored.manifest.session: stored.manifest for stored in chain[2:]}
     began = str(first.config.get("init") or NO_INIT)
     missing = []
     if first.data.kind == "folder" and data is None:
@@ -196,37 +197,39 @@ def _gather(
     for number, manifest in sessions.items():
         assert number is not None
         if manifest.data.kind == "folder":
-            where = Path(folders[number])
-            taught = read_shots(where)
+            location = Path(folders[number])
+            taught = read_shots(location)
         else:
             official = official_data(first.data, manifest.data.name, data_root, number)
-            where, taught = official.location, official.session(number)
-        taught = leave_out_shots(taught, where, left_out(manifest.skipped))
-        found = class_records(taught.classes, taught.source, manifest.classes_before, list_shots=True)
-        _require_recorded(found, manifest.classes, f"session {number}", where)
+            location, taught = official.location, official.session(number)
+        taught = leave_out_shots(taught, location, left_out(manifest.skipped))
+        classes = class_records(taught.classes, taught.source, manifest.classes_before, list_shots=True)
+        _require_recorded(classes, manifest.classes, f"session {number}", location)
         shots[number] = taught
-    return Material(base, None if began == NO_INIT else init or began, shots)
+    return Inputs(base, None if began == NO_INIT else init or began, shots)
 
 
-def _require_recorded(found: Sequence[ClassRecord], recorded: Sequence[ClassRecord], stage: str, where: Path) -> None:
-    """Refuse other images.
+def _require_recorded(
+    opened: Sequence[ClassRecord], recorded: Sequence[ClassRecord], stage: str, location: Path
+) -> None:
+    """Refuse other images than the recorded ones.
 
     Raises:
-        DataError: they are not the recorded ones; the message names classes.
+        DataError: classes or images differ; the message names classes.
     """
-    now, then = ({class_name(each.name): each.digest for each in classes} for classes in (found, recorded))
+    now, then = ({class_name(record.name): record.digest for record in classes} for classes in (opened, recorded))
     changed = [name for name in {**then, **now} if now.get(name) != then.get(name)]
     if changed or list(now) != list(then):
         more = f" and {len(changed) - NAMED} more" if len(changed) > NAMED else ""
         named = ", ".join(map(repr, changed[:NAMED])) or "their order"
-        raise DataError(f"{where}: not the images that {stage} was made of; these classes differ: {named}{more}")
+        raise DataError(f"{location}: not the images that {stage} was made of; these classes differ: {named}{more}")
 
 
 # ---- the stages
 
 
-def _make(again: RunFolder, stored: StoredManifest, material: Material, device: str) -> StoredManifest:
-    """Run one stage more in the new run folder, with the settings of the old one."""
+def _run_again(again: RunFolder, stored: StoredManifest, inputs: Inputs, device: str) -> StoredManifest:
+    """Run the next stage in the new run folder, with the settings of the old one."""
     then = stored.manifest
     execution = Execution(
         _device(then, device),
@@ -238,27 +241,29 @@ def _make(again: RunFolder, stored: StoredManifest, material: Material, device: 
     with _threads(then, execution.device):
         if then.kind == "increment":
             assert then.session is not None
-            lesson = Lesson(then.session, material.shots[then.session], then.data, then.classifier, then.views or 1)
+            lesson = Lesson(then.session, inputs.shots[then.session], then.data, then.classifier, then.views or 1)
             return teach(again, again.summary(), lesson, execution)
-        source, base = f"{stored.name}.json", material.base
+        source, base = f"{stored.name}.json", inputs.base
         stage: Literal["pretrain", "distill"] = "pretrain" if then.kind == "pretrain" else "distill"
         with progress.stage(stage), again.locked(COMMAND):
-            made: StoredManifest | None
+            reproduced: StoredManifest | None
             try:
                 if stage == "pretrain":
                     pretrain = recorded_config(PretrainConfig, then.config, source)
                     classes = base_records(base)
-                    made = fit_pretrain(
-                        Job(stage, again, base, classes, pretrain, execution, then.recipe, init=material.init)
+                    reproduced = fit_pretrain(
+                        Job(stage, again, base, classes, pretrain, execution, then.recipe, init=inputs.init)
                     )
                 else:
                     distill, parent = recorded_config(DistillConfig, then.config, source), again.pretrain()
                     classes = base_classes(again, parent, base)
-                    made = fit_distill(Job(stage, again, base, classes, distill, execution, then.recipe, parent=parent))
+                    reproduced = fit_distill(
+                        Job(stage, again, base, classes, distill, execution, then.recipe, parent=parent)
+                    )
             except InterruptedTrainingError:
                 raise InterruptedCommandError("interrupted") from None
-    assert made is not None, "no time limit ends it"
-    return made
+    assert reproduced is not None, "no time limit ends it"
+    return reproduced
 
 
 def _device(then: Manifest, device: str) -> torch.device:
@@ -271,7 +276,7 @@ def _device(then: Manifest, device: str) -> torch.device:
 
 @contextmanager
 def _threads(then: Manifest, device: torch.device) -> Iterator[None]:
-    """As many threads as computed it then: how a CPU rounds depends on them."""
+    """Compute with the recorded number of threads, on which the rounding of a CPU depends."""
     if device.type != "cpu" or then.threads is None or then.threads > MOST_THREADS:
         yield
         return
@@ -286,16 +291,16 @@ def _threads(then: Manifest, device: torch.device) -> Iterator[None]:
 # ---- the comparison
 
 
-def _compare(folder: RunFolder, stored: StoredManifest, again: RunFolder, made: StoredManifest) -> Compared:
-    recorded, reproduced = stored.manifest.checkpoint.sha256, made.manifest.checkpoint.sha256
+def _compare(folder: RunFolder, stored: StoredManifest, again: RunFolder, newer: StoredManifest) -> Compared:
+    recorded, reproduced = stored.manifest.checkpoint.sha256, newer.manifest.checkpoint.sha256
     difference: float | None = 0.0
     if recorded != reproduced:
-        difference = largest_difference(folder.tensors(stored), again.tensors(made))
+        difference = largest_difference(folder.tensors(stored), again.tensors(newer))
     return Compared(stored.name, recorded, reproduced, difference)
 
 
 def largest_difference(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> float | None:
-    """The largest between two numbers at the same place; None if the tensors are others, or not finite."""
+    """Compute the largest difference of two numbers at the same index; None for other tensors, or if not finite."""
     if {name: each.shape for name, each in first.items()} != {name: each.shape for name, each in second.items()}:
         return None
     largest = max(float((each.double() - second[name].double()).abs().max()) for name, each in first.items())
@@ -303,12 +308,12 @@ def largest_difference(first: Mapping[str, Tensor], second: Mapping[str, Tensor]
 
 
 def _differences(then: Manifest, now: Manifest) -> list[str]:
-    """What was otherwise than it is here, of what rounding depends on."""
+    """List the conditions on which rounding depends and which are not the same here."""
     pairs: list[tuple[str, object, object]] = [
         (name, then.versions.get(name), now.versions.get(name)) for name in {**then.versions, **now.versions}
     ]
     pairs += [("device", then.device, now.device), ("threads", then.threads, now.threads)]
-    found = [f"{name} {was or 'unknown'}, here {here or 'none'}" for name, was, here in pairs if was != here]
+    differences = [f"{name} {was or 'unknown'}, here {here or 'none'}" for name, was, here in pairs if was != here]
     if now.device != "cpu" and not then.deterministic:
-        found.append("trained without --deterministic, and not on a CPU")
-    return found
+        differences.append("trained without --deterministic, and not on a CPU")
+    return differences

@@ -1,4 +1,4 @@
-"""The beginning and resuming of stages 1 and 2: their options, their data, and trainings that have finished."""
+"""The part of beginning and resuming that stages 1 and 2 share: options, images, finished trainings."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from m2sd_cli.training.resuming import require_same
 
 @dataclass(frozen=True)
 class Request:
-    """The choices of whoever begins or resumes a stage."""
+    """The options with which a stage is begun or resumed."""
 
     data: str | None  # a built-in data set's name or a folder
     data_root: Path | None
@@ -26,22 +26,22 @@ class Request:
     options: Mapping[str, Any]
 
     def given(self, model: type[Config]) -> dict[str, Any]:
-        """Return what a training that is resumed must have begun with."""
+        """Return the options that a training must have begun with to be resumed."""
         given = given_options(model, self.config, self.options)
         return given if self.recipe is None else given | {"recipe": self.recipe}
 
 
 def named_data(config: Path | None, recipe: Recipe = NOTHING) -> str | None:
-    """Return the images that a file of options names, or else a recipe."""
+    """Return the data set that a file of options names, or else a recipe."""
     named = None if config is None else read_options(config).data
     return named or recipe.options.data
 
 
 def require_one_beginning(resume: bool, force: bool) -> None:
-    """Refuse to go on and to start over at once.
+    """Refuse --resume together with --force.
 
     Raises:
-        UsageError: both are asked for.
+        UsageError: both were given.
     """
     if resume and force:
         raise UsageError("--resume and --force: choose one, to go on or to start over")
@@ -50,12 +50,14 @@ def require_one_beginning(resume: bool, force: bool) -> None:
 def already_finished(
     stored: StoredManifest, first: StoredManifest, given: Mapping[str, Any], execution: Execution, request: Request
 ) -> StoredManifest:
-    """Return a training that is to be resumed and has finished; under other options it was another one.
+    """Return the manifest of a finished training that was to be resumed.
 
     Args:
-        stored: its manifest.
+        stored: the manifest.
         first: the manifest of stage 1.
-        given, execution, request: the choices.
+        given: the options that were given.
+        execution: the conditions.
+        request: the request.
 
     Raises:
         UsageError: it has finished under other options or on other images.

@@ -21,7 +21,7 @@ from m2sd_cli.training.distill import (
     distill_module,
     distill_objective,
     loss_weights,
-    makes_maps_again,
+    saves_memory,
 )
 from m2sd_cli.training.execution import Execution
 from m2sd_cli.training.loop import Objective, Training
@@ -130,7 +130,7 @@ def distill_stage(settings: Settings, data: TrainingImages) -> Stage:
     """Make stage 2 of a new network."""
     config = settings.distill
     network, weights = build_network(settings.pretrain, settings.classes), loss_weights(config)
-    recompute = makes_maps_again(settings.device)
+    recompute = saves_memory(settings.device)
     enhancement = build_enhancement(network, config, weights)
     objective = distill_objective(network, enhancement, config, weights)
     return Stage("distill", distill_module(network, enhancement, recompute), objective, config, data, settings)

@@ -19,7 +19,7 @@ LINE_INTERVAL = 30.0  # seconds
 
 @contextmanager
 def reporting(quiet: bool = False) -> Iterator[None]:
-    """Show long work of the code inside, fit for whatever stderr is; nothing of it if quiet."""
+    """Show long work of the code inside in a way that fits stderr, or not at all if quiet."""
     reporter = Reporter()
     if not quiet and is_main_process():
         reporter = Bars() if sys.stderr.isatty() else Lines()
@@ -90,7 +90,7 @@ class Lines(Reporter):
 
 
 class Bars(Reporter):
-    """A bar for a training, which stays, and one for a pass, as long as it lasts, if that is no mere moment."""
+    """A bar for a training, which stays, and one for a pass that takes longer than a moment, until its end."""
 
     interval = BAR_INTERVAL
 

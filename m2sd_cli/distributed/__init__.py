@@ -1,1 +1,1 @@
-"""Several processes at one task: the process group, torchrun, shared batch norm."""
+"""Work of several processes: the process group, torchrun, shared batch norm."""

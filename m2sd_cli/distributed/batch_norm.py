@@ -1,4 +1,4 @@
-"""Batch norm over the images of all processes, so that a batch has the same statistics however many share it."""
+"""Batch norm over the images of all processes, so that the statistics of a batch do not depend on their number."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 class _Sum(torch.autograd.Function):
-    """The sum over all processes; so is its gradient, since every process's loss depends on it."""
+    """The sum over all processes; its gradient is one too, since the loss of every process depends on it."""
 
     @staticmethod
     def forward(_: Any, x: Tensor) -> Tensor:
@@ -24,17 +24,17 @@ class _Sum(torch.autograd.Function):
 
 
 class SharedBatchNorm(nn.BatchNorm2d):
-    """What `nn.SyncBatchNorm` is on CUDA, for the CPU, where torch has none."""
+    """Batch norm like `nn.SyncBatchNorm`, for the CPU, where torch has none."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) of this process to the same shape, normalised over (B, H, W) of all processes."""
+        """Normalise the (B, C, H, W) of this process over the (B, H, W) of all processes."""
         if not self.training:
             return super().forward(x)
         assert self.running_mean is not None
         assert self.running_var is not None
         assert self.num_batches_tracked is not None
         assert self.momentum is not None
-        # Near zero after this, so that the mean of squares less the square of the mean loses nothing.
+        # Values near zero let the mean of squares less the square of the mean lose nothing.
         near = x.float() - self.running_mean.view(1, -1, 1, 1)
         count = x.new_full((1,), x.numel() // x.shape[1], dtype=torch.float64)
         sums = [near.sum(dim=(0, 2, 3), dtype=torch.float64), near.square().sum(dim=(0, 2, 3), dtype=torch.float64)]
@@ -54,11 +54,11 @@ class SharedBatchNorm(nn.BatchNorm2d):
 def share_statistics(module: nn.Module, device: torch.device) -> None:
     """Let every batch norm inside a module, which is on `device`, see the images of all processes.
 
-    On CUDA by torch's own SyncBatchNorm, which waits for the device once a layer.
+    Torch's own SyncBatchNorm does it on CUDA, and waits for the device once a layer.
     """
     if device.type == "cuda":
         nn.SyncBatchNorm.convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]
         return
-    for each in module.modules():
-        if type(each) is nn.BatchNorm2d:
-            each.__class__ = SharedBatchNorm
+    for layer in module.modules():
+        if type(layer) is nn.BatchNorm2d:
+            layer.__class__ = SharedBatchNorm

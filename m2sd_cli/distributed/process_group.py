@@ -1,4 +1,4 @@
-"""Several processes at one task, begun by torchrun: each takes its share, the first one writes and speaks."""
+"""Processes that torchrun began for one task: each computes on its shard, the first one writes and prints."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,23 +12,23 @@ from torch import Tensor, nn
 from m2sd_cli.distributed.torchrun import is_distributed, launcher_number
 from m2sd_cli.errors import M2sdError, UsageError
 
-PATIENCE = timedelta(days=1)  # with a process that decodes a large data set; one that dies is noticed at once
+TIMEOUT = timedelta(days=1)  # another process may decode a large data set; one that dies is noticed at once
 
 
 @dataclass(frozen=True)
 class ProcessGroup:
-    """The processes of one command; one alone by default."""
+    """The processes of one command; a single one by default."""
 
     rank: int = 0
     size: int = 1
 
     @property
     def is_main(self) -> bool:
-        """Whether this process is the one that writes."""
+        """Tell whether this process is the one that writes."""
         return self.rank == 0
 
     def shard(self, count: int) -> slice:
-        """Which of `count` things are this process's: consecutive ones, as many as anybody's or one fewer."""
+        """Return the consecutive items of `count` that this process sees to; shards differ by one item at most."""
         return slice(count * self.rank // self.size, count * (self.rank + 1) // self.size)
 
     def all_reduce(self, *tensors: Tensor) -> None:
@@ -49,7 +49,7 @@ class ProcessGroup:
                     tensor.copy_(part.view_as(tensor))
 
     def all_gather(self, numbers: Tensor) -> Tensor:
-        """The numbers of all processes behind one another: (N,) on the CPU, of any N each."""
+        """Concatenate the numbers of all processes: (N,) on the CPU, where N may differ."""
         if self.size == 1:
             return numbers
         counts = [torch.zeros(1, dtype=torch.int64) for _ in range(self.size)]
@@ -59,11 +59,11 @@ class ProcessGroup:
         dist.all_gather(parts, torch.cat([numbers, numbers.new_zeros(longest - len(numbers))]))
         return torch.cat([part[: int(count)] for part, count in zip(parts, counts, strict=True)])
 
-    def any(self, wanted: bool) -> bool:
-        """Whether any process wants it. Kept on the host, so that nobody waits for a device."""
+    def any(self, vote: bool) -> bool:
+        """Tell whether any process votes for it, without waiting for a device."""
         if self.size == 1:
-            return wanted
-        votes = torch.tensor(int(wanted))
+            return vote
+        votes = torch.tensor(int(vote))
         dist.all_reduce(votes)
         return bool(votes)
 
@@ -74,18 +74,18 @@ class ProcessGroup:
                 dist.broadcast(tensor, src=0)
 
     def barrier(self) -> None:
-        """Until every process has come here."""
+        """Wait until every process has come here."""
         self.any(False)
 
     @contextmanager
     def local_main_first(self) -> Iterator[None]:
-        """One process of each machine goes first, so that what it fetches or decodes is there for the others."""
+        """Let one process of each machine go first; the others find the files that it has fetched or decoded."""
         first = self.size == 1 or launcher_number("LOCAL_RANK") == 0
         if not first:
             self.barrier()
         try:
             yield
-        finally:  # if it failed, so will the others, each by itself
+        finally:  # after an error too: the others meet it themselves
             if first:
                 self.barrier()
 
@@ -95,38 +95,40 @@ SINGLE_PROCESS = ProcessGroup()
 
 @contextmanager
 def process_group(chosen: torch.device) -> Iterator[tuple[ProcessGroup, torch.device]]:
-    """The team that this process belongs to, and its device; under torchrun each process of a machine has its own.
+    """Join the group of this process.
 
     Args:
-        chosen: of the device that was asked for; its number is each process's own.
+        chosen: the device that was asked for.
+
+    Yields:
+        The group and the device of this process; under torchrun each process of a machine has a device of its own.
 
     Raises:
-        UsageError: no such device, or too few of them here.
-        M2sdError: another process has ended before its time.
+        UsageError: there is no such device here, or there are too few.
+        M2sdError: another process has ended too early.
     """
     if not is_distributed():
         yield SINGLE_PROCESS, chosen
         return
-    local, here = launcher_number("LOCAL_RANK"), launcher_number("LOCAL_WORLD_SIZE")
+    local_rank, local_size = launcher_number("LOCAL_RANK"), launcher_number("LOCAL_WORLD_SIZE")
     if chosen.type == "cuda":
-        if chosen.index is not None and here > 1:
-            raise UsageError(f"--device {chosen}: {here} processes cannot share it; say --device cuda")
-        if here > torch.cuda.device_count():
-            raise UsageError(
-                f"--nproc-per-node {here}: only {torch.cuda.device_count()} CUDA device(s) here; one process for each"
-            )
-        chosen = torch.device("cuda", local)
+        if chosen.index is not None and local_size > 1:
+            raise UsageError(f"--device {chosen}: {local_size} processes cannot share it; say --device cuda")
+        if local_size > torch.cuda.device_count():
+            devices = torch.cuda.device_count()
+            raise UsageError(f"--nproc-per-node {local_size}: only {devices} CUDA device(s) here; one process for each")
+        chosen = torch.device("cuda", local_rank)
         torch.cuda.set_device(chosen)
     elif chosen.type != "cpu":
         raise UsageError(f"--device {chosen}: several processes work on cpu or cuda only")
     for variable in ("RANK", "WORLD_SIZE", "MASTER_PORT"):
         launcher_number(variable)
-    dist.init_process_group("cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo", timeout=PATIENCE)
+    dist.init_process_group("cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo", timeout=TIMEOUT)
     try:
         yield ProcessGroup(dist.get_rank(), dist.get_world_size()), chosen
     except RuntimeError as error:
         if isinstance(error, dist.DistError) or "gloo" in str(error):
             raise M2sdError("another process of the team has ended; its message says why") from None
         raise
-    # Not after an error: to take leave of processes that are still at work may take as long as they are.
+    # Not after an error, when leaving the group would wait for processes that are still at work.
     dist.destroy_process_group()

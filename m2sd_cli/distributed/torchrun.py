@@ -11,16 +11,14 @@ LAUNCHED: Final = "TORCHELASTIC_RUN_ID"  # a variable that only torchrun sets
 
 
 def is_distributed() -> bool:
-    """Tell whether this is one of the processes that torchrun began."""
+    """Tell whether torchrun began this process."""
     return LAUNCHED in os.environ
 
 
 def exit_process(code: int) -> NoReturn:
-    """End a process of torchrun's, all of whose work is done, before Python takes down what torch has built.
-
-    With gloo that aborted the first process in 3 of 10 trainings (torch 2.14: "terminate called without an active
-    exception"), and torchrun then took the whole for failed.
-    """
+    """End a process of torchrun that has done its work, without the destructors of torch."""
+    # With gloo they may abort the process ("terminate called without an active exception" of torch 2.14), and torchrun
+    # then reports a failure.
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, AttributeError):  # closed, or full: then nothing of it can be saved
             stream.flush()
@@ -28,7 +26,7 @@ def exit_process(code: int) -> NoReturn:
 
 
 def is_main_process() -> bool:
-    """Tell whether this process writes and prints: of several at one task only the first does."""
+    """Tell whether this process writes and prints: it is the only one, or the first of several."""
     return not is_distributed() or os.environ.get("RANK", "0") == "0"
 
 

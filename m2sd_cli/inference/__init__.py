@@ -1,1 +1,1 @@
-"""A trained session as something to ask: device and precision, features, logits of images."""
+"""Answers of a trained session: device and precision, features and logits of images, predictions."""

@@ -1,4 +1,4 @@
-"""Which device and which precision to compute in."""
+"""The choice of a device and of a precision."""
 
 from contextlib import AbstractContextManager, nullcontext
 
@@ -10,10 +10,10 @@ PRECISIONS = ("auto", "fp32", "bf16")
 
 
 def choose_device(name: str) -> torch.device:
-    """`auto` is CUDA where present, else the CPU; otherwise the device of that name.
+    """Return the device of a name; `auto` is CUDA where present, else the CPU.
 
     Raises:
-        UsageError: no such device here.
+        UsageError: there is no such device here.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -30,13 +30,12 @@ def choose_device(name: str) -> torch.device:
 
 
 def training_precision(name: str, device: torch.device) -> str:
-    """`fp32` or `bf16`; `auto` is bf16 where the chip multiplies it faster.
+    """Return `fp32` or `bf16`; `auto` is bf16 where the chip multiplies it faster.
 
-    That is CUDA with bf16 units, and CPUs with AVX-512 BF16 or AMX, where a training step of ResNet-20 took 0.7 of
-    fp32's time.
+    CUDA devices with bf16 units do so, and CPUs with AVX-512 BF16 or AMX.
 
     Raises:
-        UsageError: no such precision.
+        UsageError: there is no such precision.
     """
     if name not in PRECISIONS:
         raise UsageError(f"--precision {name}: choose {', '.join(PRECISIONS)}")
@@ -51,16 +50,16 @@ def training_precision(name: str, device: torch.device) -> str:
 
 
 def inference_precision(name: str) -> str:
-    """As `training_precision`, but `auto` is fp32: class means and figures must not depend on the chip.
+    """Return `fp32` or `bf16`; `auto` is fp32, since class means and figures must not depend on the chip.
 
     Raises:
-        UsageError: no such precision.
+        UsageError: there is no such precision.
     """
     return training_precision("fp32" if name == "auto" else name, torch.device("cpu"))
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
-    """bf16 autocast, or nothing."""
+    """Compute the code inside in bf16 where that is the precision."""
     if precision == "bf16":
         return torch.autocast(device.type, dtype=torch.bfloat16)
     return nullcontext()

@@ -18,14 +18,14 @@ from m2sd_cli.method.numerics import float64_device
 from m2sd_cli.method.prototypes import ClassMeans
 from m2sd_cli.progress import Pass
 
-PIXELS_AT_ONCE = 2**20  # on a CPU, of any number of images
-FEATURE_BATCH = 256  # images; changes speed and memory, and results only by rounding
-MOST_KEPT = 2048  # images: the 95 % of them are known to half a point
+PIXELS_AT_ONCE = 2**20  # on a CPU, over all images of a part
+FEATURE_BATCH = 256  # images; results depend on it by rounding only
+MOST_KEPT = 2048  # images: they tell 95 % of correct answers to half a point
 
 
 @contextmanager
 def exact_convolutions() -> Iterator[None]:
-    """Full float32 on CUDA, where convolutions otherwise round their inputs to TF32's ten bits."""
+    """Convolve in full float32 on CUDA, which otherwise rounds the inputs to the ten bits of TF32."""
     before = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = False
     try:
@@ -36,21 +36,21 @@ def exact_convolutions() -> Iterator[None]:
 
 @torch.inference_mode()
 def embed(backbone: Backbone, pixels: Tensor, transform: TestTransform, precision: str = "fp32") -> Tensor:
-    """Pixels (B, 3, H, W) uint8 after the test transform to features (B, D) float32, on the backbone's device.
+    """Compute features (B, D) float32 of pixels (B, 3, H, W) uint8 after the test transform.
 
-    With several `transform.views` these are means over the views of each image. The backbone has to be in eval mode.
-    On a CPU a large batch goes through it in parts, which is as fast and takes less memory: 64 images of 224 pixels
-    through ResNet-18 took 540 MB as a whole and 240 in parts.
+    With several `transform.views` a feature is the mean over the views of its image. The backbone has to be in eval
+    mode, and the features are on its device.
     """
     device = next(backbone.parameters()).device
-    fit = PIXELS_AT_ONCE // (pixels.shape[2] * pixels.shape[3]) if device.type == "cpu" else len(pixels)
-    found = []
+    # On a CPU parts are as fast as the whole batch, and take less memory.
+    images = PIXELS_AT_ONCE // (pixels.shape[2] * pixels.shape[3]) if device.type == "cpu" else len(pixels)
+    features = []
     with exact_convolutions(), autocast(device, precision):
-        for part in torch.split(pixels, max(1, fit)):
-            seen = views(part.to(device, non_blocking=True), transform.views)
-            inputs = (transform.normalise(view).contiguous(memory_format=torch.channels_last) for view in seen)
-            found.append(torch.stack([backbone(x).pooled.float() for x in inputs]).mean(dim=0))
-    return torch.cat(found)
+        for part in torch.split(pixels, max(1, images)):
+            shown = views(part.to(device, non_blocking=True), transform.views)
+            inputs = (transform.normalise(view).contiguous(memory_format=torch.channels_last) for view in shown)
+            features.append(torch.stack([backbone(x).pooled.float() for x in inputs]).mean(dim=0))
+    return torch.cat(features)
 
 
 def embed_batches(
@@ -59,7 +59,7 @@ def embed_batches(
     transform: TestTransform,
     precision: str = "fp32",
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """(features (B, D), labels (B,)) of each batch, on the backbone's device."""
+    """Yield the features (B, D) and labels (B,) of each batch, on the backbone's device."""
     device = next(backbone.parameters()).device
     backbone.eval()
     for pixels, labels in batches:
@@ -74,18 +74,18 @@ def base_features(
     precision: str = "fp32",
     group: ProcessGroup = SINGLE_PROCESS,
 ) -> tuple[Tensor, BaseStatistics]:
-    """The class means (C, D) and the statistics of a source with labels in [0, C), from one pass over it; on the CPU.
+    """Compute class means (C, D) and statistics of a source with labels in [0, C) in one pass; they are on the CPU.
 
-    The processes of a team share the images and come to the same.
+    The processes of a group share the images and come to the same numbers.
 
     Raises:
         TrainingError: a mean is not finite.
     """
     device = float64_device(next(backbone.parameters()).device)
     sums = BaseSums(torch.bincount(source.labels, minlength=classes), backbone.width, device)
-    rows = group.shard(len(source))
-    steps = Pass("features of base images", rows.stop - rows.start)
-    batches = source.batches(transform, FEATURE_BATCH, rows)
+    shard = group.shard(len(source))
+    steps = Pass("features of base images", shard.stop - shard.start)
+    batches = source.batches(transform, FEATURE_BATCH, shard)
     for features, labels in embed_batches(backbone, batches, transform, precision):
         sums.add(features.to(device), labels.to(device))
         steps.add(len(labels))
@@ -96,10 +96,8 @@ def base_features(
 
 
 def held_out_sample(source: ImageSource) -> ImageSource:
-    """The held-out images that count: all, or of more than MOST_KEPT that many, at equal distances.
-
-    They make 4 MB of features at D = 512. What is fitted to them is fitted whenever a session is loaded.
-    """
+    """Select the held-out images that count: all, or MOST_KEPT of more at equal distances."""
+    # The calibration is fitted to their features whenever a session is loaded.
     count = min(len(source), MOST_KEPT)
     kept = torch.arange(count) * len(source) // count
     return source.select(kept, source.labels[kept])
@@ -112,17 +110,17 @@ def held_out_features(
     precision: str = "fp32",
     group: ProcessGroup = SINGLE_PROCESS,
 ) -> tuple[Tensor, Tensor]:
-    """The features (K, D) and labels (K,) of `held_out_sample`, images that were not trained on; on the CPU.
+    """Compute the features (K, D) and labels (K,) of `held_out_sample`; they are on the CPU.
 
     Raises:
         TrainingError: a feature is not finite.
     """
-    chosen = held_out_sample(source)
-    batches = chosen.for_testing(transform, FEATURE_BATCH, group.shard(len(chosen)))
-    found = [features.cpu().flatten() for features, _ in embed_batches(backbone, batches, transform, precision)]
-    features = group.all_gather(torch.cat([torch.empty(0), *found])).view(len(chosen), backbone.width)
+    sample = held_out_sample(source)
+    batches = sample.for_testing(transform, FEATURE_BATCH, group.shard(len(sample)))
+    parts = [features.cpu().flatten() for features, _ in embed_batches(backbone, batches, transform, precision)]
+    features = group.all_gather(torch.cat([torch.empty(0), *parts])).view(len(sample), backbone.width)
     require_finite(features)
-    return features, chosen.labels
+    return features, sample.labels
 
 
 def shot_features(
@@ -133,35 +131,35 @@ def shot_features(
     count: int = 1,
     precision: str = "fp32",
 ) -> tuple[Tensor, Tensor]:
-    """The class means (C, D) of `count` views of every shot with labels in [0, C), and the features of all views.
+    """Compute class means (C, D) over `count` views of every shot with labels in [0, C), and the features of all views.
 
     Returns:
-        the means, and the features (shots x count, D), class by class and shot by shot; on the CPU.
+        The means, and the features (shots x count, D), class by class and shot by shot; they are on the CPU.
 
     Raises:
         TrainingError: a mean is not finite.
     """
     device = float64_device(next(backbone.parameters()).device)
     means = ClassMeans(classes, backbone.width, device)
-    found: list[Tensor] = []
+    batches: list[Tensor] = []
     for pixels, labels in source.batches(transform, FEATURE_BATCH):
         repeated = ((view, labels) for view in views(pixels, count))
-        shown = []
-        for features, places in embed_batches(backbone, repeated, transform, precision):
-            means.add(features.to(device), places.to(device))
-            shown.append(features.cpu())
-        found.append(torch.stack(shown, dim=1))  # (B, count, D)
+        by_view = []
+        for features, view_labels in embed_batches(backbone, repeated, transform, precision):
+            means.add(features.to(device), view_labels.to(device))
+            by_view.append(features.cpu())
+        batches.append(torch.stack(by_view, dim=1))  # (B, count, D)
     mean = means.means().cpu()
     require_finite(mean)
     order = torch.argsort(source.labels, stable=True)
-    return mean, torch.cat(found)[order].flatten(0, 1)
+    return mean, torch.cat(batches)[order].flatten(0, 1)
 
 
 def require_finite(features: Tensor) -> None:
-    """Refuse features of a network whose weights have grown beyond all bounds, though each of them may be finite.
+    """Refuse features that are not finite; finite weights may be so large that they make some.
 
     Raises:
-        TrainingError: they are not finite.
+        TrainingError: a feature is not finite.
     """
     if not features.isfinite().all():
         raise TrainingError(

@@ -1,4 +1,4 @@
-"""Labelling a person's own pictures."""
+"""Predictions for a person's own pictures."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -35,21 +35,21 @@ class Prediction:
     path: Path
     guesses: list[Guess]
     score: float | None = None  # `known_score`
-    unknown: bool = False  # whether the score is too low for a class that was taught; never, if not calibrated
-    calibrated: bool = False  # whether T was fitted to images that were not trained on; else it is 1
-    skipped: str | None = None  # why the picture cannot be read, of which there are no guesses and no score then
+    unknown: bool = False  # the score is too low for a class that was taught; False if not calibrated
+    calibrated: bool = False  # T was fitted to images that were not trained on; else it is 1
+    skipped: str | None = None  # the reason why the picture cannot be read; it has no guesses and no score then
 
 
 def predict_files(
     model: SessionModel, paths: Sequence[Path], top_k: int, skip_bad: bool = False
 ) -> Iterator[Prediction]:
-    """Label pictures of any size, in their order, no more than a batch of them in memory.
+    """Label pictures of any size, in their order, with one batch in memory at a time.
 
     Args:
-        model: what answers.
-        paths: of the pictures.
-        top_k: how many classes to name for each.
-        skip_bad: whether to go on after a picture that cannot be read.
+        model: the session that answers.
+        paths: the pictures.
+        top_k: the number of guesses a picture.
+        skip_bad: go on after a picture that cannot be read.
 
     Raises:
         PictureError: a picture cannot be read, and `skip_bad` is false.
@@ -67,14 +67,15 @@ def predict_files(
         for start in range(0, len(paths), PREDICT_BATCH):
             batch = list(islice(decoded, PREDICT_BATCH))
             named = list(zip(paths[start:], batch, strict=False))
-            answers = iter(_answer(model, [(path, each) for path, each in named if isinstance(each, Tensor)], top_k))
-            for path, each in named:
-                yield next(answers) if isinstance(each, Tensor) else Prediction(path, [], skipped=each.reason)
+            pictures = [(path, pixels) for path, pixels in named if isinstance(pixels, Tensor)]
+            predictions = iter(_predict(model, pictures, top_k))
+            for path, pixels in named:
+                yield next(predictions) if isinstance(pixels, Tensor) else Prediction(path, [], skipped=pixels.reason)
 
 
 @torch.inference_mode()
-def _answer(model: SessionModel, pictures: list[tuple[Path, Tensor]], top_k: int) -> list[Prediction]:
-    """What the model says of pictures (3, H, W) uint8 after the test transform."""
+def _predict(model: SessionModel, pictures: list[tuple[Path, Tensor]], top_k: int) -> list[Prediction]:
+    """Label pictures (3, H, W) uint8 after the test transform."""
     if not pictures:
         return []
     features = model.embed(torch.stack([pixels for _, pixels in pictures]))
@@ -86,8 +87,7 @@ def _answer(model: SessionModel, pictures: list[tuple[Path, Tensor]], top_k: int
         [Guess(model.classes[index], *figures) for index, *figures in zip(*row, strict=True)]
         for row in zip(order.tolist(), likeliest.tolist(), similarity.tolist(), strict=True)
     ]
-    rows = zip(pictures, guesses, known_score(tempered).tolist(), strict=True)
     return [
-        Prediction(path, found, score, confidence.is_unknown(score), confidence.calibrated)
-        for (path, _), found, score in rows
+        Prediction(path, likely, score, confidence.is_unknown(score), confidence.calibrated)
+        for (path, _), likely, score in zip(pictures, guesses, known_score(tempered).tolist(), strict=True)
     ]

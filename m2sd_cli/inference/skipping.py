@@ -1,4 +1,4 @@
-"""Several processes that look for the pictures that cannot be read."""
+"""The search for unreadable pictures by several processes."""
 
 import json
 from collections.abc import Sequence
@@ -11,11 +11,12 @@ from m2sd_cli.distributed.process_group import ProcessGroup
 
 
 def check_pictures_together(paths: Sequence[Path], group: ProcessGroup) -> list[str | None]:
-    """As `check_pictures`; each process reads its share, and all of them come to the same reasons.
+    """Check pictures like `check_pictures`; each process reads its shard, and every process returns all reasons.
 
     Args:
-        paths: the same ones in every process, wherever they lie.
+        paths: the same files in every process, which may lie in different folders.
+        group: the processes.
     """
-    part = json.dumps(check_pictures(paths[group.shard(len(paths))])).encode() + b"\n"
-    everybody = bytes(group.all_gather(torch.frombuffer(bytearray(part), dtype=torch.uint8)).tolist())
-    return [reason for line in everybody.splitlines() for reason in json.loads(line)]
+    line = json.dumps(check_pictures(paths[group.shard(len(paths))])).encode() + b"\n"
+    lines = bytes(group.all_gather(torch.frombuffer(bytearray(line), dtype=torch.uint8)).tolist())
+    return [reason for line in lines.splitlines() for reason in json.loads(line)]

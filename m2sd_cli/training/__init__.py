@@ -1,1 +1,1 @@
-"""Stages 1, 2 and 3 as work on a run folder: the loop, precision, resuming."""
+"""The training of stages 1 and 2: objectives, the loop, precision, saving and resuming."""

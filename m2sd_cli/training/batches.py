@@ -1,4 +1,4 @@
-"""The batches of a training: which images each step takes, and having them on the device in time."""
+"""The batches of a training: the images of each step, on the device in time."""
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,10 +12,9 @@ Batch = tuple[Tensor, Tensor, Tensor]  # images, aspects, labels
 
 
 def batch_bounds(images: int, batch_size: int) -> list[tuple[int, int]]:
-    """Where each batch of an epoch begins and ends.
+    """Divide an epoch into batches, each from its first image to the one after its last.
 
-    The last one may be short, but never a single image, from which batch norm can take no variance: that image joins
-    the batch before it.
+    The last batch may be short. A single image, of which batch norm has no variance, joins the batch before it.
     """
     starts = list(range(0, images, batch_size))
     if len(starts) > 1 and images - starts[-1] == 1:
@@ -24,22 +23,22 @@ def batch_bounds(images: int, batch_size: int) -> list[tuple[int, int]]:
 
 
 def to_device(data: TrainingImages, device: torch.device) -> TrainingImages:
-    """The images on `device`, if they leave half of its memory free; else where they are, to move batch by batch."""
+    """Move the images to the device if they leave half of its memory free; else batches will be moved one by one."""
     if device.type == "cuda" and data.images.nbytes > torch.cuda.mem_get_info(device)[0] // 2:
         return data
     return data.to(device)
 
 
 class Batches:
-    """Every step's images, aspects and labels on one device.
+    """The images, aspects and labels of every step, on one device.
 
     Args:
         data: all images, on the device or on the host.
         size: images a batch.
-        order: of an epoch, counted from 0, to the order in which it takes the images, (N,) on the CPU.
-        device: where batches are wanted.
-        ahead: whether to gather the next batch while the device works on this one; worth it if the images stay on the
-            host of another device.
+        order: the function from an epoch, counted from 0, to the order (N,) of its images, on the CPU.
+        device: the device of the batches.
+        ahead: gather the next batch while the device works on this one; worth it for images on the host of another
+            device.
     """
 
     def __init__(
@@ -49,38 +48,38 @@ class Batches:
         self._data, self._make_order, self._device, self._ahead = data, order, device, ahead
         self._epoch, self._order = -1, torch.empty(0)
         self._pool: ThreadPoolExecutor | None = None
-        self._coming: tuple[int, Future[Batch]] | None = None
+        self._next: tuple[int, Future[Batch]] | None = None
 
     def take(self, step: int) -> Batch:
-        """The batch of a step, counted over all epochs from 0."""
+        """Return the batch of a step, counted over all epochs from 0."""
         if not self._ahead:
             return self._move(self._data.gather(self._choose(step)))
-        if self._coming is None or self._coming[0] != step:
+        if self._next is None or self._next[0] != step:
             self._begin(step)
-        assert self._coming is not None
-        batch = self._coming[1].result()
+        assert self._next is not None
+        batch = self._next[1].result()
         self._begin(step + 1)
         return self._move(batch)
 
     def close(self) -> None:
-        """Gather no more; the next step begins anew."""
+        """Gather no more ahead; the next step begins anew."""
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
-        self._pool = self._coming = None
+        self._pool = self._next = None
 
     def _begin(self, step: int) -> None:
         if self._pool is None:
             self._pool = ThreadPoolExecutor(1, "batches")
-        self._coming = step, self._pool.submit(self._gather, self._choose(step))
+        self._next = step, self._pool.submit(self._gather, self._choose(step))
 
-    def _gather(self, chosen: Tensor) -> Batch:
-        images, aspects, labels = self._data.gather(chosen)
+    def _gather(self, indices: Tensor) -> Batch:
+        images, aspects, labels = self._data.gather(indices)
         if self._device.type == "cuda":  # only from pinned memory does a copy run beside the device's work
             return images.pin_memory(), aspects.pin_memory(), labels.pin_memory()
         return images, aspects, labels
 
     def _move(self, batch: Batch) -> Batch:
-        images, aspects, labels = (each.to(self._device, non_blocking=True) for each in batch)
+        images, aspects, labels = (tensor.to(self._device, non_blocking=True) for tensor in batch)
         return images, aspects, labels
 
     def _choose(self, step: int) -> Tensor:

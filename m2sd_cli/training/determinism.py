@@ -1,4 +1,4 @@
-"""Only algorithms that repeat exactly; torch on CUDA otherwise takes faster ones that add up in any order."""
+"""Algorithms that repeat exactly; torch on CUDA otherwise takes faster ones that add up in any order."""
 
 import os
 from collections.abc import Iterator
@@ -7,24 +7,24 @@ from contextlib import contextmanager
 import torch
 
 WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
-FIXED = (":4096:8", ":16:8")  # the workspaces of cuBLAS with which it repeats
+REPEATABLE = (":4096:8", ":16:8")  # the workspaces with which cuBLAS repeats exactly
 
 
 @contextmanager
-def deterministic(wanted: bool) -> Iterator[None]:
-    """Have torch choose such algorithms alone, and raise a RuntimeError where it has none; on a CPU it always does.
+def deterministic(enabled: bool) -> Iterator[None]:
+    """Let torch use deterministic algorithms only, and raise a RuntimeError where it has none.
 
-    cuBLAS looks at its environment variable when a process first multiplies on CUDA: this has to come before.
+    cuBLAS reads its environment variable when a process first multiplies on CUDA: enter this context before.
     """
-    if not wanted:
+    if not enabled:
         yield
         return
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     cudnn = torch.backends.cudnn
     cudnn_before = cudnn.deterministic, cudnn.benchmark
     workspace = os.environ.get(WORKSPACE)
-    if workspace not in FIXED:
-        os.environ[WORKSPACE] = FIXED[0]
+    if workspace not in REPEATABLE:
+        os.environ[WORKSPACE] = REPEATABLE[0]
     torch.use_deterministic_algorithms(True)
     cudnn.deterministic, cudnn.benchmark = True, False
     try:
@@ -39,5 +39,5 @@ def deterministic(wanted: bool) -> Iterator[None]:
 
 
 def is_not_deterministic(error: RuntimeError) -> bool:
-    """Whether an error is torch's, of an operation that has no such algorithm."""
+    """Tell whether torch raised an error since an operation has no deterministic algorithm."""
     return "does not have a deterministic implementation" in str(error)

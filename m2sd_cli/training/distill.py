@@ -18,10 +18,10 @@ from m2sd_cli.training.recomputation import recompute_large_maps
 
 
 def loss_weights(config: DistillConfig) -> LossWeights:
-    """The factors of L's terms.
+    """Return the factors of the terms of L.
 
     Raises:
-        UsageError: all of them are 0 although there are epochs to train.
+        UsageError: every factor is 0 although there are epochs to train.
     """
     weights = LossWeights(
         ce=config.ce_weight,
@@ -36,15 +36,15 @@ def loss_weights(config: DistillConfig) -> LossWeights:
     return weights
 
 
-def makes_maps_again(device: torch.device, processes: int = 1) -> bool:
-    """Whether large maps are made again for the backward pass rather than kept."""
-    # A CPU shares its memory with all else, a GPU's is there to be used. In a team the parts of a batch may differ by
-    # an image, and with it which maps are large: batch norms would wait for processes that make none of theirs again.
+def saves_memory(device: torch.device, processes: int = 1) -> bool:
+    """Tell whether large maps are computed again for the backward pass, and not kept."""
+    # A CPU shares its memory with other programs, the memory of a GPU is there to be used. Shards of a batch may differ
+    # by an image, and with it the maps that are large: batch norms would wait for processes that compute none again.
     return device.type == "cpu" and processes == 1
 
 
 def build_enhancement(network: Network, config: DistillConfig, weights: LossWeights) -> FeatureEnhancement | None:
-    """A new FE with its W' for a network, the seed deciding their weights; None if no term needs it."""
+    """Build a new FE with W' for a network; the seed decides their weights. None if no term needs it."""
     if not weights.need_enhancement:
         return None
     class_weights = network.class_weights
@@ -101,7 +101,7 @@ def load_network(run: RunFolder, stored: StoredManifest) -> Network:
     """Load the network of stage 1.
 
     Raises:
-        DamagedError: the checkpoint is not what its manifest says.
+        DamagedError: the checkpoint does not match its manifest.
     """
     checkpoint = PretrainCheckpoint.read(run, stored)
     record = stored.manifest.backbone

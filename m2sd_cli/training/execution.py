@@ -1,4 +1,4 @@
-"""Where and how a stage computes, when it saves, and when it stops."""
+"""The conditions of a training: device, precision, saving, time limit, processes."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -17,10 +17,10 @@ SAVE_EVERY = 300.0  # seconds
 
 @dataclass(frozen=True)
 class Execution:
-    """The conditions under which a stage is trained; none of them changes what it is trained for.
+    """The conditions under which a stage is trained; the objective does not depend on them.
 
     Raises:
-        UsageError: several processes cannot compile, or the precision is unknown.
+        UsageError: several processes are to compile, or the precision is unknown.
     """
 
     device: torch.device
@@ -38,7 +38,7 @@ class Execution:
 
     @property
     def exact_precision(self) -> str:
-        """fp32 or bf16."""
+        """Return `fp32` or `bf16`."""
         return training_precision(self.precision, self.device)
 
     def resumed_from(self, state: TrainingState) -> "Execution":
@@ -51,9 +51,9 @@ def executing(asked: Execution, run: RunFolder, command: str) -> Iterator[Execut
     """Join the process group of a command, with the run folder locked by the one process that writes to it.
 
     Args:
-        asked: the conditions, of one process.
+        asked: the conditions of one process.
         run: the folder.
-        command: that writes.
+        command: the command that writes.
 
     Yields:
         The conditions of this process, which has a device of its own.

@@ -38,31 +38,32 @@ MODULE = "module."
 ACCURACY = "accuracy"
 LOSS = "loss"
 
-# Normalised images (B, 3, H, W), labels (B,), a generator on their device, and the shard of the batch that this process
-# sees to; to the scalar to minimise and to the measures to record, each a mean over the shard.
+# A function of normalised images (B, 3, H, W), labels (B,), a generator on their device, and the shard of the batch for
+# this process. It returns the scalar to minimise and the measures to record, each a mean over the shard.
 Objective = Callable[[Tensor, Tensor, torch.Generator, slice], tuple[Tensor, dict[str, Tensor]]]
 
 
 def learning_rate(start: float, step: int, steps: int) -> float:
-    """Cosine decay from `start` at step 0 to 0 after the last (Loshchilov & Hutter, 2017), no restarts."""
+    """Decay from `start` at step 0 to 0 after the last by a cosine without restarts (Loshchilov & Hutter, 2017)."""
     return start * 0.5 * (1 + math.cos(math.pi * step / steps))
 
 
 class Training:
-    """One stage's training of one module.
+    """The training of one module in one stage.
 
     Every process of a group draws the whole batch from the same streams and computes on its shard of it, so that a
     training does not depend on their number, but for rounding.
 
     Args:
-        stage: its name; the random streams of different stages differ.
-        module: everything that is optimised.
+        stage: the name of the stage; the random streams of different stages differ.
+        module: the parameters to optimise.
         objective: the function to minimise.
         data: all images; moved to the device if they fit there.
-        augmentation, transform: from stored images to the network's input.
+        augmentation: from stored images to images of the network's size.
+        transform: from these to the network's input.
         config: schedule and optimiser.
         execution: where and how to compute; `stop_after` is the caller's business.
-        save: called with the position and all tensors to save, between two steps.
+        save: the function of a position and all tensors that saves them, called between two steps.
 
     Raises:
         TrainingError: there are fewer than two images.
@@ -117,7 +118,7 @@ class Training:
         self.save_every = execution.save_every
         self.steps = config.epochs * len(self.bounds)
         self.position = Position()
-        self.kept: int | None = None  # the step of the last saved state
+        self.saved: int | None = None  # the step of the last saved state
         self.images = len(data.labels)
         self.optimiser = torch.optim.SGD(
             module.parameters(),
@@ -129,7 +130,7 @@ class Training:
         )
 
     def tensors(self) -> dict[str, Tensor]:
-        """Everything that the next step depends on: parameters, buffers and momentum."""
+        """Collect the tensors that the next step depends on: parameters, buffers and momentum."""
         tensors = {MODULE + name: tensor for name, tensor in self.module.state_dict().items()}
         for name, parameter in self.module.named_parameters():
             momentum = self.optimiser.state[parameter].get("momentum_buffer")
@@ -138,10 +139,10 @@ class Training:
         return tensors
 
     def restore(self, position: Position, tensors: dict[str, Tensor]) -> None:
-        """Go on from where `tensors()` was taken.
+        """Go on from the position at which `tensors()` were collected.
 
         Raises:
-            ValueError: it was not taken of this training.
+            ValueError: they belong to another training.
         """
         parameters = dict(self.module.named_parameters())
         wrong = find_mismatch(
@@ -152,9 +153,9 @@ class Training:
         if position.step > self.steps or len(position.history) != position.step // len(self.bounds):
             raise ValueError(f"{position.step} steps and {len(position.history)} epochs do not fit each other")
         self.position = position
-        self.kept = position.step
+        self.saved = position.step
         self.module.load_state_dict(
-            {name.removeprefix(MODULE): each for name, each in tensors.items() if name.startswith(MODULE)}
+            {name.removeprefix(MODULE): tensor for name, tensor in tensors.items() if name.startswith(MODULE)}
         )
         for name, parameter in parameters.items():
             if MOMENTUM + name in tensors:
@@ -162,13 +163,13 @@ class Training:
                 self.optimiser.state[parameter]["momentum_buffer"] = buffer
 
     def run(self, stop: StopRequest) -> bool:
-        """Train until the last epoch has ended, or until asked to stop; then the state has been saved.
+        """Train until the last epoch has ended, or until asked to stop; the state has been saved then.
 
         Returns:
-            Whether the last epoch has ended.
+            True if the last epoch has ended.
 
         Raises:
-            TrainingError: the loss, or what was trained, is no longer finite; the last saved state is as it was.
+            TrainingError: the loss or a tensor is no longer finite; the last saved state is as it was.
         """
         began = time.monotonic() - self.position.seconds
         first_step, first_time = self.position.step, time.monotonic()
@@ -191,9 +192,9 @@ class Training:
                     sums = Sums(self.device, {})
                 finished = self.position.step == self.steps
                 stopping = self.group.any(stop.wanted)
-                # A finished training is saved too: what is made of it takes time, and may fail for want of disk space.
+                # A finished training is saved too: the checkpoint takes time to make, and the disk may be full.
                 if finished or stopping or (self.group.is_main and now - saved >= self.save_every):
-                    self._keep(sums)
+                    self._save(sums)
                     saved = time.monotonic()
                 if stopping and not finished:
                     return False
@@ -220,21 +221,22 @@ class Training:
             group["lr"] = learning_rate(self.config.learning_rate, self.position.step, self.steps)
         shard = self.group.shard(len(labels))
         if self.compiled:
-            mark_step()  # what the last step computed may be overwritten
+            mark_step()  # the results of the last step may be overwritten
         with autocast(self.device, self.precision):
             loss, measures = self.objective(x, labels, generator, shard)
         self.optimiser.zero_grad(set_to_none=True)
         images = shard.stop - shard.start
         torch.autograd.backward(loss if self.group.size == 1 else loss * (images / len(labels)))
-        counted = {LOSS: loss, **measures}
-        values = torch.stack([each.detach().float() for each in counted.values()]) * images
-        self.group.all_reduce(*(each.grad for each in self.module.parameters() if each.grad is not None), values)
+        measures = {LOSS: loss, **measures}
+        values = torch.stack([value.detach().float() for value in measures.values()]) * images
+        gradients = [parameter.grad for parameter in self.module.parameters() if parameter.grad is not None]
+        self.group.all_reduce(*gradients, values)
         self.optimiser.step()
         self.position.step += 1
-        sums.add(list(counted), values, self.position.step)
+        sums.add(list(measures), values, self.position.step)
 
-    def _keep(self, sums: Sums) -> None:
-        """Save, unless there is something that is no number: then the state that was saved before is worth more.
+    def _save(self, sums: Sums) -> None:
+        """Save the state, unless it is not finite: the state that was saved before is worth more then.
 
         Raises:
             TrainingError: a sum, parameter, buffer or momentum is not finite.
@@ -245,13 +247,13 @@ class Training:
             raise self._failure(f"no finite weights after step {self.position.step} of {self.steps}")
         if self.group.is_main:
             self.save(self.position, tensors)
-        self.kept = self.position.step
+        self.saved = self.position.step
 
     def _read(self, sums: Sums) -> dict[str, float]:
-        """The sums on the host: one wait for the device.
+        """Read the sums, which waits for the device.
 
         Raises:
-            TrainingError: one of them is not finite.
+            TrainingError: a sum is not finite.
         """
         values = sums.read()
         if all(map(math.isfinite, values.values())):
@@ -260,15 +262,15 @@ class Training:
         terms = [name for name in names if name != LOSS] or [LOSS]
         raise self._failure(f"no finite value of {' and '.join(terms)} at step {step} of {self.steps}")
 
-    def _failure(self, what: str) -> TrainingError:
-        if self.kept is None:
+    def _failure(self, reason: str) -> TrainingError:
+        if self.saved is None:
             way = "no state was saved before; start over with a lower --learning-rate"
         else:
             way = (
-                f"the last good state, of step {self.kept}, is kept, but goes on to the same end: start over with "
+                f"the last good state, of step {self.saved}, is kept, but goes on to the same end: start over with "
                 f"--force and a lower --learning-rate"
             )
-        return TrainingError(f"{self.stage}: {what}; {way}")
+        return TrainingError(f"{self.stage}: {reason}; {way}")
 
     def _averages(self, sums: Sums) -> dict[str, float]:
         step = self.position.step - 1
@@ -308,22 +310,22 @@ def fit(job: Job[Config], module: nn.Module, objective: Objective) -> Fitted | N
     """Train to the last epoch, or until stopped.
 
     Returns:
-        None if the time limit ended it; it can be resumed then.
+        None if the time limit ended it, after the state was saved.
 
     Raises:
-        DataError: a picture cannot be read, be it a held-out one.
+        DataError: a picture cannot be read; held-out ones are read, too.
         InterruptedTrainingError: a signal ended it, after the state was saved.
         RunError: the state to resume from belongs to other images or another stage 1.
         DamagedError: it is not a state of this training.
-        TrainingError: the loss is no longer finite, or torch cannot do as asked.
+        TrainingError: the loss is no longer finite, or torch lacks memory, a compiler or an algorithm.
     """
     data, execution = job.data, job.execution
-    # From here on, since decoding the images is part of the time that a cluster grants.
+    # The time runs from here on, since a cluster counts the decoding of images, too.
     stop = StopRequest(execution.stop_after)
     with stop.on_signals(), freed_memory_kept(execution.device):
         with execution.group.local_main_first():
             if data.held_out is not None:
-                # Used after training only, but a picture that cannot be read is to be found before it.
+                # They are used after training, but an unreadable picture should be reported before it.
                 held_out_sample(data.held_out).for_testing(data.transform, FEATURE_BATCH)
             images = data.train.for_training(data.augmentation)
         training = Training(

@@ -1,4 +1,4 @@
-"""Random streams that are a function of seed and step alone, so that a resumed training needs no saved state."""
+"""Random streams as functions of seed and step, so that a resumed training needs no saved generator."""
 
 import hashlib
 
@@ -6,13 +6,13 @@ import torch
 
 
 def stream(seed: int, purpose: str, number: int, device: torch.device | str = "cpu") -> torch.Generator:
-    """The generator of one purpose at one epoch or step; streams of different names are independent.
+    """Make the generator of one purpose at one epoch or step; streams of different purposes are independent.
 
     Args:
-        seed: of the run.
-        purpose: what the numbers are for, such as "pretrain order".
-        number: epoch or step.
-        device: where the numbers are wanted.
+        seed: the seed of the run.
+        purpose: a name such as "pretrain order".
+        number: the epoch or step.
+        device: the device of the generator.
     """
     digest = hashlib.blake2b(f"{seed} {purpose} {number}".encode(), digest_size=8).digest()
     return torch.Generator(device).manual_seed(int.from_bytes(digest) >> 1)

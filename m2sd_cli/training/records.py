@@ -1,4 +1,4 @@
-"""What goes into a manifest beside tensors: data, classes, versions, time."""
+"""The records of a manifest: data, classes, transform, versions, device, time."""
 
 import hashlib
 import platform
@@ -21,7 +21,7 @@ from m2sd_cli.training.execution import Execution
 
 
 def versions() -> dict[str, str]:
-    """What computed this."""
+    """Return the versions of m2sd, Python, torch and CUDA."""
     known = {"m2sd": __version__, "python": platform.python_version(), "torch": torch.__version__}
     if torch.version.cuda and torch.cuda.is_available():
         known["cuda"] = torch.version.cuda
@@ -29,7 +29,7 @@ def versions() -> dict[str, str]:
 
 
 class Provenance(TypedDict):
-    """The fields of a manifest that tell how it came about."""
+    """The fields of a manifest that tell how its checkpoint was computed."""
 
     versions: dict[str, str]
     device: str
@@ -42,11 +42,11 @@ class Provenance(TypedDict):
 
 
 def provenance(execution: Execution, seconds: float) -> Provenance:
-    """Record how something was computed: with what, where, and that it was done just now.
+    """Record the conditions of a computation that has just ended.
 
     Args:
-        execution: it was computed in.
-        seconds: it took.
+        execution: the conditions.
+        seconds: the time that it took.
     """
     device = execution.device
     return Provenance(
@@ -62,18 +62,18 @@ def provenance(execution: Execution, seconds: float) -> Provenance:
 
 
 def digest(hashes: Sequence[str]) -> str:
-    """One SHA-256 for many, in their order."""
+    """Compute one SHA-256 of many, in their order."""
     return hashlib.sha256("\n".join(hashes).encode()).hexdigest()
 
 
 def class_records(names: Sequence[str], source: ImageSource, first_index: int, list_shots: bool) -> list[ClassRecord]:
-    """The classes of a session; labels of the source index `names`.
+    """Record the classes of a session.
 
     Args:
-        names: of the session's classes.
-        source: their images.
-        first_index: index of the first class in the chain.
-        list_shots: whether to list the SHA-256 of every image beside the digest of all.
+        names: the names of the classes.
+        source: their images; labels are indices of `names`.
+        first_index: the index of the first class in the chain.
+        list_shots: list the SHA-256 of every image beside the digest of all.
     """
     by_class: list[list[str]] = [[] for _ in names]
     for label, sha256 in zip(source.labels.tolist(), source.digests(), strict=True):
@@ -91,17 +91,17 @@ def class_records(names: Sequence[str], source: ImageSource, first_index: int, l
 
 
 def base_records(data: DataSet) -> list[ClassRecord]:
-    """The base classes of a data set with their images."""
+    """Record the base classes of a data set with their images."""
     return class_records(data.classes[: data.base], data.train, 0, list_shots=False)
 
 
 def data_record(data: DataSet) -> DataRecord:
-    """The data set as a manifest names it."""
+    """Record a data set."""
     info = get_info(data.name)
     if info is not None and data.sessions:
         original = info.simulates
-        made = f"base training images of {original}; a tenth of each class by its SHA-256s for testing"
-        return DataRecord(name=data.name, kind="built-in", split=made if original else "official")
+        simulated = f"base training images of {original}; a tenth of each class by its SHA-256s for testing"
+        return DataRecord(name=data.name, kind="built-in", split=simulated if original else "official")
     split = "train and test folders" if has_own_split(data.location) else "80/20 by the SHA-256 of file names"
     return DataRecord(name=data.name, kind="folder", split=split)
 
@@ -114,22 +114,22 @@ def plugins_record(data: DataRecord, backbone: str, classifier: str | None = Non
 
 
 def shots_record(folder: str) -> DataRecord:
-    """A person's own shots as a manifest names them: by the bare name of their folder."""
+    """Record a person's own shots by the bare name of their folder."""
     return DataRecord(name=folder, kind="folder", split="all images are shots")
 
 
 def skipped_records(skipped: Sequence[Skipped]) -> list[SkippedRecord]:
-    """The pictures that were left out as a manifest names them."""
-    return [SkippedRecord(file=each.file, reason=each.reason) for each in skipped]
+    """Record the pictures that were left out."""
+    return [SkippedRecord(file=picture.file, reason=picture.reason) for picture in skipped]
 
 
 def left_out(records: Sequence[SkippedRecord]) -> list[Skipped]:
-    """The pictures that a manifest says were left out."""
-    return [Skipped(each.file, each.reason) for each in records]
+    """Return the pictures that were left out according to their records."""
+    return [Skipped(record.file, record.reason) for record in records]
 
 
 def transform_record(transform: TestTransform) -> TransformRecord:
-    """The test transform in full."""
+    """Record the test transform in full."""
     return TransformRecord(
         resize=transform.resize,
         crop=transform.crop,
@@ -142,8 +142,6 @@ def transform_record(transform: TestTransform) -> TransformRecord:
 
 
 def classes_digest(classes: Sequence[ClassRecord]) -> str:
-    """One SHA-256 for the names and images of all classes.
-
-    A data set of another package may name a class in another Unicode form than a folder does.
-    """
-    return digest([f"{each.index} {class_name(each.name)} {each.digest}" for each in classes])
+    """Compute one SHA-256 of the names and images of all classes."""
+    # A data set of another package may name a class in another Unicode form than a folder does.
+    return digest([f"{record.index} {class_name(record.name)} {record.digest}" for record in classes])

@@ -1,4 +1,4 @@
-"""Beginning a training anew, or going on with an interrupted one: what may be given, and what must be the same."""
+"""The conditions for beginning a training anew, and for going on with an interrupted one."""
 
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -9,20 +9,20 @@ from m2sd_cli.runs.manifest import Manifest, TrainingState
 from m2sd_cli.runs.training_state import StateStore
 from m2sd_cli.training.execution import Execution
 
-# Options without a value that could change a result, and their names in an Execution and in what is recorded.
+# Flags that could change a result, and their names in an Execution and in a record.
 FLAGS = {"compile": ("compile", "compiled"), "deterministic": ("deterministic", "deterministic")}
 
 
 def require_same(begun: TrainingState | Manifest, options: Mapping[str, Any], execution: Execution) -> None:
-    """Refuse to go on with a training, or to take a finished one for the one asked for, under other options.
+    """Refuse options under which a training, interrupted or finished, would have had another result.
 
     Args:
         begun: the record of the training.
-        options: that were given.
-        execution: with the precision that was given, or `auto`; it may be another device.
+        options: the options that were given.
+        execution: the conditions with the given precision or `auto`; the device may be another one.
 
     Raises:
-        UsageError: something was given that could change the result; the message names the option.
+        UsageError: an option differs; the message names it.
     """
     asked: dict[str, Any] = dict(options)
     if execution.precision != "auto":
@@ -39,10 +39,10 @@ def require_same(begun: TrainingState | Manifest, options: Mapping[str, Any], ex
 
 
 def load_state(store: StateStore, stage: Literal["pretrain", "distill"]) -> TrainingState:
-    """Load the state to go on from.
+    """Load the state of an interrupted training.
 
     Raises:
-        RunError: there is no state, it is the other stage's, or the chain has changed since.
+        RunError: there is no state, it belongs to the other stage, or the chain has changed since.
     """
     if not store.exists():
         raise RunError(f"{store.run.path}: no interrupted training in it; leave --resume out to begin one")
@@ -62,7 +62,7 @@ def begun_config(store: StateStore, state: TrainingState, model: type[Config]) -
     """Return the configuration that a training began with.
 
     Raises:
-        DamagedError: it makes no sense.
+        DamagedError: the recorded configuration is not valid.
     """
     try:
         return recorded_config(model, state.config, str(store.run.training))
@@ -76,12 +76,12 @@ def refuse_unless_new(store: StateStore, finished: str | None, force: bool) -> N
     """Refuse to replace a finished or an interrupted training in silence.
 
     Args:
-        store: of the run.
-        finished: the sentence that says what would be replaced, or None.
-        force: replace it.
+        store: the state of an interrupted training.
+        finished: the sentence that names a finished training, or None.
+        force: replace either.
 
     Raises:
-        RunError: there is something, and no `force`.
+        RunError: there is a training, and no `force`.
     """
     if force:
         return

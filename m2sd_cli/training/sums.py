@@ -1,4 +1,4 @@
-"""What an epoch adds up on the device, and the step from which on it is no number any more."""
+"""Sums over an epoch on the device, and the step at which one stopped being finite."""
 
 from collections.abc import Mapping, Sequence
 
@@ -12,8 +12,8 @@ class Sums:
     """Sums of an epoch, to which every step adds without waiting for the device.
 
     Args:
-        device: where they are kept.
-        start: of an epoch that is gone on with.
+        device: the device of the sums.
+        start: the sums so far of an epoch that is resumed.
     """
 
     def __init__(self, device: torch.device, start: Mapping[str, float]) -> None:
@@ -22,26 +22,26 @@ class Sums:
         self._ended = torch.full(self._sums.shape, NEVER, device=device)
 
     def add(self, names: Sequence[str], values: Tensor, step: int) -> None:
-        """Add the values (N,) of a step, counted from 1; every step of an epoch names the same ones."""
+        """Add the values (N,) of a step, counted from 1; the names are the same in every step of an epoch."""
         if not self._names:
             self._names = list(names)
             self._sums = torch.zeros_like(values)
             self._ended = torch.full(values.shape, NEVER, device=values.device)
         self._sums = self._sums + values
-        # A sum that is not finite stays so: the step that made it so is the first of the epoch.
+        # A sum that is not finite stays so: the smallest step is the one that made it so.
         self._ended = torch.where(self._sums.isfinite(), self._ended, self._ended.clamp_max(step))
 
     def read(self) -> dict[str, float]:
-        """The sums on the host: one wait for the device."""
+        """Return the sums by name, which waits for the device."""
         return dict(zip(self._names, self._sums.tolist(), strict=True))
 
     def end(self) -> tuple[int, list[str]]:
-        """The first step after which a sum was no finite number, and the names of all for which that step was it."""
+        """Return the first step after which a sum was not finite, and the names of the sums that it concerns."""
         ended = self._ended.tolist()
         step = min(ended)
-        return step, [name for name, each in zip(self._names, ended, strict=True) if each == step]
+        return step, [name for name, last in zip(self._names, ended, strict=True) if last == step]
 
 
 def all_finite(tensors: Mapping[str, Tensor]) -> bool:
-    """Whether every number of every tensor is finite: one wait for the device."""
-    return bool(torch.stack([each.isfinite().all() for each in tensors.values()]).all())
+    """Tell whether every number of every tensor is finite, which waits for the device once."""
+    return bool(torch.stack([tensor.isfinite().all() for tensor in tensors.values()]).all())

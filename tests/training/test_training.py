@@ -33,7 +33,7 @@ from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.manifest import EpochRecord
 from m2sd_cli.runs.training_state import StateStore
 from m2sd_cli.training import recomputation
-from m2sd_cli.training.distill import build_enhancement, distill_objective, loss_weights, makes_maps_again
+from m2sd_cli.training.distill import build_enhancement, distill_objective, loss_weights, saves_memory
 from m2sd_cli.training.pretrain import build_network
 from m2sd_cli.training.stopping import SIGNALS, StopRequest
 
@@ -702,6 +702,6 @@ def test_a_session_added_meanwhile_is_not_overwritten(
 
 def test_maps_are_made_again_by_one_process_on_a_cpu_alone() -> None:
     """The parts of a batch may differ by an image: one of two processes would wait for the other's batch norms."""
-    assert makes_maps_again(torch.device("cpu"))
-    assert not makes_maps_again(torch.device("cpu"), processes=2)
-    assert not makes_maps_again(torch.device("cuda"))
+    assert saves_memory(torch.device("cpu"))
+    assert not saves_memory(torch.device("cpu"), processes=2)
+    assert not saves_memory(torch.device("cuda"))
