@@ -6,7 +6,6 @@ import typer
 
 from m2sd_cli.cli import options
 from m2sd_cli.cli.output import document, duration, result, table
-from m2sd_cli.config import one_of
 from m2sd_cli.registry import BACKBONES
 
 if TYPE_CHECKING:
@@ -27,7 +26,7 @@ def bench(
         str | None,
         typer.Option(
             "--backbone",
-            help=f"{one_of(list(BACKBONES.entries))}.",
+            help=f"{BACKBONES.listed()}.",
             show_default="the recipe's, or resnet20",
             autocompletion=BACKBONES.complete,
         ),

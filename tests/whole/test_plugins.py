@@ -1,0 +1,180 @@
+"""The README's classifier is registered by a script and by an installed package, and a backbone from Python."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import m2sd_cli
+from m2sd_cli.config import DistillConfig, PretrainConfig, resolve
+from m2sd_cli.inference.session import load_session
+from m2sd_cli.method.backbone import Backbone, Features
+from m2sd_cli.method.numerics import global_average_pool
+from m2sd_cli.registry import BACKBONES, CLASSIFIERS, BackboneEntry, ClassifierEntry
+from m2sd_cli.runs.folder import RunFolder
+
+if TYPE_CHECKING:
+    from tests.conftest import Outcome, Pictures
+
+Cli = Callable[..., "Outcome"]
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+SCRIPT, PROJECT = (
+    next(iter(re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)))
+    for language in ("python", "toml")
+)
+HELP = """
+import sys
+from m2sd_cli.registry import {table}, {entry}
+{table}.entries["toy"] = {entry}("toy:build"{label})
+from m2sd_cli.cli.app import app
+app(["{command}", "--help"])
+"""
+
+
+def run_python(*words: object, path: Path) -> "subprocess.CompletedProcess[str]":
+    """Run Python beside the modules of a folder."""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(path), str(ROOT)]), "COLUMNS": "200"}
+    command = [sys.executable, *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> Path:
+    path = tmp_path / "roots.py"
+    path.write_text(SCRIPT, encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def installed(tmp_path: Path) -> Path:
+    """The folder of a package with the README's entry point, as an installer lays it out."""
+    folder = tmp_path / "installed"
+    metadata = folder / "roots-1.2.dist-info"
+    metadata.mkdir(parents=True)
+    (folder / "roots.py").write_text(SCRIPT, encoding="utf-8")
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: roots\nVersion: 1.2\n")
+    ((group, points),) = tomllib.loads(PROJECT)["project"]["entry-points"].items()
+    lines = [f"[{group}]", *(f"{name} = {value}" for name, value in points.items())]
+    (metadata / "entry_points.txt").write_text("\n".join(lines))
+    return folder
+
+
+def evaluation(done: "subprocess.CompletedProcess[str]") -> Any:
+    assert done.returncode == 0, done.stderr
+    content = json.loads(done.stdout)
+    assert content["classifier"] == "roots"
+    assert content["sessions"][0]["overall"] > 50
+    return content["sessions"]
+
+
+def test_a_script_and_an_installed_package_bring_the_same_classifier(
+    run: Path, pictures: "Pictures", script: Path, installed: Path, m2sd: Cli
+) -> None:
+    words = ["evaluate", "--run", run, "--test", pictures.labelled, "--device", "cpu", "--json"]
+    words += ["--classifier", "roots"]
+    first = evaluation(run_python(script, *words, path=ROOT))
+    assert evaluation(run_python("-m", "m2sd_cli", *words, path=installed)) == first
+
+    RunFolder(run).remove_sessions(first=2)
+    increment = ["increment", "--session", 2, "--shots", pictures.second_shots, "--run", run, "--device", "cpu", "-q"]
+    done = run_python("-m", "m2sd_cli", *increment, "--classifier", "roots", path=installed)
+    assert done.returncode == 0, done.stderr
+    manifest = RunFolder(run).session(2).manifest
+    assert (manifest.classifier, manifest.plugins) == ("roots", {"roots": "roots 1.2"})
+    missing = m2sd("predict", pictures.labelled, "--run", run)
+    assert (missing.code, missing.out, missing.err.count("\n")) == (4, "", 1)
+    assert "knows no classifier 'roots'; it comes from roots 1.2, which has to be installed" in missing.err
+
+
+def test_an_installed_package_is_listed_and_not_imported(installed: Path) -> None:
+    (installed / "roots.py").write_text("1 / 0")
+    done = run_python("-m", "m2sd_cli", "evaluate", "--help", path=installed)
+    assert "ranpac, debiased or roots; what the session names by default." in " ".join(done.stdout.split())
+
+
+class Tiny(Backbone):
+    """Four convolutions, each of which halves the resolution."""
+
+    width = 8
+    level_widths = (4, 4, 4, 8)
+    blocks = ("0", "1", "2", "3")
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name, in_channels, width in zip(self.blocks, (3, *self.level_widths), self.level_widths, strict=False):
+            self.add_module(name, nn.Conv2d(in_channels, width, 3, stride=2, padding=1))
+
+    def forward(self, x: Tensor) -> Features:
+        """See Backbone."""
+        maps = []
+        for name in self.blocks:
+            x = torch.relu(self.get_submodule(name)(x))
+            maps.append(x)
+        return Features(tuple(maps), global_average_pool(x))
+
+
+def test_a_registered_backbone_lives_a_whole_life(
+    pictures: "Pictures", tmp_path: Path, m2sd: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(BACKBONES, "entries", dict(BACKBONES.entries))
+    m2sd_cli.register_backbone("tiny", Tiny)
+    run = tmp_path / "run"
+    words = ["--run", run, "--device", "cpu", "-q"]
+    trained = m2sd(
+        "pretrain", "--data", pictures.folder, "--backbone", "tiny", "--image-size", 16, "--epochs", 1, *words
+    )
+    assert trained.code == 0, trained.err
+    assert m2sd("distill", "--data", pictures.folder, "--epochs", 1, *words).code == 0
+    assert m2sd("increment", "--session", 1, "--shots", pictures.first_shots, *words).code == 0
+    assert RunFolder(run).pretrain().manifest.plugins == {"tiny": "tests without a version"}
+    assert load_session(RunFolder(run)).backbone.width == 8
+    monkeypatch.delitem(BACKBONES.entries, "tiny")
+    done = m2sd("evaluate", "--test", pictures.labelled, *words)
+    assert (done.code, done.err.count("\n")) == (4, 1)
+    assert "this version knows no backbone 'tiny'; it comes from tests without a version" in done.err
+
+
+@pytest.mark.parametrize(
+    ("table", "entry", "label", "command", "listed"),
+    [
+        ("BACKBONES", "BackboneEntry", ', "Toy"', "pretrain", "efficientnet-lite0 or toy."),
+        ("BACKBONES", "BackboneEntry", ', "Toy"', "bench", "efficientnet-lite0 or toy."),
+        ("CLASSIFIERS", "ClassifierEntry", "", "distill", "ranpac, debiased or toy."),
+        ("CLASSIFIERS", "ClassifierEntry", "", "increment", "ranpac, debiased or toy, from now on"),
+        ("CLASSIFIERS", "ClassifierEntry", "", "export", "ranpac, debiased or toy; what the session"),
+    ],
+)
+def test_an_entry_is_in_the_help(table: str, entry: str, label: str, command: str, listed: str, tmp_path: Path) -> None:
+    program = HELP.format(table=table, entry=entry, label=label, command=command)
+    assert listed in " ".join(run_python("-c", program, path=tmp_path).stdout.split())
+
+
+def test_an_entry_is_configured_and_completed(m2sd: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(BACKBONES.entries, "toy", BackboneEntry("toy:build", "Toy"))
+    monkeypatch.setitem(CLASSIFIERS.entries, "toy", ClassifierEntry("toy:build"))
+    assert resolve(PretrainConfig, {"epochs": 1, "backbone": "toy"}).backbone == "toy"
+    assert resolve(DistillConfig, {"epochs": 1, "classifier": "toy"}).classifier == "toy"
+    refused = m2sd("evaluate", "--classifier", "tay")
+    assert (
+        refused.err == "m2sd: --classifier tay: choose means, teen, fecam, ranpac, debiased, toy (did you mean toy?)\n"
+    )
+    monkeypatch.setenv("_M2SD_COMPLETE", "complete_bash")
+    for typed in (
+        "pretrain --backbone t",
+        "distill --classifier to",
+        "evaluate --classifier to",
+        "bench --backbone to",
+    ):
+        monkeypatch.setenv("COMP_WORDS", f"m2sd {typed}")
+        monkeypatch.setenv("COMP_CWORD", str(len(typed.split())))
+        assert "toy" in m2sd().out.split(), typed
