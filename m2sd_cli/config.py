@@ -7,7 +7,7 @@ Pydantic is imported for the first value that is checked, since help pages need 
 import dataclasses
 import inspect
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_args, get_type_hints
 from m2sd_cli.errors import UsageError
 from m2sd_cli.method.loss_weights import LossWeights
 from m2sd_cli.reading import quoted, read_regular
-from m2sd_cli.registry import BACKBONES, CLASSIFIERS, DEFAULT_CLASSIFIER, Registry
+from m2sd_cli.registry import BACKBONES, CLASSIFIERS, DEFAULT_CLASSIFIER, Registry, one_of
 
 PRETRAIN_SHARE = 0.2  # of a data set's epochs; the paper's stage 1
 NO_INIT = "none"
@@ -193,7 +193,8 @@ class TrainingOption:
     @property
     def help(self) -> str:
         """The line of help, with the choices in it."""
-        return self.option.help.replace("{choices}", one_of(self.choices))
+        choices = one_of(get_args(self.type)) if self.option.table is None else self.option.table.listed()
+        return self.option.help.replace("{choices}", choices)
 
     @property
     def shown_default(self) -> str:
@@ -245,11 +246,6 @@ def options_of(model: type[PretrainConfig | DistillConfig | ImageChoice]) -> dic
         plain = next(each for each in get_args(kind) if each is not NoneType) if optional else kind
         found[name] = TrainingOption(name, plain, optional, defaults[name], option)
     return found
-
-
-def one_of(names: Sequence[str]) -> str:
-    """Return names as a sentence lists them: "a, b or c"."""
-    return " or ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))
 
 
 def flag(name: str) -> str:

@@ -4,7 +4,7 @@ An entry names its builder as "module:function", which is imported when it is us
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import import_module
@@ -36,6 +36,11 @@ def load(builder: Builder) -> Callable[..., Any]:
     except (ImportError, AttributeError) as error:
         raise M2sdError(f"{builder}: it cannot be imported ({error})") from error
     return loaded
+
+
+def one_of(names: Sequence[str]) -> str:
+    """Enumerate names as a sentence does: "a, b or c"."""
+    return " or ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))
 
 
 class Registry(Generic[Entry]):
@@ -104,9 +109,8 @@ class Registry(Generic[Entry]):
         return *self.entries, *(name for name in sorted(self._plugins) if name not in self.entries)
 
     def listed(self) -> str:
-        """Enumerate every name as a sentence does: "a, b or c"."""
-        *others, last = self.names()
-        return f"{', '.join(others)} or {last}" if others else last
+        """Enumerate the names for a help page, which is shown before the metadata of packages could be read."""
+        return one_of(tuple(self.entries))
 
     def complete(self, incomplete: str) -> list[str]:
         """List the names that have this beginning, for a shell."""

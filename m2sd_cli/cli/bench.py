@@ -22,15 +22,7 @@ COMMANDS = {
 
 def bench(
     recipe: options.RecipeName = None,
-    backbone: Annotated[
-        str | None,
-        typer.Option(
-            "--backbone",
-            help=f"{BACKBONES.listed()}.",
-            show_default="the recipe's, or resnet20",
-            autocompletion=BACKBONES.complete,
-        ),
-    ] = None,
+    backbone: Annotated[str | None, options.named(BACKBONES, show_default="the recipe's, or resnet20")] = None,
     image_size: Annotated[
         int | None,
         typer.Option("--image-size", help="Pixels that the network sees.", show_default="32, without a recipe"),

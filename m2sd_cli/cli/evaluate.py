@@ -42,7 +42,7 @@ def evaluate(
     compare: Annotated[
         bool, typer.Option("--compare", help="Show published rows of the same data set and backbone, too.")
     ] = False,
-    classifier: Annotated[str | None, options.classifier("; what the session names by default.")] = None,
+    classifier: options.Classifier = None,
     run: options.Run = None,
     data_root: options.DataRoot = None,
     device: options.Device = "auto",

@@ -7,31 +7,16 @@ import typer
 
 from m2sd_cli.cli import options
 from m2sd_cli.cli.output import as_text, document, note
-from m2sd_cli.config import one_of
 from m2sd_cli.errors import UsageError
 from m2sd_cli.exporting import EXPORT_FORMATS
 
 
-def _check_format(name: str) -> str:
-    EXPORT_FORMATS[name]
-    return name
-
-
 def export(
-    form: Annotated[
-        str,
-        typer.Option(
-            "--format",
-            help=f"{one_of(list(EXPORT_FORMATS.entries))}.",
-            show_default=False,
-            callback=_check_format,
-            autocompletion=EXPORT_FORMATS.complete,
-        ),
-    ],
+    form: Annotated[str, options.named(EXPORT_FORMATS)],
     out: Annotated[Path, typer.Option("--out", help="The file to write.", show_default=False, readable=False)],
     session: options.SessionChoice = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
-    classifier: Annotated[str | None, options.classifier("; what the session names by default.")] = None,
+    classifier: options.Classifier = None,
     run: options.Run = None,
     json: options.Json = False,
     quiet: options.Quiet = False,

@@ -7,6 +7,7 @@ import typer
 
 from m2sd_cli.cli import options
 from m2sd_cli.cli.output import command, document, note
+from m2sd_cli.registry import CLASSIFIERS
 
 
 def increment(
@@ -29,7 +30,9 @@ def increment(
             autocompletion=options.complete_data_sets,
         ),
     ] = None,
-    classifier: Annotated[str | None, options.classifier(", from now on; as before by default.")] = None,
+    classifier: Annotated[
+        str | None, options.named(CLASSIFIERS, "{choices}, from now on; as before by default.")
+    ] = None,
     views: Annotated[
         int, typer.Option("--views", help="Of each shot: 2 adds its mirror image, more adds shifted crops.")
     ] = 1,

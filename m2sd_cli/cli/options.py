@@ -11,7 +11,7 @@ from m2sd_cli.config import flag
 from m2sd_cli.data.catalogue import all_infos
 from m2sd_cli.errors import UsageError
 from m2sd_cli.recipes import find_recipe, recipe_names
-from m2sd_cli.registry import CLASSIFIERS
+from m2sd_cli.registry import CLASSIFIERS, Registry
 
 _UNITS = {"s": 1, "m": 60, "h": 3600}
 
@@ -49,24 +49,28 @@ def _check_recipe(name: str | None) -> str | None:
     return name
 
 
-def _check_classifier(name: str | None) -> str | None:
-    if name is not None:
-        CLASSIFIERS[name]
-    return name
+def named(table: Registry[Any], help: str = "{choices}.", show_default: str | bool = False) -> Any:
+    """Make the option that chooses entries of a table by name.
 
-
-def classifier(default: str) -> Any:
-    """Make the option --classifier. A wrong name is refused before torch is imported, a begun one completed.
+    A wrong name is refused before torch is imported, a begun one completed.
 
     Args:
-        default: words on the default, for the help page.
+        table: the table, which knows its option.
+        help: the line of help; `{choices}` stands for the names.
+        show_default: words on the default, for the help page.
     """
+
+    def check(given: str | list[str] | None) -> str | list[str] | None:
+        for name in [given] if isinstance(given, str) else given or []:
+            table[name]
+        return given
+
     return typer.Option(
-        "--classifier",
-        help=f"{CLASSIFIERS.listed()}{default}",
-        show_default=False,
-        callback=_check_classifier,
-        autocompletion=CLASSIFIERS.complete,
+        table.option,
+        help=help.replace("{choices}", table.listed()),
+        show_default=show_default,
+        callback=check,
+        autocompletion=table.complete,
     )
 
 
@@ -138,6 +142,7 @@ FolderOfPretrain = Annotated[
     str | None,
     typer.Option("--data", help="The folder of pretrain; not needed for a built-in data set.", show_default=False),
 ]
+Classifier = Annotated[str | None, named(CLASSIFIERS, "{choices}; what the session names by default.")]
 SessionChoice = Annotated[
     int | None,
     typer.Option(

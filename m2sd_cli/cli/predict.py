@@ -20,7 +20,7 @@ def predict(
     ],
     top_k: Annotated[int, typer.Option("--top-k", help="How many classes to name for each.")] = 5,
     session: options.SessionChoice = None,
-    classifier: Annotated[str | None, options.classifier("; what the session names by default.")] = None,
+    classifier: options.Classifier = None,
     run: options.Run = None,
     device: options.Device = "auto",
     precision: options.ExactPrecision = "auto",

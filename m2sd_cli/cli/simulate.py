@@ -18,8 +18,7 @@ if TYPE_CHECKING:
 def simulate(
     draws: Annotated[int, typer.Option("--draws", help="How often to draw the shots.")] = 20,
     classifier: Annotated[
-        list[str] | None,
-        typer.Option("--classifier", help="Which to compare, may be repeated; all by default.", show_default=False),
+        list[str] | None, options.named(CLASSIFIERS, "{choices}, may be repeated; all by default.")
     ] = None,
     run: options.Run = None,
     data_root: options.DataRoot = None,
@@ -38,9 +37,6 @@ def simulate(
       m2sd distill --run simulation
       m2sd simulate --run simulation --draws 20
     """
-    for name in classifier or []:
-        CLASSIFIERS[name]
-
     import m2sd_cli
     from m2sd_cli.cli.progress import reporting
 

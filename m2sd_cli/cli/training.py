@@ -1,7 +1,7 @@
 """The options that both training commands share, and the lines that they print at the end."""
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args
 
 import typer
 
@@ -51,14 +51,14 @@ def training_options(model: type[PretrainConfig | DistillConfig]) -> Callable[[C
 
 def _annotation(option: TrainingOption) -> Any:
     """Return the annotation from which Typer makes the option; what is not given is None."""
-    kind = str if option.choices else option.type
+    kind = str if get_args(option.type) else option.type
     return Annotated[
         kind | None,
         typer.Option(
             flag(option.name),
             help=option.help,
             show_default=_default(option),
-            autocompletion=(lambda: list(option.choices)) if option.choices else None,
+            autocompletion=lambda: list(option.choices),
         ),
     ]
 
