@@ -2,6 +2,7 @@
 
 import inspect
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -188,3 +189,10 @@ def test_the_help_names_the_default_that_counts() -> None:
 def test_a_misspelt_option_names_the_nearest_one(trained: Path, resume: bool) -> None:
     with pytest.raises(UsageError, match=r"^there is no option 'epoch'; did you mean 'epochs'\?$"):
         m2sd_cli.pretrain("demo", run=trained, resume=resume, force=not resume, epoch=3)
+
+
+def test_an_earlier_name_is_taken_without_being_shown(m2sd: Callable[..., Any]) -> None:
+    assert "--classifier" not in m2sd("pretrain", "--help").out
+    said = m2sd("pretrain", "--data", "demo", "--classifier", "angle").err
+    assert said == m2sd("pretrain", "--data", "demo", "--similarity", "angle").err
+    assert said.startswith("m2sd: --similarity angle: input should be 'cosine' or 'linear'")
