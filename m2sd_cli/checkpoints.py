@@ -5,7 +5,7 @@ Each kind is a class whose `tensors` are the content of its file; no other modul
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Final, NamedTuple, Self
 
 import torch
@@ -81,6 +81,7 @@ class BaseCheckpoint:
     means: Tensor  # class means (C, D)
     statistics: BaseStatistics
     held_out: HeldOut | None = None  # None if all images were trained on
+    images: Sequence[int] = ()  # of each class, as the manifest has it and not the file
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the content of the file."""
@@ -120,7 +121,8 @@ class BaseCheckpoint:
         """
         backbone = _build_backbone(run, stored)
         with _refused_as_damaged(run, stored.manifest):
-            return cls.from_tensors(run.tensors(stored), backbone, len(stored.manifest.classes))
+            checkpoint = cls.from_tensors(run.tensors(stored), backbone, len(stored.manifest.classes))
+        return replace(checkpoint, images=[each.shots for each in stored.manifest.classes])
 
 
 @dataclass(frozen=True)

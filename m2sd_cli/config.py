@@ -17,9 +17,10 @@ from typing import Annotated, Any, Literal, TypeVar, get_args, get_type_hints
 from m2sd_cli.errors import UsageError
 from m2sd_cli.method.loss_weights import LossWeights
 from m2sd_cli.reading import quoted, read_regular
-from m2sd_cli.registry import BACKBONES, CLASSIFIERS, DEFAULT_CLASSIFIER, Registry, one_of
+from m2sd_cli.registry import BACKBONES, CLASSIFIERS, DEFAULT_CLASSIFIER, UNTRAINED_CLASSIFIER, Registry, one_of
 
 PRETRAIN_SHARE = 0.2  # of a data set's epochs; the paper's stage 1
+CLASSIFIER_DEFAULT = f"{DEFAULT_CLASSIFIER}, or {UNTRAINED_CLASSIFIER} without any training"
 NO_INIT = "none"
 STAGES = ("pretrain", "distill")
 FILE_LIMIT = 2**20  # bytes of a file of options
@@ -143,7 +144,7 @@ class DistillConfig(TrainingConfig):
     # Channels of T_i for each of phi_i.
     pyramid_width: Annotated[int, Option(help="Channels of the pyramid for each of the network's.", ge=1, le=8)] = 1
     classifier: Annotated[
-        str | None, Option(help="Of new classes: {choices}.", table=CLASSIFIERS, default=DEFAULT_CLASSIFIER)
+        str | None, Option(help="Of new classes: {choices}.", table=CLASSIFIERS, default=CLASSIFIER_DEFAULT)
     ] = None  # of stage 3, from session 0 on
     seed: Annotated[int, Option(help=SEED, ge=0, lt=2**63, default="pretrain's")] = 0
     views: Annotated[

@@ -242,11 +242,13 @@ CLASSIFIERS: Final = Registry(
         "fecam": ClassifierEntry("m2sd_cli.method.fecam:build"),
         "ranpac": ClassifierEntry("m2sd_cli.method.ranpac:build"),
         "debiased": ClassifierEntry("m2sd_cli.method.debiased:build"),
+        "centred": ClassifierEntry("m2sd_cli.method.centred:build"),
     },
 )
 # The classifier of a new base session. It beats class means wherever both were tried; `debiased` gains far more with
 # tens of base classes, and loses with few, see method/debiased.py.
 DEFAULT_CLASSIFIER: Final = "fecam"
+UNTRAINED_CLASSIFIER: Final = "centred"  # of a base session whose network is a pretrained one as it was
 
 
 def register_classifier(name: str, builder: Builder, cosine_only: bool = False) -> None:

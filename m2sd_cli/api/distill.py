@@ -185,7 +185,9 @@ def fit_distill(job: Job[DistillConfig]) -> StoredManifest | None:
     group = execution.group
     weights = loss_weights(config)
     record = parent.manifest.backbone
-    classifier = config.classifier or default_classifier(record.similarity)
+    classifier = config.classifier or default_classifier(
+        record.similarity, bool(config.epochs or parent.manifest.config.get("epochs"))
+    )
     require_directions(classifier, record.similarity)
     with deterministic_algorithms(execution.deterministic):
         network = load_network(run, parent)

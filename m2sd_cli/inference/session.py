@@ -123,7 +123,7 @@ def load_chain(
     file = run.path / chain.base.manifest.checkpoint.file
     try:
         head = build_head(
-            chosen, KnownClasses(base.means, new, shots, base.statistics), record.similarity, record.scale
+            chosen, KnownClasses(base.means, new, shots, base.statistics, base.images), record.similarity, record.scale
         )
         confidence = _confidence(head, base.held_out, len(base.means))
     except ValueError as error:

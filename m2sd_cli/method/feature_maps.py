@@ -78,4 +78,25 @@ class RandomFeatures(nn.Module):
         return {"kind": "random", "size": self.projection.shape[1]}
 
 
-FeatureMap = PlainFeatures | PowerFeatures | RandomFeatures
+class CentredFeatures(nn.Module):
+    """(max(x, 0)^power - c) W, brought to unit length, for a centre c (D,) and a projection W (D, D)."""
+
+    centre: Tensor
+    projection: Tensor
+
+    def __init__(self, power: float, centre: Tensor, projection: Tensor) -> None:
+        super().__init__()
+        self.power = power
+        self.register_buffer("centre", centre)
+        self.register_buffer("projection", projection)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, D) -> (B, D)."""
+        return F.normalize((power_transform(features, self.power) - self.centre) @ self.projection, dim=1)
+
+    def describe(self) -> dict[str, Any]:
+        """Describe the map for a file of the head."""
+        return {"kind": "centred", "power": self.power}
+
+
+FeatureMap = PlainFeatures | PowerFeatures | RandomFeatures | CentredFeatures

@@ -9,7 +9,7 @@ from torch import Tensor
 from m2sd_cli.method.base_statistics import BaseStatistics
 from m2sd_cli.method.feature_maps import power_transform
 from m2sd_cli.method.heads import Head
-from m2sd_cli.registry import CLASSIFIERS, DEFAULT_CLASSIFIER, load
+from m2sd_cli.registry import CLASSIFIERS, DEFAULT_CLASSIFIER, UNTRAINED_CLASSIFIER, load
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,7 @@ class KnownClasses:
     new: Tensor  # class means of the other sessions (N, D)
     shots: Sequence[Tensor]  # of each new class, the features (K, D) of all views of its shots
     statistics: BaseStatistics
+    images: Sequence[int]  # of each base class
 
     def power_means(self) -> Tensor:
         """Average the power-transformed features of each new class, (N, D)."""
@@ -27,12 +28,15 @@ class KnownClasses:
         return torch.cat([base[:0], *(power_transform(each, power).mean(dim=0, keepdim=True) for each in self.shots)])
 
 
-def default_classifier(similarity: str) -> str:
+def default_classifier(similarity: str, trained: bool = True) -> str:
     """Return the name of the classifier that a base session answers with unless it is told otherwise.
 
     Args:
         similarity: of the trained W.
+        trained: False if the network is a pretrained one as it was.
     """
+    if not trained:
+        return UNTRAINED_CLASSIFIER
     return "means" if similarity != "cosine" and CLASSIFIERS[DEFAULT_CLASSIFIER].cosine_only else DEFAULT_CLASSIFIER
 
 

@@ -122,7 +122,7 @@ def compare_classifiers(
         indices = draw_shots(pool.labels, sizes[-1] - sizes[0], shots, draw)
         features = [pool.features[each] for each in indices]
         new = torch.stack([each.double().mean(dim=0).float() for each in features])
-        taught = KnownClasses(base.means, new, features, base.statistics)
+        taught = KnownClasses(base.means, new, features, base.statistics, base.images)
         for name, of_classifier in figures.items():
             head = build_head(name, taught, record.similarity, record.scale).eval()
             of_classifier.append(_evaluate(head, tested, sizes))

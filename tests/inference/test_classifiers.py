@@ -19,7 +19,7 @@ from m2sd_cli.data.views import MOST_VIEWS, views
 from m2sd_cli.errors import DamagedError, UsageError
 from m2sd_cli.inference.features import shot_features
 from m2sd_cli.inference.session import SessionModel, load_session
-from m2sd_cli.method.feature_maps import PlainFeatures, PowerFeatures, RandomFeatures
+from m2sd_cli.method.feature_maps import CentredFeatures, PlainFeatures, PowerFeatures, RandomFeatures
 from m2sd_cli.method.heads import Head
 from m2sd_cli.method.stage3 import choices, default_classifier
 from m2sd_cli.registry import CLASSIFIERS, DEFAULT_CLASSIFIER
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 HEADS = tuple(CLASSIFIERS.entries)
 Cli = Callable[..., "Outcome"]
-STATISTICS = {"fecam", "ranpac", "debiased"}
+STATISTICS = {"fecam", "ranpac", "debiased", "centred"}
 
 
 @pytest.fixture
@@ -135,6 +135,8 @@ def rebuilt(said: dict[str, Any], tensors: dict[str, Tensor]) -> Head:
     if kind == "random":
         assert features == {"size": tensors["features.projection"].shape[1]}
         mapped: Any = RandomFeatures(tensors["features.projection"])
+    elif kind == "centred":
+        mapped = CentredFeatures(features["power"], tensors["features.centre"], tensors["features.projection"])
     else:
         mapped = {"plain": PlainFeatures, "power": PowerFeatures}[kind](**features)
     return Head(tensors["rows"], said["rows"], said["scale"], tensors.get("bias"), mapped)
@@ -186,7 +188,7 @@ def test_an_unknown_one_is_refused(run: Path, pictures: "Pictures") -> None:
         lambda: m2sd_cli.export("pt2", run.parent / "out", run=run, classifier="best"),
         lambda: m2sd_cli.increment(3, pictures.second_shots, run=run, classifier="best"),
     ):
-        with pytest.raises(UsageError, match="choose means, teen, fecam, ranpac, debiased"):
+        with pytest.raises(UsageError, match="choose means, teen, fecam, ranpac, debiased, centred"):
             use()
 
 
@@ -227,7 +229,7 @@ def test_linear_class_weights_compare_no_directions(
     for name in ("teen",):
         done = m2sd("distill", "--data", pictures.folder, "--force", "--run", run, "--classifier", name)
         assert (done.code, done.out) == (2, "")
-        assert "pretrained with --similarity linear; choose means, fecam, ranpac, debiased\n" in done.err
+        assert "pretrained with --similarity linear; choose means, fecam, ranpac, debiased, centred\n" in done.err
         for words in (
             ["evaluate", "--test", pictures.labelled],
             ["increment", "--session", 2, "--shots", pictures.second_shots],
@@ -236,7 +238,7 @@ def test_linear_class_weights_compare_no_directions(
             assert (done.code, done.out) == (2, "")
             assert done.err == (
                 f"m2sd: --classifier {name}: it compares directions, and this run was pretrained with "
-                f"--similarity linear; choose means, fecam, ranpac, debiased\n"
+                f"--similarity linear; choose means, fecam, ranpac, debiased, centred\n"
             )
     assert RunFolder(run).sessions() == [0, 1]
 

@@ -120,7 +120,7 @@ def test_all_classifiers_are_compared_and_nothing_is_written(m2sd: Cli, simulate
     assert first == "demo-simulated: 4 base classes, 1 sessions of 2 classes x 5 shots, views 1, draws 3"
     assert not blank
     assert heading.split() == ["classifier", "AVG", "last", "base", "novel", "HM"]
-    assert [line.split()[0] for line in lines] == ["means", "teen", "fecam", "ranpac", "debiased"]
+    assert [line.split()[0] for line in lines] == ["means", "teen", "fecam", "ranpac", "debiased", "centred"]
     assert tree(simulated) == before
     again = m2sd(
         "simulate", "--run", simulated, "--draws", 3, "--device", "cpu", "--json", *(2 * ["--classifier", "teen"])
@@ -161,7 +161,7 @@ def test_the_official_shots_come_to_what_evaluate_says(
     ("words", "code", "says"),
     [
         (["--draws", 0], 2, "--draws 0: at least 1"),
-        (["--classifier", "best"], 2, "--classifier best: choose means, teen, fecam, ranpac, debiased"),
+        (["--classifier", "best"], 2, "--classifier best: choose means, teen, fecam, ranpac, debiased, centred"),
         (["--run", "nowhere"], 4, "nowhere: no such run folder"),
     ],
 )

@@ -1,0 +1,78 @@
+"""Cosine of features seen from the middle of the base classes, for networks that were pretrained elsewhere.
+
+The features of such a network lie in one narrow cone, in which all classes look alike from the origin. Whitening by the
+covariance within classes is WCCN (Hatch, Kajarekar, Stolcke, Interspeech 2006), from speaker verification.
+"""
+
+import torch
+from torch import Tensor
+
+from m2sd_cli.method.feature_maps import CentredFeatures
+from m2sd_cli.method.heads import Head
+from m2sd_cli.method.stage3 import KnownClasses
+
+DIAGONAL = 1.0  # gamma; FeCAM's for many shots
+SHORTEST = 0.2  # of a row's squared length: the least that is left when the noise of few shots is taken off
+
+
+def whitening(covariance: Tensor, diagonal: float = DIAGONAL) -> Tensor:
+    """W with W W^T = (S + gamma V I)^-1, S a covariance (D, D) and V the mean variance in it; in float64.
+
+    Without any variance W is the identity.
+
+    Raises:
+        ValueError: `covariance` is of no features: it is not symmetric, or has a negative eigenvalue.
+    """
+    covariance = covariance.double()
+    identity = torch.eye(len(covariance), dtype=torch.float64)
+    variance = covariance.diagonal().mean()
+    if variance == 0:
+        return identity
+    lower, failed = torch.linalg.cholesky_ex(covariance + diagonal * variance * identity)
+    if failed or not torch.allclose(covariance, covariance.T, rtol=1e-4, atol=float(1e-6 * variance)):
+        raise ValueError("not the covariance of any features")
+    inverse: Tensor = torch.linalg.solve_triangular(lower, identity, upper=False)
+    return inverse.T
+
+
+def centred_head(
+    means: Tensor, images: Tensor, base: int, covariance: Tensor, scale: float, power: float, diagonal: float = DIAGONAL
+) -> Head:
+    """S cos(z, z_c), z = (u - c) W and z_c = (m_c - c) W, with the length of z_c rid of the noise of few shots.
+
+    A mean of K images is off the class's own by n / K in squared length, n = tr(W^T S W): it is longer than the class's
+    own, and images of its class would have too small a cosine with it. |z_c|^2 - n / K takes the place of |z_c|^2.
+
+    Args:
+        means: m_c, of the power-transformed features of each class (C, D), base classes first.
+        images: K of each class, (C,).
+        base: the number of base classes, whose mean is c.
+        covariance: of those features within the base classes, (D, D).
+        scale: S.
+        power: of the transformation.
+        diagonal: gamma of `whitening`.
+
+    Raises:
+        ValueError: see `whitening`.
+    """
+    means = means.double()
+    centre, projection = means[:base].mean(dim=0), whitening(covariance, diagonal)
+    noise = (covariance.double() @ projection * projection).sum()
+    rows = (means - centre) @ projection
+    squared = rows.square().sum(dim=1)
+    length = torch.maximum(squared - noise / images, SHORTEST * squared).sqrt()
+    rows = scale * rows / torch.where(length > 0, length, 1)[:, None]
+    return Head(rows.float(), "linear", features=CentredFeatures(power, centre.float(), projection.float()))
+
+
+def build(known: KnownClasses, _similarity: str, scale: float) -> Head:
+    """Build the head of all classes known, whatever the similarity of the trained W."""
+    statistics = known.statistics
+    return centred_head(
+        torch.cat([statistics.power_means, known.power_means()]),
+        torch.tensor([*known.images, *map(len, known.shots)], dtype=torch.float64),
+        len(known.base),
+        statistics.power_covariance,
+        scale,
+        float(statistics.power),
+    )
