@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from m2sd_cli.api.evaluate import evaluate as evaluate
     from m2sd_cli.api.export import export as export
     from m2sd_cli.api.increment import increment as increment
+    from m2sd_cli.api.learn import Learned as Learned
+    from m2sd_cli.api.learn import learn as learn
     from m2sd_cli.api.predict import predict as predict
     from m2sd_cli.api.pretrain import pretrain as pretrain
     from m2sd_cli.api.reproduce import reproduce as reproduce
@@ -32,6 +34,7 @@ __version__ = "0.1.0"
 # Where each public name lives.
 PUBLIC = {
     "DataSetInfo": "m2sd_cli.data.catalogue",
+    "Learned": "m2sd_cli.api.learn",
     "M2sdError": "m2sd_cli.errors",
     "ablate": "m2sd_cli.api.ablate",
     "bench": "m2sd_cli.api.bench",
@@ -40,6 +43,7 @@ PUBLIC = {
     "evaluate": "m2sd_cli.api.evaluate",
     "export": "m2sd_cli.api.export",
     "increment": "m2sd_cli.api.increment",
+    "learn": "m2sd_cli.api.learn",
     "open_run": "m2sd_cli.runs.folder",
     "predict": "m2sd_cli.api.predict",
     "pretrain": "m2sd_cli.api.pretrain",

