@@ -25,7 +25,9 @@ from m2sd_cli.data.cifar100 import TREATMENT
 from m2sd_cli.data.datasets import DataSet, Shots, Skipped
 from m2sd_cli.data.locate import open_data
 from m2sd_cli.data.sources import ArrayImages
+from m2sd_cli.method.backbone import build_backbone
 from m2sd_cli.recipes import find_recipe, recipe_names
+from m2sd_cli.registry import BACKBONES, ImageNetWeights
 from tests.benchmark.small import skip_slow_parts
 
 SIZE = 8  # of the look-alike's images, in pixels
@@ -133,6 +135,11 @@ def workshop(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     for recipe in (DATA_SETS["cifar100"].defaults, DATA_SETS["demo"].defaults, FOLDER_DEFAULTS):
         monkeypatch.setitem(recipe, "total_epochs", 2)
     monkeypatch.setitem(FOLDER_DEFAULTS, "backbone", "resnet20")
+    small_weights = ImageNetWeights(
+        lambda _: build_backbone("resnet20").state_dict(), "small", image_size=16, resize=16
+    )
+    monkeypatch.setitem(BACKBONES.entries, "small", replace(BACKBONES["resnet20"], imagenet=small_weights))
+    monkeypatch.setattr("m2sd_cli.api.learn.best_backbone", lambda: "small")
     work = tmp_path / "work"
     work.mkdir()
     monkeypatch.chdir(work)
