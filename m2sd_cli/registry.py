@@ -46,8 +46,8 @@ def one_of(names: Sequence[str]) -> str:
 class Registry(Generic[Entry]):
     """Entries of one kind under their names: built-in ones, registered ones and entry points of installed packages.
 
-    The metadata of installed packages is read when a name is unknown or when names are listed, and not before. Where
-    two entries have one name, the built-in one counts.
+    The metadata of installed packages is read when a name is unknown or completed, and not before: help pages name the
+    other entries alone. Where two entries have one name, the built-in one counts.
 
     Args:
         option: the command-line option that chooses an entry, for messages.

@@ -109,7 +109,7 @@ def test_stage_2_begins_with_rows_in_the_direction_of_the_class_means(
     begun: list[Tensor] = []
 
     def fit(job: Job[Any], module: Any, objective: object) -> Fitted:
-        begun.append(module["network"].classifier.weight.detach().clone())
+        begun.append(module["network"].class_weights.weight.detach().clone())
         return Fitted()
 
     monkeypatch.setattr(distilling, "fit", fit)

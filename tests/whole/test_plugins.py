@@ -96,10 +96,14 @@ def test_a_script_and_an_installed_package_bring_the_same_classifier(
     assert "knows no classifier 'roots'; it comes from roots 1.2, which has to be installed" in missing.err
 
 
-def test_an_installed_package_is_listed_and_not_imported(installed: Path) -> None:
+def test_an_installed_package_is_named_without_being_imported(installed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (installed / "roots.py").write_text("1 / 0")
-    done = run_python("-m", "m2sd_cli", "evaluate", "--help", path=installed)
-    assert "ranpac, debiased or roots; what the session names by default." in " ".join(done.stdout.split())
+    refused = run_python("-m", "m2sd_cli", "evaluate", "--classifier", "root", path=installed).stderr
+    assert refused.endswith("fecam, ranpac, debiased, roots (did you mean roots?)\n")
+    monkeypatch.setenv("_M2SD_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", "m2sd evaluate --classifier ro")
+    monkeypatch.setenv("COMP_CWORD", "3")
+    assert run_python("-m", "m2sd_cli", path=installed).stdout.split() == ["roots"]
 
 
 class Tiny(Backbone):
