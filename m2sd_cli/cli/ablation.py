@@ -74,7 +74,7 @@ def ablation(
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """What each part of the method is worth: every row of the table trained on one budget, with several seeds.
+    """Measure the worth of each part of the method: train every row of the table on one budget, with several seeds.
 
     All rows of a seed begin from one stage 1 and differ in stage 2 alone. Then they learn every official session.
     The same command goes on where it was cut off; meanwhile --seeds and --rows may change, and no other option that
@@ -100,7 +100,7 @@ def ablation(
     finished, busy = True, list[str]()
     if only_table:
         budget = read_budget(out)
-        found = [each for each in read_results(out) if each.row in {row.name for row in chosen}]
+        runs = [each for each in read_results(out) if each.row in {row.name for row in chosen}]
     else:
         from m2sd_cli.api.ablate import ablate
         from m2sd_cli.cli.progress import reporting
@@ -123,8 +123,8 @@ def ablation(
                 stop_after=limit,
                 save_every=between_saves,
             )
-        budget, found, finished, busy = done.budget, done.results, done.finished, done.busy
-    summary = summarise(found)
+        budget, runs, finished, busy = done.budget, done.results, done.finished, done.busy
+    summary = summarise(runs)
     if json:
         from dataclasses import asdict
 
@@ -132,7 +132,7 @@ def ablation(
             "out": as_text(out),
             "budget": budget.as_data(),
             "rows": [asdict(line) for line in summary],
-            "runs": [each.as_data() for each in found],
+            "runs": [each.as_data() for each in runs],
         }
         document(content if only_table else content | {"finished": finished})
     else:
@@ -144,8 +144,8 @@ def ablation(
         note("time is up; saved. Go on with the same command", quiet)
 
 
-def about(budget: "Budget") -> str:
-    """What the rows of a table have in common, as far as a reader has to know it."""
+def describe_budget(budget: "Budget") -> str:
+    """Format the settings that all rows share, as far as a reader has to know them."""
     first, second = budget.pretrain, budget.distill
     few = first["images_per_class"]
     parts = [
@@ -168,7 +168,7 @@ def about(budget: "Budget") -> str:
 
 
 def as_lines(budget: "Budget", summary: "list[RowSummary]") -> list[str]:
-    """What it was made on, the table, and below it the differences to plain training seed by seed."""
+    """Format the shared settings, the table, and below it the differences to plain training, seed by seed."""
     if not summary:
         return ["no run has ended yet"]
     rows = [
@@ -182,7 +182,7 @@ def as_lines(budget: "Budget", summary: "list[RowSummary]") -> list[str]:
         ]
         for line in summary
     ]
-    text = [about(budget), ""]
+    text = [describe_budget(budget), ""]
     text += table(["row", *HEADINGS.values(), "seconds", "ms/step", "seeds", "what"], rows)
     compared = [
         [line.row, *(format_mean(line.above_plain[name], "+") for name in HEADINGS), str(line.pairs)]
