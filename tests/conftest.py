@@ -4,10 +4,11 @@ import hashlib
 import io
 import os
 import shutil
+import socket
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,12 @@ from PIL import Image
 
 import m2sd_cli
 from m2sd_cli.cli.app import main
+from m2sd_cli.inference.session import SessionModel, load_session
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.manifest import ClassRecord
 from m2sd_cli.runs.reader import session_name
+from tests.helpers import OneLayer
+from tests.survival.nursery import End, Nursery
 
 REAL_DATA = os.environ.get("M2SD_DATA")  # before the tests hide it
 
@@ -173,6 +177,46 @@ def simulated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     m2sd_cli.pretrain("demo-simulated", run=run, epochs=1, batch_size=256, device="cpu", precision="fp32")
     m2sd_cli.distill(run=run, epochs=0, device="cpu")
     return run
+
+
+@pytest.fixture(scope="session")
+def nursery() -> Iterator[Nursery]:
+    """Begin commands as processes that need not import torch."""
+    nursery = Nursery()
+    yield nursery
+    nursery.close()
+
+
+@pytest.fixture(scope="session")
+def pair(nursery: Nursery) -> Callable[..., End]:
+    """Run a command as two processes, as torchrun would begin them."""
+
+    def begin(*words: object) -> End:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        common = {"TORCHELASTIC_RUN_ID": "none", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        common |= {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+        environments = [{**os.environ, **common, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(2)]
+        return nursery.run(*words, environments=environments, limit=240)
+
+    return begin
+
+
+@pytest.fixture
+def load_one_layer(monkeypatch: pytest.MonkeyPatch) -> Callable[..., SessionModel]:
+    """Load sessions with a backbone of one convolution, here and in export and predict.
+
+    A real one takes seconds to export: this is for tests of what is exported around it.
+    """
+
+    def load(*arguments: Any, **options: Any) -> SessionModel:
+        model = load_session(*arguments, **options)
+        return replace(model, backbone=OneLayer(model.record.width).eval())
+
+    monkeypatch.setattr("m2sd_cli.api.export.load_session", load)
+    monkeypatch.setattr("m2sd_cli.api.predict.load_session", load)
+    return load
 
 
 @pytest.fixture

@@ -4,10 +4,9 @@ import json
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +35,7 @@ from m2sd_cli.training.execution import Execution
 from m2sd_cli.training.loop import Objective, Training
 from m2sd_cli.training.pretrain import build_network, pretrain_objective
 from m2sd_cli.training.stopping import StopRequest
-from tests.survival.nursery import End, Nursery
+from tests.survival.nursery import End
 
 if TYPE_CHECKING:
     from tests.conftest import Pictures
@@ -55,24 +54,6 @@ def torchrun(*arguments: object) -> "subprocess.CompletedProcess[str]":
 
 
 Pair = Callable[..., End]
-
-
-@pytest.fixture(scope="module")
-def pair() -> Iterator[Pair]:
-    """Run m2sd as two processes as torchrun would, but forked from one that has imported torch."""
-    nursery = Nursery()
-
-    def run(*words: object) -> End:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        common = {"TORCHELASTIC_RUN_ID": "none", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-        common |= {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
-        environments = [common | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(2)]
-        return nursery.run(*words, environments=environments, limit=TIMEOUT)
-
-    yield run
-    nursery.close()
 
 
 @pytest.mark.parametrize("count", [1, 2, 7, 64])

@@ -35,6 +35,13 @@ def exported(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[st
     return {form: m2sd_cli.export(form, tmp_path_factory.mktemp(form) / f"model.{form}", run=trained) for form in FORMS}
 
 
+@pytest.fixture(scope="module")
+def program(exported: dict[str, Path]) -> Callable[..., Any]:
+    """Load the network of the pt2 file once."""
+    loaded: Callable[..., Any] = torch.export.load(exported["pt2"]).module()
+    return loaded
+
+
 @pytest.fixture
 def model(trained: Path) -> SessionModel:
     return load_session(RunFolder(trained))
@@ -113,8 +120,7 @@ def test_safetensors_hold_backbone_and_class_means(exported: dict[str, Path], mo
 
 
 @pytest.mark.parametrize("batch", [1, 2, 5, 14])
-def test_pt2_answers_as_we_do(exported: dict[str, Path], model: SessionModel, images: Tensor, batch: int) -> None:
-    program = torch.export.load(exported["pt2"]).module()
+def test_pt2_answers_as_we_do(program: Callable[..., Tensor], model: SessionModel, images: Tensor, batch: int) -> None:
     logits = program(images[:batch])
     wanted = model.classify(model.embed(images[:batch]))
     assert logits.shape == (batch, 7)
@@ -143,21 +149,27 @@ def test_the_onnx_file_is_valid_and_needs_no_other(exported: dict[str, Path]) ->
     assert not [each.name for each in proto.graph.initializer if each.external_data]
 
 
-def test_an_earlier_session_can_be_exported(trained: Path, images: Tensor, tmp_path: Path) -> None:
+def test_an_earlier_session_can_be_exported(
+    trained: Path, images: Tensor, tmp_path: Path, load_one_layer: Callable[..., SessionModel]
+) -> None:
     path = m2sd_cli.export("pt2", tmp_path / "base.pt2", run=trained, session=0)
-    base = load_session(RunFolder(trained), 0)
+    base = load_one_layer(RunFolder(trained), 0)
     assert described({"pt2": path}, "pt2")["classes"] == CLASSES[:4]
     logits = torch.export.load(path).module()(images[:3])
     torch.testing.assert_close(logits, base.classify(base.embed(images[:3])), rtol=0, atol=1e-4)
 
 
 def test_linear_class_weights_are_exported_too(
-    pictures: "Pictures", quick: dict[str, Any], images: Tensor, tmp_path: Path
+    pictures: "Pictures",
+    quick: dict[str, Any],
+    images: Tensor,
+    tmp_path: Path,
+    load_one_layer: Callable[..., SessionModel],
 ) -> None:
     run = tmp_path / "run"
     m2sd_cli.pretrain(str(pictures.folder), run=run, similarity="linear", **quick)
     m2sd_cli.distill(str(pictures.folder), run=run, epochs=0, device="cpu")
-    model = load_session(RunFolder(run))
+    model = load_one_layer(RunFolder(run))
     assert model.record.similarity == "linear"
     path = m2sd_cli.export("onnx", tmp_path / "linear.onnx", run=run)
     (logits,) = onnxruntime.InferenceSession(path).run(None, {"images": images[:2].numpy()})
@@ -204,6 +216,7 @@ def test_the_packages_for_onnx_may_be_missing(trained: Path, tmp_path: Path, mon
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.usefixtures("load_one_layer")
 def test_nothing_is_printed(trained: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     m2sd_cli.export("onnx", tmp_path / "model.onnx", run=trained)
     assert capfd.readouterr() == ("", "")

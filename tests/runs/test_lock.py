@@ -1,13 +1,14 @@
 """One writer at a time, and who that is: with real processes."""
 
 import json
+import multiprocessing
 import os
-import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import dataclass
+from multiprocessing.synchronize import Event
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -15,25 +16,39 @@ from m2sd_cli.errors import RunError
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.lock import WRITER, lock_folder
 
-HOLD = """
-import sys
-from pathlib import Path
-from m2sd_cli.runs.lock import lock_folder
-with lock_folder(Path(sys.argv[1]), "distill"):
-    print("held", flush=True)
-    sys.stdin.read()
-"""
+if TYPE_CHECKING:
+    from multiprocessing.context import ForkProcess
+
+# A forked process needs no second to import torch.
+FORK = multiprocessing.get_context("fork")
+pytestmark = pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # of forking beside threads
+
+
+@dataclass(frozen=True)
+class Holder:
+    """A process that holds the lock of a run until it is released or killed."""
+
+    process: "ForkProcess"
+    release: Event
+
+
+def hold(run: Path, held: Event, release: Event) -> None:
+    """Hold the lock of a run, in a process of its own."""
+    with lock_folder(run, "distill"):
+        held.set()
+        release.wait()
 
 
 @pytest.fixture
-def other(tmp_path: Path) -> Iterator["subprocess.Popen[bytes]"]:
-    """A process that writes to the run."""
-    words = [sys.executable, "-c", HOLD, str(tmp_path / "run")]
-    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"held\n"
-        yield process
-        process.kill()
+def other(tmp_path: Path) -> Iterator[Holder]:
+    """Begin a process that writes to the run."""
+    held, release = FORK.Event(), FORK.Event()
+    process = FORK.Process(target=hold, args=(tmp_path / "run", held, release))
+    process.start()
+    assert held.wait(60)
+    yield Holder(process, release)
+    process.kill()
+    process.join()
 
 
 def write(run: Path) -> None:
@@ -41,19 +56,21 @@ def write(run: Path) -> None:
         pass
 
 
-def test_the_second_is_told_who_the_first_is(other: "subprocess.Popen[bytes]", tmp_path: Path) -> None:
-    message = rf"run: m2sd distill \(process {other.pid}, since .* UTC\) is writing to it; wait until that has ended"
+def test_the_second_is_told_who_the_first_is(other: Holder, tmp_path: Path) -> None:
+    message = (
+        rf"run: m2sd distill \(process {other.process.pid}, since .* UTC\) is writing to it; wait until that has ended"
+    )
     with pytest.raises(RunError, match=message) as raised:
         write(tmp_path / "run")
     assert raised.value.exit_code == 4
-    other.terminate()
-    other.wait()
+    other.process.terminate()
+    other.process.join()
     write(tmp_path / "run")
 
 
-def test_the_lock_of_a_killed_process_is_no_lock(other: "subprocess.Popen[bytes]", tmp_path: Path) -> None:
-    other.send_signal(signal.SIGKILL)
-    other.wait()
+def test_the_lock_of_a_killed_process_is_no_lock(other: Holder, tmp_path: Path) -> None:
+    other.process.kill()
+    other.process.join()
     assert (tmp_path / "run" / WRITER).is_file()
     write(tmp_path / "run")
     assert list((tmp_path / "run").iterdir()) == []
@@ -69,9 +86,7 @@ def test_the_lock_of_a_killed_process_is_no_lock(other: "subprocess.Popen[bytes]
         {"surprise": "\x1b[2J"},
     ],
 )
-def test_a_false_or_stale_name_is_not_repeated(
-    other: "subprocess.Popen[bytes]", tmp_path: Path, change: dict[str, object]
-) -> None:
+def test_a_false_or_stale_name_is_not_repeated(other: Holder, tmp_path: Path, change: dict[str, object]) -> None:
     path = tmp_path / "run" / WRITER
     path.write_text(json.dumps(json.loads(path.read_bytes()) | change))
     with pytest.raises(RunError, match="run: another m2sd command is writing to it"):
@@ -85,18 +100,15 @@ def test_a_false_or_stale_name_is_not_repeated(
     path.unlink()
 
 
-def test_a_process_of_another_machine_is_named_with_it(other: "subprocess.Popen[bytes]", tmp_path: Path) -> None:
+def test_a_process_of_another_machine_is_named_with_it(other: Holder, tmp_path: Path) -> None:
     path = tmp_path / "run" / WRITER
     path.write_text(json.dumps(json.loads(path.read_bytes()) | {"host": "elsewhere", "process": 12}))
     with pytest.raises(RunError, match=r"m2sd distill \(process 12 on elsewhere, since"):
         write(tmp_path / "run")
 
 
-def test_who_waits_goes_on_in_the_folder_that_the_first_has_taken_away(
-    other: "subprocess.Popen[bytes]", tmp_path: Path
-) -> None:
-    assert other.stdin is not None
-    ending = threading.Timer(0.3, other.stdin.close)
+def test_who_waits_goes_on_in_the_folder_that_the_first_has_taken_away(other: Holder, tmp_path: Path) -> None:
+    ending = threading.Timer(0.3, other.release.set)
     ending.start()
     with lock_folder(tmp_path / "run", "ablation", patience=60):
         assert (tmp_path / "run" / WRITER).is_file()

@@ -1,7 +1,7 @@
 """Scenes of commands to hurt, and a judge of what is left."""
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,13 +14,6 @@ from tests.survival.scenes import DEEDS, DISTILL, PRETRAIN, Deed, Scene, state
 
 if TYPE_CHECKING:
     from tests.conftest import Pictures
-
-
-@pytest.fixture(scope="session")
-def nursery() -> Iterator[Nursery]:
-    nursery = Nursery()
-    yield nursery
-    nursery.close()
 
 
 @pytest.fixture(scope="session")
@@ -50,8 +43,9 @@ def scenes(nursery: Nursery, pictures: "Pictures", tmp_path_factory: pytest.Temp
             old = () if origin is None else state(origin)
             done = root / name
             words = Scene(deed, origin, old, (), paths).set(done)
-            assert nursery.run(*words).code == 0
-            known[name] = Scene(deed, origin, old, state(done / "run"), paths)
+            end = nursery.run(*words)
+            assert end.code == 0, end
+            known[name] = Scene(deed, origin, old, state(done / "run"), paths, end)
         return known[name]
 
     return scene

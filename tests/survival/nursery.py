@@ -28,6 +28,7 @@ class Job(TypedDict, total=False):
     """A command, and what goes wrong."""
 
     words: list[str]  # after m2sd
+    folder: str  # to work in
     environments: list[dict[str, str]]  # of processes to work together, in addition to this one's
     limit: int  # seconds after which a process ends
     crash_at: int  # moment, counted from 1, at which the process ends as if it were killed
@@ -123,6 +124,7 @@ def live(job: Job, environment: dict[str, str], pipes: dict[str, tuple[int, int]
     os.dup2(pipes["err"][1], 2)
     from m2sd_cli.cli.app import main
 
+    os.chdir(job["folder"])
     os.environ.update(environment)
     signal.alarm(job.get("limit", 0))
     sys.argv = ["m2sd", *job["words"]]
@@ -219,7 +221,8 @@ class Nursery:
     def begin(self, *words: object, **troubles: Any) -> None:
         """Begin a command; `troubles` are those of a job."""
         assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps({"words": [str(word) for word in words], **troubles}) + "\n")
+        job = {"words": [str(word) for word in words], "folder": os.getcwd(), **troubles}
+        self.process.stdin.write(json.dumps(job) + "\n")
 
     def end(self) -> End:
         """Wait until the command has ended."""

@@ -52,6 +52,7 @@ class Scene:
     old: State
     new: State
     paths: dict[str, str]
+    undisturbed: End | None = None  # how the deed ends then
 
     def set(self, folder: Path) -> list[str]:
         """Begin anew in an empty folder: the command to hurt."""

@@ -32,7 +32,8 @@ def test_a_command_killed_at_any_moment(
 ) -> None:
     scene = scenes(name)
     folder = tmp_path / "folder"
-    moments = hurt(nursery, scene, folder).moments
+    assert scene.undisturbed is not None
+    moments = scene.undisturbed.moments
     assert moments > 5
     done = []
     for moment in some(moments, scene.deed.tries(MOMENTS), name):
@@ -50,7 +51,8 @@ def test_a_command_whose_disk_fails_at_any_moment(
 ) -> None:
     scene = scenes(name)
     folder = tmp_path / "folder"
-    moments = hurt(nursery, scene, folder).moments
+    assert scene.undisturbed is not None
+    moments = scene.undisturbed.moments
     for moment in some(moments, scene.deed.tries(MOMENTS), f"{name} {failures}"):
         error = errno.ENOSPC if moment % 2 else errno.EIO
         end = hurt(nursery, scene, folder, fail_at=moment, failures=failures, errno=error)

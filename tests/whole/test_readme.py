@@ -1,7 +1,6 @@
 """Every command of the README runs as it is written, on data small enough to be quick."""
 
 import json
-import os
 import re
 import shlex
 import subprocess
@@ -15,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.distributed.run import parse_args
 
 from m2sd_cli.benchmark.processes import MakeRun
 from m2sd_cli.benchmark.report import Report
@@ -29,6 +29,7 @@ from m2sd_cli.method.backbone import build_backbone
 from m2sd_cli.recipes import find_recipe, recipe_names
 from m2sd_cli.registry import BACKBONES, ImageNetWeights
 from tests.benchmark.small import skip_slow_parts
+from tests.survival.nursery import End
 
 SIZE = 8  # of the look-alike's images, in pixels
 ROOT = Path(__file__).parents[2]
@@ -152,18 +153,15 @@ def workshop(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return work
 
 
-def run_together(words: list[str]) -> None:
-    """Run torchrun itself; its processes are others, in which nothing is made small."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", *words, "--device", "cpu"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, (shlex.join(words), done.stderr)
-
-
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # of forking beside threads, from Python 3.12
 @pytest.mark.parametrize("number", range(2, len(BLOCKS)))
 def test_block_runs(
-    number: int, workshop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, m2sd: Callable[..., Any]
+    number: int,
+    workshop: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    m2sd: Callable[..., Any],
+    pair: Callable[..., End],
 ) -> None:
     if "sessions verify" in BLOCKS[number]:
         assert m2sd("demo", "-q", "--run", "m2sd-run").code == 0
@@ -171,7 +169,10 @@ def test_block_runs(
     assert commands
     for words, run in commands:
         if words[0] == "torchrun":
-            run_together(words[1:])
+            torchrun = parse_args(words[1:])  # type: ignore[no-untyped-call]
+            assert (torchrun.module, torchrun.training_script, torchrun.nproc_per_node) == (True, "m2sd_cli", "2")
+            end = pair(*torchrun.training_script_args, "--device", "cpu")  # in which nothing is made small
+            assert end.code == 0, (shlex.join(words), end)
             continue
         assert words[0] == "m2sd"
         if run:
