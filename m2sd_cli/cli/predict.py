@@ -7,6 +7,7 @@ import typer
 
 from m2sd_cli.cli import options
 from m2sd_cli.cli.output import as_text, document, note, result
+from m2sd_cli.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,7 +42,7 @@ def predict(
 
     import m2sd_cli
 
-    skipped = []
+    skipped, answered = [], False
 
     def named(predictions: "Iterator[Prediction]") -> "Iterator[Prediction]":
         """Yield the predictions of readable pictures, and say which pictures are left out."""
@@ -82,7 +83,10 @@ def predict(
             for each in predictions
         ]
         document({"predictions": answers, "skipped": skipped})
-        return
+        answered = bool(answers)
     for each in predictions:
         guesses = ", ".join(f"{guess.name} {100 * guess.probability:.1f} %" for guess in each.guesses)
         result(f"{each.path}: unknown ({guesses})" if each.unknown else f"{each.path}: {guesses}")
+        answered = True
+    if skipped and not answered:
+        raise DataError(f"no picture can be read ({len(skipped)} left out)")

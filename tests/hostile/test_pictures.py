@@ -250,6 +250,18 @@ def test_evaluate_and_predict_skip_what_they_are_given(
     assert all(line.startswith("left out: ") for line in lines)
 
 
+def test_predict_fails_if_no_picture_can_be_read(m2sd: Cli, trained: Path, tmp_path: Path) -> None:
+    for name in ("a.jpg", "b.png"):
+        (tmp_path / name).write_bytes(b"Dear Sir,")
+    command = ["predict", tmp_path, "--run", trained, *CPU, "--skip-bad"]
+    shown, listed = m2sd(*command), m2sd(*command, "--json")
+    assert (shown.code, shown.out, listed.code) == (3, "", 3)
+    assert [shown.err.splitlines()[-1], listed.err.splitlines()[-1]] == [
+        "m2sd: no picture can be read (2 left out)"
+    ] * 2
+    assert [len(each) for each in json.loads(listed.out).values()] == [0, 2]
+
+
 @pytest.mark.parametrize("command", ["pretrain", "increment", "evaluate"])
 def test_a_class_of_bad_pictures_alone_is_an_error(
     m2sd: Cli, spots: dict[str, tuple[Path, list[object]]], tmp_path: Path, tree: Tree, command: str
