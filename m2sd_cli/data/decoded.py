@@ -31,7 +31,7 @@ from m2sd_cli.errors import DataError
 from m2sd_cli.progress import count_passing
 from m2sd_cli.reading import read_regular
 
-FORMAT = 2  # to be raised when the same files would give other pixels, or an entry other files
+FORMAT = 3  # to be raised when the same files would give other pixels, or an entry other files
 IMAGES = "images.npy"
 
 

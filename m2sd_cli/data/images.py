@@ -5,7 +5,9 @@ from pathlib import Path
 from PIL import Image
 
 from m2sd_cli.data import picture_guards
+from m2sd_cli.data.deep_grey import UnknownWhiteError, to_eight_bits
 from m2sd_cli.data.picture_files import open_file
+from m2sd_cli.errors import PictureError
 
 # By EXIF orientation. Pillow's exif_transpose would also write the EXIF block anew, which fails if it is damaged.
 UPRIGHT: dict[object, Image.Transpose] = {
@@ -18,32 +20,59 @@ UPRIGHT: dict[object, Image.Transpose] = {
     8: Image.Transpose.ROTATE_90,
 }
 
+COLOUR = {"RGB": 3, "RGBA": 3, "RGBX": 3, "LA": 1}  # channels beside transparency, by mode
+
 
 def open_rgb(path: Path) -> Image.Image:
     """Read a picture of any size and mode: turned as its EXIF orientation says, transparency laid on white.
 
-    Sixteen-bit grey keeps its upper eight bits. Of an animation the first frame is taken.
+    Of an animation the first frame is taken. Grey of more than eight bits is scaled as `to_eight_bits` says.
 
     Raises:
-        PictureError: the file is missing, is no picture, is damaged, or is so large that it may be an attack.
+        PictureError: the file is missing, is no picture, is damaged, is so large that it may be an attack, or does not
+            say how bright its numbers are.
         DataError: there is no memory for it.
     """
     with picture_guards.name_damage(path), open_file(path) as file:
         image = picture_guards.open_header(file, path)
         with picture_guards.DECODING.reserved(image.width * image.height):
+            sixteen_bits = bool(image.tile) and ";16" in str(image.tile[0])
             picture_guards.decode(image)
+            if sixteen_bits and image.mode in COLOUR:
+                _refuse_lower_bits(image, path)
             turn = UPRIGHT.get(picture_guards.read_orientation(image))
-            return to_rgb(image if turn is None else image.transpose(turn))
+            try:
+                rgb = to_rgb(image)
+            except UnknownWhiteError as error:
+                raise PictureError(path, f"{error}; save it with 8 bits, as a png") from None
+            return rgb if turn is None else rgb.transpose(turn)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Convert a picture of any mode to 8-bit RGB."""
-    if image.mode == "I" or image.mode.startswith("I;16"):
-        return image.convert("I").point(lambda value: value / 256).convert("L").convert("RGB")
-    if image.mode == "F":
-        return image.convert("L").convert("RGB")
+    """Convert a picture of any mode to 8-bit RGB.
+
+    Raises:
+        UnknownWhiteError: its numbers do not say how bright they are.
+    """
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        return to_eight_bits(image).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         rgba = image.convert("RGBA")
         background = Image.new("RGBA", rgba.size, "white")
         return Image.alpha_composite(background, rgba).convert("RGB")
     return image.convert("RGB")
+
+
+def _refuse_lower_bits(image: Image.Image, path: Path) -> None:
+    """Refuse colour of 16 bits of which the lower 12 are used at most: Pillow keeps the upper eight.
+
+    Raises:
+        PictureError: there is no colour brighter than that.
+    """
+    brightest = max(high for _, high in _extrema(image)[: COLOUR[image.mode]])
+    if 0 < brightest < 16:
+        raise PictureError(path, "16 bits a colour, and only the lower 12 are used; save it with 8 bits, as a png")
+
+
+def _extrema(image: Image.Image) -> list[tuple[int, int]]:
+    return [channel.getextrema() for channel in image.split()]  # type: ignore[misc]

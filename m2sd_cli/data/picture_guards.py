@@ -9,7 +9,7 @@ from io import BufferedReader
 from pathlib import Path
 from threading import Lock
 
-from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile, PngImagePlugin, UnidentifiedImageError
 
 from m2sd_cli.data.threads import MemoryBudget
 from m2sd_cli.errors import DataError, PictureError
@@ -20,6 +20,9 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")  # by content; Pillow wo
 DAMAGE = (OSError, SyntaxError, ValueError, EOFError, TypeError, LookupError, ArithmeticError, struct.error)
 
 DECODING = MemoryBudget(180_000_000)  # pixels of up to 16 bytes each: small files may hold large pictures
+
+# Text or colour profile of a PNG, unpacked. Editors leave more than Pillow's one; a bomb would be larger.
+PngImagePlugin.MAX_TEXT_CHUNK = max(PngImagePlugin.MAX_TEXT_CHUNK, 8 * 2**20)
 
 logging.getLogger("PIL").addHandler(logging.NullHandler())  # or its complaints about a picture would be printed
 

@@ -1,0 +1,70 @@
+"""Grey pictures of more than eight bits, whose white has to be known before they can be shown with eight."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+# Tags of a TIFF.
+BITS, PHOTOMETRIC, MAX_SAMPLE, SMALLEST, LARGEST = 258, 262, 281, 340, 341
+WHITE_IS_ZERO = 0
+
+WHITES = tuple(2**bits - 1 for bits in (8, 10, 12, 14, 16))
+BLACK = 16  # floats below have another white than 255, or there is nothing to see
+OVERSHOOT = 0.1  # of white: resampling leaves floats a little outside of their range
+
+
+class UnknownWhiteError(Exception):
+    """Numbers of a picture that say nothing of how bright they are."""
+
+
+def to_eight_bits(image: Image.Image) -> Image.Image:
+    """Convert a picture of 16-bit or 32-bit integers or floats, of mode I, I;16 or F, to mode L.
+
+    White is the number that the tags of a TIFF name. Else it is that of the fewest bits, 8, 10, 12, 14 or 16, that hold
+    the largest number of the picture; of floats it may be 1, too. Integers keep their upper eight bits.
+
+    Raises:
+        UnknownWhiteError: the picture has numbers that are not finite, negative or larger than 16 bits, and no tag says
+            which of them is white.
+    """
+    tags: Mapping[int, Any] = getattr(image, "tag_v2", {})
+    numbers = np.asarray(image)
+    with np.errstate(all="ignore"):
+        low, high = float(numbers.min()), float(numbers.max())
+        if not (np.isfinite(low) and np.isfinite(high)):
+            raise UnknownWhiteError("numbers that are not finite (NaN or infinity)")
+        black, white = _stated_range(tags, low, high) or (0.0, _white(image.mode, low, high))
+        if image.mode != "F" and white <= WHITES[-1]:
+            eight = ((numbers.astype(np.int32) - int(black)) * 256 // (int(white - black) + 1)).astype(np.uint8)
+        else:
+            share = (numbers.astype(np.float32) - np.float32(black)) / np.float32(white - black)
+            eight = (share.clip(0, 1) * 255 + np.float32(0.5)).astype(np.uint8)
+    return Image.fromarray(255 - eight if tags.get(PHOTOMETRIC) == WHITE_IS_ZERO else eight)
+
+
+def _stated_range(tags: Mapping[int, Any], low: float, high: float) -> tuple[float, float] | None:
+    """Return the numbers of black and white that the tags name, if all numbers of the picture lie between them."""
+    bits = tags.get(BITS, (0,))[0]
+    if 8 < bits < 16:
+        return 0.0, 2.0**bits - 1
+    try:
+        black = float(np.ravel(tags.get(SMALLEST, 0))[0])
+        white = float(np.ravel(tags.get(LARGEST, tags.get(MAX_SAMPLE)))[0])
+    except (TypeError, ValueError, LookupError):
+        return None
+    return (black, white) if black <= low <= high <= white < float("inf") and black < white else None
+
+
+def _white(mode: str, low: float, high: float) -> float:
+    """Find the number of white by the range of a picture whose black is 0."""
+    if mode == "F" and high < BLACK:
+        white = 1.0 if high <= 2 else None
+    else:
+        white = next((float(white) for white in WHITES if high <= white), None)
+    if white is None:
+        raise UnknownWhiteError(f"numbers up to {high:g}, and nothing says which is white")
+    if low < (-OVERSHOOT * white if mode == "F" else 0):
+        raise UnknownWhiteError(f"numbers from {low:g} on, and nothing says which is black")
+    return white
