@@ -56,7 +56,7 @@ class Latency:
 
 @dataclass(frozen=True)
 class Report:
-    """All results of a measurement."""
+    """The results of a measurement."""
 
     conditions: Conditions
     versions: dict[str, str]

@@ -1,4 +1,4 @@
-"""Named recipes: files of options that ship in the package, each with what it takes and what it reaches."""
+"""Named recipes: files of options that ship in the package, with hardware, time and accuracy where measured."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,25 +22,25 @@ class Recipe:
 
     @property
     def title(self) -> str:
-        """What it is, in one line."""
+        """Return the first line, which describes the recipe."""
         return self.text.splitlines()[0].removeprefix("# ")
 
     def header(self, field: str) -> str:
-        """What the comments say of the `Hardware`, the `Time` or the `Accuracy`."""
-        found = (line for line in self.text.splitlines() if line.startswith(f"# {field}: "))
-        return next(found).removeprefix(f"# {field}: ")
+        """Return a comment: the `Hardware`, the `Time` or the `Accuracy`."""
+        comments = (line for line in self.text.splitlines() if line.startswith(f"# {field}: "))
+        return next(comments).removeprefix(f"# {field}: ")
 
 
-NOTHING: Final = Recipe(None, "", NO_OPTIONS)  # what no recipe says
+NOTHING: Final = Recipe(None, "", NO_OPTIONS)  # in the place of a recipe
 
 
 def recipe_names() -> list[str]:
-    """Of all that ship."""
+    """List the names of the recipes."""
     return sorted(file.stem for file in FOLDER.glob("*.toml"))
 
 
 def find_recipe(name: str | None) -> Recipe:
-    """The recipe of that name; NOTHING if there is no name, or it is `none`.
+    """Read the recipe of a name; NOTHING if there is no name, or it is `none`.
 
     Raises:
         UsageError: there is no such recipe; the message has the choices.

@@ -1,5 +1,7 @@
 """The objective of stage 2, paper sections 3.2 and 3.3: self-distillation on virtual classes."""
 
+from dataclasses import fields
+
 import torch
 from torch import Tensor, nn
 
@@ -23,14 +25,7 @@ def loss_weights(config: DistillConfig) -> LossWeights:
     Raises:
         UsageError: every factor is 0 although there are epochs to train.
     """
-    weights = LossWeights(
-        ce=config.ce_weight,
-        kl=config.kl_weight,
-        kd=config.kd_weight,
-        attention=config.attention_weight,
-        teacher=config.teacher_weight,
-        clean=config.clean_weight,
-    )
+    weights = LossWeights(**{term.name: getattr(config, f"{term.name}_weight") for term in fields(LossWeights)})
     if config.epochs and not (weights.need_virtual or weights.clean):
         raise UsageError("every loss weight is 0: nothing would be trained; --epochs 0 leaves stage 1 as it is")
     return weights

@@ -18,6 +18,7 @@ from m2sd_cli.checkpoints import BaseCheckpoint
 from m2sd_cli.data.locate import open_data, open_shot_pool
 from m2sd_cli.method.backbone import build_backbone
 from m2sd_cli.method.base_statistics import BaseSums
+from m2sd_cli.registry import CLASSIFIERS
 from m2sd_cli.reports.deviation import MeanAndDeviation
 from m2sd_cli.reports.draws import DrawFigures, LabelledFeatures, compare_classifiers, draw_shots
 from m2sd_cli.runs.manifest import BackboneRecord
@@ -120,7 +121,7 @@ def test_all_classifiers_are_compared_and_nothing_is_written(m2sd: Cli, simulate
     assert first == "demo-simulated: 4 base classes, 1 sessions of 2 classes x 5 shots, views 1, draws 3"
     assert not blank
     assert heading.split() == ["classifier", "AVG", "last", "base", "novel", "HM"]
-    assert [line.split()[0] for line in lines] == ["means", "teen", "fecam", "ranpac", "debiased", "centred"]
+    assert [line.split()[0] for line in lines] == [*CLASSIFIERS.entries]
     assert tree(simulated) == before
     again = m2sd(
         "simulate", "--run", simulated, "--draws", 3, "--device", "cpu", "--json", *(2 * ["--classifier", "teen"])
@@ -161,7 +162,7 @@ def test_the_official_shots_come_to_what_evaluate_says(
     ("words", "code", "says"),
     [
         (["--draws", 0], 2, "--draws 0: at least 1"),
-        (["--classifier", "best"], 2, "--classifier best: choose means, teen, fecam, ranpac, debiased, centred"),
+        (["--classifier", "best"], 2, f"--classifier best: choose {', '.join(CLASSIFIERS.entries)}"),
         (["--run", "nowhere"], 4, "nowhere: no such run folder"),
     ],
 )
