@@ -1,0 +1,59 @@
+"""The examples of CONTRIBUTING.md run as they are written there."""
+
+import re
+import runpy
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from m2sd_cli.cli.commands import COMMANDS, Entry
+from m2sd_cli.data.catalogue import DATA_SETS
+from m2sd_cli.registry import BACKBONES, CLASSIFIERS, Registry
+
+if TYPE_CHECKING:
+    from tests.conftest import Outcome
+
+TEXT = (Path(__file__).parents[2] / ".github" / "CONTRIBUTING.md").read_text(encoding="utf-8")
+FILES = dict(re.findall(r"^```python\n# (\S+)\n(.*?)^```$", TEXT, flags=re.MULTILINE | re.DOTALL))
+[TOML] = re.findall(r"^```toml\n(.*?)^```$", TEXT, flags=re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture
+def examples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The files of the examples, in the working folder and on the path of imports."""
+    for name, content in FILES.items():
+        (tmp_path / name).write_text(content, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_a_script_adds_its_own_parts_and_a_command_reads_the_run(
+    examples: Path, m2sd: Callable[..., "Outcome"], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for table in (BACKBONES, CLASSIFIERS, DATA_SETS):
+        monkeypatch.setattr(table, "entries", dict(table.entries))
+    runpy.run_path(str(examples / "script.py"))
+    assert 20 <= float(capsys.readouterr().out) <= 100
+    monkeypatch.setitem(COMMANDS, "classes", Entry("classes:classes", "List the classes of a run."))
+    assert m2sd("classes", "--run", "run").out.split() == ["blue", "green", "red", "yellow", "cyan"]
+
+
+def test_a_package_adds_its_own_parts(examples: Path) -> None:
+    metadata = examples / "plovers-1.2.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: plovers\nVersion: 1.2\n")
+    groups = tomllib.loads(TOML)["project"]["entry-points"]
+    lines = [
+        f"[{group}]\n" + "\n".join(f"{name} = {value}" for name, value in names.items())
+        for group, names in groups.items()
+    ]
+    (metadata / "entry_points.txt").write_text("\n".join(lines))
+    for table in (BACKBONES, CLASSIFIERS, DATA_SETS):
+        fresh = Registry(table.option, table.group, table.kind, {})
+        [name] = groups[table.group]
+        assert isinstance(fresh[name], table.kind)
+        assert fresh.origin(name) == "plovers 1.2"
