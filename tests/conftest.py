@@ -8,7 +8,7 @@ import socket
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,9 @@ from m2sd_cli.inference.session import SessionModel, load_session
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.manifest import ClassRecord
 from m2sd_cli.runs.reader import session_name
-from tests.helpers import OneLayer
+from tests.helpers import Cli, OneLayer, Tree
+from tests.helpers import Outcome as Outcome
+from tests.helpers import Pictures as Pictures
 from tests.survival.nursery import End, Nursery
 
 REAL_DATA = os.environ.get("M2SD_DATA")  # before the tests hide it
@@ -40,25 +42,6 @@ COLOURS = {
     "orange": (250, 130, 10),
 }
 TRAINED, TESTED = 8, 3  # pictures a base class
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a command did."""
-
-    code: int
-    out: str
-    err: str
-
-
-@dataclass(frozen=True)
-class Pictures:
-    """Folders of generated pictures."""
-
-    folder: Path  # train/CLASS and test/CLASS of the four base classes
-    first_shots: Path  # purple x 3, white x 2
-    second_shots: Path  # grey x 4
-    labelled: Path  # the base classes, purple and grey, and orange, which nobody is taught; white is missing
 
 
 def draw(colour: str, number: int) -> Image.Image:
@@ -265,7 +248,7 @@ def lengthen(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
 
 @pytest.fixture
-def tree() -> Callable[[Path], dict[str, bytes | None]]:
+def tree() -> Tree:
     """What a folder holds: the bytes of every file under its name, None for a folder."""
 
     def read(folder: Path) -> dict[str, bytes | None]:
@@ -282,7 +265,7 @@ def tree() -> Callable[[Path], dict[str, bytes | None]]:
 
 
 @pytest.fixture
-def m2sd(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Outcome]:
+def m2sd(monkeypatch: pytest.MonkeyPatch) -> Cli:
     """Call a command in this process, since importing torch in another takes seconds."""
 
     def call(*arguments: object, stdin: str = "") -> Outcome:

@@ -2,8 +2,8 @@
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -11,10 +11,6 @@ from torch import Tensor, nn
 
 from m2sd_cli.method.backbone import Backbone, Features
 
-if TYPE_CHECKING:
-    from tests.conftest import Outcome
-
-Cli = Callable[..., "Outcome"]
 # Run the commands of a JSON list on stdin in one process, since importing torch takes seconds.
 COMMANDS = """
 import json, sys
@@ -28,6 +24,27 @@ for words in json.load(sys.stdin):
         assert not end.code, (words, end.code)
 """
 
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command did."""
+
+    code: int
+    out: str
+    err: str
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Folders of generated pictures."""
+
+    folder: Path  # train/CLASS and test/CLASS of the four base classes
+    first_shots: Path  # purple x 3, white x 2
+    second_shots: Path  # grey x 4
+    labelled: Path  # the base classes, purple and grey, and orange, which nobody is taught; white is missing
+
+
+Cli = Callable[..., Outcome]
 Tree = Callable[[Path], dict[str, bytes | None]]
 
 

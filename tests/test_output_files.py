@@ -4,18 +4,14 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
 from m2sd_cli.errors import M2sdError, UsageError
 from m2sd_cli.output_files import check_output, is_special, is_stdout, write_output
 from m2sd_cli.runs.folder import RunFolder
-
-if TYPE_CHECKING:
-    from tests.conftest import Outcome, Pictures
+from tests.helpers import Cli, Pictures
 
 
 @pytest.fixture
@@ -125,9 +121,7 @@ def test_other_files_are_not_stdout(tmp_path: Path) -> None:
         assert not is_special(path)
 
 
-def test_the_confusion_matrix_goes_to_stdout(
-    trained: Path, pictures: "Pictures", m2sd: Callable[..., "Outcome"]
-) -> None:
+def test_the_confusion_matrix_goes_to_stdout(trained: Path, pictures: Pictures, m2sd: Cli) -> None:
     words = ["evaluate", "--run", trained, "--test", pictures.labelled, "--device", "cpu", "--confusion", "-"]
     done = subprocess.run(
         [sys.executable, "-m", "m2sd_cli", *map(str, words)], capture_output=True, text=True, check=True

@@ -4,9 +4,8 @@ import os
 import pwd
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 import pytest
 
@@ -15,9 +14,7 @@ from m2sd_cli.data.locate import data_roots
 from m2sd_cli.errors import UsageError
 from m2sd_cli.paths import expand
 from m2sd_cli.runs.folder import open_run
-
-if TYPE_CHECKING:
-    from tests.conftest import Outcome
+from tests.helpers import Cli
 
 
 @pytest.fixture
@@ -47,7 +44,7 @@ def test_a_tilde_is_the_home_folder(home: Path, monkeypatch: pytest.MonkeyPatch)
     assert open_run("~/run").path == home / "run"
 
 
-def test_a_tilde_in_an_option_is_the_home_folder(home: Path, m2sd: Callable[..., "Outcome"], tmp_path: Path) -> None:
+def test_a_tilde_in_an_option_is_the_home_folder(home: Path, m2sd: Cli, tmp_path: Path) -> None:
     done = m2sd("sessions", "list", "--run=~/none")
     assert (done.code, done.err) == (4, f"m2sd: {home}/none: no such run folder\n")
     assert m2sd("predict", "~/none.jpg", "--run", "~/none").err.startswith(f"m2sd: {home}/none")
@@ -84,7 +81,7 @@ def test_an_empty_variable_is_as_good_as_none(variable: str, monkeypatch: pytest
     ],
 )
 def test_an_empty_argument_is_no_folder(
-    words: list[str], named: str, m2sd: Callable[..., "Outcome"], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    words: list[str], named: str, m2sd: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     done = m2sd(*words)
@@ -101,9 +98,7 @@ def test_an_empty_name_in_python_is_no_folder() -> None:
 
 
 @pytest.mark.usefixtures("homeless")
-def test_without_a_home_folder_one_line_says_so(
-    m2sd: Callable[..., "Outcome"], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_a_home_folder_one_line_says_so(m2sd: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     done = m2sd("data", "list")
     assert (done.code, done.out) == (2, "")
     assert done.err == "m2sd: the home folder of this user is not known; set HOME or $M2SD_CACHE\n"
@@ -116,7 +111,7 @@ def test_without_a_home_folder_one_line_says_so(
 
 @pytest.mark.parametrize("variable", ["LOCAL_RANK", "LOCAL_WORLD_SIZE", "RANK", "WORLD_SIZE", "MASTER_PORT"])
 def test_a_variable_that_the_launcher_left_out_is_named(
-    variable: str, m2sd: Callable[..., "Outcome"], monkeypatch: pytest.MonkeyPatch, trained: Path, tmp_path: Path
+    variable: str, m2sd: Cli, monkeypatch: pytest.MonkeyPatch, trained: Path, tmp_path: Path
 ) -> None:
     numbers = {"LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1", "RANK": "0", "WORLD_SIZE": "1", "MASTER_PORT": "1"}
     for name, value in (numbers | {"TORCHELASTIC_RUN_ID": "none", "MASTER_ADDR": "127.0.0.1"}).items():

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -15,9 +14,7 @@ from m2sd_cli.data.sources import FileImages
 from m2sd_cli.inference.features import base_features
 from m2sd_cli.method.backbone import build_backbone
 from m2sd_cli.progress import Pass, Reporter, count_passing, report_to, say, stage
-
-if TYPE_CHECKING:
-    from tests.conftest import Pictures
+from tests.helpers import Pictures
 
 
 class Listener(Reporter):
@@ -47,7 +44,7 @@ def told(passes: list[Pass]) -> list[tuple[str, int]]:
     return [(each.name, each.total) for each in passes]
 
 
-def test_files_are_read_then_decoded(pictures: "Pictures", passes: list[Pass], tmp_path: Path) -> None:
+def test_files_are_read_then_decoded(pictures: Pictures, passes: list[Pass], tmp_path: Path) -> None:
     data = open_folder(pictures.folder, 11)  # a size that no other test has kept
     data.train.for_training(data.augmentation)
     assert told(passes) == [("reading", 32), ("decoding", 32)]
@@ -57,7 +54,7 @@ def test_files_are_read_then_decoded(pictures: "Pictures", passes: list[Pass], t
     assert len(passes) == 4
 
 
-def test_checks_features_and_evaluations(pictures: "Pictures", trained: Path, passes: list[Pass]) -> None:
+def test_checks_features_and_evaluations(pictures: Pictures, trained: Path, passes: list[Pass]) -> None:
     data = open_folder(pictures.folder, 16)
     check_data(data)
     assert told(passes) == [("checking", 44)]

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import torch
@@ -29,12 +29,7 @@ from m2sd_cli.method.backbone import build_backbone
 from m2sd_cli.progress import Reporter, Snapshot, report_to
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.lock import lock_folder
-
-if TYPE_CHECKING:
-    from tests.conftest import Outcome
-
-Cli = Callable[..., "Outcome"]
-Tree = Callable[[Path], dict[str, bytes | None]]
+from tests.helpers import Cli, Tree
 
 ROWS = ["plain", "mixup"]
 BUDGET: dict[str, Any] = {"data": "demo", "pretrain_epochs": 1, "epochs": 1, "device": "cpu", "precision": "fp32"}

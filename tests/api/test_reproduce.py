@@ -3,10 +3,10 @@
 import json
 import shutil
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 import pytest
 import torch
@@ -21,17 +21,13 @@ from m2sd_cli.data.sources import ArrayImages
 from m2sd_cli.errors import TrainingError
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.reader import PRETRAIN
+from tests.helpers import Cli, Pictures, Tree
 
-if TYPE_CHECKING:
-    from tests.conftest import Outcome, Pictures
-
-Cli = Callable[..., "Outcome"]
-Tree = Callable[[Path], dict[str, bytes | None]]
 COMMAND = ("sessions", "reproduce")
 
 
 @pytest.fixture
-def data(pictures: "Pictures") -> list[object]:
+def data(pictures: Pictures) -> list[object]:
     """Where all the data of the trained run are."""
     shots = ["--shots", f"1={pictures.first_shots}", "--shots", f"2={pictures.second_shots}"]
     return ["--data", pictures.folder, *shots]
@@ -86,7 +82,7 @@ def test_the_same_chain_comes_out_and_the_run_is_only_read(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["again", "run"]
 
 
-def test_up_to_a_session_only_its_data_are_needed(run: Path, pictures: "Pictures", tree: Tree) -> None:
+def test_up_to_a_session_only_its_data_are_needed(run: Path, pictures: Pictures, tree: Tree) -> None:
     before = tree(run)
     done = m2sd_cli.reproduce(run=run, session=1, data=str(pictures.folder), shots={1: pictures.first_shots})
     assert done.same
@@ -98,7 +94,7 @@ def test_up_to_a_session_only_its_data_are_needed(run: Path, pictures: "Pictures
 
 
 @pytest.fixture
-def other_seed(pictures: "Pictures", quick: dict[str, Any], quick_distill: dict[str, Any], tmp_path: Path) -> Path:
+def other_seed(pictures: Pictures, quick: dict[str, Any], quick_distill: dict[str, Any], tmp_path: Path) -> Path:
     """A run that says that its seed was 0; it was 1."""
     run = tmp_path / "other"
     m2sd_cli.pretrain(str(pictures.folder), run=run, seed=1, **quick)
@@ -110,7 +106,7 @@ def other_seed(pictures: "Pictures", quick: dict[str, Any], quick_distill: dict[
     return run
 
 
-def test_weights_of_another_seed_are_found_out(m2sd: Cli, other_seed: Path, pictures: "Pictures", tree: Tree) -> None:
+def test_weights_of_another_seed_are_found_out(m2sd: Cli, other_seed: Path, pictures: Pictures, tree: Tree) -> None:
     before = tree(other_seed)
     words = ["--run", other_seed, "--data", pictures.folder, "--shots", f"1={pictures.first_shots}"]
     done = m2sd(*COMMAND, *words, "--quiet")
@@ -129,7 +125,7 @@ def test_weights_of_another_seed_are_found_out(m2sd: Cli, other_seed: Path, pict
     assert document["circumstances"] == []
 
 
-def test_what_was_otherwise_is_named(m2sd: Cli, run: Path, pictures: "Pictures") -> None:
+def test_what_was_otherwise_is_named(m2sd: Cli, run: Path, pictures: Pictures) -> None:
     folder = only_stage_1(run)
     manifest = folder.pretrain().manifest
     versions = {**manifest.versions, "torch": "0.1\x1b[0m", "cuda": "3.2"}
@@ -145,7 +141,7 @@ def test_what_was_otherwise_is_named(m2sd: Cli, run: Path, pictures: "Pictures")
 
 @pytest.mark.parametrize("recorded", [True, False])
 def test_it_is_deterministic_if_it_was(
-    run: Path, pictures: "Pictures", monkeypatch: pytest.MonkeyPatch, recorded: bool
+    run: Path, pictures: Pictures, monkeypatch: pytest.MonkeyPatch, recorded: bool
 ) -> None:
     rewrite(only_stage_1(run), deterministic=recorded)
     seen: list[bool] = []
@@ -162,7 +158,7 @@ def test_it_is_deterministic_if_it_was(
 
 @pytest.mark.parametrize(("recorded", "wanted"), [(2, 2), (3, 3), (None, 1), (1025, 1)])
 def test_as_many_threads_compute_as_did_then(
-    run: Path, pictures: "Pictures", monkeypatch: pytest.MonkeyPatch, recorded: int | None, wanted: int
+    run: Path, pictures: Pictures, monkeypatch: pytest.MonkeyPatch, recorded: int | None, wanted: int
 ) -> None:
     rewrite(only_stage_1(run), threads=recorded)
     before = torch.get_num_threads()
@@ -184,7 +180,7 @@ def test_as_many_threads_compute_as_did_then(
 
 
 def test_settings_other_than_the_defaults_are_kept(
-    pictures: "Pictures", quick: dict[str, Any], quick_distill: dict[str, Any], tmp_path: Path
+    pictures: Pictures, quick: dict[str, Any], quick_distill: dict[str, Any], tmp_path: Path
 ) -> None:
     run, folder = tmp_path / "run", str(pictures.folder)
     own = {"similarity": "linear", "seed": 5, "momentum": 0.5, "precision": "bf16", "deterministic": True}
@@ -229,7 +225,7 @@ def test_official_sessions_need_no_folders(m2sd: Cli, tmp_path: Path, monkeypatc
 
 
 def test_what_was_left_out_is_left_out_again(
-    pictures: "Pictures", quick: dict[str, Any], quick_distill: dict[str, Any], tmp_path: Path
+    pictures: Pictures, quick: dict[str, Any], quick_distill: dict[str, Any], tmp_path: Path
 ) -> None:
     data, shots, run = tmp_path / "colours", tmp_path / "first", tmp_path / "run"
     shutil.copytree(pictures.folder, data)
@@ -246,7 +242,7 @@ def test_what_was_left_out_is_left_out_again(
 
 
 def test_weights_that_stage_1_began_from(
-    m2sd: Cli, trained: Path, pictures: "Pictures", quick: dict[str, Any], tmp_path: Path
+    m2sd: Cli, trained: Path, pictures: Pictures, quick: dict[str, Any], tmp_path: Path
 ) -> None:
     weights = {
         name.removeprefix("backbone."): tensor
@@ -277,7 +273,7 @@ def test_weights_that_stage_1_began_from(
 
 
 @pytest.mark.usefixtures("untrained")
-def test_all_that_is_missing_is_named_at_once(m2sd: Cli, run: Path, pictures: "Pictures", tree: Tree) -> None:
+def test_all_that_is_missing_is_named_at_once(m2sd: Cli, run: Path, pictures: Pictures, tree: Tree) -> None:
     before = tree(run)
     done = m2sd(*COMMAND, "--run", run)
     assert (done.code, done.out) == (2, "")
@@ -291,7 +287,7 @@ def test_all_that_is_missing_is_named_at_once(m2sd: Cli, run: Path, pictures: "P
 
 
 @pytest.mark.usefixtures("untrained")
-def test_other_images_are_named(m2sd: Cli, run: Path, data: list[object], pictures: "Pictures", tmp_path: Path) -> None:
+def test_other_images_are_named(m2sd: Cli, run: Path, data: list[object], pictures: Pictures, tmp_path: Path) -> None:
     words = [*COMMAND, "--run", run, *data]
     base = Path(shutil.copytree(pictures.folder, tmp_path / "colours"))
     shutil.copy(next((base / "train" / "blue").iterdir()), next((base / "train" / "red").iterdir()))

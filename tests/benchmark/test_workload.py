@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import torch
@@ -27,9 +27,7 @@ from m2sd_cli.data.folders import open_folder
 from m2sd_cli.data.sources import TrainingImages
 from m2sd_cli.training.loop import Training
 from tests.benchmark.small import few, tiny
-
-if TYPE_CHECKING:
-    from tests.conftest import Pictures
+from tests.helpers import Pictures
 
 
 def test_small_images_are_treated_as_those_of_cifar100() -> None:
@@ -38,7 +36,7 @@ def test_small_images_are_treated_as_those_of_cifar100() -> None:
 
 
 @pytest.mark.parametrize("size", [33, 96, 224])
-def test_larger_images_are_treated_as_those_of_a_folder(size: int, pictures: "Pictures") -> None:
+def test_larger_images_are_treated_as_those_of_a_folder(size: int, pictures: Pictures) -> None:
     data = open_folder(pictures.folder, size)
     assert treatment(size) == (data.transform, data.augmentation)
 

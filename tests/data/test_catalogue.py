@@ -2,7 +2,6 @@
 
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 from platformdirs import user_cache_path
@@ -11,11 +10,7 @@ from m2sd_cli.config import DistillConfig, PretrainConfig, resolve
 from m2sd_cli.data.catalogue import DATA_SETS, FOLDER_DEFAULTS, all_infos, find_info
 from m2sd_cli.data.locate import data_roots, locate, open_data
 from m2sd_cli.errors import DataError, M2sdError, UsageError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from tests.conftest import Outcome
+from tests.helpers import Cli
 
 WAY = {"cifar100": 5, "miniimagenet": 5, "cub200": 10}
 SHOT = 5
@@ -120,7 +115,7 @@ def test_what_is_not_here_and_cannot_be_downloaded_is_asked_for(tmp_path: Path, 
         open_data(name, tmp_path)
 
 
-def test_the_commands_about_data(m2sd: "Callable[..., Outcome]", pictures: object, tmp_path: Path) -> None:
+def test_the_commands_about_data(m2sd: Cli, pictures: object, tmp_path: Path) -> None:
     listed = m2sd("data", "--data-root", tmp_path)
     assert listed.code == 0
     listing, decoded = listed.out.split("\n\n")

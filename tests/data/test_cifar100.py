@@ -6,7 +6,7 @@ import pickle
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 from urllib.error import URLError
 
 import numpy as np
@@ -19,11 +19,7 @@ from m2sd_cli.data.cifar100 import class_names, open_cifar100
 from m2sd_cli.data.locate import open_data
 from m2sd_cli.data.sources import ArrayImages
 from m2sd_cli.errors import DataError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from tests.conftest import Outcome
+from tests.helpers import Cli
 
 
 @pytest.fixture
@@ -168,7 +164,7 @@ def test_files_that_cannot_be_read_are_named(look_alike: Path, monkeypatch: pyte
         open_cifar100(look_alike)
 
 
-def test_a_look_alike_is_refused_by_every_command(look_alike: Path, m2sd: "Callable[..., Outcome]") -> None:
+def test_a_look_alike_is_refused_by_every_command(look_alike: Path, m2sd: Cli) -> None:
     run = look_alike / "run"
     for command in (["pretrain", "--data", "cifar100", "--run", run], ["data", "verify", "cifar100"]):
         done = m2sd(*command, "--data-root", look_alike)
@@ -178,9 +174,7 @@ def test_a_look_alike_is_refused_by_every_command(look_alike: Path, m2sd: "Calla
     assert not run.exists()
 
 
-def test_a_download_that_fails_says_what_to_do(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, m2sd: "Callable[..., Outcome]"
-) -> None:
+def test_a_download_that_fails_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, m2sd: Cli) -> None:
     asked: list[str] = []
 
     def offline(root: str, download: bool) -> None:
@@ -212,7 +206,7 @@ def test_one_process_downloads_at_a_time(tmp_path: Path, monkeypatch: pytest.Mon
     assert tried == ["held\n", "held\n"]
 
 
-def test_what_is_here_or_in_the_package_is_not_downloaded(look_alike: Path, m2sd: "Callable[..., Outcome]") -> None:
+def test_what_is_here_or_in_the_package_is_not_downloaded(look_alike: Path, m2sd: Cli) -> None:
     done = m2sd("data", "download", "cifar100", "--data-root", look_alike)
     assert (done.code, done.out) == (0, "")
     assert str(look_alike / "cifar-100-python") in done.err

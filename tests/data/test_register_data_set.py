@@ -4,9 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -16,11 +14,8 @@ from m2sd_cli.data.catalogue import DATA_SETS
 from m2sd_cli.errors import RunError, UsageError
 from m2sd_cli.runs.folder import RunFolder
 from tests.data.toy import INFO
+from tests.helpers import Cli
 
-if TYPE_CHECKING:
-    from tests.conftest import Outcome
-
-Cli = Callable[..., "Outcome"]
 HELP = """
 import sys
 from tests.data.toy import INFO

@@ -2,12 +2,12 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 import pytest
 import torch
@@ -22,11 +22,8 @@ from m2sd_cli.data.locate import open_data
 from m2sd_cli.data.simulation import simulate
 from m2sd_cli.data.sources import ArrayImages, FileImages, ImageSource
 from m2sd_cli.runs.folder import RunFolder
+from tests.helpers import Cli
 
-if TYPE_CHECKING:
-    from tests.conftest import Outcome
-
-Cli = Callable[..., "Outcome"]
 INFOS = all_infos()
 SIMULATED = [name for name, info in INFOS.items() if info.simulates]
 

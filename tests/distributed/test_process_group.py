@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import torch
@@ -35,10 +35,8 @@ from m2sd_cli.training.execution import Execution
 from m2sd_cli.training.loop import Objective, Training
 from m2sd_cli.training.pretrain import build_network, pretrain_objective
 from m2sd_cli.training.stopping import StopRequest
+from tests.helpers import Pictures
 from tests.survival.nursery import End
-
-if TYPE_CHECKING:
-    from tests.conftest import Pictures
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
 TIMEOUT = 240  # seconds
@@ -195,7 +193,7 @@ def test_each_step_is_that_of_one_process(computed: Path) -> None:
 
 
 def test_two_processes_leave_the_run_folder_that_one_leaves(
-    pictures: "Pictures", quick: dict[str, Any], quick_distill: dict[str, Any], tmp_path: Path, pair: Pair
+    pictures: Pictures, quick: dict[str, Any], quick_distill: dict[str, Any], tmp_path: Path, pair: Pair
 ) -> None:
     alone, shared = tmp_path / "alone", tmp_path / "shared"
     folder = str(pictures.folder)
@@ -261,7 +259,7 @@ def test_one_line_says_why_processes_do_not_begin(tmp_path: Path, pair: Pair) ->
 
 
 def test_a_loss_that_is_no_number_ends_all_processes_with_one_line(
-    pictures: "Pictures", tmp_path: Path, pair: Pair
+    pictures: Pictures, tmp_path: Path, pair: Pair
 ) -> None:
     words = ["--data", pictures.folder, "--run", tmp_path / "run", "--image-size", 16, "--backbone", "resnet20"]
     words += ["--epochs", 1, "--batch-size", 8, "--learning-rate", 1e30, "--precision", "fp32", "--device", "cpu"]
@@ -273,7 +271,7 @@ def test_a_loss_that_is_no_number_ends_all_processes_with_one_line(
     assert not (tmp_path / "run").exists()
 
 
-def test_a_process_that_fails_alone_is_heard(trained: Path, pictures: "Pictures", tmp_path: Path) -> None:
+def test_a_process_that_fails_alone_is_heard(trained: Path, pictures: Pictures, tmp_path: Path) -> None:
     labelled = Path(shutil.copytree(pictures.labelled, tmp_path / "labelled"))
     last = sorted((labelled / "yellow").iterdir())[-1]  # in the second process's share
     last.write_bytes(last.read_bytes()[:40])
@@ -284,7 +282,7 @@ def test_a_process_that_fails_alone_is_heard(trained: Path, pictures: "Pictures"
 
 
 def test_when_the_first_fails_alone_the_others_are_silent(
-    trained: Path, pictures: "Pictures", tmp_path: Path, pair: Pair
+    trained: Path, pictures: Pictures, tmp_path: Path, pair: Pair
 ) -> None:
     run = Path(shutil.copytree(trained, tmp_path / "run"))
     with RunFolder(run).locked("test"):
@@ -297,7 +295,7 @@ def test_when_the_first_fails_alone_the_others_are_silent(
 
 
 def test_processes_leave_out_the_same_bad_pictures_and_say_so_once(
-    pictures: "Pictures", quick: dict[str, Any], tmp_path: Path, pair: Pair
+    pictures: Pictures, quick: dict[str, Any], tmp_path: Path, pair: Pair
 ) -> None:
     photos = Path(shutil.copytree(pictures.folder, tmp_path / "colours"))
     bad = ["train/blue/blue-00.png", "train/yellow/yellow-07.png", "test/red/red-100.png"]

@@ -5,7 +5,7 @@ import runpy
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import onnx
 import onnxruntime
@@ -21,9 +21,7 @@ from m2sd_cli.exporting import EXPORT_FORMATS, ExportFormat
 from m2sd_cli.exporting.export import export_session
 from m2sd_cli.inference.session import SessionModel, load_session
 from m2sd_cli.runs.folder import RunFolder
-
-if TYPE_CHECKING:
-    from tests.conftest import Pictures
+from tests.helpers import Pictures, Tree
 
 FORMS = ("safetensors", "onnx", "pt2")
 CLASSES = ["blue", "green", "red", "yellow", "purple", "white", "grey"]
@@ -48,7 +46,7 @@ def model(trained: Path) -> SessionModel:
 
 
 @pytest.fixture
-def images(model: SessionModel, pictures: "Pictures") -> Tensor:
+def images(model: SessionModel, pictures: Pictures) -> Tensor:
     pixels, _ = next(iter(read_shots(pictures.labelled).source.batches(model.transform, 99)))
     assert pixels.shape == (14, 3, 16, 16)
     return pixels
@@ -160,7 +158,7 @@ def test_an_earlier_session_can_be_exported(
 
 
 def test_linear_class_weights_are_exported_too(
-    pictures: "Pictures",
+    pictures: Pictures,
     quick: dict[str, Any],
     images: Tensor,
     tmp_path: Path,
@@ -177,9 +175,7 @@ def test_linear_class_weights_are_exported_too(
     torch.testing.assert_close(torch.from_numpy(logits), wanted, rtol=1e-4, atol=1e-4)
 
 
-def test_exporting_changes_nothing_in_the_run(
-    run: Path, tmp_path: Path, tree: Callable[[Path], dict[str, bytes | None]]
-) -> None:
+def test_exporting_changes_nothing_in_the_run(run: Path, tmp_path: Path, tree: Tree) -> None:
     before = tree(run)
     m2sd_cli.export("safetensors", tmp_path / "model.safetensors", run=run)
     assert tree(run) == before

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import onnxruntime
 import pytest
@@ -25,17 +25,14 @@ from m2sd_cli.method.stage3 import choices, default_classifier
 from m2sd_cli.registry import CLASSIFIERS, DEFAULT_CLASSIFIER
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.reader import session_name
-
-if TYPE_CHECKING:
-    from tests.conftest import Outcome, Pictures
+from tests.helpers import Cli, Pictures
 
 HEADS = tuple(CLASSIFIERS.entries)
-Cli = Callable[..., "Outcome"]
 STATISTICS = {"fecam", "ranpac", "debiased", "centred"}
 
 
 @pytest.fixture
-def images(trained: Path, pictures: "Pictures") -> Tensor:
+def images(trained: Path, pictures: Pictures) -> Tensor:
     """Pictures of known and unknown classes."""
     pixels, _ = next(iter(read_shots(pictures.labelled).source.batches(load_session(RunFolder(trained)).transform, 99)))
     return pixels
@@ -64,7 +61,7 @@ def test_a_configuration_can_name_every_one() -> None:
 
 @pytest.mark.parametrize("name", HEADS)
 def test_every_session_is_evaluated_in_one_pass_as_it_would_be_alone(
-    trained: Path, pictures: "Pictures", images: Tensor, name: str
+    trained: Path, pictures: Pictures, images: Tensor, name: str
 ) -> None:
     whole = m2sd_cli.evaluate(run=trained, test=pictures.labelled, classifier=name, device="cpu")
     assert whole.classifier == name
@@ -85,7 +82,7 @@ def test_they_are_different(trained: Path, images: Tensor) -> None:
 
 
 @pytest.mark.parametrize("name", HEADS)
-def test_what_was_trained_is_known(trained: Path, pictures: "Pictures", name: str) -> None:
+def test_what_was_trained_is_known(trained: Path, pictures: Pictures, name: str) -> None:
     found = m2sd_cli.evaluate(run=trained, data=str(pictures.folder), classifier=name, device="cpu").figures.sessions
     assert found[0].overall is not None
     assert found[0].overall > 50
@@ -93,7 +90,7 @@ def test_what_was_trained_is_known(trained: Path, pictures: "Pictures", name: st
 
 @pytest.mark.parametrize("name", HEADS)
 def test_predictions_are_of_the_classifier_and_similarities_of_the_class_means(
-    trained: Path, pictures: "Pictures", images: Tensor, name: str
+    trained: Path, pictures: Pictures, images: Tensor, name: str
 ) -> None:
     model = load_session(RunFolder(trained), classifier=name)
     wanted = logits_of(model, images).softmax(dim=1)
@@ -145,7 +142,7 @@ def rebuilt(said: dict[str, Any], tensors: dict[str, Tensor]) -> Head:
 # ---- who names it
 
 
-def test_distill_names_the_first(run: Path, pictures: "Pictures") -> None:
+def test_distill_names_the_first(run: Path, pictures: Pictures) -> None:
     folder = RunFolder(run)
     folder.remove_sessions(first=0)
     m2sd_cli.distill(str(pictures.folder), run=run, epochs=0, classifier="teen", device="cpu")
@@ -153,7 +150,7 @@ def test_distill_names_the_first(run: Path, pictures: "Pictures") -> None:
     assert m2sd_cli.increment(1, pictures.first_shots, run=run, device="cpu").manifest.classifier == "teen"
 
 
-def test_a_session_names_it_for_those_after_it(run: Path, pictures: "Pictures", m2sd: Cli) -> None:
+def test_a_session_names_it_for_those_after_it(run: Path, pictures: Pictures, m2sd: Cli) -> None:
     folder = RunFolder(run)
     assert [stored.manifest.classifier for stored in folder.chain()] == [DEFAULT_CLASSIFIER] * 3
     folder.remove_sessions(first=1)
@@ -181,7 +178,7 @@ def test_a_session_names_it_for_those_after_it(run: Path, pictures: "Pictures", 
     assert json.loads(other.out)["classifier"] == "teen"
 
 
-def test_an_unknown_one_is_refused(run: Path, pictures: "Pictures") -> None:
+def test_an_unknown_one_is_refused(run: Path, pictures: Pictures) -> None:
     for use in (
         lambda: m2sd_cli.evaluate(run=run, test=pictures.labelled, classifier="best"),
         lambda: m2sd_cli.predict([pictures.labelled], run=run, classifier="cosine"),
@@ -193,7 +190,7 @@ def test_an_unknown_one_is_refused(run: Path, pictures: "Pictures") -> None:
 
 
 def test_one_that_this_version_does_not_know_is_named_with_its_package(
-    run: Path, pictures: "Pictures", m2sd: Cli
+    run: Path, pictures: Pictures, m2sd: Cli
 ) -> None:
     folder = RunFolder(run)
     manifest = folder.session(2).manifest
@@ -214,7 +211,7 @@ def test_one_that_this_version_does_not_know_is_named_with_its_package(
 
 
 def test_linear_class_weights_compare_no_directions(
-    pictures: "Pictures", quick: dict[str, Any], tmp_path: Path, m2sd: Cli, monkeypatch: pytest.MonkeyPatch
+    pictures: Pictures, quick: dict[str, Any], tmp_path: Path, m2sd: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = tmp_path / "run"
     m2sd_cli.pretrain(str(pictures.folder), run=run, **quick | {"similarity": "linear"})
@@ -255,7 +252,7 @@ def test_the_default_is_one_that_the_trained_classifier_allows(monkeypatch: pyte
 
 
 def test_a_class_mean_is_the_mean_over_views_and_the_features_of_all_views_are_kept(
-    run: Path, pictures: "Pictures"
+    run: Path, pictures: Pictures
 ) -> None:
     folder = RunFolder(run)
     folder.remove_sessions(first=1)
@@ -314,13 +311,13 @@ def test_features_are_sorted_by_class(trained: Path) -> None:
 
 
 @pytest.mark.parametrize("count", [0, -1, MOST_VIEWS + 1])
-def test_there_are_so_many_views_and_no_more(run: Path, pictures: "Pictures", count: int, m2sd: Cli) -> None:
+def test_there_are_so_many_views_and_no_more(run: Path, pictures: Pictures, count: int, m2sd: Cli) -> None:
     words = ["--session", 3, "--shots", pictures.second_shots, "--run", run]
     done = m2sd("increment", *words, "--views", count)
     assert (done.code, done.err) == (2, f"m2sd: --views {count}: 1 to {MOST_VIEWS}\n")
 
 
-def test_a_chain_of_other_classifiers_and_views_is_reproduced(run: Path, pictures: "Pictures", tmp_path: Path) -> None:
+def test_a_chain_of_other_classifiers_and_views_is_reproduced(run: Path, pictures: Pictures, tmp_path: Path) -> None:
     folder = RunFolder(run)
     folder.remove_sessions(first=1)
     m2sd_cli.increment(1, pictures.first_shots, run=run, classifier="teen", views=3, device="cpu")

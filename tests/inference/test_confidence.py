@@ -4,7 +4,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -24,17 +24,13 @@ from m2sd_cli.inference.features import held_out_features
 from m2sd_cli.inference.session import SessionModel, load_session
 from m2sd_cli.method.calibration import Confidence, fit_temperature, unknown_threshold
 from m2sd_cli.runs.folder import RunFolder
+from tests.helpers import Cli, Pictures
 from tests.inference.test_classifiers import HEADS, rewrite
 from tests.reports.test_calibration import plain_auroc, plain_ece, plain_fpr95
 
-if TYPE_CHECKING:
-    from tests.conftest import Outcome, Pictures
-
-Cli = Callable[..., "Outcome"]
-
 
 @pytest.fixture
-def held_out(pictures: "Pictures") -> ImageSource:
+def held_out(pictures: Pictures) -> ImageSource:
     """Two pictures of each base class."""
     found = choose_training(open_folder(pictures.folder, 16), 0.25, None).held_out
     assert found is not None
@@ -144,7 +140,7 @@ def test_features_of_no_images_give_numbers_or_one_line(
         assert torch.tensor([found.temperature, found.unknown_below]).isfinite().all()
 
 
-def test_a_chain_with_such_images_is_reproduced(calibrated: Path, pictures: "Pictures", tmp_path: Path) -> None:
+def test_a_chain_with_such_images_is_reproduced(calibrated: Path, pictures: Pictures, tmp_path: Path) -> None:
     run = Path(shutil.copytree(calibrated, tmp_path / "run"))
     RunFolder(run).remove_sessions(first=1)
     data = str(pictures.folder)
@@ -186,7 +182,7 @@ def test_without_such_images_nothing_is_unknown(trained: Path, noise: Path) -> N
 # ---- what it does to answers
 
 
-def test_what_scores_too_low_is_called_unknown(calibrated: Path, pictures: "Pictures", noise: Path, m2sd: Cli) -> None:
+def test_what_scores_too_low_is_called_unknown(calibrated: Path, pictures: Pictures, noise: Path, m2sd: Cli) -> None:
     words = ["--run", calibrated, "--classifier", "means", "--device", "cpu", "--top-k", 2]
     plain = m2sd("predict", noise, pictures.folder / "train" / "blue", *words)
     assert (plain.code, plain.err) == (0, "")
@@ -207,7 +203,7 @@ def test_what_scores_too_low_is_called_unknown(calibrated: Path, pictures: "Pict
 
 
 @pytest.mark.parametrize("name", HEADS)
-def test_probabilities_are_those_at_the_temperature(calibrated: Path, pictures: "Pictures", name: str) -> None:
+def test_probabilities_are_those_at_the_temperature(calibrated: Path, pictures: Pictures, name: str) -> None:
     model = load_session(RunFolder(calibrated), classifier=name)
     source = read_shots(pictures.labelled).source
     logits = model.classify(model.embed(pixels_of(source, calibrated))) / model.confidence.temperature
@@ -219,7 +215,7 @@ def test_probabilities_are_those_at_the_temperature(calibrated: Path, pictures: 
 
 
 @pytest.mark.parametrize("name", HEADS)
-def test_an_evaluation_counts_what_each_session_says_alone(calibrated: Path, pictures: "Pictures", name: str) -> None:
+def test_an_evaluation_counts_what_each_session_says_alone(calibrated: Path, pictures: Pictures, name: str) -> None:
     found = m2sd_cli.evaluate(run=calibrated, test=pictures.labelled, classifier=name, device="cpu")
     labelled = read_shots(pictures.labelled)
     pixels = pixels_of(labelled.source, calibrated)
@@ -244,7 +240,7 @@ def test_an_evaluation_counts_what_each_session_says_alone(calibrated: Path, pic
 
 @pytest.mark.parametrize("size", [1, 3])
 def test_it_is_the_same_in_every_batch_size(
-    calibrated: Path, pictures: "Pictures", monkeypatch: pytest.MonkeyPatch, size: int
+    calibrated: Path, pictures: Pictures, monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
     wanted = m2sd_cli.evaluate(run=calibrated, test=pictures.labelled, device="cpu")
     monkeypatch.setattr("m2sd_cli.reports.evaluation.FEATURE_BATCH", size)
@@ -257,7 +253,7 @@ def test_it_is_the_same_in_every_batch_size(
 @pytest.mark.parametrize(("form", "name"), [("onnx", "fecam"), ("pt2", "means"), ("safetensors", "fecam")])
 def test_an_exported_file_gives_the_probabilities_and_scores_of_predict(
     calibrated: Path,
-    pictures: "Pictures",
+    pictures: Pictures,
     tmp_path: Path,
     load_one_layer: Callable[..., SessionModel],
     form: str,

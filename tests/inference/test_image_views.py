@@ -2,9 +2,9 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import onnxruntime
 import pytest
@@ -20,17 +20,13 @@ from m2sd_cli.data.views import MOST_VIEWS, views
 from m2sd_cli.inference.features import embed
 from m2sd_cli.inference.session import SessionModel, load_session, to_transform
 from m2sd_cli.runs.folder import RunFolder
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from tests.conftest import Outcome, Pictures
+from tests.helpers import Cli, Pictures, Tree
 
 COUNT = 3
 
 
 @pytest.fixture(scope="module")
-def seen(calibrated: Path, pictures: "Pictures", tmp_path_factory: pytest.TempPathFactory) -> Path:
+def seen(calibrated: Path, pictures: Pictures, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The calibrated run, distilled anew without training and with three views of every image."""
     run = tmp_path_factory.mktemp("seen") / "run"
     shutil.copytree(calibrated, run)
@@ -46,7 +42,7 @@ def model(seen: Path) -> SessionModel:
 
 
 @pytest.fixture
-def images(model: SessionModel, pictures: "Pictures") -> Tensor:
+def images(model: SessionModel, pictures: Pictures) -> Tensor:
     return next(iter(read_shots(pictures.labelled).source.batches(model.transform, 99)))[0]
 
 
@@ -82,7 +78,7 @@ def test_every_session_sees_what_the_base_session_saw(seen: Path) -> None:
     assert folder.chain()[0].manifest.config["views"] == COUNT
 
 
-def test_means_and_held_out_features_are_of_all_views(seen: Path, model: SessionModel, pictures: "Pictures") -> None:
+def test_means_and_held_out_features_are_of_all_views(seen: Path, model: SessionModel, pictures: Pictures) -> None:
     folder = RunFolder(seen)
     data = recorded_data(folder.pretrain().manifest, str(pictures.folder), None, 16)
     pixels, labels = next(iter(data.train.batches(model.transform, 99)))
@@ -102,7 +98,7 @@ def test_means_and_held_out_features_are_of_all_views(seen: Path, model: Session
         torch.testing.assert_close(taught[label], wanted, rtol=1e-4, atol=1e-5)
 
 
-def test_an_evaluation_sees_all_views(seen: Path, model: SessionModel, pictures: "Pictures") -> None:
+def test_an_evaluation_sees_all_views(seen: Path, model: SessionModel, pictures: Pictures) -> None:
     source = open_folder(pictures.folder, 16).test
     pixels, labels = next(iter(source.batches(model.transform, 99)))
     right = model.classify(by_hand(model, pixels))[:, :4].argmax(dim=1) == labels
@@ -110,7 +106,7 @@ def test_an_evaluation_sees_all_views(seen: Path, model: SessionModel, pictures:
     assert found.overall == pytest.approx(100 * right.double().mean().item())
 
 
-def test_a_prediction_sees_all_views(seen: Path, model: SessionModel, pictures: "Pictures") -> None:
+def test_a_prediction_sees_all_views(seen: Path, model: SessionModel, pictures: Pictures) -> None:
     picture = sorted((pictures.labelled / "grey").iterdir())[0]
     feature = by_hand(model, model.transform.pixels(Image.open(picture).convert("RGB"))[None])
     (found,) = m2sd_cli.predict([picture], run=seen, top_k=7, device="cpu")
@@ -121,7 +117,7 @@ def test_a_prediction_sees_all_views(seen: Path, model: SessionModel, pictures: 
 
 
 def test_exported_networks_see_all_views(
-    seen: Path, images: Tensor, tmp_path: Path, load_one_layer: "Callable[..., SessionModel]"
+    seen: Path, images: Tensor, tmp_path: Path, load_one_layer: Callable[..., SessionModel]
 ) -> None:
     model = load_one_layer(RunFolder(seen))
     wanted = model.classify(by_hand(model, images)) / model.confidence.temperature
@@ -136,7 +132,7 @@ def test_exported_networks_see_all_views(
         torch.testing.assert_close(torch.from_numpy(logits), wanted[:batch], rtol=1e-3, atol=1e-3)
 
 
-def test_the_chain_is_reproduced(seen: Path, pictures: "Pictures") -> None:
+def test_the_chain_is_reproduced(seen: Path, pictures: Pictures) -> None:
     shots: dict[int, Path | str] = {1: pictures.first_shots, 2: pictures.second_shots}
     again = m2sd_cli.reproduce(run=seen, data=str(pictures.folder), shots=shots, device="cpu")
     assert [stage.same for stage in again.stages] == [True] * 4
@@ -148,9 +144,7 @@ def test_runs_that_name_no_views_saw_one(trained: Path) -> None:
     assert to_transform(without).views == 1
 
 
-def test_mirror_images_that_are_seen_already_are_refused(
-    run: Path, pictures: "Pictures", m2sd: "Callable[..., Outcome]", tree: "Callable[[Path], dict[str, bytes | None]]"
-) -> None:
+def test_mirror_images_that_are_seen_already_are_refused(run: Path, pictures: Pictures, m2sd: Cli, tree: Tree) -> None:
     """The mean over a shot and its mirror image is what such a chain takes anyway."""
     m2sd_cli.distill(str(pictures.folder), run=run, epochs=0, views=2, device="cpu", force=True)
     before = tree(run)
@@ -163,7 +157,7 @@ def test_mirror_images_that_are_seen_already_are_refused(
 
 
 @pytest.mark.parametrize("count", [0, MOST_VIEWS + 1])
-def test_there_are_so_many_views_and_no_more(pretrained: Path, m2sd: "Callable[..., Outcome]", count: int) -> None:
+def test_there_are_so_many_views_and_no_more(pretrained: Path, m2sd: Cli, count: int) -> None:
     done = m2sd("distill", "--run", pretrained, "--views", count)
     assert done.code == 2
     assert done.err.startswith(f"m2sd: --views {count}: ")

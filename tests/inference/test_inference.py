@@ -3,7 +3,6 @@
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -21,16 +20,14 @@ from m2sd_cli.inference.prediction import Prediction
 from m2sd_cli.inference.session import load_session
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.manifest import TransformRecord
-
-if TYPE_CHECKING:
-    from tests.conftest import Pictures
+from tests.helpers import Pictures
 
 SIZES = [1, 3, 7, 256]
 
 
 @pytest.mark.parametrize("size", SIZES)
 def test_class_means_are_the_same_in_every_batch_size(
-    trained: Path, pictures: "Pictures", monkeypatch: pytest.MonkeyPatch, size: int
+    trained: Path, pictures: Pictures, monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
     model = load_session(RunFolder(trained), 0)
     source = open_folder(pictures.folder, 16).train
@@ -51,7 +48,7 @@ def test_class_means_are_the_same_in_every_batch_size(
 @pytest.mark.parametrize("pixels", [1, 256, 3 * 256, 2**20])
 @pytest.mark.parametrize("seen", [1, 2])
 def test_parts_of_a_batch_have_the_features_of_the_whole(
-    trained: Path, pictures: "Pictures", monkeypatch: pytest.MonkeyPatch, pixels: int, seen: int
+    trained: Path, pictures: Pictures, monkeypatch: pytest.MonkeyPatch, pixels: int, seen: int
 ) -> None:
     model = load_session(RunFolder(trained))
     transform = replace(model.transform, views=seen)
@@ -64,7 +61,7 @@ def test_parts_of_a_batch_have_the_features_of_the_whole(
     assert embed(model.backbone, images[:0], transform).shape == (0, 64)
 
 
-def test_a_class_mean_is_the_mean_of_the_features_of_its_shots(trained: Path, pictures: "Pictures") -> None:
+def test_a_class_mean_is_the_mean_of_the_features_of_its_shots(trained: Path, pictures: Pictures) -> None:
     model = load_session(RunFolder(trained))
     shots = read_shots(pictures.first_shots)
     pixels, labels = next(iter(shots.source.batches(model.transform, 99)))
@@ -76,7 +73,7 @@ def test_a_class_mean_is_the_mean_of_the_features_of_its_shots(trained: Path, pi
 
 @pytest.mark.parametrize("size", SIZES)
 def test_an_evaluation_is_the_same_in_every_batch_size(
-    trained: Path, pictures: "Pictures", monkeypatch: pytest.MonkeyPatch, size: int
+    trained: Path, pictures: Pictures, monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
     wanted = m2sd_cli.evaluate(run=trained, test=pictures.labelled, device="cpu")
     monkeypatch.setattr("m2sd_cli.reports.evaluation.FEATURE_BATCH", size)
@@ -85,7 +82,7 @@ def test_an_evaluation_is_the_same_in_every_batch_size(
     assert torch.equal(found.answers.predicted, wanted.answers.predicted)
 
 
-def test_every_session_is_evaluated_in_one_pass_as_it_would_be_alone(trained: Path, pictures: "Pictures") -> None:
+def test_every_session_is_evaluated_in_one_pass_as_it_would_be_alone(trained: Path, pictures: Pictures) -> None:
     whole = m2sd_cli.evaluate(run=trained, test=pictures.labelled, device="cpu").figures.sessions
     assert [each.classes for each in whole] == [4, 6, 7]
     assert [each.images for each in whole] == [8, 10, 12]
@@ -105,7 +102,7 @@ def test_every_session_is_evaluated_in_one_pass_as_it_would_be_alone(trained: Pa
         assert figures.overall == pytest.approx(100 * right / counted)
 
 
-def test_what_was_trained_is_known(trained: Path, pictures: "Pictures") -> None:
+def test_what_was_trained_is_known(trained: Path, pictures: Pictures) -> None:
     base = m2sd_cli.evaluate(run=trained, data=str(pictures.folder), session=0, device="cpu").figures.sessions[0]
     assert base.images == 12
     assert base.overall is not None
@@ -123,7 +120,7 @@ def close(found: list[Prediction], wanted: list[Prediction]) -> bool:
 
 @pytest.mark.parametrize("size", [1, 2, 5])
 def test_predictions_are_the_same_in_every_batch_size(
-    trained: Path, pictures: "Pictures", monkeypatch: pytest.MonkeyPatch, size: int
+    trained: Path, pictures: Pictures, monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
     wanted = list(m2sd_cli.predict([pictures.labelled], run=trained, device="cpu"))
     assert [each.path for each in wanted] == sorted(pictures.labelled.rglob("*.png"))
@@ -131,7 +128,7 @@ def test_predictions_are_the_same_in_every_batch_size(
     assert close(list(m2sd_cli.predict([pictures.labelled], run=trained, device="cpu")), wanted)
 
 
-def test_a_prediction_names_the_likeliest_classes_first(trained: Path, pictures: "Pictures") -> None:
+def test_a_prediction_names_the_likeliest_classes_first(trained: Path, pictures: Pictures) -> None:
     picture = pictures.second_shots / "grey" / "grey-00.png"
     (all_of_them,) = m2sd_cli.predict([picture], run=trained, top_k=99, device="cpu")
     assert all_of_them.path == picture
@@ -145,7 +142,7 @@ def test_a_prediction_names_the_likeliest_classes_first(trained: Path, pictures:
     assert {guess.name for guess in earlier.guesses} == {"blue", "green", "red", "yellow"}
 
 
-def test_similarity_is_the_cosine_of_feature_and_class_mean(trained: Path, pictures: "Pictures") -> None:
+def test_similarity_is_the_cosine_of_feature_and_class_mean(trained: Path, pictures: Pictures) -> None:
     picture = pictures.labelled / "red" / "red-200.png"
     model = load_session(RunFolder(trained))
     feature = model.embed(model.transform.pixels(Image.open(picture).convert("RGB"))[None])
@@ -157,7 +154,7 @@ def test_similarity_is_the_cosine_of_feature_and_class_mean(trained: Path, pictu
 
 
 def test_pictures_of_every_kind_are_predicted_as_what_they_show(
-    trained: Path, pictures: "Pictures", tmp_path: Path
+    trained: Path, pictures: Pictures, tmp_path: Path
 ) -> None:
     plain = Image.open(pictures.labelled / "green" / "green-201.png").convert("RGB")
     grey = plain.convert("L")
@@ -210,7 +207,7 @@ def test_what_cannot_be_predicted_is_named(trained: Path, tmp_path: Path) -> Non
 
 
 def test_a_folder_is_searched_for_pictures_and_hidden_files_are_passed_over(
-    trained: Path, pictures: "Pictures", tmp_path: Path
+    trained: Path, pictures: Pictures, tmp_path: Path
 ) -> None:
     picture = pictures.labelled / "red" / "red-200.png"
     (tmp_path / "deep" / "er").mkdir(parents=True)
@@ -250,7 +247,7 @@ def test_a_checkpoint_that_does_not_fit_its_manifest_is_named(run: Path) -> None
         load_session(folder)
 
 
-def test_the_transform_of_the_manifest_is_used(run: Path, pictures: "Pictures") -> None:
+def test_the_transform_of_the_manifest_is_used(run: Path, pictures: Pictures) -> None:
     folder = RunFolder(run)
     folder.remove_sessions(first=1)
     base = folder.chain()[0]
@@ -311,7 +308,7 @@ def test_an_unknown_precision_is_refused(trained: Path) -> None:
         m2sd_cli.evaluate(run=trained, precision="fp16")
 
 
-def test_bf16_features_are_near(trained: Path, pictures: "Pictures") -> None:
+def test_bf16_features_are_near(trained: Path, pictures: Pictures) -> None:
     exact, rough = (load_session(RunFolder(trained), precision=each) for each in ("fp32", "bf16"))
     pixels, _ = next(iter(read_shots(pictures.labelled).source.batches(exact.transform, 99)))
     wanted, found = exact.embed(pixels), rough.embed(pixels)

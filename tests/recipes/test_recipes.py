@@ -7,7 +7,7 @@ import shutil
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -23,15 +23,12 @@ from m2sd_cli.method.loss_weights import LossWeights
 from m2sd_cli.recipes import NOTHING, find_recipe, recipe_names
 from m2sd_cli.registry import BACKBONES
 from m2sd_cli.runs.folder import RunFolder
+from m2sd_cli.runs.reader import StoredManifest
 from m2sd_cli.runs.training_state import StateStore
 from m2sd_cli.training.distill import loss_weights
+from tests.helpers import Cli, Pictures
 
-if TYPE_CHECKING:
-    from m2sd_cli.runs.reader import StoredManifest
-    from tests.conftest import Outcome, Pictures
-
-Cli = Callable[..., "Outcome"]
-
+Begin = Callable[..., StoredManifest | None]
 COMMON = "epochs = 1\nbatch_size = 8\nmomentum = 0.5\n"
 QUICK = (
     f'data = "demo"\n[pretrain]\nbackbone = "resnet20"\nimage_size = 16\n{COMMON}'
@@ -141,7 +138,7 @@ def test_the_command_line_wins_over_the_file_the_file_over_the_recipe(given: lis
     assert config.batch_size == next(value for there, value in places if there)
 
 
-def test_both_stages_follow_the_recipe_of_the_first(quick_recipes: Path, pictures: "Pictures", tmp_path: Path) -> None:
+def test_both_stages_follow_the_recipe_of_the_first(quick_recipes: Path, pictures: Pictures, tmp_path: Path) -> None:
     run, folder, file = tmp_path / "run", str(pictures.folder), tmp_path / "options.toml"
     file.write_text("[pretrain]\nmomentum = 0.75\nbatch_size = 9\n")
     stored = m2sd_cli.pretrain(folder, recipe="first", run=run, config=file, batch_size=10, **EXACT)
@@ -171,7 +168,7 @@ def test_both_stages_follow_the_recipe_of_the_first(quick_recipes: Path, picture
 
 @pytest.mark.parametrize("where", ["option", "file", "recipe"])
 def test_the_images_are_those_that_are_named_last(
-    quick_recipes: Path, pictures: "Pictures", tmp_path: Path, where: str
+    quick_recipes: Path, pictures: Pictures, tmp_path: Path, where: str
 ) -> None:
     run, folder = tmp_path / "run", str(pictures.folder)
     if where == "recipe":
@@ -198,10 +195,10 @@ def test_the_images_are_those_that_are_named_last(
 
 
 def test_an_interrupted_training_goes_on_with_its_recipe(
-    quick_recipes: Path, pictures: "Pictures", tmp_path: Path, m2sd: Cli
+    quick_recipes: Path, pictures: Pictures, tmp_path: Path, m2sd: Cli
 ) -> None:
     run, folder = tmp_path / "run", str(pictures.folder)
-    stages: dict[str, Callable[..., StoredManifest | None]] = {
+    stages: dict[str, Begin] = {
         "pretrain": m2sd_cli.pretrain,
         "distill": m2sd_cli.distill,
     }
@@ -223,7 +220,7 @@ def test_an_interrupted_training_goes_on_with_its_recipe(
         assert finished.err.startswith("m2sd: --recipe second: the training began with first;")
 
 
-def test_it_comes_out_again_when_reproduced(quick_recipes: Path, pictures: "Pictures", tmp_path: Path) -> None:
+def test_it_comes_out_again_when_reproduced(quick_recipes: Path, pictures: Pictures, tmp_path: Path) -> None:
     run, folder, keep = tmp_path / "run", str(pictures.folder), tmp_path / "again"
     m2sd_cli.pretrain(folder, recipe="first", run=run, **EXACT)
     m2sd_cli.distill(folder, run=run, epochs=0, **EXACT)

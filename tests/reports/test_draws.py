@@ -3,9 +3,7 @@
 import json
 import math
 import shutil
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -22,12 +20,8 @@ from m2sd_cli.registry import CLASSIFIERS
 from m2sd_cli.reports.deviation import MeanAndDeviation
 from m2sd_cli.reports.draws import DrawFigures, LabelledFeatures, compare_classifiers, draw_shots
 from m2sd_cli.runs.manifest import BackboneRecord
+from tests.helpers import Cli, Pictures, Tree
 
-if TYPE_CHECKING:
-    from tests.conftest import Outcome, Pictures
-
-Cli = Callable[..., "Outcome"]
-Tree = Callable[[Path], dict[str, bytes | None]]
 RECORD = BackboneRecord(name="resnet20", width=5, similarity="cosine", scale=16.0)
 SIZES = [3, 5, 6]
 BACKBONE = build_backbone("resnet20")
@@ -171,7 +165,7 @@ def test_usage_errors_are_one_line(m2sd: Cli, simulated: Path, words: list[objec
     assert (done.code, done.out, done.err) == (code, "", f"m2sd: {says}\n")
 
 
-def test_a_run_of_anything_else_is_not_to_choose_by(m2sd: Cli, trained: Path, pictures: "Pictures") -> None:
+def test_a_run_of_anything_else_is_not_to_choose_by(m2sd: Cli, trained: Path, pictures: Pictures) -> None:
     done = m2sd("simulate", "--run", trained)
     assert (done.code, done.out) == (2, "")
     assert done.err == (

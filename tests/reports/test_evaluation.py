@@ -1,7 +1,6 @@
 """Images that an evaluation keeps decoded, which makes no difference to its figures."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -14,9 +13,7 @@ from m2sd_cli.data.check import check_data
 from m2sd_cli.data.images import open_rgb
 from m2sd_cli.data.locate import open_data
 from m2sd_cli.data.sources import FileImages
-
-if TYPE_CHECKING:
-    from tests.conftest import Pictures
+from tests.helpers import Pictures
 
 
 @pytest.fixture
@@ -35,7 +32,7 @@ def opened(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Path]:
 
 
 def test_a_second_evaluation_decodes_nothing(
-    trained: Path, pictures: "Pictures", opened: list[Path], monkeypatch: pytest.MonkeyPatch
+    trained: Path, pictures: Pictures, opened: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = m2sd_cli.evaluate(run=trained, data=str(pictures.folder), device="cpu")
     assert len(opened) == len(set(opened)) == 12
@@ -50,7 +47,7 @@ def test_a_second_evaluation_decodes_nothing(
         assert each.figures == direct.figures
 
 
-def test_pictures_of_ones_own_are_not_kept(trained: Path, pictures: "Pictures", opened: list[Path]) -> None:
+def test_pictures_of_ones_own_are_not_kept(trained: Path, pictures: Pictures, opened: list[Path]) -> None:
     for _ in range(2):
         opened.clear()
         m2sd_cli.evaluate(run=trained, test=pictures.labelled, device="cpu")
@@ -61,7 +58,7 @@ def test_pictures_of_ones_own_are_not_kept(trained: Path, pictures: "Pictures", 
     assert list_entries() == []
 
 
-def test_verifying_reads_every_picture_itself(pictures: "Pictures", opened: list[Path]) -> None:
+def test_verifying_reads_every_picture_itself(pictures: Pictures, opened: list[Path]) -> None:
     data = open_data(str(pictures.folder), image_size=16)
     list(data.test.for_testing(data.transform, 4))
     data.train.for_training(data.augmentation)

@@ -1,10 +1,8 @@
 """Published figures are consistent, and shown beside a run only where it can be compared."""
 
 import json
-from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -16,9 +14,7 @@ from m2sd_cli.reports.metrics import Figures, SessionFigures
 from m2sd_cli.reports.published import compare_with_published, published_methods
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.manifest import DataRecord, Manifest
-
-if TYPE_CHECKING:
-    from tests.conftest import Outcome, Pictures
+from tests.helpers import Cli, Pictures
 
 CPU = ["--device", "cpu"]
 
@@ -127,9 +123,9 @@ def test_a_run_with_other_sessions_shows_session_0_only(manifest: Manifest) -> N
 
 
 def test_the_command_shows_the_comparison(
-    m2sd: Callable[..., "Outcome"],
+    m2sd: Cli,
     trained: Path,
-    pictures: "Pictures",
+    pictures: Pictures,
     manifest: Manifest,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -158,7 +154,7 @@ def test_the_command_shows_the_comparison(
 
 
 @pytest.mark.parametrize("more", [["--test", "somewhere"], ["--session", "1"]])
-def test_a_part_of_the_benchmark_is_not_compared(m2sd: Callable[..., "Outcome"], more: list[str]) -> None:
+def test_a_part_of_the_benchmark_is_not_compared(m2sd: Cli, more: list[str]) -> None:
     done = m2sd("evaluate", "--compare", *more)
     assert (done.code, done.out, done.err.count("\n")) == (2, "", 1)
     assert "leave one out" in done.err

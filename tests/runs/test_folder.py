@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
@@ -19,15 +19,11 @@ from m2sd_cli.runs.files import read_verified
 from m2sd_cli.runs.folder import RunFolder, default_path
 from m2sd_cli.runs.manifest import FileRecord, NewestPointer
 from m2sd_cli.runs.reader import session_name, session_number
-
-if TYPE_CHECKING:
-    from tests.conftest import Pictures
+from tests.helpers import Pictures, Tree
 
 FILES = [f"{name}.{end}" for name in ("pretrain", *map(session_name, range(3))) for end in ("json", "safetensors")]
 FILES.append("head.json")
 NEWEST = "session-002.json"
-
-Tree = Callable[[Path], dict[str, bytes | None]]
 
 
 def sha256(path: Path) -> str:
@@ -163,7 +159,7 @@ def test_a_session_holds_what_is_known_of_its_own_classes_only(trained: Path) ->
         assert (trained / stored.manifest.checkpoint.file).stat().st_size < 2500
 
 
-def test_adding_a_session_leaves_every_earlier_file_as_it_was(run: Path, pictures: "Pictures", tree: Tree) -> None:
+def test_adding_a_session_leaves_every_earlier_file_as_it_was(run: Path, pictures: Pictures, tree: Tree) -> None:
     RunFolder(run).remove_sessions(first=1)
     before = tree(run)
     for number, shots in enumerate((pictures.second_shots, pictures.first_shots), start=1):
@@ -236,7 +232,7 @@ def test_a_damaged_checkpoint_is_not_loaded(run: Path) -> None:
     folder.tensors(chain[0])
 
 
-def test_a_session_of_another_chain_does_not_fit(run: Path, pictures: "Pictures", tmp_path: Path) -> None:
+def test_a_session_of_another_chain_does_not_fit(run: Path, pictures: Pictures, tmp_path: Path) -> None:
     other = Path(shutil.copytree(run, tmp_path / "other"))
     RunFolder(other).remove_sessions(first=1)
     m2sd_cli.increment(1, pictures.second_shots, run=other, device="cpu")
@@ -320,7 +316,7 @@ def test_removing_the_newest_sessions(run: Path, tree: Tree) -> None:
     assert folder.verify() == []
 
 
-def test_what_no_head_names_does_not_count(run: Path, pictures: "Pictures") -> None:
+def test_what_no_head_names_does_not_count(run: Path, pictures: Pictures) -> None:
     removed = {path.name: path.read_bytes() for path in run.glob("session-00[12].*")}
     folder = RunFolder(run)
     folder.remove_sessions(first=1)
@@ -336,7 +332,7 @@ def test_what_no_head_names_does_not_count(run: Path, pictures: "Pictures") -> N
 
 @pytest.mark.parametrize("moved", [0, 1])
 def test_what_is_not_yet_in_its_place_counts_and_is_moved_by_the_next_writer(
-    run: Path, pictures: "Pictures", tree: Tree, moved: int
+    run: Path, pictures: Pictures, tree: Tree, moved: int
 ) -> None:
     before = tree(run)
     (run / "incoming").mkdir()
@@ -365,7 +361,7 @@ def test_what_was_not_finished_is_swept_away_by_the_next_writer(run: Path, tree:
     assert tree(run) == before | {".mine.tmp": b"somebody's"}
 
 
-def test_a_manifest_follows_its_checkpoint(run: Path, pictures: "Pictures", monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_manifest_follows_its_checkpoint(run: Path, pictures: Pictures, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(self: RunFolder, name: str, manifest: object) -> None:
         assert (self.path / "incoming" / f"{name}.safetensors").is_file()
         raise RunError("no space")
@@ -378,7 +374,7 @@ def test_a_manifest_follows_its_checkpoint(run: Path, pictures: "Pictures", monk
 
 
 def test_a_reader_sees_the_chain_before_or_after(
-    run: Path, pictures: "Pictures", monkeypatch: pytest.MonkeyPatch
+    run: Path, pictures: Pictures, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A session is removed and another taught in its stead, between two files that a reader reads."""
     reader, writer = RunFolder(run), RunFolder(run)
@@ -438,7 +434,7 @@ sys.stdin.read()
 """
 
 
-def test_one_writer_at_a_time(run: Path, pictures: "Pictures", quick_distill: dict[str, Any], tree: Tree) -> None:
+def test_one_writer_at_a_time(run: Path, pictures: Pictures, quick_distill: dict[str, Any], tree: Tree) -> None:
     folder = RunFolder(run)
     folder.remove_sessions(first=2)
     before = tree(run)

@@ -7,7 +7,6 @@ import shutil
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -19,9 +18,7 @@ from m2sd_cli.runs.files import read_verified
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.manifest import FileRecord, Manifest
 from m2sd_cli.runs.reader import StoredManifest, session_name
-
-if TYPE_CHECKING:
-    from tests.conftest import Outcome, Pictures
+from tests.helpers import Cli, Pictures
 
 Lengthen = Callable[..., None]
 LENGTHS = [0, 197]  # sessions after the three of the trained run
@@ -54,7 +51,7 @@ def reading(monkeypatch: pytest.MonkeyPatch) -> Reading:
 
 
 @pytest.fixture
-def orange(pictures: "Pictures", tmp_path: Path) -> Path:
+def orange(pictures: Pictures, tmp_path: Path) -> Path:
     """Shots of a class that nobody was taught."""
     shutil.copytree(pictures.labelled / "orange", tmp_path / "orange" / "orange")
     return tmp_path / "orange"
@@ -82,7 +79,7 @@ def test_an_increment_reads_the_ends_of_a_chain_in_full_and_the_rest_in_outline(
 
 @pytest.mark.parametrize("more", LENGTHS)
 def test_using_a_chain_reads_every_file_of_it_once(
-    run: Path, lengthen: Lengthen, reading: Reading, pictures: "Pictures", more: int
+    run: Path, lengthen: Lengthen, reading: Reading, pictures: Pictures, more: int
 ) -> None:
     lengthen(run, more)
     sessions = 3 + more
@@ -103,7 +100,7 @@ def test_using_a_chain_reads_every_file_of_it_once(
 
 
 def test_one_session_is_read_in_full_and_the_others_in_outline(
-    run: Path, lengthen: Lengthen, reading: Reading, m2sd: Callable[..., "Outcome"]
+    run: Path, lengthen: Lengthen, reading: Reading, m2sd: Cli
 ) -> None:
     lengthen(run, 50)
     reading.files.clear()
@@ -115,7 +112,7 @@ def test_one_session_is_read_in_full_and_the_others_in_outline(
 
 
 def test_listing_and_undoing_read_no_more_than_they_have_to(
-    run: Path, lengthen: Lengthen, reading: Reading, m2sd: Callable[..., "Outcome"]
+    run: Path, lengthen: Lengthen, reading: Reading, m2sd: Cli
 ) -> None:
     lengthen(run, 50)
     reading.files.clear()
@@ -155,7 +152,7 @@ def test_a_class_of_any_session_is_known(run: Path, lengthen: Lengthen, orange: 
 
 @pytest.mark.parametrize("number", [0, 1, 12, 21, 22])
 def test_nothing_is_added_to_a_damaged_chain(
-    run: Path, lengthen: Lengthen, orange: Path, pictures: "Pictures", number: int
+    run: Path, lengthen: Lengthen, orange: Path, pictures: Pictures, number: int
 ) -> None:
     lengthen(run, 20)
     path = run / f"{session_name(number)}.json"
@@ -210,9 +207,7 @@ def test_a_foreign_manifest_is_found_in_outline_too(run: Path, lengthen: Lengthe
         assert len(folder.summary().sessions) == 6
 
 
-def test_a_thousandth_session_is_one_like_any_other(
-    run: Path, lengthen: Lengthen, orange: Path, m2sd: Callable[..., "Outcome"]
-) -> None:
+def test_a_thousandth_session_is_one_like_any_other(run: Path, lengthen: Lengthen, orange: Path, m2sd: Cli) -> None:
     lengthen(run, 997)
     for session in (1000, 1001):
         name = orange / ("orange" if session == 1000 else "amber")

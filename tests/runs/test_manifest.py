@@ -4,16 +4,14 @@ import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.manifest import SCHEMA_VERSION, FileRecord, Manifest, ManifestSummary, TrainingState
-
-if TYPE_CHECKING:
-    from tests.conftest import Pictures
+from tests.helpers import Pictures
 
 ZEROS = "0" * 64
 NAN, INFINITY = float("nan"), float("inf")
@@ -231,13 +229,13 @@ def test_every_manifest_of_a_run_says_what_made_it(trained: Path, quick: dict[st
     assert first.data.name == "first"
 
 
-def test_every_shot_is_named_by_its_sha256(trained: Path, pictures: "Pictures") -> None:
+def test_every_shot_is_named_by_its_sha256(trained: Path, pictures: Pictures) -> None:
     for each in RunFolder(trained).read("session-001").manifest.classes:
         files = sorted((pictures.first_shots / each.name).iterdir())
         assert each.shot_sha256 == [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
 
 
-def test_no_manifest_holds_a_path(trained: Path, pictures: "Pictures") -> None:
+def test_no_manifest_holds_a_path(trained: Path, pictures: Pictures) -> None:
     def strings(value: object) -> Iterator[str]:
         if isinstance(value, dict):
             for key, each in value.items():

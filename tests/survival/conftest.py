@@ -3,21 +3,18 @@
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
 import m2sd_cli
 from m2sd_cli.runs.folder import RunFolder
+from tests.helpers import Pictures
 from tests.survival.nursery import End, Nursery
 from tests.survival.scenes import DEEDS, DISTILL, PRETRAIN, Deed, Scene, state
 
-if TYPE_CHECKING:
-    from tests.conftest import Pictures
-
 
 @pytest.fixture(scope="session")
-def scenes(nursery: Nursery, pictures: "Pictures", tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Scene]:
+def scenes(nursery: Nursery, pictures: Pictures, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Scene]:
     """The scene of a deed, by its name; every one is done once without any trouble."""
     root = tmp_path_factory.mktemp("scenes")
     paths = {

@@ -13,6 +13,7 @@ import pytest
 from m2sd_cli.errors import DamagedError
 from m2sd_cli.inference.session import load_session
 from m2sd_cli.runs.folder import RunFolder
+from tests.helpers import Tree
 from tests.survival.scenes import ROUNDS
 
 FLIPS = 12 * ROUNDS  # of each file
@@ -26,7 +27,6 @@ FILES = [
 ]
 
 Cli = Callable[..., Any]
-Tree = Callable[[Path], dict[str, bytes | None]]
 
 
 def blamed(run: Path) -> list[str]:

@@ -5,18 +5,15 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
 import m2sd_cli
 from m2sd_cli.errors import RunError
 from m2sd_cli.runs.folder import RunFolder
+from tests.helpers import Pictures
 from tests.survival.nursery import End, Nursery
 from tests.survival.scenes import DEEDS, ROUNDS, Scene, hurt, state
-
-if TYPE_CHECKING:
-    from tests.conftest import Pictures
 
 KILLS = 2 * ROUNDS  # of each command by each signal
 WRITERS = 2
@@ -67,7 +64,7 @@ def test_of_several_writers_one_wins_and_the_others_are_told(
 
 
 def test_a_reader_never_sees_half_a_session(
-    scenes: Scenes, pictures: "Pictures", nurseries: list[Nursery], tmp_path: Path
+    scenes: Scenes, pictures: Pictures, nurseries: list[Nursery], tmp_path: Path
 ) -> None:
     """One process teaches, undoes and distils anew, while this one reads all the time."""
     scene = scenes("increment")
