@@ -49,5 +49,6 @@ def pretrain(
     with reporting(quiet):
         stored = m2sd_cli.pretrain(data, run=run, skip_bad=skip_bad, **arguments)
     folder = stored is not None and stored.manifest.data.kind == "folder"
-    next_step = command("distill", run, " --data DIR" if folder else "")
+    frozen = stored is not None and stored.manifest.config["epochs"] == 0
+    next_step = command("distill", run, (" --data DIR" if folder else "") + (" --epochs 0" if frozen else ""))
     report_training("pretrain", stored, m2sd_cli.open_run(run), [next_step], json, quiet)

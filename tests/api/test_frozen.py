@@ -1,5 +1,6 @@
 """Stage 1 of weights that begin trained: they are kept, and pictures are prepared as they want them."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,14 @@ def test_a_network_that_would_stay_random_is_refused(
     with pytest.raises(UsageError, match=r"^--epochs 0: the network would stay random; begin from weights, as --init"):
         m2sd_cli.pretrain(str(pictures.folder), run=tmp_path / "run", **small | {"init": init})
     assert not (tmp_path / "run" / "pretrain.json").exists()
+
+
+def test_the_hint_goes_on_without_training(
+    pictures: Any, small: dict[str, Any], tmp_path: Path, m2sd: Callable[..., Any]
+) -> None:
+    options = [word for name, value in small.items() for word in (f"--{name}", value)]
+    done = m2sd("pretrain", "--data", pictures.folder, "--run", tmp_path / "run", *options)
+    assert done.err.splitlines()[-1] == f"next: m2sd distill --run {tmp_path / 'run'} --data DIR --epochs 0"
 
 
 def test_a_finished_one_can_be_resumed(pictures: Any, small: dict[str, Any], tmp_path: Path) -> None:
