@@ -18,7 +18,7 @@ TAU = 16.0  # inverse temperature of the softmax over base classes; the paper's
 def calibrated_means(new: Tensor, base: Tensor, alpha: float = ALPHA, tau: float = TAU) -> Tensor:
     """w_n' = alpha w_n + (1 - alpha) dw_n with dw_n = sum_b softmax_b(tau cos(w_n, w_b)) w_b, all of unit length.
 
-    Lengths say nothing to a cosine classifier, so that w_n, w_b and dw_n are brought to unit length before they are
+    A cosine ignores lengths, so that w_n, w_b and dw_n are brought to unit length before they are
     added, as the authors' published code does.
 
     Args:

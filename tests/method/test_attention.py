@@ -149,21 +149,20 @@ def test_self_attention_token_by_token(heads: int, height: int, width: int, grid
 
 @pytest.mark.parametrize("sizes", [(8, 8), (32, 16), (21, 21), (9, 56), (11, 30), (17, 8)])
 def test_cell_means_are_those_of_adaptive_pooling(sizes: tuple[int, int]) -> None:
-    """Whose gradient would not repeat on CUDA."""
     x = draw(2, *sizes, 3).requires_grad_()
     weights = draw(2, 8, 8, 3, seed=1)
-    found = cell_means(x, 8, 8)
-    wanted = F.adaptive_avg_pool2d(x.permute(0, 3, 1, 2), (8, 8)).permute(0, 2, 3, 1)
-    torch.testing.assert_close(found, wanted)
-    gradients = [torch.autograd.grad((means * weights).sum(), x)[0] for means in (found, wanted)]
+    means = cell_means(x, 8, 8)
+    expected = F.adaptive_avg_pool2d(x.permute(0, 3, 1, 2), (8, 8)).permute(0, 2, 3, 1)
+    torch.testing.assert_close(means, expected)
+    gradients = [torch.autograd.grad((each * weights).sum(), x)[0] for each in (means, expected)]
     torch.testing.assert_close(*gradients)
 
 
 def test_cell_means_are_not_rounded_to_half_precision() -> None:
     x = draw(1, 10, 11, 2).float()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        found = cell_means(x, 4, 4)
-    torch.testing.assert_close(found, cell_means(x.double(), 4, 4).float())
+        means = cell_means(x, 4, 4)
+    torch.testing.assert_close(means, cell_means(x.double(), 4, 4).float())
 
 
 def test_a_map_that_fits_the_grid_is_attended_to_in_full() -> None:

@@ -55,10 +55,10 @@ def test_they_are_the_formulas_however_images_are_put_into_batches(
     every = torch.tensor([0, 1, 2, *labels])
     features = draw(len(every), seed)
     sums = gather(features, every, batch, power)
-    wanted = plain(features, every, power).tensors()
+    expected = plain(features, every, power).tensors()
     for name, tensor in sums.statistics().tensors().items():
         assert tensor.dtype == torch.float32
-        torch.testing.assert_close(tensor, wanted[name], rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(tensor, expected[name], rtol=1e-5, atol=1e-6)
     means = ClassMeans(3, WIDTH)
     means.add(features, every)
     torch.testing.assert_close(sums.means.means(), means.means(), rtol=2e-7, atol=1e-9)
@@ -72,14 +72,14 @@ def test_what_several_have_added_up_is_their_sum() -> None:
     parts[1].add(features[2:], labels[2:])
     for total, other in zip(parts[0].totals, parts[1].totals, strict=True):
         total += other
-    wanted = gather(features, labels, 5).statistics().tensors()
+    expected = gather(features, labels, 5).statistics().tensors()
     for name, tensor in parts[0].statistics().tensors().items():
-        torch.testing.assert_close(tensor, wanted[name])
+        torch.testing.assert_close(tensor, expected[name])
 
 
 def test_one_image_has_no_covariance() -> None:
-    found = gather(draw(1), torch.tensor([0]), 1).statistics()
-    torch.testing.assert_close(found.power_covariance, torch.zeros(WIDTH, WIDTH), rtol=0, atol=1e-6)
+    statistics = gather(draw(1), torch.tensor([0]), 1).statistics()
+    torch.testing.assert_close(statistics.power_covariance, torch.zeros(WIDTH, WIDTH), rtol=0, atol=1e-6)
 
 
 def test_a_class_without_image_is_refused() -> None:

@@ -43,17 +43,17 @@ def draw(images: int, classes: int, seed: int) -> tuple[Tensor, Tensor]:
 @given(st.integers(1, 12), st.integers(1, 5), st.integers(0, 999))
 def test_no_other_temperature_is_better(images: int, classes: int, seed: int) -> None:
     logits, labels = draw(images, classes, seed)
-    found = fit_temperature(logits, labels)
+    temperature = fit_temperature(logits, labels)
     wide = logits.double()
     unit = (wide - wide.gather(1, labels[:, None])).square().mean().sqrt().item() or 1.0
     rounding = 1e-12
-    assert LOWEST * (1 - rounding) <= found / unit <= HIGHEST * (1 + rounding)
-    best = plain_loss(logits, labels, found)
+    assert LOWEST * (1 - rounding) <= temperature / unit <= HIGHEST * (1 + rounding)
+    best = plain_loss(logits, labels, temperature)
     for step in range(41):
         other = unit * LOWEST * (HIGHEST / LOWEST) ** (step / 40)
         assert best <= plain_loss(logits, labels, other) + 1e-9
-    if LOWEST * (1 + rounding) < found / unit < HIGHEST * (1 - rounding) and classes > 1:
-        for near in (found * 1.01, found / 1.01):
+    if LOWEST * (1 + rounding) < temperature / unit < HIGHEST * (1 - rounding) and classes > 1:
+        for near in (temperature * 1.01, temperature / 1.01):
             assert best <= plain_loss(logits, labels, near)
 
 
@@ -61,11 +61,11 @@ def test_the_temperature_of_the_labels_is_found() -> None:
     generator = torch.Generator().manual_seed(0)
     logits = 6 * torch.randn(20_000, 5, generator=generator)
     labels = torch.multinomial((logits / 2.5).softmax(dim=1), 1, generator=generator).squeeze(1)
-    found = fit_temperature(logits, labels)
-    assert found == pytest.approx(2.5, rel=0.03)
+    temperature = fit_temperature(logits, labels)
+    assert temperature == pytest.approx(2.5, rel=0.03)
     for scale in (3, 1e-4, 1e4):  # as large as the logits of a linear classifier may be
-        assert fit_temperature(scale * logits, labels) == pytest.approx(scale * found, rel=1e-5)
-    assert fit_temperature(logits + 100 * torch.randn(20_000, 1), labels) == pytest.approx(found, rel=1e-5)
+        assert fit_temperature(scale * logits, labels) == pytest.approx(scale * temperature, rel=1e-5)
+    assert fit_temperature(logits + 100 * torch.randn(20_000, 1), labels) == pytest.approx(temperature, rel=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -86,8 +86,8 @@ def test_a_loss_without_a_lowest_point_ends_at_a_bound(
 @pytest.mark.parametrize(("right", "images"), [(1, 1), (2, 3), (4, 4), (60, 61)])
 def test_right_answers_are_counted_by_the_rule_of_succession(right: int, images: int) -> None:
     labels = torch.tensor([0] * right + [1] * (images - right))
-    found = fit_temperature(torch.tensor([[1.0, 0.0]] * images), labels)
-    probability = float((torch.tensor([1.0, 0.0], dtype=torch.float64) / found).softmax(dim=0)[0])
+    temperature = fit_temperature(torch.tensor([[1.0, 0.0]] * images), labels)
+    probability = float((torch.tensor([1.0, 0.0], dtype=torch.float64) / temperature).softmax(dim=0)[0])
     assert probability == pytest.approx((right + 1) / (images + 2), rel=1e-6)
 
 
@@ -95,12 +95,12 @@ def test_confidence_is_what_was_fitted() -> None:
     generator = torch.Generator().manual_seed(0)
     logits = 6 * torch.randn(400, 5, generator=generator)
     labels = torch.multinomial((logits / 2.5).softmax(dim=1), 1, generator=generator).squeeze(1)
-    found = fit_confidence(logits, labels)
-    assert found.temperature == fit_temperature(logits, labels)
-    scores = [max(row) / found.temperature for row in logits.tolist()]
-    assert found.unknown_below in [pytest.approx(score) for score in scores]
-    assert sum(not found.is_unknown(score) for score in known_score(found.tempered(logits)).tolist()) == 380
-    assert found.calibrated
+    confidence = fit_confidence(logits, labels)
+    assert confidence.temperature == fit_temperature(logits, labels)
+    scores = [max(row) / confidence.temperature for row in logits.tolist()]
+    assert confidence.unknown_below in [pytest.approx(score) for score in scores]
+    assert sum(not confidence.is_unknown(score) for score in known_score(confidence.tempered(logits)).tolist()) == 380
+    assert confidence.calibrated
 
 
 def test_without_images_nothing_is_fitted() -> None:
@@ -112,9 +112,9 @@ def test_without_images_nothing_is_fitted() -> None:
 
 @pytest.mark.parametrize("logit", [0.0, -4.0, 1e38, 1e-38])
 def test_one_image_has_a_score_that_others_can_differ_from(logit: float) -> None:
-    found = fit_confidence(torch.tensor([[logit, logit]]), torch.tensor([1]))
-    assert not found.is_unknown(logit)
-    assert found.is_unknown(logit - abs(logit) / 8 - 1e-30)
+    confidence = fit_confidence(torch.tensor([[logit, logit]]), torch.tensor([1]))
+    assert not confidence.is_unknown(logit)
+    assert confidence.is_unknown(logit - abs(logit) / 8 - 1e-30)
 
 
 def test_nothing_to_fit_to_is_refused() -> None:
@@ -132,14 +132,14 @@ def test_nothing_to_fit_to_is_refused() -> None:
 @settings(deadline=None)
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=40), st.sampled_from([0.05, 0.5, 0.55, 0.9, 0.95, 1.0]))
 def test_the_threshold_is_the_highest_that_keeps_enough(scores: list[int], tpr: float) -> None:
-    found = unknown_threshold(torch.tensor(scores, dtype=torch.float32), tpr)
+    threshold = unknown_threshold(torch.tensor(scores, dtype=torch.float32), tpr)
 
     def share(threshold: float) -> float:
         return sum(score >= threshold for score in scores) / len(scores)
 
-    assert found in scores
-    assert share(found) >= tpr
-    higher = [score for score in scores if score > found]
+    assert threshold in scores
+    assert share(threshold) >= tpr
+    higher = [score for score in scores if score > threshold]
     assert not higher or share(min(higher)) < tpr
 
 

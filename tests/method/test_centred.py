@@ -117,11 +117,11 @@ def test_few_shots_are_not_at_a_disadvantage() -> None:
     """On average an image has the same similarity to its class, whether that is known from 5 images or from 500."""
     spread, mean = 0.05 * torch.eye(WIDTH, dtype=torch.float64), torch.full((WIDTH,), 1.0)
     generator = torch.Generator().manual_seed(0)
-    found = {}
+    logits = {}
     for shots in (5, 500):
         draws = mean + spread[0, 0] ** 0.5 * torch.randn(2000, WIDTH, generator=generator) / shots**0.5
         base = torch.stack([torch.zeros(WIDTH), -mean + 1e-9])
         means = torch.cat([base, draws])
         head = centred_head(means, torch.full((len(means),), float(shots)), 2, spread, 1.0, 1.0)
-        found[shots] = float(head(mean[None].clamp_min(0))[0, 2:].mean())
-    assert found[5] == pytest.approx(found[500], rel=0.02)
+        logits[shots] = float(head(mean[None].clamp_min(0))[0, 2:].mean())
+    assert logits[5] == pytest.approx(logits[500], rel=0.02)

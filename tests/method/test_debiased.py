@@ -46,10 +46,10 @@ def test_separation_has_no_scale_and_is_bounded(seed: int, classes: int, scale: 
 def test_base_classes_lose_a_share_of_their_separation() -> None:
     base, new, x = draw(3, 5), draw(2, 5, seed=1), draw(7, 5, seed=2)
     covariance = torch.eye(5) + 0.1
-    found = debiased_head(base, new, covariance, scale=16.0, share=0.1)(x)
+    biased = debiased_head(base, new, covariance, scale=16.0, share=0.1)(x)
     plain = fecam_head(torch.cat([base, new]), covariance, 16.0)(x)
-    torch.testing.assert_close(found[:, 3:], plain[:, 3:])
-    torch.testing.assert_close(found[:, :3], plain[:, :3] - 16 * 0.1 * plain_separation(base))
+    torch.testing.assert_close(biased[:, 3:], plain[:, 3:])
+    torch.testing.assert_close(biased[:, :3], plain[:, :3] - 16 * 0.1 * plain_separation(base))
 
 
 def test_a_base_without_new_classes_answers_as_it_would_anyway() -> None:

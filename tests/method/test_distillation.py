@@ -69,8 +69,8 @@ def softmax(row: list[float], temperature: float = 1.0) -> list[float]:
     return [power / sum(powers) for power in powers]
 
 
-def cross_entropy(row: list[float], wanted: list[float]) -> float:
-    return -sum(share * math.log(p) for share, p in zip(wanted, softmax(row), strict=True))
+def cross_entropy(row: list[float], labels: list[float]) -> float:
+    return -sum(share * math.log(p) for share, p in zip(labels, softmax(row), strict=True))
 
 
 def kl(first: list[float], second: list[float], temperature: float = 1.0) -> float:
@@ -90,25 +90,25 @@ def plain_terms(
     enhancement: FeatureEnhancement,
     labels: list[int],
     temperature: float,
-    wanted: Sequence[int] = (0, 1),
+    chosen: Sequence[int] = (0, 1),
 ) -> dict[str, float]:
-    """Every term as the mean over one branch, summed over the wanted branches, mixup's (0) and CutMix's (1).
+    """Every term as the mean over one branch, summed over the chosen branches, mixup's (0) and CutMix's (1).
 
     Without any the clean images stand in for the virtual ones of one branch.
     """
     x, y = batch(labels)
     virtual = mix(x, y, CLASSES, 1.0, torch.Generator().manual_seed(2))
-    count, branches = len(labels), max(len(wanted), 1)
-    soft = virtual.labels.tolist() if wanted else [[float(c == label) for c in range(CLASSES)] for label in labels]
-    images = [virtual.branches[number] for number in wanted] or [x]
+    count, branches = len(labels), max(len(chosen), 1)
+    soft = virtual.labels.tolist() if chosen else [[float(c == label) for c in range(CLASSES)] for label in labels]
+    images = [virtual.branches[number] for number in chosen] or [x]
     with torch.no_grad():
-        output = network(torch.cat([*images, x] if len(wanted) == 2 else images))
+        output = network(torch.cat([*images, x] if len(chosen) == 2 else images))
         phi = [each[: branches * count] for each in output.features.maps]
         enhanced = enhancement((phi[0], phi[1], phi[2], phi[3]))
     logits, p_hat = output.logits.tolist(), enhanced.logits.tolist()
     terms = dict.fromkeys(TERMS, 0.0)
     for i in range(count):
-        if len(wanted) == 2:
+        if len(chosen) == 2:
             first, second, clean = logits[i], logits[count + i], logits[2 * count + i]
             terms["kl"] += (kl(first, second) + kl(second, first)) / count
             terms["clean"] += cross_entropy(clean, [float(c == labels[i]) for c in range(CLASSES)]) / count
@@ -142,10 +142,10 @@ def test_every_term_is_its_formula(labels: list[int], temperature: float, pyrami
 
 
 @pytest.mark.parametrize("labels", [[0, 1, 2, 3, 1, 0], [2, 2, 2], [0, 1]])
-@pytest.mark.parametrize(("mixing", "wanted"), [("mixup", [0]), ("cutmix", [1]), ("none", [])])
-def test_every_term_of_one_branch_is_its_formula(mixing: Mixing, wanted: list[int], labels: list[int]) -> None:
+@pytest.mark.parametrize(("mixing", "chosen"), [("mixup", [0]), ("cutmix", [1]), ("none", [])])
+def test_every_term_of_one_branch_is_its_formula(mixing: Mixing, chosen: list[int], labels: list[int]) -> None:
     network, enhancement = models()
-    expected = plain_terms(copy.deepcopy(network), copy.deepcopy(enhancement), labels, 4.0, wanted)
+    expected = plain_terms(copy.deepcopy(network), copy.deepcopy(enhancement), labels, 4.0, chosen)
     names = ("ce", "kd", "attention", "teacher")
     terms = terms_of(network, enhancement, weights_of(*names), labels, mixing=mixing)
     assert set(terms) == set(names)
@@ -174,12 +174,12 @@ def test_clean_images_beside_one_branch_are_told_apart_from_it(mixing: Mixing) -
     x, y = batch([0, 1, 2])
     [branch] = mix(x, y, CLASSES, 1.0, torch.Generator().manual_seed(2), mixing).branches
     logits = copy.deepcopy(network)(torch.cat([branch, x])).logits[3:].tolist()
-    wanted = [
+    losses = [
         cross_entropy(row, [float(c == label) for c in range(CLASSES)])
         for row, label in zip(logits, range(3), strict=True)
     ]
     terms = terms_of(network, None, weights_of("ce", "clean"), [0, 1, 2], mixing=mixing)
-    assert float(terms["clean"].detach()) == pytest.approx(sum(wanted) / 3, rel=1e-6)
+    assert float(terms["clean"].detach()) == pytest.approx(sum(losses) / 3, rel=1e-6)
 
 
 def test_the_objective_is_the_weighted_sum() -> None:
@@ -207,7 +207,7 @@ def test_a_term_of_weight_zero_is_not_computed(names: tuple[str, ...]) -> None:
 
 @pytest.mark.parametrize("name", TERMS)
 def test_a_term_alone_has_the_value_that_it_has_among_all_without_clean_images(name: str) -> None:
-    """Clean images share the batch norm's statistics; apart from them no term depends on which others are wanted."""
+    """Clean images share the statistics of the batch norm; but for them no term depends on the others."""
     network, enhancement = models()
     together = weights_of(*TERMS) if name == "clean" else weights_of(*TERMS[:5])
     alone = weights_of("clean", "ce") if name == "clean" else weights_of(name)

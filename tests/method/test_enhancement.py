@@ -54,12 +54,12 @@ def test_without_pyramid_the_attended_last_map_is_what_it_makes() -> None:
     enhancement = FeatureEnhancement(WIDTHS, classes=3, similarity="linear", pyramid=False).double()
     phi = maps()
     result = enhancement(phi)
-    attend, made = enhancement.attention[0], result.maps[0]
+    attend, t_4 = enhancement.attention[0], result.maps[0]
     assert isinstance(attend, SelfAttention)
     assert (len(enhancement.attention), len(result.maps)) == (1, 1)
-    torch.testing.assert_close(made, attend(phi[3]))
+    torch.testing.assert_close(t_4, attend(phi[3]))
     assert {name.split(".")[0] for name, _ in enhancement.named_parameters()} == {"attention", "class_weights"}
-    for number, image in enumerate(made.tolist()):
+    for number, image in enumerate(t_4.tolist()):
         pooled = [sum(map(sum, channel)) / 4 for channel in image]
         for c, row in enumerate(enhancement.class_weights.weight.tolist()):
             assert result.logits[number, c].item() == pytest.approx(dot(pooled, row), rel=1e-9)
@@ -67,7 +67,7 @@ def test_without_pyramid_the_attended_last_map_is_what_it_makes() -> None:
 
 @pytest.mark.parametrize(("attention", "pyramid"), [(True, True), (False, True), (True, False)])
 def test_p_hat_teaches_all_of_it(attention: bool, pyramid: bool) -> None:
-    """What p_hat does not depend on would stay as it was drawn, and be a teacher all the same."""
+    """A parameter that p_hat does not depend on would stay as it was drawn, and teach all the same."""
     torch.manual_seed(0)
     enhancement = FeatureEnhancement(WIDTHS, classes=3, attention=attention, pyramid=pyramid).double()
     enhancement(maps(batch=4)).logits.square().sum().backward()

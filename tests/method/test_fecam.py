@@ -40,9 +40,9 @@ def plain_shrunk(covariance: Tensor, diagonal: float, off_diagonal: float) -> Te
 @pytest.mark.parametrize("power", [0.5, 1.0, 0.25])
 def test_the_power_transform_is_the_formula(power: float) -> None:
     x = torch.tensor([[4.0, 0.0, -9.0, 2.0]])
-    wanted = torch.tensor([[4.0**power, 0.0, 0.0, 2.0**power]])
-    torch.testing.assert_close(power_transform(x, power), wanted)
-    torch.testing.assert_close(PowerFeatures(power)(x), wanted / math.sqrt(4 ** (2 * power) + 2 ** (2 * power)))
+    expected = torch.tensor([[4.0**power, 0.0, 0.0, 2.0**power]])
+    torch.testing.assert_close(power_transform(x, power), expected)
+    torch.testing.assert_close(PowerFeatures(power)(x), expected / math.sqrt(4 ** (2 * power) + 2 ** (2 * power)))
 
 
 @pytest.mark.parametrize("power", [0.0, -0.5, 1.5, math.nan])
@@ -59,19 +59,19 @@ def test_a_zero_vector_stays_one() -> None:
 @pytest.mark.parametrize("width", [1, 2, 5])
 def test_shrinking_is_the_formula(width: int, diagonal: float, off_diagonal: float) -> None:
     covariance = covariance_of(width)
-    found = shrunk(covariance, diagonal, off_diagonal)
-    torch.testing.assert_close(found, plain_shrunk(covariance, diagonal, off_diagonal))
+    result = shrunk(covariance, diagonal, off_diagonal)
+    torch.testing.assert_close(result, plain_shrunk(covariance, diagonal, off_diagonal))
 
 
 def test_correlation_is_the_formula_and_knows_features_without_variance() -> None:
     covariance = covariance_of(4)
     covariance[2] = covariance[:, 2] = 0
-    found = correlation(covariance)
-    assert torch.equal(found.diagonal(), torch.ones(4, dtype=torch.float64))
-    assert torch.equal(found[2], torch.tensor([0, 0, 1, 0], dtype=torch.float64))
+    correlations = correlation(covariance)
+    assert torch.equal(correlations.diagonal(), torch.ones(4, dtype=torch.float64))
+    assert torch.equal(correlations[2], torch.tensor([0, 0, 1, 0], dtype=torch.float64))
     for i, j in ((0, 1), (3, 0)):
-        wanted = covariance[i, j] / math.sqrt(covariance[i, i] * covariance[j, j])
-        assert found[i, j].item() == pytest.approx(wanted.item())
+        expected = covariance[i, j] / math.sqrt(covariance[i, i] * covariance[j, j])
+        assert correlations[i, j].item() == pytest.approx(expected.item())
 
 
 @settings(deadline=None, max_examples=50)
@@ -80,9 +80,9 @@ def test_a_correlation_has_no_scale_and_is_bounded(
     seed: int, width: int, diagonal: float, share: float, scale: float
 ) -> None:
     covariance = covariance_of(width, seed)
-    found = correlation(shrunk(covariance, diagonal, share * diagonal))
-    assert float(found.abs().amax()) <= 1 + 1e-9
-    torch.testing.assert_close(correlation(shrunk(scale * covariance, diagonal, share * diagonal)), found)
+    correlations = correlation(shrunk(covariance, diagonal, share * diagonal))
+    assert float(correlations.abs().amax()) <= 1 + 1e-9
+    torch.testing.assert_close(correlation(shrunk(scale * covariance, diagonal, share * diagonal)), correlations)
 
 
 @pytest.mark.parametrize(("classes", "width"), [(5, 4), (1, 3), (2, 1)])
@@ -91,13 +91,13 @@ def test_the_logits_are_distances_less_what_all_classes_share(classes: int, widt
     covariance = covariance_of(width, seed=2)
     head = fecam_head(means.float(), covariance.float(), 16.0, power=0.5, diagonal=2.0, off_diagonal=0.5)
     inverse = torch.linalg.inv(correlation(plain_shrunk(covariance, 2.0, 0.5)))
-    wanted = torch.zeros(9, classes, dtype=torch.float64)
+    expected = torch.zeros(9, classes, dtype=torch.float64)
     for i in range(9):
         u = x[i].sqrt() / x[i].sqrt().norm()
         for c in range(classes):
             away = u - means[c] / means[c].norm()
-            wanted[i, c] = -8 * away @ inverse @ away + 8 * u @ inverse @ u
-    torch.testing.assert_close(head(x.float()).double(), wanted, rtol=1e-3, atol=1e-3)
+            expected[i, c] = -8 * away @ inverse @ away + 8 * u @ inverse @ u
+    torch.testing.assert_close(head(x.float()).double(), expected, rtol=1e-3, atol=1e-3)
 
 
 def test_a_base_of_one_image_a_class_has_no_covariance_and_still_answers() -> None:
@@ -112,9 +112,9 @@ def test_statistics_of_one_image_a_class_have_no_covariance(classes: int, width:
     x = draw(classes, width).abs().float()
     sums = BaseSums(torch.ones(classes, dtype=torch.int64), width, projection=draw(width, 8).float())
     sums.add(x, torch.arange(classes))
-    found = sums.statistics()
-    assert not found.power_covariance.any()
-    head = fecam_head(found.power_means, found.power_covariance, 16.0)
+    statistics = sums.statistics()
+    assert not statistics.power_covariance.any()
+    head = fecam_head(statistics.power_means, statistics.power_covariance, 16.0)
     assert (head(x).argmax(dim=1) == torch.arange(classes)).all()
     assert float(head.rows.abs().max()) < 16.1
 

@@ -29,8 +29,8 @@ def softmax(row: list[float], temperature: float = 1.0) -> list[float]:
 
 def mean_cross_entropy(logits: Tensor, labels: Tensor) -> float:
     total = 0.0
-    for row, wanted in zip(logits.tolist(), labels.tolist(), strict=True):
-        for probability, share in zip(softmax(row), wanted, strict=True):
+    for row, shares in zip(logits.tolist(), labels.tolist(), strict=True):
+        for probability, share in zip(softmax(row), shares, strict=True):
             total -= share * math.log(probability)
     return total / len(logits)
 

@@ -143,12 +143,12 @@ def test_the_box_is_inside_the_image_and_of_the_stated_size(
 
 def test_the_box_is_placed_by_the_draws() -> None:
     lam = torch.tensor([0.0, 0.1, 0.5, 0.75, 0.99, 1.0])
-    place = torch.rand(2, 6, generator=generator(3)).tolist()
+    corners = torch.rand(2, 6, generator=generator(3)).tolist()
     top, bottom, left, right = (edge.tolist() for edge in cutmix_box(lam, 21, 33, generator(3)))
     for number, share in enumerate(lam.tolist()):
         box_height, box_width = round(21 * math.sqrt(1 - share)), round(33 * math.sqrt(1 - share))
-        assert top[number] == math.floor(place[0][number] * (21 - box_height + 1))
-        assert left[number] == math.floor(place[1][number] * (33 - box_width + 1))
+        assert top[number] == math.floor(corners[0][number] * (21 - box_height + 1))
+        assert left[number] == math.floor(corners[1][number] * (33 - box_width + 1))
         assert bottom[number] - top[number] == box_height
         assert right[number] - left[number] == box_width
 

@@ -1,4 +1,4 @@
-"""Where float64 is computed."""
+"""The device of float64."""
 
 import pytest
 import torch

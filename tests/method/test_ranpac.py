@@ -43,10 +43,12 @@ def test_it_is_ridge_regression_of_the_base_and_one_new_class(counts: list[int],
     assert isinstance(gram, Tensor)
     ridge = 0.2 * float(gram.diagonal().mean())
     head = ranpac_head(projection, gram, torch.stack([h.mean(dim=0) for h in base]), shots, 16.0, ridge=0.2)
-    wanted = [regression(base, len(base), ridge)]
-    wanted += [regression([*base, random_features(each, projection)], len(base), ridge)[len(base) :] for each in shots]
+    expected = [regression(base, len(base), ridge)]
+    expected += [
+        regression([*base, random_features(each, projection)], len(base), ridge)[len(base) :] for each in shots
+    ]
     x = draw(6, 4, seed=9)
-    torch.testing.assert_close(head.rows.double(), 16 * torch.cat(wanted), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(head.rows.double(), 16 * torch.cat(expected), rtol=1e-4, atol=1e-4)
     logits = head(x.float()).double()
     torch.testing.assert_close(logits, plain_features(x, projection) @ head.rows.double().T, rtol=1e-4, atol=1e-4)
 

@@ -23,26 +23,26 @@ def unit(vector: list[float]) -> list[float]:
 
 def plain(new: Tensor, base: Tensor, alpha: float, tau: float) -> list[list[float]]:
     base_rows = [unit(row) for row in base.tolist()]
-    found = []
+    rows = []
     for row in new.tolist():
-        own = unit(row)
-        weights = [math.exp(tau * sum(a * b for a, b in zip(own, each, strict=True))) for each in base_rows]
+        unit_row = unit(row)
+        weights = [math.exp(tau * sum(a * b for a, b in zip(unit_row, each, strict=True))) for each in base_rows]
         mixed = unit(
             [
                 sum(weight * each[d] for weight, each in zip(weights, base_rows, strict=True)) / sum(weights)
-                for d in range(len(own))
+                for d in range(len(unit_row))
             ]
         )
-        found.append([alpha * x + (1 - alpha) * y for x, y in zip(own, mixed, strict=True)])
-    return found
+        rows.append([alpha * x + (1 - alpha) * y for x, y in zip(unit_row, mixed, strict=True)])
+    return rows
 
 
 @pytest.mark.parametrize(("alpha", "tau"), [(0.5, 16.0), (0.8, 4.0), (0.0, 1.0)])
 @pytest.mark.parametrize(("classes", "base_classes"), [(3, 5), (1, 1)])
 def test_it_is_the_formula(alpha: float, tau: float, classes: int, base_classes: int) -> None:
     new, base = 3 * draw(classes, 6), draw(base_classes, 6, seed=1)
-    wanted = torch.tensor(plain(new, base, alpha, tau), dtype=torch.float64)
-    torch.testing.assert_close(calibrated_means(new, base, alpha, tau), wanted)
+    expected = torch.tensor(plain(new, base, alpha, tau), dtype=torch.float64)
+    torch.testing.assert_close(calibrated_means(new, base, alpha, tau), expected)
 
 
 @settings(deadline=None, max_examples=50)
@@ -51,9 +51,9 @@ def test_it_is_blind_to_length_and_stays_within_the_unit_ball(
     seed: int, alpha: float, tau: float, length: float
 ) -> None:
     new, base = draw(4, 5, seed=seed), draw(3, 5, seed=seed + 1)
-    found = calibrated_means(new, base, alpha, tau)
-    torch.testing.assert_close(calibrated_means(length * new, base / length, alpha, tau), found)
-    assert float(found.norm(dim=1).amax()) <= 1 + 1e-12
+    means = calibrated_means(new, base, alpha, tau)
+    torch.testing.assert_close(calibrated_means(length * new, base / length, alpha, tau), means)
+    assert float(means.norm(dim=1).amax()) <= 1 + 1e-12
 
 
 def test_a_share_of_one_leaves_the_means_as_they_are() -> None:
@@ -65,8 +65,8 @@ def test_a_share_of_one_leaves_the_means_as_they_are() -> None:
 def test_a_new_class_comes_nearer_to_what_it_resembles() -> None:
     base = torch.eye(3, dtype=torch.float64)
     new = torch.tensor([[1.0, 0.5, 0.0]], dtype=torch.float64)
-    found = calibrated_means(new, base, alpha=0.5, tau=16.0)
-    before, after = (torch.cosine_similarity(each, base[:1]).item() for each in (new, found))
+    calibrated = calibrated_means(new, base, alpha=0.5, tau=16.0)
+    before, after = (torch.cosine_similarity(each, base[:1]).item() for each in (new, calibrated))
     assert after > before + 0.02
 
 

@@ -63,7 +63,7 @@ def test_a_backbone_is_the_same_but_for_what_it_holds(name: str, side: int, prec
 
 
 class Counted(nn.Module):
-    """How often it was computed."""
+    """A module that counts its passes."""
 
     def __init__(self) -> None:
         super().__init__()
