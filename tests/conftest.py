@@ -4,6 +4,7 @@ import hashlib
 import io
 import os
 import shutil
+import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator
@@ -12,10 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 import m2sd_cli
 from m2sd_cli.cli.app import main
@@ -23,48 +22,16 @@ from m2sd_cli.inference.session import SessionModel, load_session
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.manifest import ClassRecord
 from m2sd_cli.runs.reader import session_name
-from tests.helpers import Cli, OneLayer, Tree
+from tests.helpers import BASE, TESTED, TRAINED, Cli, OneLayer, Tree, fill
 from tests.helpers import Outcome as Outcome
 from tests.helpers import Pictures as Pictures
 from tests.survival.nursery import End, Nursery
 
 REAL_DATA = os.environ.get("M2SD_DATA")  # before the tests hide it
 
-BASE = ["blue", "green", "red", "yellow"]
-COLOURS = {
-    "blue": (20, 40, 220),
-    "green": (30, 200, 40),
-    "red": (220, 30, 30),
-    "yellow": (220, 220, 30),
-    "purple": (150, 20, 170),
-    "white": (240, 240, 240),
-    "grey": (110, 110, 110),
-    "orange": (250, 130, 10),
-}
-TRAINED, TESTED = 8, 3  # pictures a base class
-
-
-def draw(colour: str, number: int) -> Image.Image:
-    """A striped picture of a colour; each colour has its own stripes, each number its own noise and size."""
-    kind = list(COLOURS).index(colour)
-    rng = np.random.default_rng([kind, number])
-    height, width = 16 + number % 5, 16 + kind % 3
-    pixels = np.tile(np.array(COLOURS[colour], dtype=np.int64), (height, width, 1))
-    period = 2 + kind // 2
-    (pixels if kind % 2 else pixels.swapaxes(0, 1))[::period] //= 3
-    noisy = pixels + rng.integers(-20, 21, pixels.shape)
-    return Image.fromarray(noisy.clip(0, 255).astype(np.uint8))
-
-
-def fill(folder: Path, colour: str, count: int, first: int = 0) -> None:
-    """Write pictures of a colour into FOLDER/COLOUR."""
-    (folder / colour).mkdir(parents=True)
-    for number in range(first, first + count):
-        draw(colour, number).save(folder / colour / f"{colour}-{number:02d}.png")
-
 
 def pytest_configure() -> None:
-    """Tests that run side by side share the cores: threads that wait for each other would take many times as long."""
+    """Give tests that run side by side one thread each: threads that wait for each other take many times as long."""
     if "PYTEST_XDIST_WORKER" in os.environ:
         os.environ.setdefault("OMP_NUM_THREADS", "1")
         torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
@@ -72,7 +39,7 @@ def pytest_configure() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """The decoded images of all tests lie in one place; what trains once for all of them keeps its images there."""
+    """Keep the decoded images of all tests in one folder, for what trains once for all of them."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("M2SD_CACHE", str(tmp_path_factory.mktemp("decoded")))
         yield
@@ -80,7 +47,7 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _own_places(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """No test reads or fills the places of whoever runs it."""
+    """Hide the folders of the person who runs the tests."""
     monkeypatch.delenv("M2SD_RUN", raising=False)
     monkeypatch.delenv("M2SD_DATA", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "no-cache"))
@@ -104,7 +71,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Pictures:
 
 @pytest.fixture(scope="session")
 def quick() -> dict[str, Any]:
-    """Options of a pretrain that takes a second."""
+    """Name options of a pretrain that takes a second."""
     return {
         "image_size": 16,
         "backbone": "resnet20",
@@ -117,7 +84,7 @@ def quick() -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def quick_distill() -> dict[str, Any]:
-    """Options of a distill that takes a second."""
+    """Name options of a distill that takes a second."""
     return {"epochs": 1, "batch_size": 8, "learning_rate": 0.02, "device": "cpu", "precision": "fp32"}
 
 
@@ -128,7 +95,7 @@ def trained(
     quick_distill: dict[str, Any],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
-    """A run of four base classes and two sessions. Not to be changed: see `run`."""
+    """Train a run of four base classes and two sessions. Not to be changed: see `run`."""
     run = tmp_path_factory.mktemp("trained") / "run"
     m2sd_cli.pretrain(str(pictures.folder), run=run, **quick)
     m2sd_cli.distill(str(pictures.folder), run=run, **quick_distill)
@@ -144,7 +111,7 @@ def calibrated(
     quick_distill: dict[str, Any],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
-    """As `trained`, but of two pictures of each base class it has learnt nothing. Not to be changed."""
+    """Train as `trained`, but hold two pictures of each base class out. Not to be changed."""
     run = tmp_path_factory.mktemp("calibrated") / "run"
     m2sd_cli.pretrain(str(pictures.folder), run=run, held_out=0.25, **quick | {"epochs": 4})
     m2sd_cli.distill(str(pictures.folder), run=run, **quick_distill)
@@ -155,7 +122,7 @@ def calibrated(
 
 @pytest.fixture(scope="session")
 def simulated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run on a simulated data set with its base session alone. Not to be changed."""
+    """Train a run on a simulated data set, its base session alone. Not to be changed."""
     run = tmp_path_factory.mktemp("simulated") / "run"
     m2sd_cli.pretrain("demo-simulated", run=run, epochs=1, batch_size=256, device="cpu", precision="fp32")
     m2sd_cli.distill(run=run, epochs=0, device="cpu")
@@ -204,13 +171,13 @@ def load_one_layer(monkeypatch: pytest.MonkeyPatch) -> Callable[..., SessionMode
 
 @pytest.fixture
 def run(trained: Path, tmp_path: Path) -> Path:
-    """A copy of the trained run, to do with as one likes."""
+    """Copy the trained run, to do with as one likes."""
     return Path(shutil.copytree(trained, tmp_path / "run"))
 
 
 @pytest.fixture
 def pretrained(run: Path) -> Path:
-    """A run that has finished stage 1 and nothing else."""
+    """Copy a run that has finished stage 1 and nothing else."""
     RunFolder(run).remove_sessions(first=0)
     return run
 
@@ -249,7 +216,7 @@ def lengthen(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
 @pytest.fixture
 def tree() -> Tree:
-    """What a folder holds: the bytes of every file under its name, None for a folder."""
+    """Read a folder: the bytes of each file under its name, None for a folder."""
 
     def read(folder: Path) -> dict[str, bytes | None]:
         if not folder.exists():
@@ -282,9 +249,17 @@ def m2sd(monkeypatch: pytest.MonkeyPatch) -> Cli:
     return call
 
 
+@pytest.fixture
+def signals_as_at_a_terminal() -> Iterator[None]:
+    """Let SIGINT raise KeyboardInterrupt: a test run in the background inherits an ignored one."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
-    """The root under which the official CIFAR-100 files lie."""
+    """Find the root of the official CIFAR-100 files, or skip."""
     if REAL_DATA is None or not (Path(REAL_DATA) / "cifar-100-python").is_dir():
         pytest.skip("real CIFAR-100 is not under $M2SD_DATA")
     return Path(REAL_DATA)

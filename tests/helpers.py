@@ -5,11 +5,26 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor, nn
 
 from m2sd_cli.method.backbone import Backbone, Features
+
+BASE = ["blue", "green", "red", "yellow"]
+COLOURS = {
+    "blue": (20, 40, 220),
+    "green": (30, 200, 40),
+    "red": (220, 30, 30),
+    "yellow": (220, 220, 30),
+    "purple": (150, 20, 170),
+    "white": (240, 240, 240),
+    "grey": (110, 110, 110),
+    "orange": (250, 130, 10),
+}
+TRAINED, TESTED = 8, 3  # pictures a base class
 
 # Run the commands of a JSON list on stdin in one process, since importing torch takes seconds.
 COMMANDS = """
@@ -27,7 +42,7 @@ for words in json.load(sys.stdin):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a command did."""
+    """The result of a command."""
 
     code: int
     out: str
@@ -46,6 +61,25 @@ class Pictures:
 
 Cli = Callable[..., Outcome]
 Tree = Callable[[Path], dict[str, bytes | None]]
+
+
+def draw(colour: str, number: int) -> Image.Image:
+    """Draw a striped picture; each colour has its own stripes, each number its own noise and size."""
+    kind = list(COLOURS).index(colour)
+    rng = np.random.default_rng([kind, number])
+    height, width = 16 + number % 5, 16 + kind % 3
+    pixels = np.tile(np.array(COLOURS[colour], dtype=np.int64), (height, width, 1))
+    period = 2 + kind // 2
+    (pixels if kind % 2 else pixels.swapaxes(0, 1))[::period] //= 3
+    noisy = pixels + rng.integers(-20, 21, pixels.shape)
+    return Image.fromarray(noisy.clip(0, 255).astype(np.uint8))
+
+
+def fill(folder: Path, colour: str, count: int, first: int = 0) -> None:
+    """Write pictures of a colour into FOLDER/COLOUR."""
+    (folder / colour).mkdir(parents=True)
+    for number in range(first, first + count):
+        draw(colour, number).save(folder / colour / f"{colour}-{number:02d}.png")
 
 
 def sha256(path: Path) -> str:

@@ -4,12 +4,12 @@ import os
 import subprocess
 import sys
 import tomllib
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from typer._completion_shared import get_completion_script
+
+from tests.helpers import Cli
 
 SCRIPTS = {"bash": "m2sd.bash", "zsh": "_m2sd", "fish": "m2sd.fish"}
 FOLDER = Path(__file__).parent.parent / "completions"
@@ -57,9 +57,7 @@ def test_every_script_is_in_the_wheel() -> None:
         ("m2sd recipes show m", "miniimagenet-resnet18"),
     ],
 )
-def test_bash_completes(
-    typed: str, expected: str, m2sd: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_bash_completes(typed: str, expected: str, m2sd: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     run = tmp_path / "run"
     run.mkdir()
     for name in ("session-001.json", "session-012.json", "session-012.safetensors", "session-x.json", "pretrain.json"):

@@ -2,7 +2,6 @@
 
 import inspect
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from m2sd_cli.config import DistillConfig, PretrainConfig, given_options, option
 from m2sd_cli.data.catalogue import FOLDER_DEFAULTS, all_infos
 from m2sd_cli.errors import UsageError
 from m2sd_cli.registry import DEFAULT_CLASSIFIER
+from tests.helpers import Cli
 
 
 def write(folder: Path, text: str) -> Path:
@@ -191,7 +191,7 @@ def test_a_misspelt_option_names_the_nearest_one(trained: Path, resume: bool) ->
         m2sd_cli.pretrain("demo", run=trained, resume=resume, force=not resume, epoch=3)
 
 
-def test_an_earlier_name_is_taken_without_being_shown(m2sd: Callable[..., Any]) -> None:
+def test_an_earlier_name_is_taken_without_being_shown(m2sd: Cli) -> None:
     assert "--classifier" not in m2sd("pretrain", "--help").out
     said = m2sd("pretrain", "--data", "demo", "--classifier", "angle").err
     assert said == m2sd("pretrain", "--data", "demo", "--similarity", "angle").err

@@ -36,6 +36,9 @@ BUDGET: dict[str, Any] = {"data": "demo", "pretrain_epochs": 1, "epochs": 1, "de
 WORDS = ["--data", "demo", "--pretrain-epochs", 1, "--epochs", 1, "--device", "cpu", "--precision", "fp32"]
 
 
+pytestmark = pytest.mark.usefixtures("signals_as_at_a_terminal")
+
+
 def few(
     name: str, data_root: Path | None = None, image_size: int | None = None, skipped: Sequence[Skipped] = ()
 ) -> DataSet:
@@ -57,14 +60,6 @@ def _little_data() -> Iterator[None]:
         for module in ("m2sd_cli.api.pretrain", "m2sd_cli.api.recorded_data", "m2sd_cli.api.ablate"):
             patch.setattr(f"{module}.open_data", few)
         yield
-
-
-@pytest.fixture(autouse=True)
-def _signals_as_at_a_terminal() -> Iterator[None]:
-    """A test run in the background inherits an ignored SIGINT."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,5 @@
 """Stage 1 of weights that begin trained: they are kept, and pictures are prepared as they want them."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from m2sd_cli.method.backbone import build_backbone
 from m2sd_cli.registry import BACKBONES, BackboneEntry, ImageNetWeights
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.training.job import Fitted, Job
+from tests.helpers import Cli, Pictures
 
 WEIGHTS = ImageNetWeights(
     "unused:unused",
@@ -46,7 +46,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 
 def test_the_weights_are_kept_and_the_pictures_follow_them(
-    pictures: Any, small: dict[str, Any], tmp_path: Path
+    pictures: Pictures, small: dict[str, Any], tmp_path: Path
 ) -> None:
     stored = m2sd_cli.pretrain(str(pictures.folder), run=tmp_path / "run", **small)
     assert stored is not None
@@ -69,14 +69,14 @@ def test_the_weights_are_kept_and_the_pictures_follow_them(
 
 @pytest.mark.parametrize(("image_size", "resize"), [(16, 20), (32, 40), (24, 30)])
 def test_the_image_size_stays_free(
-    image_size: int, resize: int, pictures: Any, small: dict[str, Any], tmp_path: Path
+    image_size: int, resize: int, pictures: Pictures, small: dict[str, Any], tmp_path: Path
 ) -> None:
     stored = m2sd_cli.pretrain(str(pictures.folder), run=tmp_path / "run", image_size=image_size, **small)
     assert stored is not None
     assert (stored.manifest.transform.resize, stored.manifest.transform.crop) == (resize, image_size)
 
 
-def test_a_random_network_is_treated_as_before(pictures: Any, small: dict[str, Any], tmp_path: Path) -> None:
+def test_a_random_network_is_treated_as_before(pictures: Pictures, small: dict[str, Any], tmp_path: Path) -> None:
     options = small | {"epochs": 1, "init": "none", "image_size": 16, "batch_size": 16}
     stored = m2sd_cli.pretrain(str(pictures.folder), run=tmp_path / "run", **options)
     assert stored is not None
@@ -85,7 +85,7 @@ def test_a_random_network_is_treated_as_before(pictures: Any, small: dict[str, A
 
 @pytest.mark.parametrize("init", [None, "none"])
 def test_a_network_that_would_stay_random_is_refused(
-    init: str | None, pictures: Any, small: dict[str, Any], tmp_path: Path
+    init: str | None, pictures: Pictures, small: dict[str, Any], tmp_path: Path
 ) -> None:
     with pytest.raises(UsageError, match=r"^--epochs 0: the network would stay random; begin from weights, as --init"):
         m2sd_cli.pretrain(str(pictures.folder), run=tmp_path / "run", **small | {"init": init})
@@ -93,14 +93,14 @@ def test_a_network_that_would_stay_random_is_refused(
 
 
 def test_the_hint_goes_on_without_training(
-    pictures: Any, small: dict[str, Any], tmp_path: Path, m2sd: Callable[..., Any]
+    pictures: Pictures, small: dict[str, Any], tmp_path: Path, m2sd: Cli
 ) -> None:
     options = [word for name, value in small.items() for word in (f"--{name}", value)]
     done = m2sd("pretrain", "--data", pictures.folder, "--run", tmp_path / "run", *options)
     assert done.err.splitlines()[-1] == f"next: m2sd distill --run {tmp_path / 'run'} --data DIR --epochs 0"
 
 
-def test_a_finished_one_can_be_resumed(pictures: Any, small: dict[str, Any], tmp_path: Path) -> None:
+def test_a_finished_one_can_be_resumed(pictures: Pictures, small: dict[str, Any], tmp_path: Path) -> None:
     stored = m2sd_cli.pretrain(str(pictures.folder), run=tmp_path / "run", **small)
     assert m2sd_cli.pretrain(run=tmp_path / "run", resume=True, device="cpu") == stored
     with pytest.raises(UsageError, match="--epochs 1: the training began with 0"):
@@ -108,7 +108,7 @@ def test_a_finished_one_can_be_resumed(pictures: Any, small: dict[str, Any], tmp
 
 
 def test_stage_2_begins_with_rows_in_the_direction_of_the_class_means(
-    pictures: Any, small: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pictures: Pictures, small: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = str(pictures.folder)
     m2sd_cli.pretrain(folder, run=tmp_path / "run", **small)

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from m2sd_cli.errors import M2sdError, RunError, UsageError
 from m2sd_cli.method.backbone import build_backbone
 from m2sd_cli.registry import BACKBONES, BackboneEntry, ImageNetWeights
 from m2sd_cli.runs.folder import RunFolder
+from tests.helpers import Cli, Pictures
 
 COLOURS = {"blue": (20, 40, 220), "green": (30, 200, 40), "red": (220, 30, 30)}
 
@@ -50,7 +50,7 @@ def photos(tmp_path: Path) -> Path:
     return tmp_path / "photos"
 
 
-def test_a_folder_becomes_session_0(photos: Path, tmp_path: Path, m2sd: Callable[..., Any], pictures: Any) -> None:
+def test_a_folder_becomes_session_0(photos: Path, tmp_path: Path, m2sd: Cli, pictures: Pictures) -> None:
     run = tmp_path / "run"
     done = m2sd("learn", photos, "--run", run, "--device", "cpu")
     assert done.code == 0, done.err
@@ -90,7 +90,7 @@ def test_it_is_the_chain_of_pretrain_and_distill(photos: Path, tmp_path: Path) -
     assert m2sd_cli.reproduce(run=tmp_path / "one", data=str(photos)).same
 
 
-def test_json_has_all_that_is_said(photos: Path, tmp_path: Path, m2sd: Callable[..., Any]) -> None:
+def test_json_has_all_that_is_said(photos: Path, tmp_path: Path, m2sd: Cli) -> None:
     shutil.copy(photos / "red" / "0.png", photos / "blue" / "red.png")
     done = m2sd("learn", photos, "--run", tmp_path / "run", "--json", "--quiet", "--classifier", "means")
     content = json.loads(done.out)
@@ -117,7 +117,7 @@ def test_one_class_is_refused(photos: Path, tmp_path: Path) -> None:
     assert not RunFolder(tmp_path / "run").has_pretrain()
 
 
-def test_one_picture_a_class_is_enough(photos: Path, tmp_path: Path, m2sd: Callable[..., Any]) -> None:
+def test_one_picture_a_class_is_enough(photos: Path, tmp_path: Path, m2sd: Cli) -> None:
     for path in photos.glob("*/*.png"):
         if path.stem != "0":
             path.unlink()
@@ -131,7 +131,7 @@ def test_one_picture_a_class_is_enough(photos: Path, tmp_path: Path, m2sd: Calla
     assert m2sd("predict", "--run", tmp_path / "run", photos / "red" / "0.png").out.split()[1] == "red"
 
 
-def test_a_bad_picture_is_named_or_left_out(photos: Path, tmp_path: Path, m2sd: Callable[..., Any]) -> None:
+def test_a_bad_picture_is_named_or_left_out(photos: Path, tmp_path: Path, m2sd: Cli) -> None:
     (photos / "red" / "0.png").write_bytes(b"no picture")
     done = m2sd("learn", photos, "--run", tmp_path / "run")
     assert (done.code, "0.png" in done.err) == (3, True)

@@ -1,9 +1,8 @@
-"""A chain that is run once more from its manifests: the same, or it is said which stage differs and why."""
+"""A chain run once more from its manifests: the same, or a message names the stage that differs, and why."""
 
 import json
 import shutil
 import signal
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -28,14 +27,14 @@ COMMAND = ("sessions", "reproduce")
 
 @pytest.fixture
 def data(pictures: Pictures) -> list[object]:
-    """Where all the data of the trained run are."""
+    """List the options that name the data of the trained run."""
     shots = ["--shots", f"1={pictures.first_shots}", "--shots", f"2={pictures.second_shots}"]
     return ["--data", pictures.folder, *shots]
 
 
 @pytest.fixture
 def untrained(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing may be computed."""
+    """Let any training fail the test."""
 
     def refuse(*_: object, **__: object) -> NoReturn:
         raise AssertionError("something was trained")
@@ -351,14 +350,7 @@ def test_what_is_damaged_is_not_compared_with(m2sd: Cli, run: Path, data: list[o
 # ---- ends before its time
 
 
-@pytest.fixture
-def _signals_as_at_a_terminal() -> Iterator[None]:
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
-@pytest.mark.usefixtures("_signals_as_at_a_terminal")
+@pytest.mark.usefixtures("signals_as_at_a_terminal")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_one_leaves_nothing(
     m2sd: Cli, run: Path, data: list[object], tmp_path: Path, tree: Tree, monkeypatch: pytest.MonkeyPatch, number: int

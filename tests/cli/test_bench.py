@@ -5,7 +5,7 @@ import json
 import sys
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
@@ -16,11 +16,7 @@ from m2sd_cli.benchmark.settings import Settings
 from m2sd_cli.benchmark.timing import Measurements
 from m2sd_cli.cli.app import main
 from m2sd_cli.cli.bench import as_lines
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from tests.conftest import Outcome
+from tests.helpers import Cli
 
 MEASURED = {"median", "min", "max", "rounds"}
 
@@ -201,7 +197,7 @@ def test_the_table_shows_what_is_known(measured: tuple[str, str, Report]) -> Non
         ("--precision half", "--precision half: choose"),
     ],
 )
-def test_refusals(m2sd: "Callable[..., Outcome]", words: str, says: str) -> None:
+def test_refusals(m2sd: Cli, words: str, says: str) -> None:
     done = m2sd("bench", *words.split())
     assert (done.code, done.out) == (2, "")
     assert done.err.startswith("m2sd: ")

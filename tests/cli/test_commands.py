@@ -5,10 +5,10 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 import pytest
 import torch
@@ -28,12 +28,8 @@ from m2sd_cli.data.sources import ArrayImages
 from m2sd_cli.errors import DamagedError, DataError, RunError, UsageError
 from m2sd_cli.runs.folder import RunFolder
 from tests.benchmark.small import skip_slow_parts
+from tests.helpers import Cli, Outcome, Pictures, Tree
 
-if TYPE_CHECKING:
-    from tests.conftest import Outcome, Pictures
-
-Cli = Callable[..., "Outcome"]
-Tree = Callable[[Path], dict[str, bytes | None]]
 CPU = ["--device", "cpu"]
 
 
@@ -88,7 +84,7 @@ def test_the_first_help_names_every_command_and_the_demo(m2sd: Cli) -> None:
 
 
 @pytest.fixture
-def places(pictures: "Pictures", simulated: Path, tmp_path: Path) -> dict[str, str]:
+def places(pictures: Pictures, simulated: Path, tmp_path: Path) -> dict[str, str]:
     """The paths for which the words of a command stand."""
     work = tmp_path / "work"
     (work / "empty").mkdir(parents=True)
@@ -126,7 +122,7 @@ def fill(places: dict[str, str], words: str) -> list[str]:
     return filled
 
 
-def check_refusal(done: "Outcome", code: int, says: str) -> None:
+def check_refusal(done: Outcome, code: int, says: str) -> None:
     assert done.out == ""
     assert done.err.startswith("m2sd: ")
     assert done.err.count("\n") == 1
@@ -255,7 +251,7 @@ def test_a_refusal_before_distill(
     assert tree(pretrained) == before
 
 
-def test_session_3_does_not_follow_session_1(m2sd: Cli, run: Path, pictures: "Pictures", tree: Tree) -> None:
+def test_session_3_does_not_follow_session_1(m2sd: Cli, run: Path, pictures: Pictures, tree: Tree) -> None:
     RunFolder(run).remove_sessions(first=2)
     before = tree(run)
     done = m2sd("increment", "--session", 3, "--shots", pictures.second_shots, "--run", run)
@@ -296,7 +292,7 @@ def test_a_damaged_chain_is_not_used(
     assert tree(run) == before
 
 
-def test_a_damaged_pretrain_is_not_distilled(m2sd: Cli, pretrained: Path, pictures: "Pictures", tree: Tree) -> None:
+def test_a_damaged_pretrain_is_not_distilled(m2sd: Cli, pretrained: Path, pictures: Pictures, tree: Tree) -> None:
     path = pretrained / "pretrain.safetensors"
     path.write_bytes(path.read_bytes()[:-1] + b"\xff")
     before = tree(pretrained)
@@ -378,7 +374,7 @@ def test_a_reader_that_leaves_is_no_error() -> None:
 # ---- what they print
 
 
-def one_document(done: "Outcome") -> dict[str, Any]:
+def one_document(done: Outcome) -> dict[str, Any]:
     assert done.code == 0, done.err
     found: dict[str, Any] = json.loads(done.out)
     assert isinstance(found, dict)
@@ -461,7 +457,7 @@ def test_json_is_one_document(
     assert str(RunFolder(run).path) == places["RUN"]
 
 
-def test_pretrain_and_distill_say_what_comes_next(m2sd: Cli, pictures: "Pictures", tmp_path: Path) -> None:
+def test_pretrain_and_distill_say_what_comes_next(m2sd: Cli, pictures: Pictures, tmp_path: Path) -> None:
     options = ["--run", tmp_path / "run", "--data", pictures.folder, *CPU, "--precision", "fp32", "--batch-size", 8]
     first = m2sd("pretrain", *options, "--image-size", 16, "--backbone", "resnet20", "--epochs", 1)
     assert (first.code, first.out) == (0, "")
@@ -483,7 +479,7 @@ def test_pretrain_and_distill_say_what_comes_next(m2sd: Cli, pictures: "Pictures
     assert RunFolder(tmp_path / "run").sessions() == [0, 1, 2]
 
 
-def test_a_training_that_runs_out_of_time_can_be_resumed(m2sd: Cli, pictures: "Pictures", tmp_path: Path) -> None:
+def test_a_training_that_runs_out_of_time_can_be_resumed(m2sd: Cli, pictures: Pictures, tmp_path: Path) -> None:
     options = ["--data", pictures.folder, "--run", tmp_path / "run", *CPU, "--precision", "fp32"]
     small = ["--image-size", 16, "--backbone", "resnet20", "--epochs", 2, "--batch-size", 16]
     stopped = one_document(m2sd("pretrain", *options, *small, "--stop-after", "0s", "--json"))
@@ -513,7 +509,7 @@ def test_the_place_of_the_run_can_come_from_the_environment(
 
 @pytest.mark.parametrize("held_out", [False, True])
 def test_the_table_of_evaluate_says_what_its_json_says(
-    m2sd: Cli, trained: Path, calibrated: Path, pictures: "Pictures", held_out: bool
+    m2sd: Cli, trained: Path, calibrated: Path, pictures: Pictures, held_out: bool
 ) -> None:
     command = ["evaluate", "--test", pictures.labelled, "--run", calibrated if held_out else trained, *CPU]
     data, shown = one_document(m2sd(*command, "--json")), m2sd(*command)
@@ -544,7 +540,7 @@ def test_the_table_of_evaluate_says_what_its_json_says(
 
 
 def test_data_shows_the_decoded_images_and_clears_them(
-    m2sd: Cli, pictures: "Pictures", tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    m2sd: Cli, pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place = tmp_path / "decoded"
     monkeypatch.setenv("M2SD_CACHE", str(place))
@@ -567,7 +563,7 @@ def test_data_shows_the_decoded_images_and_clears_them(
     assert m2sd("data", "clear", "-q").err == ""
 
 
-def test_evaluate_names_what_it_leaves_out(m2sd: Cli, trained: Path, pictures: "Pictures") -> None:
+def test_evaluate_names_what_it_leaves_out(m2sd: Cli, trained: Path, pictures: Pictures) -> None:
     command = ["evaluate", "--test", pictures.labelled, "--run", trained, *CPU]
     shown = m2sd(*command)
     assert "without test images, left out: white\n" in shown.err
@@ -578,14 +574,14 @@ def test_evaluate_names_what_it_leaves_out(m2sd: Cli, trained: Path, pictures: "
     assert m2sd(*command, "-q").err == ""
 
 
-def test_evaluate_takes_the_test_images_of_the_folder(m2sd: Cli, trained: Path, pictures: "Pictures") -> None:
+def test_evaluate_takes_the_test_images_of_the_folder(m2sd: Cli, trained: Path, pictures: Pictures) -> None:
     done = m2sd("evaluate", "--data", pictures.folder, "--run", trained, *CPU)
     assert done.code == 0
     assert done.out.splitlines()[1].split()[:3] == ["0", "4", "12"]
     assert "left out: purple, white, grey" in done.err
 
 
-def test_one_session_is_one_row(m2sd: Cli, trained: Path, pictures: "Pictures") -> None:
+def test_one_session_is_one_row(m2sd: Cli, trained: Path, pictures: Pictures) -> None:
     command = ["evaluate", "--test", pictures.labelled, "--run", trained, *CPU]
     whole = m2sd(*command).out.splitlines()
     alone = m2sd(*command, "--session", 1).out.splitlines()  # whose columns may be narrower
@@ -596,7 +592,7 @@ def test_one_session_is_one_row(m2sd: Cli, trained: Path, pictures: "Pictures") 
 
 
 def test_the_confusion_matrix_counts_every_known_image(
-    m2sd: Cli, trained: Path, pictures: "Pictures", tmp_path: Path
+    m2sd: Cli, trained: Path, pictures: Pictures, tmp_path: Path
 ) -> None:
     path = tmp_path / "confusion.csv"
     done = m2sd("evaluate", "--test", pictures.labelled, "--run", trained, "--confusion", path, *CPU)
@@ -611,7 +607,7 @@ def test_the_confusion_matrix_counts_every_known_image(
     assert float(done.out.splitlines()[3].split()[3]) == pytest.approx(100 * right / 12, abs=0.01)
 
 
-def test_predict_prints_a_line_a_picture(m2sd: Cli, trained: Path, pictures: "Pictures") -> None:
+def test_predict_prints_a_line_a_picture(m2sd: Cli, trained: Path, pictures: Pictures) -> None:
     command = ["predict", pictures.second_shots, "--run", trained, *CPU, "--top-k", 2]
     done = m2sd(*command)
     assert done.code == 0
@@ -682,7 +678,7 @@ def test_undo_asks_before_it_removes(m2sd: Cli, run: Path, tree: Tree) -> None:
     assert RunFolder(run).verify() == []
 
 
-def test_undo_and_teach_again(m2sd: Cli, run: Path, pictures: "Pictures") -> None:
+def test_undo_and_teach_again(m2sd: Cli, run: Path, pictures: Pictures) -> None:
     before = (run / "session-002.safetensors").read_bytes()
     m2sd("sessions", "undo", "--yes", "--run", run)
     again = m2sd("increment", "--session", 2, "--shots", pictures.second_shots, "--run", run, *CPU)
@@ -701,9 +697,7 @@ def test_an_option_before_the_subcommand_is_not_silently_dropped(
     assert tree(other) == tree(run)
 
 
-def test_names_from_outside_cannot_steer_the_terminal(
-    m2sd: Cli, run: Path, pictures: "Pictures", tmp_path: Path
-) -> None:
+def test_names_from_outside_cannot_steer_the_terminal(m2sd: Cli, run: Path, pictures: Pictures, tmp_path: Path) -> None:
     name = "evil\x1b[31m\u202e"
     shots = tmp_path / "shots"
     shutil.copytree(pictures.first_shots / "white", shots / name)

@@ -1,18 +1,13 @@
 """An error is as many lines as it has arguments, whatever characters are in them."""
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 import pytest
 
 from m2sd_cli.errors import DamagedError, DataError, PictureError
-
-if TYPE_CHECKING:
-    from tests.conftest import Outcome
-
-Cli = Callable[..., "Outcome"]
+from tests.helpers import Cli
 
 
 @pytest.mark.parametrize(

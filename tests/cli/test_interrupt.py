@@ -7,18 +7,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
 from m2sd_cli.cli import interrupts
+from tests.helpers import Cli, Pictures, Tree
 
-if TYPE_CHECKING:
-    from tests.conftest import Outcome, Pictures
-
-Tree = Callable[[Path], dict[str, bytes | None]]
 SAID = "m2sd: interrupted\n"
 ROUNDS = int(os.environ.get("M2SD_ROUNDS", "1"))  # for each command
 READY = "import os; from m2sd_cli.__main__ import main; os.write(1, b'!'); main()"
@@ -40,12 +35,7 @@ runpy.run_module("m2sd_cli", run_name="__main__", alter_sys=True)
 """
 
 
-@pytest.fixture(autouse=True)
-def _signals_as_at_a_terminal() -> Iterator[None]:
-    """A test run in the background inherits an ignored SIGINT."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
+pytestmark = pytest.mark.usefixtures("signals_as_at_a_terminal")
 
 
 @pytest.mark.parametrize(
@@ -66,9 +56,9 @@ def _signals_as_at_a_terminal() -> Iterator[None]:
     ],
 )
 def test_every_command_says_so(
-    m2sd: Callable[..., "Outcome"],
+    m2sd: Cli,
     run: Path,
-    pictures: "Pictures",
+    pictures: Pictures,
     tmp_path: Path,
     tree: Tree,
     monkeypatch: pytest.MonkeyPatch,
@@ -98,7 +88,7 @@ def test_also_while_it_is_imported(tmp_path: Path, module: str) -> None:
 
 
 @pytest.mark.parametrize("words", [["sessions"], ["sessions", "verify"], ["predict", "PICTURE", "--device", "cpu"]])
-def test_at_any_moment(trained: Path, pictures: "Pictures", words: list[str]) -> None:
+def test_at_any_moment(trained: Path, pictures: Pictures, words: list[str]) -> None:
     """Interrupt at random moments: the line is printed and nothing else, or it came too late to matter."""
     picture = str(next((pictures.second_shots / "grey").iterdir()))
     command = [sys.executable, "-c", READY, *(picture if word == "PICTURE" else word for word in words)]

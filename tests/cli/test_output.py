@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from m2sd_cli.cli.output import as_text, document, note, printable, result, table
-from tests.helpers import COMMANDS
+from tests.helpers import COMMANDS, Cli, Pictures
 
 NASTY = "caf\u00e9 \x1b[31m\x07\x7f\x9b\n\r\t\u200b\u202e\u2066\u2028\ufeff\U000e0041\ud800 \u6f22"
 SURROGATES = st.text(st.characters(exclude_categories=[]))
@@ -109,7 +109,7 @@ def test_the_cells_of_a_table_are_one_line_each() -> None:
     ids=range(20),
 )
 def test_what_a_person_types_is_escaped_when_it_is_repeated(
-    words: list[str], m2sd: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    words: list[str], m2sd: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     done = m2sd(*words)
@@ -120,7 +120,7 @@ def test_what_a_person_types_is_escaped_when_it_is_repeated(
 
 
 def test_names_and_places_are_escaped_wherever_they_are_shown(
-    run: Path, pictures: Any, m2sd: Callable[..., Any], tmp_path: Path
+    run: Path, pictures: Pictures, m2sd: Cli, tmp_path: Path
 ) -> None:
     name = "\x1b[31m\u202e\u009b\ncaf\u00e9"
     shots = tmp_path / name / name

@@ -1,18 +1,15 @@
 """The table of the commands."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 import typer
 
 from m2sd_cli.cli.commands import COMMANDS, Entry, build_command
 from m2sd_cli.registry import load
-
-if TYPE_CHECKING:
-    from tests.conftest import Outcome
+from tests.helpers import Cli
 
 
 @pytest.fixture
@@ -30,7 +27,7 @@ def added(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("added")
-def test_a_module_and_an_entry_make_a_command(m2sd: Callable[..., "Outcome"], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_module_and_an_entry_make_a_command(m2sd: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "\n  greet      Greet one person.\n" in m2sd("--help").out
     assert "greeting" not in sys.modules
     monkeypatch.setenv("_M2SD_COMPLETE", "complete_bash")
@@ -44,7 +41,7 @@ def test_a_module_and_an_entry_make_a_command(m2sd: Callable[..., "Outcome"], mo
 
 
 @pytest.mark.usefixtures("added")
-def test_torchrun_runs_what_the_table_says(m2sd: Callable[..., "Outcome"], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_torchrun_runs_what_the_table_says(m2sd: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
     monkeypatch.setenv("RANK", "0")
     done = m2sd("greet", "heron")

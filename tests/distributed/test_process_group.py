@@ -1,4 +1,4 @@
-"""Several processes at one training, as torchrun begins them, come to what one process comes to."""
+"""Processes of torchrun at one training: their result is that of one process."""
 
 import json
 import os
@@ -111,7 +111,7 @@ def batch_norm_case() -> tuple[Tensor, Tensor, nn.BatchNorm2d]:
 
 @pytest.fixture(scope="module")
 def computed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What two processes of this module have left."""
+    """Run two processes of this module, and name the folder of their results."""
     folder = tmp_path_factory.mktemp("computed")
     done = torchrun("--", "tests.distributed.test_process_group", folder)
     assert done.returncode == 0, done.stderr
@@ -135,7 +135,7 @@ def test_batch_norm_has_the_statistics_and_gradients_of_the_whole_batch(computed
 
 
 def steps_of_both_stages(group: ProcessGroup, count: int) -> list[dict[str, float]]:
-    """What the first steps of each stage record, of batches that do not divide evenly."""
+    """Record loss and accuracy of the first steps of each stage, of batches that do not divide evenly."""
     data = TrainingImages(
         torch.randint(0, 256, (32, 16, 16, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)),
         torch.ones(32),

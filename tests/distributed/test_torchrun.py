@@ -1,4 +1,4 @@
-"""Processes that torchrun began."""
+"""The end of processes that torchrun began."""
 
 import os
 import subprocess

@@ -1,10 +1,10 @@
-"""Zero features, one class, equal shots, one-image classes: every number stays one."""
+"""Degenerate input keeps its numbers finite: zero features, one class, equal shots, classes of one image."""
 
 import json
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,9 +25,7 @@ from m2sd_cli.runs.reader import session_name
 from m2sd_cli.training.distill import build_enhancement, distill_module, distill_objective, loss_weights
 from m2sd_cli.training.pretrain import build_network, pretrain_objective
 from m2sd_cli.training.sums import all_finite
-
-if TYPE_CHECKING:
-    from tests.conftest import Pictures
+from tests.helpers import Pictures
 
 
 def rewrite_base(run: Path, similarity: str, change: Callable[[dict[str, Tensor]], None]) -> None:
@@ -45,7 +43,7 @@ def rewrite_base(run: Path, similarity: str, change: Callable[[dict[str, Tensor]
 
 
 def leave_nothing(tensors: dict[str, Tensor]) -> None:
-    """All features are zero, and so are the means."""
+    """Make features and means zero."""
     tensors["class_means"].zero_()
     for name, tensor in tensors.items():
         if ("bn" in name or "downsample.1" in name) and name.endswith(("weight", "bias")):
@@ -53,7 +51,7 @@ def leave_nothing(tensors: dict[str, Tensor]) -> None:
 
 
 def check_use(run: Path, labelled: Path, pictures: list[Path]) -> None:
-    """All that comes out of a run is numbers."""
+    """Check that a run answers in finite numbers."""
     folder = RunFolder(run)
     assert all(all_finite(folder.tensors(stored)) for stored in folder.chain())
     evaluation = m2sd_cli.evaluate(run=run, test=labelled, device="cpu")
@@ -70,12 +68,12 @@ def check_use(run: Path, labelled: Path, pictures: list[Path]) -> None:
 
 
 @pytest.fixture
-def single(pictures: "Pictures", tmp_path: Path) -> Path:
+def single(pictures: Pictures, tmp_path: Path) -> Path:
     """One class of one picture."""
     return fill(tmp_path / "single", pictures, gold=1)
 
 
-def fill(folder: Path, pictures: "Pictures", **classes: int) -> Path:
+def fill(folder: Path, pictures: Pictures, **classes: int) -> Path:
     """Classes of so many pictures each, all of them the first one of grey."""
     picture = sorted((pictures.second_shots / "grey").iterdir())[0]
     for name, count in classes.items():
@@ -86,7 +84,7 @@ def fill(folder: Path, pictures: "Pictures", **classes: int) -> Path:
 
 
 @pytest.mark.parametrize("similarity", SIMILARITIES)
-def test_zero_features(run: Path, pictures: "Pictures", single: Path, similarity: str) -> None:
+def test_zero_features(run: Path, pictures: Pictures, single: Path, similarity: str) -> None:
     rewrite_base(run, similarity, leave_nothing)
     m2sd_cli.increment(1, pictures.first_shots, run=run, device="cpu")
     m2sd_cli.increment(2, single, run=run, device="cpu")
@@ -99,7 +97,7 @@ def test_zero_features(run: Path, pictures: "Pictures", single: Path, similarity
 
 @pytest.mark.parametrize("similarity", SIMILARITIES)
 def test_one_class_of_one_shot_and_equal_shots(
-    run: Path, pictures: "Pictures", single: Path, tmp_path: Path, similarity: str
+    run: Path, pictures: Pictures, single: Path, tmp_path: Path, similarity: str
 ) -> None:
     rewrite_base(run, similarity, lambda tensors: None)
     m2sd_cli.increment(1, single, run=run, device="cpu")
@@ -118,7 +116,7 @@ def test_one_class_of_one_shot_and_equal_shots(
 @pytest.mark.parametrize("similarity", SIMILARITIES)
 @pytest.mark.parametrize("batch_size", [2, 3, 7])
 def test_base_classes_of_one_image(
-    pictures: "Pictures",
+    pictures: Pictures,
     quick: dict[str, Any],
     quick_distill: dict[str, Any],
     single: Path,
@@ -150,7 +148,7 @@ def test_base_classes_of_one_image(
 
 @pytest.mark.parametrize("similarity", SIMILARITIES)
 def test_a_split_folder_whose_test_part_is_empty(
-    pictures: "Pictures", quick: dict[str, Any], tmp_path: Path, similarity: str
+    pictures: Pictures, quick: dict[str, Any], tmp_path: Path, similarity: str
 ) -> None:
     data, run = fill(tmp_path / "split", pictures, one=1, two=2), tmp_path / "run"
     m2sd_cli.pretrain(str(data), run=run, **quick | {"similarity": similarity})
@@ -161,7 +159,7 @@ def test_a_split_folder_whose_test_part_is_empty(
     check_use(run, data, [data])
 
 
-def batches(pictures: "Pictures") -> Iterator[tuple[str, Tensor, Tensor]]:
+def batches(pictures: Pictures) -> Iterator[tuple[str, Tensor, Tensor]]:
     """Normalised images and labels of three classes that leave nothing to tell apart."""
     picture = torch.from_numpy(np.array(open_rgb(next((pictures.folder / "train" / "red").iterdir()))))
     noise = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
@@ -175,7 +173,7 @@ def batches(pictures: "Pictures") -> Iterator[tuple[str, Tensor, Tensor]]:
 @pytest.mark.parametrize("zero", [False, True], ids=["usual", "zero features"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("similarity", SIMILARITIES)
-def test_every_loss_and_gradient_is_a_number(pictures: "Pictures", similarity: str, precision: str, zero: bool) -> None:
+def test_every_loss_and_gradient_is_a_number(pictures: Pictures, similarity: str, precision: str, zero: bool) -> None:
     config = resolve(PretrainConfig, {"epochs": 1, "backbone": "resnet20", "similarity": similarity})
     settings = DistillConfig(epochs=1, clean_weight=1.0)
     weights = loss_weights(settings)
@@ -215,7 +213,7 @@ def test_every_loss_and_gradient_is_a_number(pictures: "Pictures", similarity: s
 )
 def test_settings_beyond_all_bounds_end_in_one_line(
     run: Path,
-    pictures: "Pictures",
+    pictures: Pictures,
     quick: dict[str, Any],
     quick_distill: dict[str, Any],
     stage: str,
@@ -228,7 +226,7 @@ def test_settings_beyond_all_bounds_end_in_one_line(
 
 
 @pytest.mark.parametrize("beta", [1e-300, 1e-3, 1e300])
-def test_any_beta_mixes(run: Path, pictures: "Pictures", quick_distill: dict[str, Any], beta: float) -> None:
+def test_any_beta_mixes(run: Path, pictures: Pictures, quick_distill: dict[str, Any], beta: float) -> None:
     stored = m2sd_cli.distill(str(pictures.folder), run=run, force=True, beta=beta, **quick_distill)
     assert stored is not None
     json.dumps([each.model_dump() for each in stored.manifest.history], allow_nan=False)

@@ -5,16 +5,13 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
-if TYPE_CHECKING:
-    from tests.conftest import Pictures
+from tests.helpers import Pictures, Tree
 
-Tree = Callable[[Path], dict[str, bytes | None]]
 IS_ROOT = hasattr(os, "geteuid") and os.geteuid() == 0
 
 PROGRAM = """
@@ -41,7 +38,7 @@ pytestmark = pytest.mark.skipif(
 
 
 def call(commands: list[list[object]]) -> list[tuple[int, str, str]]:
-    """What each command does in that process."""
+    """Run commands in that process; code, stdout and stderr of each."""
     given = json.dumps([[str(word) for word in words] for words in commands])
     done = subprocess.run([sys.executable, "-c", PROGRAM], input=given, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -58,7 +55,7 @@ def place(tmp_path: Path) -> Iterator[Path]:
             os.chmod(os.path.join(folder, name), 0o700)
 
 
-def test_what_may_not_be_read_is_named(run: Path, pictures: "Pictures", place: Path, tree: Tree) -> None:
+def test_what_may_not_be_read_is_named(run: Path, pictures: Pictures, place: Path, tree: Tree) -> None:
     picture = next((pictures.labelled / "orange").iterdir())
 
     def fill(*names: str) -> Path:
@@ -157,7 +154,7 @@ def test_what_may_not_be_read_is_named(run: Path, pictures: "Pictures", place: P
 
 
 def test_a_run_folder_that_may_not_be_read_or_written_is_named(
-    run: Path, pictures: "Pictures", place: Path, tree: Tree
+    run: Path, pictures: Pictures, place: Path, tree: Tree
 ) -> None:
     picture = next((pictures.labelled / "orange").iterdir())
     shots = place / "shots"

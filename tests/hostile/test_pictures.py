@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -19,12 +19,8 @@ from m2sd_cli.data.folders import open_folder
 from m2sd_cli.data.images import open_rgb
 from m2sd_cli.data.sources import FileImages
 from m2sd_cli.runs.folder import RunFolder
+from tests.helpers import Cli, Outcome, Pictures, Tree
 
-if TYPE_CHECKING:
-    from tests.conftest import Outcome, Pictures
-
-Cli = Callable[..., "Outcome"]
-Tree = Callable[[Path], dict[str, bytes | None]]
 CPU = ["--device", "cpu"]
 QUICK = [*CPU, "--precision", "fp32", "--image-size", "16", "--backbone", "resnet20", "--epochs", "1"]
 
@@ -81,7 +77,7 @@ KINDS: dict[str, tuple[str, Callable[[Path], object], str]] = {
 
 
 @pytest.fixture
-def spots(pictures: "Pictures", run: Path, tmp_path: Path) -> dict[str, tuple[Path, list[object]]]:
+def spots(pictures: Pictures, run: Path, tmp_path: Path) -> dict[str, tuple[Path, list[object]]]:
     """For each command the folder to put a bad picture into, and the words to call it with."""
     work = tmp_path / "work"
     shutil.copytree(pictures.folder, work / "colours")
@@ -125,7 +121,7 @@ def test_a_bad_picture_is_named_in_one_line_and_nothing_is_written(
 @pytest.mark.parametrize("stage", ["pretrain", "distill"])
 def test_a_bad_picture_among_those_held_out_is_found_before_training(
     m2sd: Cli,
-    pictures: "Pictures",
+    pictures: Pictures,
     calibrated: Path,
     tmp_path: Path,
     tree: Tree,
@@ -163,14 +159,14 @@ def spoil(folder: Path) -> list[str]:
     return names
 
 
-def document(done: "Outcome") -> dict[str, Any]:
+def document(done: Outcome) -> dict[str, Any]:
     assert done.code == 0, done.err
     found: dict[str, Any] = json.loads(done.out)
     return found
 
 
 def test_skip_bad_goes_on_without_them_and_lists_them(
-    m2sd: Cli, trained: Path, pictures: "Pictures", tmp_path: Path
+    m2sd: Cli, trained: Path, pictures: Pictures, tmp_path: Path
 ) -> None:
     """The whole life of a model ends where it ends without the bad pictures."""
     photos, run = Path(shutil.copytree(pictures.folder, tmp_path / "colours")), tmp_path / "run"
@@ -209,7 +205,7 @@ def test_skip_bad_goes_on_without_them_and_lists_them(
 
 
 def test_a_test_picture_that_has_gone_bad_since_is_skipped_when_asked_for(
-    m2sd: Cli, trained: Path, pictures: "Pictures", tmp_path: Path
+    m2sd: Cli, trained: Path, pictures: Pictures, tmp_path: Path
 ) -> None:
     photos = Path(shutil.copytree(pictures.folder, tmp_path / "colours"))
     bad = sorted((photos / "test" / "red").iterdir())[1]
@@ -226,7 +222,7 @@ def test_a_test_picture_that_has_gone_bad_since_is_skipped_when_asked_for(
 
 
 def test_evaluate_and_predict_skip_what_they_are_given(
-    m2sd: Cli, trained: Path, pictures: "Pictures", tmp_path: Path
+    m2sd: Cli, trained: Path, pictures: Pictures, tmp_path: Path
 ) -> None:
     labelled = Path(shutil.copytree(pictures.labelled, tmp_path / "labelled"))
     clean = document(m2sd("evaluate", "--run", trained, "--test", labelled, *CPU, "--json"))
@@ -403,9 +399,9 @@ def test_thousands_of_classes_are_taught_in_one_session(
 
 
 def test_the_same_class_in_another_form_or_case_is_not_taught_again(
-    m2sd: Cli, run: Path, pictures: "Pictures", tmp_path: Path, tree: Tree
+    m2sd: Cli, run: Path, pictures: Pictures, tmp_path: Path, tree: Tree
 ) -> None:
-    def teach(session: int, name: str) -> "Outcome":
+    def teach(session: int, name: str) -> Outcome:
         shots = tmp_path / f"{len(list(tmp_path.iterdir()))}"
         shutil.copytree(pictures.labelled / "orange", shots / name)
         return m2sd("increment", "--session", session, "--shots", shots, "--run", run, *CPU)
@@ -430,7 +426,7 @@ def test_the_same_class_in_another_form_or_case_is_not_taught_again(
 
 
 def test_test_pictures_find_their_class_in_whatever_form_its_name_is(
-    m2sd: Cli, run: Path, pictures: "Pictures", tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    m2sd: Cli, run: Path, pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copytree(pictures.labelled / "orange", tmp_path / "shots" / "caf\u00e9")
     shutil.copytree(pictures.labelled / "orange", tmp_path / "test" / "cafe\u0301")
@@ -447,7 +443,7 @@ def test_test_pictures_find_their_class_in_whatever_form_its_name_is(
 
 
 def test_a_run_whose_classes_are_named_in_another_form_is_still_distilled(
-    m2sd: Cli, pictures: "Pictures", tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    m2sd: Cli, pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     photos = tmp_path / "photos"
     shutil.copytree(pictures.labelled / "red", photos / "cafe\u0301")

@@ -1,7 +1,6 @@
-"""What must not happen by accident: mixed-up options, overwritten chains, images of another run, odd file systems."""
+"""Accidents that must not happen: mixed-up options, overwritten chains, images of another run, odd file systems."""
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +13,11 @@ from m2sd_cli.data.images import open_rgb
 from m2sd_cli.data.transforms import IMAGENET_MEAN, IMAGENET_STD, TestTransform
 from m2sd_cli.errors import DataError, RunError, UsageError
 from m2sd_cli.runs.folder import RunFolder
-
-Tree = Callable[[Path], dict[str, bytes | None]]
+from tests.helpers import Cli, Pictures, Tree
 
 
 def test_resume_keeps_the_precision_and_refuses_another(
-    tmp_path: Path, pictures: Any, quick: dict[str, Any], tree: Tree
+    tmp_path: Path, pictures: Pictures, quick: dict[str, Any], tree: Tree
 ) -> None:
     run = tmp_path / "stopped"
     assert m2sd_cli.pretrain(str(pictures.folder), run=run, stop_after=0.0, **quick) is None
@@ -34,7 +32,7 @@ def test_resume_keeps_the_precision_and_refuses_another(
     assert stored.manifest.precision == "fp32"
 
 
-def test_resuming_what_has_finished_answers_for_the_same_training_only(run: Path, pictures: Any) -> None:
+def test_resuming_what_has_finished_answers_for_the_same_training_only(run: Path, pictures: Pictures) -> None:
     stored = m2sd_cli.pretrain(str(pictures.folder), run=run, resume=True, epochs=1)
     assert stored is not None
     assert stored.record == RunFolder(run).pretrain().record
@@ -45,7 +43,7 @@ def test_resuming_what_has_finished_answers_for_the_same_training_only(run: Path
 
 
 def test_a_finished_training_is_not_lost_when_its_result_cannot_be_written(
-    tmp_path: Path, pictures: Any, quick: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, pictures: Pictures, quick: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = tmp_path / "full"
 
@@ -65,7 +63,7 @@ def test_a_finished_training_is_not_lost_when_its_result_cannot_be_written(
 
 
 @pytest.mark.parametrize("file", ["session-001.safetensors", "pretrain.json", "training/new", ".lock"])
-def test_no_other_command_writes_over_the_chain(run: Path, file: str, m2sd: Callable[..., Any], tree: Tree) -> None:
+def test_no_other_command_writes_over_the_chain(run: Path, file: str, m2sd: Cli, tree: Tree) -> None:
     before = tree(run)
     with pytest.raises(UsageError, match=r"a file of the run|no such folder"):
         m2sd_cli.export("safetensors", run / file, run=run, force=True)
@@ -78,12 +76,12 @@ def test_export_to_a_folder_is_refused(run: Path, tmp_path: Path) -> None:
         m2sd_cli.export("safetensors", tmp_path, run=run, force=True)
 
 
-def test_shots_or_an_official_session(run: Path, pictures: Any) -> None:
+def test_shots_or_an_official_session(run: Path, pictures: Pictures) -> None:
     with pytest.raises(UsageError, match="choose one"):
         m2sd_cli.increment(3, pictures.first_shots, run=run, data="cifar100")
 
 
-def test_a_folder_that_has_changed_is_not_tested_on(run: Path, pictures: Any, tmp_path: Path) -> None:
+def test_a_folder_that_has_changed_is_not_tested_on(run: Path, pictures: Pictures, tmp_path: Path) -> None:
     changed = tmp_path / "changed"
     for name in ("blue", "green", "red", "yellow"):
         (changed / name).mkdir(parents=True)
@@ -94,7 +92,7 @@ def test_a_folder_that_has_changed_is_not_tested_on(run: Path, pictures: Any, tm
 
 
 def test_a_replaced_parent_stops_an_increment(
-    run: Path, pictures: Any, monkeypatch: pytest.MonkeyPatch, tree: Tree
+    run: Path, pictures: Pictures, monkeypatch: pytest.MonkeyPatch, tree: Tree
 ) -> None:
     import m2sd_cli.api.increment as increment
 
@@ -126,7 +124,7 @@ def test_a_class_name_has_to_be_text(run: Path, tmp_path: Path, tree: Tree) -> N
     assert tree(run) == before
 
 
-def test_a_picture_whose_name_is_no_text_is_labelled(run: Path, tmp_path: Path, m2sd: Callable[..., Any]) -> None:
+def test_a_picture_whose_name_is_no_text_is_labelled(run: Path, tmp_path: Path, m2sd: Cli) -> None:
     Image.new("RGB", (9, 9)).save(tmp_path / "one.png")
     os.rename(tmp_path / "one.png", os.fsencode(tmp_path) + b"/im\xe9.png")
     for options in ([], ["--json"]):
@@ -175,7 +173,7 @@ def test_other_formats_are_not_handed_to_programs(tmp_path: Path) -> None:
         open_rgb(tmp_path / "x.jpg")
 
 
-def test_folders_made_for_nothing_are_taken_away(tmp_path: Path, pictures: Any, quick: dict[str, Any]) -> None:
+def test_folders_made_for_nothing_are_taken_away(tmp_path: Path, pictures: Pictures, quick: dict[str, Any]) -> None:
     with pytest.raises(DataError, match="no such file"):
         m2sd_cli.pretrain(str(pictures.folder), run=tmp_path / "p" / "q", init="nofile", **quick)
     assert not (tmp_path / "p").exists()

@@ -12,8 +12,8 @@ from torch import Tensor
 import m2sd_cli
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.training_state import StateStore
+from tests.helpers import Cli, Pictures, Tree
 
-Tree = Callable[[Path], dict[str, bytes | None]]
 Tensors = dict[str, Tensor]
 
 NAN, INFINITY = float("nan"), float("inf")
@@ -56,7 +56,7 @@ CHANGES: dict[str, Callable[[Tensors, str], object]] = {
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
 def test_a_base_session_that_holds_something_else(
-    run: Path, pictures: Any, change: Callable[[Tensors, str], object], m2sd: Callable[..., Any], tree: Tree
+    run: Path, pictures: Pictures, change: Callable[[Tensors, str], object], m2sd: Cli, tree: Tree
 ) -> None:
     RunFolder(run).remove_sessions(first=1)
     rewrite(run, "session-000", lambda tensors: change(tensors, "class_means"))
@@ -74,7 +74,7 @@ def test_a_base_session_that_holds_something_else(
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
 def test_a_pretrain_that_holds_something_else(
-    pretrained: Path, pictures: Any, change: Callable[[Tensors, str], object], m2sd: Callable[..., Any], tree: Tree
+    pretrained: Path, pictures: Pictures, change: Callable[[Tensors, str], object], m2sd: Cli, tree: Tree
 ) -> None:
     rewrite(pretrained, "pretrain", lambda tensors: change(tensors, "classifier.weight"))
     before = tree(pretrained)
@@ -84,21 +84,21 @@ def test_a_pretrain_that_holds_something_else(
 
 
 @pytest.mark.parametrize("name", ["another", "no rows", "empty", "one more", "float64", "bool", "nan"])
-def test_a_session_that_holds_something_else(run: Path, pictures: Any, name: str, m2sd: Callable[..., Any]) -> None:
+def test_a_session_that_holds_something_else(run: Path, pictures: Pictures, name: str, m2sd: Cli) -> None:
     rewrite(run, "session-002", lambda tensors: CHANGES[name](tensors, "class_means"))
     refused(m2sd("predict", pictures.labelled, "--run", run), "session-002.safetensors: not the checkpoint")
 
 
 @pytest.mark.parametrize(("name", "width"), [("resnet20", 65536), ("resnet20", 1), ("resnet18", 64), ("vgg", 64)])
 def test_a_width_is_believed_only_if_it_is_the_backbones(
-    pretrained: Path, pictures: Any, name: str, width: int, m2sd: Callable[..., Any]
+    pretrained: Path, pictures: Pictures, name: str, width: int, m2sd: Cli
 ) -> None:
     backbone = RunFolder(pretrained).pretrain().manifest.backbone
     rewrite(pretrained, "pretrain", dict, backbone=backbone.model_copy(update={"name": name, "width": width}))
     refused(m2sd("distill", "--data", pictures.folder, "--run", pretrained), "pretrain.json", name)
 
 
-def test_the_name_of_a_data_set_is_no_path(run: Path, pictures: Any, m2sd: Callable[..., Any]) -> None:
+def test_the_name_of_a_data_set_is_no_path(run: Path, pictures: Pictures, m2sd: Cli) -> None:
     data = RunFolder(run).pretrain().manifest.data
     stranger = data.model_copy(update={"name": str(pictures.folder), "kind": "built-in"})
     rewrite(run, "session-000", dict, data=stranger)
@@ -108,14 +108,14 @@ def test_the_name_of_a_data_set_is_no_path(run: Path, pictures: Any, m2sd: Calla
 
 
 @pytest.fixture
-def stopped(tmp_path: Path, pictures: Any, quick: dict[str, Any]) -> Path:
+def stopped(tmp_path: Path, pictures: Pictures, quick: dict[str, Any]) -> Path:
     """A run with a pretrain that was stopped after its first step."""
     run = tmp_path / "stopped"
     assert m2sd_cli.pretrain(str(pictures.folder), run=run, stop_after=0.0, **quick) is None
     return run
 
 
-def resume(run: Path, pictures: Any, m2sd: Callable[..., Any]) -> Any:
+def resume(run: Path, pictures: Pictures, m2sd: Cli) -> Any:
     return m2sd("pretrain", "--data", pictures.folder, "--run", run, "--resume", "--device", "cpu")
 
 
@@ -136,7 +136,7 @@ STATES: dict[str, Callable[[Tensors], object]] = {
 
 @pytest.mark.parametrize("change", STATES.values(), ids=STATES)
 def test_a_training_state_that_holds_something_else(
-    stopped: Path, pictures: Any, change: Callable[[Tensors], object], m2sd: Callable[..., Any], tree: Tree
+    stopped: Path, pictures: Pictures, change: Callable[[Tensors], object], m2sd: Cli, tree: Tree
 ) -> None:
     store = StateStore(RunFolder(stopped))
     state = store.load()
@@ -165,7 +165,7 @@ def test_a_training_state_that_holds_something_else(
     ids=lambda change: next(iter(change)),
 )
 def test_a_training_state_that_says_something_else(
-    stopped: Path, pictures: Any, change: dict[str, Any], m2sd: Callable[..., Any], tree: Tree
+    stopped: Path, pictures: Pictures, change: dict[str, Any], m2sd: Cli, tree: Tree
 ) -> None:
     path = stopped / "training" / "state.json"
     path.write_text(json.dumps(json.loads(path.read_bytes()) | change))
@@ -174,12 +174,12 @@ def test_a_training_state_that_says_something_else(
     assert tree(stopped) == before
 
 
-def test_a_state_that_is_right_is_gone_on_with(stopped: Path, pictures: Any, m2sd: Callable[..., Any]) -> None:
+def test_a_state_that_is_right_is_gone_on_with(stopped: Path, pictures: Pictures, m2sd: Cli) -> None:
     assert resume(stopped, pictures, m2sd).code == 0
 
 
 @pytest.mark.parametrize("file", ["../elsewhere.safetensors", "/elsewhere.safetensors", "..", "a/b"])
-def test_a_checkpoint_outside_the_run_is_not_read(run: Path, file: str, m2sd: Callable[..., Any]) -> None:
+def test_a_checkpoint_outside_the_run_is_not_read(run: Path, file: str, m2sd: Cli) -> None:
     content = (run / "session-002.safetensors").read_bytes()
     (run.parent / "elsewhere.safetensors").write_bytes(content)
     path = run / "session-002.json"

@@ -1,4 +1,4 @@
-"""Every classifier of stage 3 on a chain: what is stored for it, who names it, and that its answers fit together."""
+"""The classifiers of stage 3 on a chain: their tensors, their names, and answers that fit together."""
 
 import json
 from collections.abc import Callable

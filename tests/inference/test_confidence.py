@@ -1,4 +1,4 @@
-"""Base images that were not trained on: what is stored of them, and what is fitted to them for every answer."""
+"""Held-out base images: the features stored of them, and the confidence fitted to these."""
 
 import json
 import shutil

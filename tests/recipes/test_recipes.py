@@ -1,4 +1,4 @@
-"""Recipes that ship, and how they are followed, overridden, recorded and gone on with."""
+"""Recipes that ship: followed, overridden, recorded and resumed."""
 
 import json
 import re
@@ -122,7 +122,7 @@ def test_nothing_says_nothing() -> None:
 
 @given(st.lists(st.booleans(), min_size=5, max_size=5))
 def test_the_command_line_wins_over_the_file_the_file_over_the_recipe(given: list[bool]) -> None:
-    """Each place that sets the batch size says its own number; the first that says anything wins."""
+    """Set the batch size to another number at each level; the first that sets one wins."""
     by_option, by_file, by_recipe, by_stage, by_defaults = given
     defaults: dict[str, Any] = {"epochs": 1} | ({"batch_size": 5} if by_defaults else {})
     defaults |= {"distill": {"batch_size": 4}} if by_stage else {}

@@ -1,13 +1,11 @@
 """The chain of a run folder: read, added to, damaged, locked."""
 
-import hashlib
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +17,11 @@ from m2sd_cli.runs.files import read_verified
 from m2sd_cli.runs.folder import RunFolder, default_path
 from m2sd_cli.runs.manifest import FileRecord, NewestPointer
 from m2sd_cli.runs.reader import session_name, session_number
-from tests.helpers import Pictures, Tree
+from tests.helpers import Cli, Pictures, Tree, sha256
 
 FILES = [f"{name}.{end}" for name in ("pretrain", *map(session_name, range(3))) for end in ("json", "safetensors")]
 FILES.append("head.json")
 NEWEST = "session-002.json"
-
-
-def sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def named(run: Path, problems: list[str]) -> list[str]:
@@ -268,7 +262,7 @@ def test_a_file_of_another_schema_version_is_refused_by_number(run: Path, file: 
 
 
 @pytest.mark.parametrize("kept", [0, 1, 3])
-def test_a_missing_head_is_damage_where_there_is_a_manifest(run: Path, kept: int, m2sd: Callable[..., Any]) -> None:
+def test_a_missing_head_is_damage_where_there_is_a_manifest(run: Path, kept: int, m2sd: Cli) -> None:
     RunFolder(run).remove_sessions(first=kept)
     (run / "head.json").unlink()
     folder = RunFolder(run)
@@ -525,7 +519,7 @@ def test_a_head_that_names_no_manifest_is_refused(run: Path) -> None:
             RunFolder(run).sessions()
 
 
-def test_a_damaged_session_is_undone_only_if_that_is_asked_for(run: Path, m2sd: Callable[..., Any]) -> None:
+def test_a_damaged_session_is_undone_only_if_that_is_asked_for(run: Path, m2sd: Cli) -> None:
     flip(run / NEWEST, -2)
     done = m2sd("sessions", "undo", "--yes", "--run", run)
     assert (done.code, done.err.count("\n")) == (4, 1)
@@ -549,7 +543,7 @@ def test_pretrain_is_known_by_its_hash_however_long_the_chain_is(run: Path) -> N
 
 
 @pytest.mark.parametrize("content", [None, b"", b"half"])
-def test_a_lost_head_is_made_of_what_is_there(run: Path, m2sd: Callable[..., Any], content: bytes | None) -> None:
+def test_a_lost_head_is_made_of_what_is_there(run: Path, m2sd: Cli, content: bytes | None) -> None:
     path = run / "head.json"
     before = path.read_bytes()
     path.unlink()
@@ -585,7 +579,7 @@ def test_the_head_is_made_of_the_longest_sound_chain(run: Path, damaged: str, ne
     assert folder.verify() == []
 
 
-def test_no_head_is_made_of_nothing(run: Path, tree: Tree, m2sd: Callable[..., Any]) -> None:
+def test_no_head_is_made_of_nothing(run: Path, tree: Tree, m2sd: Cli) -> None:
     done = m2sd("sessions", "repair", "--run", run / "absent")
     assert (done.code, done.err) == (4, f"m2sd: {run / 'absent'}: no such run folder\n")
     assert not (run / "absent").exists()

@@ -4,16 +4,14 @@ import itertools
 import random
 import re
 import shutil
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from m2sd_cli.errors import DamagedError
 from m2sd_cli.inference.session import load_session
 from m2sd_cli.runs.folder import RunFolder
-from tests.helpers import Tree
+from tests.helpers import Cli, Pictures, Tree
 from tests.survival.scenes import ROUNDS
 
 FLIPS = 12 * ROUNDS  # of each file
@@ -25,8 +23,6 @@ FILES = [
         for end in ("json", "safetensors")
     ),
 ]
-
-Cli = Callable[..., Any]
 
 
 def blamed(run: Path) -> list[str]:
@@ -87,7 +83,7 @@ USES = {
 @pytest.mark.parametrize("file", FILES)
 @pytest.mark.parametrize("deleted", [False, True])
 def test_no_command_uses_a_damaged_file(
-    run: Path, pictures: Any, tmp_path: Path, m2sd: Cli, tree: Tree, file: str, deleted: bool
+    run: Path, pictures: Pictures, tmp_path: Path, m2sd: Cli, tree: Tree, file: str, deleted: bool
 ) -> None:
     shots = tmp_path / "shots"
     shutil.copytree(pictures.labelled / "orange", shots / "orange")

@@ -1,7 +1,7 @@
 """AutoAugment, colour and cutout reach the images that both stages train on, and nothing else."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import torch
@@ -13,17 +13,14 @@ from m2sd_cli.data.colour import jitter
 from m2sd_cli.data.cutout import cutout
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.training import loop
-
-if TYPE_CHECKING:
-    from tests.conftest import Pictures
-
+from tests.helpers import Pictures
 
 Call = tuple[str, tuple[int, ...], float | str]
 
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[Call]:
-    """What was done to which batch, and how strongly."""
+    """A record of the change to a batch, and of its strength."""
     found: list[Call] = []
 
     def watched_policy(images: Tensor, policy: Policy, generator: torch.Generator) -> Tensor:
@@ -46,7 +43,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[Call]:
 
 
 def test_both_stages_train_on_images_so_changed(
-    pictures: "Pictures",
+    pictures: Pictures,
     quick: dict[str, Any],
     quick_distill: dict[str, Any],
     tmp_path: Path,
@@ -66,7 +63,7 @@ def test_both_stages_train_on_images_so_changed(
 
 
 def test_without_them_training_draws_what_it_drew_before(
-    pictures: "Pictures",
+    pictures: Pictures,
     trained: Path,
     quick: dict[str, Any],
     tmp_path: Path,

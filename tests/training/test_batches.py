@@ -1,4 +1,4 @@
-"""Each step gets its images, gathered beforehand or not."""
+"""Images of each step, gathered beforehand or not."""
 
 from collections.abc import Iterator
 

@@ -2,7 +2,6 @@
 
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -16,10 +15,7 @@ from m2sd_cli.data.transforms import TestTransform
 from m2sd_cli.training.execution import Execution
 from m2sd_cli.training.loop import Training
 from m2sd_cli.training.stopping import StopRequest
-from tests.helpers import Cli, OneLayer
-
-if TYPE_CHECKING:
-    from tests.conftest import Pictures
+from tests.helpers import Cli, OneLayer, Pictures
 
 
 def trained(compiled: bool) -> tuple[list[float], dict[str, Tensor]]:
@@ -61,7 +57,7 @@ def test_compiled_equals_plain() -> None:
 
 @pytest.mark.filterwarnings("default")
 def test_without_a_compiler_one_line_says_so(
-    m2sd: Cli, pictures: "Pictures", tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    m2sd: Cli, pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from torch._inductor import config
 

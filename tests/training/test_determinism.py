@@ -4,7 +4,7 @@ import ast
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 import pytest
 import torch
@@ -16,9 +16,7 @@ from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.training_state import StateStore
 from m2sd_cli.training import distill, pretrain
 from m2sd_cli.training.determinism import deterministic, is_not_deterministic
-
-if TYPE_CHECKING:
-    from tests.conftest import Outcome, Pictures
+from tests.helpers import Cli, Pictures
 
 PACKAGE = Path(m2sd_cli.__file__).parent
 # Of these torch has no gradient, or no result, that repeats on CUDA.
@@ -85,7 +83,7 @@ def test_it_is_left_on_for_whoever_had_it_on() -> None:
 
 def test_both_stages_run_so_and_come_to_what_a_cpu_always_comes_to(
     trained: Path,
-    pictures: "Pictures",
+    pictures: Pictures,
     quick: dict[str, Any],
     quick_distill: dict[str, Any],
     tmp_path: Path,
@@ -123,7 +121,7 @@ def test_both_stages_run_so_and_come_to_what_a_cpu_always_comes_to(
 
 
 def test_an_operation_without_such_an_algorithm_ends_it_with_a_line(
-    pictures: "Pictures", quick: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pictures: Pictures, quick: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def objective(*_: object) -> Callable[..., NoReturn]:
         def unrepeatable(x: Tensor, *_: object) -> NoReturn:
@@ -139,7 +137,7 @@ def test_an_operation_without_such_an_algorithm_ends_it_with_a_line(
     assert not (tmp_path / "run").exists()
 
 
-def test_the_command_line_passes_it_on(m2sd: Callable[..., "Outcome"], pictures: "Pictures", tmp_path: Path) -> None:
+def test_the_command_line_passes_it_on(m2sd: Cli, pictures: Pictures, tmp_path: Path) -> None:
     words = ["--data", pictures.folder, "--run", tmp_path / "run", "--device", "cpu", "--batch-size", 16, "-q"]
     small = ["--image-size", 16, "--backbone", "resnet20", "--epochs", 1]
     assert m2sd("pretrain", *words, *small, "--deterministic").code == 0

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import torch
@@ -17,11 +17,8 @@ from m2sd_cli.runs.training_state import StateStore
 from m2sd_cli.training import distill, pretrain
 from m2sd_cli.training.loop import Training
 from m2sd_cli.training.sums import Sums, all_finite
+from tests.helpers import Pictures, Tree
 
-if TYPE_CHECKING:
-    from tests.conftest import Pictures
-
-Tree = Callable[[Path], dict[str, bytes | None]]
 Bad = dict[str, float]
 STAGES = ["pretrain", "distill"]
 STEPS = 8  # of both stages as they are begun here: two epochs of four
@@ -29,9 +26,7 @@ LATER = "goes on to the same end: start over with --force and a lower --learning
 
 
 @pytest.fixture
-def begin(
-    run: Path, pictures: "Pictures", quick: dict[str, Any], quick_distill: dict[str, Any]
-) -> Callable[..., object]:
+def begin(run: Path, pictures: Pictures, quick: dict[str, Any], quick_distill: dict[str, Any]) -> Callable[..., object]:
     """Begin one of the stages on a finished run."""
 
     def call(stage: str, **options: Any) -> object:
@@ -102,7 +97,7 @@ def test_the_step_and_the_term_are_named_though_nobody_looks_before_the_epoch_en
 def test_the_state_before_it_is_kept(
     begin: Callable[..., object],
     run: Path,
-    pictures: "Pictures",
+    pictures: Pictures,
     monkeypatch: pytest.MonkeyPatch,
     tree: Tree,
     stage: str,

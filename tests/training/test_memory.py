@@ -1,4 +1,4 @@
-"""What is freed stays at hand during a training, and goes back to the system after it."""
+"""Freed memory stays at hand during a training, and goes back to the system after it."""
 
 import platform
 import subprocess

@@ -1,10 +1,9 @@
 """A training goes on as it began: every option that could change the result is refused if it differs."""
 
 import shutil
-from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import torch
@@ -20,12 +19,7 @@ from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.training_state import StateStore
 from m2sd_cli.training.execution import SAVE_EVERY, Execution
 from m2sd_cli.training.resuming import require_same
-
-if TYPE_CHECKING:
-    from tests.conftest import Outcome, Pictures
-
-Cli = Callable[..., "Outcome"]
-Tree = Callable[[Path], dict[str, bytes | None]]
+from tests.helpers import Cli, Outcome, Pictures, Tree
 
 COMMON = {
     "epochs": 3,
@@ -78,12 +72,12 @@ CASES = [(stage, name) for stage, options in DIFFERENT.items() for name in optio
 @pytest.fixture(scope="module")
 def begun(
     trained: Path,
-    pictures: "Pictures",
+    pictures: Pictures,
     quick: dict[str, Any],
     quick_distill: dict[str, Any],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> dict[str, Path]:
-    """Each stage, stopped after its first step."""
+    """Begin both stages, and stop each after its first step."""
     home = tmp_path_factory.mktemp("begun")
     runs = {"pretrain": home / "pretrain", "distill": home / "distill"}
     m2sd_cli.pretrain(str(pictures.folder), run=runs["pretrain"], stop_after=0, **quick)
@@ -94,8 +88,8 @@ def begun(
 
 
 @pytest.fixture
-def resume(m2sd: Cli, begun: dict[str, Path], pictures: "Pictures") -> Callable[..., "Outcome"]:
-    def call(stage: str, *words: object, data: object = pictures.folder) -> "Outcome":
+def resume(m2sd: Cli, begun: dict[str, Path], pictures: Pictures) -> Cli:
+    def call(stage: str, *words: object, data: object = pictures.folder) -> Outcome:
         return m2sd(stage, "--resume", "--data", data, "--run", begun[stage], "--device", "cpu", *words)
 
     return call
@@ -141,7 +135,7 @@ def test_a_different_file_of_options_is_refused(resume: Cli, tmp_path: Path, sta
 
 @pytest.mark.parametrize("stage", DIFFERENT)
 def test_other_data_are_refused(
-    resume: Cli, begun: dict[str, Path], pictures: "Pictures", tmp_path: Path, tree: Tree, stage: str
+    resume: Cli, begun: dict[str, Path], pictures: Pictures, tmp_path: Path, tree: Tree, stage: str
 ) -> None:
     before = tree(begun[stage])
     other = Path(shutil.copytree(pictures.folder, tmp_path / "colours"))
@@ -156,7 +150,7 @@ def test_other_data_are_refused(
 
 
 def test_the_same_options_and_another_place_are_fine(
-    m2sd: Cli, begun: dict[str, Path], pictures: "Pictures", trained: Path, tmp_path: Path
+    m2sd: Cli, begun: dict[str, Path], pictures: Pictures, trained: Path, tmp_path: Path
 ) -> None:
     run = Path(shutil.copytree(begun["pretrain"], tmp_path / "run"))
     moved = Path(shutil.copytree(pictures.folder, tmp_path / "moved" / "colours"))
@@ -177,7 +171,7 @@ def test_the_same_options_and_another_place_are_fine(
 )
 @pytest.mark.parametrize("stage", DIFFERENT)
 def test_what_has_finished_with_other_options_is_not_the_answer(
-    m2sd: Cli, trained: Path, pictures: "Pictures", tmp_path: Path, stage: str, words: list[object], says: str
+    m2sd: Cli, trained: Path, pictures: Pictures, tmp_path: Path, stage: str, words: list[object], says: str
 ) -> None:
     finished = [stage, "--resume", "--run", trained, "--device", "cpu"]
     done = m2sd(*finished, "--data", pictures.folder, *words)
@@ -214,7 +208,7 @@ def test_the_default_is_that_of_the_function() -> None:
 
 @pytest.mark.parametrize("stage", DIFFERENT)
 def test_it_is_saved_as_often_as_asked(
-    m2sd: Cli, run: Path, pictures: "Pictures", monkeypatch: pytest.MonkeyPatch, stage: str
+    m2sd: Cli, run: Path, pictures: Pictures, monkeypatch: pytest.MonkeyPatch, stage: str
 ) -> None:
     saved: list[int] = []
     save = StateStore.save

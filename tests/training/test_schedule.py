@@ -1,4 +1,4 @@
-"""Where batches begin and end, and how the learning rate falls."""
+"""The bounds of batches, and the fall of the learning rate."""
 
 import itertools
 import math

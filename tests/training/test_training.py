@@ -1,6 +1,5 @@
-"""Both training stages on a run folder: repeating, stopping, resuming, failing, replacing."""
+"""The training stages on a run folder: repeated, stopped, resumed, failing, replaced."""
 
-import hashlib
 import os
 import pickle
 import shutil
@@ -11,7 +10,7 @@ import threading
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pytest
@@ -36,15 +35,7 @@ from m2sd_cli.training import recomputation
 from m2sd_cli.training.distill import build_enhancement, distill_objective, loss_weights, saves_memory
 from m2sd_cli.training.pretrain import build_network
 from m2sd_cli.training.stopping import SIGNALS, StopRequest
-
-if TYPE_CHECKING:
-    from tests.conftest import Pictures
-
-Tree = Callable[[Path], dict[str, bytes | None]]
-
-
-def sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+from tests.helpers import Pictures, Tree, sha256
 
 
 def history(run: Path, name: str) -> list[EpochRecord]:
@@ -66,16 +57,8 @@ class Watcher(Reporter):
             self.action()
 
 
-@pytest.fixture(autouse=True)
-def _signals_as_at_a_terminal() -> Iterator[None]:
-    """A test run in the background inherits an ignored SIGINT."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 @pytest.fixture(scope="module")
-def folder(pictures: "Pictures") -> str:
+def folder(pictures: Pictures) -> str:
     return str(pictures.folder)
 
 
@@ -99,7 +82,7 @@ def to_distill(whole: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def _handlers_are_restored() -> Iterator[None]:
+def _handlers_are_restored(signals_as_at_a_terminal: None) -> Iterator[None]:
     before = [signal.getsignal(number) for number in SIGNALS]
     yield
     assert [signal.getsignal(number) for number in SIGNALS] == before
@@ -431,7 +414,7 @@ def test_a_single_image_left_over_joins_the_last_batch(folder: str, quick: dict[
     assert sha256(tmp_path / "31" / "pretrain.safetensors") == sha256(tmp_path / "32" / "pretrain.safetensors")
 
 
-def test_two_classes_of_an_image_each_are_enough(pictures: "Pictures", quick: dict[str, Any], tmp_path: Path) -> None:
+def test_two_classes_of_an_image_each_are_enough(pictures: Pictures, quick: dict[str, Any], tmp_path: Path) -> None:
     for number, colour in enumerate(("red", "blue")):
         (tmp_path / "few" / "train" / colour).mkdir(parents=True)
         shutil.copy(next((pictures.folder / "train" / colour).iterdir()), tmp_path / "few" / "train" / colour)
@@ -680,7 +663,7 @@ def test_weights_of_imagenet_that_cannot_be_fetched(
 
 
 def test_a_session_added_meanwhile_is_not_overwritten(
-    run: Path, pictures: "Pictures", tree: Tree, monkeypatch: pytest.MonkeyPatch
+    run: Path, pictures: Pictures, tree: Tree, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import m2sd_cli.api.increment as increment
 

@@ -1,8 +1,7 @@
-"""Which base images are trained on: the same ones in every stage, after a pause, and when a run is reproduced."""
+"""The choice of base images: the same in every stage, after a pause, and when a run is reproduced."""
 
 import hashlib
 import shutil
-from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,17 +19,16 @@ from m2sd_cli.data.sources import FileImages, ImageSource
 from m2sd_cli.errors import DamagedError, DataError, RunError
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.training.job import Job
-from tests.conftest import fill
+from tests.helpers import Cli, Pictures, fill
 
 if TYPE_CHECKING:
-    from tests.conftest import Outcome, Pictures
+    from collections.abc import Callable
 
-Cli = Callable[..., "Outcome"]
 BAD = "red-99.png"  # a picture that cannot be read
 
 
 @pytest.fixture
-def photos(pictures: "Pictures", tmp_path: Path) -> Path:
+def photos(pictures: Pictures, tmp_path: Path) -> Path:
     """Eight pictures a base class, and a bad one."""
     folder = Path(shutil.copytree(pictures.folder, tmp_path / "colours"))
     (folder / "train" / "red" / BAD).write_bytes(b"no picture")
@@ -57,7 +55,7 @@ def names_of(source: ImageSource | None, classes: list[str]) -> dict[str, set[st
 
 @pytest.fixture
 def seen(monkeypatch: pytest.MonkeyPatch) -> list[DataSet]:
-    """What each stage was given."""
+    """Record the data set that each stage is given."""
     given: list[DataSet] = []
 
     def spy(stage: str) -> None:
@@ -80,7 +78,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[DataSet]:
 )
 def test_every_stage_is_given_the_same_images(
     photos: Path,
-    pictures: "Pictures",
+    pictures: Pictures,
     seen: list[DataSet],
     quick: dict[str, Any],
     quick_distill: dict[str, Any],
@@ -134,7 +132,7 @@ def test_every_stage_is_given_the_same_images(
     ],
 )
 def test_a_choice_that_makes_no_sense_is_refused(
-    m2sd: Cli, pictures: "Pictures", tmp_path: Path, words: list[object], says: str
+    m2sd: Cli, pictures: Pictures, tmp_path: Path, words: list[object], says: str
 ) -> None:
     done = m2sd("pretrain", "--data", pictures.folder, "--run", tmp_path / "run", *words)
     assert (done.code, done.out, done.err) == (2, "", f"m2sd: {says}\n")
@@ -145,7 +143,7 @@ def test_a_choice_that_makes_no_sense_is_refused(
     "config", [{"images_per_class": 0}, {"images_per_class": "all"}, {"held_out": 1.0}, {"held_out": True}]
 )
 def test_a_recorded_choice_that_makes_no_sense_is_refused(
-    trained: Path, pictures: "Pictures", config: dict[str, Any]
+    trained: Path, pictures: Pictures, config: dict[str, Any]
 ) -> None:
     first = RunFolder(trained).pretrain().manifest
     forged = first.model_copy(update={"config": {**first.config, **config}})
@@ -154,7 +152,7 @@ def test_a_recorded_choice_that_makes_no_sense_is_refused(
 
 
 def test_by_default_some_are_held_out_and_decoded_for_no_training(
-    pictures: "Pictures", seen: list[DataSet], quick: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pictures: Pictures, seen: list[DataSet], quick: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     photos, run = tmp_path / "photos", tmp_path / "run"
     for colour in ("blue", "red"):

@@ -3,18 +3,14 @@
 import re
 import runpy
 import tomllib
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
 from m2sd_cli.cli.commands import COMMANDS, Entry
 from m2sd_cli.data.catalogue import DATA_SETS
 from m2sd_cli.registry import BACKBONES, CLASSIFIERS, Registry
-
-if TYPE_CHECKING:
-    from tests.conftest import Outcome
+from tests.helpers import Cli
 
 TEXT = (Path(__file__).parents[2] / ".github" / "CONTRIBUTING.md").read_text(encoding="utf-8")
 FILES = dict(re.findall(r"^```python\n# (\S+)\n(.*?)^```$", TEXT, flags=re.MULTILINE | re.DOTALL))
@@ -32,7 +28,7 @@ def examples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_script_adds_its_own_parts_and_a_command_reads_the_run(
-    examples: Path, m2sd: Callable[..., "Outcome"], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    examples: Path, m2sd: Cli, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for table in (BACKBONES, CLASSIFIERS, DATA_SETS):
         monkeypatch.setattr(table, "entries", dict(table.entries))

@@ -6,9 +6,8 @@ import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import torch
@@ -21,11 +20,8 @@ from m2sd_cli.method.backbone import Backbone, Features
 from m2sd_cli.method.numerics import global_average_pool
 from m2sd_cli.registry import BACKBONES, CLASSIFIERS, BackboneEntry, ClassifierEntry
 from m2sd_cli.runs.folder import RunFolder
+from tests.helpers import Cli, Pictures
 
-if TYPE_CHECKING:
-    from tests.conftest import Outcome, Pictures
-
-Cli = Callable[..., "Outcome"]
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SCRIPT, PROJECT = (
@@ -78,7 +74,7 @@ def evaluation(done: "subprocess.CompletedProcess[str]") -> Any:
 
 
 def test_a_script_and_an_installed_package_bring_the_same_classifier(
-    run: Path, pictures: "Pictures", script: Path, installed: Path, m2sd: Cli
+    run: Path, pictures: Pictures, script: Path, installed: Path, m2sd: Cli
 ) -> None:
     words = ["evaluate", "--run", run, "--test", pictures.labelled, "--device", "cpu", "--json"]
     words += ["--classifier", "roots"]
@@ -128,7 +124,7 @@ class Tiny(Backbone):
 
 
 def test_a_registered_backbone_lives_a_whole_life(
-    pictures: "Pictures", tmp_path: Path, m2sd: Cli, monkeypatch: pytest.MonkeyPatch
+    pictures: Pictures, tmp_path: Path, m2sd: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(BACKBONES, "entries", dict(BACKBONES.entries))
     m2sd_cli.register_backbone("tiny", Tiny)

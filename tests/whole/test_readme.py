@@ -1,4 +1,4 @@
-"""Every command of the README runs as it is written, on data small enough to be quick."""
+"""Commands of the README, run as they are written on data small enough to be quick."""
 
 import json
 import re
@@ -8,7 +8,6 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -29,6 +28,7 @@ from m2sd_cli.method.backbone import build_backbone
 from m2sd_cli.recipes import find_recipe, recipe_names
 from m2sd_cli.registry import BACKBONES, ImageNetWeights
 from tests.benchmark.small import skip_slow_parts
+from tests.helpers import Cli
 from tests.survival.nursery import End
 
 SIZE = 8  # of the look-alike's images, in pixels
@@ -160,7 +160,7 @@ def test_block_runs(
     workshop: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    m2sd: Callable[..., Any],
+    m2sd: Cli,
     pair: Callable[..., End],
 ) -> None:
     if "sessions verify" in BLOCKS[number]:
@@ -181,7 +181,7 @@ def test_block_runs(
         assert done.code == 0, (shlex.join(words), done)
 
 
-def test_cifar100_script_teaches_all_sessions(workshop: Path, tmp_path: Path, m2sd: Callable[..., Any]) -> None:
+def test_cifar100_script_teaches_all_sessions(workshop: Path, tmp_path: Path, m2sd: Cli) -> None:
     script = next(block for block in BLOCKS if "--data cifar100" in block)
     words = [words for words, _ in expanded(script, tmp_path)]
     assert [each[1:] for each in words if each[1] == "increment"] == [
@@ -196,6 +196,6 @@ def test_opens_with_two_commands(tmp_path: Path) -> None:
     assert commands[1] == [["python3", "-m", "pytest", "-n", "auto", "--cov=m2sd_cli"]]
 
 
-def test_commands_in_the_text_exist(m2sd: Callable[..., Any]) -> None:
+def test_commands_in_the_text_exist(m2sd: Cli) -> None:
     for command in sorted(set(re.findall(r"`m2sd (\w+)", README))):
         assert m2sd(command, "--help").code == 0, command

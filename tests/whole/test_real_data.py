@@ -2,18 +2,15 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from tests.conftest import Outcome
+from tests.helpers import Cli
 
 
 @pytest.mark.realdata
-def test_the_official_benchmark(m2sd: "Callable[..., Outcome]", real_data: Path, tmp_path: Path) -> None:
+def test_the_official_benchmark(m2sd: Cli, real_data: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
 
     def do(*words: object) -> dict[str, Any]:

@@ -5,21 +5,17 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
 from m2sd_cli.runs.folder import RunFolder
-from tests.helpers import COMMANDS
-
-if TYPE_CHECKING:
-    from tests.conftest import Pictures
+from tests.helpers import COMMANDS, Pictures
 
 PRECISIONS = ["fp32", "bf16"]
 STAGES = ["pretrain", "session-000", "session-001", "session-002"]
 
 
-def teach(home: Path, pictures: "Pictures", cache: Path, hash_seed: str, relative: bool) -> dict[str, list[str]]:
+def teach(home: Path, pictures: Pictures, cache: Path, hash_seed: str, relative: bool) -> dict[str, list[str]]:
     """The checkpoints of a chain in each precision, made by another process with `home` as its working directory."""
 
     def place(path: Path) -> str:
@@ -50,7 +46,7 @@ def teach(home: Path, pictures: "Pictures", cache: Path, hash_seed: str, relativ
     }
 
 
-def test_two_processes_come_to_the_same_weights(pictures: "Pictures", tmp_path: Path) -> None:
+def test_two_processes_come_to_the_same_weights(pictures: Pictures, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     cold = teach(tmp_path / "here", pictures, cache, hash_seed="1", relative=False)
     kept = set(cache.rglob("*"))
