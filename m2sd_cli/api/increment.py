@@ -12,6 +12,7 @@ from m2sd_cli.checkpoints import BaseCheckpoint, IncrementCheckpoint
 from m2sd_cli.data.datasets import Shots
 from m2sd_cli.data.folders import folder_name, read_shots
 from m2sd_cli.data.names import as_pair, caseless, class_name
+from m2sd_cli.data.repeated import list_pictures, say_repeated
 from m2sd_cli.data.skipping import check_pictures, say_skipped, skip_bad_shots
 from m2sd_cli.data.views import MOST_VIEWS
 from m2sd_cli.errors import RunError, UsageError
@@ -98,6 +99,7 @@ def increment(
     if skip_bad:
         images = skip_bad_shots(images, location, check_pictures)
         say_skipped(images.skipped)
+    say_repeated(list_pictures(images.source, images.classes, location), chain.taught_pictures())
     return teach(folder, chain, Lesson(session, images, record, classifier, views), execution)
 
 

@@ -13,6 +13,7 @@ from m2sd_cli.config import NO_INIT, PretrainConfig, resolve, takes_options
 from m2sd_cli.data.catalogue import FOLDER_DEFAULTS, find_info, listed_names
 from m2sd_cli.data.choosing import choose_training
 from m2sd_cli.data.locate import open_data
+from m2sd_cli.data.repeated import list_pictures, say_repeated
 from m2sd_cli.data.skipping import say_skipped, skip_bad_pictures
 from m2sd_cli.errors import UsageError
 from m2sd_cli.inference.device import choose_device
@@ -101,6 +102,7 @@ def pretrain(
         if isinstance(job, StoredManifest):
             return job
         say_skipped(job.data.skipped)
+        say_repeated(list_pictures(job.data.train, job.data.classes, job.data.location))
         return fit_pretrain(job)
 
 

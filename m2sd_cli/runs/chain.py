@@ -28,6 +28,15 @@ class ChainSummary:
         """Return the session of every class, by the class's name."""
         return {each.name: number for number, part in enumerate(self.sessions) for each in part.classes}
 
+    def taught_pictures(self) -> dict[str, str]:
+        """Return the class and session of every shot as text, by the shot's SHA-256; base images are not listed."""
+        return {
+            sha256: f"{each.name!r}, session {number}"
+            for number, part in enumerate(self.sessions)
+            for each in part.classes
+            for sha256 in each.shot_sha256
+        }
+
 
 class ChainReader(FileReader):
     """One run on disk, to be read."""

@@ -3,7 +3,7 @@
 Numbers and texts have bounds, far above what was ever written, since a manifest may come from anywhere.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -159,6 +159,7 @@ class ClassName:
 
     name: Name
     shots: Count
+    shot_sha256: list[str] = field(default_factory=list)
 
 
 class ManifestSummary(BaseModel):

@@ -1,0 +1,72 @@
+"""Pictures that are there more than once, maybe as two classes: equal files, byte by byte."""
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from m2sd_cli.data.names import relative_name
+from m2sd_cli.data.sources import FileImages, ImageSource
+from m2sd_cli.progress import say
+
+NAMED = 3  # groups of equal pictures in a message
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture of a person's own."""
+
+    file: str  # below the folder of images, as text
+    class_name: str
+    sha256: str
+
+
+def list_pictures(source: ImageSource, classes: Sequence[str], folder: Path) -> list[Picture]:
+    """List the pictures of a source with their digests; none of images in memory, which nobody has named."""
+    if not isinstance(source, FileImages):
+        return []
+    rows = zip(source.paths, source.labels.tolist(), source.digests(), strict=True)
+    return [Picture(relative_name(path, folder), classes[label], sha256) for path, label, sha256 in rows]
+
+
+def list_candidates(sources: Iterable[tuple[ImageSource, Sequence[str]]], folder: Path) -> list[Picture]:
+    """List the pictures of sources with their classes, but those alone whose files have a size that others have, too.
+
+    No other file can be one of several equal ones, so that most files are not read for it.
+    """
+    sizes: dict[tuple[Path, str], int] = {}
+    for source, classes in sources:
+        if isinstance(source, FileImages):
+            for path, label in zip(source.paths, source.labels.tolist(), strict=True):
+                with suppress(OSError):
+                    sizes[path, classes[label]] = os.stat(path).st_size
+    counts = Counter(sizes.values())
+    items = [item for item, size in sizes.items() if counts[size] > 1]
+    classes = sorted({name for _, name in items})
+    return list_pictures(FileImages.from_items((path, classes.index(name)) for path, name in items), classes, folder)
+
+
+def say_repeated(pictures: Iterable[Picture], taught: Mapping[str, str] | None = None) -> None:
+    """Report the pictures that are there more than once, if any, and the first of them.
+
+    Args:
+        pictures: with their classes.
+        taught: what was taught before, by the SHA-256 of each of its pictures, for the message.
+    """
+    groups: dict[str, dict[str, str]] = {}
+    for each in pictures:
+        groups.setdefault(each.sha256, {})[each.file] = each.class_name
+    equal = [group for group in groups.values() if len(group) > 1]
+    _say("in more than one class", [" = ".join(group) for group in equal if len({*group.values()}) > 1])
+    _say("more than once in a class", [" = ".join(group) for group in equal if len({*group.values()}) == 1])
+    before = [(group, taught[sha256]) for sha256, group in groups.items() if taught and sha256 in taught]
+    _say("taught already", [f"{next(iter(group))} ({name})" for group, name in before])
+
+
+def _say(what: str, named: Sequence[str]) -> None:
+    if named:
+        count = "1 picture is" if len(named) == 1 else f"{len(named)} pictures are"
+        more = f"; and {len(named) - NAMED} more" if len(named) > NAMED else ""
+        say(f"{count} {what}: {'; '.join(named[:NAMED])}{more}")

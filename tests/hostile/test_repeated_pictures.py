@@ -1,0 +1,82 @@
+"""One picture in two classes, or under two names, is told."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from m2sd_cli.data.check import check_data
+from m2sd_cli.data.folders import open_folder
+from m2sd_cli.data.sources import FileImages
+from tests.data.helpers import fill
+
+if TYPE_CHECKING:
+    from tests.conftest import Outcome, Pictures
+
+Cli = Callable[..., "Outcome"]
+CPU = ["--device", "cpu"]
+QUICK = [*CPU, "--precision", "fp32", "--image-size", "16", "--backbone", "resnet20", "--epochs", "1"]
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    for number, name in enumerate(("bus", "car", "van")):
+        fill(tmp_path / "photos" / name, 5, first=10 * number)
+    return tmp_path / "photos"
+
+
+def test_a_picture_in_two_classes_is_told_by_verify_and_pretrain(m2sd: Cli, photos: Path, tmp_path: Path) -> None:
+    assert m2sd("data", "verify", photos).err.count("picture") == 0
+    shutil.copy(photos / "car" / "010.png", photos / "bus" / "dup.png")
+    shutil.copy(photos / "van" / "020.png", photos / "van" / "again.png")
+    said = "1 picture is in more than one class: bus/dup.png = car/010.png\n"
+    verified = m2sd("data", "verify", photos)
+    assert verified.code == 0
+    assert said in verified.err
+    assert "1 picture is more than once in a class: van/020.png = van/again.png\n" in verified.err
+    (tmp_path / "split").mkdir()
+    shutil.move(photos, tmp_path / "split" / "train")
+    trained = m2sd("pretrain", "--data", tmp_path / "split", "--run", tmp_path / "run", *QUICK)
+    assert trained.code == 0
+    assert "1 picture is in more than one class: train/bus/dup.png = train/car/010.png\n" in trained.err
+
+
+def test_a_picture_that_is_trained_and_tested_on_is_told(m2sd: Cli, photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "split").mkdir()
+    shutil.copytree(photos, tmp_path / "split" / "train")
+    shutil.copytree(photos / "car", tmp_path / "split" / "test" / "car")
+    err = m2sd("data", "verify", tmp_path / "split").err
+    assert "5 pictures are more than once in a class: train/car/010.png = test/car/010.png; " in err
+    assert err.rstrip().endswith("; and 2 more")
+
+
+def test_verify_hashes_files_of_one_size_alone(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number, path in enumerate(sorted(photos.rglob("*.png"))):
+        path.write_bytes(path.read_bytes() + bytes(number))
+    shutil.copy(photos / "car" / "010.png", photos / "bus" / "dup.png")
+    hashed: list[str] = []
+    digests = FileImages.digests
+
+    def listen(source: FileImages) -> list[str]:
+        hashed.extend(path.name for path in source.paths)
+        return digests(source)
+
+    monkeypatch.setattr(FileImages, "digests", listen)
+    check_data(open_folder(photos, 16))
+    assert sorted(hashed) == ["010.png", "dup.png"]
+
+
+def test_a_picture_that_is_taught_twice_is_told(m2sd: Cli, run: Path, pictures: "Pictures", tmp_path: Path) -> None:
+    first = next((pictures.first_shots / "purple").iterdir())
+    (tmp_path / "shots" / "lilac").mkdir(parents=True)
+    (tmp_path / "shots" / "rose").mkdir()
+    fill(tmp_path / "shots" / "mauve", 1)
+    for name in ("lilac/a.png", "rose/b.png"):
+        shutil.copy(first, tmp_path / "shots" / name)
+    done = m2sd("increment", "--session", 3, "--shots", tmp_path / "shots", "--run", run, *CPU)
+    assert done.code == 0
+    assert "1 picture is in more than one class: lilac/a.png = rose/b.png\n" in done.err
+    assert "1 picture is taught already: lilac/a.png ('purple', session 1)\n" in done.err
+    assert m2sd("increment", "--session", 3, "--shots", tmp_path / "shots", "--run", run, *CPU).code == 4
