@@ -10,7 +10,7 @@ from m2sd_cli.api.recorded_data import recorded_data
 from m2sd_cli.api.stage import Request, already_finished, named_data, require_one_beginning
 from m2sd_cli.checkpoints import PretrainCheckpoint
 from m2sd_cli.config import NO_INIT, PretrainConfig, resolve, takes_options
-from m2sd_cli.data.catalogue import FOLDER_DEFAULTS, find_info, listed_names
+from m2sd_cli.data.catalogue import FOLDER_DEFAULTS, find_info, get_info, listed_names
 from m2sd_cli.data.choosing import choose_training
 from m2sd_cli.data.locate import open_data
 from m2sd_cli.data.repeated import list_pictures, say_repeated
@@ -94,6 +94,8 @@ def pretrain(
     asked = Execution(choose_device(device), precision, stop_after, save_every, compile, deterministic)
     if not (resume or data or named_data(config, followed)):
         raise UsageError(f"name the images with --data: {listed_names()}, or a folder; or choose a --recipe")
+    if request.data is not None:
+        _refuse_shared_folder(folder, request.data)
     with progress.stage(PRETRAIN), executing(asked, folder, PRETRAIN) as execution:
         if resume:
             job = _resume(request, folder, execution)
@@ -104,6 +106,18 @@ def pretrain(
         say_skipped(job.data.skipped)
         say_repeated(list_pictures(job.data.train, job.data.classes, job.data.location))
         return fit_pretrain(job)
+
+
+def _refuse_shared_folder(run: RunFolder, data: str) -> None:
+    """Refuse a run folder that would keep its own files among the pictures.
+
+    Raises:
+        UsageError: it is the folder of pictures, or one whose temporary files those would be taken for.
+    """
+    pictures, path = Path(data).resolve(), run.path.resolve()
+    inside = pictures == path or any(map(pictures.is_relative_to, (path / "training", path / "incoming")))
+    if inside and get_info(data) is None:
+        raise UsageError(f"--run {run.path}: the pictures of --data {data} are in it; name another folder for the run")
 
 
 def _begin(

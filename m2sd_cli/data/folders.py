@@ -8,19 +8,22 @@ from pathlib import Path
 from m2sd_cli.data.augmentation import Augmentation
 from m2sd_cli.data.datasets import DataSet, Shots, Skipped
 from m2sd_cli.data.names import as_pair, clash, class_name, is_text, name_digest, relative_name
-from m2sd_cli.data.picture_files import list_folder, list_images
+from m2sd_cli.data.picture_files import is_passed_over, is_run_folder, list_folder, list_images
 from m2sd_cli.data.skipping import leave_out
 from m2sd_cli.data.sources import FileImages
 from m2sd_cli.data.transforms import IMAGENET_MEAN, IMAGENET_STD, TestTransform
 from m2sd_cli.errors import DataError, UsageError
+from m2sd_cli.progress import say
 
 TEST_SHARE = 0.2
+NAMED = 5  # folders in a message
 
 
 def read_classes(folder: Path) -> dict[str, list[Path]]:
     """List the pictures of each class, FOLDER/CLASS/*.{jpg,jpeg,png,webp,bmp}, classes and pictures sorted by name.
 
-    A class may be a link to a folder.
+    A class may be a link to a folder. Folders that are hidden or the system's own are passed over; a run folder is left
+    out, and that is reported.
 
     Raises:
         DataError: there is no such folder, no class in it, a class without a picture, or two of one name.
@@ -34,16 +37,23 @@ def read_classes(folder: Path) -> dict[str, list[Path]]:
         if not is_text(path.name):
             raise DataError(f"{path}: the name of a class has to be UTF-8; rename the folder")
     _refuse_clash(folder, [path.name for path in inside])
-    classes = {class_name(path.name): list_images(path) for path in inside}
-    for path, pictures in zip(inside, classes.values(), strict=True):
-        if not pictures:
+    classes = {}
+    for path in inside:
+        pictures = list_images(path)
+        if pictures:
+            classes[class_name(path.name)] = pictures
+        elif is_run_folder(list_folder(path)):
+            say(f"{path}: a run folder, and no class; it is left out")
+        else:
             raise DataError(f"{path}: no picture in it (jpg, jpeg, png, webp or bmp)")
+    if not classes:
+        raise DataError(f"{folder}: no class in it; it needs one sub-folder a class, holding that class's pictures")
     return classes
 
 
 def _class_folders(folder: Path) -> Iterator[Path]:
     for path in list_folder(folder):
-        if path.name.startswith("."):
+        if is_passed_over(path):
             continue
         try:
             mode = path.stat().st_mode
@@ -93,9 +103,11 @@ def open_folder(folder: Path, image_size: int, skipped: Sequence[Skipped] = ()) 
     if not os.path.isdir(folder):
         raise DataError(f"{folder}: no such folder")
     if has_own_split(folder):
+        _say_split(folder)
         train, test_folder = read_classes(folder / "train"), folder / "test"
         test = read_classes(test_folder) if os.path.isdir(test_folder) or os.path.islink(test_folder) else {}
     else:
+        _say_class_called_train(folder)
         left_out = _names_by_folder(skipped)
         parts = {name: split_class(_with_missing(paths, left_out)) for name, paths in read_classes(folder).items()}
         train = {name: part[0] for name, part in parts.items()}
@@ -143,11 +155,48 @@ def _with_missing(paths: list[Path], left_out: Mapping[str, list[str]]) -> list[
 def has_own_split(folder: Path) -> bool:
     """Tell if a folder is laid out as train/CLASS; a class may be called train, too.
 
+    It is a class if it has no folder of a class in it, or pictures of its own and other classes beside it.
+
     Raises:
         DataError: FOLDER/train cannot be read.
     """
     train = folder / "train"
-    return os.path.isdir(train) and any(map(os.path.isdir, list_folder(train)))
+    if not os.path.isdir(train) or not any(_visible_folders(train)):
+        return False
+    return not list_images(train) or not _beside_split(folder)
+
+
+def _visible_folders(folder: Path) -> list[Path]:
+    """List the folders in a folder that may be classes, sorted."""
+    return sorted(path for path in list_folder(folder) if not is_passed_over(path) and os.path.isdir(path))
+
+
+def _beside_split(folder: Path) -> list[str]:
+    """List the folders beside train/ and test/ that are no run folders."""
+    others = [path for path in _visible_folders(folder) if path.name not in ("train", "test")]
+    return [path.name for path in others if not is_run_folder(list_folder(path))]
+
+
+def _say_split(folder: Path) -> None:
+    """Report the folders that a split into train/ and test/ leaves out, if any."""
+    others = _beside_split(folder)
+    if others:
+        parts, them = ("train/ and test/", "them") if os.path.isdir(folder / "test") else ("train/", "it")
+        ignored = "1 other folder beside {} is" if len(others) == 1 else f"{len(others)} other folders beside {{}} are"
+        say(f"{folder}: {parts} found: a split; {ignored.format(them)} ignored: {_listed(others)}")
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
+
+
+def _say_class_called_train(folder: Path) -> None:
+    """Report that train/ is taken for a class although it has folders in it, if that is so."""
+    train = folder / "train"
+    inside = _visible_folders(train) if os.path.isdir(train) else []
+    if inside:
+        names = _listed([path.name for path in inside])
+        say(f"{train}: it holds pictures itself, so it is a class; the folders in it are ignored: {names}")
 
 
 def split_class(paths: list[Path]) -> tuple[list[Path], list[Path]]:

@@ -10,6 +10,12 @@ from pathlib import Path
 from m2sd_cli.errors import DataError, PictureError
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
+# Folders of systems and network drives, which hold thumbnails or what was deleted; in lower case.
+SYSTEM_FOLDERS = frozenset(
+    {"@eadir", "__macosx", "#recycle", "@recycle", "@recently-snapshot", "#snapshot", "@tmp", "$recycle.bin"}
+    | {"system volume information", "lost+found", "__pycache__"}
+)
+RUN_FILES = frozenset({"head.json", "pretrain.json", ".writer.json"})  # one of them marks a run folder
 NOT_A_FILE = "not a file, or a link that leads nowhere"
 
 
@@ -32,6 +38,17 @@ def open_file(path: Path) -> BufferedReader:
         raise PictureError(path, why) from None
 
 
+def is_passed_over(folder: Path) -> bool:
+    """Tell if a folder inside another one is hidden or the system's own, so that no picture of a person's is in it."""
+    return folder.name.startswith(".") or folder.name.lower() in SYSTEM_FOLDERS
+
+
+def is_run_folder(entries: Iterable[Path]) -> bool:
+    """Tell by the entries of a folder if it is a run folder; one that holds pictures is none."""
+    listed = list(entries)
+    return any(path.name in RUN_FILES for path in listed) and not any(_pictures(listed))
+
+
 def list_images(folder: Path) -> list[Path]:
     """List the files directly inside a folder that have a picture's name, sorted; hidden ones are passed over.
 
@@ -46,7 +63,8 @@ def list_images(folder: Path) -> list[Path]:
 def find_pictures(paths: Sequence[Path]) -> list[Path]:
     """List files as they are named, and the pictures in folders and their sub-folders, sorted by name.
 
-    A link to a folder is followed where it is named, but not inside a folder, where it may lead in circles.
+    A link to a folder is followed where it is named, but not inside a folder, where it may lead in circles. Folders
+    that are hidden or the system's own, and run folders, are searched only where they are named.
 
     Raises:
         DataError: a path does not exist, or a folder cannot be read or holds no picture.
@@ -57,9 +75,16 @@ def find_pictures(paths: Sequence[Path]) -> list[Path]:
             inside: list[Path] = []
             folders = [path]
             while folders:
-                entries = list_folder(folders.pop())
+                folder = folders.pop()
+                entries = list_folder(folder)
+                if folder is not path and is_run_folder(entries):
+                    continue
                 inside += _pictures(entries)
-                folders += (entry for entry in entries if os.path.isdir(entry) and not os.path.islink(entry))
+                folders += (
+                    entry
+                    for entry in entries
+                    if not is_passed_over(entry) and os.path.isdir(entry) and not os.path.islink(entry)
+                )
             if not inside:
                 raise DataError(f"{path}: no picture in it (jpg, jpeg, png, webp or bmp)")
             pictures += sorted(inside)

@@ -12,10 +12,22 @@ import pytest
 from PIL import Image
 
 from m2sd_cli.data.check import check_data
-from m2sd_cli.data.folders import open_folder, read_classes, read_shots, split_class
+from m2sd_cli.data.folders import has_own_split, open_folder, read_classes, read_shots, split_class
 from m2sd_cli.data.locate import open_data
 from m2sd_cli.errors import DataError, UsageError
+from m2sd_cli.progress import Reporter, report_to
 from tests.data.helpers import fill, names
+
+
+class Listener(Reporter):
+    """A reporter that keeps what is said."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def say(self, text: str) -> None:
+        """Keep a line."""
+        self.said.append(text)
 
 
 @pytest.fixture
@@ -241,3 +253,78 @@ def test_thousands_of_classes_take_a_few_calls_each(tmp_path: Path, open_it: Cal
         work.append(calls_of(partial(open_it, tmp_path / str(classes))))
     assert work[1] < 4.5 * work[0]
     assert work[1] / 2000 < 400
+
+
+def heard(folder: Path) -> tuple[list[str], list[str]]:
+    """Open a folder; return its classes, and what is said."""
+    reporter = Listener()
+    with report_to(reporter):
+        return open_folder(folder, 16).classes, reporter.said
+
+
+@pytest.fixture
+def vehicles(tmp_path: Path) -> Path:
+    for name in ("bus", "car", "train"):
+        fill(tmp_path / "vehicles" / name, 3)
+    return tmp_path / "vehicles"
+
+
+@pytest.mark.parametrize("inside", [".ipynb_checkpoints", "@eaDir", "__MACOSX", ".thumbnails", "$RECYCLE.BIN"])
+def test_a_folder_of_the_system_makes_no_class_and_no_split(vehicles: Path, inside: str) -> None:
+    for folder in (vehicles, vehicles / "train", vehicles / "car"):
+        fill(folder / inside / "old", 2)
+        shutil.copy(folder / inside / "old" / "000.png", folder / inside)
+    assert heard(vehicles) == (["bus", "car", "train"], [])
+    assert read_shots(vehicles).classes == ["bus", "car", "train"]
+
+
+def test_a_class_called_train_that_has_folders_stays_a_class(vehicles: Path) -> None:
+    fill(vehicles / "train" / "steam", 2)
+    classes, said = heard(vehicles)
+    assert classes == ["bus", "car", "train"]
+    assert said == [
+        f"{vehicles / 'train'}: it holds pictures itself, so it is a class; the folders in it are ignored: steam"
+    ]
+    assert has_own_split(vehicles) is False
+
+
+def test_folders_beside_a_split_are_named(tmp_path: Path) -> None:
+    for name in ("train/red", "train/blue", "test/red", "bus"):
+        fill(tmp_path / "x" / name, 2)
+    assert heard(tmp_path / "x") == (
+        ["blue", "red"],
+        [f"{tmp_path / 'x'}: train/ and test/ found: a split; 1 other folder beside them is ignored: bus"],
+    )
+    for name in ("a", "c", "d", "e", "f"):
+        fill(tmp_path / "x" / name, 1)
+    shutil.rmtree(tmp_path / "x" / "test")
+    _, said = heard(tmp_path / "x")
+    assert said == [
+        f"{tmp_path / 'x'}: train/ found: a split; 6 other folders beside it are ignored: a, bus, c, d, e and 1 more"
+    ]
+
+
+@pytest.mark.parametrize("file", ["head.json", "pretrain.json", ".writer.json"])
+@pytest.mark.parametrize("split", [False, True])
+def test_a_run_folder_is_no_class(vehicles: Path, file: str, split: bool) -> None:
+    run = vehicles / "m2sd-run"
+    (run / "training").mkdir(parents=True)
+    (run / file).touch()
+    fill(run / "reports", 1)
+    if split:
+        for path in ("bus", "car", "train"):
+            (vehicles / "parts").mkdir(exist_ok=True)
+            shutil.move(vehicles / path, vehicles / "parts" / path)
+        (vehicles / "parts").rename(vehicles / "train")
+    said = [] if split else [f"{run}: a run folder, and no class; it is left out"]
+    assert heard(vehicles) == (["bus", "car", "train"], said)
+    fill(vehicles / "van", 1)
+    (vehicles / "van" / file).touch()  # beside pictures it is a file like any other
+    assert "van" in (read_shots(vehicles).classes if not split else ["van"])
+
+
+def test_a_run_folder_alone_is_no_class(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "head.json").touch()
+    with pytest.raises(DataError, match="no class in it"):
+        open_folder(tmp_path, 16)

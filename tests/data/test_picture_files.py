@@ -79,3 +79,27 @@ def test_a_tower_of_folders_is_searched_to_its_top(tmp_path: Path) -> None:
         while folder != tmp_path:
             folder.rmdir()
             folder = folder.parent
+
+
+def test_hidden_folders_and_those_of_the_system_are_searched_only_where_they_are_named(tmp_path: Path) -> None:
+    names = (
+        ".thumbnails",
+        "@eaDir",
+        "__MACOSX",
+        "$RECYCLE.BIN",
+        ".hidden",
+        "run",
+        "album/.cache",
+        "album/@eaDir/x.jpg",
+    )
+    for name in names:
+        (tmp_path / name).mkdir(parents=True)
+        save(tmp_path / name, noise())
+    (tmp_path / "run" / "picture.png").rename(tmp_path / "run" / ".picture.png")
+    (tmp_path / "run" / "head.json").touch()
+    (tmp_path / "run" / "reports").mkdir()
+    figure = save(tmp_path / "run" / "reports", noise())
+    mine = save(tmp_path / "album", noise())
+    assert find_pictures([tmp_path]) == [mine]
+    assert find_pictures([tmp_path / ".thumbnails"]) == [tmp_path / ".thumbnails" / "picture.png"]
+    assert find_pictures([tmp_path / "run"]) == [figure]
