@@ -10,8 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from m2sd_cli.runs.checksummed import ChecksummedModel, Sha256
 
-SCHEMA_VERSION: Final = 3
-SchemaVersion = Literal[3]  # files of others are refused, see `misread`
+SCHEMA_VERSION: Final = 4
+SchemaVersion = Literal[4]  # files of others are refused, see `misread`
 
 FileName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$", max_length=64)]
 Text = Annotated[str, Field(max_length=1024)]  # names are names of files, of which none is longer

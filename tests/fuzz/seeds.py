@@ -189,7 +189,7 @@ def checksummed_seeds(models: Mapping[str, ChecksummedModel], bad: Mapping[str, 
         "bad empty": b"",
         "bad seal": first[:at] + other + first[at + 1 :],
         "bad no seal": b"{\n " + first[first.index(b'"schema_version"') :],
-        "bad version": sealed(first.replace(b'"schema_version": 3', b'"schema_version": 2')),
+        "bad version": sealed(first.replace(b'"schema_version": 4', b'"schema_version": 2')),
     }
 
 

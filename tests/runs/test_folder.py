@@ -247,14 +247,14 @@ def test_a_renamed_manifest_is_recognised(run: Path) -> None:
 @pytest.mark.parametrize("file", [NEWEST, "session-001.json", "head.json"])
 def test_a_file_of_another_schema_version_is_refused_by_number(run: Path, file: str) -> None:
     path = run / file
-    path.write_bytes(path.read_bytes().replace(b'"schema_version": 3', b'"schema_version": 2'))
+    path.write_bytes(path.read_bytes().replace(b'"schema_version": 4', b'"schema_version": 2'))
     if file == "session-001.json":
         newest = json.loads((run / NEWEST).read_bytes())
         newest["parent"]["sha256"] = sha256(path)
         (run / NEWEST).write_text(json.dumps(newest))
     if file != "head.json":
         repoint(run)
-    refusal = re.escape(f"{path}: it is of schema version 2; this version of m2sd reads 3 alone")
+    refusal = re.escape(f"{path}: it is of schema version 2; this version of m2sd reads 4 alone")
     for read in (RunFolder(run).summary, RunFolder(run).chain):
         with pytest.raises(DamagedError, match=f"^{refusal}") as raised:
             read()

@@ -194,8 +194,8 @@ def test_a_foreign_manifest_is_found_in_outline_too(run: Path, lengthen: Lengthe
         rewrite(chain, number, classes=[{"index": 3}])
         with pytest.raises(DamagedError, match=rf"{name}\.json: not a manifest .*: classes\.0\.name: "):
             folder.summary()
-        rewrite(chain, number, schema_version=4)
-        with pytest.raises(DamagedError, match=rf"{name}\.json: it is of schema version 4; "):
+        rewrite(chain, number, schema_version=5)
+        with pytest.raises(DamagedError, match=rf"{name}\.json: it is of schema version 5; "):
             folder.summary()
         rewrite(chain, number, session=9)
         with pytest.raises(DamagedError, match=rf"{name}\.json: it is the manifest of session-009"):

@@ -98,8 +98,8 @@ def test_a_state_that_this_version_does_not_read_is_refused(store: StateStore) -
 def test_a_state_of_another_schema_version_is_refused_by_number(store: StateStore) -> None:
     store.save(state(7), {})
     path = store.run.training / "state.json"
-    path.write_bytes(path.read_bytes().replace(b'"schema_version": 3', b'"schema_version": 2'))
-    with pytest.raises(DamagedError, match=r"state\.json: it is of schema version 2; this version of m2sd reads 3"):
+    path.write_bytes(path.read_bytes().replace(b'"schema_version": 4', b'"schema_version": 2'))
+    with pytest.raises(DamagedError, match=r"state\.json: it is of schema version 2; this version of m2sd reads 4"):
         store.load()
 
 
