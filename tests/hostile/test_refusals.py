@@ -91,28 +91,6 @@ def test_a_folder_that_has_changed_is_not_tested_on(run: Path, pictures: Picture
         m2sd_cli.evaluate(run=run, data=str(changed), device="cpu")
 
 
-def test_a_replaced_parent_stops_an_increment(
-    run: Path, pictures: Pictures, monkeypatch: pytest.MonkeyPatch, tree: Tree
-) -> None:
-    import m2sd_cli.api.increment as increment
-
-    RunFolder(run).remove_sessions(first=2)
-    real: Any = vars(increment)["shot_features"]
-    afterwards: dict[str, bytes | None] = {}
-
-    def slow(*arguments: Any) -> Any:
-        monkeypatch.setattr(increment, "shot_features", real)
-        RunFolder(run).remove_sessions(first=1)
-        m2sd_cli.increment(1, pictures.first_shots, run=run, device="cpu")
-        afterwards.update(tree(run))
-        return real(*arguments)
-
-    monkeypatch.setattr(increment, "shot_features", slow)
-    with pytest.raises(RunError, match="replaced meanwhile"):
-        m2sd_cli.increment(2, pictures.second_shots, run=run, device="cpu")
-    assert tree(run) == afterwards
-
-
 def test_a_class_name_has_to_be_text(run: Path, tmp_path: Path, tree: Tree) -> None:
     folder = os.fsencode(tmp_path / "shots") + b"/caf\xe9"
     os.makedirs(folder)

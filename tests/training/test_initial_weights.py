@@ -1,13 +1,23 @@
-"""The weights that stage 1 begins from are checked one by one before any is copied."""
+"""Weights that stage 1 begins from: read without running them, checked one by one, copied all or none."""
+
+import os
+import pickle
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from m2sd_cli.errors import UsageError
+import m2sd_cli
+from m2sd_cli.errors import DataError, M2sdError, UsageError
 from m2sd_cli.method.backbone import Backbone, build_backbone
 from m2sd_cli.registry import BACKBONES, BackboneEntry, torchvision_weights
 from m2sd_cli.training.initial_weights import IMAGENET, initialise, load_initial_weights
+from tests.helpers import Pictures
 
 
 def own_state(backbone: Backbone) -> dict[str, Tensor]:
@@ -110,3 +120,133 @@ def test_a_backbone_without_imagenet_weights_is_refused(monkeypatch: pytest.Monk
         initialise(build_backbone("resnet20"), "resnet20", IMAGENET)
     others = "resnet18, resnet34, resnet50, efficientnet-lite0, mine"
     assert str(error.value) == f"--init imagenet: these are weights of {others}, not of resnet20; --init none"
+
+
+@pytest.mark.parametrize("end", ["safetensors", "pth"])
+def test_weights_from_a_file(
+    trained: Path, pictures: Pictures, quick: dict[str, Any], tmp_path: Path, end: str
+) -> None:
+    weights = {
+        name.removeprefix("backbone."): tensor
+        for name, tensor in load_file(trained / "pretrain.safetensors").items()
+        if name.startswith("backbone.")
+    }
+    file = tmp_path / f"weights.{end}"
+    if end == "pth":
+        torch.save(weights, file)
+    else:
+        save_file(weights, file)
+    rate: Any = quick | {"learning_rate": 1e-30, "weight_decay": 0.0}
+    stored = m2sd_cli.pretrain(str(pictures.folder), run=tmp_path / "run", init=str(file), **rate)
+    assert stored is not None
+    assert stored.manifest.config["init"] == f"weights.{end}"
+    begun = load_file(tmp_path / "run" / "pretrain.safetensors")
+    parameters = [name for name in weights if not name.endswith(("running_mean", "running_var", "num_batches_tracked"))]
+    assert parameters
+    assert all(torch.equal(begun[f"backbone.{name}"], weights[name]) for name in parameters)
+
+
+def test_weights_named_in_a_file_of_options_leave_no_path(
+    trained: Path, pictures: Pictures, quick: dict[str, Any], tmp_path: Path
+) -> None:
+    save_file(
+        {
+            name.removeprefix("backbone."): tensor
+            for name, tensor in load_file(trained / "pretrain.safetensors").items()
+            if name.startswith("backbone.")
+        },
+        tmp_path / "weights.safetensors",
+    )
+    config = tmp_path / "options.toml"
+    config.write_text(f"[pretrain]\ninit = {str(tmp_path / 'weights.safetensors')!r}\n")
+    stored = m2sd_cli.pretrain(str(pictures.folder), run=tmp_path / "run", config=config, **quick)
+    assert stored is not None
+    assert str(tmp_path) not in (tmp_path / "run" / "pretrain.json").read_text()
+
+
+class Harmful:
+    """An object that runs code when it is unpickled."""
+
+    def __reduce__(self) -> tuple[Callable[[str], object], tuple[str]]:
+        return print, ("this must not run",)
+
+
+def test_weights_that_cannot_be_used_are_refused(
+    pictures: Pictures, quick: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refused(name: str) -> str:
+        with pytest.raises(M2sdError) as raised:
+            m2sd_cli.pretrain(str(pictures.folder), run=tmp_path / "run", init=str(tmp_path / name), **quick)
+        assert isinstance(raised.value, DataError)
+        assert not (tmp_path / "run").exists()
+        return str(raised.value)
+
+    assert "no such file" in refused("absent.pth")
+    (tmp_path / "text.safetensors").write_text("weights")
+    (tmp_path / "text.pth").write_text("weights")
+    (tmp_path / "harmful.pth").write_bytes(pickle.dumps({"x": Harmful()}))
+    torch.save({"x": Harmful()}, tmp_path / "harmful.zip.pth")
+    torch.save({"x": 1}, tmp_path / "number.pth")
+    torch.save({1: torch.ones(1)}, tmp_path / "numbered.pth")
+    (tmp_path / "folder.pth").mkdir()
+    os.mkfifo(tmp_path / "pipe.pth")
+    for name in (
+        *("text.safetensors", "text.pth", "harmful.pth", "harmful.zip.pth", "number.pth", "numbered.pth"),
+        *("folder.pth", "pipe.pth"),
+    ):
+        assert name in refused(name)
+    assert "must not run" not in capsys.readouterr().out
+    save_file({"conv.weight": torch.ones(1)}, tmp_path / "other.safetensors")
+    assert "not the weights of this backbone" in refused("other.safetensors")
+
+
+def test_weights_that_are_too_large_are_refused_before_they_are_read(
+    pictures: Pictures, quick: dict[str, Any], tmp_path: Path
+) -> None:
+    with (tmp_path / "large.pth").open("wb") as file:
+        file.truncate(2**40)
+    with zipfile.ZipFile(tmp_path / "bomb.pth", "w", zipfile.ZIP_DEFLATED) as bomb:
+        for number in range(5):
+            bomb.writestr(f"data/{number}", bytes(2**20))
+    content = bytearray((tmp_path / "bomb.pth").read_bytes())
+    directory = content.index(b"PK\x01\x02")
+    content[directory + 24 : directory + 28] = (2**32 - 2).to_bytes(
+        4, "little"
+    )  # what it says that the first unpacks to
+    (tmp_path / "bomb.pth").write_bytes(content)
+    for name in ("large.pth", "bomb.pth"):
+        with pytest.raises(DataError, match=f"{name}: larger than any weights"):
+            m2sd_cli.pretrain(str(pictures.folder), run=tmp_path / "run", init=str(tmp_path / name), **quick)
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_was_downloaded_is_opened_without_running_it(
+    pictures: Pictures,
+    quick: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path / "hub"))
+    (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
+    for content, complaint in ((Harmful(), "damaged .*; remove resnet18"), (1, "not a state dict of tensors")):
+        torch.save(content, tmp_path / "hub" / "checkpoints" / "resnet18-f37072fd.pth")
+        with pytest.raises(DataError, match=f"--init imagenet: .*{complaint}"):
+            m2sd_cli.pretrain(
+                str(pictures.folder), run=tmp_path / "run", init="imagenet", **quick | {"backbone": "resnet18"}
+            )
+    assert "must not run" not in capsys.readouterr().out
+
+
+def test_weights_of_imagenet_that_cannot_be_fetched(
+    pictures: Pictures, quick: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def offline(*_: object, **__: object) -> None:
+        raise OSError("no network")
+
+    monkeypatch.setattr("torchvision.models.ResNet18_Weights.get_state_dict", offline)
+    with pytest.raises(DataError, match=r"could not be downloaded \(no network\); name a local file with --init FILE"):
+        m2sd_cli.pretrain(
+            str(pictures.folder), run=tmp_path / "run", init="imagenet", **quick | {"backbone": "resnet18"}
+        )
+    assert not (tmp_path / "run").exists()

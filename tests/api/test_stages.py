@@ -1,13 +1,9 @@
 """The training stages on a run folder: repeated, stopped, resumed, failing, replaced."""
 
-import os
-import pickle
 import shutil
 import signal
 import subprocess
 import sys
-import threading
-import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,25 +12,22 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 import m2sd_cli
-from m2sd_cli.config import DistillConfig, PretrainConfig, resolve
 from m2sd_cli.data import mapped
 from m2sd_cli.data.augmentation import Augmentation
 from m2sd_cli.data.images import open_rgb
 from m2sd_cli.data.sources import FileImages, TrainingImages
-from m2sd_cli.errors import DataError, InterruptedTrainingError, M2sdError, RunError, UsageError
+from m2sd_cli.errors import DataError, InterruptedTrainingError, RunError, UsageError
 from m2sd_cli.progress import Reporter, Snapshot, report_to
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.manifest import EpochRecord
 from m2sd_cli.runs.training_state import StateStore
 from m2sd_cli.training import recomputation
-from m2sd_cli.training.distill import build_enhancement, distill_objective, loss_weights, saves_memory
-from m2sd_cli.training.pretrain import build_network
-from m2sd_cli.training.stopping import SIGNALS, StopRequest
+from m2sd_cli.training.stopping import SIGNALS
 from tests.helpers import Pictures, Tree, sha256
 
 
@@ -252,30 +245,6 @@ def test_a_process_that_is_told_to_end_saves_and_can_go_on(
     assert sha256(run / "pretrain.safetensors") == sha256(whole / "pretrain.safetensors")
 
 
-def test_signals_are_the_main_threads_business() -> None:
-    request = StopRequest()
-
-    def elsewhere() -> None:
-        with request.on_signals():
-            request.interrupted = True
-
-    thread = threading.Thread(target=elsewhere)
-    thread.start()
-    thread.join()
-    assert request.wanted
-
-
-def test_a_time_limit_is_counted_from_the_beginning(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = 100.0
-    monkeypatch.setattr("time.monotonic", lambda: now)
-    request, endless = StopRequest(after=30), StopRequest()
-    now = 129.0
-    assert not request.wanted
-    now = 130.0
-    assert request.wanted
-    assert not endless.wanted
-
-
 @pytest.mark.parametrize(
     ("option", "value"), [("epochs", 3), ("batch_size", 4), ("learning_rate", 0.2), ("seed", 1), ("scale", 8.0)]
 )
@@ -470,24 +439,6 @@ def test_without_any_loss_there_is_nothing_to_train(
     assert stored.manifest.history[0].terms.keys() == {"clean"}
 
 
-@pytest.mark.parametrize("enhancement", ["full", "no-attention", "no-pyramid"])
-@pytest.mark.parametrize(("mixing", "images"), [("both", 10), ("mixup", 5), ("cutmix", 5), ("none", 5)])
-def test_branches_and_enhancement_are_those_of_the_configuration(mixing: str, images: int, enhancement: str) -> None:
-    config = resolve(DistillConfig, {"epochs": 1}, None, {"mixing": mixing, "enhancement": enhancement})
-    network = build_network(PretrainConfig(epochs=1, backbone="resnet20"), 3)
-    weights = loss_weights(config)
-    made = build_enhancement(network, config, weights)
-    assert made is not None
-    parts = {type(each).__name__ for each in made.modules()}
-    assert ("SelfAttention" in parts, "BiFPN" in parts) == (enhancement != "no-attention", enhancement != "no-pyramid")
-    seen: list[int] = []
-    network.backbone.register_forward_pre_hook(lambda _module, args: seen.append(len(args[0])))
-    objective = distill_objective(network, made, config, weights)
-    _, terms = objective(torch.randn(5, 3, 8, 8), torch.arange(5) % 3, torch.Generator(), slice(None))
-    assert seen == [images]
-    assert set(terms) == {"ce", "kd", "attention", "teacher", *(["kl"] if mixing == "both" else [])}
-
-
 def test_on_a_cpu_large_maps_are_made_twice_and_nothing_else_changes(
     folder: str, to_distill: Path, quick_distill: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -538,153 +489,3 @@ def test_progress_counts_up_to_the_end(folder: str, quick: dict[str, Any], tmp_p
     assert last.accuracy == ended.accuracy
     assert watcher.seen[0].seconds_left > 0
     assert watcher.seen[0].images_per_second > 0
-
-
-@pytest.mark.parametrize("end", ["safetensors", "pth"])
-def test_weights_from_a_file(whole: Path, folder: str, quick: dict[str, Any], tmp_path: Path, end: str) -> None:
-    weights = {
-        name.removeprefix("backbone."): tensor
-        for name, tensor in load_file(whole / "pretrain.safetensors").items()
-        if name.startswith("backbone.")
-    }
-    file = tmp_path / f"weights.{end}"
-    if end == "pth":
-        torch.save(weights, file)
-    else:
-        save_file(weights, file)
-    rate: Any = quick | {"learning_rate": 1e-30, "weight_decay": 0.0}
-    stored = m2sd_cli.pretrain(folder, run=tmp_path / "run", init=str(file), **rate)
-    assert stored is not None
-    assert stored.manifest.config["init"] == f"weights.{end}"
-    begun = load_file(tmp_path / "run" / "pretrain.safetensors")
-    parameters = [name for name in weights if not name.endswith(("running_mean", "running_var", "num_batches_tracked"))]
-    assert parameters
-    assert all(torch.equal(begun[f"backbone.{name}"], weights[name]) for name in parameters)
-
-
-def test_weights_named_in_a_file_of_options_leave_no_path(
-    whole: Path, folder: str, quick: dict[str, Any], tmp_path: Path
-) -> None:
-    save_file(
-        {
-            name.removeprefix("backbone."): tensor
-            for name, tensor in load_file(whole / "pretrain.safetensors").items()
-            if name.startswith("backbone.")
-        },
-        tmp_path / "weights.safetensors",
-    )
-    config = tmp_path / "options.toml"
-    config.write_text(f"[pretrain]\ninit = {str(tmp_path / 'weights.safetensors')!r}\n")
-    stored = m2sd_cli.pretrain(folder, run=tmp_path / "run", config=config, **quick)
-    assert stored is not None
-    assert str(tmp_path) not in (tmp_path / "run" / "pretrain.json").read_text()
-
-
-class Harmful:
-    def __reduce__(self) -> tuple[Callable[[str], object], tuple[str]]:
-        return print, ("this must not run",)
-
-
-def test_weights_that_cannot_be_used_are_refused(
-    folder: str, quick: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def refused(name: str) -> str:
-        with pytest.raises(M2sdError) as raised:
-            m2sd_cli.pretrain(folder, run=tmp_path / "run", init=str(tmp_path / name), **quick)
-        assert isinstance(raised.value, DataError)
-        assert not (tmp_path / "run").exists()
-        return str(raised.value)
-
-    assert "no such file" in refused("absent.pth")
-    (tmp_path / "text.safetensors").write_text("weights")
-    (tmp_path / "text.pth").write_text("weights")
-    (tmp_path / "harmful.pth").write_bytes(pickle.dumps({"x": Harmful()}))
-    torch.save({"x": Harmful()}, tmp_path / "harmful.zip.pth")
-    torch.save({"x": 1}, tmp_path / "number.pth")
-    torch.save({1: torch.ones(1)}, tmp_path / "numbered.pth")
-    (tmp_path / "folder.pth").mkdir()
-    os.mkfifo(tmp_path / "pipe.pth")
-    for name in (
-        *("text.safetensors", "text.pth", "harmful.pth", "harmful.zip.pth", "number.pth", "numbered.pth"),
-        *("folder.pth", "pipe.pth"),
-    ):
-        assert name in refused(name)
-    assert "must not run" not in capsys.readouterr().out
-    save_file({"conv.weight": torch.ones(1)}, tmp_path / "other.safetensors")
-    assert "not the weights of this backbone" in refused("other.safetensors")
-
-
-def test_weights_that_are_too_large_are_refused_before_they_are_read(
-    folder: str, quick: dict[str, Any], tmp_path: Path
-) -> None:
-    with (tmp_path / "large.pth").open("wb") as file:
-        file.truncate(2**40)
-    with zipfile.ZipFile(tmp_path / "bomb.pth", "w", zipfile.ZIP_DEFLATED) as bomb:
-        for number in range(5):
-            bomb.writestr(f"data/{number}", bytes(2**20))
-    content = bytearray((tmp_path / "bomb.pth").read_bytes())
-    directory = content.index(b"PK\x01\x02")
-    content[directory + 24 : directory + 28] = (2**32 - 2).to_bytes(
-        4, "little"
-    )  # what it says that the first unpacks to
-    (tmp_path / "bomb.pth").write_bytes(content)
-    for name in ("large.pth", "bomb.pth"):
-        with pytest.raises(DataError, match=f"{name}: larger than any weights"):
-            m2sd_cli.pretrain(folder, run=tmp_path / "run", init=str(tmp_path / name), **quick)
-    assert not (tmp_path / "run").exists()
-
-
-def test_what_was_downloaded_is_opened_without_running_it(
-    folder: str,
-    quick: dict[str, Any],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path / "hub"))
-    (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
-    for content, complaint in ((Harmful(), "damaged .*; remove resnet18"), (1, "not a state dict of tensors")):
-        torch.save(content, tmp_path / "hub" / "checkpoints" / "resnet18-f37072fd.pth")
-        with pytest.raises(DataError, match=f"--init imagenet: .*{complaint}"):
-            m2sd_cli.pretrain(folder, run=tmp_path / "run", init="imagenet", **quick | {"backbone": "resnet18"})
-    assert "must not run" not in capsys.readouterr().out
-
-
-def test_weights_of_imagenet_that_cannot_be_fetched(
-    folder: str, quick: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def offline(*_: object, **__: object) -> None:
-        raise OSError("no network")
-
-    monkeypatch.setattr("torchvision.models.ResNet18_Weights.get_state_dict", offline)
-    with pytest.raises(DataError, match=r"could not be downloaded \(no network\); name a local file with --init FILE"):
-        m2sd_cli.pretrain(folder, run=tmp_path / "run", init="imagenet", **quick | {"backbone": "resnet18"})
-    assert not (tmp_path / "run").exists()
-
-
-def test_a_session_added_meanwhile_is_not_overwritten(
-    run: Path, pictures: Pictures, tree: Tree, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import m2sd_cli.api.increment as increment
-
-    RunFolder(run).remove_sessions(first=1)
-    real: Any = vars(increment)["shot_features"]
-    afterwards: dict[str, bytes | None] = {}
-
-    def slow(*arguments: Any) -> Any:
-        monkeypatch.setattr(increment, "shot_features", real)
-        m2sd_cli.increment(1, pictures.second_shots, run=run, device="cpu")
-        afterwards.update(tree(run))
-        return real(*arguments)
-
-    monkeypatch.setattr(increment, "shot_features", slow)
-    with pytest.raises(RunError, match="a session was added, removed or replaced meanwhile; try again"):
-        m2sd_cli.increment(1, pictures.first_shots, run=run, device="cpu")
-    assert tree(run) == afterwards
-
-
-def test_maps_are_made_again_by_one_process_on_a_cpu_alone() -> None:
-    """The parts of a batch may differ by an image: one of two processes would wait for the other's batch norms."""
-    assert saves_memory(torch.device("cpu"))
-    assert not saves_memory(torch.device("cpu"), processes=2)
-    assert not saves_memory(torch.device("cuda"))

@@ -1,0 +1,31 @@
+"""The request to stop a training."""
+
+import threading
+
+import pytest
+
+from m2sd_cli.training.stopping import StopRequest
+
+
+def test_signals_are_the_main_threads_business() -> None:
+    request = StopRequest()
+
+    def elsewhere() -> None:
+        with request.on_signals():
+            request.interrupted = True
+
+    thread = threading.Thread(target=elsewhere)
+    thread.start()
+    thread.join()
+    assert request.wanted
+
+
+def test_a_time_limit_is_counted_from_the_beginning(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    request, endless = StopRequest(after=30), StopRequest()
+    now = 129.0
+    assert not request.wanted
+    now = 130.0
+    assert request.wanted
+    assert not endless.wanted
