@@ -12,7 +12,7 @@ from m2sd_cli.cli.commands import build_command
 from m2sd_cli.config import DistillConfig, PretrainConfig, given_options, options_of, resolve
 from m2sd_cli.data.catalogue import FOLDER_DEFAULTS, all_infos
 from m2sd_cli.errors import UsageError
-from m2sd_cli.registry import DEFAULT_CLASSIFIER
+from m2sd_cli.registry import DEFAULT_CLASSIFIER, UNTRAINED_CLASSIFIER
 from tests.helpers import Cli
 
 
@@ -180,8 +180,9 @@ def test_command_line_file_and_python_have_the_same_options(
 def test_the_help_names_the_default_that_counts() -> None:
     command = build_command("distill")
     shown = {parameter.name: parameter.show_default for parameter in command.params}
+    classifier = f"{DEFAULT_CLASSIFIER}, or {UNTRAINED_CLASSIFIER} without any training"
     assert [shown[name] for name in ("epochs", "batch_size", "learning_rate", "seed", "classifier", "beta")] == [
-        *("by data set", "by data set", "0.02, or by data set", "pretrain's", DEFAULT_CLASSIFIER, "1")
+        *("by data set", "by data set", "0.02, or by data set", "pretrain's", classifier, "1")
     ]
 
 

@@ -14,8 +14,9 @@ import m2sd_cli
 from m2sd_cli.errors import TrainingError
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.training_state import StateStore
-from m2sd_cli.training import distill, pretrain
 from m2sd_cli.training.determinism import deterministic, is_not_deterministic
+from m2sd_cli.training.distill import distill_objective
+from m2sd_cli.training.pretrain import pretrain_objective
 from tests.helpers import Cli, Pictures
 
 PACKAGE = Path(m2sd_cli.__file__).parent
@@ -91,7 +92,7 @@ def test_both_stages_run_so_and_come_to_what_a_cpu_always_comes_to(
 ) -> None:
     seen: dict[str, bool] = {}
     run, folder = tmp_path / "run", str(pictures.folder)
-    forward: Any = {"pretrain": vars(pretrain)["pretrain_objective"], "distill": vars(distill)["distill_objective"]}
+    forward: Any = {"pretrain": pretrain_objective, "distill": distill_objective}
 
     def watched(stage: str) -> Callable[..., Any]:
         def objective(*arguments: Any) -> Callable[..., Any]:
@@ -105,8 +106,8 @@ def test_both_stages_run_so_and_come_to_what_a_cpu_always_comes_to(
 
         return objective
 
-    monkeypatch.setattr(pretrain, "pretrain_objective", watched("pretrain"))
-    monkeypatch.setattr(distill, "distill_objective", watched("distill"))
+    monkeypatch.setattr("m2sd_cli.api.pretrain.pretrain_objective", watched("pretrain"))
+    monkeypatch.setattr("m2sd_cli.api.distill.distill_objective", watched("distill"))
     m2sd_cli.pretrain(folder, run=run, deterministic=True, **quick)
     assert m2sd_cli.distill(folder, run=run, deterministic=True, stop_after=0, **quick_distill) is None
     assert StateStore(RunFolder(run)).load().deterministic
@@ -130,7 +131,7 @@ def test_an_operation_without_such_an_algorithm_ends_it_with_a_line(
 
         return unrepeatable
 
-    monkeypatch.setattr(pretrain, "pretrain_objective", objective)
+    monkeypatch.setattr("m2sd_cli.api.pretrain.pretrain_objective", objective)
     with pytest.raises(TrainingError, match=r"^--deterministic: put_ does not have a .* implementation; begin without"):
         m2sd_cli.pretrain(str(pictures.folder), run=tmp_path / "run", deterministic=True, **quick)
     assert not is_not_deterministic(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
