@@ -2,8 +2,11 @@
 
 import hashlib
 import os
+import re
 import sys
+import warnings
 import zipfile
+from collections.abc import Mapping
 from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
@@ -17,9 +20,9 @@ from m2sd_cli.data.datasets import DataSet
 from m2sd_cli.data.transforms import TestTransform
 from m2sd_cli.errors import DataError, UsageError
 from m2sd_cli.method.backbone import Backbone
-from m2sd_cli.reading import open_regular
+from m2sd_cli.reading import open_regular, quoted
 from m2sd_cli.registry import BACKBONES, load
-from m2sd_cli.runs.tensors import find_mismatch, tensor_specs
+from m2sd_cli.training.state_dicts import check_weights, describe_content, select_weights, without_classifier
 
 IMAGENET = "imagenet"
 INIT_LIMIT = 4 * 2**30  # bytes of a file to begin from, unpacked
@@ -37,9 +40,9 @@ def initialise(backbone: Backbone, name: str, init: str) -> None:
         UsageError: there are no weights of ImageNet for this backbone; the message names the backbones that have some.
         DataError: the file is missing, no state dict, or of another network; or the download failed.
     """
-    state = _imagenet_state(name) if init == IMAGENET else _file_state(Path(init))
+    content = _imagenet_state(name) if init == IMAGENET else _read_file(Path(init))
     try:
-        load_initial_weights(backbone, state)
+        load_initial_weights(backbone, select_weights(content, backbone))
     except ValueError as error:
         raise DataError(
             f"--init {init}: not the weights of this backbone: {error}; --init none begins from random weights"
@@ -47,17 +50,15 @@ def initialise(backbone: Backbone, name: str, init: str) -> None:
 
 
 def load_initial_weights(backbone: Backbone, state: dict[str, Tensor]) -> None:
-    """Copy a state dict with torchvision's names into the backbone; a classifier `fc.*` in it is left out.
+    """Copy a state dict with torchvision's names into the backbone; a classifier in it is left out.
 
     Raises:
         ValueError: a tensor is missing, unknown, of another shape or kind, or holds a number that is not finite; the
             message names the first few.
     """
-    state = {name: tensor for name, tensor in state.items() if not name.startswith("fc.")}
+    state = without_classifier(state, backbone)
     weights = backbone.state_dict()
-    specs = tensor_specs(weights)
-    required = {name: spec for name, spec in specs.items() if not name.endswith("num_batches_tracked")}
-    mismatch = find_mismatch(state, required, specs, convertible=True, most=3)
+    mismatch = check_weights(backbone, state)
     if mismatch is not None:
         raise ValueError(mismatch)
     with torch.no_grad():
@@ -82,7 +83,7 @@ def prepared_for_weights(data: DataSet, backbone: object, init: object, image_si
     return replace(data, transform=transform, augmentation=Augmentation(size=size, store=resize))
 
 
-def _imagenet_state(backbone: str) -> dict[str, Tensor]:
+def _imagenet_state(backbone: str) -> Mapping[object, object]:
     weights = BACKBONES[backbone].imagenet
     if weights is None:
         others = ", ".join(name for name, entry in BACKBONES.entries.items() if entry.imagenet)
@@ -118,7 +119,7 @@ def torchvision_state(name: str) -> object:
         ) from None
 
 
-def _file_state(path: Path) -> dict[str, Tensor]:
+def _read_file(path: Path) -> Mapping[object, object]:
     import safetensors.torch
 
     if not path.exists():
@@ -126,31 +127,45 @@ def _file_state(path: Path) -> dict[str, Tensor]:
     try:
         with open_regular(path) as file:
             size = os.fstat(file.fileno()).st_size
-            if zipfile.is_zipfile(file):
+            is_zip = zipfile.is_zipfile(file)
+            if is_zip:
                 with zipfile.ZipFile(file) as inside:
                     size = max(size, sum(each.file_size for each in inside.infolist()))
             if size > INIT_LIMIT:
                 raise DataError(f"--init {path}: larger than any weights of this backbone")
             file.seek(0)
-            if path.suffix == ".safetensors":
-                state = safetensors.torch.load_file(path)
+            start = file.read(9)
+            file.seek(0)
+            if not is_zip and start[8:] == b"{" and int.from_bytes(start[:8], "little") < size:
+                content: object = safetensors.torch.load_file(path)
             else:
-                state = torch.load(file, map_location="cpu", weights_only=True)
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")  # what torch has to say comes as an exception, too
+                    content = torch.load(file, map_location="cpu", weights_only=True)
     except OSError as error:
         raise DataError(f"--init {path}: {error.strerror or error}") from None
     except DataError:
         raise
     except Exception as error:  # torch raises a different type for each way in which a file can be wrong
-        raise DataError(f"--init {path}: not a state dict that can be read ({type(error).__name__})") from None
-    return _checked(state, str(path))
+        raise DataError(f"--init {path}: {_unread(error)}") from None
+    return _checked(content, str(path))
 
 
-def _checked(state: object, init: str) -> dict[str, Tensor]:
-    if not isinstance(state, dict) or not all(
-        isinstance(name, str) and isinstance(each, Tensor) for name, each in state.items()
-    ):
-        raise DataError(f"--init {init}: not a state dict of tensors")
-    return state
+def _unread(error: Exception) -> str:
+    """Say why a file was not read, by the exception that torch raises."""
+    alone = "save its state_dict alone"
+    if "TorchScript" in str(error):
+        return f"a TorchScript program and no state dict; {alone}"
+    code = re.search(r"GLOBAL ([\w.]+) was not an allowed", str(error))
+    if code:
+        return f"it holds {quoted(code[1])} beside tensors, which might run code, so it is not read; {alone}"
+    return f"not a state dict that can be read ({type(error).__name__})"
+
+
+def _checked(content: object, init: str) -> Mapping[object, object]:
+    if not isinstance(content, Mapping):
+        raise DataError(f"--init {init}: not a state dict of tensors: {describe_content(content)}")
+    return content
 
 
 def file_digest(init: str | None) -> str | None:
