@@ -42,22 +42,33 @@ def predict(
 
     import m2sd_cli
 
-    skipped, answered = [], False
+    skipped: list[dict[str, str]] = []
 
     def named(predictions: "Iterator[Prediction]") -> "Iterator[Prediction]":
-        """Yield the predictions of readable pictures, and say which pictures are left out."""
-        told = False
+        """Yield the predictions of readable pictures, and say which pictures are left out, once one can be read."""
+        answered = False
         for each in predictions:
-            if each.skipped is None:
-                if not (each.calibrated or told):
+            if each.skipped is not None:
+                skipped.append({"image": as_text(each.path), "reason": each.skipped})
+                if answered:
+                    say_left_out(skipped[-1])
+                continue
+            if not answered:
+                answered = True
+                for bad in skipped:
+                    say_left_out(bad)
+                if not each.calibrated:
                     note(
                         "probabilities are not calibrated, no picture is called unknown: no base pictures were held out"
                     )
-                    told = True
-                yield each
-            else:
-                skipped.append({"image": as_text(each.path), "reason": each.skipped})
-                note(f"left out: {each.path}: {each.skipped}")
+            yield each
+        if skipped and not answered:
+            more = f"; and {len(skipped) - 1} more" if len(skipped) > 1 else ""
+            first = skipped[0]
+            raise DataError(f"no picture can be read: {first['image']}: {first['reason']}{more}")
+
+    def say_left_out(bad: "dict[str, str]") -> None:
+        note(f"left out: {bad['image']}: {bad['reason']}")
 
     predictions = named(
         m2sd_cli.predict(
@@ -83,10 +94,7 @@ def predict(
             for each in predictions
         ]
         document({"predictions": answers, "skipped": skipped})
-        answered = bool(answers)
+        return
     for each in predictions:
         guesses = ", ".join(f"{guess.name} {100 * guess.probability:.1f} %" for guess in each.guesses)
         result(f"{each.path}: unknown ({guesses})" if each.unknown else f"{each.path}: {guesses}")
-        answered = True
-    if skipped and not answered:
-        raise DataError(f"no picture can be read ({len(skipped)} left out)")

@@ -110,7 +110,7 @@ def test_what_may_not_be_read_is_named(run: Path, pictures: Pictures, place: Pat
             "no picture of class 'heron'",
         ),
         (["predict", place / "three", *end], 3, says),
-        (["predict", listed, *end, "--skip-bad"], 0, says),
+        (["predict", listed, *end, "--skip-bad"], 3, says),
     ]
 
     shut = fill("seven")
