@@ -70,7 +70,7 @@ def test_every_command_says_so(
 
     names: dict[str, object] = {"RUN": run, "NEW": pictures.second_shots, "LABELLED": pictures.labelled}
     names |= {"FOLDER": pictures.folder, "NEWER": tmp_path / "newer", "OUT": tmp_path / "out"}
-    shutil.copytree(pictures.second_shots / "grey", tmp_path / "newer" / "gold")
+    shutil.copytree(pictures.labelled / "orange", tmp_path / "newer" / "gold")
     before = tree(tmp_path)
     monkeypatch.setattr(place, interrupted)
     done = m2sd(*(names.get(word, word) for word in command.split()))

@@ -12,9 +12,18 @@ from m2sd_cli.data.catalogue import DATA_SETS
 from m2sd_cli.registry import BACKBONES, CLASSIFIERS, Registry
 from tests.helpers import Cli
 
-TEXT = (Path(__file__).parents[2] / ".github" / "CONTRIBUTING.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[2]
+TEXT = (ROOT / ".github" / "CONTRIBUTING.md").read_text(encoding="utf-8")
 FILES = dict(re.findall(r"^```python\n# (\S+)\n(.*?)^```$", TEXT, flags=re.MULTILINE | re.DOTALL))
 [TOML] = re.findall(r"^```toml\n(.*?)^```$", TEXT, flags=re.MULTILINE | re.DOTALL)
+
+
+def test_the_files_that_are_named_are_there() -> None:
+    names = re.findall(r"`((?:m2sd_cli|tests|\.ci)/[\w/]+\.\w+)`", TEXT)
+    examples = {f"{before}{name}" for name in FILES for before in ("", "test_")}
+    absent = [name for name in names if not (ROOT / name).exists()]
+    assert {Path(name).name for name in absent} <= examples
+    assert len(absent) < len(names)
 
 
 @pytest.fixture
