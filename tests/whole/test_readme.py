@@ -197,5 +197,7 @@ def test_opens_with_two_commands(tmp_path: Path) -> None:
 
 
 def test_commands_in_the_text_exist(m2sd: Cli) -> None:
-    for command in sorted(set(re.findall(r"`m2sd (\w+)", README))):
+    commands = set(re.findall(r"`m2sd (\w+)", README))
+    assert {"pretrain", "evaluate"} <= commands
+    for command in sorted(commands):
         assert m2sd(command, "--help").code == 0, command
