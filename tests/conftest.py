@@ -22,9 +22,7 @@ from m2sd_cli.inference.session import SessionModel, load_session
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.manifest import ClassRecord
 from m2sd_cli.runs.reader import session_name
-from tests.helpers import BASE, TESTED, TRAINED, Cli, OneLayer, Tree, fill
-from tests.helpers import Outcome as Outcome
-from tests.helpers import Pictures as Pictures
+from tests.helpers import BASE, QUICK, QUICK_DISTILL, TESTED, TRAINED, Cli, OneLayer, Outcome, Pictures, fill
 from tests.survival.nursery import End, Nursery
 
 REAL_DATA = os.environ.get("M2SD_DATA")  # before the tests hide it
@@ -69,55 +67,25 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Pictures:
     return found
 
 
-@pytest.fixture(scope="session")
-def quick() -> dict[str, Any]:
-    """Name options of a pretrain that takes a second."""
-    return {
-        "image_size": 16,
-        "backbone": "resnet20",
-        "epochs": 1,
-        "batch_size": 8,
-        "device": "cpu",
-        "precision": "fp32",
-    }
-
-
-@pytest.fixture(scope="session")
-def quick_distill() -> dict[str, Any]:
-    """Name options of a distill that takes a second."""
-    return {"epochs": 1, "batch_size": 8, "learning_rate": 0.02, "device": "cpu", "precision": "fp32"}
-
-
-@pytest.fixture(scope="session")
-def trained(
-    pictures: Pictures,
-    quick: dict[str, Any],
-    quick_distill: dict[str, Any],
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Path:
-    """Train a run of four base classes and two sessions. Not to be changed: see `run`."""
-    run = tmp_path_factory.mktemp("trained") / "run"
-    m2sd_cli.pretrain(str(pictures.folder), run=run, **quick)
-    m2sd_cli.distill(str(pictures.folder), run=run, **quick_distill)
+def train_chain(run: Path, pictures: Pictures, **options: Any) -> Path:
+    """Train four base classes and teach two sessions."""
+    m2sd_cli.pretrain(str(pictures.folder), run=run, **QUICK | options)
+    m2sd_cli.distill(str(pictures.folder), run=run, **QUICK_DISTILL)
     m2sd_cli.increment(1, pictures.first_shots, run=run, device="cpu")
     m2sd_cli.increment(2, pictures.second_shots, run=run, device="cpu")
     return run
 
 
 @pytest.fixture(scope="session")
-def calibrated(
-    pictures: Pictures,
-    quick: dict[str, Any],
-    quick_distill: dict[str, Any],
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Path:
-    """Train as `trained`, but hold two pictures of each base class out. Not to be changed."""
-    run = tmp_path_factory.mktemp("calibrated") / "run"
-    m2sd_cli.pretrain(str(pictures.folder), run=run, held_out=0.25, **quick | {"epochs": 4})
-    m2sd_cli.distill(str(pictures.folder), run=run, **quick_distill)
-    m2sd_cli.increment(1, pictures.first_shots, run=run, device="cpu")
-    m2sd_cli.increment(2, pictures.second_shots, run=run, device="cpu")
-    return run
+def trained(pictures: Pictures, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Train a run of four base classes and two sessions, which is not to be changed: see `run`."""
+    return train_chain(tmp_path_factory.mktemp("trained") / "run", pictures)
+
+
+@pytest.fixture(scope="session")
+def calibrated(pictures: Pictures, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Train a run as `trained`, without two pictures of each base class. It is not to be changed."""
+    return train_chain(tmp_path_factory.mktemp("calibrated") / "run", pictures, held_out=0.25, epochs=4)
 
 
 @pytest.fixture(scope="session")
@@ -212,23 +180,6 @@ def lengthen(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
                 stored = folder.write_manifest(session_name(session), stored.manifest.model_copy(update=update))
 
     return add
-
-
-@pytest.fixture
-def tree() -> Tree:
-    """Read a folder: the bytes of each file under its name, None for a folder."""
-
-    def read(folder: Path) -> dict[str, bytes | None]:
-        if not folder.exists():
-            return {}
-        inside = sorted(folder.rglob("*"))
-        return {
-            path.relative_to(folder).as_posix(): path.read_bytes() if path.is_file() else None
-            for path in inside
-            if path.name != ".lock"
-        }
-
-    return read
 
 
 @pytest.fixture

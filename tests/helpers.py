@@ -1,17 +1,23 @@
 """Small things that tests of several rooms share."""
 
 import hashlib
+import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
+from m2sd_cli.data.datasets import DataSet
+from m2sd_cli.data.locate import open_data
 from m2sd_cli.method.backbone import Backbone, Features
+from m2sd_cli.runs.folder import RunFolder
 
 BASE = ["blue", "green", "red", "yellow"]
 COLOURS = {
@@ -60,7 +66,22 @@ class Pictures:
 
 
 Cli = Callable[..., Outcome]
-Tree = Callable[[Path], dict[str, bytes | None]]
+
+# Options of a pretrain and of a distill that take a second.
+COMMON: dict[str, Any] = {"epochs": 1, "batch_size": 8, "device": "cpu", "precision": "fp32"}
+QUICK = {**COMMON, "image_size": 16, "backbone": "resnet20"}
+QUICK_DISTILL = {**COMMON, "learning_rate": 0.02}
+
+
+def tree(folder: Path) -> dict[str, bytes | None]:
+    """Read the bytes of every file in a folder under its name; a folder has None."""
+    if not folder.exists():
+        return {}
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes() if path.is_file() else None
+        for path in sorted(folder.rglob("*"))
+        if path.name != ".lock"
+    }
 
 
 def draw(colour: str, number: int) -> Image.Image:
@@ -80,6 +101,41 @@ def fill(folder: Path, colour: str, count: int, first: int = 0) -> None:
     (folder / colour).mkdir(parents=True)
     for number in range(first, first + count):
         draw(colour, number).save(folder / colour / f"{colour}-{number:02d}.png")
+
+
+def open_less(step: int, test_step: int = 1) -> Callable[..., DataSet]:
+    """Make a stand-in for `open_data` that takes every so many images of a data set in memory."""
+
+    def opened(*arguments: Any, **options: Any) -> DataSet:
+        data = open_data(*arguments, **options)
+        trained, tested = torch.arange(0, len(data.train), step), torch.arange(0, len(data.test), test_step)
+        return replace(
+            data,
+            train=data.train.select(trained, data.train.labels[trained]),
+            test=data.test.select(tested, data.test.labels[tested]),
+        )
+
+    return opened
+
+
+def train_on_less(patch: pytest.MonkeyPatch, step: int) -> None:
+    """Have pretrain, and all that comes after it, see every so many training images."""
+    for module in ("pretrain", "recorded_data"):
+        patch.setattr(f"m2sd_cli.api.{module}.open_data", open_less(step))
+
+
+def copy_base_session(run: Path, copy: Path) -> Path:
+    """Copy a run without the sessions after session 0."""
+    shutil.copytree(run, copy)
+    RunFolder(copy).remove_sessions(first=1)
+    return copy
+
+
+def flip(path: Path, position: int) -> None:
+    """Change a bit of a byte of a file."""
+    content = bytearray(path.read_bytes())
+    content[position] ^= 1
+    path.write_bytes(content)
 
 
 def sha256(path: Path) -> str:

@@ -8,7 +8,6 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +20,12 @@ import m2sd_cli.api.ablate as ablation_run
 from m2sd_cli import recipes
 from m2sd_cli.ablation.records import Result, Run, read_results
 from m2sd_cli.api.ablate import ablate
-from m2sd_cli.data.datasets import DataSet, Skipped
-from m2sd_cli.data.locate import open_data
-from m2sd_cli.data.sources import ArrayImages
 from m2sd_cli.errors import DamagedError, DataError, InterruptedTrainingError, RunError, UsageError
 from m2sd_cli.method.backbone import build_backbone
 from m2sd_cli.progress import Reporter, Snapshot, report_to
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.lock import lock_folder
-from tests.helpers import Cli, Tree
+from tests.helpers import Cli, open_less, tree
 
 ROWS = ["plain", "mixup"]
 BUDGET: dict[str, Any] = {"data": "demo", "pretrain_epochs": 1, "epochs": 1, "device": "cpu", "precision": "fp32"}
@@ -39,19 +35,7 @@ WORDS = ["--data", "demo", "--pretrain-epochs", 1, "--epochs", 1, "--device", "c
 pytestmark = pytest.mark.usefixtures("signals_as_at_a_terminal")
 
 
-def few(
-    name: str, data_root: Path | None = None, image_size: int | None = None, skipped: Sequence[Skipped] = ()
-) -> DataSet:
-    """The demo with 60 pictures, two steps an epoch, and every tenth test picture."""
-    data = open_data(name, data_root, image_size, skipped)
-    assert isinstance(data.train, ArrayImages)
-    assert isinstance(data.test, ArrayImages)
-    trained, tested = torch.arange(0, len(data.train), 30), torch.arange(0, len(data.test), 10)
-    return replace(
-        data,
-        train=data.train.select(trained, data.train.labels[trained]),
-        test=data.test.select(tested, data.test.labels[tested]),
-    )
+few = open_less(30, 10)  # of the demo 60 pictures, two steps an epoch, and every tenth test picture
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -123,7 +107,7 @@ def test_cut_off_after_every_step_it_ends_as_one_that_was_not(whole: Path, tmp_p
             assert weights(out, seed, row) == weights(whole, seed, row)
 
 
-def test_what_has_finished_is_not_run_again(whole: Path, tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_has_finished_is_not_run_again(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = tree(whole)
     for name in ("pretrain", "distill", "increment", "evaluate", "open_data"):
         monkeypatch.setattr(ablation_run, name, None)
@@ -273,7 +257,7 @@ def test_an_interrupted_one_says_how_to_go_on(whole: Path, tmp_path: Path, stage
         ({"data": "cifar100"}, "data demo, not cifar100"),
     ],
 )
-def test_another_budget_is_refused(whole: Path, tree: Tree, given: dict[str, Any], says: str) -> None:
+def test_another_budget_is_refused(whole: Path, given: dict[str, Any], says: str) -> None:
     before = tree(whole)
     with pytest.raises(UsageError) as caught:
         ablate(whole, **{**BUDGET, **given}, seeds=2, rows=ROWS)
@@ -341,7 +325,7 @@ def test_usage_errors_leave_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_is_damaged_or_something_else_is_left_alone(whole: Path, tmp_path: Path, tree: Tree) -> None:
+def test_what_is_damaged_or_something_else_is_left_alone(whole: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     other.mkdir()
     (other / "notes.txt").write_text("mine")

@@ -10,13 +10,13 @@ import m2sd_cli
 import m2sd_cli.api.increment as increment
 from m2sd_cli.errors import RunError
 from m2sd_cli.runs.folder import RunFolder
-from tests.helpers import Pictures, Tree
+from tests.helpers import Pictures, tree
 
 Meanwhile = Callable[[Callable[[], object]], dict[str, bytes | None]]
 
 
 @pytest.fixture
-def meanwhile(run: Path, tree: Tree, monkeypatch: pytest.MonkeyPatch) -> Meanwhile:
+def meanwhile(run: Path, monkeypatch: pytest.MonkeyPatch) -> Meanwhile:
     """Let something happen while shots are looked at; the run folder after it."""
 
     def happen(change: Callable[[], object]) -> dict[str, bytes | None]:
@@ -35,9 +35,7 @@ def meanwhile(run: Path, tree: Tree, monkeypatch: pytest.MonkeyPatch) -> Meanwhi
     return happen
 
 
-def test_a_session_added_meanwhile_is_not_overwritten(
-    run: Path, pictures: Pictures, tree: Tree, meanwhile: Meanwhile
-) -> None:
+def test_a_session_added_meanwhile_is_not_overwritten(run: Path, pictures: Pictures, meanwhile: Meanwhile) -> None:
     RunFolder(run).remove_sessions(first=1)
     afterwards = meanwhile(lambda: m2sd_cli.increment(1, pictures.second_shots, run=run, device="cpu"))
     with pytest.raises(RunError, match="a session was added, removed or replaced meanwhile; try again"):
@@ -46,7 +44,7 @@ def test_a_session_added_meanwhile_is_not_overwritten(
     assert tree(run) == afterwards
 
 
-def test_a_replaced_parent_stops_an_increment(run: Path, pictures: Pictures, tree: Tree, meanwhile: Meanwhile) -> None:
+def test_a_replaced_parent_stops_an_increment(run: Path, pictures: Pictures, meanwhile: Meanwhile) -> None:
     RunFolder(run).remove_sessions(first=2)
 
     def replace_parent() -> None:

@@ -3,9 +3,8 @@
 import json
 import shutil
 import signal
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import pytest
 import torch
@@ -14,13 +13,10 @@ from safetensors.torch import load_file, save_file
 import m2sd_cli
 import m2sd_cli.api.reproduce as reproduction
 from m2sd_cli.api.reproduce import largest_difference
-from m2sd_cli.data.datasets import DataSet
-from m2sd_cli.data.locate import open_data
-from m2sd_cli.data.sources import ArrayImages
 from m2sd_cli.errors import TrainingError
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.reader import PRETRAIN
-from tests.helpers import Cli, Pictures, Tree
+from tests.helpers import QUICK, QUICK_DISTILL, Cli, Pictures, train_on_less, tree
 
 COMMAND = ("sessions", "reproduce")
 
@@ -59,7 +55,7 @@ def rewrite(folder: RunFolder, **changes: object) -> None:
 
 
 def test_the_same_chain_comes_out_and_the_run_is_only_read(
-    m2sd: Cli, run: Path, data: list[object], tmp_path: Path, tree: Tree
+    m2sd: Cli, run: Path, data: list[object], tmp_path: Path
 ) -> None:
     before = tree(run)
     keep = tmp_path / "again"
@@ -81,7 +77,7 @@ def test_the_same_chain_comes_out_and_the_run_is_only_read(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["again", "run"]
 
 
-def test_up_to_a_session_only_its_data_are_needed(run: Path, pictures: Pictures, tree: Tree) -> None:
+def test_up_to_a_session_only_its_data_are_needed(run: Path, pictures: Pictures) -> None:
     before = tree(run)
     done = m2sd_cli.reproduce(run=run, session=1, data=str(pictures.folder), shots={1: pictures.first_shots})
     assert done.same
@@ -93,19 +89,19 @@ def test_up_to_a_session_only_its_data_are_needed(run: Path, pictures: Pictures,
 
 
 @pytest.fixture
-def other_seed(pictures: Pictures, quick: dict[str, Any], quick_distill: dict[str, Any], tmp_path: Path) -> Path:
+def other_seed(pictures: Pictures, tmp_path: Path) -> Path:
     """A run that says that its seed was 0; it was 1."""
     run = tmp_path / "other"
-    m2sd_cli.pretrain(str(pictures.folder), run=run, seed=1, **quick)
+    m2sd_cli.pretrain(str(pictures.folder), run=run, seed=1, **QUICK)
     folder = RunFolder(run)
     rewrite(folder, config={**folder.pretrain().manifest.config, "seed": 0}, seed=0)
-    m2sd_cli.distill(str(pictures.folder), run=run, **quick_distill | {"epochs": 0})
+    m2sd_cli.distill(str(pictures.folder), run=run, **QUICK_DISTILL | {"epochs": 0})
     m2sd_cli.increment(1, pictures.first_shots, run=run, device="cpu")
     assert folder.verify() == []
     return run
 
 
-def test_weights_of_another_seed_are_found_out(m2sd: Cli, other_seed: Path, pictures: Pictures, tree: Tree) -> None:
+def test_weights_of_another_seed_are_found_out(m2sd: Cli, other_seed: Path, pictures: Pictures) -> None:
     before = tree(other_seed)
     words = ["--run", other_seed, "--data", pictures.folder, "--shots", f"1={pictures.first_shots}"]
     done = m2sd(*COMMAND, *words, "--quiet")
@@ -178,16 +174,14 @@ def test_as_many_threads_compute_as_did_then(
     assert seen == [wanted]
 
 
-def test_settings_other_than_the_defaults_are_kept(
-    pictures: Pictures, quick: dict[str, Any], quick_distill: dict[str, Any], tmp_path: Path
-) -> None:
+def test_settings_other_than_the_defaults_are_kept(pictures: Pictures, tmp_path: Path) -> None:
     run, folder = tmp_path / "run", str(pictures.folder)
     own = {"similarity": "linear", "seed": 5, "momentum": 0.5, "precision": "bf16", "deterministic": True}
-    m2sd_cli.pretrain(folder, run=run, **quick | own)
+    m2sd_cli.pretrain(folder, run=run, **QUICK | own)
     m2sd_cli.distill(
         folder,
         run=run,
-        **quick_distill
+        **QUICK_DISTILL
         | {"seed": 6, "kd_weight": 0.0, "clean_weight": 1.0, "mixing": "cutmix", "enhancement": "no-pyramid"},
     )
     m2sd_cli.increment(1, pictures.first_shots, run=run, device="cpu", precision="bf16")
@@ -201,14 +195,7 @@ def test_settings_other_than_the_defaults_are_kept(
 
 
 def test_official_sessions_need_no_folders(m2sd: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def small(name: str, data_root: Path | None = None, image_size: int | None = None, skipped: Any = ()) -> DataSet:
-        demo = open_data(name, data_root, image_size)
-        assert isinstance(demo.train, ArrayImages)
-        few = torch.arange(0, len(demo.train), 20)
-        return replace(demo, train=demo.train.select(few, demo.train.labels[few]))
-
-    monkeypatch.setattr("m2sd_cli.api.pretrain.open_data", small)
-    monkeypatch.setattr("m2sd_cli.api.recorded_data.open_data", small)
+    train_on_less(monkeypatch, 20)
     run = tmp_path / "run"
     m2sd_cli.pretrain("demo", run=run, epochs=1, device="cpu")
     m2sd_cli.distill(run=run, epochs=0, device="cpu")
@@ -223,16 +210,14 @@ def test_official_sessions_need_no_folders(m2sd: Cli, tmp_path: Path, monkeypatc
     assert "--shots 1: no folder taught a session 1" in refused.err
 
 
-def test_what_was_left_out_is_left_out_again(
-    pictures: Pictures, quick: dict[str, Any], quick_distill: dict[str, Any], tmp_path: Path
-) -> None:
+def test_what_was_left_out_is_left_out_again(pictures: Pictures, tmp_path: Path) -> None:
     data, shots, run = tmp_path / "colours", tmp_path / "first", tmp_path / "run"
     shutil.copytree(pictures.folder, data)
     shutil.copytree(pictures.first_shots, shots)
     for folder in (data / "train" / "red", shots / "white"):
         (folder / "bad.png").write_bytes(b"no picture")
-    m2sd_cli.pretrain(str(data), run=run, skip_bad=True, **quick)
-    m2sd_cli.distill(str(data), run=run, **quick_distill | {"epochs": 0})
+    m2sd_cli.pretrain(str(data), run=run, skip_bad=True, **QUICK)
+    m2sd_cli.distill(str(data), run=run, **QUICK_DISTILL | {"epochs": 0})
     m2sd_cli.increment(1, shots, run=run, device="cpu", skip_bad=True)
     assert all(RunFolder(run).read(name).manifest.skipped for name in ("pretrain", "session-001"))
     assert m2sd_cli.reproduce(run=run, data=str(data), shots={1: shots}).same
@@ -240,9 +225,7 @@ def test_what_was_left_out_is_left_out_again(
     assert m2sd_cli.reproduce(run=run, data=str(data), shots={1: shots}).same
 
 
-def test_weights_that_stage_1_began_from(
-    m2sd: Cli, trained: Path, pictures: Pictures, quick: dict[str, Any], tmp_path: Path
-) -> None:
+def test_weights_that_stage_1_began_from(m2sd: Cli, trained: Path, pictures: Pictures, tmp_path: Path) -> None:
     weights = {
         name.removeprefix("backbone."): tensor
         for name, tensor in load_file(trained / "pretrain.safetensors").items()
@@ -250,7 +233,7 @@ def test_weights_that_stage_1_began_from(
     }
     file, run = tmp_path / "weights.safetensors", tmp_path / "run"
     save_file(weights, file)
-    m2sd_cli.pretrain(str(pictures.folder), run=run, init=str(file), **quick)
+    m2sd_cli.pretrain(str(pictures.folder), run=run, init=str(file), **QUICK)
     words = [*COMMAND, "--run", run, "--data", pictures.folder, "-q"]
     refused = m2sd(*words)
     assert (refused.code, refused.out) == (2, "")
@@ -272,7 +255,7 @@ def test_weights_that_stage_1_began_from(
 
 
 @pytest.mark.usefixtures("untrained")
-def test_all_that_is_missing_is_named_at_once(m2sd: Cli, run: Path, pictures: Pictures, tree: Tree) -> None:
+def test_all_that_is_missing_is_named_at_once(m2sd: Cli, run: Path, pictures: Pictures) -> None:
     before = tree(run)
     done = m2sd(*COMMAND, "--run", run)
     assert (done.code, done.out) == (2, "")
@@ -326,7 +309,7 @@ def test_other_images_are_named(m2sd: Cli, run: Path, data: list[object], pictur
         ("--run NONE", 4, "no finished pretrain in it"),
     ],
 )
-def test_refusals(m2sd: Cli, run: Path, data: list[object], tree: Tree, words: str, code: int, says: str) -> None:
+def test_refusals(m2sd: Cli, run: Path, data: list[object], words: str, code: int, says: str) -> None:
     before = tree(run.parent)
     own = [word.replace("RUN", str(run)).replace("NONE", str(run.parent / "none")) for word in words.split()]
     done = m2sd(*COMMAND, "--run", run, *data, *own)
@@ -353,7 +336,7 @@ def test_what_is_damaged_is_not_compared_with(m2sd: Cli, run: Path, data: list[o
 @pytest.mark.usefixtures("signals_as_at_a_terminal")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_one_leaves_nothing(
-    m2sd: Cli, run: Path, data: list[object], tmp_path: Path, tree: Tree, monkeypatch: pytest.MonkeyPatch, number: int
+    m2sd: Cli, run: Path, data: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     before = tree(tmp_path)
 

@@ -5,13 +5,11 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
-import torch
 from filelock import FileLock
 from PIL import Image
 
@@ -21,14 +19,12 @@ from m2sd_cli.cli.options import seconds
 from m2sd_cli.cli.output import duration, printable
 from m2sd_cli.data.cache import as_size
 from m2sd_cli.data.catalogue import DATA_SETS
-from m2sd_cli.data.datasets import DataSet, Skipped
 from m2sd_cli.data.demo import open_demo
 from m2sd_cli.data.locate import open_data
-from m2sd_cli.data.sources import ArrayImages
 from m2sd_cli.errors import DamagedError, DataError, RunError, UsageError
 from m2sd_cli.runs.folder import RunFolder
 from tests.benchmark.small import skip_slow_parts
-from tests.helpers import Cli, Outcome, Pictures, Tree
+from tests.helpers import Cli, Outcome, Pictures, train_on_less, tree
 
 CPU = ["--device", "cpu"]
 
@@ -175,7 +171,7 @@ def check_refusal(done: Outcome, code: int, says: str) -> None:
     ],
 )
 def test_a_refusal_on_a_finished_run(
-    m2sd: Cli, run: Path, places: dict[str, str], tree: Tree, command: str, code: int, says: str
+    m2sd: Cli, run: Path, places: dict[str, str], command: str, code: int, says: str
 ) -> None:
     work = Path(places["WORK"])
     before, around = tree(run), tree(work)
@@ -224,9 +220,7 @@ def test_a_refusal_on_a_finished_run(
         ("sessions undo --yes --run NONE", 4, "no session in it"),
     ],
 )
-def test_a_refusal_makes_no_run(
-    m2sd: Cli, places: dict[str, str], tree: Tree, command: str, code: int, says: str
-) -> None:
+def test_a_refusal_makes_no_run(m2sd: Cli, places: dict[str, str], command: str, code: int, says: str) -> None:
     work = Path(places["WORK"])
     before = tree(work)
     check_refusal(m2sd(*fill(places, command)), code, says)
@@ -243,15 +237,13 @@ def test_a_refusal_makes_no_run(
         ("distill --resume --data FOLDER --run RUN", "no interrupted training in it"),
     ],
 )
-def test_a_refusal_before_distill(
-    m2sd: Cli, pretrained: Path, places: dict[str, str], tree: Tree, command: str, says: str
-) -> None:
+def test_a_refusal_before_distill(m2sd: Cli, pretrained: Path, places: dict[str, str], command: str, says: str) -> None:
     before = tree(pretrained)
     check_refusal(m2sd(*fill(places, command)), 4, says)
     assert tree(pretrained) == before
 
 
-def test_session_3_does_not_follow_session_1(m2sd: Cli, run: Path, pictures: Pictures, tree: Tree) -> None:
+def test_session_3_does_not_follow_session_1(m2sd: Cli, run: Path, pictures: Pictures) -> None:
     RunFolder(run).remove_sessions(first=2)
     before = tree(run)
     done = m2sd("increment", "--session", 3, "--shots", pictures.second_shots, "--run", run)
@@ -259,7 +251,7 @@ def test_session_3_does_not_follow_session_1(m2sd: Cli, run: Path, pictures: Pic
     assert tree(run) == before
 
 
-def test_a_broken_shot_is_named(m2sd: Cli, run: Path, places: dict[str, str], tree: Tree) -> None:
+def test_a_broken_shot_is_named(m2sd: Cli, run: Path, places: dict[str, str]) -> None:
     RunFolder(run).remove_sessions(first=1)
     before = tree(run)
     done = m2sd("increment", "--session", 1, "--shots", places["BROKEN"], "--run", run)
@@ -283,16 +275,14 @@ USERS_OF_THE_CHAIN = [
         ("session-000.json", "sessions --run RUN"),  # the list reads manifests only
     ],
 )
-def test_a_damaged_chain_is_not_used(
-    m2sd: Cli, run: Path, places: dict[str, str], tree: Tree, command: str, file: str
-) -> None:
+def test_a_damaged_chain_is_not_used(m2sd: Cli, run: Path, places: dict[str, str], command: str, file: str) -> None:
     (run / file).write_bytes((run / file).read_bytes()[:-20])
     before = tree(run)
     check_refusal(m2sd(*fill(places, command)), 4, f"{run / file}: ")
     assert tree(run) == before
 
 
-def test_a_damaged_pretrain_is_not_distilled(m2sd: Cli, pretrained: Path, pictures: Pictures, tree: Tree) -> None:
+def test_a_damaged_pretrain_is_not_distilled(m2sd: Cli, pretrained: Path, pictures: Pictures) -> None:
     path = pretrained / "pretrain.safetensors"
     path.write_bytes(path.read_bytes()[:-1] + b"\xff")
     before = tree(pretrained)
@@ -310,7 +300,7 @@ def test_a_damaged_pretrain_is_not_distilled(m2sd: Cli, pretrained: Path, pictur
         "sessions undo --yes --run RUN",
     ],
 )
-def test_a_locked_run_is_not_written_to(m2sd: Cli, run: Path, places: dict[str, str], tree: Tree, command: str) -> None:
+def test_a_locked_run_is_not_written_to(m2sd: Cli, run: Path, places: dict[str, str], command: str) -> None:
     before = tree(run)
     with FileLock(run / ".lock"):
         check_refusal(m2sd(*fill(places, command)), 4, "another m2sd command is writing to it")
@@ -661,7 +651,7 @@ def test_sessions_verify_names_what_is_damaged(m2sd: Cli, run: Path) -> None:
     assert len(json.loads(report.out)["problems"]) == 2
 
 
-def test_undo_asks_before_it_removes(m2sd: Cli, run: Path, tree: Tree) -> None:
+def test_undo_asks_before_it_removes(m2sd: Cli, run: Path) -> None:
     before = tree(run)
     for answer, code in (("n\n", 0), ("\n", 0), ("", 1)):
         done = m2sd("sessions", "undo", "--run", run, stdin=answer)
@@ -688,7 +678,7 @@ def test_undo_and_teach_again(m2sd: Cli, run: Path, pictures: Pictures) -> None:
 
 @pytest.mark.parametrize("command", ["sessions --run RUN undo --yes", "sessions --run RUN list", "data --json list"])
 def test_an_option_before_the_subcommand_is_not_silently_dropped(
-    m2sd: Cli, run: Path, places: dict[str, str], monkeypatch: pytest.MonkeyPatch, tree: Tree, command: str
+    m2sd: Cli, run: Path, places: dict[str, str], monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:
     other = Path(shutil.copytree(run, run.parent / "other"))
     monkeypatch.setenv("M2SD_RUN", str(other))
@@ -735,17 +725,7 @@ def test_small_words() -> None:
 @pytest.fixture
 def short_demo(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two epochs on a tenth of the base images."""
-
-    def small(
-        name: str, data_root: Path | None = None, image_size: int | None = None, skipped: Sequence[Skipped] = ()
-    ) -> DataSet:
-        data = open_data(name, data_root, image_size, skipped)
-        assert isinstance(data.train, ArrayImages)
-        few = torch.arange(0, len(data.train), 10)
-        return replace(data, train=data.train.select(few, data.train.labels[few]))
-
-    monkeypatch.setattr("m2sd_cli.api.pretrain.open_data", small)
-    monkeypatch.setattr("m2sd_cli.api.recorded_data.open_data", small)
+    train_on_less(monkeypatch, 10)
     monkeypatch.setitem(DATA_SETS["demo"].defaults, "total_epochs", 2)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from m2sd_cli.cli import interrupts
-from tests.helpers import Cli, Pictures, Tree
+from tests.helpers import Cli, Pictures, tree
 
 SAID = "m2sd: interrupted\n"
 ROUNDS = int(os.environ.get("M2SD_ROUNDS", "1"))  # for each command
@@ -56,14 +56,7 @@ pytestmark = pytest.mark.usefixtures("signals_as_at_a_terminal")
     ],
 )
 def test_every_command_says_so(
-    m2sd: Cli,
-    run: Path,
-    pictures: Pictures,
-    tmp_path: Path,
-    tree: Tree,
-    monkeypatch: pytest.MonkeyPatch,
-    command: str,
-    place: str,
+    m2sd: Cli, run: Path, pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, place: str
 ) -> None:
     def interrupted(*_: object, **__: object) -> None:
         signal.raise_signal(signal.SIGINT)
@@ -148,7 +141,7 @@ def test_an_ignored_one_stays_ignored() -> None:
     assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
 
 
-def test_no_is_the_answer_to_a_question_that_is_interrupted(run: Path, tree: Tree) -> None:
+def test_no_is_the_answer_to_a_question_that_is_interrupted(run: Path) -> None:
     before = tree(run)
     words = [sys.executable, "-m", "m2sd_cli", "sessions", "undo", "--run", str(run)]
     pipe = subprocess.PIPE

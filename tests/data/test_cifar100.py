@@ -19,7 +19,7 @@ from m2sd_cli.data.cifar100 import class_names, open_cifar100
 from m2sd_cli.data.locate import open_data
 from m2sd_cli.data.sources import ArrayImages
 from m2sd_cli.errors import DataError
-from tests.helpers import Cli
+from tests.helpers import Cli, flip
 
 
 @pytest.fixture
@@ -66,9 +66,7 @@ def test_the_files_are_unpacked_once(
 def test_files_that_were_damaged_since_are_refused(published: Path) -> None:
     cifar100._images(published, "training")
     file = published / "cifar-100-python" / "train"
-    content = bytearray(file.read_bytes())
-    content[len(content) // 2] ^= 1
-    file.write_bytes(content)
+    flip(file, file.stat().st_size // 2)
     with pytest.raises(DataError, match="not the published CIFAR-100 files"):
         cifar100._images(published, "training")
 

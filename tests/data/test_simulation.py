@@ -22,7 +22,7 @@ from m2sd_cli.data.locate import open_data
 from m2sd_cli.data.simulation import simulate
 from m2sd_cli.data.sources import ArrayImages, FileImages, ImageSource
 from m2sd_cli.runs.folder import RunFolder
-from tests.helpers import Cli
+from tests.helpers import Cli, train_on_less
 
 INFOS = all_infos()
 SIMULATED = [name for name, info in INFOS.items() if info.simulates]
@@ -174,15 +174,7 @@ def test_pictures_that_are_left_out_keep_their_part(monkeypatch: pytest.MonkeyPa
 
 
 def test_the_whole_life_on_one(m2sd: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def small(
-        name: str, data_root: Path | None = None, image_size: int | None = None, skipped: Sequence[Skipped] = ()
-    ) -> DataSet:
-        data = open_data(name, data_root, image_size, skipped)
-        few = torch.arange(0, len(data.train), 20)
-        return replace(data, train=data.train.select(few, data.train.labels[few]))
-
-    monkeypatch.setattr("m2sd_cli.api.pretrain.open_data", small)
-    monkeypatch.setattr("m2sd_cli.api.recorded_data.open_data", small)
+    train_on_less(monkeypatch, 20)
     run = tmp_path / "run"
     words = ["--run", run, "--device", "cpu"]
     for command in (

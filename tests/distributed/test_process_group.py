@@ -8,7 +8,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -35,7 +34,7 @@ from m2sd_cli.training.execution import Execution
 from m2sd_cli.training.loop import Objective, Training
 from m2sd_cli.training.pretrain import build_network, pretrain_objective
 from m2sd_cli.training.stopping import StopRequest
-from tests.helpers import Pictures
+from tests.helpers import QUICK, QUICK_DISTILL, Pictures
 from tests.survival.nursery import End
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
@@ -192,14 +191,12 @@ def test_each_step_is_that_of_one_process(computed: Path) -> None:
         assert theirs == pytest.approx(ours, rel=1e-3), number
 
 
-def test_two_processes_leave_the_run_folder_that_one_leaves(
-    pictures: Pictures, quick: dict[str, Any], quick_distill: dict[str, Any], tmp_path: Path, pair: Pair
-) -> None:
+def test_two_processes_leave_the_run_folder_that_one_leaves(pictures: Pictures, tmp_path: Path, pair: Pair) -> None:
     alone, shared = tmp_path / "alone", tmp_path / "shared"
     folder = str(pictures.folder)
     settings = {"epochs": 2, "batch_size": 13, "learning_rate": 0.0005}
-    m2sd_cli.pretrain(folder, run=alone, held_out=0.25, **quick | settings)
-    m2sd_cli.distill(folder, run=alone, **quick_distill | settings)
+    m2sd_cli.pretrain(folder, run=alone, held_out=0.25, **QUICK | settings)
+    m2sd_cli.distill(folder, run=alone, **QUICK_DISTILL | settings)
     common = ["--run", shared, "--data", folder, "--epochs", 2, "--batch-size", 13, "--device", "cpu"]
     common += ["--precision", "fp32", "--learning-rate", 0.0005]
     network = ["--image-size", 16, "--backbone", "resnet20", "--held-out", 0.25]
@@ -295,7 +292,7 @@ def test_when_the_first_fails_alone_the_others_are_silent(
 
 
 def test_processes_leave_out_the_same_bad_pictures_and_say_so_once(
-    pictures: Pictures, quick: dict[str, Any], tmp_path: Path, pair: Pair
+    pictures: Pictures, tmp_path: Path, pair: Pair
 ) -> None:
     photos = Path(shutil.copytree(pictures.folder, tmp_path / "colours"))
     bad = ["train/blue/blue-00.png", "train/yellow/yellow-07.png", "test/red/red-100.png"]
@@ -306,7 +303,7 @@ def test_processes_leave_out_the_same_bad_pictures_and_say_so_once(
     done = pair("pretrain", *common, *small, "--skip-bad")
     assert done.code == 0, done.err
     assert done.err.count("3 pictures cannot be read and are left out: train/blue/blue-00.png (not a picture") == 1
-    alone = m2sd_cli.pretrain(str(photos), run=tmp_path / "alone", skip_bad=True, **quick)
+    alone = m2sd_cli.pretrain(str(photos), run=tmp_path / "alone", skip_bad=True, **QUICK)
     assert alone is not None
     shared = RunFolder(tmp_path / "shared").pretrain().manifest
     assert [each.file for each in shared.skipped] == bad

@@ -21,7 +21,7 @@ from m2sd_cli.exporting import EXPORT_FORMATS, ExportFormat
 from m2sd_cli.exporting.export import export_session
 from m2sd_cli.inference.session import SessionModel, load_session
 from m2sd_cli.runs.folder import RunFolder
-from tests.helpers import Pictures, Tree
+from tests.helpers import QUICK, Pictures, tree
 
 FORMS = ("safetensors", "onnx", "pt2")
 CLASSES = ["blue", "green", "red", "yellow", "purple", "white", "grey"]
@@ -158,14 +158,10 @@ def test_an_earlier_session_can_be_exported(
 
 
 def test_linear_class_weights_are_exported_too(
-    pictures: Pictures,
-    quick: dict[str, Any],
-    images: Tensor,
-    tmp_path: Path,
-    load_one_layer: Callable[..., SessionModel],
+    pictures: Pictures, images: Tensor, tmp_path: Path, load_one_layer: Callable[..., SessionModel]
 ) -> None:
     run = tmp_path / "run"
-    m2sd_cli.pretrain(str(pictures.folder), run=run, similarity="linear", **quick)
+    m2sd_cli.pretrain(str(pictures.folder), run=run, similarity="linear", **QUICK)
     m2sd_cli.distill(str(pictures.folder), run=run, epochs=0, device="cpu")
     model = load_one_layer(RunFolder(run))
     assert model.record.similarity == "linear"
@@ -175,7 +171,7 @@ def test_linear_class_weights_are_exported_too(
     torch.testing.assert_close(torch.from_numpy(logits), wanted, rtol=1e-4, atol=1e-4)
 
 
-def test_exporting_changes_nothing_in_the_run(run: Path, tmp_path: Path, tree: Tree) -> None:
+def test_exporting_changes_nothing_in_the_run(run: Path, tmp_path: Path) -> None:
     before = tree(run)
     m2sd_cli.export("safetensors", tmp_path / "model.safetensors", run=run)
     assert tree(run) == before

@@ -25,7 +25,7 @@ from m2sd_cli.runs.reader import session_name
 from m2sd_cli.training.distill import build_enhancement, distill_module, distill_objective, loss_weights
 from m2sd_cli.training.pretrain import build_network, pretrain_objective
 from m2sd_cli.training.sums import all_finite
-from tests.helpers import Pictures
+from tests.helpers import QUICK, QUICK_DISTILL, Pictures
 
 
 def rewrite_base(run: Path, similarity: str, change: Callable[[dict[str, Tensor]], None]) -> None:
@@ -116,13 +116,7 @@ def test_one_class_of_one_shot_and_equal_shots(
 @pytest.mark.parametrize("similarity", SIMILARITIES)
 @pytest.mark.parametrize("batch_size", [2, 3, 7])
 def test_base_classes_of_one_image(
-    pictures: Pictures,
-    quick: dict[str, Any],
-    quick_distill: dict[str, Any],
-    single: Path,
-    tmp_path: Path,
-    similarity: str,
-    batch_size: int,
+    pictures: Pictures, single: Path, tmp_path: Path, similarity: str, batch_size: int
 ) -> None:
     """Batches of 7 images in sizes 2, 2, 3; 3, 4; and 7: one image is never left alone."""
     data, run = tmp_path / "few", tmp_path / "run"
@@ -133,8 +127,8 @@ def test_base_classes_of_one_image(
         shutil.copy(picture, data / "train" / f"class {number}")
     options: dict[str, Any] = {"run": run, "batch_size": batch_size, "epochs": 3, "learning_rate": 0.01}
     trained = [
-        m2sd_cli.pretrain(str(data), **quick | {"similarity": similarity} | options),
-        m2sd_cli.distill(str(data), **quick_distill | {"clean_weight": 1.0} | options),
+        m2sd_cli.pretrain(str(data), **QUICK | {"similarity": similarity} | options),
+        m2sd_cli.distill(str(data), **QUICK_DISTILL | {"clean_weight": 1.0} | options),
     ]
     for stored in trained:
         assert stored is not None
@@ -147,11 +141,9 @@ def test_base_classes_of_one_image(
 
 
 @pytest.mark.parametrize("similarity", SIMILARITIES)
-def test_a_split_folder_whose_test_part_is_empty(
-    pictures: Pictures, quick: dict[str, Any], tmp_path: Path, similarity: str
-) -> None:
+def test_a_split_folder_whose_test_part_is_empty(pictures: Pictures, tmp_path: Path, similarity: str) -> None:
     data, run = fill(tmp_path / "split", pictures, one=1, two=2), tmp_path / "run"
-    m2sd_cli.pretrain(str(data), run=run, **quick | {"similarity": similarity})
+    m2sd_cli.pretrain(str(data), run=run, **QUICK | {"similarity": similarity})
     m2sd_cli.distill(str(data), run=run, epochs=0, device="cpu")
     evaluation = m2sd_cli.evaluate(run=run, data=str(data), device="cpu")
     json.dumps(as_data(evaluation, None), allow_nan=False)
@@ -212,21 +204,15 @@ def test_every_loss_and_gradient_is_a_number(pictures: Pictures, similarity: str
     ],
 )
 def test_settings_beyond_all_bounds_end_in_one_line(
-    run: Path,
-    pictures: Pictures,
-    quick: dict[str, Any],
-    quick_distill: dict[str, Any],
-    stage: str,
-    option: str,
-    value: float,
+    run: Path, pictures: Pictures, stage: str, option: str, value: float
 ) -> None:
-    options = (quick if stage == "pretrain" else quick_distill) | {option: value, "batch_size": 16}
+    options = (QUICK if stage == "pretrain" else QUICK_DISTILL) | {option: value, "batch_size": 16}
     with pytest.raises(TrainingError, match=f"^{stage}: no finite (value|weights)"):
         getattr(m2sd_cli, stage)(str(pictures.folder), run=run, force=True, **options)
 
 
 @pytest.mark.parametrize("beta", [1e-300, 1e-3, 1e300])
-def test_any_beta_mixes(run: Path, pictures: Pictures, quick_distill: dict[str, Any], beta: float) -> None:
-    stored = m2sd_cli.distill(str(pictures.folder), run=run, force=True, beta=beta, **quick_distill)
+def test_any_beta_mixes(run: Path, pictures: Pictures, beta: float) -> None:
+    stored = m2sd_cli.distill(str(pictures.folder), run=run, force=True, beta=beta, **QUICK_DISTILL)
     assert stored is not None
     json.dumps([each.model_dump() for each in stored.manifest.history], allow_nan=False)

@@ -2,22 +2,18 @@
 
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
 from m2sd_cli.runs.folder import RunFolder
-from tests.helpers import Cli, Tree
-
-if TYPE_CHECKING:
-    from tests.conftest import Pictures
+from tests.helpers import Cli, Pictures, tree
 
 CPU = ["--device", "cpu"]
 QUICK = [*CPU, "--precision", "fp32", "--epochs", "1"]
 
 
 def test_the_run_folder_may_lie_among_the_classes(
-    m2sd: Cli, pictures: "Pictures", tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    m2sd: Cli, pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     photos = shutil.copytree(pictures.folder / "train", tmp_path / "photos")
     monkeypatch.chdir(photos)
@@ -34,9 +30,7 @@ def test_the_run_folder_may_lie_among_the_classes(
 
 
 @pytest.mark.parametrize("data", ["", "training", "incoming"])
-def test_a_run_folder_never_removes_pictures(
-    m2sd: Cli, pictures: "Pictures", tmp_path: Path, tree: Tree, data: str
-) -> None:
+def test_a_run_folder_never_removes_pictures(m2sd: Cli, pictures: Pictures, tmp_path: Path, data: str) -> None:
     run = tmp_path / "photos"
     shutil.copytree(pictures.folder / "train", run / data, dirs_exist_ok=True)
     for name in ("training", "incoming"):

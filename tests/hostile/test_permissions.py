@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers import Pictures, Tree
+from tests.helpers import Pictures, tree
 
 IS_ROOT = hasattr(os, "geteuid") and os.geteuid() == 0
 
@@ -55,7 +55,7 @@ def place(tmp_path: Path) -> Iterator[Path]:
             os.chmod(os.path.join(folder, name), 0o700)
 
 
-def test_what_may_not_be_read_is_named(run: Path, pictures: Pictures, place: Path, tree: Tree) -> None:
+def test_what_may_not_be_read_is_named(run: Path, pictures: Pictures, place: Path) -> None:
     picture = next((pictures.labelled / "orange").iterdir())
 
     def fill(*names: str) -> Path:
@@ -153,9 +153,7 @@ def test_what_may_not_be_read_is_named(run: Path, pictures: Pictures, place: Pat
     assert not (place / "new").exists()
 
 
-def test_a_run_folder_that_may_not_be_read_or_written_is_named(
-    run: Path, pictures: Pictures, place: Path, tree: Tree
-) -> None:
+def test_a_run_folder_that_may_not_be_read_or_written_is_named(run: Path, pictures: Pictures, place: Path) -> None:
     picture = next((pictures.labelled / "orange").iterdir())
     shots = place / "shots"
     shutil.copytree(pictures.labelled / "orange", shots / "orange")

@@ -19,7 +19,7 @@ from m2sd_cli.data.folders import open_folder
 from m2sd_cli.data.images import open_rgb
 from m2sd_cli.data.sources import FileImages
 from m2sd_cli.runs.folder import RunFolder
-from tests.helpers import Cli, Outcome, Pictures, Tree
+from tests.helpers import Cli, Outcome, Pictures, tree
 
 CPU = ["--device", "cpu"]
 QUICK = [*CPU, "--precision", "fp32", "--image-size", "16", "--backbone", "resnet20", "--epochs", "1"]
@@ -99,7 +99,6 @@ def test_a_bad_picture_is_named_in_one_line_and_nothing_is_written(
     m2sd: Cli,
     spots: dict[str, tuple[Path, list[object]]],
     tmp_path: Path,
-    tree: Tree,
     monkeypatch: pytest.MonkeyPatch,
     command: str,
     kind: str,
@@ -120,13 +119,7 @@ def test_a_bad_picture_is_named_in_one_line_and_nothing_is_written(
 
 @pytest.mark.parametrize("stage", ["pretrain", "distill"])
 def test_a_bad_picture_among_those_held_out_is_found_before_training(
-    m2sd: Cli,
-    pictures: Pictures,
-    calibrated: Path,
-    tmp_path: Path,
-    tree: Tree,
-    monkeypatch: pytest.MonkeyPatch,
-    stage: str,
+    m2sd: Cli, pictures: Pictures, calibrated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str
 ) -> None:
     """The class means need none of them: nothing else would read them before the last epoch is over."""
     monkeypatch.setenv("M2SD_CACHE", str(tmp_path / "decoded"))
@@ -259,7 +252,7 @@ def test_predict_fails_if_no_picture_can_be_read(m2sd: Cli, trained: Path, tmp_p
 
 @pytest.mark.parametrize("command", ["pretrain", "increment", "evaluate"])
 def test_a_class_of_bad_pictures_alone_is_an_error(
-    m2sd: Cli, spots: dict[str, tuple[Path, list[object]]], tmp_path: Path, tree: Tree, command: str
+    m2sd: Cli, spots: dict[str, tuple[Path, list[object]]], tmp_path: Path, command: str
 ) -> None:
     folder, words = spots[command]
     for path in folder.iterdir():
@@ -272,7 +265,7 @@ def test_a_class_of_bad_pictures_alone_is_an_error(
     assert not (tmp_path / "new").exists()
 
 
-def test_skip_bad_skips_nothing_but_pictures(m2sd: Cli, run: Path, tmp_path: Path, tree: Tree) -> None:
+def test_skip_bad_skips_nothing_but_pictures(m2sd: Cli, run: Path, tmp_path: Path) -> None:
     (tmp_path / "shots" / "hollow").mkdir(parents=True)
     before = tree(run)
     for words, code in (
@@ -398,7 +391,7 @@ def test_thousands_of_classes_are_taught_in_one_session(
 
 
 def test_the_same_class_in_another_form_or_case_is_not_taught_again(
-    m2sd: Cli, run: Path, pictures: Pictures, tmp_path: Path, tree: Tree
+    m2sd: Cli, run: Path, pictures: Pictures, tmp_path: Path
 ) -> None:
     def teach(session: int, name: str) -> Outcome:
         shots = tmp_path / f"{len(list(tmp_path.iterdir()))}"

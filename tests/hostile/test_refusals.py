@@ -13,14 +13,12 @@ from m2sd_cli.data.images import open_rgb
 from m2sd_cli.data.transforms import IMAGENET_MEAN, IMAGENET_STD, TestTransform
 from m2sd_cli.errors import DataError, RunError, UsageError
 from m2sd_cli.runs.folder import RunFolder
-from tests.helpers import Cli, Pictures, Tree
+from tests.helpers import QUICK, Cli, Pictures, tree
 
 
-def test_resume_keeps_the_precision_and_refuses_another(
-    tmp_path: Path, pictures: Pictures, quick: dict[str, Any], tree: Tree
-) -> None:
+def test_resume_keeps_the_precision_and_refuses_another(tmp_path: Path, pictures: Pictures) -> None:
     run = tmp_path / "stopped"
-    assert m2sd_cli.pretrain(str(pictures.folder), run=run, stop_after=0.0, **quick) is None
+    assert m2sd_cli.pretrain(str(pictures.folder), run=run, stop_after=0.0, **QUICK) is None
     before = tree(run)
     with pytest.raises(UsageError, match="--precision bf16: the training began with fp32"):
         m2sd_cli.pretrain(str(pictures.folder), run=run, resume=True, device="cpu", precision="bf16")
@@ -43,7 +41,7 @@ def test_resuming_what_has_finished_answers_for_the_same_training_only(run: Path
 
 
 def test_a_finished_training_is_not_lost_when_its_result_cannot_be_written(
-    tmp_path: Path, pictures: Pictures, quick: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, pictures: Pictures, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = tmp_path / "full"
 
@@ -53,17 +51,17 @@ def test_a_finished_training_is_not_lost_when_its_result_cannot_be_written(
     with monkeypatch.context() as context:
         context.setattr(RunFolder, "write_checkpoint", fail)
         with pytest.raises(RunError, match="no space left"):
-            m2sd_cli.pretrain(str(pictures.folder), run=run, **quick)
+            m2sd_cli.pretrain(str(pictures.folder), run=run, **QUICK)
     stored = m2sd_cli.pretrain(str(pictures.folder), run=run, resume=True, device="cpu")
     assert stored is not None
     assert len(stored.manifest.history) == 1
-    whole = m2sd_cli.pretrain(str(pictures.folder), run=tmp_path / "whole", **quick)
+    whole = m2sd_cli.pretrain(str(pictures.folder), run=tmp_path / "whole", **QUICK)
     assert whole is not None
     assert stored.manifest.checkpoint == whole.manifest.checkpoint
 
 
 @pytest.mark.parametrize("file", ["session-001.safetensors", "pretrain.json", "training/new", ".lock"])
-def test_no_other_command_writes_over_the_chain(run: Path, file: str, m2sd: Cli, tree: Tree) -> None:
+def test_no_other_command_writes_over_the_chain(run: Path, file: str, m2sd: Cli) -> None:
     before = tree(run)
     with pytest.raises(UsageError, match=r"a file of the run|no such folder"):
         m2sd_cli.export("safetensors", run / file, run=run, force=True)
@@ -91,7 +89,7 @@ def test_a_folder_that_has_changed_is_not_tested_on(run: Path, pictures: Picture
         m2sd_cli.evaluate(run=run, data=str(changed), device="cpu")
 
 
-def test_a_class_name_has_to_be_text(run: Path, tmp_path: Path, tree: Tree) -> None:
+def test_a_class_name_has_to_be_text(run: Path, tmp_path: Path) -> None:
     folder = os.fsencode(tmp_path / "shots") + b"/caf\xe9"
     os.makedirs(folder)
     Image.new("RGB", (9, 9)).save(tmp_path / "one.png")
@@ -151,9 +149,9 @@ def test_other_formats_are_not_handed_to_programs(tmp_path: Path) -> None:
         open_rgb(tmp_path / "x.jpg")
 
 
-def test_folders_made_for_nothing_are_taken_away(tmp_path: Path, pictures: Pictures, quick: dict[str, Any]) -> None:
+def test_folders_made_for_nothing_are_taken_away(tmp_path: Path, pictures: Pictures) -> None:
     with pytest.raises(DataError, match="no such file"):
-        m2sd_cli.pretrain(str(pictures.folder), run=tmp_path / "p" / "q", init="nofile", **quick)
+        m2sd_cli.pretrain(str(pictures.folder), run=tmp_path / "p" / "q", init="nofile", **QUICK)
     assert not (tmp_path / "p").exists()
 
 

@@ -1,9 +1,7 @@
 """One picture in two classes, or under two names, is told."""
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -11,11 +9,8 @@ from m2sd_cli.data.check import check_data
 from m2sd_cli.data.folders import open_folder
 from m2sd_cli.data.sources import FileImages
 from tests.data.helpers import fill
+from tests.helpers import Cli, Pictures
 
-if TYPE_CHECKING:
-    from tests.conftest import Outcome, Pictures
-
-Cli = Callable[..., "Outcome"]
 CPU = ["--device", "cpu"]
 QUICK = [*CPU, "--precision", "fp32", "--image-size", "16", "--backbone", "resnet20", "--epochs", "1"]
 
@@ -68,7 +63,7 @@ def test_verify_hashes_files_of_one_size_alone(photos: Path, monkeypatch: pytest
     assert sorted(hashed) == ["010.png", "dup.png"]
 
 
-def test_a_picture_that_is_taught_twice_is_told(m2sd: Cli, run: Path, pictures: "Pictures", tmp_path: Path) -> None:
+def test_a_picture_that_is_taught_twice_is_told(m2sd: Cli, run: Path, pictures: Pictures, tmp_path: Path) -> None:
     first = next((pictures.first_shots / "purple").iterdir())
     (tmp_path / "shots" / "lilac").mkdir(parents=True)
     (tmp_path / "shots" / "rose").mkdir()

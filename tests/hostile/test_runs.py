@@ -12,7 +12,7 @@ from torch import Tensor
 import m2sd_cli
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.training_state import StateStore
-from tests.helpers import Cli, Pictures, Tree
+from tests.helpers import QUICK, Cli, Pictures, tree
 
 Tensors = dict[str, Tensor]
 
@@ -56,7 +56,7 @@ CHANGES: dict[str, Callable[[Tensors, str], object]] = {
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
 def test_a_base_session_that_holds_something_else(
-    run: Path, pictures: Pictures, change: Callable[[Tensors, str], object], m2sd: Cli, tree: Tree
+    run: Path, pictures: Pictures, change: Callable[[Tensors, str], object], m2sd: Cli
 ) -> None:
     RunFolder(run).remove_sessions(first=1)
     rewrite(run, "session-000", lambda tensors: change(tensors, "class_means"))
@@ -74,7 +74,7 @@ def test_a_base_session_that_holds_something_else(
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
 def test_a_pretrain_that_holds_something_else(
-    pretrained: Path, pictures: Pictures, change: Callable[[Tensors, str], object], m2sd: Cli, tree: Tree
+    pretrained: Path, pictures: Pictures, change: Callable[[Tensors, str], object], m2sd: Cli
 ) -> None:
     rewrite(pretrained, "pretrain", lambda tensors: change(tensors, "classifier.weight"))
     before = tree(pretrained)
@@ -108,10 +108,10 @@ def test_the_name_of_a_data_set_is_no_path(run: Path, pictures: Pictures, m2sd: 
 
 
 @pytest.fixture
-def stopped(tmp_path: Path, pictures: Pictures, quick: dict[str, Any]) -> Path:
+def stopped(tmp_path: Path, pictures: Pictures) -> Path:
     """A run with a pretrain that was stopped after its first step."""
     run = tmp_path / "stopped"
-    assert m2sd_cli.pretrain(str(pictures.folder), run=run, stop_after=0.0, **quick) is None
+    assert m2sd_cli.pretrain(str(pictures.folder), run=run, stop_after=0.0, **QUICK) is None
     return run
 
 
@@ -136,7 +136,7 @@ STATES: dict[str, Callable[[Tensors], object]] = {
 
 @pytest.mark.parametrize("change", STATES.values(), ids=STATES)
 def test_a_training_state_that_holds_something_else(
-    stopped: Path, pictures: Pictures, change: Callable[[Tensors], object], m2sd: Cli, tree: Tree
+    stopped: Path, pictures: Pictures, change: Callable[[Tensors], object], m2sd: Cli
 ) -> None:
     store = StateStore(RunFolder(stopped))
     state = store.load()
@@ -165,7 +165,7 @@ def test_a_training_state_that_holds_something_else(
     ids=lambda change: next(iter(change)),
 )
 def test_a_training_state_that_says_something_else(
-    stopped: Path, pictures: Pictures, change: dict[str, Any], m2sd: Cli, tree: Tree
+    stopped: Path, pictures: Pictures, change: dict[str, Any], m2sd: Cli
 ) -> None:
     path = stopped / "training" / "state.json"
     path.write_text(json.dumps(json.loads(path.read_bytes()) | change))

@@ -25,7 +25,7 @@ from m2sd_cli.method.stage3 import choices, default_classifier
 from m2sd_cli.registry import CLASSIFIERS, DEFAULT_CLASSIFIER
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.reader import session_name
-from tests.helpers import Cli, Pictures
+from tests.helpers import QUICK, Cli, Pictures
 
 HEADS = tuple(CLASSIFIERS.entries)
 STATISTICS = {"fecam", "ranpac", "debiased", "centred"}
@@ -211,10 +211,10 @@ def test_one_that_this_version_does_not_know_is_named_with_its_package(
 
 
 def test_linear_class_weights_compare_no_directions(
-    pictures: Pictures, quick: dict[str, Any], tmp_path: Path, m2sd: Cli, monkeypatch: pytest.MonkeyPatch
+    pictures: Pictures, tmp_path: Path, m2sd: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = tmp_path / "run"
-    m2sd_cli.pretrain(str(pictures.folder), run=run, **quick | {"similarity": "linear"})
+    m2sd_cli.pretrain(str(pictures.folder), run=run, **QUICK | {"similarity": "linear"})
     monkeypatch.setattr("m2sd_cli.method.stage3.DEFAULT_CLASSIFIER", "teen")
     m2sd_cli.distill(str(pictures.folder), run=run, epochs=0, device="cpu")
     assert RunFolder(run).session(0).manifest.classifier == "means"

@@ -1,7 +1,6 @@
 """Held-out base images: the features stored of them, and the confidence fitted to these."""
 
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from m2sd_cli.inference.features import held_out_features
 from m2sd_cli.inference.session import SessionModel, load_session
 from m2sd_cli.method.calibration import Confidence, fit_temperature, unknown_threshold
 from m2sd_cli.runs.folder import RunFolder
-from tests.helpers import Cli, Pictures
+from tests.helpers import Cli, Pictures, copy_base_session
 from tests.inference.test_classifiers import HEADS, rewrite
 from tests.reports.test_calibration import plain_auroc, plain_ece, plain_fpr95
 
@@ -114,8 +113,7 @@ HURT: dict[str, Callable[[dict[str, Tensor]], object]] = {
 def test_a_base_session_with_other_images_than_can_be_is_refused(
     calibrated: Path, tmp_path: Path, change: Callable[[dict[str, Tensor]], object]
 ) -> None:
-    run = Path(shutil.copytree(calibrated, tmp_path / "run"))
-    RunFolder(run).remove_sessions(first=1)
+    run = copy_base_session(calibrated, tmp_path / "run")
     rewrite(run, 0, change)
     with pytest.raises(DamagedError, match=r"session-000\.safetensors: not the checkpoint that its manifest names"):
         load_session(RunFolder(run))
@@ -126,8 +124,7 @@ def test_a_base_session_with_other_images_than_can_be_is_refused(
 def test_features_of_no_images_give_numbers_or_one_line(
     calibrated: Path, tmp_path: Path, name: str, value: float
 ) -> None:
-    run = Path(shutil.copytree(calibrated, tmp_path / "run"))
-    RunFolder(run).remove_sessions(first=1)
+    run = copy_base_session(calibrated, tmp_path / "run")
     rewrite(run, 0, lambda tensors: tensors[HELD_OUT].fill_(value))
     complaint, found = "", Confidence()
     try:
@@ -141,8 +138,7 @@ def test_features_of_no_images_give_numbers_or_one_line(
 
 
 def test_a_chain_with_such_images_is_reproduced(calibrated: Path, pictures: Pictures, tmp_path: Path) -> None:
-    run = Path(shutil.copytree(calibrated, tmp_path / "run"))
-    RunFolder(run).remove_sessions(first=1)
+    run = copy_base_session(calibrated, tmp_path / "run")
     data = str(pictures.folder)
     assert m2sd_cli.reproduce(run=run, data=data).same
     rewrite(run, 0, lambda tensors: tensors[HELD_OUT].add_(1))

@@ -20,7 +20,7 @@ from m2sd_cli.data.views import MOST_VIEWS, views
 from m2sd_cli.inference.features import embed
 from m2sd_cli.inference.session import SessionModel, load_session, to_transform
 from m2sd_cli.runs.folder import RunFolder
-from tests.helpers import Cli, Pictures, Tree
+from tests.helpers import Cli, Pictures, tree
 
 COUNT = 3
 
@@ -144,7 +144,7 @@ def test_runs_that_name_no_views_saw_one(trained: Path) -> None:
     assert to_transform(without).views == 1
 
 
-def test_mirror_images_that_are_seen_already_are_refused(run: Path, pictures: Pictures, m2sd: Cli, tree: Tree) -> None:
+def test_mirror_images_that_are_seen_already_are_refused(run: Path, pictures: Pictures, m2sd: Cli) -> None:
     """The mean over a shot and its mirror image is what such a chain takes anyway."""
     m2sd_cli.distill(str(pictures.folder), run=run, epochs=0, views=2, device="cpu", force=True)
     before = tree(run)

@@ -20,7 +20,7 @@ from m2sd_cli.registry import CLASSIFIERS
 from m2sd_cli.reports.deviation import MeanAndDeviation
 from m2sd_cli.reports.draws import DrawFigures, LabelledFeatures, compare_classifiers, draw_shots
 from m2sd_cli.runs.manifest import BackboneRecord
-from tests.helpers import Cli, Pictures, Tree
+from tests.helpers import Cli, Pictures, tree
 
 RECORD = BackboneRecord(name="resnet20", width=5, similarity="cosine", scale=16.0)
 SIZES = [3, 5, 6]
@@ -107,7 +107,7 @@ def test_shots_are_drawn_of_what_no_test_and_no_base_class_has() -> None:
     assert set(data.session(1).source.sort_keys()) <= set(pool.sort_keys())
 
 
-def test_all_classifiers_are_compared_and_nothing_is_written(m2sd: Cli, simulated: Path, tree: Tree) -> None:
+def test_all_classifiers_are_compared_and_nothing_is_written(m2sd: Cli, simulated: Path) -> None:
     before = tree(simulated)
     done = m2sd("simulate", "--run", simulated, "--draws", 3, "--device", "cpu")
     assert (done.code, done.err) == (0, "")

@@ -17,7 +17,7 @@ from m2sd_cli.runs.files import read_verified
 from m2sd_cli.runs.folder import RunFolder, default_path
 from m2sd_cli.runs.manifest import FileRecord, NewestPointer
 from m2sd_cli.runs.reader import session_name, session_number
-from tests.helpers import Cli, Pictures, Tree, sha256
+from tests.helpers import QUICK_DISTILL, Cli, Pictures, flip, sha256, tree
 
 FILES = [f"{name}.{end}" for name in ("pretrain", *map(session_name, range(3))) for end in ("json", "safetensors")]
 FILES.append("head.json")
@@ -27,12 +27,6 @@ NEWEST = "session-002.json"
 def named(run: Path, problems: list[str]) -> list[str]:
     """The files that the sentences of `verify` are about."""
     return [problem.partition(":")[0].removeprefix(f"{run}/") for problem in problems]
-
-
-def flip(path: Path, position: int) -> None:
-    content = bytearray(path.read_bytes())
-    content[position] ^= 1
-    path.write_bytes(content)
 
 
 def repoint(run: Path) -> None:
@@ -153,7 +147,7 @@ def test_a_session_holds_what_is_known_of_its_own_classes_only(trained: Path) ->
         assert (trained / stored.manifest.checkpoint.file).stat().st_size < 2500
 
 
-def test_adding_a_session_leaves_every_earlier_file_as_it_was(run: Path, pictures: Pictures, tree: Tree) -> None:
+def test_adding_a_session_leaves_every_earlier_file_as_it_was(run: Path, pictures: Pictures) -> None:
     RunFolder(run).remove_sessions(first=1)
     before = tree(run)
     for number, shots in enumerate((pictures.second_shots, pictures.first_shots), start=1):
@@ -300,7 +294,7 @@ def test_class_indices_follow_along_the_chain(run: Path) -> None:
         folder.chain()
 
 
-def test_removing_the_newest_sessions(run: Path, tree: Tree) -> None:
+def test_removing_the_newest_sessions(run: Path) -> None:
     before = tree(run)
     folder = RunFolder(run)
     folder.remove_sessions(first=1)
@@ -326,7 +320,7 @@ def test_what_no_head_names_does_not_count(run: Path, pictures: Pictures) -> Non
 
 @pytest.mark.parametrize("moved", [0, 1])
 def test_what_is_not_yet_in_its_place_counts_and_is_moved_by_the_next_writer(
-    run: Path, pictures: Pictures, tree: Tree, moved: int
+    run: Path, pictures: Pictures, moved: int
 ) -> None:
     before = tree(run)
     (run / "incoming").mkdir()
@@ -341,7 +335,7 @@ def test_what_is_not_yet_in_its_place_counts_and_is_moved_by_the_next_writer(
     assert tree(run) == before
 
 
-def test_what_was_not_finished_is_swept_away_by_the_next_writer(run: Path, tree: Tree) -> None:
+def test_what_was_not_finished_is_swept_away_by_the_next_writer(run: Path) -> None:
     before = tree(run)
     (run / "incoming").mkdir()
     shutil.copy(run / "session-001.safetensors", run / "incoming" / "session-003.safetensors")
@@ -428,7 +422,7 @@ sys.stdin.read()
 """
 
 
-def test_one_writer_at_a_time(run: Path, pictures: Pictures, quick_distill: dict[str, Any], tree: Tree) -> None:
+def test_one_writer_at_a_time(run: Path, pictures: Pictures) -> None:
     folder = RunFolder(run)
     folder.remove_sessions(first=2)
     before = tree(run)
@@ -443,7 +437,7 @@ def test_one_writer_at_a_time(run: Path, pictures: Pictures, quick_distill: dict
         with pytest.raises(RunError, match="another m2sd command"):
             m2sd_cli.increment(2, pictures.second_shots, run=run, device="cpu")
         with pytest.raises(RunError, match="another m2sd command"):
-            m2sd_cli.distill(str(pictures.folder), run=run, force=True, **quick_distill)
+            m2sd_cli.distill(str(pictures.folder), run=run, force=True, **QUICK_DISTILL)
         assert tree(run) == before
         assert len(folder.chain()) == 2  # reading needs no lock
         other.kill()
@@ -579,7 +573,7 @@ def test_the_head_is_made_of_the_longest_sound_chain(run: Path, damaged: str, ne
     assert folder.verify() == []
 
 
-def test_no_head_is_made_of_nothing(run: Path, tree: Tree, m2sd: Cli) -> None:
+def test_no_head_is_made_of_nothing(run: Path, m2sd: Cli) -> None:
     done = m2sd("sessions", "repair", "--run", run / "absent")
     assert (done.code, done.err) == (4, f"m2sd: {run / 'absent'}: no such run folder\n")
     assert not (run / "absent").exists()
@@ -591,7 +585,7 @@ def test_no_head_is_made_of_nothing(run: Path, tree: Tree, m2sd: Cli) -> None:
     assert tree(run) == before
 
 
-def test_another_run_can_begin_with_its_stage_1(trained: Path, tmp_path: Path, tree: Tree) -> None:
+def test_another_run_can_begin_with_its_stage_1(trained: Path, tmp_path: Path) -> None:
     copy = RunFolder(tmp_path / "copy")
     with copy.locked("test"):
         copy.copy_pretrain(RunFolder(trained))

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.manifest import SCHEMA_VERSION, FileRecord, Manifest, ManifestSummary, TrainingState
-from tests.helpers import Pictures
+from tests.helpers import QUICK, Pictures
 
 ZEROS = "0" * 64
 NAN, INFINITY = float("nan"), float("inf")
@@ -198,7 +198,7 @@ def test_a_training_state_of_another_version_is_refused() -> None:
             TrainingState.model_validate(good | change)
 
 
-def test_every_manifest_of_a_run_says_what_made_it(trained: Path, quick: dict[str, Any]) -> None:
+def test_every_manifest_of_a_run_says_what_made_it(trained: Path) -> None:
     run = RunFolder(trained)
     manifests = [run.pretrain(), *run.chain()]
     assert [stored.manifest.kind for stored in manifests] == ["pretrain", "base", "increment", "increment"]
@@ -206,7 +206,7 @@ def test_every_manifest_of_a_run_says_what_made_it(trained: Path, quick: dict[st
         manifest = stored.manifest
         assert manifest.schema_version == SCHEMA_VERSION
         assert manifest.plugins == {}
-        assert manifest.backbone.name == quick["backbone"]
+        assert manifest.backbone.name == QUICK["backbone"]
         assert manifest.backbone.width == 64
         assert manifest.transform.crop == 16
         assert manifest.transform.resize == 18

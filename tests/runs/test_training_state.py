@@ -11,6 +11,7 @@ from m2sd_cli.runs.files import write_atomically
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.manifest import DataRecord, FileRecord, TrainingState
 from m2sd_cli.runs.training_state import StateStore
+from tests.helpers import flip
 
 ZEROS = "0" * 64
 
@@ -108,11 +109,10 @@ def test_every_byte_of_a_state_counts(store: StateStore) -> None:
     path = store.run.training / "state.json"
     content = path.read_bytes()
     for position in range(len(content)):
-        changed = bytearray(content)
-        changed[position] ^= 1
-        path.write_bytes(changed)
+        flip(path, position)
         with pytest.raises(DamagedError, match=r"state\.json: .*--force"):
             store.load()
+        path.write_bytes(content)
 
 
 def test_forgetting_leaves_nothing(store: StateStore) -> None:

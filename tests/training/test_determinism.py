@@ -17,7 +17,7 @@ from m2sd_cli.runs.training_state import StateStore
 from m2sd_cli.training.determinism import deterministic, is_not_deterministic
 from m2sd_cli.training.distill import distill_objective
 from m2sd_cli.training.pretrain import pretrain_objective
-from tests.helpers import Cli, Pictures
+from tests.helpers import QUICK, QUICK_DISTILL, Cli, Pictures
 
 PACKAGE = Path(m2sd_cli.__file__).parent
 # Of these torch has no gradient, or no result, that repeats on CUDA.
@@ -83,12 +83,7 @@ def test_it_is_left_on_for_whoever_had_it_on() -> None:
 
 
 def test_both_stages_run_so_and_come_to_what_a_cpu_always_comes_to(
-    trained: Path,
-    pictures: Pictures,
-    quick: dict[str, Any],
-    quick_distill: dict[str, Any],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    trained: Path, pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: dict[str, bool] = {}
     run, folder = tmp_path / "run", str(pictures.folder)
@@ -108,8 +103,8 @@ def test_both_stages_run_so_and_come_to_what_a_cpu_always_comes_to(
 
     monkeypatch.setattr("m2sd_cli.api.pretrain.pretrain_objective", watched("pretrain"))
     monkeypatch.setattr("m2sd_cli.api.distill.distill_objective", watched("distill"))
-    m2sd_cli.pretrain(folder, run=run, deterministic=True, **quick)
-    assert m2sd_cli.distill(folder, run=run, deterministic=True, stop_after=0, **quick_distill) is None
+    m2sd_cli.pretrain(folder, run=run, deterministic=True, **QUICK)
+    assert m2sd_cli.distill(folder, run=run, deterministic=True, stop_after=0, **QUICK_DISTILL) is None
     assert StateStore(RunFolder(run)).load().deterministic
     seen.pop("distill")
     m2sd_cli.distill(folder, run=run, resume=True, device="cpu")  # as it began
@@ -122,7 +117,7 @@ def test_both_stages_run_so_and_come_to_what_a_cpu_always_comes_to(
 
 
 def test_an_operation_without_such_an_algorithm_ends_it_with_a_line(
-    pictures: Pictures, quick: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def objective(*_: object) -> Callable[..., NoReturn]:
         def unrepeatable(x: Tensor, *_: object) -> NoReturn:
@@ -133,7 +128,7 @@ def test_an_operation_without_such_an_algorithm_ends_it_with_a_line(
 
     monkeypatch.setattr("m2sd_cli.api.pretrain.pretrain_objective", objective)
     with pytest.raises(TrainingError, match=r"^--deterministic: put_ does not have a .* implementation; begin without"):
-        m2sd_cli.pretrain(str(pictures.folder), run=tmp_path / "run", deterministic=True, **quick)
+        m2sd_cli.pretrain(str(pictures.folder), run=tmp_path / "run", deterministic=True, **QUICK)
     assert not is_not_deterministic(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
     assert not (tmp_path / "run").exists()
 

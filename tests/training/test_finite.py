@@ -17,7 +17,7 @@ from m2sd_cli.runs.training_state import StateStore
 from m2sd_cli.training import distill, pretrain
 from m2sd_cli.training.loop import Training
 from m2sd_cli.training.sums import Sums, all_finite
-from tests.helpers import Pictures, Tree
+from tests.helpers import QUICK, QUICK_DISTILL, Pictures, tree
 
 Bad = dict[str, float]
 STAGES = ["pretrain", "distill"]
@@ -26,11 +26,11 @@ LATER = "goes on to the same end: start over with --force and a lower --learning
 
 
 @pytest.fixture
-def begin(run: Path, pictures: Pictures, quick: dict[str, Any], quick_distill: dict[str, Any]) -> Callable[..., object]:
+def begin(run: Path, pictures: Pictures) -> Callable[..., object]:
     """Begin one of the stages on a finished run."""
 
     def call(stage: str, **options: Any) -> object:
-        usual = (quick if stage == "pretrain" else quick_distill) | {"run": run, "force": True, "epochs": 2}
+        usual = (QUICK if stage == "pretrain" else QUICK_DISTILL) | {"run": run, "force": True, "epochs": 2}
         return getattr(m2sd_cli, stage)(str(pictures.folder), **usual | options)
 
     return call
@@ -72,13 +72,7 @@ def check_kept(run: Path, step: int) -> None:
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize(("stage", "term"), [("pretrain", "loss"), ("distill", "kd"), ("distill", "attention")])
 def test_the_step_and_the_term_are_named_though_nobody_looks_before_the_epoch_ends(
-    begin: Callable[..., object],
-    run: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    tree: Tree,
-    stage: str,
-    term: str,
-    value: float,
+    begin: Callable[..., object], run: Path, monkeypatch: pytest.MonkeyPatch, stage: str, term: str, value: float
 ) -> None:
     before = tree(run)
     # At the next step everything is bad: what began it is named, not what it led to.
@@ -95,13 +89,7 @@ def test_the_step_and_the_term_are_named_though_nobody_looks_before_the_epoch_en
 
 @pytest.mark.parametrize(("stage", "term"), [("pretrain", "loss"), ("distill", "teacher")])
 def test_the_state_before_it_is_kept(
-    begin: Callable[..., object],
-    run: Path,
-    pictures: Pictures,
-    monkeypatch: pytest.MonkeyPatch,
-    tree: Tree,
-    stage: str,
-    term: str,
+    begin: Callable[..., object], run: Path, pictures: Pictures, monkeypatch: pytest.MonkeyPatch, stage: str, term: str
 ) -> None:
     before = tree(run)
     begin(stage)
@@ -141,7 +129,7 @@ def test_the_total_is_named_if_no_term_is_to_blame(
 @pytest.mark.parametrize("rate", [1e10, 1e30, 1e38])
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_training_that_explodes_keeps_a_state_of_numbers(
-    begin: Callable[..., object], run: Path, tree: Tree, stage: str, rate: float
+    begin: Callable[..., object], run: Path, stage: str, rate: float
 ) -> None:
     def chain() -> dict[str, bytes | None]:
         return {name: content for name, content in tree(run).items() if not name.startswith("training")}
@@ -159,7 +147,7 @@ def test_a_training_that_explodes_keeps_a_state_of_numbers(
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_network_that_its_only_step_has_ruined_becomes_no_manifest(
-    begin: Callable[..., object], run: Path, tree: Tree, stage: str
+    begin: Callable[..., object], run: Path, stage: str
 ) -> None:
     before = tree(run)
     with pytest.raises(TrainingError, match=r"no finite weights after step 1 of 1|features are no finite numbers"):
@@ -196,7 +184,7 @@ def test_no_state_holds_anything_but_numbers(
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_finite_weights_without_finite_features_become_no_manifest(
-    begin: Callable[..., object], run: Path, monkeypatch: pytest.MonkeyPatch, tree: Tree, stage: str
+    begin: Callable[..., object], run: Path, monkeypatch: pytest.MonkeyPatch, stage: str
 ) -> None:
     step = vars(Training)["_step"]
 

@@ -19,7 +19,7 @@ from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.training_state import StateStore
 from m2sd_cli.training.execution import SAVE_EVERY, Execution
 from m2sd_cli.training.resuming import require_same
-from tests.helpers import Cli, Outcome, Pictures, Tree
+from tests.helpers import QUICK, QUICK_DISTILL, Cli, Outcome, Pictures, tree
 
 COMMON = {
     "epochs": 3,
@@ -70,20 +70,14 @@ CASES = [(stage, name) for stage, options in DIFFERENT.items() for name in optio
 
 
 @pytest.fixture(scope="module")
-def begun(
-    trained: Path,
-    pictures: Pictures,
-    quick: dict[str, Any],
-    quick_distill: dict[str, Any],
-    tmp_path_factory: pytest.TempPathFactory,
-) -> dict[str, Path]:
+def begun(trained: Path, pictures: Pictures, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Begin both stages, and stop each after its first step."""
     home = tmp_path_factory.mktemp("begun")
     runs = {"pretrain": home / "pretrain", "distill": home / "distill"}
-    m2sd_cli.pretrain(str(pictures.folder), run=runs["pretrain"], stop_after=0, **quick)
+    m2sd_cli.pretrain(str(pictures.folder), run=runs["pretrain"], stop_after=0, **QUICK)
     shutil.copytree(trained, runs["distill"])
     RunFolder(runs["distill"]).remove_sessions(first=0)
-    m2sd_cli.distill(str(pictures.folder), run=runs["distill"], stop_after=0, **quick_distill)
+    m2sd_cli.distill(str(pictures.folder), run=runs["distill"], stop_after=0, **QUICK_DISTILL)
     return runs
 
 
@@ -109,9 +103,7 @@ def test_every_option_is_either_refused_or_harmless() -> None:
 
 
 @pytest.mark.parametrize(("stage", "name"), CASES)
-def test_a_different_option_is_refused_by_name(
-    resume: Cli, begun: dict[str, Path], tree: Tree, stage: str, name: str
-) -> None:
+def test_a_different_option_is_refused_by_name(resume: Cli, begun: dict[str, Path], stage: str, name: str) -> None:
     before = tree(begun[stage])
     option, value = "--" + name.replace("_", "-"), DIFFERENT[stage][name]
     done = resume(stage, option, *([] if value is None else [value]))
@@ -135,7 +127,7 @@ def test_a_different_file_of_options_is_refused(resume: Cli, tmp_path: Path, sta
 
 @pytest.mark.parametrize("stage", DIFFERENT)
 def test_other_data_are_refused(
-    resume: Cli, begun: dict[str, Path], pictures: Pictures, tmp_path: Path, tree: Tree, stage: str
+    resume: Cli, begun: dict[str, Path], pictures: Pictures, tmp_path: Path, stage: str
 ) -> None:
     before = tree(begun[stage])
     other = Path(shutil.copytree(pictures.folder, tmp_path / "colours"))

@@ -19,7 +19,7 @@ from m2sd_cli.data.sources import FileImages, ImageSource
 from m2sd_cli.errors import DamagedError, DataError, RunError
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.training.job import Job
-from tests.helpers import Cli, Pictures, fill
+from tests.helpers import QUICK, QUICK_DISTILL, Cli, Pictures, fill
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -77,19 +77,12 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[DataSet]:
     [({"images_per_class": 3}, 0), ({"held_out": 0.25}, 2), ({"held_out": 0.4, "images_per_class": 4}, 3)],
 )
 def test_every_stage_is_given_the_same_images(
-    photos: Path,
-    pictures: Pictures,
-    seen: list[DataSet],
-    quick: dict[str, Any],
-    quick_distill: dict[str, Any],
-    tmp_path: Path,
-    options: dict[str, Any],
-    held: int,
+    photos: Path, pictures: Pictures, seen: list[DataSet], tmp_path: Path, options: dict[str, Any], held: int
 ) -> None:
     run, data = tmp_path / "run", str(photos)
-    assert m2sd_cli.pretrain(data, run=run, skip_bad=True, stop_after=0, **options, **quick) is None
+    assert m2sd_cli.pretrain(data, run=run, skip_bad=True, stop_after=0, **options, **QUICK) is None
     m2sd_cli.pretrain(data, run=run, resume=True)
-    m2sd_cli.distill(data, run=run, stop_after=0, **quick_distill)
+    m2sd_cli.distill(data, run=run, stop_after=0, **QUICK_DISTILL)
     m2sd_cli.distill(data, run=run, resume=True)
     assert len(seen) == 4
     few = options.get("images_per_class")
@@ -119,7 +112,7 @@ def test_every_stage_is_given_the_same_images(
     with pytest.raises(DataError, match="not the images that the run was trained on"):
         m2sd_cli.evaluate(run=run, data=data, device="cpu")
     with pytest.raises(RunError, match="pretrained on other images"):
-        m2sd_cli.distill(data, run=run, force=True, **quick_distill)
+        m2sd_cli.distill(data, run=run, force=True, **QUICK_DISTILL)
 
 
 @pytest.mark.parametrize(
@@ -152,14 +145,14 @@ def test_a_recorded_choice_that_makes_no_sense_is_refused(
 
 
 def test_by_default_some_are_held_out_and_decoded_for_no_training(
-    pictures: Pictures, seen: list[DataSet], quick: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pictures: Pictures, seen: list[DataSet], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     photos, run = tmp_path / "photos", tmp_path / "run"
     for colour in ("blue", "red"):
         fill(photos / "train", colour, 30)
     shutil.copytree(pictures.folder / "test", photos / "test")
     monkeypatch.setenv("M2SD_CACHE", str(tmp_path / "decoded"))
-    m2sd_cli.pretrain(str(photos), run=run, **quick)
+    m2sd_cli.pretrain(str(photos), run=run, **QUICK)
     m2sd_cli.distill(str(photos), run=run, epochs=1, batch_size=8, device="cpu", kd_weight=0.0, attention_weight=0.0)
     m2sd_cli.evaluate(run=run, data=str(photos), device="cpu")
     assert RunFolder(run).pretrain().manifest.config["held_out"] == 0.05
