@@ -141,7 +141,6 @@ class IncrementCheckpoint:
         """Check the content of a file and take it apart.
 
         Args:
-            tensors: the content.
             counts: of each class, the number of features of its shots.
             width: D.
 

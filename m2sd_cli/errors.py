@@ -1,5 +1,7 @@
 """The errors that a person can cause or mend: each has an exit code and a sentence that names the way out."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -68,3 +70,12 @@ class InterruptedCommandError(M2sdError):
 
 class InterruptedTrainingError(InterruptedCommandError):
     """Ctrl-C or another signal that ends a training, after the state was saved."""
+
+
+@contextmanager
+def os_errors_as(kind: type[M2sdError], problem: str) -> Iterator[None]:
+    """Turn an error of the operating system into one of ours: the problem, and the system's reason in brackets."""
+    try:
+        yield
+    except OSError as error:
+        raise kind(f"{problem} ({error.strerror or error})") from None

@@ -22,7 +22,14 @@ from m2sd_cli.data.datasets import DataSet, Shots
 from m2sd_cli.data.folders import read_shots
 from m2sd_cli.data.names import class_name
 from m2sd_cli.data.skipping import leave_out_shots
-from m2sd_cli.errors import DataError, InterruptedCommandError, InterruptedTrainingError, RunError, UsageError
+from m2sd_cli.errors import (
+    DataError,
+    InterruptedCommandError,
+    InterruptedTrainingError,
+    RunError,
+    UsageError,
+    os_errors_as,
+)
 from m2sd_cli.inference.device import choose_device
 from m2sd_cli.runs.folder import RunFolder, open_run
 from m2sd_cli.runs.manifest import ClassRecord, Manifest
@@ -140,18 +147,14 @@ def _require_free(keep: Path, folder: RunFolder) -> None:
 def _scratch_folder(target: Path | None) -> Iterator[Path]:
     """Make a folder to work in; it becomes `target` unless an error is raised, and is removed then."""
     parent = Path(gettempdir()) if target is None else target.parent
-    try:
+    with os_errors_as(RunError, f"{parent}: no folder can be made in it"):
         temporary = TemporaryDirectory(prefix=".m2sd-reproduce-", dir=parent, ignore_cleanup_errors=True)
-    except OSError as error:
-        raise RunError(f"{parent}: no folder can be made in it ({error.strerror or error})") from None
     with temporary as name:
         scratch = Path(name) / "run"
         yield scratch
         if target is not None:
-            try:
+            with os_errors_as(RunError, f"{target}: could not be made"):
                 os.replace(scratch, target)
-            except OSError as error:
-                raise RunError(f"{target}: could not be made ({error.strerror or error})") from None
 
 
 # ---- the inputs

@@ -76,10 +76,6 @@ def write_pictures(folder: Path, classes: int, each: int) -> None:
 def measure_processes(settings: Settings, make_run: MakeRun) -> dict[str, Latency]:
     """Measure increment and predict, the help that imports no torch, and importing torch alone.
 
-    Args:
-        settings: network and device.
-        make_run: makes a run with a base session of a network that was hardly trained.
-
     Raises:
         M2sdError: a command failed.
     """

@@ -79,7 +79,6 @@ class ReferenceLoop:
     Args:
         settings: as for our own stage 1; precision does not apply.
         data: the images, on the CPU, in whole batches.
-        workers: processes that decode and augment.
     """
 
     def __init__(self, settings: Settings, data: TrainingImages, workers: int) -> None:

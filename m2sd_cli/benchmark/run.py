@@ -42,10 +42,6 @@ class Survey:
 def run_bench(settings: Settings, make_run: MakeRun) -> Report:
     """Measure throughput, then the time that commands take.
 
-    Args:
-        settings: workloads, device and time.
-        make_run: makes a run for the commands, see `measure_processes`.
-
     Raises:
         M2sdError: the device's memory is too small, or a command failed.
     """

@@ -63,10 +63,7 @@ def alternate(
     """Time the workloads in turn; every second round is backwards, which evens out a steady drift.
 
     Args:
-        workloads: by name.
         steps: of each in a round.
-        rounds: their number.
-        clock: tells the time.
 
     Returns:
         seconds a step of each workload, round by round.
@@ -83,11 +80,6 @@ def steps_for(workload: Workload, seconds: float, clock: Clock = time.perf_count
     """Find the number of steps that take about `seconds`, at least one.
 
     Twice as many are tried each time until they take a fifth of it: a few short steps tell little.
-
-    Args:
-        workload: to be timed later.
-        seconds: of a round.
-        clock: tells the time.
     """
     steps = 1
     while (took := _timed(workload, steps, clock)) < seconds / 5:

@@ -70,14 +70,7 @@ class _UntilStep(StopRequest):
 
 
 class Stage:
-    """Stage as a workload, by the loop that the commands train with; nothing is saved.
-
-    Args:
-        name: of the stage.
-        module, objective, config: of the stage.
-        data: its images.
-        settings: of the measurement.
-    """
+    """Stage as a workload, by the loop that the commands train with; nothing is saved."""
 
     def __init__(
         self,

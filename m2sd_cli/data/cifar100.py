@@ -16,7 +16,7 @@ from m2sd_cli.data.datasets import DataSet, Shots, Treatment
 from m2sd_cli.data.decoded import LABELS, Request, load_or_decode
 from m2sd_cli.data.sources import ArrayImages
 from m2sd_cli.data.transforms import TestTransform
-from m2sd_cli.errors import DataError
+from m2sd_cli.errors import DataError, os_errors_as
 from m2sd_cli.reading import open_regular
 
 INFO = DATA_SETS["cifar100"]
@@ -55,11 +55,8 @@ def class_names() -> list[str]:
 def _images(root: Path, use: Literal["training", "test"]) -> ArrayImages:
     """Load the images of a file as the pages of an entry of the cache: to select from, which copies."""
     path = root / INFO.layout / FILES[use]
-    try:
-        with open_regular(path) as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from None
+    with os_errors_as(DataError, f"{path}: cannot be read"), open_regular(path) as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
     request = Request(use, INFO.image_size, {"file": FILES[use]}, [digest], IMAGES[use], LABELS)
     entry = load_or_decode(request, lambda: _published(root, use))
     return ArrayImages(entry.images.tensor, entry.values)

@@ -84,13 +84,10 @@ class DataSet:
         """Make a data set of the catalogue.
 
         Args:
-            info: its entry.
-            treatment: of its images.
             classes: names of all classes, base classes first.
             train: training images with labels that index `classes`, of which those of base classes are taken.
             test: test images of all classes, likewise.
             session: gives the shots of session 1, 2, ..., see `Shots.select`.
-            location: folder of the images.
         """
         return cls(
             name=info.name,

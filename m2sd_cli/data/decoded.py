@@ -84,7 +84,6 @@ def load_or_decode(request: Request, decode: Callable[[], Generator[tuple[Tensor
     """Load the entry of a request; build it first if it is absent or damaged. Two processes build it once.
 
     Args:
-        request: the images that are asked for.
         decode: begins to decode the images, to (S, S, 3) uint8 and the column's number, in the order of the request.
 
     Raises:

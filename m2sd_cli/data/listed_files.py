@@ -8,7 +8,7 @@ import torch
 from m2sd_cli.data.catalogue import DataSetInfo
 from m2sd_cli.data.datasets import DataSet, Shots, Treatment
 from m2sd_cli.data.sources import FileImages
-from m2sd_cli.errors import DataError
+from m2sd_cli.errors import DataError, os_errors_as
 from m2sd_cli.reading import quoted, read_regular
 
 LIST_LIMIT = 64 * 2**20  # bytes of a list; CUB's and miniImageNet's have three at most
@@ -22,12 +22,12 @@ def read_lines(path: Path) -> list[str]:
     Raises:
         DataError: it cannot be read, or is not UTF-8.
     """
+    with os_errors_as(DataError, f"{path}: cannot be read"):
+        content = read_regular(path, LIST_LIMIT)
     try:
-        return read_regular(path, LIST_LIMIT).decode().splitlines()
+        return content.decode().splitlines()
     except UnicodeDecodeError:
         raise DataError(f"{path}: cannot be read (not UTF-8)") from None
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from None
 
 
 def require_inside(name: str, path: Path, line: int) -> None:
@@ -56,9 +56,6 @@ def open_listed(
     """Make a data set of the images that its lists name.
 
     Args:
-        info, treatment: of the data set.
-        home: its folder.
-        classes: names of all classes.
         train, test: images of all classes.
         keys: the name of each training image in `sessions`.
         sessions: the official shots.

@@ -40,7 +40,6 @@ def open_data(
         name: of the catalogue, or a path.
         data_root: the folder of data sets; None for those of `data_roots`.
         image_size: of a folder's images as the network sees them, in pixels; default 224.
-        skipped: pictures to leave out.
 
     Raises:
         UsageError: there is no such data set and no such folder.

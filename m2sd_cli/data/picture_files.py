@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from io import BufferedReader
 from pathlib import Path
 
-from m2sd_cli.errors import DataError, PictureError
+from m2sd_cli.errors import DataError, PictureError, os_errors_as
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
 # Folders of systems and network drives, which hold thumbnails or what was deleted; in lower case.
@@ -101,10 +101,8 @@ def list_folder(folder: Path) -> list[Path]:
     Raises:
         DataError: it cannot be read.
     """
-    try:
+    with os_errors_as(DataError, f"{folder}: cannot be read"):
         return list(folder.iterdir())
-    except OSError as error:
-        raise DataError(f"{folder}: cannot be read ({error.strerror or error})") from None
 
 
 def _pictures(entries: Iterable[Path]) -> Iterator[Path]:

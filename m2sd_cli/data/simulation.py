@@ -44,11 +44,7 @@ def simulate(data: DataSet, info: DataSetInfo) -> DataSet:
 
 
 def shot_pool(data: DataSet, info: DataSetInfo) -> Shots:
-    """Select every image that shots may be drawn of: of the classes that a simulation teaches, but for its test images.
-
-    Args:
-        data, info: as for `simulate`.
-    """
+    """Select the images to draw shots of: of the classes that a simulation teaches, without its test images."""
     rank, tests = _rank_and_count_tests(data.train)
     in_pool = (rank >= tests) & (data.train.labels >= info.base)
     return Shots.select(data.train, in_pool, data.classes)

@@ -97,9 +97,6 @@ SINGLE_PROCESS = ProcessGroup()
 def process_group(chosen: torch.device) -> Iterator[tuple[ProcessGroup, torch.device]]:
     """Join the group of this process.
 
-    Args:
-        chosen: the device that was asked for.
-
     Yields:
         The group and the device of this process; under torchrun each process of a machine has a device of its own.
 

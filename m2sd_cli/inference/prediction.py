@@ -46,8 +46,6 @@ def predict_files(
     """Label pictures of any size, in their order, with one batch in memory at a time.
 
     Args:
-        model: the session that answers.
-        paths: the pictures.
         top_k: the number of guesses a picture.
         skip_bad: go on after a picture that cannot be read.
 

@@ -106,8 +106,6 @@ def load_chain(
     """Load the last session of a chain whose manifests were read already.
 
     Args:
-        run, chain: the run folder, and its chain.
-        device, precision: to compute in.
         classifier: to answer with; None for the one that the last session names.
 
     Raises:

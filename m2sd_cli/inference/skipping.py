@@ -15,7 +15,6 @@ def check_pictures_together(paths: Sequence[Path], group: ProcessGroup) -> list[
 
     Args:
         paths: the same files in every process, which may lie in different folders.
-        group: the processes.
     """
     line = json.dumps(check_pictures(paths[group.shard(len(paths))])).encode() + b"\n"
     lines = bytes(group.all_gather(torch.frombuffer(bytearray(line), dtype=torch.uint8)).tolist())

@@ -28,7 +28,6 @@ def class_sessions(sizes: Sequence[int], device: torch.device | str = "cpu") -> 
 
     Args:
         sizes: classes known after session 0, 1, ..., S - 1, ascending.
-        device: of the result.
 
     Returns:
         (C + 1,); the last entry, which index -1 means too, is S: no session teaches an unknown class.

@@ -56,7 +56,6 @@ def draw_shots(pool: Tensor, classes: int, shots: int, draw: int) -> list[Tensor
 
     Args:
         pool: (N,) int64 in [0, classes), the label of each image that may be drawn; no class is without one.
-        classes: how many.
         shots: of each class, or all that it has.
         draw: its number; the same one draws the same shots.
 
@@ -75,10 +74,6 @@ def embed_source(
 
     Args:
         backbone: in eval mode.
-        source: the images.
-        transform: of a test image.
-        precision: to compute in.
-        what: to call it while it is under way.
     """
     steps = Pass(what, len(source))
     parts = []
@@ -103,12 +98,9 @@ def compare_classifiers(
 
     Args:
         base: the base session, of the first sizes[0] classes.
-        record: of its backbone.
         tested: test images of all classes.
         pool: images of the other classes, of which shots are drawn; label 0 is the first one after the base classes.
         sizes: classes known after session 0, 1, ...
-        classifiers: by their names.
-        draws, shots: how many.
 
     Returns:
         for each classifier its figures with draw 0, 1, ...

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Container
 from dataclasses import dataclass
-from typing import TypeVar
+from functools import wraps
+from typing import Concatenate, ParamSpec, TypeVar
 
 from m2sd_cli.errors import DamagedError, RunError
 from m2sd_cli.runs.manifest import FileRecord, Manifest, ManifestSummary
@@ -10,7 +11,9 @@ from m2sd_cli.runs.reader import PRETRAIN, FileReader, StoredManifest, session_n
 
 TRIES = 5  # to read a chain that others keep changing
 
+Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
+Read = Callable[Concatenate["ChainReader", Parameters], Result]
 
 
 @dataclass(frozen=True)
@@ -38,19 +41,26 @@ class ChainSummary:
         }
 
 
-class ChainReader(FileReader):
-    """One run on disk, to be read."""
+def _steadily(read: Read[Parameters, Result]) -> Read[Parameters, Result]:
+    """Decorate a method to read again if reading fails because others have changed the chain meanwhile."""
 
-    def _steadily(self, read: Callable[[], Result]) -> Result:
-        """Read again if reading fails because others have changed the chain meanwhile."""
+    @wraps(read)
+    def steady(self: "ChainReader", /, *args: Parameters.args, **options: Parameters.kwargs) -> Result:
         for _ in range(TRIES):
             try:
-                return read()
+                return read(self, *args, **options)
             except DamagedError:
                 if self._pointer_bytes() == self._last_pointer:
                     raise
         raise RunError(f"{self.path}: other m2sd commands keep changing it; try again")
 
+    return steady
+
+
+class ChainReader(FileReader):
+    """One run on disk, to be read."""
+
+    @_steadily
     def pretrain(self) -> StoredManifest:
         """Read the manifest of stage 1.
 
@@ -58,9 +68,6 @@ class ChainReader(FileReader):
             RunError: there is none.
             DamagedError: it is missing or changed, or a session is, so that nobody knows what it should be.
         """
-        return self._steadily(self._pretrain)
-
-    def _pretrain(self) -> StoredManifest:
         newest = self.newest()  # once: others may replace it at any moment
         if newest is None:
             raise RunError(f"{self.path}: no finished pretrain in it; run 'm2sd pretrain' first")
@@ -71,6 +78,7 @@ class ChainReader(FileReader):
         assert parent is not None
         return self.read(PRETRAIN, parent.sha256)
 
+    @_steadily
     def chain(self, last: int | None = None) -> list[StoredManifest]:
         """Read the manifests of sessions 0..last, each checked against the hash that its child has of it.
 
@@ -81,41 +89,31 @@ class ChainReader(FileReader):
             RunError: the run has no session, or not that one.
             DamagedError: a manifest is missing, changed, or of another chain.
         """
+        newest, end = self._ends(last)
+        manifests, _ = self._walk(newest, range(1 + end))
+        return list(manifests.values())
 
-        def read() -> list[StoredManifest]:
-            newest, end = self._ends(last)
-            manifests, _ = self._walk(newest, range(1 + end))
-            return list(manifests.values())
-
-        return self._steadily(read)
-
+    @_steadily
     def session(self, number: int) -> StoredManifest:
         """Read the manifest of one session, of a chain that was checked as `chain` does.
 
         Raises:
             RunError, DamagedError: as `chain` does.
         """
+        newest, _ = self._ends(number)
+        manifests, _ = self._walk(newest, [number])
+        return manifests[number]
 
-        def read() -> StoredManifest:
-            newest, _ = self._ends(number)
-            manifests, _ = self._walk(newest, [number])
-            return manifests[number]
-
-        return self._steadily(read)
-
+    @_steadily
     def summary(self, last: int | None = None) -> ChainSummary:
         """Read the chain of sessions 0..last in part, checked as `chain` does.
 
         Raises:
             RunError, DamagedError: as `chain` does.
         """
-
-        def read() -> ChainSummary:
-            newest, end = self._ends(last)
-            manifests, parts = self._walk(newest, [0, end])
-            return ChainSummary(manifests[0], manifests[end], parts[: end + 1])
-
-        return self._steadily(read)
+        newest, end = self._ends(last)
+        manifests, parts = self._walk(newest, [0, end])
+        return ChainSummary(manifests[0], manifests[end], parts[: end + 1])
 
     def _ends(self, last: int | None = None) -> tuple[FileRecord, int]:
         """Read which manifest is the newest, and find the number of the last session that is asked for."""
@@ -174,11 +172,12 @@ class ChainReader(FileReader):
             RunError: there is no run here.
         """
         try:
-            self._steadily(self._verify)
+            self._verify()
         except DamagedError as error:
             return error.lines
         return []
 
+    @_steadily
     def _verify(self) -> None:
         """Raise a DamagedError with a line for each file that is missing or damaged."""
         problems: list[str] = []

@@ -24,7 +24,6 @@ def write_atomically(path: Path, content: bytes | Iterable[bytes]) -> str:
     """Write to a temporary file beside `path`, flush it to disk, rename it; the old content stays until then.
 
     Args:
-        path: the file.
         content: whole, or piece by piece.
 
     Returns:
@@ -93,7 +92,6 @@ def read_verified(path: Path, sha256: str | None, limit: int = TEXT_LIMIT) -> by
     """Read a file of the run folder and compare its hash.
 
     Args:
-        path: the file.
         sha256: the hash of its content; None where nothing refers to it.
         limit: bytes that it may have.
 

@@ -16,7 +16,7 @@ from typing import Final
 
 from torch import Tensor
 
-from m2sd_cli.errors import DamagedError, RunError
+from m2sd_cli.errors import DamagedError, RunError, os_errors_as
 from m2sd_cli.paths import environment_path, expand
 from m2sd_cli.runs.chain import ChainReader
 from m2sd_cli.runs.files import (
@@ -53,7 +53,6 @@ class RunFolder(ChainReader):
         """Be the only writer, after finishing or clearing the work of one that was killed; see `lock_folder`.
 
         Args:
-            command: that writes.
             damaged: leave that work as it is, since `head.json`, which would tell what it is, may be damaged.
 
         Raises:
@@ -61,15 +60,13 @@ class RunFolder(ChainReader):
             DamagedError: `head.json` is damaged.
         """
         with lock_folder(self.path, command):
-            try:
+            with os_errors_as(RunError, f"{self.path}: cannot be written to"):
                 for folder in (self._incoming, self.training):
                     if folder.is_symlink():
                         raise DamagedError(f"{folder}: a link; a run folder holds its folders themselves")
                 if not damaged:
                     self._settle()
                     self._sweep()
-            except OSError as error:
-                raise RunError(f"{self.path}: cannot be written to ({error.strerror or error})") from None
             yield
 
     def owns(self, path: Path) -> bool:
@@ -127,11 +124,9 @@ class RunFolder(ChainReader):
         return record
 
     def _write(self, file: str, content: bytes) -> FileRecord:
-        try:
+        with os_errors_as(RunError, f"{self._incoming}: cannot be made"):
             self._incoming.mkdir(exist_ok=True)
             sync_folder(self.path)
-        except OSError as error:
-            raise RunError(f"{self._incoming}: cannot be made ({error.strerror or error})") from None
         return FileRecord(file=file, sha256=write_atomically(self._incoming / file, content))
 
     def _point(self, record: FileRecord) -> None:
@@ -204,11 +199,9 @@ class RunFolder(ChainReader):
                 raise DamagedError(f"{error}, or remove it all the same with --force") from None
             record = self.read(session_name(first - 1) if first else PRETRAIN).record
         self._point(record)
-        try:
+        with os_errors_as(RunError, f"{self.path}: a session could not be removed"):
             self._remove_after(first - 1)
             sync_folder(self.path)
-        except OSError as error:
-            raise RunError(f"{self.path}: a session could not be removed ({error.strerror or error})") from None
 
     def repair(self) -> StoredManifest:
         """Make `head.json` anew: of the longest chain there is, whose newest manifest is trusted as it is found.

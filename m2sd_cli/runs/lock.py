@@ -53,7 +53,6 @@ def lock_folder(folder: Path, command: str, patience: float = 0.0) -> Iterator[N
     The lock of a process that died is no lock.
 
     Args:
-        folder: to be written to.
         command: that writes, for whoever comes meanwhile.
         patience: seconds to wait for somebody else; below 0 for as long as it takes.
 

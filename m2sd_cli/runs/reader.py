@@ -152,13 +152,7 @@ class FileReader:
         return manifest, FileRecord(file=path.name, sha256=sha256 or hashlib.sha256(content).hexdigest())
 
     def unknown(self, stored: StoredManifest, kind: str, name: str) -> DamagedError:
-        """Make the error of a manifest that names a backbone, classifier or data set which this version does not know.
-
-        Args:
-            stored: the manifest.
-            kind: of what it names.
-            name: that is unknown.
-        """
+        """Make the error of a manifest with a backbone, classifier or data set that this version does not know."""
         package = stored.manifest.plugins.get(name)
         hint = f"; it comes from {quoted(package)}, which has to be installed" if package else ""
         return DamagedError(f"{self.path / stored.record.file}: this version knows no {kind} {name!r}{hint}")

@@ -33,7 +33,6 @@ def find_mismatch(
     """Describe how the tensors of a file differ from those that it has to hold; None if they do not.
 
     Args:
-        tensors: as they were read.
         required: the tensors that have to be there.
         optional: the tensors that may be there beside them, and nothing else; a required one counts.
         convertible: accept floating-point and whole numbers of any precision, each for its like.

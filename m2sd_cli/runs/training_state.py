@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from m2sd_cli.errors import DamagedError, RunError
+from m2sd_cli.errors import DamagedError, RunError, os_errors_as
 from m2sd_cli.runs.files import CHECKPOINT_LIMIT, decode_tensors, encode_tensors, read_verified, write_atomically
 from m2sd_cli.runs.folder import STATE, RunFolder
 from m2sd_cli.runs.manifest import FileRecord, TrainingState
@@ -28,19 +28,15 @@ class StateStore:
             tensors: parameters, buffers, optimiser.
         """
         folder = self.run.training
-        try:
+        with os_errors_as(RunError, f"{folder}: cannot be made"):
             folder.mkdir(exist_ok=True)
-        except OSError as error:
-            raise RunError(f"{folder}: cannot be made ({error.strerror or error})") from None
         path = folder / f"step-{state.step:09d}.safetensors"
         record = FileRecord(file=path.name, sha256=write_atomically(path, encode_tensors(tensors)))
         write_atomically(folder / STATE, state.model_copy(update={"tensors": record}).encoded())
-        try:
+        with os_errors_as(RunError, f"{folder}: an old state could not be removed"):
             for old in folder.glob("step-*.safetensors"):
                 if old != path:
                     old.unlink()
-        except OSError as error:
-            raise RunError(f"{folder}: an old state could not be removed ({error.strerror or error})") from None
 
     def load(self) -> TrainingState:
         """Read the state without its tensors.

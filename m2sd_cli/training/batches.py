@@ -33,10 +33,8 @@ class Batches:
     """The images, aspects and labels of every step, on one device.
 
     Args:
-        data: all images, on the device or on the host.
         size: images a batch.
         order: the function from an epoch, counted from 0, to the order (N,) of its images, on the CPU.
-        device: the device of the batches.
         ahead: gather the next batch while the device works on this one; worth it for images on the host of another
             device.
     """

@@ -52,8 +52,6 @@ def executing(asked: Execution, run: RunFolder, command: str) -> Iterator[Execut
 
     Args:
         asked: the conditions of one process.
-        run: the folder.
-        command: the command that writes.
 
     Yields:
         The conditions of this process, which has a device of its own.

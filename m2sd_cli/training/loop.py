@@ -56,12 +56,9 @@ class Training:
 
     Args:
         stage: the name of the stage; the random streams of different stages differ.
-        module: the parameters to optimise.
-        objective: the function to minimise.
         data: all images; moved to the device if they fit there.
         augmentation: from stored images to images of the network's size.
         transform: from these to the network's input.
-        config: schedule and optimiser.
         execution: where and how to compute; `stop_after` is the caller's business.
         save: the function of a position and all tensors that saves them, called between two steps.
 

@@ -9,10 +9,7 @@ def stream(seed: int, purpose: str, number: int, device: torch.device | str = "c
     """Make the generator of one purpose at one epoch or step; streams of different purposes are independent.
 
     Args:
-        seed: the seed of the run.
         purpose: a name such as "pretrain order".
-        number: the epoch or step.
-        device: the device of the generator.
     """
     digest = hashlib.blake2b(f"{seed} {purpose} {number}".encode(), digest_size=8).digest()
     return torch.Generator(device).manual_seed(int.from_bytes(digest) >> 1)

@@ -3,6 +3,7 @@
 import hashlib
 import platform
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any, TypedDict
 
@@ -42,12 +43,7 @@ class Provenance(TypedDict):
 
 
 def provenance(execution: Execution, seconds: float) -> Provenance:
-    """Record the conditions of a computation that has just ended.
-
-    Args:
-        execution: the conditions.
-        seconds: the time that it took.
-    """
+    """Record the conditions of a computation that has just ended."""
     device = execution.device
     return Provenance(
         versions=versions(),
@@ -70,7 +66,6 @@ def class_records(names: Sequence[str], source: ImageSource, first_index: int, l
     """Record the classes of a session.
 
     Args:
-        names: the names of the classes.
         source: their images; labels are indices of `names`.
         first_index: the index of the first class in the chain.
         list_shots: list the SHA-256 of every image beside the digest of all.
@@ -120,7 +115,7 @@ def shots_record(folder: str) -> DataRecord:
 
 def skipped_records(skipped: Sequence[Skipped]) -> list[SkippedRecord]:
     """Record the pictures that were left out."""
-    return [SkippedRecord(file=picture.file, reason=picture.reason) for picture in skipped]
+    return [SkippedRecord(**asdict(picture)) for picture in skipped]
 
 
 def left_out(records: Sequence[SkippedRecord]) -> list[Skipped]:
@@ -130,15 +125,7 @@ def left_out(records: Sequence[SkippedRecord]) -> list[Skipped]:
 
 def transform_record(transform: TestTransform) -> TransformRecord:
     """Record the test transform in full."""
-    return TransformRecord(
-        resize=transform.resize,
-        crop=transform.crop,
-        mean=transform.mean,
-        std=transform.std,
-        squash=transform.squash,
-        views=transform.views,
-        interpolation=transform.interpolation,
-    )
+    return TransformRecord(**asdict(transform))
 
 
 def classes_digest(classes: Sequence[ClassRecord]) -> str:

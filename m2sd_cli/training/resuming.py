@@ -17,8 +17,6 @@ def require_same(begun: TrainingState | Manifest, options: Mapping[str, Any], ex
     """Refuse options under which a training, interrupted or finished, would have had another result.
 
     Args:
-        begun: the record of the training.
-        options: the options that were given.
         execution: the conditions with the given precision or `auto`; the device may be another one.
 
     Raises:
@@ -76,9 +74,7 @@ def refuse_unless_new(store: StateStore, finished: str | None, force: bool) -> N
     """Refuse to replace a finished or an interrupted training in silence.
 
     Args:
-        store: the state of an interrupted training.
         finished: the sentence that names a finished training, or None.
-        force: replace either.
 
     Raises:
         RunError: there is a training, and no `force`.

@@ -12,7 +12,6 @@ class Sums:
     """Sums of an epoch, to which every step adds without waiting for the device.
 
     Args:
-        device: the device of the sums.
         start: the sums so far of an epoch that is resumed.
     """
 
