@@ -12,12 +12,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from m2sd_cli.data.datasets import DataSet
 from m2sd_cli.data.locate import open_data
 from m2sd_cli.method.backbone import Backbone, Features
 from m2sd_cli.runs.folder import RunFolder
+from m2sd_cli.runs.reader import StoredManifest
 
 BASE = ["blue", "green", "red", "yellow"]
 COLOURS = {
@@ -101,6 +103,25 @@ def fill(folder: Path, colour: str, count: int, first: int = 0) -> None:
     (folder / colour).mkdir(parents=True)
     for number in range(first, first + count):
         draw(colour, number).save(folder / colour / f"{colour}-{number:02d}.png")
+
+
+def finished(stored: StoredManifest | None) -> StoredManifest:
+    """Return the manifest of a stage, which no time limit has ended."""
+    assert stored is not None
+    return stored
+
+
+def check_refusal(done: Outcome, code: int, says: str = "") -> None:
+    """Check that a command has ended with a code and one line, which says something, and has printed no result."""
+    assert (done.code, done.out, done.err.count("\n")) == (code, "", 1), done
+    assert done.err.startswith("m2sd: ")
+    assert says in done.err
+
+
+def backbone_weights(run: Path) -> dict[str, Tensor]:
+    """Read the weights of the backbone of stage 1, as a file of weights to begin from has them."""
+    tensors = load_file(run / "pretrain.safetensors")
+    return {name.removeprefix("backbone."): tensor for name, tensor in tensors.items() if name.startswith("backbone.")}
 
 
 def open_less(step: int, test_step: int = 1) -> Callable[..., DataSet]:

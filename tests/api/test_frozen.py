@@ -17,7 +17,7 @@ from m2sd_cli.method.backbone import build_backbone
 from m2sd_cli.registry import BACKBONES, BackboneEntry, ImageNetWeights
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.training.job import Fitted, Job
-from tests.helpers import Cli, Pictures
+from tests.helpers import Cli, Pictures, finished
 
 WEIGHTS = ImageNetWeights(
     "unused:unused",
@@ -48,8 +48,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 def test_the_weights_are_kept_and_the_pictures_follow_them(
     pictures: Pictures, small: dict[str, Any], tmp_path: Path
 ) -> None:
-    stored = m2sd_cli.pretrain(str(pictures.folder), run=tmp_path / "run", **small)
-    assert stored is not None
+    stored = finished(m2sd_cli.pretrain(str(pictures.folder), run=tmp_path / "run", **small))
     manifest = stored.manifest
     assert (manifest.history, manifest.config["epochs"], manifest.config["init"]) == ([], 0, "imagenet")
     transform = manifest.transform
@@ -58,8 +57,7 @@ def test_the_weights_are_kept_and_the_pictures_follow_them(
     kept = PretrainCheckpoint.read(RunFolder(tmp_path / "run"), stored).backbone.state_dict()
     assert all(torch.equal(kept[name], tensor) for name, tensor in small_state("small").items())
 
-    base = m2sd_cli.distill(str(pictures.folder), run=tmp_path / "run", epochs=0, device="cpu")
-    assert base is not None
+    base = finished(m2sd_cli.distill(str(pictures.folder), run=tmp_path / "run", epochs=0, device="cpu"))
     assert base.manifest.transform == transform
     kept = BaseCheckpoint.read(RunFolder(tmp_path / "run"), base).backbone.state_dict()
     assert all(torch.equal(kept[name], tensor) for name, tensor in small_state("small").items())
@@ -71,15 +69,13 @@ def test_the_weights_are_kept_and_the_pictures_follow_them(
 def test_the_image_size_stays_free(
     image_size: int, resize: int, pictures: Pictures, small: dict[str, Any], tmp_path: Path
 ) -> None:
-    stored = m2sd_cli.pretrain(str(pictures.folder), run=tmp_path / "run", image_size=image_size, **small)
-    assert stored is not None
+    stored = finished(m2sd_cli.pretrain(str(pictures.folder), run=tmp_path / "run", image_size=image_size, **small))
     assert (stored.manifest.transform.resize, stored.manifest.transform.crop) == (resize, image_size)
 
 
 def test_a_random_network_is_treated_as_before(pictures: Pictures, small: dict[str, Any], tmp_path: Path) -> None:
     options = small | {"epochs": 1, "init": "none", "image_size": 16, "batch_size": 16}
-    stored = m2sd_cli.pretrain(str(pictures.folder), run=tmp_path / "run", **options)
-    assert stored is not None
+    stored = finished(m2sd_cli.pretrain(str(pictures.folder), run=tmp_path / "run", **options))
     assert (stored.manifest.transform.resize, stored.manifest.transform.interpolation) == (18, "bilinear")
 
 

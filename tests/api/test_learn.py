@@ -17,7 +17,7 @@ from m2sd_cli.errors import M2sdError, RunError, UsageError
 from m2sd_cli.method.backbone import build_backbone
 from m2sd_cli.registry import BACKBONES, BackboneEntry, ImageNetWeights
 from m2sd_cli.runs.folder import RunFolder
-from tests.helpers import Cli, Pictures
+from tests.helpers import Cli, Pictures, finished
 
 COLOURS = {"blue": (20, 40, 220), "green": (30, 200, 40), "red": (220, 30, 30)}
 
@@ -81,8 +81,7 @@ def test_it_is_the_chain_of_pretrain_and_distill(photos: Path, tmp_path: Path) -
     learned = m2sd_cli.learn(photos, run=tmp_path / "one", device="cpu")
     options: dict[str, Any] = {"backbone": "small", "init": "imagenet", "epochs": 0, "held_out": 0.2, "device": "cpu"}
     m2sd_cli.pretrain(str(photos), run=tmp_path / "two", **options)
-    stored = m2sd_cli.distill(str(photos), run=tmp_path / "two", epochs=0, device="cpu")
-    assert stored is not None
+    stored = finished(m2sd_cli.distill(str(photos), run=tmp_path / "two", epochs=0, device="cpu"))
     for name in ("pretrain", "session-000"):
         one, two = ((tmp_path / run / f"{name}.safetensors").read_bytes() for run in ("one", "two"))
         assert one == two

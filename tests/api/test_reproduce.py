@@ -16,7 +16,7 @@ from m2sd_cli.api.reproduce import largest_difference
 from m2sd_cli.errors import TrainingError
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.reader import PRETRAIN
-from tests.helpers import QUICK, QUICK_DISTILL, Cli, Pictures, train_on_less, tree
+from tests.helpers import QUICK, QUICK_DISTILL, Cli, Pictures, backbone_weights, check_refusal, train_on_less, tree
 
 COMMAND = ("sessions", "reproduce")
 
@@ -226,11 +226,7 @@ def test_what_was_left_out_is_left_out_again(pictures: Pictures, tmp_path: Path)
 
 
 def test_weights_that_stage_1_began_from(m2sd: Cli, trained: Path, pictures: Pictures, tmp_path: Path) -> None:
-    weights = {
-        name.removeprefix("backbone."): tensor
-        for name, tensor in load_file(trained / "pretrain.safetensors").items()
-        if name.startswith("backbone.")
-    }
+    weights = backbone_weights(trained)
     file, run = tmp_path / "weights.safetensors", tmp_path / "run"
     save_file(weights, file)
     m2sd_cli.pretrain(str(pictures.folder), run=run, init=str(file), **QUICK)
@@ -313,9 +309,7 @@ def test_refusals(m2sd: Cli, run: Path, data: list[object], words: str, code: in
     before = tree(run.parent)
     own = [word.replace("RUN", str(run)).replace("NONE", str(run.parent / "none")) for word in words.split()]
     done = m2sd(*COMMAND, "--run", run, *data, *own)
-    assert (done.code, done.out) == (code, "")
-    assert says in done.err
-    assert done.err.count("\n") == 1
+    check_refusal(done, code, says)
     assert tree(run.parent) == before
 
 

@@ -28,7 +28,7 @@ from m2sd_cli.runs.manifest import EpochRecord
 from m2sd_cli.runs.training_state import StateStore
 from m2sd_cli.training import recomputation
 from m2sd_cli.training.stopping import SIGNALS
-from tests.helpers import QUICK, QUICK_DISTILL, Pictures, sha256, tree
+from tests.helpers import QUICK, QUICK_DISTILL, Pictures, finished, sha256, tree
 
 
 def history(run: Path, name: str) -> list[EpochRecord]:
@@ -306,8 +306,7 @@ def test_a_begun_training_is_not_silently_replaced(folder: str, tmp_path: Path) 
     with pytest.raises(RunError, match="an interrupted pretrain is in it; go on with --resume, or start over"):
         m2sd_cli.pretrain(folder, run=run, **QUICK)
     assert tree(run) == before
-    stored = m2sd_cli.pretrain(folder, run=run, force=True, **QUICK)
-    assert stored is not None
+    finished(m2sd_cli.pretrain(folder, run=run, force=True, **QUICK))
     assert not (run / "training").exists()
 
 
@@ -371,8 +370,7 @@ def test_a_broken_picture_is_named_and_nothing_is_left(folder: str, tmp_path: Pa
 
 
 def test_no_epochs_of_distill_take_the_network_of_pretrain(to_distill: Path, folder: str) -> None:
-    stored = m2sd_cli.distill(folder, run=to_distill, **QUICK_DISTILL | {"epochs": 0})
-    assert stored is not None
+    stored = finished(m2sd_cli.distill(folder, run=to_distill, **QUICK_DISTILL | {"epochs": 0}))
     assert stored.manifest.history == []
     before, after = load_file(to_distill / "pretrain.safetensors"), load_file(to_distill / "session-000.safetensors")
     del before["classifier.weight"]
@@ -397,16 +395,14 @@ def test_without_any_loss_there_is_nothing_to_train(to_distill: Path, folder: st
     with pytest.raises(UsageError, match="every loss weight is 0: nothing would be trained; --epochs 0"):
         m2sd_cli.distill(folder, run=to_distill, **QUICK_DISTILL, **nothing)
     assert RunFolder(to_distill).sessions() == []
-    stored = m2sd_cli.distill(folder, run=to_distill, clean_weight=1.0, **QUICK_DISTILL, **nothing)
-    assert stored is not None
+    stored = finished(m2sd_cli.distill(folder, run=to_distill, clean_weight=1.0, **QUICK_DISTILL, **nothing))
     assert stored.manifest.history[0].terms.keys() == {"clean"}
 
 
 def test_on_a_cpu_large_maps_are_made_twice_and_nothing_else_changes(
     folder: str, to_distill: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain = m2sd_cli.distill(folder, run=to_distill, **QUICK_DISTILL)
-    assert plain is not None
+    plain = finished(m2sd_cli.distill(folder, run=to_distill, **QUICK_DISTILL))
     digests = [plain.manifest.checkpoint.sha256]
     again: list[str] = []
 
@@ -416,8 +412,7 @@ def test_on_a_cpu_large_maps_are_made_twice_and_nothing_else_changes(
 
     monkeypatch.setattr(recomputation, "LARGE", 0)
     monkeypatch.setattr(recomputation, "checkpoint", spy)
-    spared = m2sd_cli.distill(folder, run=to_distill, force=True, **QUICK_DISTILL)
-    assert spared is not None
+    spared = finished(m2sd_cli.distill(folder, run=to_distill, force=True, **QUICK_DISTILL))
     digests.append(spared.manifest.checkpoint.sha256)
     assert {"ResNet", "Sequential", "SelfAttention", "CoordinateAttention"} == set(again)
     assert digests[0] == digests[1]
@@ -425,14 +420,12 @@ def test_on_a_cpu_large_maps_are_made_twice_and_nothing_else_changes(
 
 def test_the_seed_of_distill_is_that_of_pretrain(folder: str, tmp_path: Path) -> None:
     m2sd_cli.pretrain(folder, run=tmp_path / "run", seed=7, **QUICK)
-    stored = m2sd_cli.distill(folder, run=tmp_path / "run", **QUICK_DISTILL)
-    assert stored is not None
+    stored = finished(m2sd_cli.distill(folder, run=tmp_path / "run", **QUICK_DISTILL))
     assert stored.manifest.seed == 7
 
 
 def test_half_precision_is_recorded(folder: str, tmp_path: Path) -> None:
-    stored = m2sd_cli.pretrain(folder, run=tmp_path / "run", **QUICK | {"precision": "bf16"})
-    assert stored is not None
+    stored = finished(m2sd_cli.pretrain(folder, run=tmp_path / "run", **QUICK | {"precision": "bf16"}))
     assert stored.manifest.precision == "bf16"
     tensors = load_file(tmp_path / "run" / "pretrain.safetensors")
     assert {tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()} == {torch.float32}

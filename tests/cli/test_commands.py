@@ -24,7 +24,7 @@ from m2sd_cli.data.locate import open_data
 from m2sd_cli.errors import DamagedError, DataError, RunError, UsageError
 from m2sd_cli.runs.folder import RunFolder
 from tests.benchmark.small import skip_slow_parts
-from tests.helpers import Cli, Outcome, Pictures, train_on_less, tree
+from tests.helpers import Cli, Outcome, Pictures, check_refusal, train_on_less, tree
 
 CPU = ["--device", "cpu"]
 
@@ -116,14 +116,6 @@ def fill(places: dict[str, str], words: str) -> list[str]:
         first, slash, rest = word.partition("/")
         filled.append(places.get(first, first) + slash + rest)
     return filled
-
-
-def check_refusal(done: Outcome, code: int, says: str) -> None:
-    assert done.out == ""
-    assert done.err.startswith("m2sd: ")
-    assert done.err.count("\n") == 1
-    assert says in done.err
-    assert done.code == code
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from m2sd_cli.data.cifar100 import class_names, open_cifar100
 from m2sd_cli.data.locate import open_data
 from m2sd_cli.data.sources import ArrayImages
 from m2sd_cli.errors import DataError
-from tests.helpers import Cli, flip
+from tests.helpers import Cli, check_refusal, flip
 
 
 @pytest.fixture
@@ -166,9 +166,7 @@ def test_a_look_alike_is_refused_by_every_command(look_alike: Path, m2sd: Cli) -
     run = look_alike / "run"
     for command in (["pretrain", "--data", "cifar100", "--run", run], ["data", "verify", "cifar100"]):
         done = m2sd(*command, "--data-root", look_alike)
-        assert (done.code, done.out) == (3, "")
-        assert done.err.count("\n") == 1
-        assert "MD5" in done.err
+        check_refusal(done, 3, "MD5")
     assert not run.exists()
 
 

@@ -14,7 +14,7 @@ from m2sd_cli.data.catalogue import DATA_SETS
 from m2sd_cli.errors import RunError, UsageError
 from m2sd_cli.runs.folder import RunFolder
 from tests.data.toy import INFO
-from tests.helpers import Cli
+from tests.helpers import Cli, check_refusal
 
 HELP = """
 import sys
@@ -74,9 +74,8 @@ def test_an_entry_is_trained_on_and_its_sessions_are_taught(
 
     monkeypatch.delitem(DATA_SETS.entries, "toy")
     done = m2sd("evaluate", *words)
-    assert (done.code, done.err.count("\n")) == (4, 1)
     message = "this run is of 'toy', and this version knows no data set of that name"
-    assert message in done.err
+    check_refusal(done, 4, message)
     with pytest.raises(RunError, match=f"{message}; it comes from toys 1.2, which has to be installed"):
         recorded_info(first.model_copy(update={"plugins": {"toy": "toys 1.2"}}))
 

@@ -34,7 +34,7 @@ from m2sd_cli.training.execution import Execution
 from m2sd_cli.training.loop import Objective, Training
 from m2sd_cli.training.pretrain import build_network, pretrain_objective
 from m2sd_cli.training.stopping import StopRequest
-from tests.helpers import QUICK, QUICK_DISTILL, Pictures
+from tests.helpers import QUICK, QUICK_DISTILL, Pictures, finished
 from tests.survival.nursery import End
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
@@ -303,8 +303,7 @@ def test_processes_leave_out_the_same_bad_pictures_and_say_so_once(
     done = pair("pretrain", *common, *small, "--skip-bad")
     assert done.code == 0, done.err
     assert done.err.count("3 pictures cannot be read and are left out: train/blue/blue-00.png (not a picture") == 1
-    alone = m2sd_cli.pretrain(str(photos), run=tmp_path / "alone", skip_bad=True, **QUICK)
-    assert alone is not None
+    alone = finished(m2sd_cli.pretrain(str(photos), run=tmp_path / "alone", skip_bad=True, **QUICK))
     shared = RunFolder(tmp_path / "shared").pretrain().manifest
     assert [each.file for each in shared.skipped] == bad
     assert shared.skipped == alone.manifest.skipped

@@ -25,7 +25,7 @@ from m2sd_cli.runs.reader import session_name
 from m2sd_cli.training.distill import build_enhancement, distill_module, distill_objective, loss_weights
 from m2sd_cli.training.pretrain import build_network, pretrain_objective
 from m2sd_cli.training.sums import all_finite
-from tests.helpers import QUICK, QUICK_DISTILL, Pictures
+from tests.helpers import QUICK, QUICK_DISTILL, Pictures, finished
 
 
 def rewrite_base(run: Path, similarity: str, change: Callable[[dict[str, Tensor]], None]) -> None:
@@ -213,6 +213,5 @@ def test_settings_beyond_all_bounds_end_in_one_line(
 
 @pytest.mark.parametrize("beta", [1e-300, 1e-3, 1e300])
 def test_any_beta_mixes(run: Path, pictures: Pictures, beta: float) -> None:
-    stored = m2sd_cli.distill(str(pictures.folder), run=run, force=True, beta=beta, **QUICK_DISTILL)
-    assert stored is not None
+    stored = finished(m2sd_cli.distill(str(pictures.folder), run=run, force=True, beta=beta, **QUICK_DISTILL))
     json.dumps([each.model_dump() for each in stored.manifest.history], allow_nan=False)

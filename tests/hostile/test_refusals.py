@@ -13,7 +13,7 @@ from m2sd_cli.data.images import open_rgb
 from m2sd_cli.data.transforms import IMAGENET_MEAN, IMAGENET_STD, TestTransform
 from m2sd_cli.errors import DataError, RunError, UsageError
 from m2sd_cli.runs.folder import RunFolder
-from tests.helpers import QUICK, Cli, Pictures, tree
+from tests.helpers import QUICK, Cli, Pictures, finished, tree
 
 
 def test_resume_keeps_the_precision_and_refuses_another(tmp_path: Path, pictures: Pictures) -> None:
@@ -25,14 +25,12 @@ def test_resume_keeps_the_precision_and_refuses_another(tmp_path: Path, pictures
     with pytest.raises(UsageError, match="--resume and --force"):
         m2sd_cli.pretrain(str(pictures.folder), run=run, resume=True, force=True)
     assert tree(run) == before
-    stored = m2sd_cli.pretrain(str(pictures.folder), run=run, resume=True, device="cpu")
-    assert stored is not None
+    stored = finished(m2sd_cli.pretrain(str(pictures.folder), run=run, resume=True, device="cpu"))
     assert stored.manifest.precision == "fp32"
 
 
 def test_resuming_what_has_finished_answers_for_the_same_training_only(run: Path, pictures: Pictures) -> None:
-    stored = m2sd_cli.pretrain(str(pictures.folder), run=run, resume=True, epochs=1)
-    assert stored is not None
+    stored = finished(m2sd_cli.pretrain(str(pictures.folder), run=run, resume=True, epochs=1))
     assert stored.record == RunFolder(run).pretrain().record
     with pytest.raises(UsageError, match="--epochs 7: the training began with 1; leave it out, or start over"):
         m2sd_cli.pretrain(str(pictures.folder), run=run, resume=True, epochs=7)
@@ -52,11 +50,9 @@ def test_a_finished_training_is_not_lost_when_its_result_cannot_be_written(
         context.setattr(RunFolder, "write_checkpoint", fail)
         with pytest.raises(RunError, match="no space left"):
             m2sd_cli.pretrain(str(pictures.folder), run=run, **QUICK)
-    stored = m2sd_cli.pretrain(str(pictures.folder), run=run, resume=True, device="cpu")
-    assert stored is not None
+    stored = finished(m2sd_cli.pretrain(str(pictures.folder), run=run, resume=True, device="cpu"))
     assert len(stored.manifest.history) == 1
-    whole = m2sd_cli.pretrain(str(pictures.folder), run=tmp_path / "whole", **QUICK)
-    assert whole is not None
+    whole = finished(m2sd_cli.pretrain(str(pictures.folder), run=tmp_path / "whole", **QUICK))
     assert stored.manifest.checkpoint == whole.manifest.checkpoint
 
 

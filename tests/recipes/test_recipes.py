@@ -26,7 +26,7 @@ from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.reader import StoredManifest
 from m2sd_cli.runs.training_state import StateStore
 from m2sd_cli.training.distill import loss_weights
-from tests.helpers import Cli, Pictures
+from tests.helpers import Cli, Pictures, finished
 
 Begin = Callable[..., StoredManifest | None]
 COMMON = "epochs = 1\nbatch_size = 8\nmomentum = 0.5\n"
@@ -141,8 +141,7 @@ def test_the_command_line_wins_over_the_file_the_file_over_the_recipe(given: lis
 def test_both_stages_follow_the_recipe_of_the_first(quick_recipes: Path, pictures: Pictures, tmp_path: Path) -> None:
     run, folder, file = tmp_path / "run", str(pictures.folder), tmp_path / "options.toml"
     file.write_text("[pretrain]\nmomentum = 0.75\nbatch_size = 9\n")
-    stored = m2sd_cli.pretrain(folder, recipe="first", run=run, config=file, batch_size=10, **EXACT)
-    assert stored is not None
+    stored = finished(m2sd_cli.pretrain(folder, recipe="first", run=run, config=file, batch_size=10, **EXACT))
     manifest = stored.manifest
     assert manifest.recipe == "first"
     assert [manifest.config[name] for name in ("backbone", "batch_size", "momentum", "seed")] == [
@@ -151,8 +150,7 @@ def test_both_stages_follow_the_recipe_of_the_first(quick_recipes: Path, picture
         0.75,
         0,
     ]
-    base = m2sd_cli.distill(folder, run=run, epochs=0, **EXACT)
-    assert base is not None
+    base = finished(m2sd_cli.distill(folder, run=run, epochs=0, **EXACT))
     assert base.manifest.recipe == "first"
     assert [base.manifest.config[name] for name in ("epochs", "batch_size", "momentum", "clean_weight")] == [
         0,
@@ -161,8 +159,7 @@ def test_both_stages_follow_the_recipe_of_the_first(quick_recipes: Path, picture
         0.25,
     ]
     for name, recorded, weight in (("second", "second", 0.75), ("none", None, 0.0)):
-        other = m2sd_cli.distill(folder, run=run, recipe=name, epochs=0, force=True, **EXACT)
-        assert other is not None
+        other = finished(m2sd_cli.distill(folder, run=run, recipe=name, epochs=0, force=True, **EXACT))
         assert (other.manifest.recipe, other.manifest.config["clean_weight"]) == (recorded, weight)
 
 
@@ -186,8 +183,7 @@ def test_the_images_are_those_that_are_named_last(
     assert stored.manifest.data.name == pictures.folder.name
     if where == "file":
         assert m2sd_cli.pretrain(run=run, config=file, resume=True, **EXACT) == stored
-        base = m2sd_cli.distill(run=run, config=file, epochs=0, **EXACT)
-        assert base is not None
+        base = finished(m2sd_cli.distill(run=run, config=file, epochs=0, **EXACT))
         assert base.manifest.data.name == pictures.folder.name
 
 
@@ -212,12 +208,11 @@ def test_an_interrupted_training_goes_on_with_its_recipe(
                 f"m2sd: --recipe {other}: the training began with first; leave it out, or start over with --force\n",
             )
         (quick_recipes / "first.toml").write_text(QUICK.replace("0.5", "0.625"))  # as another version may have it
-        stored = train(folder, recipe="first" if stage == "pretrain" else None, run=run, resume=True, **EXACT)
-        assert stored is not None
+        stored = finished(train(folder, recipe="first" if stage == "pretrain" else None, run=run, resume=True, **EXACT))
         assert (stored.manifest.recipe, stored.manifest.config["momentum"]) == ("first", 0.5)
         (quick_recipes / "first.toml").write_text(QUICK)
-        finished = m2sd(stage, "--data", folder, "--recipe", "second", "--run", run, "--resume")
-        assert finished.err.startswith("m2sd: --recipe second: the training began with first;")
+        again = m2sd(stage, "--data", folder, "--recipe", "second", "--run", run, "--resume")
+        assert again.err.startswith("m2sd: --recipe second: the training began with first;")
 
 
 def test_it_comes_out_again_when_reproduced(quick_recipes: Path, pictures: Pictures, tmp_path: Path) -> None:
