@@ -131,6 +131,11 @@ class Registry(Generic[Entry]):
         distribution = self._plugins[name].dist
         return f"{distribution.name} {distribution.version}" if distribution else self._plugins[name].module
 
+    def broken(self, name: str, reason: str) -> M2sdError:
+        """Make the error of an entry whose builder does not keep the contract."""
+        origin = self.origin(name)
+        return M2sdError(f"{self.option} {name}{f', of {origin}' if origin else ''}: {reason}")
+
     def _suggestion(self, name: str) -> str:
         from difflib import get_close_matches
 

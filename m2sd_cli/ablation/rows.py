@@ -1,16 +1,17 @@
 """Rows of the ablation table, each with its options of stage 2; imports no torch."""
 
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Final
 
 from m2sd_cli.config import DistillConfig, options_of
 from m2sd_cli.errors import UsageError
+from m2sd_cli.method.loss_weights import LossWeights
 from m2sd_cli.reading import quoted
 
 PLAIN: Final = "plain"  # the row that the others are compared with
 
-WEIGHTS: Final = ("ce_weight", "kl_weight", "kd_weight", "attention_weight", "teacher_weight", "clean_weight")
+WEIGHTS: Final = tuple(f"{term.name}_weight" for term in fields(LossWeights))
 CE: Final = {"ce_weight"}
 BOTH: Final = {"ce_weight", "kl_weight"}
 FE: Final = {"kd_weight", "attention_weight", "teacher_weight"}

@@ -33,5 +33,7 @@ def distill(
 
     with reporting(quiet):
         stored = m2sd_cli.distill(data, run=run, **arguments)
-    next_steps = [command("increment", run, " --session 1 --shots DIR"), command("evaluate", run)]
+    folder = stored is not None and stored.manifest.data.kind == "folder"
+    increment = command("increment", run, f" --session 1{' --shots DIR' if folder else ''}")
+    next_steps = [increment, command("evaluate", run)]
     report_training("distill", stored, m2sd_cli.open_run(run), next_steps, json, quiet)

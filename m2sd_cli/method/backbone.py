@@ -36,7 +36,13 @@ def build_backbone(name: str) -> Backbone:
 
     Raises:
         UsageError: there is no backbone of that name.
-        M2sdError: a plug-in cannot be loaded.
+        M2sdError: a plug-in cannot be loaded, or does not keep the contract.
     """
-    backbone: Backbone = load(BACKBONES[name].builder)()
+    backbone = load(BACKBONES[name].builder)()
+    if not isinstance(backbone, Backbone):
+        raise BACKBONES.broken(name, f"it builds a {type(backbone).__name__}, and no Backbone")
+    if len(backbone.level_widths) != 4 or backbone.level_widths[3] != backbone.width:
+        raise BACKBONES.broken(
+            name, f"level_widths {backbone.level_widths} and width {backbone.width}: four levels, the last as wide"
+        )
     return backbone

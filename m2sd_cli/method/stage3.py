@@ -56,7 +56,13 @@ def build_head(name: str, known: KnownClasses, similarity: str, scale: float) ->
 
     Raises:
         UsageError: there is no classifier of that name.
+        M2sdError: a plug-in cannot be loaded, or does not keep the contract.
         ValueError: the statistics are of no features.
     """
-    head: Head = load(CLASSIFIERS[name].builder)(known, similarity, scale)
+    head = load(CLASSIFIERS[name].builder)(known, similarity, scale)
+    if not isinstance(head, Head):
+        raise CLASSIFIERS.broken(name, f"it builds a {type(head).__name__}, and no Head")
+    classes = len(known.base) + len(known.new)
+    if len(head.rows) != classes:
+        raise CLASSIFIERS.broken(name, f"it builds a Head of {len(head.rows)} rows for {classes} classes")
     return head

@@ -5,7 +5,7 @@ from dataclasses import asdict
 import pytest
 
 from m2sd_cli.ablation.rows import ROWS, choose_rows
-from m2sd_cli.config import DistillConfig, validate
+from m2sd_cli.config import DistillConfig, options_of, validate
 from m2sd_cli.errors import UsageError
 from m2sd_cli.training.distill import loss_weights
 
@@ -72,3 +72,9 @@ def test_rows_are_chosen_by_name_in_the_order_of_the_table() -> None:
 def test_an_unknown_row_is_named(names: str | list[str]) -> None:
     with pytest.raises(UsageError, match=r"^--rows .*: no such row; choose plain, mixup, "):
         choose_rows(names)
+
+
+def test_a_row_sets_the_weight_of_every_term() -> None:
+    terms = {name for name in options_of(DistillConfig) if name.endswith("_weight")}
+    for row in ROWS.values():
+        assert terms <= row.changes(asdict(DistillConfig(epochs=1))).keys()

@@ -16,13 +16,13 @@ from m2sd_cli.config import DistillConfig, options_of
 from m2sd_cli.data.folders import read_shots
 from m2sd_cli.data.sources import ArrayImages
 from m2sd_cli.data.views import MOST_VIEWS, views
-from m2sd_cli.errors import DamagedError, UsageError
+from m2sd_cli.errors import DamagedError, M2sdError, UsageError
 from m2sd_cli.inference.features import shot_features
 from m2sd_cli.inference.session import SessionModel, load_session
 from m2sd_cli.method.feature_maps import CentredFeatures, PlainFeatures, PowerFeatures, RandomFeatures
 from m2sd_cli.method.heads import Head
 from m2sd_cli.method.stage3 import choices, default_classifier
-from m2sd_cli.registry import CLASSIFIERS, DEFAULT_CLASSIFIER
+from m2sd_cli.registry import CLASSIFIERS, DEFAULT_CLASSIFIER, ClassifierEntry
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.reader import session_name
 from tests.helpers import QUICK, Cli, Pictures
@@ -397,3 +397,18 @@ def test_a_session_with_other_features_than_it_names_is_refused(run: Path, count
     rewrite(run, 2, lambda tensors: tensors.pop("shot_features"), views=1)
     with pytest.raises(DamagedError, match=r"session-002\.safetensors: .*shot_features is missing"):
         load_session(RunFolder(run))
+
+
+@pytest.mark.parametrize(
+    ("build", "says"),
+    [
+        (lambda known, similarity, scale: known.base, "it builds a Tensor, and no Head"),
+        (lambda known, similarity, scale: Head(known.base), "it builds a Head of 4 rows for 7 classes"),
+    ],
+)
+def test_a_builder_that_breaks_the_contract_is_named(
+    build: Callable[..., Any], says: str, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(CLASSIFIERS.entries, "broken", ClassifierEntry(build))
+    with pytest.raises(M2sdError, match=f"^--classifier broken: {says}$"):
+        load_session(RunFolder(trained), classifier="broken")

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 import m2sd_cli
@@ -40,7 +39,7 @@ def inject(monkeypatch: pytest.MonkeyPatch, stage: str, bad: dict[int, Bad]) -> 
     """Let terms be other than they are at some steps of a stage, counted from 1."""
     step = 0
     terms_of: Any = vars(distill)["distillation_terms"]
-    loss_of = F.cross_entropy
+    loss_of: Any = vars(pretrain)["cross_entropy"]
 
     def distillation_terms(*arguments: Any, **options: Any) -> dict[str, Tensor]:
         nonlocal step
@@ -51,12 +50,13 @@ def inject(monkeypatch: pytest.MonkeyPatch, stage: str, bad: dict[int, Bad]) -> 
     def cross_entropy(*arguments: Any) -> Tensor:
         nonlocal step
         step += 1
-        return loss_of(*arguments) + bad.get(step, {}).get("loss", 0.0)
+        loss: Tensor = loss_of(*arguments)
+        return loss + bad.get(step, {}).get("loss", 0.0)
 
     if stage == "distill":
         monkeypatch.setattr(distill, "distillation_terms", distillation_terms)
     else:
-        monkeypatch.setattr(vars(pretrain)["F"], "cross_entropy", cross_entropy)
+        monkeypatch.setattr(pretrain, "cross_entropy", cross_entropy)
 
 
 def check_kept(run: Path, step: int) -> None:
