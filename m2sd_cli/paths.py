@@ -1,9 +1,13 @@
 """Paths as people and environments name them: `~` is the home folder, and an empty name is a mistake."""
 
 import os
+import re
 from pathlib import Path
+from typing import Final
 
-from m2sd_cli.errors import UsageError
+from m2sd_cli.errors import DataError, UsageError
+
+ADDRESS: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/{1,2}(?=[^/])")  # a drive of Windows has one letter
 
 
 def expand(name: Path | str, source: str) -> Path:
@@ -24,6 +28,38 @@ def expand(name: Path | str, source: str) -> Path:
         return Path(name).expanduser()
     except RuntimeError:
         raise UsageError(f"{source} {name}: the home folder is not known; set HOME, or write the whole path") from None
+
+
+def expand_given(name: Path | str | None, source: str) -> Path | None:
+    """Return the path that somebody named, as `expand` does; None if none was named.
+
+    Raises:
+        UsageError: as `expand` does.
+    """
+    return None if name is None else expand(name, source)
+
+
+def text_given(name: Path | str | None) -> str | None:
+    """Return a name that may be given as a path; None if none was given."""
+    return None if name is None else str(name)
+
+
+def refuse_address(name: Path | str, source: str = "") -> None:
+    """Refuse an address of the web where a file or folder is expected.
+
+    Args:
+        name: that was given; a path has lost one of two slashes.
+        source: the option that gave it, for messages.
+
+    Raises:
+        DataError: it is an address, and there is no such file or folder.
+    """
+    match = ADDRESS.match(str(name))
+    if match and not os.path.lexists(name):
+        address = f"{match[1]}://{str(name)[match.end() :]}"
+        raise DataError(
+            f"{source}{' ' if source else ''}{address}: an address, and no file or folder; download it first"
+        )
 
 
 def environment_path(variable: str) -> Path | None:

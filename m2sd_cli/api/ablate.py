@@ -24,6 +24,7 @@ from m2sd_cli.data.locate import open_data
 from m2sd_cli.distributed.torchrun import is_distributed
 from m2sd_cli.errors import InterruptedTrainingError, LockedError, UsageError
 from m2sd_cli.inference.device import choose_device, training_precision
+from m2sd_cli.paths import expand, expand_given, text_given
 from m2sd_cli.progress import say
 from m2sd_cli.recipes import find_recipe
 from m2sd_cli.reports.metrics import require_figure
@@ -94,16 +95,16 @@ class _Study:
 def ablate(
     out: Path | str,
     *,
-    data: str | None = None,
+    data: Path | str | None = None,
     recipe: str | None = None,
-    config: Path | None = None,
+    config: Path | str | None = None,
     images_per_class: int | None = None,
     pretrain_epochs: int | None = None,
     epochs: int | None = None,
     seeds: int = 3,
     rows: str | Sequence[str] | None = None,
     shared_stage_1: bool = False,
-    data_root: Path | None = None,
+    data_root: Path | str | None = None,
     device: str = "auto",
     precision: str = "auto",
     stop_after: float | None = None,
@@ -140,11 +141,12 @@ def ablate(
         raise UsageError(f"--seeds {seeds}: at least 1")
     if pretrain_epochs is not None and pretrain_epochs < 1:
         raise UsageError(f"--pretrain-epochs {pretrain_epochs}: at least 1")
-    folder, computing = Path(out), choose_device(device)
+    folder, computing = expand(out, "--out"), choose_device(device)
+    root = expand_given(data_root, "--data-root")
     budget, init = _make_budget(
-        data,
+        text_given(data),
         recipe,
-        config,
+        expand_given(config, "--config"),
         {"epochs": pretrain_epochs, "images_per_class": images_per_class},
         {"epochs": epochs},
         shared_stage_1=shared_stage_1,
@@ -157,12 +159,12 @@ def ablate(
     for row in chosen:
         loss_weights(_row_config(budget, row, 0))
     deadline = None if stop_after is None else time.monotonic() + stop_after
-    study = _Study(folder, budget, init, data_root, device, save_every, deadline)
+    study = _Study(folder, budget, init, root, device, save_every, deadline)
     runs = [Run(folder, seed, row) for seed in range(seeds) for row in chosen]
     busy: list[str] = []
     if not (has_begun(folder, budget) and all(run.has_ended for run in runs)):
         read_results(folder)  # a damaged one is named before hours are spent
-        sessions = open_data(budget.data, data_root).sessions  # may download them
+        sessions = open_data(budget.data, root).sessions  # may download them
         begin(folder, budget)
         try:
             busy = _run_all(study, runs, sessions)

@@ -42,6 +42,7 @@ from m2sd_cli.training.records import (
     base_records,
     classes_digest,
     data_record,
+    name_changes,
     plugins_record,
     provenance,
     skipped_records,
@@ -51,12 +52,12 @@ from m2sd_cli.training.resuming import begun_config, load_state, refuse_unless_n
 
 @takes_options(DistillConfig)
 def distill(
-    data: str | None = None,
+    data: Path | str | None = None,
     *,
     run: Path | str | None = None,
-    data_root: Path | None = None,
+    data_root: Path | str | None = None,
     recipe: str | None = None,
-    config: Path | None = None,
+    config: Path | str | None = None,
     device: str = "auto",
     precision: str = "auto",
     resume: bool = False,
@@ -81,7 +82,7 @@ def distill(
     """
     require_one_beginning(resume, force)
     find_recipe(recipe)
-    request = Request(data, data_root, recipe, config, options)
+    request = Request.from_arguments(data, data_root, recipe, config, options)
     folder = open_run(run)
     folder.pretrain()  # raises before the lock would make a missing folder
     asked = Execution(choose_device(device), precision, stop_after, save_every, compile, deterministic)
@@ -153,7 +154,8 @@ def base_classes(run: RunFolder, parent: StoredManifest, data: DataSet) -> list[
     classes = base_records(data)
     if classes_digest(classes) != classes_digest(parent.manifest.classes):
         raise RunError(
-            f"{run.path}: pretrained on other images than those of {data.name}; give distill the same --data"
+            f"{run.path}: pretrained on other images than those of {data.name}; give distill the same --data: "
+            f"{name_changes(classes, parent.manifest.classes)}"
         )
     return classes
 

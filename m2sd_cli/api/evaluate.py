@@ -13,11 +13,12 @@ from m2sd_cli.errors import DataError
 from m2sd_cli.inference.device import choose_device, inference_precision
 from m2sd_cli.inference.session import load_chain
 from m2sd_cli.inference.skipping import check_pictures_together
+from m2sd_cli.paths import expand, expand_given, text_given
 from m2sd_cli.reports.evaluation import Evaluation, evaluate_session
 from m2sd_cli.reports.published import Comparison, compare_with_published
 from m2sd_cli.runs.folder import open_run
 from m2sd_cli.runs.reader import PRETRAIN
-from m2sd_cli.training.records import base_records, classes_digest
+from m2sd_cli.training.records import base_records, classes_digest, name_changes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,8 +31,8 @@ def evaluate(
     run: Path | str | None = None,
     session: int | None = None,
     test: Path | str | None = None,
-    data: str | None = None,
-    data_root: Path | None = None,
+    data: Path | str | None = None,
+    data_root: Path | str | None = None,
     device: str = "auto",
     precision: str = "auto",
     skip_bad: bool = False,
@@ -52,13 +53,13 @@ def evaluate(
     Raises:
         M2sdError: one of its kinds.
     """
-    folder = open_run(run)
+    folder, root = open_run(run), expand_given(data_root, "--data-root")
     exact = inference_precision(precision)
     with process_group(choose_device(device)) as (group, chosen):
         chain = folder.summary(session)
         model = load_chain(folder, chain, chosen, exact, classifier)
         if test is not None:
-            location = Path(test)
+            location = expand(test, "--test")
             labelled = read_shots(location)
             if skip_bad:
                 labelled = skip_bad_shots(labelled, location, partial(check_pictures_together, group=group))
@@ -71,11 +72,11 @@ def evaluate(
         # The training images of a folder are compared with the record of stage 1.
         first = folder.read(PRETRAIN, base.parent.sha256).manifest if is_folder else base
         with group.local_main_first():
-            data_set = recorded_data(first, data, data_root, model.transform.crop)
+            data_set = recorded_data(first, text_given(data), root, model.transform.crop)
         if is_folder and classes_digest(base_records(data_set)) != classes_digest(base.classes):
             raise DataError(
                 f"{data_set.location}: not the images that the run was trained on, so its test images may have been; "
-                f"name others with --test DIR"
+                f"name others with --test DIR: {name_changes(base_records(data_set), base.classes)}"
             )
         skipped: Sequence[Skipped] = ()
         if skip_bad:

@@ -19,6 +19,7 @@ from m2sd_cli.errors import RunError, UsageError
 from m2sd_cli.inference.device import choose_device, inference_precision
 from m2sd_cli.inference.features import shot_features
 from m2sd_cli.inference.session import choose_classifier, to_transform
+from m2sd_cli.paths import expand, expand_given, text_given
 from m2sd_cli.runs.chain import ChainSummary
 from m2sd_cli.runs.folder import RunFolder, open_run
 from m2sd_cli.runs.manifest import DataRecord, Manifest
@@ -50,8 +51,8 @@ def increment(
     shots: Path | str | None = None,
     *,
     run: Path | str | None = None,
-    data: str | None = None,
-    data_root: Path | None = None,
+    data: Path | str | None = None,
+    data_root: Path | str | None = None,
     device: str = "auto",
     precision: str = "auto",
     skip_bad: bool = False,
@@ -77,7 +78,7 @@ def increment(
     """
     if not 1 <= views <= MOST_VIEWS:
         raise UsageError(f"--views {views}: 1 to {MOST_VIEWS}")
-    folder = open_run(run)
+    folder, root = open_run(run), expand_given(data_root, "--data-root")
     execution = Execution(choose_device(device), inference_precision(precision))
     chain = folder.summary()
     choose_classifier(folder, chain, classifier)
@@ -87,11 +88,11 @@ def increment(
     if shots is not None:
         if data is not None:
             raise UsageError("--shots and --data: choose one, your own images or an official session")
-        location = Path(shots)
+        location = expand(shots, "--shots")
         images = read_shots(location)
         record = shots_record(folder_name(location))
     else:
-        data_set = official_data(chain.base.manifest.data, data, data_root, session)
+        data_set = official_data(chain.base.manifest.data, text_given(data), root, session)
         location = data_set.location
         images = data_set.session(session)
         record = data_record(data_set)

@@ -9,12 +9,14 @@ import torch
 from m2sd_cli import progress
 from m2sd_cli.api.distill import fit_distill
 from m2sd_cli.api.pretrain import fit_pretrain
+from m2sd_cli.api.stage import refuse_shared_folder
 from m2sd_cli.config import DistillConfig, PretrainConfig, resolve
 from m2sd_cli.data.catalogue import find_info
 from m2sd_cli.data.choosing import choose_training, count_held_out
 from m2sd_cli.data.datasets import DataSet
 from m2sd_cli.data.locate import open_data
 from m2sd_cli.data.remarks import remarks
+from m2sd_cli.data.repeated import list_pictures, say_repeated
 from m2sd_cli.data.skipping import check_pictures, say_skipped, skip_bad_pictures
 from m2sd_cli.data.sources import FileImages
 from m2sd_cli.errors import M2sdError, PictureError, UsageError
@@ -92,6 +94,7 @@ def learn(
     if find_info(name) is not None:
         raise UsageError(f"{name}: learn is for a folder of pictures; a data set has 'm2sd pretrain --data {name}'")
     opened = open_run(run)
+    refuse_shared_folder(opened, name)
     with progress.stage("learn"), executing(Execution(choose_device(device)), opened, "learn") as execution:
         refuse_unless_new(StateStore(opened), _worth_keeping(opened), force)
         chosen = backbone or best_backbone()
@@ -107,6 +110,7 @@ def learn(
         second = resolve(DistillConfig, {}, options={"epochs": 0, "classifier": classifier})
         images = choose_training(data, settings.held_out, None)
         classes = base_records(images)
+        say_repeated(list_pictures(images.train, images.classes, images.location))
         # Used at the end only, but a picture that cannot be read is to be found before anything is written.
         data.test.for_testing(data.transform, FEATURE_BATCH)
         first = fit_pretrain(Job(PRETRAIN, opened, images, classes, settings, execution, init=IMAGENET))

@@ -1,6 +1,6 @@
 """Predictions for a person's own pictures: `predict`."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from m2sd_cli.data.picture_files import find_pictures
@@ -8,11 +8,12 @@ from m2sd_cli.errors import UsageError
 from m2sd_cli.inference.device import choose_device, inference_precision
 from m2sd_cli.inference.prediction import Prediction, predict_files
 from m2sd_cli.inference.session import load_session
+from m2sd_cli.paths import expand
 from m2sd_cli.runs.folder import open_run
 
 
 def predict(
-    images: Sequence[Path | str],
+    images: Path | str | Iterable[Path | str],
     *,
     run: Path | str | None = None,
     session: int | None = None,
@@ -25,7 +26,7 @@ def predict(
     """Label pictures.
 
     Args:
-        images: files, and folders whose pictures to take, with those of sub-folders.
+        images: files, and folders whose pictures to take, with those of sub-folders; one alone may stand for itself.
         run: the run folder.
         session: the session that answers; None for the newest.
         top_k: the number of guesses a picture, at least 1.
@@ -38,8 +39,9 @@ def predict(
     """
     if top_k < 1:
         raise UsageError(f"--top-k {top_k}: at least 1")
+    images = [images] if isinstance(images, (str, Path)) else images
     folder = open_run(run)
     chosen = choose_device(device)
-    paths = find_pictures([Path(image) for image in images])
+    paths = find_pictures([expand(image, "images") for image in images])
     model = load_session(folder, session, chosen, inference_precision(precision), classifier)
     return predict_files(model, paths, top_k, skip_bad)

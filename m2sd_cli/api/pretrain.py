@@ -7,10 +7,10 @@ from typing import Any
 
 from m2sd_cli import progress
 from m2sd_cli.api.recorded_data import recorded_data
-from m2sd_cli.api.stage import Request, already_finished, named_data, require_one_beginning
+from m2sd_cli.api.stage import Request, already_finished, named_data, refuse_shared_folder, require_one_beginning
 from m2sd_cli.checkpoints import PretrainCheckpoint
 from m2sd_cli.config import NO_INIT, PretrainConfig, resolve, takes_options
-from m2sd_cli.data.catalogue import FOLDER_DEFAULTS, find_info, get_info, listed_names
+from m2sd_cli.data.catalogue import FOLDER_DEFAULTS, find_info, listed_names
 from m2sd_cli.data.choosing import choose_training
 from m2sd_cli.data.locate import open_data
 from m2sd_cli.data.repeated import list_pictures, say_repeated
@@ -45,12 +45,12 @@ CHECKED_IMAGES = 16
 
 @takes_options(PretrainConfig)
 def pretrain(
-    data: str | None = None,
+    data: Path | str | None = None,
     *,
     run: Path | str | None = None,
-    data_root: Path | None = None,
+    data_root: Path | str | None = None,
     recipe: str | None = None,
-    config: Path | None = None,
+    config: Path | str | None = None,
     device: str = "auto",
     precision: str = "auto",
     resume: bool = False,
@@ -89,13 +89,13 @@ def pretrain(
     """
     require_one_beginning(resume, force)
     followed = find_recipe(recipe)
-    request = Request(data, data_root, recipe, config, options)
+    request = Request.from_arguments(data, data_root, recipe, config, options)
     folder = open_run(run)
     asked = Execution(choose_device(device), precision, stop_after, save_every, compile, deterministic)
-    if not (resume or data or named_data(config, followed)):
+    if not (resume or request.data or named_data(request.config, followed)):
         raise UsageError(f"name the images with --data: {listed_names()}, or a folder; or choose a --recipe")
     if request.data is not None:
-        _refuse_shared_folder(folder, request.data)
+        refuse_shared_folder(folder, request.data)
     with progress.stage(PRETRAIN), executing(asked, folder, PRETRAIN) as execution:
         if resume:
             job = _resume(request, folder, execution)
@@ -106,18 +106,6 @@ def pretrain(
         say_skipped(job.data.skipped)
         say_repeated(list_pictures(job.data.train, job.data.classes, job.data.location))
         return fit_pretrain(job)
-
-
-def _refuse_shared_folder(run: RunFolder, data: str) -> None:
-    """Refuse a run folder that would keep its own files among the pictures.
-
-    Raises:
-        UsageError: it is the folder of pictures, or one whose temporary files those would be taken for.
-    """
-    pictures, path = Path(data).resolve(), run.path.resolve()
-    inside = pictures == path or any(map(pictures.is_relative_to, (path / "training", path / "incoming")))
-    if inside and get_info(data) is None:
-        raise UsageError(f"--run {run.path}: the pictures of --data {data} are in it; name another folder for the run")
 
 
 def _begin(

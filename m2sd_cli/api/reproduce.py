@@ -31,6 +31,7 @@ from m2sd_cli.errors import (
     os_errors_as,
 )
 from m2sd_cli.inference.device import choose_device
+from m2sd_cli.paths import expand_given, text_given
 from m2sd_cli.runs.folder import RunFolder, open_run
 from m2sd_cli.runs.manifest import ClassRecord, Manifest
 from m2sd_cli.runs.reader import StoredManifest
@@ -85,10 +86,10 @@ def reproduce(
     *,
     run: Path | str | None = None,
     session: int | None = None,
-    data: str | None = None,
-    data_root: Path | None = None,
+    data: Path | str | None = None,
+    data_root: Path | str | None = None,
     shots: Mapping[int, Path | str] | None = None,
-    init: str | None = None,
+    init: Path | str | None = None,
     device: str = "auto",
     keep: Path | str | None = None,
 ) -> Reproduction:
@@ -107,14 +108,14 @@ def reproduce(
     Raises:
         M2sdError: one of its kinds; nothing was changed or kept.
     """
-    folder = open_run(run)
+    folder, root = open_run(run), expand_given(data_root, "--data-root")
     chain = _chain(folder, session)
     target = None if keep is None else Path(keep)
     if target is not None:
         _require_free(target, folder)
     for stored in chain:
         folder.tensors(stored)  # a damaged checkpoint is reported now, and not after hours
-    inputs = _open_inputs(chain, data, data_root, dict(shots or {}), init)
+    inputs = _open_inputs(chain, text_given(data), root, dict(shots or {}), text_given(init))
     stages: list[Compared] = []
     provenance: list[str] = []
     with _scratch_folder(target) as scratch:

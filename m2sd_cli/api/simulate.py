@@ -14,6 +14,7 @@ from m2sd_cli.errors import DamagedError, UsageError
 from m2sd_cli.inference.device import choose_device, inference_precision
 from m2sd_cli.inference.session import choose_classifier, to_transform
 from m2sd_cli.method.stage3 import choices
+from m2sd_cli.paths import expand_given
 from m2sd_cli.reports.draws import Simulation, compare_classifiers, embed_source
 from m2sd_cli.runs.folder import open_run
 from m2sd_cli.runs.reader import PRETRAIN
@@ -24,7 +25,7 @@ def simulate(
     run: Path | str | None = None,
     draws: int = 20,
     classifiers: Sequence[str] | None = None,
-    data_root: Path | None = None,
+    data_root: Path | str | None = None,
     device: str = "auto",
     precision: str = "auto",
     skip_bad: bool = False,
@@ -47,7 +48,7 @@ def simulate(
     """
     if draws < 1:
         raise UsageError(f"--draws {draws}: at least 1")
-    folder = open_run(run)
+    folder, root = open_run(run), expand_given(data_root, "--data-root")
     chosen, exact = choose_device(device), inference_precision(precision)
     chain = folder.summary(0)
     base = chain.base.manifest
@@ -62,12 +63,12 @@ def simulate(
         choose_classifier(folder, chain, name)
         for name in dict.fromkeys(classifiers or choices(base.backbone.similarity))
     ]
-    data = recorded_data(folder.read(PRETRAIN, base.parent.sha256).manifest, None, data_root, None)
+    data = recorded_data(folder.read(PRETRAIN, base.parent.sha256).manifest, None, root, None)
     checkpoint = BaseCheckpoint.read(folder, chain.base)
     checkpoint.backbone.to(chosen).to(memory_format=torch.channels_last)
     transform = to_transform(base.transform)
     tested = embed_source(checkpoint.backbone, data.test, transform, exact, "features of test images")
-    shots, location = open_shot_pool(info, data_root)
+    shots, location = open_shot_pool(info, root)
     if skip_bad:
         shots = skip_bad_shots(shots, location, check_pictures)
         say_skipped(shots.skipped)

@@ -7,8 +7,11 @@ from typing import Any
 
 from m2sd_cli.api.recorded_data import recorded_data
 from m2sd_cli.config import Config, given_options, read_options
+from m2sd_cli.data.catalogue import get_info
 from m2sd_cli.errors import UsageError
+from m2sd_cli.paths import expand_given, text_given
 from m2sd_cli.recipes import NOTHING, Recipe
+from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.reader import StoredManifest
 from m2sd_cli.training.execution import Execution
 from m2sd_cli.training.records import base_records, classes_digest
@@ -25,6 +28,24 @@ class Request:
     config: Path | None
     options: Mapping[str, Any]
 
+    @classmethod
+    def from_arguments(
+        cls,
+        data: Path | str | None,
+        data_root: Path | str | None,
+        recipe: str | None,
+        config: Path | str | None,
+        options: Mapping[str, Any],
+    ) -> "Request":
+        """Make a request of arguments, in which texts and paths may stand for each other.
+
+        Raises:
+            UsageError: a path is empty.
+        """
+        texts = {name: str(value) if isinstance(value, Path) else value for name, value in options.items()}
+        root, file = expand_given(data_root, "--data-root"), expand_given(config, "--config")
+        return cls(text_given(data), root, recipe, file, texts)
+
     def given(self, model: type[Config]) -> dict[str, Any]:
         """Return the options that a training must have begun with to be resumed."""
         given = given_options(model, self.config, self.options)
@@ -35,6 +56,18 @@ def named_data(config: Path | None, recipe: Recipe = NOTHING) -> str | None:
     """Return the data set that a file of options names, or else a recipe."""
     named = None if config is None else read_options(config).data
     return named or recipe.options.data
+
+
+def refuse_shared_folder(run: RunFolder, data: str) -> None:
+    """Refuse a run folder that would keep its own files among the pictures.
+
+    Raises:
+        UsageError: it is the folder of pictures, or one whose temporary files those would be taken for.
+    """
+    pictures, path = Path(data).resolve(), run.path.resolve()
+    inside = pictures == path or any(map(pictures.is_relative_to, (path / "training", path / "incoming")))
+    if inside and get_info(data) is None:
+        raise UsageError(f"--run {run.path}: the pictures of {data} are in it; name another folder for the run")
 
 
 def require_one_beginning(resume: bool, force: bool) -> None:

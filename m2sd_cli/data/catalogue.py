@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from m2sd_cli.errors import DataError, UsageError
+from m2sd_cli.paths import refuse_address
 from m2sd_cli.registry import Builder, Registry
 
 BUNDLED = Path(__file__).parent / "bundled"
@@ -181,6 +182,7 @@ def find_info(name: str) -> DataSetInfo | None:
     info = get_info(name)
     if info is not None or os.path.isdir(name):
         return info
+    refuse_address(name, "--data")
     if Path(name).name != name:
         raise DataError(f"--data {name}: no such folder")
     raise UsageError(

@@ -13,6 +13,7 @@ from m2sd_cli.data.skipping import leave_out
 from m2sd_cli.data.sources import FileImages
 from m2sd_cli.data.transforms import IMAGENET_MEAN, IMAGENET_STD, TestTransform
 from m2sd_cli.errors import DataError, UsageError
+from m2sd_cli.paths import refuse_address
 from m2sd_cli.progress import say
 
 TEST_SHARE = 0.2
@@ -29,6 +30,7 @@ def read_classes(folder: Path) -> dict[str, list[Path]]:
         DataError: there is no such folder, no class in it, a class without a picture, or two of one name.
     """
     if not os.path.isdir(folder):
+        refuse_address(folder)
         raise DataError(f"{folder}: no such folder")
     inside = sorted(_class_folders(folder), key=lambda path: (class_name(path.name), path.name))
     if not inside:

@@ -8,6 +8,7 @@ from io import BufferedReader
 from pathlib import Path
 
 from m2sd_cli.errors import DataError, PictureError, os_errors_as
+from m2sd_cli.paths import refuse_address
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
 # Folders of systems and network drives, which hold thumbnails or what was deleted; in lower case.
@@ -91,6 +92,7 @@ def find_pictures(paths: Sequence[Path]) -> list[Path]:
         elif os.path.lexists(path):
             pictures.append(path)
         else:
+            refuse_address(path)
             raise DataError(f"{path}: no such file or folder")
     return pictures
 

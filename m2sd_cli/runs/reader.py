@@ -47,6 +47,10 @@ class StoredManifest:
     manifest: Manifest
     record: FileRecord
 
+    def __repr__(self) -> str:
+        kind, count = self.manifest.kind, len(self.manifest.classes)
+        return f"<{kind} of {count} {'class' if count == 1 else 'classes'}: {self.record.file}>"
+
     @property
     def name(self) -> str:
         """The stem of the two files."""

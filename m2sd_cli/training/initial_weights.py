@@ -20,6 +20,7 @@ from m2sd_cli.data.datasets import DataSet
 from m2sd_cli.data.transforms import TestTransform
 from m2sd_cli.errors import DataError, UsageError
 from m2sd_cli.method.backbone import Backbone
+from m2sd_cli.paths import refuse_address
 from m2sd_cli.reading import open_regular, quoted
 from m2sd_cli.registry import BACKBONES, load
 from m2sd_cli.training.state_dicts import check_weights, describe_content, select_weights, without_classifier
@@ -122,6 +123,7 @@ def torchvision_state(name: str) -> object:
 def _read_file(path: Path) -> Mapping[object, object]:
     import safetensors.torch
 
+    refuse_address(path, "--init")
     if not path.exists():
         raise DataError(f"--init {path}: no such file")
     try:

@@ -20,6 +20,8 @@ from m2sd_cli.registry import BACKBONES, CLASSIFIERS, Registry
 from m2sd_cli.runs.manifest import ClassRecord, DataRecord, SkippedRecord, TransformRecord
 from m2sd_cli.training.execution import Execution
 
+NAMED = 3  # classes in a message
+
 
 def versions() -> dict[str, str]:
     """Return the versions of m2sd, Python, torch and CUDA."""
@@ -132,3 +134,20 @@ def classes_digest(classes: Sequence[ClassRecord]) -> str:
     """Compute one SHA-256 of the names and images of all classes."""
     # A data set of another package may name a class in another Unicode form than a folder does.
     return digest([f"{record.index} {class_name(record.name)} {record.digest}" for record in classes])
+
+
+def name_changes(opened: Sequence[ClassRecord], recorded: Sequence[ClassRecord]) -> str:
+    """Name the first classes whose images are not the recorded ones, for a message."""
+    now, then = ({class_name(each.name): each for each in classes} for classes in (opened, recorded))
+    changes = []
+    for name in {**then, **now}:
+        if name not in now:
+            changes.append(f"{name!r} is missing")
+        elif name not in then:
+            changes.append(f"{name!r} is new")
+        elif now[name].shots != then[name].shots:
+            changes.append(f"{name!r} has {now[name].shots} images, not {then[name].shots}")
+        elif now[name].digest != then[name].digest:
+            changes.append(f"{name!r} has other images, or other names of them")
+    more = f" and {len(changes) - NAMED} more" if len(changes) > NAMED else ""
+    return (", ".join(changes[:NAMED]) or "the classes come in another order") + more
