@@ -22,6 +22,7 @@ from m2sd_cli.inference.session import SessionModel, load_session
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.manifest import ClassRecord
 from m2sd_cli.runs.reader import session_name
+from m2sd_cli.training.stopping import SIGNALS
 from tests.helpers import BASE, QUICK, QUICK_DISTILL, TESTED, TRAINED, Cli, OneLayer, Outcome, Pictures, fill
 from tests.survival.nursery import End, Nursery
 
@@ -202,10 +203,12 @@ def m2sd(monkeypatch: pytest.MonkeyPatch) -> Cli:
 
 @pytest.fixture
 def signals_as_at_a_terminal() -> Iterator[None]:
-    """Let SIGINT raise KeyboardInterrupt: a test run in the background inherits an ignored one."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    """Ignore no signal: a test run in the background inherits an ignored SIGINT, and under nohup an ignored SIGHUP."""
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in SIGNALS}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
-    signal.signal(signal.SIGINT, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")

@@ -36,7 +36,7 @@ def learn(
     Nothing is trained. Some pictures of each class are held out: some to test with, a few to tell the unknown by.
 
     Examples:
-      m2sd learn ./photos                     photos/heron/1.jpg, photos/stork/1.jpg, ...
+      m2sd learn ./photos         photos/heron/1.jpg, photos/stork/1.jpg, ...
 
       m2sd learn ./photos --run birds --force
     """

@@ -12,7 +12,7 @@ import m2sd_cli
 from m2sd_cli.api.recorded_data import recorded_data
 from m2sd_cli.config import PretrainConfig, flag, resolve
 from m2sd_cli.data.cache import list_entries
-from m2sd_cli.data.catalogue import DATA_SETS, FOLDER_DEFAULTS
+from m2sd_cli.data.catalogue import FOLDER_DEFAULTS, find_info
 from m2sd_cli.data.datasets import DataSet
 from m2sd_cli.data.folders import read_classes
 from m2sd_cli.data.sources import FileImages, ImageSource
@@ -167,5 +167,7 @@ def test_by_default_some_are_held_out_and_decoded_for_no_training(
 )
 def test_the_share_is_the_recipe_s(name: str, share: float) -> None:
     for each in (name, f"{name}-simulated"):
-        assert resolve(PretrainConfig, DATA_SETS[each].defaults).held_out == share
+        info = find_info(each)
+        assert info is not None
+        assert resolve(PretrainConfig, info.defaults).held_out == share
     assert resolve(PretrainConfig, FOLDER_DEFAULTS).held_out == 0.05
