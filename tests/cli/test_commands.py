@@ -178,7 +178,7 @@ def test_a_refusal_on_a_finished_run(
         (
             "pretrain --run NONE",
             2,
-            "name the images with --data: cifar100, miniimagenet, cub200, demo, one of these with -simulated",
+            f"name the images with --data: {', '.join(DATA_SETS.names())}, one of these with -simulated",
         ),
         ("pretrain --data imagenet --run NONE", 2, "--data imagenet: no data set of that name"),
         ("pretrain --data ABSENT --run NONE", 3, "absent"),

@@ -37,7 +37,10 @@ def test_an_entry_is_listed_and_named_in_messages(m2sd: Cli) -> None:
     listing = {each["name"]: each for each in json.loads(m2sd("data", "list", "--json").out)["data_sets"]}
     assert listing["toy"] == {"name": "toy", "title": INFO.title, "here": True, "place": None}
     assert "toy-simulated" in listing
-    assert "cub200, demo, toy, one of these with -simulated, or a folder" in m2sd("pretrain", "--data", "tay").err
+    assert (
+        f"{', '.join(DATA_SETS.names())}, one of these with -simulated, or a folder"
+        in m2sd("pretrain", "--data", "tay").err
+    )
     assert m2sd("data", "verify", "toy").out == (
         "toy: 4 base classes of 6, 32 training and 24 test images, own sessions: 2; all readable\n"
     )
@@ -51,7 +54,8 @@ def test_an_entry_is_in_the_help() -> None:
         check=True,
         env=os.environ | {"COLUMNS": "200", "TERM": "dumb"},
     )
-    assert "cub200, demo, toy, one of these with -simulated, or a folder of pictures" in " ".join(done.stdout.split())
+    names = ", ".join([*DATA_SETS.names(), "toy"])
+    assert f"{names}, one of these with -simulated, or a folder of pictures" in " ".join(done.stdout.split())
 
 
 def test_an_entry_is_trained_on_and_its_sessions_are_taught(
