@@ -85,8 +85,8 @@ def small_cifar100() -> DataSet:
         test=ArrayImages(images[:100], tested),
         sessions=8,
         session=session,
-        transform=TREATMENT.transform,
-        augmentation=TREATMENT.augmentation,
+        transform=replace(TREATMENT.transform, resize=SIZE, crop=SIZE),
+        augmentation=replace(TREATMENT.augmentation, size=SIZE),
         location=Path("cifar-100-python"),
     )
 
