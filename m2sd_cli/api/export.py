@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from m2sd_cli.exporting import choose_format
 from m2sd_cli.exporting.export import export_session
 from m2sd_cli.inference.session import load_session
 from m2sd_cli.output_files import check_output
@@ -9,7 +10,7 @@ from m2sd_cli.runs.folder import open_run
 
 
 def export(
-    form: str,
+    form: str | None,
     out: Path | str,
     *,
     run: Path | str | None = None,
@@ -20,7 +21,7 @@ def export(
     """Write backbone and classifier of a session as one file.
 
     Args:
-        form: a name in EXPORT_FORMATS.
+        form: a name in EXPORT_FORMATS; None for the one that the suffix of `out` names.
         out: the file.
         run: the run folder.
         session: a number; None for the newest.
@@ -31,8 +32,9 @@ def export(
         M2sdError: one of its kinds; nothing was changed.
     """
     path = Path(out)
+    chosen = choose_format(form, path)
     folder = open_run(run)
     check_output("--out", path, folder, replace=force)
     model = load_session(folder, session, classifier=classifier)
-    export_session(model, form, path)
+    export_session(model, chosen, path)
     return path

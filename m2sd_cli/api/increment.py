@@ -47,7 +47,7 @@ class Lesson:
 
 
 def increment(
-    session: int,
+    session: int | None = None,
     shots: Path | str | None = None,
     *,
     run: Path | str | None = None,
@@ -62,7 +62,7 @@ def increment(
     """Teach new classes from a few images each: stage 3.
 
     Args:
-        session: the number of the new session, one above the newest.
+        session: the number of the new session; None for the next one, which is the only one that can be taught.
         shots: DIR with DIR/CLASS/*.jpg; None for a built-in data set's official session.
         run: the run folder.
         data: the built-in data set whose official session to take, if it is not the one of stage 1.
@@ -82,6 +82,7 @@ def increment(
     execution = Execution(choose_device(device), inference_precision(precision))
     chain = folder.summary()
     choose_classifier(folder, chain, classifier)
+    session = len(chain.sessions) if session is None else session
     check_session(folder, len(chain.sessions) - 1, session)
     if views == chain.base.manifest.transform.views == 2:
         raise UsageError("--views 2: this chain sees every image and its mirror image already; leave it out")

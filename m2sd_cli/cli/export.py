@@ -8,12 +8,14 @@ import typer
 from m2sd_cli.cli import options
 from m2sd_cli.cli.output import as_text, document, note
 from m2sd_cli.errors import UsageError
-from m2sd_cli.exporting import EXPORT_FORMATS
+from m2sd_cli.exporting import EXPORT_FORMATS, choose_format
 
 
 def export(
-    form: Annotated[str, options.named(EXPORT_FORMATS)],
     out: Annotated[Path, typer.Option("--out", help="The file to write.", show_default=False, readable=False)],
+    form: Annotated[
+        str | None, options.named(EXPORT_FORMATS, "{choices}.", show_default="by the suffix of --out")
+    ] = None,
     session: options.SessionChoice = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
     classifier: options.Classifier = None,
@@ -28,8 +30,8 @@ def export(
     logit is below its unknown_below is of no class that was taught. With safetensors, divide by its temperature first.
 
     Examples:
-      m2sd export --format onnx --out birds.onnx
-      m2sd export --format safetensors --session 0 --out base.safetensors
+      m2sd export --out birds.onnx
+      m2sd export --session 0 --out base.safetensors
     """
     import m2sd_cli
     from m2sd_cli.output_files import is_special, is_stdout
@@ -37,8 +39,9 @@ def export(
     if json and is_stdout(out):
         raise UsageError(f"--out {out} and --json: both write to stdout; name a file")
 
+    chosen = choose_format(form, out)
     path = m2sd_cli.export(
-        form,
+        chosen,
         out,
         run=run,
         session=session,
@@ -47,6 +50,6 @@ def export(
     )
     size = None if is_special(path) else path.stat().st_size
     if json:
-        document({"file": as_text(path), "format": form, "bytes": size})
+        document({"file": as_text(path), "format": chosen, "bytes": size})
     else:
         note(f"wrote {path}" if size is None else f"wrote {path}, {size / 1e6:.1f} MB", quiet)

@@ -11,7 +11,7 @@ from m2sd_cli.registry import CLASSIFIERS
 
 
 def increment(
-    session: Annotated[int, typer.Option("--session", help="Its number: one above the newest.", show_default=False)],
+    session: Annotated[int | None, typer.Option("--session", help="Its number.", show_default="the next one")] = None,
     shots: Annotated[
         Path | None,
         typer.Option(
@@ -47,8 +47,8 @@ def increment(
     """Stage 3: teach new classes from a few pictures each. Takes a moment; nothing old is needed or changed.
 
     Examples:
-      m2sd increment --session 1 --shots ./birds     birds/heron/1.jpg, ...
-      m2sd increment --session 1                     the data set's own session
+      m2sd increment --shots ./birds     birds/heron/1.jpg, ...
+      m2sd increment                     the data set's own session
       m2sd increment --session 1 --classifier teen --views 4
     """
     import m2sd_cli
@@ -67,7 +67,7 @@ def increment(
             classifier=classifier,
             views=views,
         )
-    classes = stored.manifest.classes
+    classes, session = stored.manifest.classes, stored.manifest.session
     if json:
         document(
             {

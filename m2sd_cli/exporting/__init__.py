@@ -1,8 +1,10 @@
 """Deployable files of a session, and the table of their formats; importing this module imports no torch."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
+from m2sd_cli.errors import UsageError
 from m2sd_cli.registry import Builder, Registry
 
 
@@ -25,3 +27,20 @@ EXPORT_FORMATS: Final = Registry(
         "pt2": ExportFormat("m2sd_cli.exporting.export:to_pt2"),
     },
 )
+
+
+def choose_format(form: str | None, out: Path) -> str:
+    """Choose the format of a file: the one that is asked for, else the one that the file's suffix names.
+
+    Raises:
+        UsageError: the two contradict each other, or neither names a format.
+    """
+    suffix = out.suffix.lower().removeprefix(".")
+    named = suffix if suffix in EXPORT_FORMATS else None
+    if form is None and named is None:
+        raise UsageError(
+            f"--out {out}: its suffix names no format; choose one with --format: {EXPORT_FORMATS.listed()}"
+        )
+    if form is not None and named not in (None, form):
+        raise UsageError(f"--out {out} and --format {form}: the suffix is that of {named}; leave --format out")
+    return form or suffix

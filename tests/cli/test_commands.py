@@ -153,6 +153,8 @@ def fill(places: dict[str, str], words: str) -> list[str]:
         ("predict PICTURE --session 3 --run RUN", 4, "no session 3 in it"),
         ("predict PICTURE --session -1 --run RUN", 4, "no session -1 in it"),
         ("export --format gif --out WORK/x.gif --run RUN", 2, "--format gif: choose safetensors, onnx, pt2"),
+        ("export --out WORK/x.bin --run RUN", 2, "its suffix names no format; choose one with --format: safetensors"),
+        ("export --format pt2 --out WORK/x.onnx --run RUN", 2, "the suffix is that of onnx; leave --format out"),
         ("export --format pt2 --out ABSENT/x.pt2 --run RUN", 2, "no such folder as"),
         ("export --format pt2 --out PICTURE --run RUN", 2, "it exists already; --force replaces it"),
         ("export --format pt2 --out WORK/x.pt2 --session 3 --run RUN", 4, "no session 3 in it"),
@@ -241,6 +243,13 @@ def test_session_3_does_not_follow_session_1(m2sd: Cli, run: Path, pictures: Pic
     done = m2sd("increment", "--session", 3, "--shots", pictures.second_shots, "--run", run)
     check_refusal(done, 4, "session 3 needs session 2; the next one is 2")
     assert tree(run) == before
+
+
+def test_without_a_number_the_next_session_is_taught(m2sd: Cli, run: Path, pictures: Pictures) -> None:
+    RunFolder(run).remove_sessions(first=2)
+    done = m2sd("increment", "--shots", pictures.second_shots, "--run", run, *CPU)
+    assert (done.code, RunFolder(run).sessions()) == (0, [0, 1, 2])
+    assert "session 2: learned grey (4); 7 classes now" in done.err
 
 
 def test_a_broken_shot_is_named(m2sd: Cli, run: Path, places: dict[str, str]) -> None:
@@ -366,10 +375,10 @@ def one_document(done: Outcome) -> dict[str, Any]:
 JSON = {
     "pretrain": "--data FOLDER --run NONE --image-size 16 --backbone resnet20 --epochs 1 --batch-size 16",
     "distill": "--data FOLDER --run RUN --force --epochs 1 --batch-size 16 --learning-rate 0.02",
-    "increment": "--session 3 --shots NEW --run RUN",
+    "increment": "--shots NEW --run RUN",
     "evaluate": "--test SHOTS --run RUN",
     "predict": "PICTURE --run RUN",
-    "export": "--format safetensors --out WORK/x.safetensors --run RUN",
+    "export": "--out WORK/x.safetensors --run RUN",
     "sessions": "--run RUN",
     "sessions list": "--run RUN",
     "sessions verify": "--run RUN",
