@@ -16,6 +16,13 @@ class Features(NamedTuple):
     pooled: Tensor  # phi(x), (B, C_4): the mean of phi_4 over its positions
 
 
+class OtherNames(NamedTuple):
+    """The names under which somebody else publishes the tensors of a backbone."""
+
+    names: dict[str, str]  # by the names in the state dict
+    remark: str = ""  # for who begins from such a file
+
+
 class Backbone(nn.Module):
     """A network without its classifier: normalised images (B, 3, H, W) of any size to Features.
 
@@ -29,6 +36,11 @@ class Backbone(nn.Module):
     width: int
     level_widths: tuple[int, ...]
     blocks: tuple[str, ...] = ()
+
+    @property
+    def other_names(self) -> list[OtherNames]:
+        """The names under which others publish the tensors; none by default."""
+        return []
 
 
 def build_backbone(name: str) -> Backbone:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from m2sd_cli.method.backbone import Backbone, Features
+from m2sd_cli.method.backbone import Backbone, Features, OtherNames
 from m2sd_cli.method.numerics import global_average_pool
 
 
@@ -30,6 +30,12 @@ LEVELS = (  # the stages before each of the four maps
     (Stage(4, 5, 2, 6, 192), Stage(1, 3, 1, 6, 320)),
 )
 HEAD_INDEX = sum(stage.depth for stage in LEVELS[-1])  # of the last convolution in the last level
+
+# Both networks of timm name their tensors alike, so that a file does not tell which it is of.
+TIMM_REMARK = (
+    "weights named as timm names them: taken for tf_efficientnet_lite0, whose network is this one; efficientnet_lite0 "
+    "was trained with another padding, and is exact as --backbone timm:efficientnet_lite0 only"
+)
 
 
 class Convolution(nn.Module):
@@ -82,6 +88,11 @@ class EfficientNetLite0(Backbone):
     level_widths = (*(stages[-1].width for stages in LEVELS[:-1]), HEAD)
     width = HEAD
 
+    @property
+    def other_names(self) -> list[OtherNames]:
+        """The names of the published PyTorch weights, and those of timm."""
+        return [OtherNames(published_names(self)), OtherNames(timm_names(self), TIMM_REMARK)]
+
     def __init__(self) -> None:
         super().__init__()
         channels = STEM
@@ -123,6 +134,32 @@ def published_names(backbone: EfficientNetLite0) -> dict[str, str]:
             blocks += 1
     prefixes["level1.0"] = ("_conv_stem", "_bn0")
     prefixes[f"level4.{HEAD_INDEX}"] = ("_conv_head", "_bn1")
+    return _renamed(backbone, prefixes)
+
+
+def timm_names(backbone: EfficientNetLite0) -> dict[str, str]:
+    """Name every tensor of the network as timm's `tf_efficientnet_lite0` does.
+
+    Returns:
+        timm's name of each name in the state dict.
+    """
+    prefixes = {"level1.0": ("conv_stem", "bn1"), f"level4.{HEAD_INDEX}": ("conv_head", "bn2")}
+    places = [(stage, index) for stage, each in enumerate(sum(LEVELS, ())) for index in range(each.depth)]
+    blocks = [(name, each) for name, each in backbone.named_modules() if isinstance(each, InvertedResidual)]
+    for (stage, index), (name, block) in zip(places, blocks, strict=True):
+        parts = (
+            {"expand": "conv_pw", "depthwise": "conv_dw", "project": "conv_pwl"}
+            if block.expand
+            else {"depthwise": "conv_dw", "project": "conv_pw"}
+        )
+        for number, (part, theirs) in enumerate(parts.items(), start=1):
+            prefix = f"blocks.{stage}.{index}"
+            prefixes[f"{name}.{part}"] = (f"{prefix}.{theirs}", f"{prefix}.bn{number}")
+    return _renamed(backbone, prefixes)
+
+
+def _renamed(backbone: EfficientNetLite0, prefixes: dict[str, tuple[str, str]]) -> dict[str, str]:
+    """Name every tensor by the names of the convolution and the norm of each `Convolution`."""
     names = {}
     for name in backbone.state_dict():
         module_name, part, tensor = name.rsplit(".", 2)

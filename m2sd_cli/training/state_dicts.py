@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from m2sd_cli.method.backbone import Backbone
+from m2sd_cli.progress import say
 from m2sd_cli.reading import quoted
 from m2sd_cli.runs.tensors import find_mismatch, tensor_specs
 
@@ -21,6 +22,7 @@ class Candidate(NamedTuple):
 
     origin: str  # keys and prefix, for messages; empty if the file holds nothing else
     state: dict[str, Tensor]
+    remark: str = ""
 
 
 def check_weights(backbone: Backbone, state: Mapping[str, Tensor], most: int = 3) -> str | None:
@@ -45,13 +47,14 @@ def without_classifier(state: Mapping[str, Tensor], backbone: Backbone) -> dict[
 def select_weights(content: Mapping[object, object], backbone: Backbone) -> dict[str, Tensor]:
     """Select the weights of a backbone: the only tensors in a file that have its names and shapes.
 
-    They may be under keys, such as `state_dict`, `model` or `params`, and have a prefix, such as `module.`, `backbone.`
-    or `encoder.`; what else is in the file is passed over.
+    They may be under keys, such as `state_dict`, `model` or `params`, have a prefix, such as `module.`, `backbone.` or
+    `encoder.`, and have one of the backbone's other names; what else is in the file is passed over.
 
     Raises:
         ValueError: nothing in the file fits, or networks of different weights do; the message says what is in it.
     """
-    candidates = [each for found in _tensors(content) for each in _without_prefix(found, backbone)]
+    renamed = [each for found in _tensors(content) for each in _with_our_names(found, backbone)]
+    candidates = [each for found in renamed for each in _without_prefix(found, backbone)]
     fitting = [each for each in candidates if check_weights(backbone, each.state) is None]
     if not fitting:
         names = backbone.state_dict().keys()
@@ -63,6 +66,8 @@ def select_weights(content: Mapping[object, object], backbone: Backbone) -> dict
         if not all(torch.equal(tensor, each.state[name]) for name, tensor in first.state.items() if name in each.state):
             origins = " and ".join(repr(quoted(each.origin)) for each in (first, each))
             raise ValueError(f"the file holds more than one network, under {origins}; save one of them alone")
+    if first.remark:
+        say(first.remark)
     return first.state
 
 
@@ -103,12 +108,23 @@ def _tensors(content: object, keys: str = "", depth: int = DEPTH) -> Iterator[Ca
         yield from _tensors(each, f"{keys}{name}/", depth - 1)
 
 
+def _with_our_names(found: Candidate, backbone: Backbone) -> Iterator[Candidate]:
+    """Yield the tensors as they are named, and renamed if another publisher has named them."""
+    yield found
+    for names, remark in backbone.other_names:
+        first = next(iter(names.values()))
+        for prefix in [name.removesuffix(first) for name in found.state if f".{name}".endswith(f".{first}")]:
+            ours = {prefix + theirs: name for name, theirs in names.items()}
+            state = {ours[name]: each for name, each in found.state.items() if name in ours}
+            yield Candidate(found.origin + prefix, state, remark)
+
+
 def _without_prefix(found: Candidate, backbone: Backbone) -> Iterator[Candidate]:
     """Yield the tensors as they are named, and those under each prefix that precedes every name of the backbone."""
     required = [name for name in backbone.state_dict() if not name.endswith(OPTIONAL)]
     ends = f".{required[0]}"
     prefixes = [name.removesuffix(required[0]) for name in found.state if name.endswith(ends)]
-    yield Candidate(found.origin, without_classifier(found.state, backbone))
+    yield found._replace(state=without_classifier(found.state, backbone))
     for prefix in prefixes:
         inside = {name.removeprefix(prefix): each for name, each in found.state.items() if name.startswith(prefix)}
         if inside.keys() & set(required[1:]):

@@ -13,6 +13,7 @@ from m2sd_cli.data.images import open_rgb
 from m2sd_cli.data.transforms import TestTransform
 from m2sd_cli.errors import DataError, M2sdError
 from m2sd_cli.method.backbone import Backbone, build_backbone
+from m2sd_cli.method.efficientnet import TIMM_REMARK
 from m2sd_cli.registry import BACKBONES
 from m2sd_cli.training import packaged_weights
 from m2sd_cli.training.initial_weights import IMAGENET, initialise
@@ -119,3 +120,38 @@ def test_a_changed_bit_is_found(published: Path, tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(packaged_weights, "weights_file", lambda package: path)
     with pytest.raises(DataError, match="not the published weights, or damaged"):
         efficientnet_lite0_state(PACKAGE)
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_the_published_file_is_one_to_begin_from(lite0: Backbone, published: Path, tmp_path: Path, prefix: str) -> None:
+    state = torch.load(published, weights_only=True)
+    torch.save({"state_dict": {prefix + name: tensor for name, tensor in state.items()}}, tmp_path / "lite0.pth")
+    backbone = build_backbone("efficientnet-lite0")
+    initialise(backbone, "efficientnet-lite0", str(tmp_path / "lite0.pth"))
+    for name, tensor in lite0.state_dict().items():
+        assert torch.equal(backbone.state_dict()[name], tensor), name
+
+
+def test_files_of_timm_are_taken_for_the_network_that_is_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr("m2sd_cli.training.state_dicts.say", said.append)
+    timm = pytest.importorskip("timm")
+    theirs = timm.create_model("tf_efficientnet_lite0").eval()
+    torch.save(theirs.state_dict(), tmp_path / "timm.pth")
+    backbone = build_backbone("efficientnet-lite0").eval()
+    initialise(backbone, "efficientnet-lite0", str(tmp_path / "timm.pth"))
+    x = torch.randn(1, 3, 64, 64)
+    with torch.inference_mode():
+        features = theirs.forward_features(x)
+        torch.testing.assert_close(backbone(x).maps[-1], features, rtol=0, atol=1e-4)
+    assert said == [TIMM_REMARK]
+
+
+def test_a_published_file_of_which_a_part_is_missing_is_refused(published: Path, tmp_path: Path) -> None:
+    state = torch.load(published, weights_only=True)
+    del state["_bn1.bias"]
+    torch.save(state, tmp_path / "lite0.pth")
+    with pytest.raises(DataError, match=r"level4\.5\.bn\.bias is missing; the file holds "):
+        initialise(build_backbone("efficientnet-lite0"), "efficientnet-lite0", str(tmp_path / "lite0.pth"))

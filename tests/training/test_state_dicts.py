@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torchvision import models
 
 import m2sd_cli
 from m2sd_cli.errors import DataError
@@ -89,6 +90,18 @@ def test_checkpoints_and_exports_of_ours_are_taken(trained: Path, tmp_path: Path
         DataError, match=r"missing.*; the file holds 2 tensors: class_means \(2, 64\), shot_features \("
     ):
         begin(trained / "session-001.safetensors")
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet34", "resnet50"])
+def test_files_of_torchvision_are_taken(tmp_path: Path, name: str) -> None:
+    theirs = models.get_model(name).eval()
+    torch.save(theirs.state_dict(), tmp_path / "w.pth")
+    backbone = build_backbone(name).eval()
+    initialise(backbone, name, str(tmp_path / "w.pth"))
+    x = torch.randn(1, 3, 32, 32)
+    theirs.fc = nn.Identity()
+    with torch.inference_mode():
+        torch.testing.assert_close(backbone(x).pooled, theirs(x), rtol=0, atol=1e-4)
 
 
 REFUSED: dict[str, tuple[Callable[[State], object], str]] = {
