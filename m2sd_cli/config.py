@@ -6,8 +6,9 @@ Pydantic is imported for the first value that is checked, since help pages need 
 
 import dataclasses
 import inspect
+import itertools
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -17,16 +18,27 @@ from typing import Annotated, Any, Literal, TypeVar, get_args, get_type_hints
 from m2sd_cli.errors import UsageError
 from m2sd_cli.method.loss_weights import LossWeights
 from m2sd_cli.reading import quoted, read_regular
-from m2sd_cli.registry import BACKBONES, CLASSIFIERS, DEFAULT_CLASSIFIER, UNTRAINED_CLASSIFIER, Registry, one_of
+from m2sd_cli.registry import (
+    BACKBONES,
+    CLASSIFIERS,
+    DEFAULT_CLASSIFIER,
+    OPTIMIZERS,
+    SCHEDULES,
+    UNTRAINED_CLASSIFIER,
+    Registry,
+    one_of,
+)
 
 PRETRAIN_SHARE = 0.2  # of a data set's epochs; the paper's stage 1
 CLASSIFIER_DEFAULT = f"{DEFAULT_CLASSIFIER}, or {UNTRAINED_CLASSIFIER} without any training"
 NO_INIT = "none"
+OPTIMIZER_OPTIONS = ("learning_rate", "weight_decay")
 STAGES = ("pretrain", "distill")
 FILE_LIMIT = 2**20  # bytes of a file of options
 MANY = 10**9
 SEED = "Same seed: same result, on the same CPU with as many threads."
-RATE = "At the start; a cosine takes it to 0."
+RATE = "Of W, after the warm-up."
+DEFAULT_MILESTONES = (0.6, 0.8)  # of the epochs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,9 +77,26 @@ class TrainingConfig:
 
     epochs: Annotated[int, Option(help="Epochs of this stage.", ge=1, le=MANY)]
     batch_size: Annotated[int, Option(help="Images a step.", ge=2, le=MANY)] = 256  # the paper's
-    learning_rate: Annotated[float, Option(help=RATE, gt=0)] = 0.1
-    momentum: Annotated[float, Option(help="Nesterov momentum.", gt=0, lt=1)] = 0.9
-    weight_decay: Annotated[float, Option(help="L2 penalty.", ge=0)] = 5e-4
+    optimizer: Annotated[str, Option(help="{choices}.", table=OPTIMIZERS)] = "sgd"
+    learning_rate: Annotated[float, Option(help=RATE, gt=0, default="0.1; adamw: 0.001")] = 0.1
+    backbone_rate: Annotated[float, Option(help="Learning rate of the backbone, W's being 1.", gt=0)] = 1.0
+    schedule: Annotated[
+        str, Option(help="{choices}: the learning rate falls to 0, at milestones, or not.", table=SCHEDULES)
+    ] = "cosine"
+    milestones: Annotated[
+        str | None,
+        Option(
+            help="Epochs after which multistep lowers the learning rate, as 60,80.", default="60 % and 80 % of them"
+        ),
+    ] = None
+    gamma: Annotated[float, Option(help="Its factor at each milestone.", gt=0, lt=1)] = 0.1
+    warmup_epochs: Annotated[
+        float, Option(help="Epochs in which the learning rate rises from 0; 0.5 is half of one.", ge=0)
+    ] = 0.0
+    momentum: Annotated[float, Option(help="Nesterov momentum; adamw: beta_1.", gt=0, lt=1)] = 0.9
+    weight_decay: Annotated[
+        float, Option(help="L2 penalty; adamw: decoupled.", ge=0, default="0.0005; adamw: 0.05")
+    ] = 5e-4
     auto_augment: Annotated[
         Literal["none", "cifar10", "imagenet"],
         Option(help="AutoAugment's policy for training images: {choices}."),
@@ -79,6 +108,18 @@ class TrainingConfig:
         float, Option(help="A hole in each training image, its side this share of the image's.", ge=0, le=1)
     ] = 0.0
     seed: Annotated[int, Option(help=SEED, ge=0, lt=2**63)] = 0
+
+    def __post_init__(self) -> None:
+        """Refuse a schedule that does not fit the epochs.
+
+        Raises:
+            UsageError: it does not; the message names the option.
+        """
+        if self.epochs and self.warmup_epochs >= self.epochs:
+            raise UsageError(f"--warmup-epochs {self.warmup_epochs:g}: less than the {self.epochs} epochs of the stage")
+        if self.milestones is not None and self.schedule != "multistep":
+            raise UsageError(f"--milestones {quoted(self.milestones)}: for --schedule multistep")
+        milestones(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +150,7 @@ class PretrainConfig(TrainingConfig, ImageChoice):
         Raises:
             UsageError: there are no epochs, and no weights to begin from.
         """
+        super().__post_init__()
         if self.epochs == 0 and self.init in (None, NO_INIT):
             raise UsageError("--epochs 0: the network would stay random; begin from weights, as --init imagenet does")
 
@@ -122,7 +164,7 @@ class DistillConfig(TrainingConfig):
     """
 
     epochs: Annotated[int, Option(help="Epochs of this stage; 0 leaves the network as it is.", ge=0, le=MANY)]
-    learning_rate: Annotated[float, Option(help=RATE, gt=0)] = 0.02
+    learning_rate: Annotated[float, Option(help=RATE, gt=0, default="0.02; adamw: 0.0002")] = 0.02
     mixing: Annotated[
         Literal["both", "mixup", "cutmix", "none"], Option(help="both, mixup or cutmix; none: unmixed images.")
     ] = "both"
@@ -162,6 +204,7 @@ class DistillConfig(TrainingConfig):
         Raises:
             UsageError: there is one; the message names the option.
         """
+        super().__post_init__()
         if self.kl_weight and self.mixing != "both":
             raise UsageError(f"--kl-weight {self.kl_weight}: it compares both branches; 0 with --mixing {self.mixing}")
         if self.clean_weight and self.mixing == "none":
@@ -169,6 +212,26 @@ class DistillConfig(TrainingConfig):
                 f"--clean-weight {self.clean_weight}: with --mixing none all images are unmixed, and --ce-weight is "
                 f"theirs; give --clean-weight 0"
             )
+
+
+def milestones(config: TrainingConfig) -> list[int]:
+    """Return the milestones of the schedule multistep, in epochs.
+
+    Raises:
+        UsageError: they are no growing numbers of epochs within the training.
+    """
+    if config.milestones is None:
+        return [round(share * config.epochs) for share in DEFAULT_MILESTONES]
+    given = config.milestones
+    try:
+        epochs = [int(each) for each in given.split(",")]
+    except ValueError:
+        raise UsageError(f"--milestones {quoted(given)}: write epochs with commas, as 60,80") from None
+    if not all(a < b for a, b in itertools.pairwise([0, *epochs])):
+        raise UsageError(f"--milestones {quoted(given)}: each is an epoch after the one before, from 1 on")
+    if config.epochs and epochs[-1] >= config.epochs:
+        raise UsageError(f"--milestones {quoted(given)}: the training has {config.epochs} epochs")
+    return epochs
 
 
 Config = TypeVar("Config", PretrainConfig, DistillConfig)
@@ -330,9 +393,24 @@ def resolve(
     if "total_epochs" in defaults:
         first = max(1, round(defaults.get("pretrain_share", PRETRAIN_SHARE) * defaults["total_epochs"]))
         values["epochs"] = first if model is PretrainConfig else defaults["total_epochs"] - first
-    values |= recipe.tables.get(stage, {})
-    values |= given_options(model, file, options or {})
-    return validate(model, values, source=str(file) if file else None)
+    layers = [values, recipe.tables.get(stage, {}), given_options(model, file, options or {})]
+    return validate(model, _merged(model, layers), source=str(file) if file else None)
+
+
+def _merged(model: type[Config], layers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Merge the values of layers, of which a later one wins, over the defaults of the optimiser that they choose.
+
+    Learning rate and weight decay of a layer go with its optimiser: a later layer with another one drops them.
+    """
+    optimizer = options_of(model)["optimizer"]
+    chosen: str = optimizer.default
+    values: dict[str, Any] = {}
+    for layer in layers:
+        other = optimizer.check(layer.get("optimizer", chosen))
+        if other != chosen:
+            values = {name: value for name, value in values.items() if name not in OPTIMIZER_OPTIONS}
+        chosen, values = other, {**values, **layer}
+    return {**OPTIMIZERS[chosen].defaults.get(_stage(model), {}), **values}
 
 
 def given_options(model: type[Config], file: Path | None, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -230,6 +230,53 @@ def register_backbone(
 
 
 @dataclass(frozen=True)
+class OptimizerEntry:
+    """An optimiser of stages 1 and 2."""
+
+    builder: Builder  # of (groups of parameters, configuration of the stage, fused), returns a torch.optim.Optimizer
+    state: Mapping[str, str]  # prefix in a saved state, of each tensor that torch keeps for a parameter
+    defaults: Mapping[str, Mapping[str, float]]  # by stage, where those of the options are not its own
+
+
+OPTIMIZERS: Final = Registry(
+    "--optimizer",
+    "m2sd.optimizers",
+    OptimizerEntry,
+    {
+        "sgd": OptimizerEntry("m2sd_cli.training.optimizers:sgd", {"momentum.": "momentum_buffer"}, {}),
+        "adamw": OptimizerEntry(
+            "m2sd_cli.training.optimizers:adamw",
+            {"step.": "step", "mean.": "exp_avg", "square.": "exp_avg_sq"},
+            {
+                "pretrain": {"learning_rate": 1e-3, "weight_decay": 0.05},
+                "distill": {"learning_rate": 2e-4, "weight_decay": 0.05},
+            },
+        ),
+    },
+)
+
+
+@dataclass(frozen=True)
+class ScheduleEntry:
+    """A course of the learning rate."""
+
+    # Of (configuration of the stage, step and steps after the warm-up, epoch from 0), the factor of the learning rate.
+    builder: Builder
+
+
+SCHEDULES: Final = Registry(
+    "--schedule",
+    "m2sd.schedules",
+    ScheduleEntry,
+    {
+        "cosine": ScheduleEntry("m2sd_cli.training.schedules:cosine"),
+        "multistep": ScheduleEntry("m2sd_cli.training.schedules:multistep"),
+        "constant": ScheduleEntry("m2sd_cli.training.schedules:constant"),
+    },
+)
+
+
+@dataclass(frozen=True)
 class ClassifierEntry:
     """A classifier of stage 3, see method/stage3.py."""
 

@@ -9,7 +9,7 @@ import pytest
 
 import m2sd_cli
 from m2sd_cli.cli.commands import build_command
-from m2sd_cli.config import DistillConfig, PretrainConfig, given_options, options_of, resolve
+from m2sd_cli.config import DistillConfig, OptionsFile, PretrainConfig, given_options, options_of, resolve
 from m2sd_cli.data.catalogue import FOLDER_DEFAULTS, all_infos
 from m2sd_cli.errors import UsageError
 from m2sd_cli.registry import DEFAULT_CLASSIFIER, UNTRAINED_CLASSIFIER
@@ -37,6 +37,43 @@ def test_epochs_are_divided_between_the_stages(total: int, share: float | None, 
     recipe = {"total_epochs": total} | ({} if share is None else {"pretrain_share": share})
     assert resolve(PretrainConfig, recipe).epochs == first
     assert resolve(DistillConfig, recipe).epochs == second
+
+
+def test_learning_rate_and_weight_decay_go_with_the_optimiser() -> None:
+    data_set = {"epochs": 1, "learning_rate": 0.01, "weight_decay": 0.001}
+
+    def rates(model: Any, **options: Any) -> tuple[float, float]:
+        config = resolve(model, data_set, options=options)
+        return config.learning_rate, config.weight_decay
+
+    assert rates(PretrainConfig) == (0.01, 0.001)
+    assert rates(PretrainConfig, optimizer="sgd") == (0.01, 0.001)
+    assert rates(PretrainConfig, optimizer="adamw") == (1e-3, 0.05)
+    assert rates(DistillConfig, optimizer="adamw") == (2e-4, 0.05)
+    assert rates(DistillConfig, optimizer="adamw", learning_rate=0.5) == (0.5, 0.05)
+    adamw = OptionsFile(None, {"pretrain": {"optimizer": "adamw", "weight_decay": 0.2}})
+    both = resolve(PretrainConfig, data_set, recipe=adamw)
+    assert (both.learning_rate, both.weight_decay) == (1e-3, 0.2)
+    back = resolve(PretrainConfig, data_set, recipe=adamw, options={"optimizer": "sgd"})
+    assert (back.learning_rate, back.weight_decay) == (0.1, 5e-4)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"warmup_epochs": 2.0}, "--warmup-epochs 2: less than the 2 epochs of the stage"),
+        ({"milestones": "1"}, "--milestones 1: for --schedule multistep"),
+        ({"milestones": "1;2", "schedule": "multistep"}, "--milestones 1;2: write epochs with commas, as 60,80"),
+        ({"milestones": "1,1", "schedule": "multistep"}, "--milestones 1,1: each is an epoch after the one before"),
+        ({"milestones": "0", "schedule": "multistep"}, "--milestones 0: each is an epoch after the one before"),
+        ({"milestones": "1,2", "schedule": "multistep"}, "--milestones 1,2: the training has 2 epochs"),
+        ({"optimizer": "adam"}, r"--optimizer adam: choose sgd, adamw \(did you mean adamw\?\)"),
+        ({"schedule": "step"}, "--schedule step: choose cosine, multistep, constant"),
+    ],
+)
+def test_a_schedule_that_does_not_fit_is_refused(options: dict[str, Any], says: str) -> None:
+    with pytest.raises(UsageError, match=f"^{says}"):
+        resolve(PretrainConfig, {"epochs": 2}, options=options)
 
 
 def test_a_recipe_has_a_table_for_one_stage() -> None:
@@ -182,7 +219,7 @@ def test_the_help_names_the_default_that_counts() -> None:
     shown = {parameter.name: parameter.show_default for parameter in command.params}
     classifier = f"{DEFAULT_CLASSIFIER}, or {UNTRAINED_CLASSIFIER} without any training"
     assert [shown[name] for name in ("epochs", "batch_size", "learning_rate", "seed", "classifier", "beta")] == [
-        *("by data set", "by data set", "0.02, or by data set", "pretrain's", classifier, "1")
+        *("by data set", "by data set", "0.02; adamw: 0.0002, or by data set", "pretrain's", classifier, "1")
     ]
 
 

@@ -235,7 +235,7 @@ def fit_distill(job: Job[DistillConfig]) -> StoredManifest | None:
             history=fitted.history,
             skipped=skipped_records(data.skipped),
             recipe=job.recipe,
-            plugins=plugins_record(data_record(data), record.name, classifier),
+            plugins=plugins_record(data_record(data), record.name, classifier, config),
             **provenance(execution, fitted.seconds),
         ),
     )

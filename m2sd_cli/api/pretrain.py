@@ -215,7 +215,7 @@ def fit_pretrain(job: Job[PretrainConfig]) -> StoredManifest | None:
             history=fitted.history,
             skipped=skipped_records(data.skipped),
             recipe=job.recipe,
-            plugins=plugins_record(data_record(data), config.backbone),
+            plugins=plugins_record(data_record(data), config.backbone, config=config),
             **provenance(execution, fitted.seconds),
         ),
     )

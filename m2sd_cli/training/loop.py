@@ -1,4 +1,4 @@
-"""The training that both stages share: batches, cosine schedule, precision, saving, stopping, resuming."""
+"""The training that both stages share: batches, steps, precision, saving, stopping, resuming."""
 
 import math
 import time
@@ -29,11 +29,18 @@ from m2sd_cli.training.determinism import is_not_deterministic
 from m2sd_cli.training.execution import Execution
 from m2sd_cli.training.job import Fitted, Job, Position
 from m2sd_cli.training.memory import freed_memory_kept
+from m2sd_cli.training.optimizers import (
+    build_optimizer,
+    optimizer_likes,
+    optimizer_tensors,
+    restore_optimizer,
+    set_rate,
+)
 from m2sd_cli.training.randomness import stream
+from m2sd_cli.training.schedules import learning_rate
 from m2sd_cli.training.stopping import StopRequest
 from m2sd_cli.training.sums import Sums, all_finite
 
-MOMENTUM = "momentum."
 MODULE = "module."
 ACCURACY = "accuracy"
 LOSS = "loss"
@@ -41,11 +48,6 @@ LOSS = "loss"
 # A function of normalised images (B, 3, H, W), labels (B,), a generator on their device, and the shard of the batch for
 # this process. It returns the scalar to minimise and the measures to record, each a mean over the shard.
 Objective = Callable[[Tensor, Tensor, torch.Generator, slice], tuple[Tensor, dict[str, Tensor]]]
-
-
-def learning_rate(start: float, step: int, steps: int) -> float:
-    """Decay from `start` at step 0 to 0 after the last by a cosine without restarts (Loshchilov & Hutter, 2017)."""
-    return start * 0.5 * (1 + math.cos(math.pi * step / steps))
 
 
 class Training:
@@ -117,23 +119,13 @@ class Training:
         self.position = Position()
         self.saved: int | None = None  # the step of the last saved state
         self.images = len(data.labels)
-        self.optimiser = torch.optim.SGD(
-            module.parameters(),
-            lr=config.learning_rate,
-            momentum=config.momentum,
-            weight_decay=config.weight_decay,
-            nesterov=True,
-            fused=device.type in ("cpu", "cuda"),
-        )
+        self.rate = config.learning_rate
+        self.optimizer = build_optimizer(module, config, fused=device.type in ("cpu", "cuda"))
 
     def tensors(self) -> dict[str, Tensor]:
-        """Collect the tensors that the next step depends on: parameters, buffers and momentum."""
+        """Collect the tensors that the next step depends on: parameters, buffers and the optimiser's."""
         tensors = {MODULE + name: tensor for name, tensor in self.module.state_dict().items()}
-        for name, parameter in self.module.named_parameters():
-            momentum = self.optimiser.state[parameter].get("momentum_buffer")
-            if momentum is not None:
-                tensors[MOMENTUM + name] = momentum
-        return tensors
+        return tensors | optimizer_tensors(self.optimizer, self.config.optimizer, self.module)
 
     def restore(self, position: Position, tensors: dict[str, Tensor]) -> None:
         """Go on from the position at which `tensors()` were collected.
@@ -141,10 +133,8 @@ class Training:
         Raises:
             ValueError: they belong to another training.
         """
-        parameters = dict(self.module.named_parameters())
-        wrong = find_mismatch(
-            tensors, tensor_specs(self.module.state_dict(), MODULE), tensor_specs(parameters, MOMENTUM)
-        )
+        likes = optimizer_likes(self.config.optimizer, self.module)
+        wrong = find_mismatch(tensors, tensor_specs(self.module.state_dict(), MODULE), tensor_specs(likes))
         if wrong is not None:
             raise ValueError(wrong)
         if position.step > self.steps or len(position.history) != position.step // len(self.bounds):
@@ -154,10 +144,7 @@ class Training:
         self.module.load_state_dict(
             {name.removeprefix(MODULE): tensor for name, tensor in tensors.items() if name.startswith(MODULE)}
         )
-        for name, parameter in parameters.items():
-            if MOMENTUM + name in tensors:
-                buffer = torch.empty_like(parameter).copy_(tensors[MOMENTUM + name])
-                self.optimiser.state[parameter]["momentum_buffer"] = buffer
+        restore_optimizer(self.optimizer, self.config.optimizer, self.module, tensors)
 
     def run(self, stop: StopRequest) -> bool:
         """Train until the last epoch has ended, or until asked to stop; the state has been saved then.
@@ -214,21 +201,21 @@ class Training:
 
     def _step(self, sums: Sums) -> None:
         x, labels, generator = self._batch()
-        for group in self.optimiser.param_groups:
-            group["lr"] = learning_rate(self.config.learning_rate, self.position.step, self.steps)
+        self.rate = learning_rate(self.config, self.position.step, len(self.bounds))
+        set_rate(self.optimizer, self.rate)
         shard = self.group.shard(len(labels))
         if self.compiled:
             mark_step()  # the results of the last step may be overwritten
         with autocast(self.device, self.precision):
             loss, measures = self.objective(x, labels, generator, shard)
-        self.optimiser.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad(set_to_none=True)
         images = shard.stop - shard.start
         torch.autograd.backward(loss if self.group.size == 1 else loss * (images / len(labels)))
         measures = {LOSS: loss, **measures}
         values = torch.stack([value.detach().float() for value in measures.values()]) * images
         gradients = [parameter.grad for parameter in self.module.parameters() if parameter.grad is not None]
         self.group.all_reduce(*gradients, values)
-        self.optimiser.step()
+        self.optimizer.step()
         self.position.step += 1
         sums.add(list(measures), values, self.position.step)
 
@@ -283,7 +270,7 @@ class Training:
                 loss=averages.pop(LOSS),
                 accuracy=averages.pop(ACCURACY, None),
                 terms=averages,
-                learning_rate=self.optimiser.param_groups[0]["lr"],
+                learning_rate=self.rate,
             )
         )
 

@@ -10,13 +10,14 @@ from typing import Any, TypedDict
 import torch
 
 from m2sd_cli import __version__
+from m2sd_cli.config import TrainingConfig
 from m2sd_cli.data.catalogue import DATA_SETS, SIMULATED, get_info
 from m2sd_cli.data.datasets import DataSet, Skipped
 from m2sd_cli.data.folders import has_own_split
 from m2sd_cli.data.names import class_name
 from m2sd_cli.data.sources import ImageSource
 from m2sd_cli.data.transforms import TestTransform
-from m2sd_cli.registry import BACKBONES, CLASSIFIERS, Registry
+from m2sd_cli.registry import BACKBONES, CLASSIFIERS, OPTIMIZERS, SCHEDULES, Registry
 from m2sd_cli.runs.manifest import ClassRecord, DataRecord, SkippedRecord, TransformRecord
 from m2sd_cli.training.execution import Execution
 
@@ -103,9 +104,12 @@ def data_record(data: DataSet) -> DataRecord:
     return DataRecord(name=data.name, kind="folder", split=split)
 
 
-def plugins_record(data: DataRecord, backbone: str, classifier: str | None = None) -> dict[str, str]:
+def plugins_record(
+    data: DataRecord, backbone: str, classifier: str | None = None, config: TrainingConfig | None = None
+) -> dict[str, str]:
     """Name the package and version of everything that the package itself does not bring."""
     names: list[tuple[Registry[Any], str | None]] = [(BACKBONES, backbone), (CLASSIFIERS, classifier)]
+    names += [(OPTIMIZERS, config.optimizer), (SCHEDULES, config.schedule)] if config else []
     names += [(DATA_SETS, data.name.removesuffix(SIMULATED))] if data.kind == "built-in" else []
     return {name: origin for table, name in names if name and (origin := table.origin(name))}
 

@@ -2,13 +2,15 @@
 
 import itertools
 import math
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from m2sd_cli.config import PretrainConfig
 from m2sd_cli.training.batches import batch_bounds
-from m2sd_cli.training.loop import learning_rate
+from m2sd_cli.training.schedules import learning_rate
 
 
 @given(st.integers(1, 5000), st.integers(2, 600))
@@ -36,16 +38,38 @@ def test_batches_of_an_epoch(images: int, batch_size: int, expected: list[tuple[
     assert batch_bounds(images, batch_size) == expected
 
 
+def rates(epochs: int, epoch_steps: int, **options: Any) -> list[float]:
+    config = PretrainConfig(epochs=epochs, **options)
+    return [learning_rate(config, step, epoch_steps) for step in range(epochs * epoch_steps)]
+
+
 @given(st.floats(1e-6, 10), st.integers(1, 1000))
 def test_the_learning_rate_falls_from_the_start_to_nothing(start: float, steps: int) -> None:
-    rates = [learning_rate(start, step, steps) for step in range(steps + 1)]
-    assert rates[0] == start
-    assert rates[-1] == pytest.approx(0, abs=1e-12)
-    assert all(later < earlier for earlier, later in itertools.pairwise(rates))
-    assert all(rate + rates[steps - step] == pytest.approx(start) for step, rate in enumerate(rates))
+    config = PretrainConfig(epochs=steps, learning_rate=start)
+    falling = [learning_rate(config, step, 1) for step in range(steps + 1)]
+    assert falling[0] == start
+    assert falling[-1] == pytest.approx(0, abs=1e-12)
+    assert all(later < earlier for earlier, later in itertools.pairwise(falling))
+    assert all(rate + falling[steps - step] == pytest.approx(start) for step, rate in enumerate(falling))
 
 
-def test_the_learning_rate_is_half_a_cosine() -> None:
-    assert learning_rate(0.1, 50, 100) == pytest.approx(0.05)
-    assert learning_rate(0.1, 25, 100) == pytest.approx(0.05 * (1 + math.sqrt(0.5)))
-    assert learning_rate(0.1, 75, 100) == pytest.approx(0.05 * (1 - math.sqrt(0.5)))
+def test_a_cosine_is_computed_as_always_bit_for_bit() -> None:
+    assert rates(10, 37) == [0.1 * 0.5 * (1 + math.cos(math.pi * step / 370)) for step in range(370)]
+
+
+def test_a_warm_up_rises_to_the_rate_at_which_the_cosine_begins() -> None:
+    warmed = rates(4, 6, warmup_epochs=0.5, learning_rate=1.0)
+    assert warmed[:4] == pytest.approx([0.25, 0.5, 0.75, 1])
+    assert warmed[3:] == pytest.approx([0.5 * (1 + math.cos(math.pi * step / 21)) for step in range(21)])
+
+
+def test_multistep_lowers_the_rate_after_each_milestone() -> None:
+    common: dict[str, Any] = {"schedule": "multistep", "learning_rate": 1.0}
+    assert rates(5, 1, milestones="2,4", **common) == pytest.approx([1, 1, 0.1, 0.1, 0.01])
+    assert rates(5, 2, gamma=0.5, **common) == pytest.approx([1] * 6 + [0.5] * 2 + [0.25] * 2)
+    assert rates(3, 2, milestones="2", warmup_epochs=1.0, **common) == pytest.approx([1 / 3, 2 / 3, 1, 1, 0.1, 0.1])
+    assert rates(1, 2, **common) == [1, 1]  # of one epoch 60 % is all, and 80 % too
+
+
+def test_a_constant_rate_stays() -> None:
+    assert rates(3, 2, schedule="constant", warmup_epochs=0.5) == pytest.approx([0.05, *[0.1] * 5])
