@@ -16,6 +16,7 @@ BASE = {
     "registry",
     "progress",
     "paths",
+    "extras",
 }  # anybody may import them; they import nothing but one another
 # Every room and every module beside them, and the others that it may import.
 MAY_IMPORT = {
@@ -24,6 +25,7 @@ MAY_IMPORT = {
     "registry": set[str](),
     "progress": set[str](),
     "paths": set[str](),
+    "extras": set[str](),
     "method": set[str](),
     "data": set[str](),
     "runs": set[str](),

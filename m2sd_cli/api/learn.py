@@ -20,6 +20,7 @@ from m2sd_cli.data.repeated import list_pictures, say_repeated
 from m2sd_cli.data.skipping import check_pictures, say_skipped, skip_bad_pictures
 from m2sd_cli.data.sources import FileImages
 from m2sd_cli.errors import M2sdError, PictureError, UsageError
+from m2sd_cli.extras import install_extra
 from m2sd_cli.inference.device import choose_device
 from m2sd_cli.inference.features import FEATURE_BATCH
 from m2sd_cli.inference.session import load_session
@@ -32,7 +33,7 @@ from m2sd_cli.training.execution import Execution, executing
 from m2sd_cli.training.initial_weights import IMAGENET, prepared_for_weights
 from m2sd_cli.training.job import Job
 from m2sd_cli.training.memory import freed_memory_kept
-from m2sd_cli.training.packaged_weights import EXTRA, weights_file
+from m2sd_cli.training.packaged_weights import weights_file
 from m2sd_cli.training.records import base_records
 from m2sd_cli.training.resuming import refuse_unless_new
 
@@ -156,9 +157,10 @@ def best_backbone() -> str:
     from torchvision.models import ResNet18_Weights  # takes a second
 
     file = Path(torch.hub.get_dir()) / "checkpoints" / Path(ResNet18_Weights.IMAGENET1K_V1.url).name
+    adding = install_extra("photos")
     if not file.is_file():
-        raise M2sdError(f"no pretrained network is installed: {EXTRA}, or name one to download with --backbone")
-    progress.say(f"with {FALLBACK}, whose weights are at hand; {EXTRA} adds {BEST}, which is quicker and better")
+        raise M2sdError(f"no pretrained network is installed: {adding}, or name one to download with --backbone")
+    progress.say(f"with {FALLBACK}, whose weights are at hand; {adding} adds {BEST}, which is quicker and better")
     return FALLBACK
 
 

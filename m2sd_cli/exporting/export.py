@@ -14,6 +14,7 @@ from m2sd_cli.checkpoints import network_tensors
 from m2sd_cli.errors import M2sdError
 from m2sd_cli.exporting import EXPORT_FORMATS
 from m2sd_cli.exporting.deployed import Deployed, description
+from m2sd_cli.extras import install_extra
 from m2sd_cli.inference.session import SessionModel
 from m2sd_cli.output_files import write_output
 from m2sd_cli.registry import load
@@ -37,8 +38,8 @@ def export_session(model: SessionModel, form: str, out: Path) -> None:
         RunError: the file cannot be written.
     """
     entry = EXPORT_FORMATS[form]
-    if any(find_spec(module) is None for module in entry.modules):
-        raise M2sdError(f"--format {form} needs more packages: pip install 'm2sd[{entry.extra}]'")
+    if entry.extra is not None and any(find_spec(module) is None for module in entry.modules):
+        raise M2sdError(f"--format {form} needs more packages: {install_extra(entry.extra)}")
     write_output(out, load(entry.builder)(model, json.dumps(description(model), ensure_ascii=False)))
 
 

