@@ -62,7 +62,7 @@ class Request:
     @cached_property
     def key(self) -> str:
         """The SHA-256 of the request, of the format, and of the libraries that decode."""
-        decoders = [PIL.__version__, *map(PIL.features.version, ("libjpeg_turbo", "jpg", "webp"))]
+        decoders = [PIL.__version__, *map(PIL.features.version, ("libjpeg_turbo", "jpg", "webp", "libtiff"))]
         words = [FORMAT, self.use, *self.shape, self.column.file, dict(self.settings), decoders, list(self.digests)]
         return hashlib.sha256(json.dumps(words, sort_keys=True).encode()).hexdigest()
 

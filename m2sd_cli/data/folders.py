@@ -7,6 +7,7 @@ from pathlib import Path
 
 from m2sd_cli.data.augmentation import Augmentation
 from m2sd_cli.data.datasets import DataSet, Shots, Skipped
+from m2sd_cli.data.kinds import listed_kinds
 from m2sd_cli.data.names import as_pair, clash, class_name, is_text, name_digest, relative_name
 from m2sd_cli.data.picture_files import is_passed_over, is_run_folder, list_folder, list_images
 from m2sd_cli.data.skipping import leave_out
@@ -21,7 +22,7 @@ NAMED = 5  # folders in a message
 
 
 def read_classes(folder: Path) -> dict[str, list[Path]]:
-    """List the pictures of each class, FOLDER/CLASS/*.{jpg,jpeg,png,webp,bmp}, classes and pictures sorted by name.
+    """List the pictures of each class, FOLDER/CLASS/*.jpg and other kinds, classes and pictures sorted by name.
 
     A class may be a link to a folder. Folders that are hidden or the system's own are passed over; a run folder is left
     out, and that is reported.
@@ -47,7 +48,7 @@ def read_classes(folder: Path) -> dict[str, list[Path]]:
         elif is_run_folder(list_folder(path)):
             say(f"{path}: a run folder, and no class; it is left out")
         else:
-            raise DataError(f"{path}: no picture in it (jpg, jpeg, png, webp or bmp)")
+            raise DataError(f"{path}: no picture in it ({listed_kinds()})")
     if not classes:
         raise DataError(f"{folder}: no class in it; it needs one sub-folder a class, holding that class's pictures")
     return classes

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from io import BufferedReader
 from pathlib import Path
 
+from m2sd_cli.data.kinds import is_picture, listed_kinds
 from m2sd_cli.errors import DataError, PictureError, os_errors_as
 from m2sd_cli.paths import refuse_address
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
 # Folders of systems and network drives, which hold thumbnails or what was deleted; in lower case.
 SYSTEM_FOLDERS = frozenset(
     {"@eadir", "__macosx", "#recycle", "@recycle", "@recently-snapshot", "#snapshot", "@tmp", "$recycle.bin"}
@@ -87,7 +87,7 @@ def find_pictures(paths: Sequence[Path]) -> list[Path]:
                     if not is_passed_over(entry) and os.path.isdir(entry) and not os.path.islink(entry)
                 )
             if not inside:
-                raise DataError(f"{path}: no picture in it (jpg, jpeg, png, webp or bmp)")
+                raise DataError(f"{path}: no picture in it ({listed_kinds()})")
             pictures += sorted(inside)
         elif os.path.lexists(path):
             pictures.append(path)
@@ -109,5 +109,5 @@ def list_folder(folder: Path) -> list[Path]:
 
 def _pictures(entries: Iterable[Path]) -> Iterator[Path]:
     for path in entries:
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and not os.path.isdir(path):
+        if is_picture(path) and not path.name.startswith(".") and not os.path.isdir(path):
             yield path

@@ -1,23 +1,39 @@
 """Guards around Pillow against damaged, hostile and huge pictures, and against its complaints about them."""
 
+import ctypes
 import logging
 import struct
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import BufferedReader
 from pathlib import Path
 from threading import Lock
 
-from PIL import ExifTags, Image, ImageFile, PngImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile, JpegImagePlugin, PngImagePlugin, UnidentifiedImageError, _imaging
 
+from m2sd_cli.data.kinds import HEIC_EXTRA, HEIC_MODULE, formats, is_at_hand, listed_kinds
 from m2sd_cli.data.threads import MemoryBudget
 from m2sd_cli.errors import DataError, PictureError
 
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")  # by content; Pillow would run programs for others
+FORMATS = formats()  # by content; Pillow would run programs for others
+HEIF_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"mif2", b"msf1"})
+TILE_WIDTH, TILE_LENGTH = 322, 323  # tags of a TIFF
+# As many times the pixels of other pictures may a JPEG have, since it is decoded at half its size then.
+LARGER_JPEG = 2.5
 
 # The exceptions that Pillow lets through of a damaged file, from wherever it stumbles over it.
-DAMAGE = (OSError, SyntaxError, ValueError, EOFError, TypeError, LookupError, ArithmeticError, struct.error)
+DAMAGE = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    RuntimeError,
+    struct.error,
+)
 
 DECODING = MemoryBudget(180_000_000)  # pixels of up to 16 bytes each: small files may hold large pictures
 
@@ -25,6 +41,10 @@ DECODING = MemoryBudget(180_000_000)  # pixels of up to 16 bytes each: small fil
 PngImagePlugin.MAX_TEXT_CHUNK = max(PngImagePlugin.MAX_TEXT_CHUNK, 8 * 2**20)
 
 logging.getLogger("PIL").addHandler(logging.NullHandler())  # or its complaints about a picture would be printed
+
+# libtiff would print what it does not like, too, and is told not to; not every build of Pillow lets it be reached.
+with suppress(OSError, AttributeError):
+    ctypes.CDLL(_imaging.__file__).TIFFSetErrorHandler(None)
 
 _FILTERS = Lock()  # the filters of warnings belong to the whole process, and pictures are read in several threads
 
@@ -40,33 +60,85 @@ def name_damage(path: Path) -> Iterator[None]:
     try:
         yield
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
-        limit = (Image.MAX_IMAGE_PIXELS or 0) // 10**6
-        raise PictureError(path, f"more than {limit} million pixels; scale it down first") from None
+        raise _too_large(path, most_pixels()) from None
     except UnidentifiedImageError:
-        raise PictureError(path, "not a picture that can be read (jpg, png, webp or bmp)") from None
+        raise PictureError(path, f"not a picture that can be read ({listed_kinds()})") from None
     except DAMAGE as error:
         raise PictureError(path, f"damaged picture ({str(error) or type(error).__name__})") from None
     except MemoryError:
         raise DataError(f"{path}: no memory left to read it; scale it down first") from None
 
 
+def most_pixels() -> int:
+    """Return the number of pixels that a picture may have, and a JPEG may have when it is decoded."""
+    return Image.MAX_IMAGE_PIXELS or 2**31
+
+
+def _too_large(path: Path, limit: float) -> PictureError:
+    return PictureError(path, f"more than {int(limit) // 10**6} million pixels; scale it down first")
+
+
 def open_header(file: BufferedReader, path: Path) -> ImageFile.ImageFile:
     """Read the size and mode of a picture, none of its pixels.
 
     Raises:
-        PictureError: it is a compressed TIFF.
+        PictureError: it is too large, or of a kind that cannot be read here.
     """
-    file.peek()  # waits for the disk while other threads may go on
-    with _settled_warnings():
-        image = Image.open(file, formats=FORMATS)
+    start = file.peek()[:12]  # waits for the disk while other threads may go on
+    if start[4:8] == b"ftyp" and start[8:] in HEIF_BRANDS and not _is_avif(file):
+        return _open_heif(file, path)
+    try:
+        with _settled_warnings():
+            image = Image.open(file, formats=FORMATS)
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+        if not start.startswith(b"\xff\xd8"):
+            raise
+        file.seek(0)
+        image = JpegImagePlugin.JpegImageFile(file)
+        if image.width * image.height > LARGER_JPEG * most_pixels():
+            raise _too_large(path, LARGER_JPEG * most_pixels()) from None
     if image.tile and image.tile[0][0] == "libtiff":
-        # It unpacks a tile whole, however large, and prints its complaints.
-        raise PictureError(path, "a compressed TIFF; save it as jpg or png")
+        _refuse_large_tiles(image, path)
     return image
 
 
+def _is_avif(file: BufferedReader) -> bool:
+    """Tell if one of the brands of a file is AVIF's; the first one may be that of its family alone."""
+    start = file.peek()
+    brands = start[: int.from_bytes(start[:4], "big")][16:]
+    return b"avif" in brands or b"avis" in brands
+
+
+def _open_heif(file: BufferedReader, path: Path) -> ImageFile.ImageFile:
+    if not is_at_hand(HEIC_MODULE):
+        raise PictureError(path, f"a HEIC picture: {HEIC_EXTRA} it")
+    from pillow_heif import HeifImageFile
+
+    image: ImageFile.ImageFile = HeifImageFile(file)  # type: ignore[no-untyped-call]
+    if image.width * image.height > most_pixels():
+        raise _too_large(path, most_pixels())
+    return image
+
+
+def _refuse_large_tiles(image: ImageFile.ImageFile, path: Path) -> None:
+    """Refuse a compressed TIFF whose tiles are larger than pictures may be: each is unpacked as a whole.
+
+    Raises:
+        PictureError: they are.
+    """
+    tags = getattr(image, "tag_v2", {})
+    width, length = tags.get(TILE_WIDTH, 0), tags.get(TILE_LENGTH, 0)
+    if width * length > most_pixels():
+        raise PictureError(path, "a TIFF of tiles larger than pictures may be; save it as jpg or png")
+
+
 def decode(image: ImageFile.ImageFile) -> None:
-    """Load the pixels, in several threads at once, and what lies behind them, one thread at a time."""
+    """Load the pixels, in several threads at once, and what lies behind them, one thread at a time.
+
+    A JPEG of more pixels than pictures may have is decoded at half its width and height.
+    """
+    if image.width * image.height > most_pixels():
+        image.draft(None, (image.width // 2, image.height // 2))
     parse = image.load_end
 
     def load_end() -> None:

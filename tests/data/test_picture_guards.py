@@ -44,7 +44,7 @@ def test_a_truncated_picture_is_damaged(tmp_path: Path, suffix: str, share: floa
 def test_what_is_no_picture_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "letter.jpg"
     path.write_bytes(content)
-    with pytest.raises(DataError, match=r"letter\.jpg: not a picture that can be read \(jpg, png, webp or bmp\)"):
+    with pytest.raises(DataError, match=r"letter\.jpg: not a picture that can be read \(jpg, png, webp, .*\)"):
         open_rgb(path)
 
 
@@ -381,7 +381,13 @@ def test_a_bomb_of_any_format_is_refused_unread(
             content[at : at + 4] = struct.pack("<I", value)
     path.write_bytes(content)
     forbid_decoding(monkeypatch)
-    with pytest.raises(PictureError, match=rf"a\.{suffix}: more than 89 million pixels"):
+    if suffix == "jpg" and width * height < 2 * 89_478_485:
+        with pytest.raises(AssertionError, match="it was decoded"):  # at half its size
+            open_rgb(path)
+        return
+    with pytest.raises(
+        PictureError, match=rf"a\.{suffix}: more than {'223' if suffix == 'jpg' else '89'} million pixels"
+    ):
         open_rgb(path)
 
 
@@ -405,12 +411,28 @@ def test_many_texts_in_a_png_are_refused(tmp_path: Path) -> None:
         open_rgb(path)
 
 
-@pytest.mark.parametrize("compression", ["tiff_lzw", "tiff_adobe_deflate", "packbits", "jpeg"])
-def test_a_compressed_tiff_is_refused_unread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compression: str) -> None:
-    """Its library unpacks a tile as a whole, however large, and prints what it does not like."""
-    path = save(tmp_path, noise(), "a.tif", compression=compression)
+@pytest.mark.parametrize("compression", ["tiff_lzw", "tiff_adobe_deflate", "packbits"])
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_a_compressed_tiff_is_read(tmp_path: Path, compression: str, mode: str) -> None:
+    plain, small = (
+        save(tmp_path, noise().convert(mode), f"{name}.tif", **options)
+        for name, options in (("plain", {}), ("small", {"compression": compression}))
+    )
+    assert np.array_equal(np.asarray(open_rgb(small)), np.asarray(open_rgb(plain)))
+
+
+def test_a_compressed_tiff_of_huge_tiles_is_refused_unread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its library unpacks a tile as a whole, however large."""
+    width, length, bits, compression, photometric, samples = 256, 257, 258, 259, 262, 277
+    tags = {width: 24, length: 16, bits: 8, compression: 5, photometric: 1, samples: 1}
+    tags |= {322: 60_000, 323: 60_000, 324: 8, 325: 8}  # width and length of a tile, place and size of the first
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    path = tmp_path / "a.tif"
+    path.write_bytes(struct.pack("<2sHI", b"II", 42, 8) + struct.pack("<H", len(tags)) + entries + bytes(4))
     forbid_decoding(monkeypatch)
-    with pytest.raises(PictureError, match=r"a\.tif: a compressed TIFF; save it as jpg or png$"):
+    with pytest.raises(
+        PictureError, match=r"a\.tif: a TIFF of tiles larger than pictures may be; save it as jpg or png$"
+    ):
         open_rgb(path)
 
 
@@ -438,7 +460,7 @@ def test_parts_of_a_colour_profile_are_passed_over(tmp_path: Path, content: byte
     assert np.array_equal(np.asarray(open_rgb(path)), plain)
 
 
-@pytest.mark.parametrize("format", ["AVIF", "JPEG2000", "ICO", "PPM", "TGA", "PCX", "PDF", "EPS"])
+@pytest.mark.parametrize("format", ["JPEG2000", "ICO", "PPM", "TGA", "PCX", "PDF", "EPS"])
 def test_another_format_behind_a_pictures_name_is_refused(tmp_path: Path, format: str) -> None:
     noise(64, 64).save(tmp_path / "a.jpg", format=format)
     with pytest.raises(PictureError, match=r"a\.jpg: not a picture that can be read"):

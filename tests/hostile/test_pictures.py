@@ -17,6 +17,7 @@ from m2sd_cli.cli.output import printable
 from m2sd_cli.data.choosing import choose_training
 from m2sd_cli.data.folders import open_folder
 from m2sd_cli.data.images import open_rgb
+from m2sd_cli.data.kinds import listed_kinds
 from m2sd_cli.data.sources import FileImages
 from m2sd_cli.runs.folder import RunFolder
 from tests.helpers import Cli, Outcome, Pictures, check_refusal, tree
@@ -243,7 +244,7 @@ def test_predict_fails_if_no_picture_can_be_read(m2sd: Cli, trained: Path, tmp_p
     for name in ("a.jpg", "b.png"):
         (tmp_path / name).write_bytes(b"Dear Sir,")
     command = ["predict", tmp_path, "--run", trained, *CPU, "--skip-bad"]
-    reason = "not a picture that can be read (jpg, png, webp or bmp)"
+    reason = f"not a picture that can be read ({listed_kinds()})"
     says = f"m2sd: no picture can be read: {tmp_path / 'a.jpg'}: {reason}; and 1 more\n"
     for words in (command, [*command, "--json"]):
         done = m2sd(*words)
@@ -363,7 +364,7 @@ def test_any_name_of_a_bad_picture_is_one_line(
     assert (done.code, done.out) == (3, "")
     shown = printable(name)
     assert shown.isprintable()
-    assert done.err == (f"m2sd: shots/{shown}/{shown}.png: not a picture that can be read (jpg, png, webp or bmp)\n")
+    assert done.err == (f"m2sd: shots/{shown}/{shown}.png: not a picture that can be read ({listed_kinds()})\n")
 
 
 def test_thousands_of_classes_are_taught_in_one_session(

@@ -1,0 +1,84 @@
+"""The table of the kinds of pictures: which files are pictures by their names, and what reading them takes."""
+
+from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Final
+
+HEIC_EXTRA: Final = "pip install 'm2sd[heic]', or convert"
+HEIC_MODULE: Final = "pillow_heif"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of pictures."""
+
+    format: str  # Pillow's name, which tells by the content what a file is
+    suffixes: tuple[str, ...]  # in lower case; the first one stands for the kind in messages
+    module: str = "PIL"  # that reads it
+    way_out: str = ""  # where the module is missing; "them" or "it" follows
+
+
+KINDS: Final = (
+    Kind("JPEG", (".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".jfi", ".pjpeg", ".pjp", ".mpo")),
+    Kind("PNG", (".png", ".apng")),
+    Kind("WEBP", (".webp",)),
+    Kind("BMP", (".bmp", ".dib")),
+    Kind("GIF", (".gif",)),
+    Kind("TIFF", (".tif", ".tiff")),
+    Kind("AVIF", (".avif",), "PIL._avif", "install a Pillow that reads AVIF, or convert"),
+    Kind("HEIF", (".heic", ".heif", ".hif"), HEIC_MODULE, HEIC_EXTRA),
+)
+# Pictures that are not read, or not those of a person: by their names they are told from notes and lists.
+OTHERS: Final = frozenset(
+    {".3fr", ".arw", ".cr2", ".cr3", ".dng", ".nef", ".orf", ".pef", ".raf", ".raw", ".rw2", ".srw"}
+    | {".ai", ".eps", ".exr", ".hdr", ".ico", ".j2k", ".jp2", ".jxl", ".pbm", ".pcx", ".pgm", ".ppm", ".psd", ".svg"}
+    | {".tga", ".xcf"}
+)
+# Files that systems leave behind, in lower case; hidden ones are passed over, too.
+SYSTEM_FILES: Final = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"})
+
+_BY_SUFFIX: Final = {suffix: kind for kind in KINDS for suffix in kind.suffixes}
+
+
+@cache
+def is_at_hand(module: str) -> bool:
+    """Tell if a module is installed, without importing it."""
+    return find_spec(module) is not None
+
+
+def is_picture(path: Path) -> bool:
+    """Tell by the name of a file if it is a picture that can be read here."""
+    kind = _BY_SUFFIX.get(path.suffix.lower())
+    return kind is not None and is_at_hand(kind.module)
+
+
+def is_any_picture(path: Path) -> bool:
+    """Tell by the name of a file if it is a picture, whether it can be read or not."""
+    suffix = path.suffix.lower()
+    return suffix in _BY_SUFFIX or suffix in OTHERS
+
+
+def way_out(suffix: str, them: str) -> str:
+    """Say what to do about a file that is left out, by its suffix.
+
+    Args:
+        suffix: in lower case.
+        them: "it" or "them".
+    """
+    kind = _BY_SUFFIX.get(suffix)
+    if kind is not None:
+        return f"{kind.way_out} {them}"
+    return f"convert {them} to jpg or png" if suffix in OTHERS else "no picture by the name"
+
+
+def listed_kinds() -> str:
+    """List the kinds that can be read here, as messages do."""
+    names = [kind.suffixes[0].removeprefix(".") for kind in KINDS if is_at_hand(kind.module)]
+    return f"{', '.join(names[:-1])} or {names[-1]}"
+
+
+def formats() -> tuple[str, ...]:
+    """List Pillow's names of the kinds that it reads by itself."""
+    return tuple(kind.format for kind in KINDS if kind.module != HEIC_MODULE)
