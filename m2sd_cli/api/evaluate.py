@@ -1,29 +1,17 @@
 """Figures of every session of a chain, and published figures for comparison."""
 
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from m2sd_cli.api.recorded_data import recorded_data
-from m2sd_cli.data.folders import read_shots
-from m2sd_cli.data.skipping import say_skipped, skip_bad_shots, skip_bad_tests
+from m2sd_cli.api.tested_images import open_tested_images
 from m2sd_cli.distributed.process_group import process_group
-from m2sd_cli.errors import DataError
 from m2sd_cli.inference.device import choose_device, inference_precision
 from m2sd_cli.inference.session import load_chain
-from m2sd_cli.inference.skipping import check_pictures_together
-from m2sd_cli.paths import expand, expand_given, text_given
+from m2sd_cli.paths import expand_given
 from m2sd_cli.reports.evaluation import Evaluation, evaluate_session
 from m2sd_cli.reports.published import Comparison, compare_with_published
 from m2sd_cli.runs.folder import open_run
 from m2sd_cli.runs.reader import PRETRAIN
-from m2sd_cli.training.records import base_records, classes_digest, name_changes
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from m2sd_cli.data.datasets import Skipped
 
 
 def evaluate(
@@ -58,35 +46,10 @@ def evaluate(
     with process_group(choose_device(device)) as (group, chosen):
         chain = folder.summary(session)
         model = load_chain(folder, chain, chosen, exact, classifier)
-        if test is not None:
-            location = expand(test, "--test")
-            labelled = read_shots(location)
-            if skip_bad:
-                labelled = skip_bad_shots(labelled, location, partial(check_pictures_together, group=group))
-                say_skipped(labelled.skipped)
-            evaluation = evaluate_session(model, labelled.source, labelled.classes, str(location), group=group)
-            return replace(evaluation, skipped=labelled.skipped)
-        base = chain.base.manifest
-        is_folder = base.data.kind == "folder"
-        assert base.parent is not None
-        # The training images of a folder are compared with the record of stage 1.
-        first = folder.read(PRETRAIN, base.parent.sha256).manifest if is_folder else base
-        with group.local_main_first():
-            data_set = recorded_data(first, text_given(data), root, model.transform.crop)
-        if is_folder and classes_digest(base_records(data_set)) != classes_digest(base.classes):
-            raise DataError(
-                f"{data_set.location}: not the images that the run was trained on, so its test images may have been; "
-                f"name others with --test DIR: {name_changes(base_records(data_set), base.classes)}"
-            )
-        skipped: Sequence[Skipped] = ()
-        if skip_bad:
-            data_set, skipped = skip_bad_tests(data_set, partial(check_pictures_together, group=group))
-            say_skipped(skipped)
-        if len(data_set.test) == 0:
-            raise DataError(f"{data_set.location}: no test images in it; name some with --test DIR")
-        location = data_set.location
-        evaluation = evaluate_session(model, data_set.test, data_set.classes, str(location), keep=True, group=group)
-        return replace(evaluation, skipped=skipped)
+        tested = open_tested_images(folder, chain, group, test, data, root, skip_bad)
+        keep = tested.data_set is not None
+        evaluation = evaluate_session(model, tested.source, tested.classes, tested.location, keep=keep, group=group)
+        return replace(evaluation, skipped=tested.skipped)
 
 
 def compare(run: Path | str | None = None) -> Comparison:

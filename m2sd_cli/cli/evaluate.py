@@ -53,7 +53,8 @@ def evaluate(
 ) -> None:
     """Measure the accuracy after every session on the test images of all classes so far, in per cent.
 
-    overall counts images; base and novel are means over classes, HM is their harmonic mean.
+    overall counts images; base and novel are means over classes, HM is their harmonic mean. AVG is the mean of overall,
+    AHM that of HM after session 0, PD what overall has lost since session 0.
 
     ECE is how far probabilities are from how often they are right. AUROC is how often an image of a class taught so far
     scores higher than one of another class; FPR95 is the share of these others that passes where 95 % of the former do.
@@ -153,7 +154,7 @@ def _trust(evaluation: "Evaluation") -> list[dict[str, float | None]]:
 
 
 def as_lines(evaluation: "Evaluation", only: int | None) -> list[str]:
-    """Format the table, with AVG and PD below it, or the row of the session that `only` names."""
+    """Format the table, with AVG, AHM and PD below it, or the row of the session that `only` names."""
     figures = evaluation.figures
     rows = [
         [
@@ -168,7 +169,10 @@ def as_lines(evaluation: "Evaluation", only: int | None) -> list[str]:
     ]
     header = ["session", "classes", "images", "overall", "base", "novel", "HM", "ECE", "AUROC", "FPR95"]
     lines = table(header, rows)
-    return lines if only is not None else [*lines, f"AVG {_figure(figures.average)}  PD {_figure(figures.drop)}"]
+    if only is not None:
+        return lines
+    means = f"AVG {_figure(figures.average)}  AHM {_figure(figures.average_harmonic)}  PD {_figure(figures.drop)}"
+    return [*lines, means]
 
 
 def comparison_lines(figures: "Figures", comparison: "Comparison") -> list[str]:
@@ -214,7 +218,11 @@ def as_data(evaluation: "Evaluation", only: int | None, comparison: "Comparison 
         ]
     }
     if only is None:
-        content |= {"average": figures.average, "drop": figures.drop}
+        content |= {
+            "average": figures.average,
+            "average_harmonic": figures.average_harmonic,
+            "drop": figures.drop,
+        }
     if comparison is not None:
         content |= {
             "comparable": comparison.comparable,

@@ -1,4 +1,4 @@
-"""Accuracies of a chain: overall, base, novel, HM, AVG and PD."""
+"""Accuracies of a chain: overall, base, novel, HM, AVG, AHM and PD."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,6 +30,7 @@ class Figures:
     sessions: list[SessionFigures]
     average: float | None  # AVG: the mean of `overall` over sessions 0..B
     drop: float | None  # PD: `overall` of session 0 less that of session B, in points
+    average_harmonic: float | None  # AHM: the mean of `harmonic` over sessions 1..B; None of a base session alone
 
 
 def chain_figures(labels: Tensor, lost: Tensor, sizes: Sequence[int]) -> Figures:
@@ -59,11 +60,13 @@ def chain_figures(labels: Tensor, lost: Tensor, sizes: Sequence[int]) -> Figures
             )
         )
     overall = [each.overall for each in sessions if each.overall is not None]
+    harmonic = [each.harmonic for each in sessions[1:] if each.harmonic is not None]
     complete = len(overall) == len(sessions)
     return Figures(
         sessions=sessions,
         average=sum(overall) / len(overall) if complete else None,
         drop=overall[0] - overall[-1] if complete else None,
+        average_harmonic=sum(harmonic) / len(harmonic) if harmonic and len(harmonic) == len(sessions) - 1 else None,
     )
 
 

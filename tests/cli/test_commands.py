@@ -398,6 +398,7 @@ KEYS = {
     "evaluate": {
         "sessions",
         "average",
+        "average_harmonic",
         "drop",
         "classifier",
         "temperature",
@@ -522,7 +523,8 @@ def test_the_table_of_evaluate_says_what_its_json_says(
         [str(each[name]) for name in ("session", "classes", "images")] + [figure(each[name]) for name in fields]
         for each in data["sessions"]
     ]
-    assert summary.split() == ["AVG", figure(data["average"]), "PD", figure(data["drop"])]
+    ahm = figure(data["average_harmonic"])
+    assert summary.split() == ["AVG", figure(data["average"]), "AHM", ahm, "PD", figure(data["drop"])]
     assert [each["classes"] for each in data["sessions"]] == [4, 6, 7]
     overall = [each["overall"] for each in data["sessions"]]
     assert data["average"] == pytest.approx(sum(overall) / 3)

@@ -52,6 +52,10 @@ def test_every_session_is_as_the_loop_says(sizes: tuple[int, ...], images: int, 
     expected = [plain_session(sizes, b, logits, labels) for b in range(len(sizes))]
     for ours, theirs in zip(figures.sessions, expected, strict=True):
         assert_same(ours, theirs)
+    harmonic = [each.harmonic for each in expected[1:]]
+    known = [each for each in harmonic if each is not None]
+    ahm = sum(known) / len(known) if known and len(known) == len(harmonic) else None
+    assert figures.average_harmonic == (None if ahm is None else pytest.approx(ahm))
     overall = [each.overall for each in expected if each.overall is not None]
     if len(overall) < len(expected):
         assert (figures.average, figures.drop) == (None, None)
@@ -77,7 +81,7 @@ def test_average_and_drop_of_a_chain() -> None:
     logits = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 2.0], [0.0, 0.0, 1.0], [5.0, 0.0, 1.0]])
     figures = figures_of((2, 3), logits, torch.tensor([0, 1, 2, 2]))
     assert [each.overall for each in figures.sessions] == [100.0, 50.0]
-    assert (figures.average, figures.drop) == (75.0, 50.0)
+    assert (figures.average, figures.drop, figures.average_harmonic) == (75.0, 50.0, 50.0)
     assert (figures.sessions[1].base, figures.sessions[1].novel, figures.sessions[1].harmonic) == (50.0, 50.0, 50.0)
 
 
@@ -89,7 +93,7 @@ def test_classes_without_an_image_are_left_out_of_the_means() -> None:
 
 def test_without_an_image_there_is_no_figure() -> None:
     figures = figures_of(SIZES, *draw(0, 7))
-    assert (figures.average, figures.drop) == (None, None)
+    assert (figures.average, figures.drop, figures.average_harmonic) == (None, None, None)
     assert figures.sessions[1] == SessionFigures(1, 5, 0, None, None, None, None)
 
 

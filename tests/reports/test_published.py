@@ -33,7 +33,7 @@ def manifest(trained: Path) -> Manifest:
 
 def figures(sessions: int) -> Figures:
     rows = [SessionFigures(b, 60 + 5 * b, 100, 70.0 - b, 70.0, 30.125 if b else None, 42.0) for b in range(sessions)]
-    return Figures(rows, average=66.0, drop=8.0)
+    return Figures(rows, average=66.0, drop=8.0, average_harmonic=None)
 
 
 def texts(value: object) -> list[str]:

@@ -1,0 +1,97 @@
+"""Labelled images to measure a chain with."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from m2sd_cli.api.recorded_data import recorded_data
+from m2sd_cli.data.datasets import DataSet, Skipped
+from m2sd_cli.data.folders import read_shots
+from m2sd_cli.data.skipping import say_skipped, skip_bad_shots, skip_bad_tests
+from m2sd_cli.data.sources import ImageSource
+from m2sd_cli.distributed.process_group import ProcessGroup
+from m2sd_cli.errors import DataError
+from m2sd_cli.inference.skipping import check_pictures_together
+from m2sd_cli.paths import expand, expand_given, text_given
+from m2sd_cli.runs.chain import ChainSummary
+from m2sd_cli.runs.folder import RunFolder
+from m2sd_cli.runs.reader import PRETRAIN
+from m2sd_cli.training.records import base_records, classes_digest, name_changes
+
+
+@dataclass(frozen=True)
+class TestedImages:
+    """Test images, and where they came from."""
+
+    __test__ = False  # the name begins with Test, and is none of pytest's
+
+    source: ImageSource  # its labels index `classes`
+    classes: list[str]
+    location: str  # for messages
+    skipped: Sequence[Skipped]  # pictures that cannot be read and were left out, if that was asked for
+    data_set: DataSet | None  # that they are of; None for a folder of labelled pictures
+
+
+def open_tested_images(
+    folder: RunFolder,
+    chain: ChainSummary,
+    group: ProcessGroup,
+    test: Path | str | None = None,
+    data: Path | str | None = None,
+    data_root: Path | str | None = None,
+    skip_bad: bool = False,
+) -> TestedImages:
+    """Open the test images of a run's data set, or those of a folder.
+
+    Args:
+        folder: the run folder.
+        chain: of the run.
+        group: whose processes share the work.
+        test: DIR with DIR/CLASS/*.jpg; None for the test images of the data set.
+        data: the folder of pretrain; needed for a folder if `test` is None.
+        data_root: the folder of built-in data sets.
+        skip_bad: leave out test images that cannot be read. The images that stage 1 left out are left out anyway.
+
+    Raises:
+        M2sdError: one of its kinds.
+    """
+    check = partial(check_pictures_together, group=group)
+    if test is not None:
+        location = expand(test, "--test")
+        labelled = read_shots(location)
+        if skip_bad:
+            labelled = skip_bad_shots(labelled, location, check)
+            say_skipped(labelled.skipped)
+        return TestedImages(labelled.source, labelled.classes, str(location), labelled.skipped, None)
+    with group.local_main_first():
+        data_set = open_base_data(folder, chain, data, data_root)
+    skipped: Sequence[Skipped] = ()
+    if skip_bad:
+        data_set, skipped = skip_bad_tests(data_set, check)
+        say_skipped(skipped)
+    if len(data_set.test) == 0:
+        raise DataError(f"{data_set.location}: no test images in it; name some with --test DIR")
+    return TestedImages(data_set.test, data_set.classes, str(data_set.location), skipped, data_set)
+
+
+def open_base_data(
+    folder: RunFolder, chain: ChainSummary, data: Path | str | None = None, data_root: Path | str | None = None
+) -> DataSet:
+    """Open the data set of a run, which has to be the one that it was trained on.
+
+    Raises:
+        M2sdError: one of its kinds, as `recorded_data` raises them; DataError for other images.
+    """
+    base = chain.base.manifest
+    is_folder = base.data.kind == "folder"
+    assert base.parent is not None
+    # The training images of a folder are compared with the record of stage 1.
+    first = folder.read(PRETRAIN, base.parent.sha256).manifest if is_folder else base
+    data_set = recorded_data(first, text_given(data), expand_given(data_root, "--data-root"), base.transform.crop)
+    if is_folder and classes_digest(base_records(data_set)) != classes_digest(base.classes):
+        raise DataError(
+            f"{data_set.location}: not the images that the run was trained on, so its test images may have been; "
+            f"name others with --test DIR: {name_changes(base_records(data_set), base.classes)}"
+        )
+    return data_set
