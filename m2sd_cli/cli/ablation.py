@@ -7,7 +7,7 @@ import typer
 
 from m2sd_cli.ablation.rows import PLAIN, ROWS, choose_rows
 from m2sd_cli.cli import options
-from m2sd_cli.cli.output import FIGURES, as_text, document, format_mean, note, result, table
+from m2sd_cli.cli.output import FIGURES, as_text, document, format_mean, note, results, table
 from m2sd_cli.data.catalogue import find_info
 
 if TYPE_CHECKING:
@@ -136,8 +136,7 @@ def ablation(
         }
         document(content if only_table else content | {"finished": finished})
     else:
-        for text in as_lines(budget, summary):
-            result(text)
+        results(as_lines(budget, summary))
     if busy:
         note(f"other processes are at {', '.join(busy)}; the same command goes on with what they leave", quiet)
     elif not finished:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from m2sd_cli.cli import options
-from m2sd_cli.cli.output import document, duration, result, table
+from m2sd_cli.cli.output import document, duration, results, table
 from m2sd_cli.registry import BACKBONES
 
 if TYPE_CHECKING:
@@ -85,8 +85,7 @@ def bench(
     if json:
         document(asdict(report))
     else:
-        for line in as_lines(report):
-            result(line)
+        results(as_lines(report))
 
 
 def as_lines(report: "Report") -> list[str]:

@@ -6,7 +6,7 @@ import typer
 
 from m2sd_cli.cli import options
 from m2sd_cli.cli.groups import Command, Group
-from m2sd_cli.cli.output import as_text, document, note, result, table
+from m2sd_cli.cli.output import as_text, document, note, result, results, table
 from m2sd_cli.errors import UsageError
 
 app = typer.Typer(cls=Group, rich_markup_mode=None)
@@ -81,10 +81,8 @@ def list_data(data_root: options.DataRoot = None, json: options.Json = False) ->
         expected = data_roots(data_root)[0] / info.layout
         missing = "downloaded when needed" if info.download else f"not here; belongs in {expected}"
         rows.append([info.name, (folders[info.name] or missing) if info.layout else "in the package", info.title])
-    for line in table(["name", "place", "what"], rows):
-        result(line)
-    result("")
-    result(f"decoded images: {as_size(taken)} in {as_text(cache_folder())} (entries: {len(entries)})")
+    results(table(["name", "place", "what"], rows))
+    results(["", f"decoded images: {as_size(taken)} in {as_text(cache_folder())} (entries: {len(entries)})"])
 
 
 @app.command("verify", cls=Command)

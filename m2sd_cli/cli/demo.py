@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from m2sd_cli.cli import options
-from m2sd_cli.cli.output import command, note, result
+from m2sd_cli.cli.output import command, note, results
 from m2sd_cli.errors import InterruptedTrainingError, UsageError
 
 
@@ -45,8 +45,7 @@ def demo(
         taught = " and ".join(f"{each.name} ({each.shots} pictures)" for each in stored.manifest.classes)
         note(f"3/5 increment: session {session} teaches {taught}", quiet)
     note("4/5 evaluate: accuracy in per cent on pictures that it has never seen", quiet)
-    for line in as_lines(m2sd_cli.evaluate(run=run, device=device), None):
-        result(line)
+    results(as_lines(m2sd_cli.evaluate(run=run, device=device), None))
     out = m2sd_cli.export("safetensors", run / "demo.safetensors", run=run)
     note(f"5/5 export: {os.path.relpath(out)}, one file for use elsewhere", quiet)
     note("", quiet)

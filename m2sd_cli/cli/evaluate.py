@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from m2sd_cli.cli import options
-from m2sd_cli.cli.output import document, note, result, table
+from m2sd_cli.cli.output import document, note, results, table
 from m2sd_cli.distributed.torchrun import is_main_process
 from m2sd_cli.errors import UsageError
 
@@ -105,9 +105,11 @@ def evaluate(
     else:
         lines = as_lines(evaluation, last)
         lines += comparison_lines(evaluation.figures, comparison) if comparison is not None else []
-        for line in lines:
-            # A table below the matrix would be none that a spreadsheet reads.
-            note(line, quiet) if confusion is not None and is_stdout(confusion) else result(line)
+        if confusion is not None and is_stdout(confusion):
+            for line in lines:  # a table below the matrix would be none that a spreadsheet reads
+                note(line, quiet)
+        else:
+            results(lines)
     if comparison is not None:
         _explain(comparison, quiet)
     note(f"classifier: {evaluation.classifier}", quiet)

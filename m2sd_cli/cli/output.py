@@ -2,8 +2,12 @@
 
 import json
 import shlex
+import shutil
 import sys
-from collections.abc import Mapping
+import textwrap
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -12,6 +16,9 @@ from m2sd_cli.distributed.torchrun import is_main_process
 
 if TYPE_CHECKING:
     from m2sd_cli.reports.deviation import MeanAndDeviation
+
+NARROWEST = 24  # characters of a column of words, which is broken into lines of no fewer
+GAP = "  "  # between two columns
 
 # What tables over seeds or draws call their figures: top-1 in per cent, of the last session but for AVG.
 FIGURES = {"average": "AVG", "last": "last", "base": "base", "novel": "novel", "harmonic": "HM"}
@@ -38,6 +45,14 @@ def result(text: str) -> None:
     """Print one line of the result."""
     if is_main_process():
         write_result(_encodable(printable(text), sys.stdout))
+
+
+def results(lines: Iterable[str]) -> None:
+    """Print lines of the result, tables and sentences, of which a terminal's width breaks those that are longer."""
+    width = room()
+    for line in lines:
+        for part in [line] if width is None else _broken(line, width, words=False):
+            result(part)
 
 
 def document(content: Mapping[str, Any]) -> None:
@@ -74,18 +89,83 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
+def room() -> int | None:
+    """Return the characters of a line of the terminal that stdout is; None elsewhere, where no line is broken."""
+    return shutil.get_terminal_size().columns if sys.stdout is not None and sys.stdout.isatty() else None
+
+
 def table(header: list[str], rows: list[list[str]]) -> list[str]:
-    """Align columns under their headings: numbers to the right, words to the left."""
+    """Align columns under their headings: numbers to the right, words to the left.
+
+    In a terminal that is too narrow cells of words are broken into lines, and the columns that still do not fit follow
+    below, each block with the first column before it.
+    """
     rows = [[printable(cell) for cell in row] for row in rows]
-    widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
+    columns = [_Column(heading, [row[number] for row in rows]) for number, heading in enumerate(header)]
+    width = room()
+    if width is None or _total(columns, least=False) <= width:
+        return _aligned(columns)
+    blocks = [columns[:1]]
+    for column in columns[1:]:
+        if len(blocks[-1]) > 1 and _total([*blocks[-1], column], least=True) > width:
+            blocks.append(columns[:1])
+        blocks[-1].append(column)
+    lines: list[str] = []
+    for block in blocks:
+        narrowed = [*block]
+        while _total(narrowed, least=False) > max(width, _total(block, least=True)):
+            widest = max(range(len(narrowed)), key=lambda number: narrowed[number].width - narrowed[number].least)
+            narrowed[widest] = replace(narrowed[widest], limit=narrowed[widest].width - 1)
+        lines += ["", *_aligned(narrowed)] if lines else _aligned(narrowed)
+    return lines
 
-    numeric = [all(_is_figure(row[column]) for row in rows) for column in range(len(header))]
 
-    def line(cells: list[str]) -> str:
-        columns = zip(cells, widths, numeric, strict=True)
-        return "  ".join(cell.rjust(width) if right else cell.ljust(width) for cell, width, right in columns).rstrip()
+@dataclass(frozen=True)
+class _Column:
+    heading: str
+    cells: list[str]
+    limit: int | None = None  # characters of a line; None: those of the longest cell
 
-    return [line(header), *(line(row) for row in rows)]
+    @cached_property
+    def numeric(self) -> bool:
+        return all(map(_is_figure, self.cells))
+
+    @property
+    def width(self) -> int:
+        longest = max(map(len, [self.heading, *self.cells]))
+        return longest if self.limit is None else min(longest, self.limit)
+
+    @property
+    def least(self) -> int:
+        """The width below which it is not broken."""
+        return self.width if self.numeric else min(self.width, max(NARROWEST, len(self.heading)))
+
+    def lines(self, cell: str) -> list[str]:
+        return [
+            part.rjust(self.width) if self.numeric else part.ljust(self.width) for part in _broken(cell, self.width)
+        ]
+
+
+def _total(columns: list[_Column], least: bool) -> int:
+    return sum(each.least if least else each.width for each in columns) + len(GAP) * (len(columns) - 1)
+
+
+def _aligned(columns: list[_Column]) -> list[str]:
+    lines = []
+    for cells in zip(*([each.heading, *each.cells] for each in columns), strict=True):
+        parts = [column.lines(cell) for column, cell in zip(columns, cells, strict=True)]
+        blank = [" " * column.width for column in columns]
+        for number in range(max(map(len, parts))):
+            line = GAP.join(part[number] if number < len(part) else blank[place] for place, part in enumerate(parts))
+            lines.append(line.rstrip())
+    return lines
+
+
+def _broken(text: str, width: int, words: bool = True) -> list[str]:
+    """Break a text that does not fit a width between words, and longer `words` anywhere."""
+    if len(text) <= width:
+        return [text]
+    return textwrap.wrap(text, width, break_long_words=words, break_on_hyphens=False) or [""]
 
 
 def format_mean(figure: "MeanAndDeviation", sign: str = "") -> str:

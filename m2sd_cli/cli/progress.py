@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 BAR_INTERVAL = 0.5  # seconds
 LINE_INTERVAL = 30.0  # seconds
+BAR = 40  # characters of the bar, if the line is long enough
+WITHOUT_BAR = 80  # characters for everything else
 
 
 @contextmanager
@@ -27,14 +29,14 @@ def reporting(quiet: bool = False) -> Iterator[None]:
         yield
 
 
-def _figures(snapshot: Snapshot) -> str:
+def _figures(snapshot: Snapshot) -> list[str]:
     parts = [f"loss {snapshot.loss:.3f}"]
     if snapshot.accuracy is not None:
         parts.append(f"accuracy {100 * snapshot.accuracy:.1f} %")
     parts.append(f"{snapshot.images_per_second:.0f} images/s")
     if snapshot.step < snapshot.steps:
         parts.append(f"{duration(snapshot.seconds_left)} left")
-    return ", ".join(parts)
+    return parts
 
 
 class _Pace:
@@ -54,10 +56,10 @@ class _Pace:
         self._shown = now
         return True
 
-    def describe(self, step: Pass) -> str:
+    def figures(self, step: Pass) -> list[str]:
         rate = step.done / max(self._shown - self._begun, 1e-9)
         left = duration((step.total - step.done) / rate)
-        return f"{step.done} of {step.total} {step.unit}, {rate:.0f}/s, {left} left"
+        return [f"{step.done} of {step.total} {step.unit}", f"{rate:.0f}/s", f"{left} left"]
 
 
 class Lines(Reporter):
@@ -75,14 +77,14 @@ class Lines(Reporter):
 
     def show(self, snapshot: Snapshot) -> None:
         """See Reporter."""
-        note(f"{self._stage}: epoch {snapshot.epoch}/{snapshot.epochs}, {_figures(snapshot)}")
+        note(f"{self._stage}: epoch {snapshot.epoch}/{snapshot.epochs}, {', '.join(_figures(snapshot))}")
 
     def show_pass(self, step: Pass) -> None:
         """See Reporter."""
         if step.done == 0:
             self._pace.begin()
         elif step.done < step.total and self._pace.is_due(LINE_INTERVAL):
-            note(f"{step.name}: {self._pace.describe(step)}")
+            note(f"{step.name}: {', '.join(self._pace.figures(step))}")
 
     def say(self, text: str) -> None:
         """See Reporter."""
@@ -104,7 +106,7 @@ class Bars(Reporter):
         """See Reporter."""
         self.close()
         self._live = _new_display(transient=False)
-        self._training = self._live.add_task(stage, total=None, figures="preparing")
+        self._training = self._live.add_task(stage, total=None, figures=["preparing"])
         self._live.start()
         self._stage = stage
 
@@ -129,7 +131,7 @@ class Bars(Reporter):
             self._end_pass()
             self._pace.begin()
         elif self._pace.is_due(BAR_INTERVAL):
-            figures = self._pace.describe(step)
+            figures = self._pace.figures(step)
             if self._live is None:
                 self._live = _new_display(transient=True)
                 self._live.start()
@@ -163,11 +165,38 @@ class Bars(Reporter):
 
 def _new_display(transient: bool) -> "Progress":
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn
+    from rich.progress import BarColumn, Progress, ProgressColumn, Task
+    from rich.table import Column
+    from rich.text import Text
 
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.percentage:>3.0f} %  {task.fields[figures]}"),
+    console = Console(stderr=True)
+    bar = max(0, min(BAR, console.width - WITHOUT_BAR))
+
+    class Description(ProgressColumn):
+        """The name of the work, and the epoch under way."""
+
+        def render(self, task: Task) -> Text:
+            return Text(task.description, no_wrap=True)
+
+    class Figures(ProgressColumn):
+        """The share that is done and as many figures as there is room for, the time left first of all."""
+
+        def render(self, task: Task) -> Text:
+            described = max(len(each.description) for each in display.tasks)
+            share = f"{task.percentage:>3.0f} %  "
+            room = console.width - described - bar - len(share) - (2 if bar else 1)
+            return Text(share + _that_fit(task.fields["figures"], room), no_wrap=True)
+
+    bars = (BarColumn(bar_width=bar),) if bar else ()
+    display = Progress(
+        Description(Column(no_wrap=True)), *bars, Figures(Column(no_wrap=True)), console=console, transient=transient
     )
-    return Progress(*columns, console=Console(stderr=True), transient=transient)
+    return display
+
+
+def _that_fit(figures: list[str], room: int) -> str:
+    """Join the figures, without the last but one as long as they are too many for a line."""
+    kept = [*figures]
+    while len(kept) > 1 and len(", ".join(kept)) > room:
+        del kept[-2]
+    return ", ".join(kept)

@@ -6,7 +6,7 @@ import typer
 
 from m2sd_cli.cli import options
 from m2sd_cli.cli.groups import Command, Group
-from m2sd_cli.cli.output import document, result, table
+from m2sd_cli.cli.output import document, result, results, table
 from m2sd_cli.errors import UsageError
 from m2sd_cli.recipes import find_recipe, recipe_names
 
@@ -55,8 +55,7 @@ def list_recipes(json: options.Json = False) -> None:
         )
         return
     rows = [[name, each.header("Time"), each.header("Accuracy"), each.title] for name, each in named.items()]
-    for line in table(["name", "time", "accuracy", "what"], rows):
-        result(line)
+    results(table(["name", "time", "accuracy", "what"], rows))
 
 
 @app.command("show", cls=Command)

@@ -7,7 +7,7 @@ import typer
 
 from m2sd_cli.cli import options
 from m2sd_cli.cli.groups import Command, Group
-from m2sd_cli.cli.output import document, note, printable, result, table
+from m2sd_cli.cli.output import document, note, printable, result, results, table
 from m2sd_cli.errors import DamagedError, M2sdError, RunError, UsageError
 
 app = typer.Typer(cls=Group, rich_markup_mode=None)
@@ -76,8 +76,7 @@ def list_sessions(run: options.Run = None, json: options.Json = False) -> None:
                 ", ".join(each.name for each in classes[:NAMED]) + more,
             ]
         )
-    for line in table(["session", "classes", "images", "classifier", "created (UTC)", "sha256", "names"], rows):
-        result(line)
+    results(table(["session", "classes", "images", "classifier", "created (UTC)", "sha256", "names"], rows))
 
 
 @app.command("show", cls=Command)
@@ -213,8 +212,7 @@ def reproduce(
         ]
         for each in done.stages
     ]
-    for line in table(["stage", "recorded", "reproduced", "weights"], rows):
-        result(line)
+    results(table(["stage", "recorded", "reproduced", "weights"], rows))
     if not done.same:
         differing = sum(not each.same for each in done.stages)
         why = "; ".join(done.provenance) or "versions, device and threads are the recorded ones"

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from m2sd_cli.cli import options
-from m2sd_cli.cli.output import FIGURES, document, format_mean, result, table
+from m2sd_cli.cli.output import FIGURES, document, format_mean, results, table
 from m2sd_cli.registry import CLASSIFIERS
 
 if TYPE_CHECKING:
@@ -71,8 +71,7 @@ def simulate(
             }
         )
         return
-    for line in as_lines(simulation, draws):
-        result(line)
+    results(as_lines(simulation, draws))
 
 
 def _means(figures: "Sequence[DrawFigures]") -> "dict[str, MeanAndDeviation]":

@@ -20,6 +20,7 @@ import m2sd_cli.api.ablate as ablation_run
 from m2sd_cli import recipes
 from m2sd_cli.ablation.records import Result, Run, read_results
 from m2sd_cli.api.ablate import ablate
+from m2sd_cli.cli import output
 from m2sd_cli.errors import DamagedError, DataError, InterruptedTrainingError, RunError, UsageError
 from m2sd_cli.method.backbone import build_backbone
 from m2sd_cli.progress import Reporter, Snapshot, report_to
@@ -403,6 +404,14 @@ def test_a_run_of_another_process_is_passed_over_and_named(whole: Path, tmp_path
     assert timeless(read_results(out)) == timeless(read_results(whole)[1:2])
     assert not (out / "seed-0" / "plain").exists()
     assert ablate(out, **BUDGET, seeds=1, rows=ROWS).finished
+
+
+def test_the_table_fits_a_narrow_terminal(whole: Path, m2sd: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(output, "room", lambda: 60)
+    done = m2sd("ablation", "--out", whole, "--table")
+    assert done.code == 0, done.err
+    assert max(map(len, done.out.splitlines())) <= 60
+    assert all(heading in done.out for heading in ("session 0", "HM", "ms/step", "what"))
 
 
 def test_a_stage_1_of_another_process_is_waited_for_when_nothing_else_is_left(whole: Path, tmp_path: Path) -> None:

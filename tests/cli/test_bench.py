@@ -14,6 +14,7 @@ from m2sd_cli.benchmark.report import Report
 from m2sd_cli.benchmark.run import run_bench
 from m2sd_cli.benchmark.settings import Settings
 from m2sd_cli.benchmark.timing import Measurements
+from m2sd_cli.cli import output
 from m2sd_cli.cli.app import main
 from m2sd_cli.cli.bench import as_lines
 from tests.helpers import Cli
@@ -176,6 +177,16 @@ def test_the_table_shows_what_is_known(measured: tuple[str, str, Report]) -> Non
     (row,) = (line.split() for line in lines if line.startswith("pretrain  "))
     assert (row[6], row[-1]) == ("-", "45.7")
     assert not [line for line in lines if "reference" in line]
+
+
+def test_the_tables_fit_a_narrow_terminal(
+    measured: tuple[str, str, Report], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(output, "room", lambda: 60)
+    output.results(as_lines(measured[2]))
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 60
+    assert sum(line.startswith("pretrain  ") for line in lines) > 1  # in more than one block
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,9 @@
 
 import io
 import itertools
+import re
 from contextlib import redirect_stderr
+from dataclasses import replace
 
 import pytest
 
@@ -40,6 +42,26 @@ def test_a_bar_on_a_terminal() -> None:
     assert "distill 2/3" in text
     for words in ("loss 1.250", "1234 images/s", "100 %"):
         assert words in text
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 100, 200])
+def test_the_epoch_and_the_time_left_are_shown_in_every_width(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setattr("m2sd_cli.cli.progress.BAR_INTERVAL", 0.0)
+    stderr = Terminal()
+    with redirect_stderr(stderr), reporting(), progress.stage("pretrain"):
+        left = Pass("reading pictures", 10**6)
+        left.add()
+        progress.show(replace(snapshot(12), epoch=123, epochs=200))
+        left.add(10**5)
+    plain = re.sub(r"\x1b\[[?0-9;]*[A-Za-z]", "", stderr.getvalue())
+    lines = [line for line in re.split(r"[\r\n]+", plain) if line.strip()]
+    assert max(map(len, lines)) <= width
+    (line, *_) = [line for line in lines if line.startswith("pretrain 123/200 ")]
+    assert line.rstrip().endswith("2 min left")
+    assert " 40 %  " in line
+    assert (width >= 80) == ("1234 images/s" in line)
+    assert (width >= 60) == ("loss 1.250" in line)
 
 
 def test_quiet_shows_nothing() -> None:
