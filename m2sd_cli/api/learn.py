@@ -123,7 +123,7 @@ def learn(
     if len(data.test):
         model = load_session(opened, 0, execution.device)
         with freed_memory_kept(execution.device):
-            answers = evaluate_session(model, data.test, data.classes, name, keep=True).answers
+            answers = evaluate_session([model], data.test, data.classes, name, keep=True).answers
         correct = answers.predicted == answers.labels
         tested, right = len(correct), int(correct.sum())
         for label in torch.unique(answers.labels[answers.labels >= 0]).tolist():

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from m2sd_cli import progress
 from m2sd_cli.api.distill import base_classes, fit_distill
-from m2sd_cli.api.increment import Lesson, teach
+from m2sd_cli.api.edits import write_edits
+from m2sd_cli.api.increment import Lesson, find_extended, official_number, teach
 from m2sd_cli.api.pretrain import fit_pretrain
 from m2sd_cli.api.recorded_data import official_data, recorded_data
 from m2sd_cli.config import NO_INIT, DistillConfig, PretrainConfig, recorded_config
@@ -33,7 +34,7 @@ from m2sd_cli.errors import (
 from m2sd_cli.inference.device import choose_device
 from m2sd_cli.paths import expand_given, text_given
 from m2sd_cli.runs.folder import RunFolder, open_run
-from m2sd_cli.runs.manifest import ClassRecord, Manifest
+from m2sd_cli.runs.manifest import EDITS, WITH_SHOTS, ClassRecord, Manifest
 from m2sd_cli.runs.reader import StoredManifest
 from m2sd_cli.training.execution import Execution
 from m2sd_cli.training.initial_weights import IMAGENET
@@ -174,7 +175,8 @@ def _open_inputs(
         UsageError: a folder or file has to be named, or was named in vain; the message lists all that are missing.
         DataError: a folder or file is missing, or does not match the record.
     """
-    first, sessions = chain[0].manifest, {stored.manifest.session: stored.manifest for stored in chain[2:]}
+    first, parts = chain[0].manifest, [stored.manifest for stored in chain[1:]]
+    sessions = {part.session: part for part in parts if part.kind in WITH_SHOTS}
     began = str(first.config.get("init") or NO_INIT)
     missing = []
     if first.data.kind == "folder" and data is None:
@@ -204,8 +206,9 @@ def _open_inputs(
             location = Path(folders[number])
             taught = read_shots(location)
         else:
-            official = official_data(first.data, manifest.data.name, data_root, number)
-            location, taught = official.location, official.session(number)
+            official_session = official_number(parts, number)
+            official = official_data(first.data, manifest.data.name, data_root, official_session)
+            location, taught = official.location, official.session(official_session)
         taught = leave_out_shots(taught, location, left_out(manifest.skipped))
         classes = class_records(taught.classes, taught.source, manifest.classes_before, list_shots=True)
         _require_recorded(classes, manifest.classes, f"session {number}", location)
@@ -243,10 +246,14 @@ def _run_again(again: RunFolder, stored: StoredManifest, inputs: Inputs, device:
         deterministic=then.deterministic,
     )
     with _threads(then, execution.device):
-        if then.kind == "increment":
+        if then.kind in EDITS:
+            return write_edits(again, again.summary(), then.kind, then.edits)
+        if then.kind in WITH_SHOTS:
             assert then.session is not None
-            lesson = Lesson(then.session, inputs.shots[then.session], then.data, then.classifier, then.views or 1)
-            return teach(again, again.summary(), lesson, execution)
+            chain, shots = again.summary(), inputs.shots[then.session]
+            extended = find_extended(chain.classes.known, shots.classes) if then.kind == "extend" else ()
+            lesson = Lesson(then.session, shots, then.data, then.classifier, then.views or 1, extended)
+            return teach(again, chain, lesson, execution)
         source, base = f"{stored.name}.json", inputs.base
         stage: Literal["pretrain", "distill"] = "pretrain" if then.kind == "pretrain" else "distill"
         with progress.stage(stage), again.locked(COMMAND):
