@@ -56,6 +56,7 @@ def test_the_file_is_consistent() -> None:
             assert in_order == sorted(set(in_order))
             assert any((in_order, row.harmonic))
             if row.sessions is not None:
+                assert row.average is not None
                 assert len(row.sessions) == 1 + len(DATA_SETS[row.data].split)
                 assert (row.sessions[0], row.sessions[-1]) == (row.base, row.last)
                 assert abs(sum(row.sessions, Decimal()) / len(row.sessions) - row.average) <= Decimal("0.01")
