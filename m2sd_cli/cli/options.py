@@ -99,6 +99,7 @@ Precision = Annotated[str, typer.Option("--precision", help="auto, fp32 or bf16;
 ExactPrecision = Annotated[str, typer.Option("--precision", help="auto, fp32 or bf16; auto: fp32.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="On stderr errors only.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 RecipeName = Annotated[
     str | None,
     typer.Option(

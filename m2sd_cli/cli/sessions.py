@@ -311,7 +311,7 @@ def forget(
 @app.command("undo", cls=Command)
 def undo(
     run: options.Run = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    yes: options.Yes = False,
     force: Annotated[
         bool,
         typer.Option("--force", help="Even if it is damaged; the session before it is then taken as it is found."),

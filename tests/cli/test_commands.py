@@ -663,7 +663,7 @@ def test_undo_asks_before_it_removes(m2sd: Cli, run: Path) -> None:
         assert tree(run) == before
     assert m2sd("sessions", "undo", "--run", run, stdin="y\n").code == 0
     assert RunFolder(run).sessions() == [0, 1]
-    done = m2sd("sessions", "undo", "--run", run, "--yes")
+    done = m2sd("sessions", "undo", "--run", run, "-y")
     assert (done.code, done.out, done.err) == (0, "", "removed session 1\n")
     gone = ("session-001", "session-002", "head.json")
     after = {name: content for name, content in tree(run).items() if name != "head.json"}
