@@ -27,6 +27,7 @@ from m2sd_cli.runs.chain import ChainSummary
 from m2sd_cli.runs.classes import TaughtClass
 from m2sd_cli.runs.folder import RunFolder, open_run
 from m2sd_cli.runs.manifest import DataRecord, Manifest, ManifestSummary
+from m2sd_cli.runs.places import remember_shots
 from m2sd_cli.runs.reader import StoredManifest, session_name
 from m2sd_cli.training.execution import Execution
 from m2sd_cli.training.records import (
@@ -119,7 +120,10 @@ def increment(
         images = skip_bad_shots(images, location, check_pictures)
         say_skipped(images.skipped)
     say_repeated(list_pictures(images.source, images.classes, location), chain.taught_pictures())
-    return teach(folder, chain, Lesson(session, images, record, classifier, views or 1, extended), execution)
+    stored = teach(folder, chain, Lesson(session, images, record, classifier, views or 1, extended), execution)
+    if shots is not None:
+        remember_shots(folder.path, session, [location])
+    return stored
 
 
 def official_number(parts: Sequence[Manifest | ManifestSummary], session: int) -> int:

@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from os.path import isdir
 from pathlib import Path
 from tempfile import TemporaryDirectory, gettempdir
 from typing import Literal
@@ -35,6 +36,7 @@ from m2sd_cli.inference.device import choose_device
 from m2sd_cli.paths import expand_given, text_given
 from m2sd_cli.runs.folder import RunFolder, open_run
 from m2sd_cli.runs.manifest import EDITS, WITH_SHOTS, ClassRecord, Manifest
+from m2sd_cli.runs.places import read_places
 from m2sd_cli.runs.reader import StoredManifest
 from m2sd_cli.training.execution import Execution
 from m2sd_cli.training.initial_weights import IMAGENET
@@ -99,9 +101,9 @@ def reproduce(
     Args:
         run: the run folder.
         session: the last session to run; None for the newest.
-        data: the folder of pretrain; not needed for a built-in data set.
+        data: the folder of pretrain, if it is not where it was; not needed for a built-in data set.
         data_root: the folder of built-in data sets.
-        shots: the folder of each session that was taught from one.
+        shots: the folder of each session that was taught from one, if it is not where it was.
         init: the file of weights that stage 1 began from, if it did.
         device: `auto` is the recorded one, if it is here.
         keep: the folder to make for the new run; None to keep nothing.
@@ -116,7 +118,9 @@ def reproduce(
         _require_free(target, folder)
     for stored in chain:
         folder.tensors(stored)  # a damaged checkpoint is reported now, and not after hours
-    inputs = _open_inputs(chain, text_given(data), root, dict(shots or {}), text_given(init))
+    named, folders = _remembered_folders(folder, chain)
+    folders |= shots or {}
+    inputs = _open_inputs(chain, text_given(data) or named, root, folders, text_given(init))
     stages: list[Compared] = []
     provenance: list[str] = []
     with _scratch_folder(target) as scratch:
@@ -160,6 +164,18 @@ def _scratch_folder(target: Path | None) -> Iterator[Path]:
 
 
 # ---- the inputs
+
+
+def _remembered_folders(folder: RunFolder, chain: Sequence[StoredManifest]) -> tuple[str | None, dict[int, Path | str]]:
+    """Find the folder of the base classes, and that of each session's shots, if they are where they were."""
+    places, first = read_places(folder.path), chain[0].manifest
+    data = places.data.get(first.data.name) if first.data.kind == "folder" else None
+    shots: dict[int, Path | str] = {}
+    for manifest in (stored.manifest for stored in chain[2:]):
+        paths = places.shots.get(str(manifest.session), [])
+        if manifest.session is not None and manifest.data.kind == "folder" and len(paths) == 1 and isdir(paths[0]):
+            shots[manifest.session] = paths[0]
+    return data if data and isdir(data) else None, shots
 
 
 def _open_inputs(

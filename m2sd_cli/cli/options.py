@@ -141,7 +141,7 @@ Compile = Annotated[
 ]
 FolderOfPretrain = Annotated[
     str | None,
-    typer.Option("--data", help="The folder of pretrain; not needed for a built-in data set.", show_default=False),
+    typer.Option("--data", help="The folder of pretrain, if it is not where it was.", show_default=False),
 ]
 Classifier = Annotated[str | None, named(CLASSIFIERS, "{choices}; what the session names by default.")]
 SessionChoice = Annotated[

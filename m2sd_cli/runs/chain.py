@@ -30,7 +30,7 @@ class ChainSummary:
 
     @cached_property
     def classes(self) -> ChainClasses:
-        """All classes that were taught, as they are after the last session."""
+        """The classes that were taught, as they are after the last session."""
         return ChainClasses.of(self.sessions)
 
     def taught(self) -> dict[str, int]:

@@ -21,7 +21,7 @@ class TaughtClass:
 
 
 class ChainClasses:
-    """All classes that the sessions of a chain have taught so far, by their indices; forgotten ones are among them."""
+    """The classes that the sessions of a chain have taught so far, by their indices; forgotten ones are among them."""
 
     def __init__(self) -> None:
         self.all: list[TaughtClass] = []

@@ -252,4 +252,5 @@ class TrainingState(ChecksummedModel):
     sums: Annotated[dict[Text, float], Field(description="of the epoch under way")]
     history: list[EpochRecord]
     skipped: list[SkippedRecord] = Field(default=[], description="pictures left out since they cannot be read")
+    classes: list[ClassRecord] = Field(default=[], description="the base classes with their images, for messages")
     head: Annotated[Sha256 | None, Field(description="in head.json when it began, if there was one")] = None
