@@ -1,4 +1,4 @@
-"""Opening and quoting files that anybody may have written: regular files only, and no more than makes sense."""
+"""Opening, quoting and showing what anybody may have written: regular files only, and no more than makes sense."""
 
 import errno
 import os
@@ -43,3 +43,15 @@ def read_regular(path: Path, limit: int) -> bytes:
 def quoted(text: str) -> str:
     """Shorten a text from a file to a length that a message can hold."""
     return text if len(text) <= QUOTED else text[:QUOTED] + "..."
+
+
+def printable(text: str) -> str:
+    """Escape the characters of a text that could steer a terminal, turn text around, hide or begin a line."""
+    return text if text.isprintable() else "".join(map(_escaped, text))
+
+
+def _escaped(char: str) -> str:
+    code = ord(char)
+    if char.isprintable():
+        return char
+    return f"\\x{code:02x}" if code < 2**8 else f"\\u{code:04x}" if code < 2**16 else f"\\U{code:08x}"

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from m2sd_cli.cli.streams import write_note, write_result
 from m2sd_cli.distributed.torchrun import is_main_process
+from m2sd_cli.reading import printable as printable
 
 if TYPE_CHECKING:
     from m2sd_cli.reports.deviation import MeanAndDeviation
@@ -22,18 +23,6 @@ GAP = "  "  # between two columns
 
 # What tables over seeds or draws call their figures: top-1 in per cent, of the last session but for AVG.
 FIGURES = {"average": "AVG", "last": "last", "base": "base", "novel": "novel", "harmonic": "HM"}
-
-
-def printable(text: str) -> str:
-    """Escape the characters of a text that could steer a terminal, turn its text around, hide or begin a line."""
-    return text if text.isprintable() else "".join(map(_escaped, text))
-
-
-def _escaped(char: str) -> str:
-    code = ord(char)
-    if char.isprintable():
-        return char
-    return f"\\x{code:02x}" if code < 2**8 else f"\\u{code:04x}" if code < 2**16 else f"\\U{code:08x}"
 
 
 def as_text(path: Path) -> str:
