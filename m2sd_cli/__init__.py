@@ -12,8 +12,7 @@ if TYPE_CHECKING:
     from m2sd_cli.api.ablate import ablate as ablate
     from m2sd_cli.api.bench import bench as bench
     from m2sd_cli.api.distill import distill as distill
-    from m2sd_cli.api.edits import forget as forget
-    from m2sd_cli.api.edits import rename as rename
+    from m2sd_cli.api.draw_figures import draw_figures as draw_figures
     from m2sd_cli.api.evaluate import compare as compare
     from m2sd_cli.api.evaluate import evaluate as evaluate
     from m2sd_cli.api.export import export as export
@@ -42,9 +41,9 @@ PUBLIC = {
     "bench": "m2sd_cli.api.bench",
     "compare": "m2sd_cli.api.evaluate",
     "distill": "m2sd_cli.api.distill",
+    "draw_figures": "m2sd_cli.api.draw_figures",
     "evaluate": "m2sd_cli.api.evaluate",
     "export": "m2sd_cli.api.export",
-    "forget": "m2sd_cli.api.edits",
     "increment": "m2sd_cli.api.increment",
     "learn": "m2sd_cli.api.learn",
     "open_run": "m2sd_cli.runs.folder",
@@ -53,7 +52,6 @@ PUBLIC = {
     "register_backbone": "m2sd_cli.registry",
     "register_classifier": "m2sd_cli.registry",
     "register_data_set": "m2sd_cli.data.catalogue",
-    "rename": "m2sd_cli.api.edits",
     "reproduce": "m2sd_cli.api.reproduce",
     "simulate": "m2sd_cli.api.simulate",
 }

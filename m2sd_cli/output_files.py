@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from m2sd_cli.errors import M2sdError, UsageError
+from m2sd_cli.errors import M2sdError, UsageError, os_errors_as
 from m2sd_cli.runs.files import write_atomically
 from m2sd_cli.runs.folder import RunFolder
 
@@ -37,6 +37,35 @@ def check_output(option: str, path: Path, run: RunFolder, replace: bool = True) 
         raise UsageError(f"{option} {path}: it exists already; --force replaces it")
     if not path.parent.is_dir():
         raise UsageError(f"{option} {path}: no such folder as {path.parent}")
+
+
+def check_output_folder(option: str, path: Path, run: RunFolder) -> None:
+    """Refuse a folder for files that cannot be made or must not be written into, before any work is done for it.
+
+    Args:
+        option: that names it, for messages.
+        path: the folder, which may exist.
+        run: the run folder, into whose own folders nobody else writes.
+
+    Raises:
+        UsageError: it cannot be used.
+    """
+    if os.path.lexists(path) and not path.is_dir():
+        raise UsageError(f"{option} {path}: it is a file; name a folder")
+    if run.owns(path / "file"):
+        raise UsageError(f"{option} {path}: that is a folder of the run; name another one")
+    if not path.parent.is_dir():
+        raise UsageError(f"{option} {path}: no such folder as {path.parent}")
+
+
+def make_output_folder(path: Path) -> None:
+    """Make a folder that a person asked for, unless it is there.
+
+    Raises:
+        M2sdError: it cannot be made.
+    """
+    with os_errors_as(M2sdError, f"{path}: could not be made"):
+        path.mkdir(exist_ok=True)
 
 
 def write_output(path: Path, content: bytes | Iterable[bytes]) -> None:

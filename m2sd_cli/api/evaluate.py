@@ -6,7 +6,7 @@ from pathlib import Path
 from m2sd_cli.api.tested_images import open_tested_images
 from m2sd_cli.distributed.process_group import process_group
 from m2sd_cli.inference.device import choose_device, inference_precision
-from m2sd_cli.inference.session import load_all_sessions
+from m2sd_cli.inference.session import load_chain
 from m2sd_cli.paths import expand_given
 from m2sd_cli.reports.evaluation import Evaluation, evaluate_session
 from m2sd_cli.reports.published import Comparison, compare_with_published
@@ -25,6 +25,7 @@ def evaluate(
     precision: str = "auto",
     skip_bad: bool = False,
     classifier: str | None = None,
+    keep_features: bool = False,
 ) -> Evaluation:
     """Compute the figures of every session of the chain in one pass over the test images.
 
@@ -37,6 +38,7 @@ def evaluate(
         device, precision: `auto` chooses; precision `auto` is fp32.
         skip_bad: leave out test images that cannot be read. The images that stage 1 left out are left out anyway.
         classifier: the name in CLASSIFIERS that answers in every session; None for that of the last session.
+        keep_features: return the features of the test images, too, which `draw_figures` needs.
 
     Raises:
         M2sdError: one of its kinds.
@@ -45,10 +47,12 @@ def evaluate(
     exact = inference_precision(precision)
     with process_group(choose_device(device)) as (group, chosen):
         chain = folder.summary(session)
-        models = load_all_sessions(folder, chain, chosen, exact, classifier)
+        model = load_chain(folder, chain, chosen, exact, classifier)
         tested = open_tested_images(folder, chain, group, test, data, root, skip_bad)
         keep = tested.data_set is not None
-        evaluation = evaluate_session(models, tested.source, tested.classes, tested.location, keep=keep, group=group)
+        evaluation = evaluate_session(
+            model, tested.source, tested.classes, tested.location, keep, group, keep_features=keep_features
+        )
         return replace(evaluation, skipped=tested.skipped)
 
 

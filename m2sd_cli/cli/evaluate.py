@@ -1,11 +1,12 @@
 """The command `m2sd evaluate`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from m2sd_cli.cli import options
+from m2sd_cli.cli.evaluation_files import EvaluationFiles
 from m2sd_cli.cli.output import document, note, results, table
 from m2sd_cli.distributed.torchrun import is_main_process
 from m2sd_cli.errors import UsageError
@@ -16,12 +17,15 @@ if TYPE_CHECKING:
     from m2sd_cli.reports.published import Comparison
 
 NAMED = 10  # classes to name before "and more"
-TRAINED_W = "+"  # marks a figure of session 0
 MARKS: dict[bool | str, str] = {True: " *", False: "", "unknown": " ?"}  # of how the epoch was chosen
 
 
 def _complete_sessions(context: typer.Context) -> list[str]:
     return ["all", *options.complete_sessions(context)]
+
+
+def _output(option: str, help: str) -> Any:
+    return typer.Option(option, help=help, show_default=False, readable=False)
 
 
 def evaluate(
@@ -34,12 +38,14 @@ def evaluate(
         typer.Option("--test", help="Your own labelled pictures, DIR/CLASS/*.jpg.", show_default=False, readable=False),
     ] = None,
     data: options.FolderOfPretrain = None,
-    confusion: Annotated[
-        Path | None,
-        typer.Option(
-            "--confusion", help="Write the confusion matrix to this CSV file.", show_default=False, readable=False
-        ),
+    confusion: Annotated[Path | None, _output("--confusion", "Write the confusion matrix to this CSV file.")] = None,
+    per_class: Annotated[
+        Path | None, _output("--per-class", "Write precision, recall and F1 of every class to this CSV file.")
     ] = None,
+    latex: Annotated[
+        Path | None, _output("--latex", "Write a table for LaTeX, with published rows if --compare is given.")
+    ] = None,
+    figures: Annotated[Path | None, _output("--figures", "Write the figures into this folder, as SVG.")] = None,
     compare: Annotated[
         bool, typer.Option("--compare", help="Show published rows of the same data set and backbone, too.")
     ] = False,
@@ -64,6 +70,7 @@ def evaluate(
       m2sd evaluate
       m2sd evaluate --test ./labelled --json
       m2sd evaluate --session 3 --confusion confusion.csv
+      m2sd evaluate --figures figures --latex table.tex --compare
       m2sd evaluate --compare
       m2sd evaluate --classifier teen
     """
@@ -76,13 +83,10 @@ def evaluate(
 
     import m2sd_cli
     from m2sd_cli.cli.progress import reporting
-    from m2sd_cli.output_files import check_output, is_stdout, write_output
-    from m2sd_cli.reports.confusion import confusion_csv
 
-    if confusion is not None:
-        check_output("--confusion", confusion, m2sd_cli.open_run(run))
-        if json and is_stdout(confusion):
-            raise UsageError(f"--confusion {confusion} and --json: both write to stdout; name a file")
+    folder = m2sd_cli.open_run(run)
+    files = EvaluationFiles(confusion, per_class, latex, figures)
+    files.check(folder, json)
     last = None if session == "all" else int(session)
     comparison = m2sd_cli.compare(run) if compare else None
     with reporting(quiet):
@@ -96,18 +100,17 @@ def evaluate(
             precision=precision,
             skip_bad=skip_bad,
             classifier=classifier,
+            keep_features=figures is not None,
         )
-    if confusion is not None and is_main_process():
-        answers = evaluation.answers
-        write_output(confusion, confusion_csv(evaluation.classes, answers.labels, answers.predicted))
-        note(f"confusion matrix: {confusion}", quiet)
+    if is_main_process():
+        files.write(evaluation, comparison, folder, own=test is not None, quiet=quiet)
     if json:
         document(as_data(evaluation, last, comparison))
     else:
         lines = as_lines(evaluation, last)
         lines += comparison_lines(evaluation.figures, comparison) if comparison is not None else []
-        if confusion is not None and is_stdout(confusion):
-            for line in lines:  # a table below the matrix would be none that a spreadsheet reads
+        if files.on_stdout:
+            for line in lines:  # a table below another would be none that a spreadsheet reads
                 note(line, quiet)
         else:
             results(lines)
@@ -189,8 +192,7 @@ def comparison_lines(figures: "Figures", comparison: "Comparison") -> list[str]:
     rows = [["this run", "-", comparison.backbone, *map(_figure, measured), ""]]
     for number, each in enumerate(comparison.rows, start=1):
         row, mark = each.row, MARKS[each.method.epoch_chosen_on_test]
-        base = f"{row.base}{TRAINED_W}" if each.method.trained_w_in_session_0 else row.base
-        published = (base, row.last, row.average, row.drop, row.novel, row.harmonic)
+        published = (row.base, row.last, row.average, row.drop, row.novel, row.harmonic)
         rows.append(
             [
                 f"{each.method.name}{mark}",
@@ -205,7 +207,6 @@ def comparison_lines(figures: "Figures", comparison: "Comparison") -> list[str]:
         "",
         *table(header, rows),
         "* epoch chosen by the accuracy on the test images; ? not known; this run: the last epoch",
-        f"{TRAINED_W} perhaps answers of the trained W; this run's are of the classifier that answers in all sessions",
         *(f"[{number}] {each.source}" for number, each in enumerate(comparison.rows, start=1)),
     ]
 

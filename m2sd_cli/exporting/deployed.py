@@ -41,7 +41,7 @@ def description(model: SessionModel) -> dict[str, Any]:
     transform = model.transform
     return {
         "classes": model.classes,
-        "session": model.session,
+        "session": len(model.sizes) - 1,
         "preprocessing": {
             "colour": "RGB, 0..255, uint8, channels first",
             "resize": transform.resize,

@@ -24,11 +24,15 @@ class SessionCalibration:
     fpr95: float | None  # likewise
 
 
+def probability_bins(probability: Tensor) -> Tensor:
+    """Sort probabilities (N,) into bins (N,) from 0 on; bin m - 1 is ((m - 1) / 15, m / 15]."""
+    return (probability * ECE_BINS).ceil().long().sub(1).clamp(0, ECE_BINS - 1)
+
+
 def expected_calibration_error(probability: Tensor, right: Tensor) -> float | None:
     """Compute ECE (Guo et al., ICML 2017, equation 3) in per cent.
 
-    It is the mean over images of |accuracy - probability|, each taken over the images of a bin. Bin m of 15 is
-    ((m - 1) / 15, m / 15].
+    It is the mean over images of |accuracy - probability|, each taken over the images of a bin of `probability_bins`.
 
     Args:
         probability: (N,) float64 of each answer.
@@ -39,8 +43,9 @@ def expected_calibration_error(probability: Tensor, right: Tensor) -> float | No
     """
     if not len(right):
         return None
-    bins = (probability * ECE_BINS).ceil().long().sub(1).clamp(0, ECE_BINS - 1)
-    gaps = torch.bincount(bins, right.double() - probability, ECE_BINS)  # (accuracy - probability) times images
+    gaps = torch.bincount(
+        probability_bins(probability), right.double() - probability, ECE_BINS
+    )  # (accuracy - probability) times images
     return 100 * float(gaps.abs().sum()) / len(right)
 
 
@@ -68,13 +73,12 @@ def fpr95(known: Tensor, unknown: Tensor) -> float:
     return 100 * float((unknown >= unknown_threshold(known)).double().mean())
 
 
-def chain_calibration(answers: Answers, sizes: Sequence[int], first: int = 0) -> list[SessionCalibration]:
-    """Compute the calibration of consecutive sessions, each of which only adds classes to the one before.
+def chain_calibration(answers: Answers, sizes: Sequence[int]) -> list[SessionCalibration]:
+    """Compute the calibration of every session.
 
     Args:
         answers: to images of known and unknown classes, on the CPU.
-        sizes: classes known after each session, ascending.
-        first: the number of the first session.
+        sizes: classes known after session 0, 1, ..., ascending.
     """
     taught = class_sessions(sizes)[answers.labels]
     figures = []
@@ -85,7 +89,7 @@ def chain_calibration(answers: Answers, sizes: Sequence[int], first: int = 0) ->
         counts = len(scores[0]), len(scores[1])
         figures.append(
             SessionCalibration(
-                first + session,
+                session,
                 *counts,
                 ece=expected_calibration_error(probability[known], right[known]),
                 auroc=auroc(*scores) if all(counts) else None,

@@ -25,18 +25,18 @@ class Row:
 
     data: str
     backbone: str  # as papers call it
+    base: Decimal  # of session 0
+    last: Decimal  # overall, after the last session
+    average: Decimal  # AVG
     figures_from: str  # where they were read
-    base: Decimal | None = None  # of session 0
-    last: Decimal | None = None  # overall, after the last session
-    average: Decimal | None = None  # AVG
     novel: Decimal | None = None  # after the last session
     harmonic: Decimal | None = None  # likewise
     sessions: Sequence[Decimal] | None = None  # overall, after every session, where that is known
 
     @property
-    def drop(self) -> Decimal | None:
+    def drop(self) -> Decimal:
         """PD, in points."""
-        return None if self.base is None or self.last is None else self.base - self.last
+        return self.base - self.last
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,6 @@ class Method:
     epoch_chosen_on_test: bool | Literal["unknown"]
     rows: Sequence[Row]
     epoch_seen_in: str | None = None  # the place in the authors' code that tells
-    trained_w_in_session_0: bool = False  # True if session 0 may be answered by the trained W, and not by class means
 
 
 @dataclass(frozen=True)
@@ -84,9 +83,7 @@ class Comparison:
 
     data: str
     backbone: str  # as papers call it, or our name of one that none has
-    rows: list[
-        Published
-    ]  # from the oldest to the newest, and from the lowest AVG of a year to the highest, unknown ones first
+    rows: list[Published]  # from the oldest to the newest, and from the lowest AVG of a year to the highest
     others: int  # rows of other backbones
     taught: int  # sessions of the run after session 0
     official: int  # of the data set
@@ -120,8 +117,7 @@ def compare_with_published(first: Manifest, sessions: Sequence[Manifest]) -> Com
     backbone = BACKBONES[name].label if name in BACKBONES else name
     here = [each for each in every if each.row.data == base.data.name]
     rows = sorted(
-        (each for each in here if each.row.backbone == backbone),
-        key=lambda each: (each.method.year, each.row.average or Decimal()),
+        (each for each in here if each.row.backbone == backbone), key=lambda each: (each.method.year, each.row.average)
     )
     official = DATA_SETS[base.data.name].sessions
     return Comparison(

@@ -1,0 +1,136 @@
+"""The table of figures: a module that draws and an entry here make a figure."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+import torch
+from torch import Tensor
+
+from m2sd_cli.reports.answers import class_sessions
+from m2sd_cli.reports.evaluation import Evaluation
+from m2sd_cli.reports.figures.accuracy import draw_accuracy, draw_last_session
+from m2sd_cli.reports.figures.confusion_map import draw_confusion
+from m2sd_cli.reports.figures.feature_map import draw_feature_map
+from m2sd_cli.reports.figures.known_scores import draw_known_scores
+from m2sd_cli.reports.figures.reliability import draw_reliability
+from m2sd_cli.reports.figures.svg import LeftOutError
+from m2sd_cli.reports.figures.training_curves import draw_training
+from m2sd_cli.reports.published import Published
+from m2sd_cli.runs.manifest import EpochRecord
+
+
+@dataclass(frozen=True)
+class Material:
+    """The facts of a run that figures are drawn of."""
+
+    evaluation: Evaluation
+    sizes: Sequence[int]  # classes known after session 0, 1, ...
+    features: Tensor  # (N, D) of the test images, in the order of the answers
+    means: Tensor  # class means (C, D)
+    published: Sequence[Published]  # of the same data set and backbone, if the run has just its sessions
+    history: Mapping[int, Sequence[EpochRecord]]  # of the stages, by number
+
+
+class Figure(NamedTuple):
+    """A figure of a run."""
+
+    title: str
+    caption: str
+    draw: Callable[[Material], str]  # raises LeftOutError if the run cannot tell
+
+
+def _confusion(material: Material) -> str:
+    answers = material.evaluation.answers
+    known = answers.labels >= 0
+    return draw_confusion(answers.labels[known], answers.predicted[known], material.sizes)
+
+
+def _reliability(material: Material) -> str:
+    answers, last = material.evaluation.answers, len(material.sizes) - 1
+    known = answers.labels >= 0
+    return draw_reliability(answers.probability[known, last], answers.lost[known] > last)
+
+
+def _known_scores(material: Material) -> str:
+    """Draw the last session that test images of other classes are there for, else the last of all."""
+    answers, confidence = material.evaluation.answers, material.evaluation.confidence
+    taught = class_sessions(material.sizes)[answers.labels]
+    last = len(material.sizes) - 1
+    session = last if last == 0 or bool((answers.labels < 0).any()) else last - 1
+    score = confidence.tempered(answers.score[:, session])
+    return draw_known_scores(score[taught <= session], score[taught > session], confidence, session)
+
+
+def _features(material: Material) -> str:
+    labels = material.evaluation.answers.labels
+    known = labels >= 0
+    return draw_feature_map(material.features[known], labels[known], material.means, material.sizes)
+
+
+def _training(stage: int) -> Callable[[Material], str]:
+    def draw(material: Material) -> str:
+        epochs = material.history[stage]
+        names = list(dict.fromkeys(name for each in epochs for name in each.terms))
+        losses: dict[str, list[float | None]] = {"loss": [each.loss for each in epochs]} if epochs else {}
+        losses |= {name: [each.terms.get(name) for each in epochs] for name in names}
+        shares = [each.accuracy for each in epochs]
+        accuracies = {"training images": [None if each is None else 100 * each for each in shares]}
+        rates: dict[str, list[float | None]] = {"learning rate": [each.learning_rate for each in epochs]}
+        return draw_training(f"Stage {stage}", losses, accuracies, rates)
+
+    return draw
+
+
+FIGURES: Final[Mapping[str, Figure]] = {
+    "accuracy": Figure(
+        "Accuracy over sessions",
+        "Top-1 after each session on the test images of all classes so far. Overall counts images; base and novel are "
+        "means over classes, and HM is their harmonic mean. Thin lines are published methods with the same backbone, "
+        "dotted where only their first and last session are known.",
+        lambda material: draw_accuracy(material.evaluation.figures, material.published),
+    ),
+    "last-session": Figure(
+        "After the last session",
+        "Overall, base and novel accuracy, and HM.",
+        lambda material: draw_last_session(material.evaluation.figures),
+    ),
+    "confusion": Figure(
+        "Confusion",
+        "Rows are true classes, columns the answers of the last session, both in the order in which they were taught.",
+        _confusion,
+    ),
+    "reliability": Figure(
+        "Reliability",
+        "Bars above the dashed line: more answers are right than their probability says; below it: fewer.",
+        _reliability,
+    ),
+    "known-scores": Figure(
+        "Known or unknown",
+        "Images of classes taught so far, and of classes not yet taught. A picture is called unknown left of the "
+        "dashed line, which 95 % of the held-out base images reach.",
+        _known_scores,
+    ),
+    "features": Figure(
+        "Features",
+        "Test images (small) and class means (large) in the plane in which the directions of the features vary most "
+        "(PCA). Classes that are apart in all dimensions may overlap here.",
+        _features,
+    ),
+    "stage-1": Figure("Training, stage 1", "Each epoch's mean over its steps.", _training(1)),
+    "stage-2": Figure(
+        "Training, stage 2",
+        "Each epoch's mean over its steps; the terms of the loss without their weights.",
+        _training(2),
+    ),
+}
+
+
+def draw_all(material: Material) -> Iterator[tuple[str, str | LeftOutError]]:
+    """Draw every figure; of one that the run cannot tell comes the reason instead."""
+    with torch.inference_mode():
+        for name, figure in FIGURES.items():
+            try:
+                yield name, figure.draw(material)
+            except LeftOutError as reason:
+                yield name, reason
