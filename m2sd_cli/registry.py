@@ -282,6 +282,7 @@ class ClassifierEntry:
 
     builder: Builder  # of (known: KnownClasses, similarity: str, scale: float), returns a Head
     cosine_only: bool = False  # True if it compares directions, as a linear W was not trained to
+    candidate: bool = False  # True if a base session may choose it for its classes, see reports/rehearsal.py
 
 
 CLASSIFIERS: Final = Registry(
@@ -289,12 +290,12 @@ CLASSIFIERS: Final = Registry(
     "m2sd.classifiers",
     ClassifierEntry,
     {
-        "means": ClassifierEntry("m2sd_cli.method.means:build"),
-        "teen": ClassifierEntry("m2sd_cli.method.teen:build", cosine_only=True),
-        "fecam": ClassifierEntry("m2sd_cli.method.fecam:build"),
-        "ranpac": ClassifierEntry("m2sd_cli.method.ranpac:build"),
+        "means": ClassifierEntry("m2sd_cli.method.means:build", candidate=True),
+        "teen": ClassifierEntry("m2sd_cli.method.teen:build", cosine_only=True, candidate=True),
+        "fecam": ClassifierEntry("m2sd_cli.method.fecam:build", candidate=True),
+        "ranpac": ClassifierEntry("m2sd_cli.method.ranpac:build", candidate=True),
         "debiased": ClassifierEntry("m2sd_cli.method.debiased:build"),
-        "centred": ClassifierEntry("m2sd_cli.method.centred:build"),
+        "centred": ClassifierEntry("m2sd_cli.method.centred:build", candidate=True),
     },
 )
 # The classifier of a new base session. It beats class means wherever both were tried; `debiased` gains far more with

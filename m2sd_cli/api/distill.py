@@ -16,11 +16,13 @@ from m2sd_cli.data.catalogue import FOLDER_DEFAULTS
 from m2sd_cli.data.datasets import DataSet
 from m2sd_cli.errors import RunError
 from m2sd_cli.inference.device import choose_device
-from m2sd_cli.inference.features import base_features, held_out_features
+from m2sd_cli.inference.features import Sample, base_features, held_out_features
 from m2sd_cli.inference.session import require_directions, to_transform
 from m2sd_cli.method.network import Network
 from m2sd_cli.method.stage3 import default_classifier
 from m2sd_cli.recipes import find_recipe
+from m2sd_cli.reports.draws import LabelledFeatures
+from m2sd_cli.reports.rehearsal import choose_for_classes, sample_images
 from m2sd_cli.runs.folder import RunFolder, open_run
 from m2sd_cli.runs.manifest import ClassRecord, Manifest
 from m2sd_cli.runs.reader import StoredManifest, session_name
@@ -188,10 +190,11 @@ def fit_distill(job: Job[DistillConfig]) -> StoredManifest | None:
     group = execution.group
     weights = loss_weights(config)
     record = parent.manifest.backbone
-    classifier = config.classifier or default_classifier(
-        record.similarity, bool(config.epochs or parent.manifest.config.get("epochs"))
-    )
+    trained = bool(config.epochs or parent.manifest.config.get("epochs"))
+    classifier = config.classifier or default_classifier(record.similarity, trained)
     require_directions(classifier, record.similarity)
+    chosen = sample_images(data.train.labels, len(job.classes))
+    sample = Sample(chosen) if config.classifier is None and not trained else None
     with deterministic_algorithms(execution.deterministic):
         network = load_network(run, parent)
         fitted: Fitted | None = Fitted()
@@ -209,7 +212,9 @@ def fit_distill(job: Job[DistillConfig]) -> StoredManifest | None:
         views = parent.manifest.transform.model_copy(update={"views": config.views})
         transform = to_transform(views)
         with freed_memory_kept(execution.device):
-            means, statistics = base_features(backbone, data.train, len(job.classes), transform, group=group)
+            means, statistics = base_features(
+                backbone, data.train, len(job.classes), transform, group=group, sample=sample
+            )
             held_out = None
             if data.held_out is not None:
                 held_out = HeldOut(*held_out_features(backbone, data.held_out, transform, group=group))
@@ -218,6 +223,10 @@ def fit_distill(job: Job[DistillConfig]) -> StoredManifest | None:
     if not group.is_main:
         group.barrier()
         return run.read(name)
+    choice = None
+    if sample is not None:
+        known = LabelledFeatures(sample.features, data.train.labels[chosen])
+        choice, classifier = choose_for_classes(known, len(job.classes), record, classifier)
     stored = run.write_manifest(
         name,
         Manifest(
@@ -231,6 +240,7 @@ def fit_distill(job: Job[DistillConfig]) -> StoredManifest | None:
             transform=views,
             config=asdict(config),
             classifier=classifier,
+            choice=choice,
             seed=config.seed,
             history=fitted.history,
             skipped=skipped_records(data.skipped),

@@ -5,24 +5,30 @@ from pathlib import Path
 
 import torch
 
+from m2sd_cli import progress
 from m2sd_cli.api.recorded_data import recorded_data, recorded_info
 from m2sd_cli.checkpoints import BaseCheckpoint
 from m2sd_cli.data.catalogue import SHOTS, SIMULATED
+from m2sd_cli.data.datasets import DataSet
 from m2sd_cli.data.locate import open_shot_pool
 from m2sd_cli.data.skipping import check_pictures, say_skipped, skip_bad_shots
+from m2sd_cli.data.sources import select_where
 from m2sd_cli.errors import DamagedError, UsageError
 from m2sd_cli.inference.device import choose_device, inference_precision
 from m2sd_cli.inference.session import choose_classifier, to_transform
-from m2sd_cli.method.stage3 import choices
-from m2sd_cli.paths import expand_given
+from m2sd_cli.method.stage3 import KnownClasses, choices
+from m2sd_cli.paths import expand_given, text_given
 from m2sd_cli.reports.draws import Simulation, compare_classifiers, embed_source
-from m2sd_cli.runs.folder import open_run
+from m2sd_cli.reports.rehearsal import PARTS, rehearse, sample_images, why_not
+from m2sd_cli.runs.chain import ChainSummary
+from m2sd_cli.runs.folder import RunFolder, open_run
 from m2sd_cli.runs.reader import PRETRAIN
 
 
 def simulate(
     *,
     run: Path | str | None = None,
+    data: Path | str | None = None,
     draws: int = 20,
     classifiers: Sequence[str] | None = None,
     data_root: Path | str | None = None,
@@ -32,12 +38,13 @@ def simulate(
 ) -> Simulation:
     """Compare classifiers for a network over many draws of the shots; no test image has a say.
 
-    Session 0 of a run on a simulated data set is taught the sessions after it anew with every draw. The run stays as
-    it is.
+    Session 0 of a run on a simulated data set is taught the sessions after it anew with every draw. In a run of a
+    folder a third of the base classes at a time play new ones. The run stays as it is.
 
     Args:
         run: the run folder.
-        draws: how many.
+        data: the folder of pictures of a run of one.
+        draws: how many; of a folder in each third.
         classifiers: of CLASSIFIERS; None for all that the run can answer with.
         data_root: where built-in data sets lie.
         device, precision: `auto` chooses; precision `auto` is fp32.
@@ -54,29 +61,72 @@ def simulate(
     base = chain.base.manifest
     assert base.parent is not None
     info = recorded_info(base)
-    if info is None or info.simulates is None:
-        raise UsageError(
-            f"this run is of {base.data.name}; to choose without its test images, pretrain on a data set of base "
-            f"training images alone, as with --data cifar100{SIMULATED}"
-        )
     names = [
         choose_classifier(folder, chain, name)
         for name in dict.fromkeys(classifiers or choices(base.backbone.similarity))
     ]
-    data = recorded_data(folder.read(PRETRAIN, base.parent.sha256).manifest, None, root, None)
+    first = folder.read(PRETRAIN, base.parent.sha256).manifest
+    if info is None:
+        opened = recorded_data(first, text_given(data), root, first.transform.crop)
+        return _rehearse(folder, chain, opened, names, draws, chosen, exact)
+    if info.simulates is None:
+        raise UsageError(
+            f"this run is of {base.data.name}; to choose without its test images, pretrain on a data set of base "
+            f"training images alone, as with --data cifar100{SIMULATED}"
+        )
+    opened = recorded_data(first, text_given(data), root, None)
     checkpoint = BaseCheckpoint.read(folder, chain.base)
     checkpoint.backbone.to(chosen).to(memory_format=torch.channels_last)
     transform = to_transform(base.transform)
-    tested = embed_source(checkpoint.backbone, data.test, transform, exact, "features of test images")
+    tested = embed_source(checkpoint.backbone, opened.test, transform, exact, "features of test images")
     shots, location = open_shot_pool(info, root)
     if skip_bad:
         shots = skip_bad_shots(shots, location, check_pictures)
         say_skipped(shots.skipped)
     pool = embed_source(checkpoint.backbone, shots.source, transform, exact, "features of shots")
-    sizes = [data.base + session * info.way for session in range(1 + data.sessions)]
+    sizes = [opened.base + session * info.way for session in range(1 + opened.sessions)]
     try:
-        figures = compare_classifiers(checkpoint, base.backbone, tested, pool, sizes, names, draws, SHOTS)
+        known = KnownClasses(checkpoint.means, checkpoint.means[:0], [], checkpoint.statistics, checkpoint.images)
+        figures = compare_classifiers(known, base.backbone, tested, pool, sizes, names, draws, SHOTS)
     except ValueError as error:
         file = folder.path / base.checkpoint.file
         raise DamagedError(f"{file}: {error}; restore it from a backup") from None
     return Simulation(info.name, sizes, SHOTS, base.transform.views, figures, shots.skipped)
+
+
+def _rehearse(
+    folder: RunFolder,
+    chain: ChainSummary,
+    data: DataSet,
+    names: Sequence[str],
+    draws: int,
+    device: torch.device,
+    precision: str,
+) -> Simulation:
+    """Compare classifiers for a run of a folder, whose base classes play new ones.
+
+    Raises:
+        UsageError: there are too few classes or pictures.
+    """
+    base = chain.base.manifest
+    labels, transform = data.train.labels, to_transform(base.transform)
+    chosen = sample_images(labels, data.base)
+    source = select_where(data.train, chosen)
+    reason = why_not(source.labels, data.base)
+    if reason is not None:
+        raise UsageError(f"{data.name}: {reason}")
+    if _is_trained(folder, chain):
+        progress.say("the network was trained on these classes: as new ones they look easier than others will be")
+    backbone = BaseCheckpoint.read(folder, chain.base).backbone
+    backbone.to(device).to(memory_format=torch.channels_last)
+    known = embed_source(backbone, source, transform, precision, "features of base images")
+    rehearsal = rehearse(known, data.base, base.backbone, names, draws)
+    sizes = [data.base - rehearsal.new[0], data.base]
+    return Simulation(data.name, sizes, SHOTS, base.transform.views, rehearsal.draws(), parts=PARTS)
+
+
+def _is_trained(folder: RunFolder, chain: ChainSummary) -> bool:
+    """Tell whether the network was trained on the base classes."""
+    base = chain.base.manifest
+    assert base.parent is not None
+    return bool(base.config.get("epochs") or folder.read(PRETRAIN, base.parent.sha256).manifest.config.get("epochs"))

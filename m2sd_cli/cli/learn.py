@@ -3,13 +3,16 @@
 import os
 import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from m2sd_cli.cli import options
 from m2sd_cli.cli.output import as_text, command, document, duration, note, result
-from m2sd_cli.registry import BACKBONES, CLASSIFIERS, UNTRAINED_CLASSIFIER
+from m2sd_cli.registry import BACKBONES, CLASSIFIERS
+
+if TYPE_CHECKING:
+    from m2sd_cli.runs.manifest import ChoiceRecord
 
 
 def learn(
@@ -24,7 +27,9 @@ def learn(
     image_size: Annotated[
         int | None, typer.Option("--image-size", help="Pixels; those of the weights by default.", show_default=False)
     ] = None,
-    classifier: Annotated[str | None, options.named(CLASSIFIERS, show_default=UNTRAINED_CLASSIFIER)] = None,
+    classifier: Annotated[
+        str | None, options.named(CLASSIFIERS, show_default="the one that is best for the classes")
+    ] = None,
     device: options.Device = "auto",
     skip_bad: options.SkipBad = False,
     force: options.Force = False,
@@ -33,7 +38,8 @@ def learn(
 ) -> None:
     """Learn the classes of a folder of pictures, in a minute: session 0 from a pretrained network.
 
-    Nothing is trained. Some pictures of each class are held out: some to test with, a few to tell the unknown by.
+    Nothing is trained. Some pictures of each class are held out: some to test with, a few to tell the unknown by. The
+    classifier is the one that is best where some of the classes play new ones.
 
     Examples:
       m2sd learn ./photos         photos/heron/1.jpg, photos/stork/1.jpg, ...
@@ -62,6 +68,7 @@ def learn(
                 "manifest": learned.stored.record.file,
                 "backbone": manifest.backbone.name,
                 "classifier": manifest.classifier,
+                "choice": manifest.choice and manifest.choice.model_dump(),
                 "classes": len(manifest.classes),
                 "pictures": learned.pictures,
                 "tested": learned.tested,
@@ -80,10 +87,25 @@ def learn(
         share = 100 * learned.right / learned.tested
         result(f"of {learned.tested} pictures that were held out {share:.1f} % are answered rightly")
         result("hardest: " + ", ".join(f"{name} {100 * accuracy:.1f} %" for name, accuracy in learned.worst))
+    if manifest.choice is not None:
+        result(_say_choice(manifest.choice, manifest.classifier))
     for remark in learned.remarks:
         note(f"note: {remark}", quiet)
     image = "IMAGE" if learned.example is None else shlex.quote(os.path.relpath(learned.example))
     note(f"next: {command('predict', run, f' {image}')}", quiet)
     note(
         f"      {command('increment', run, ' --session 1 --shots DIR')}    new classes, a folder a class in DIR", quiet
+    )
+
+
+def _say_choice(choice: "ChoiceRecord", classifier: str | None) -> str:
+    """Write the choice of a classifier and its figures in one line."""
+    if choice.reason is not None:
+        return f"classifier: {classifier}, compared with no other: {choice.reason}"
+    own = classifier or ""
+    ranked = sorted(choice.figures, key=lambda name: (name != own, -choice.figures[name].harmonic))
+    shown = [f"{name} {each.base:.1f} and {each.novel:.1f} %" for name in ranked for each in [choice.figures[name]]]
+    return (
+        f"classifier: {shown[0]} right of known and of new classes, where a third of yours played new ones with "
+        f"{choice.shots} pictures; {', '.join(shown[1:])}"
     )

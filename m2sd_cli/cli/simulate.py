@@ -21,6 +21,7 @@ def simulate(
         list[str] | None, options.named(CLASSIFIERS, "{choices}, may be repeated; all by default.")
     ] = None,
     run: options.Run = None,
+    data: options.FolderOfPretrain = None,
     data_root: options.DataRoot = None,
     device: options.Device = "auto",
     precision: options.ExactPrecision = "auto",
@@ -30,12 +31,15 @@ def simulate(
 ) -> None:
     """Compare classifiers on a network, on average over many draws of the shots; no test image has a say.
 
-    For runs on a simulated data set: some of the base classes play the new ones. Needs session 0, changes nothing.
+    Some of the base classes play the new ones: those of a simulated data set that are not trained on, or a third of a
+    folder's classes at a time, which is fair if the network was not trained on them, as after learn.
 
     Examples:
       m2sd pretrain --data cifar100-simulated --run simulation
       m2sd distill --run simulation
       m2sd simulate --run simulation --draws 20
+
+      m2sd simulate --run birds --data ./photos
     """
     import m2sd_cli
     from m2sd_cli.cli.progress import reporting
@@ -43,6 +47,7 @@ def simulate(
     with reporting(quiet):
         simulation = m2sd_cli.simulate(
             run=run,
+            data=data,
             draws=draws,
             classifiers=classifier or None,
             data_root=data_root,
@@ -57,6 +62,7 @@ def simulate(
             {
                 "data": simulation.data,
                 "sizes": simulation.sizes,
+                "parts": simulation.parts,
                 "shots": simulation.shots,
                 "views": simulation.views,
                 "skipped": [asdict(each) for each in simulation.skipped],
@@ -88,9 +94,13 @@ def as_lines(simulation: "Simulation", draws: int) -> list[str]:
         [name, *(format_mean(each) for each in _means(figures).values())]
         for name, figures in simulation.figures.items()
     ]
+    if simulation.parts > 1:
+        played = f"{simulation.sizes[-1]} base classes, {way} at a time play new ones in {simulation.parts} parts"
+        played += f", {simulation.shots} shots"
+    else:
+        played = f"{base} base classes, {len(later)} sessions of {way} classes x {simulation.shots} shots"
     return [
-        f"{simulation.data}: {base} base classes, {len(later)} sessions of {way} classes x {simulation.shots} shots, "
-        f"views {simulation.views}, draws {draws}",
+        f"{simulation.data}: {played}, views {simulation.views}, draws {draws}",
         "",
         *table(["classifier", *FIGURES.values()], rows),
     ]

@@ -66,6 +66,36 @@ def embed_batches(
         yield embed(backbone, pixels, transform, precision), labels.to(device)
 
 
+class Sample:
+    """Some images of a source, whose features a pass over all of them keeps.
+
+    Args:
+        chosen: (N,) bool.
+    """
+
+    def __init__(self, chosen: Tensor) -> None:
+        self._chosen = chosen
+        self._parts: list[Tensor] = []
+        self._next = 0
+        self.features = torch.empty(0)
+
+    def begin(self, first: int) -> None:
+        """Begin a pass at an image."""
+        self._parts, self._next = [], first
+
+    def add(self, features: Tensor) -> None:
+        """Keep the chosen ones of the features (B, D) of the next images."""
+        end = self._next + len(features)
+        self._parts.append(features.cpu()[self._chosen[self._next : end]])
+        self._next = end
+
+    def end(self, width: int, group: ProcessGroup) -> None:
+        """Join the features (K, D) of all processes of the pass, in the order of the source."""
+        own = torch.cat([torch.empty(0, width), *self._parts])
+        self.features = group.all_gather(own.flatten()).view(-1, width)
+        self._parts = []
+
+
 def base_features(
     backbone: Backbone,
     source: ImageSource,
@@ -73,10 +103,11 @@ def base_features(
     transform: TestTransform,
     precision: str = "fp32",
     group: ProcessGroup = SINGLE_PROCESS,
+    sample: Sample | None = None,
 ) -> tuple[Tensor, BaseStatistics]:
     """Compute class means (C, D) and statistics of a source with labels in [0, C) in one pass; they are on the CPU.
 
-    The processes of a group share the images and come to the same numbers.
+    The processes of a group share the images and come to the same numbers. A sample keeps features of its images.
 
     Raises:
         TrainingError: a mean is not finite.
@@ -86,10 +117,16 @@ def base_features(
     shard = group.shard(len(source))
     steps = Pass("features of base images", shard.stop - shard.start)
     batches = source.batches(transform, FEATURE_BATCH, shard)
+    if sample is not None:
+        sample.begin(shard.start)
     for features, labels in embed_batches(backbone, batches, transform, precision):
+        if sample is not None:
+            sample.add(features)
         sums.add(features.to(device), labels.to(device))
         steps.add(len(labels))
     group.all_reduce(*sums.totals)
+    if sample is not None:
+        sample.end(backbone.width, group)
     means = sums.means.means().cpu()
     require_finite(means)
     return means, sums.statistics()

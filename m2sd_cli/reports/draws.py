@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from m2sd_cli.checkpoints import BaseCheckpoint
 from m2sd_cli.data.datasets import Skipped
 from m2sd_cli.data.sources import ImageSource
 from m2sd_cli.data.transforms import TestTransform
@@ -18,6 +17,8 @@ from m2sd_cli.progress import Pass
 from m2sd_cli.reports.answers import class_sessions, first_loss
 from m2sd_cli.reports.metrics import chain_figures, require_figure
 from m2sd_cli.runs.manifest import BackboneRecord
+
+CLASSES_AT_ONCE = 2048  # new ones, of all draws that one head answers with
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class Simulation:
     views: int  # of every image
     figures: Mapping[str, list[DrawFigures]]  # of each classifier, draw by draw
     skipped: Sequence[Skipped] = ()  # images that cannot be read and were not drawn, if that was asked for
+    parts: int = 1  # of the classes, which played the new ones in turn
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ def embed_source(
 
 @torch.inference_mode()
 def compare_classifiers(
-    base: BaseCheckpoint,
+    base: KnownClasses,
     record: BackboneRecord,
     tested: LabelledFeatures,
     pool: LabelledFeatures,
@@ -97,7 +99,7 @@ def compare_classifiers(
     """Teach all sessions with each draw of the shots, and evaluate each classifier.
 
     Args:
-        base: the base session, of the first sizes[0] classes.
+        base: the sizes[0] base classes, and no new ones.
         tested: test images of all classes.
         pool: images of the other classes, of which shots are drawn; label 0 is the first one after the base classes.
         sizes: classes known after session 0, 1, ...
@@ -108,25 +110,46 @@ def compare_classifiers(
     Raises:
         ValueError: the base statistics are of no features.
     """
-    figures: dict[str, list[DrawFigures]] = {name: [] for name in classifiers}
-    steps = Pass("teaching", draws * len(figures), "sets of shots")
-    for draw in range(draws):
-        indices = draw_shots(pool.labels, sizes[-1] - sizes[0], shots, draw)
-        features = [pool.features[each] for each in indices]
-        new = torch.stack([each.double().mean(dim=0).float() for each in features])
-        taught = KnownClasses(base.means, new, features, base.statistics, base.images)
-        for name, of_classifier in figures.items():
+    new = sizes[-1] - sizes[0]
+    names = list(dict.fromkeys(classifiers))
+    figures: dict[str, list[DrawFigures]] = {name: [] for name in names}
+    steps = Pass("teaching", draws * len(names), "sets of shots")
+    together = max(1, CLASSES_AT_ONCE // max(new, 1))
+    for first in range(0, draws, together):
+        some = range(first, min(draws, first + together))
+        # A row depends on the shots of its own class alone: one head answers with all draws.
+        features = [pool.features[each] for draw in some for each in draw_shots(pool.labels, new, shots, draw)]
+        means = torch.stack([each.double().mean(dim=0).float() for each in features])
+        taught = KnownClasses(base.base, means, features, base.statistics, base.images)
+        for name in names:
             head = build_head(name, taught, record.similarity, record.scale).eval()
-            of_classifier.append(_evaluate(head, tested, sizes))
-            steps.add()
+            figures[name] += _evaluate(head, tested, sizes, len(some))
+            steps.add(len(some))
     return figures
 
 
-def _evaluate(head: Head, tested: LabelledFeatures, sizes: Sequence[int]) -> DrawFigures:
-    taught = class_sessions(sizes)
+def _evaluate(head: Head, tested: LabelledFeatures, sizes: Sequence[int], draws: int) -> list[DrawFigures]:
+    """Evaluate each draw, with the base classes and its own new ones.
+
+    Args:
+        head: of the base classes, and after them the new classes of one draw after the other.
+        tested: test images of all classes.
+        sizes: classes known after session 0, 1, ...
+        draws: how many.
+    """
+    sessions = class_sessions(sizes)
+    base = torch.arange(sizes[0])
+    columns = [torch.cat([base, each]) for each in torch.arange(sizes[0], len(head.rows)).view(draws, -1)]
+    lost: list[list[Tensor]] = [[] for _ in columns]
     batches = zip(*(torch.split(each, FEATURE_BATCH) for each in (tested.features, tested.labels)), strict=True)
-    lost = torch.cat([first_loss(head(features), labels, taught) for features, labels in batches])
-    figures = chain_figures(tested.labels, lost, sizes)
-    last = figures.sessions[-1]
-    every = figures.average, last.overall, last.base, last.novel, last.harmonic
-    return DrawFigures(*(require_figure(each) for each in every))
+    for features, labels in batches:
+        logits = head(features)
+        for of_draw, own in zip(lost, columns, strict=True):
+            of_draw.append(first_loss(logits[:, own], labels, sessions))
+    found = []
+    for of_draw in lost:
+        figures = chain_figures(tested.labels, torch.cat(of_draw), sizes)
+        last = figures.sessions[-1]
+        every = figures.average, last.overall, last.base, last.novel, last.harmonic
+        found.append(DrawFigures(*(require_figure(each) for each in every)))
+    return found

@@ -23,6 +23,7 @@ Whole = Annotated[int, Field(ge=-(2**63), lt=2**64)]
 Setting = bool | Whole | float | Text | None  # of a configuration
 Share = Annotated[float, Field(ge=-1000, le=1000)]  # a mean of values that are 0 to 1 before it is taken away
 Deviation = Annotated[float, Field(ge=0.001, le=1000)]
+Percent = Annotated[float, Field(ge=0, le=100)]
 Precision = Literal["fp32", "bf16"]
 ViewCount = Annotated[int, Field(ge=1, le=18)]
 Views = Annotated[ViewCount, Field(description="of each shot, whose features the checkpoint holds")]
@@ -97,6 +98,26 @@ class EpochRecord(Record):
     learning_rate: float
 
 
+class FiguresRecord(Record):
+    """Accuracies of a classifier where base classes played new ones, means over parts and draws."""
+
+    average: Percent
+    last: Percent
+    base: Percent
+    novel: Percent
+    harmonic: Percent
+
+
+class ChoiceRecord(Record):
+    """The comparison by which a base session chose its classifier; no test image had a say."""
+
+    parts: Annotated[Count, Field(description="of the classes, which played the new ones in turn")]
+    draws: Annotated[Count, Field(description="of the shots, in each part")]
+    shots: Annotated[Count, Field(description="of each new class")]
+    figures: dict[EntryName, FiguresRecord] = {}
+    reason: Annotated[Text | None, Field(description="why nothing was compared, and the default taken")] = None
+
+
 class Manifest(Record):
     """One stage or session of a run."""
 
@@ -114,6 +135,7 @@ class Manifest(Record):
     classifier: Annotated[EntryName | None, Field(description="of stage 3, from this session on; none in stage 1")] = (
         None
     )
+    choice: Annotated[ChoiceRecord | None, Field(description="of the classifier; None if it was not compared")] = None
     views: Views | None = None
     seed: Whole
     versions: dict[Text, Text]

@@ -54,12 +54,16 @@ def test_a_folder_becomes_session_0(photos: Path, tmp_path: Path, m2sd: Cli, pic
     run = tmp_path / "run"
     done = m2sd("learn", photos, "--run", run, "--device", "cpu")
     assert done.code == 0, done.err
-    first, second, third = done.out.splitlines()
+    first, second, third, fourth = done.out.splitlines()
     # A fifth of twelve pictures is held out for testing, a fifth of the other ten to calibrate with.
     assert first.startswith("3 classes from 24 pictures in ")
     assert first.endswith(" s, with small")
     assert second == "of 6 pictures that were held out 100.0 % are answered rightly"
     assert third == "hardest: blue 100.0 %, green 100.0 %, red 100.0 %"
+    assert fourth == (
+        "classifier: centred, compared with no other: 3 of 3 classes have 6 pictures or more to learn from, "
+        "6 such are needed"
+    )
     hints = [line for line in done.err.splitlines() if line.startswith(("next: ", "      "))]
     assert "note:" not in done.err
 
@@ -123,7 +127,7 @@ def test_one_picture_a_class_is_enough(photos: Path, tmp_path: Path, m2sd: Cli) 
     done = m2sd("learn", photos, "--run", tmp_path / "run")
     assert done.code == 0, done.err
     assert done.out.startswith("3 classes from 3 pictures in ")
-    assert done.out.count("\n") == 1
+    assert done.out.count("\n") == 2
     assert "note: few pictures: blue (1), green (1), red (1); a class is known better from 10 or more" in done.err
     assert "note: no picture to test with: blue, green, red" in done.err
     assert "predict" in done.err

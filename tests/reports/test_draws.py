@@ -12,10 +12,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import m2sd_cli
-from m2sd_cli.checkpoints import BaseCheckpoint
 from m2sd_cli.data.locate import open_data, open_shot_pool
-from m2sd_cli.method.backbone import build_backbone
 from m2sd_cli.method.base_statistics import BaseSums
+from m2sd_cli.method.stage3 import KnownClasses
 from m2sd_cli.registry import CLASSIFIERS
 from m2sd_cli.reports.deviation import MeanAndDeviation
 from m2sd_cli.reports.draws import DrawFigures, LabelledFeatures, compare_classifiers, draw_shots
@@ -24,7 +23,6 @@ from tests.helpers import Cli, Pictures, tree
 
 RECORD = BackboneRecord(name="resnet20", width=5, similarity="cosine", scale=16.0)
 SIZES = [3, 5, 6]
-BACKBONE = build_backbone("resnet20")
 
 
 def labelled(each: int, classes: range, seed: int) -> LabelledFeatures:
@@ -70,7 +68,7 @@ def test_every_draw_is_taught_and_counted(draws: int, shots: int, seed: int) -> 
     rows = 3 * torch.eye(3, 5) + torch.rand(3, 5, generator=torch.Generator().manual_seed(seed + 2))
     sums = BaseSums(torch.ones(3), 5)
     sums.add(rows, torch.arange(3))
-    base = BaseCheckpoint(BACKBONE, rows, sums.statistics())
+    base = KnownClasses(rows, rows[:0], [], sums.statistics(), [1, 1, 1])
     found = compare_classifiers(base, RECORD, tested, pool, SIZES, ["means", "teen"], draws, shots)
     assert list(found) == ["means", "teen"]
     assert len(found["means"]) == len(found["teen"]) == draws
@@ -165,10 +163,19 @@ def test_usage_errors_are_one_line(m2sd: Cli, simulated: Path, words: list[objec
     assert (done.code, done.out, done.err) == (code, "", f"m2sd: {says}\n")
 
 
-def test_a_run_of_anything_else_is_not_to_choose_by(m2sd: Cli, trained: Path, pictures: Pictures) -> None:
-    done = m2sd("simulate", "--run", trained)
+def test_a_run_on_a_whole_data_set_is_not_to_choose_by(m2sd: Cli, simulated: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    m2sd_cli.pretrain("demo", run=run, epochs=1, batch_size=512, images_per_class=4, device="cpu")
+    m2sd_cli.distill(run=run, epochs=0, device="cpu")
+    done = m2sd("simulate", "--run", run)
     assert (done.code, done.out) == (2, "")
     assert done.err == (
-        f"m2sd: this run is of {pictures.folder.name}; to choose without its test images, pretrain on a data set of "
-        f"base training images alone, as with --data cifar100-simulated\n"
+        "m2sd: this run is of demo; to choose without its test images, pretrain on a data set of base training images "
+        "alone, as with --data cifar100-simulated\n"
     )
+
+
+def test_a_folder_of_few_classes_is_refused(m2sd: Cli, trained: Path, pictures: Pictures) -> None:
+    done = m2sd("simulate", "--run", trained, "--data", pictures.folder)
+    assert (done.code, done.out) == (2, "")
+    assert done.err == ("m2sd: colours: 4 of 4 classes have 6 pictures or more to learn from, 6 such are needed\n")

@@ -1,0 +1,175 @@
+"""Rehearsal of the sessions to come: base classes play new ones, to compare the classifiers of stage 3 before any is.
+
+A third of the classes plays at a time, each class once. The features are computed once: the network stays as it is.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from statistics import fmean
+
+import torch
+from torch import Tensor
+
+from m2sd_cli.data.catalogue import SHOTS
+from m2sd_cli.method.base_statistics import BaseSums
+from m2sd_cli.method.stage3 import KnownClasses, choices
+from m2sd_cli.registry import CLASSIFIERS
+from m2sd_cli.reports.draws import DrawFigures, LabelledFeatures, compare_classifiers
+from m2sd_cli.runs.manifest import BackboneRecord, ChoiceRecord, FiguresRecord
+
+PARTS = 3  # of the classes, each of which plays the new ones once
+DRAWS = 10  # of the shots, in each part
+TEST_SHARE = 0.2  # of a class's images, others in each part
+LEAST_IMAGES = SHOTS + 1  # of a class that plays: one to test with, the others to draw shots of
+LEAST_CLASSES = 2 * PARTS  # that play: two new ones, four old ones
+MOST_IMAGES = 4096  # of all classes
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """Figures of classifiers where base classes played new ones."""
+
+    new: list[int]  # classes that played new ones, in each part
+    figures: Mapping[str, list[list[DrawFigures]]]  # of each classifier, part by part and draw by draw
+
+    def harmonic(self, name: str) -> list[float]:
+        """Average the harmonic mean of base and novel accuracy over the draws of each part."""
+        return [fmean(draw.harmonic for draw in part) for part in self.figures[name]]
+
+    def best(self, default: str) -> str:
+        """Choose the classifier with the highest harmonic mean among those that beat the default in every part.
+
+        A part that the default wins says that the others do not differ from it by more than classes do.
+        """
+        own = self.harmonic(default)
+        better = [
+            name
+            for name in self.figures
+            if all(theirs > ours for theirs, ours in zip(self.harmonic(name), own, strict=True))
+        ]
+        return max(better, key=lambda name: fmean(self.harmonic(name)), default=default)
+
+    def draws(self) -> dict[str, list[DrawFigures]]:
+        """Return the figures of each classifier over the draws of all parts."""
+        return {name: [draw for part in parts for draw in part] for name, parts in self.figures.items()}
+
+
+def sample_images(labels: Tensor, classes: int) -> Tensor:
+    """Choose the images to rehearse with: all, or as many of each class that there are MOST_IMAGES.
+
+    Args:
+        labels: (N,) in [0, classes).
+
+    Returns:
+        (N,) bool. Classes have LEAST_IMAGES of their images even if there are more than MOST_IMAGES then.
+    """
+    most = max(LEAST_IMAGES, MOST_IMAGES // classes)
+    return _ranks(labels, classes) < most
+
+
+def why_not(labels: Tensor, classes: int) -> str | None:
+    """Say in half a sentence why there can be no rehearsal; None if there can."""
+    playing = len(_playing(labels, classes))
+    if playing >= LEAST_CLASSES:
+        return None
+    enough = f"{playing} of {classes} classes have {LEAST_IMAGES} pictures or more to learn from"
+    return f"{enough}, {LEAST_CLASSES} such are needed"
+
+
+@torch.inference_mode()
+def rehearse(
+    known: LabelledFeatures, classes: int, record: BackboneRecord, classifiers: Sequence[str], draws: int = DRAWS
+) -> Rehearsal:
+    """Compare classifiers where base classes play new ones.
+
+    Args:
+        known: features of base images, for which `why_not` is None.
+        classes: of their labels.
+        record: gives the similarity and the scale.
+        classifiers: their names.
+        draws: of the shots, in each part.
+    """
+    labels = known.labels
+    ranks = _ranks(labels, classes)
+    sizes = labels.bincount(minlength=classes)
+    tests = (TEST_SHARE * sizes.double()).round().long().clamp(min=1)
+    playing = _playing(labels, classes)
+    plays = torch.zeros(classes, dtype=torch.bool)
+    plays[playing] = True
+    figures: dict[str, list[list[DrawFigures]]] = {name: [] for name in classifiers}
+    new = []
+    for part in range(PARTS):
+        taught = playing[part::PARTS]
+        others = torch.ones(classes, dtype=torch.bool)
+        others[taught] = False
+        old = others.nonzero().flatten()
+        place = torch.empty(classes, dtype=torch.int64)
+        place[torch.cat([old, taught])] = torch.arange(classes)
+        first = part * tests[labels]
+        tested = plays[labels] & (ranks >= first) & (ranks < first + tests[labels])
+        mine, pool = others[labels] & ~tested, ~others[labels] & ~tested
+        own = place[labels[mine]]
+        sums = BaseSums(own.bincount(minlength=len(old)), known.features.shape[1])
+        sums.add(known.features[mine], own)
+        means = sums.means.means()
+        base = KnownClasses(means, means[:0], [], sums.statistics(), own.bincount(minlength=len(old)).tolist())
+        found = compare_classifiers(
+            base,
+            record,
+            LabelledFeatures(known.features[tested], place[labels[tested]]),
+            LabelledFeatures(known.features[pool], place[labels[pool]] - len(old)),
+            [len(old), classes],
+            classifiers,
+            draws,
+            SHOTS,
+        )
+        new.append(len(taught))
+        for name, of_classifier in found.items():
+            figures[name].append(of_classifier)
+    return Rehearsal(new, figures)
+
+
+def choose_for_classes(
+    known: LabelledFeatures, classes: int, record: BackboneRecord, default: str
+) -> tuple[ChoiceRecord, str]:
+    """Choose the classifier for the classes at hand among the candidates of the table.
+
+    Args:
+        known: features of base images.
+        classes: of their labels.
+        record: gives the similarity and the scale.
+        default: the classifier that another one has to beat.
+
+    Returns:
+        The record of the comparison, and the name.
+    """
+    reason = why_not(known.labels, classes)
+    if reason is not None:
+        return ChoiceRecord(parts=0, draws=0, shots=0, reason=reason), default
+    names = [name for name in choices(record.similarity) if CLASSIFIERS[name].candidate or name == default]
+    rehearsal = rehearse(known, classes, record, names)
+    means = {
+        name: FiguresRecord(
+            **{each.name: fmean(getattr(draw, each.name) for draw in draws) for each in fields(DrawFigures)}
+        )
+        for name, draws in rehearsal.draws().items()
+    }
+    return ChoiceRecord(parts=PARTS, draws=DRAWS, shots=SHOTS, figures=means), rehearsal.best(default)
+
+
+def _ranks(labels: Tensor, classes: int) -> Tensor:
+    """Put the images of each class in a random order, the same one every time: (N,) int64, from 0."""
+    generator = torch.Generator().manual_seed(0)
+    order = torch.randperm(len(labels), generator=generator)
+    order = order[labels[order].argsort(stable=True)]
+    sizes = labels.bincount(minlength=classes)
+    first = sizes.cumsum(0) - sizes
+    ranks = torch.empty_like(labels)
+    ranks[order] = torch.arange(len(labels)) - first[labels[order]]
+    return ranks
+
+
+def _playing(labels: Tensor, classes: int) -> Tensor:
+    """List the classes that have images enough to play, in a random order that is the same every time."""
+    enough = (labels.bincount(minlength=classes) >= LEAST_IMAGES).nonzero().flatten()
+    return enough[torch.randperm(len(enough), generator=torch.Generator().manual_seed(0))]
