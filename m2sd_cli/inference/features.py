@@ -200,5 +200,6 @@ def require_finite(features: Tensor) -> None:
     """
     if not features.isfinite().all():
         raise TrainingError(
-            "the network's features are no finite numbers; train it again, with --force and a lower --learning-rate"
+            "the network's features are no finite numbers; train it again, with --force and a lower --learning-rate, "
+            "or begin from other weights"
         )

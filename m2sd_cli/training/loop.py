@@ -38,12 +38,14 @@ from m2sd_cli.training.optimizers import (
 )
 from m2sd_cli.training.randomness import stream
 from m2sd_cli.training.schedules import learning_rate
+from m2sd_cli.training.small_maps import spare_small_maps
 from m2sd_cli.training.stopping import StopRequest
 from m2sd_cli.training.sums import Sums, all_finite
 
 MODULE = "module."
 ACCURACY = "accuracy"
 LOSS = "loss"
+BF16 = ", or try --precision fp32"
 
 # A function of normalised images (B, 3, H, W), labels (B,), a generator on their device, and the shard of the batch for
 # this process. It returns the scalar to minimise and the measures to record, each a mean over the shard.
@@ -101,6 +103,7 @@ class Training:
         self.group = group
         self.stage = stage
         self.module = module.to(device).to(memory_format=torch.channels_last).train()
+        spare_small_maps(module, augmentation.size, device, execution.exact_precision)
         if group.size > 1:
             share_statistics(module, device)
             group.broadcast(module)
@@ -244,7 +247,11 @@ class Training:
             return values
         step, names = sums.end()
         terms = [name for name in names if name != LOSS] or [LOSS]
-        raise self._failure(f"no finite value of {' and '.join(terms)} at step {step} of {self.steps}")
+        reason = f"no finite value of {' and '.join(terms)} at step {step} of {self.steps}"
+        if step == 1:
+            way = "no learning rate did that: look at the weights that it began from"
+            raise TrainingError(f"{self.stage}: {reason}; {way}{BF16 if self.precision == 'bf16' else ''}")
+        raise self._failure(reason)
 
     def _failure(self, reason: str) -> TrainingError:
         if self.saved is None:

@@ -87,6 +87,21 @@ def test_the_step_and_the_term_are_named_though_nobody_looks_before_the_epoch_en
     assert tree(run) == before
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize(("stage", "term"), [("pretrain", "loss"), ("distill", "kd")])
+def test_the_learning_rate_is_not_blamed_for_the_first_step(
+    begin: Callable[..., object], monkeypatch: pytest.MonkeyPatch, stage: str, term: str, precision: str
+) -> None:
+    inject(monkeypatch, stage, {1: {term: math.nan}})
+    with pytest.raises(TrainingError) as raised:
+        begin(stage, precision=precision)
+    more = ", or try --precision fp32" if precision == "bf16" else ""
+    assert str(raised.value) == (
+        f"{stage}: no finite value of {term} at step 1 of {STEPS}; no learning rate did that: look at the weights that "
+        f"it began from{more}"
+    )
+
+
 @pytest.mark.parametrize(("stage", "term"), [("pretrain", "loss"), ("distill", "teacher")])
 def test_the_state_before_it_is_kept(
     begin: Callable[..., object], run: Path, pictures: Pictures, monkeypatch: pytest.MonkeyPatch, stage: str, term: str
