@@ -1,5 +1,7 @@
 """Processes that torchrun began for one task: each computes on its shard, the first one writes and prints."""
 
+import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -94,6 +96,20 @@ SINGLE_PROCESS = ProcessGroup()
 
 
 @contextmanager
+def stdout_spared() -> Iterator[None]:
+    """Lead to stderr whatever C code prints, as Gloo does when processes meet; stdout is for results alone."""
+    if sys.stdout is not None:
+        sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
+@contextmanager
 def process_group(chosen: torch.device) -> Iterator[tuple[ProcessGroup, torch.device]]:
     """Join the group of this process.
 
@@ -120,7 +136,8 @@ def process_group(chosen: torch.device) -> Iterator[tuple[ProcessGroup, torch.de
         raise UsageError(f"--device {chosen}: several processes work on cpu or cuda only")
     for variable in ("RANK", "WORLD_SIZE", "MASTER_PORT"):
         launcher_number(variable)
-    dist.init_process_group("cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo", timeout=TIMEOUT)
+    with stdout_spared():
+        dist.init_process_group("cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo", timeout=TIMEOUT)
     try:
         yield ProcessGroup(dist.get_rank(), dist.get_world_size()), chosen
     except RuntimeError as error:

@@ -336,6 +336,9 @@ def fit(job: Job[Config], module: nn.Module, objective: Objective) -> Fitted | N
                 raise TrainingError(f"--deterministic: {str(error).split(',')[0]}; begin without it") from None
             if not compilation_failed(error):
                 raise
+            if stop.interrupted:  # the signal has ended the compiler, too
+                way = "nothing was saved" if training.saved is None else "go on with the same command and --resume"
+                raise InterruptedTrainingError(f"interrupted while the network was compiled; {way}") from None
             raise not_compiled(error) from None
     if ended:
         return Fitted(training.position.seconds, training.position.history)

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from tests.helpers import Cli, Pictures, tree
 SAID = "m2sd: interrupted\n"
 ROUNDS = int(os.environ.get("M2SD_ROUNDS", "1"))  # for each command
 READY = "import os; from m2sd_cli.__main__ import main; os.write(1, b'!'); main()"
+LIMIT = 60  # seconds until a process that should have ended is killed
 SOONEST, LONGEST = 0.05, 2.5  # seconds; from when it is listened for to about what these commands take
 # Ctrl-C as soon as a module is looked for, in a process that is m2sd from then on.
 AT_IMPORT = """
@@ -147,12 +149,19 @@ def test_no_is_the_answer_to_a_question_that_is_interrupted(run: Path) -> None:
     pipe = subprocess.PIPE
     with subprocess.Popen(words, stdin=pipe, stdout=pipe, stderr=pipe) as process:
         assert process.stderr is not None
+        watch = threading.Timer(LIMIT, process.kill)  # if it never asks
+        watch.start()
         question = b""
         while letter := process.stderr.read(1):
             question += letter
             if question.endswith(b"[y/N]:"):
                 break
+        watch.cancel()
         process.send_signal(signal.SIGINT)
-        assert process.stderr.read() == b"\n" + SAID.encode()
+        try:
+            _, rest = process.communicate(timeout=LIMIT)
+        finally:
+            process.kill()
+    assert rest == b"\n" + SAID.encode()
     assert process.returncode == 130
     assert tree(run) == before

@@ -23,7 +23,7 @@ from m2sd_cli.data.folders import open_folder
 from m2sd_cli.data.sources import TrainingImages
 from m2sd_cli.data.transforms import TestTransform
 from m2sd_cli.distributed.batch_norm import SharedBatchNorm
-from m2sd_cli.distributed.process_group import SINGLE_PROCESS, ProcessGroup, process_group
+from m2sd_cli.distributed.process_group import SINGLE_PROCESS, ProcessGroup, process_group, stdout_spared
 from m2sd_cli.errors import UsageError
 from m2sd_cli.inference.features import base_features, held_out_features
 from m2sd_cli.inference.session import to_transform
@@ -315,3 +315,27 @@ if __name__ == "__main__":
     with process_group(torch.device("cpu")) as (everybody, _):
         normalise_a_part(everybody, folder)
         (folder / f"{everybody.rank}.json").write_text(json.dumps(steps_of_both_stages(everybody, STEPS)))
+
+
+def test_what_gloo_prints_is_no_result(capfd: pytest.CaptureFixture[str]) -> None:
+    os.write(1, b"{\n")
+    with stdout_spared():
+        os.write(1, b"[Gloo] Rank 0 is connected to 1 peer ranks\n")
+    os.write(1, b"}\n")
+    assert capfd.readouterr() == ("{\n}\n", "[Gloo] Rank 0 is connected to 1 peer ranks\n")
+
+
+def test_processes_meet_without_a_word_on_stdout(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def meet(*_arguments: object, **_options: object) -> None:
+        os.write(1, b"[Gloo] Rank 0\n")
+        raise RuntimeError("met")
+
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_PORT"):
+        monkeypatch.setenv(name, "1")
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    monkeypatch.setattr(torch.distributed, "init_process_group", meet)
+    with pytest.raises(RuntimeError, match="met"), process_group(torch.device("cpu")):
+        pass
+    assert capfd.readouterr() == ("", "[Gloo] Rank 0\n")

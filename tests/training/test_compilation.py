@@ -1,6 +1,7 @@
 """A compiled training is the plain one but for rounding, and says so if there is no compiler."""
 
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -69,5 +70,22 @@ def test_without_a_compiler_one_line_says_so(
         done = m2sd(*words)
     assert done.code == 1, done.err
     assert "m2sd: --compile: the network could not be compiled" in done.err
+
+
+@pytest.mark.usefixtures("signals_as_at_a_terminal")
+def test_a_compiler_that_a_signal_has_ended_is_no_fault_of_the_network(
+    m2sd: Cli, pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(*_arguments: object) -> None:
+        from torch._dynamo.exc import TorchDynamoException
+
+        signal.raise_signal(signal.SIGTERM)
+        raise TorchDynamoException("the compiler was killed")
+
+    monkeypatch.setattr(Training, "run", run)
+    words = ["--data", pictures.folder, "--run", tmp_path / "run", "--image-size", 16, "--epochs", 1, "--device", "cpu"]
+    done = m2sd("pretrain", *words, "--backbone", "resnet20", "--batch-size", 8, "--precision", "fp32")
+    assert done.code == 130
+    assert done.err.endswith("m2sd: interrupted while the network was compiled; nothing was saved\n")
     assert "Traceback" not in done.err
     assert not (tmp_path / "run" / "pretrain.json").exists()
