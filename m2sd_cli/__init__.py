@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from m2sd_cli.api.bench import bench as bench
     from m2sd_cli.api.distill import distill as distill
     from m2sd_cli.api.draw_figures import draw_figures as draw_figures
+    from m2sd_cli.api.edits import forget as forget
+    from m2sd_cli.api.edits import rename as rename
     from m2sd_cli.api.evaluate import compare as compare
     from m2sd_cli.api.evaluate import evaluate as evaluate
     from m2sd_cli.api.export import export as export
@@ -44,6 +46,7 @@ PUBLIC = {
     "draw_figures": "m2sd_cli.api.draw_figures",
     "evaluate": "m2sd_cli.api.evaluate",
     "export": "m2sd_cli.api.export",
+    "forget": "m2sd_cli.api.edits",
     "increment": "m2sd_cli.api.increment",
     "learn": "m2sd_cli.api.learn",
     "open_run": "m2sd_cli.runs.folder",
@@ -52,6 +55,7 @@ PUBLIC = {
     "register_backbone": "m2sd_cli.registry",
     "register_classifier": "m2sd_cli.registry",
     "register_data_set": "m2sd_cli.data.catalogue",
+    "rename": "m2sd_cli.api.edits",
     "reproduce": "m2sd_cli.api.reproduce",
     "simulate": "m2sd_cli.api.simulate",
 }

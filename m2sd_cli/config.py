@@ -265,7 +265,7 @@ class TrainingOption:
         """The default as a help page shows it; empty if there is none."""
         if self.option.default is not None or self.default is dataclasses.MISSING:
             return self.option.default or ""
-        return f"{self.default:g}" if isinstance(self.default, float) else str(self.default)
+        return as_word(self.default)
 
     def check(self, value: object) -> Any:
         """Return the value, or the same number as a float where one is wanted.
@@ -310,6 +310,11 @@ def options_of(model: type[PretrainConfig | DistillConfig | ImageChoice]) -> dic
         plain = next(each for each in get_args(kind) if each is not NoneType) if optional else kind
         found[name] = TrainingOption(name, plain, optional, defaults[name], option)
     return found
+
+
+def as_word(value: object) -> str:
+    """Return a default as a help page shows it."""
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def flag(name: str) -> str:
@@ -364,6 +369,16 @@ class OptionsFile:
 NO_OPTIONS = OptionsFile(None, {})
 
 
+def stage_defaults(model: type[PretrainConfig | DistillConfig], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the defaults of one stage from those of a data set, as `resolve` takes them."""
+    values = {name: value for name, value in defaults.items() if name in options_of(model)}
+    values |= defaults.get(_stage(model), {})
+    if "total_epochs" in defaults:
+        first = max(1, round(defaults.get("pretrain_share", PRETRAIN_SHARE) * defaults["total_epochs"]))
+        values["epochs"] = first if model is PretrainConfig else defaults["total_epochs"] - first
+    return values
+
+
 def resolve(
     model: type[Config],
     defaults: dict[str, Any],
@@ -388,12 +403,7 @@ def resolve(
         UsageError: a value does not fit; the message names the option.
     """
     stage = _stage(model)
-    values = {name: value for name, value in defaults.items() if name in options_of(model)}
-    values |= defaults.get(stage, {})
-    if "total_epochs" in defaults:
-        first = max(1, round(defaults.get("pretrain_share", PRETRAIN_SHARE) * defaults["total_epochs"]))
-        values["epochs"] = first if model is PretrainConfig else defaults["total_epochs"] - first
-    layers = [values, recipe.tables.get(stage, {}), given_options(model, file, options or {})]
+    layers = [stage_defaults(model, defaults), recipe.tables.get(stage, {}), given_options(model, file, options or {})]
     return validate(model, _merged(model, layers), source=str(file) if file else None)
 
 
@@ -453,7 +463,7 @@ def recorded_choice(recorded: Mapping[str, Any]) -> ImageChoice:
     return validate(ImageChoice, {name: recorded[name] for name in options_of(ImageChoice) if name in recorded})
 
 
-def _stage(model: type[Config]) -> str:
+def _stage(model: type[PretrainConfig | DistillConfig]) -> str:
     return "pretrain" if model is PretrainConfig else "distill"
 
 

@@ -9,8 +9,17 @@ import pytest
 
 import m2sd_cli
 from m2sd_cli.cli.commands import build_command
-from m2sd_cli.config import DistillConfig, OptionsFile, PretrainConfig, given_options, options_of, resolve
-from m2sd_cli.data.catalogue import FOLDER_DEFAULTS, all_infos
+from m2sd_cli.config import (
+    DistillConfig,
+    OptionsFile,
+    PretrainConfig,
+    as_word,
+    given_options,
+    options_of,
+    resolve,
+    stage_defaults,
+)
+from m2sd_cli.data.catalogue import DATA_SETS, FOLDER_DEFAULTS, all_infos
 from m2sd_cli.errors import UsageError
 from m2sd_cli.registry import DEFAULT_CLASSIFIER, UNTRAINED_CLASSIFIER
 from tests.helpers import Cli
@@ -215,12 +224,33 @@ def test_command_line_file_and_python_have_the_same_options(
 
 
 def test_the_help_names_the_default_that_counts() -> None:
-    command = build_command("distill")
-    shown = {parameter.name: parameter.show_default for parameter in command.params}
+    shown = {parameter.name: parameter.show_default for parameter in build_command("distill").params}
     classifier = f"{DEFAULT_CLASSIFIER}, or {UNTRAINED_CLASSIFIER} without any training"
-    assert [shown[name] for name in ("epochs", "batch_size", "learning_rate", "seed", "classifier", "beta")] == [
-        *("by data set", "by data set", "0.02; adamw: 0.0002, or by data set", "pretrain's", classifier, "1")
-    ]
+    assert [shown[name] for name in ("seed", "classifier", "beta")] == ["pretrain's", classifier, "1"]
+
+
+@pytest.mark.parametrize(("stage", "model"), [("pretrain", PretrainConfig), ("distill", DistillConfig)])
+def test_the_help_names_the_defaults_that_each_data_set_has(
+    stage: str, model: type[PretrainConfig] | type[DistillConfig]
+) -> None:
+    shown = {parameter.name: parameter.show_default for parameter in build_command(stage).params}
+    for name in sorted({"epochs", "batch_size", "learning_rate", "backbone", "init"} & {*options_of(model)}):
+        own = stage_defaults(model, FOLDER_DEFAULTS)
+        usual = as_word(own[name]) if name in own else options_of(model)[name].shown_default
+        assert shown[name].startswith(usual)
+        told: dict[str, str] = {}
+        for group in filter(None, shown[name].removeprefix(usual).split("; ")):
+            value, _, names = group.partition(" for ")
+            told |= dict.fromkeys(names.replace(" or ", ", ").split(", "), value)
+        for data, info in DATA_SETS.entries.items():
+            if info.simulates is None:
+                config = (
+                    resolve(PretrainConfig, info.defaults)
+                    if stage == "pretrain"
+                    else resolve(DistillConfig, info.defaults)
+                )
+                used = getattr(config, name)
+                assert used is None or told.get(data, usual).split("; ")[0] == as_word(used), (name, data)
 
 
 @pytest.mark.parametrize("resume", [False, True])

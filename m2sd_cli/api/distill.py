@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 
 from m2sd_cli import progress
-from m2sd_cli.api.recorded_data import recorded_data, recorded_info
-from m2sd_cli.api.stage import Request, already_finished, named_data, require_one_beginning
+from m2sd_cli.api.recorded_data import find_folder, recorded_data, recorded_info
+from m2sd_cli.api.stage import Request, already_finished, named_data, remember_folder, require_one_beginning
 from m2sd_cli.checkpoints import BaseCheckpoint, HeldOut
 from m2sd_cli.config import DistillConfig, resolve, takes_options
 from m2sd_cli.data.catalogue import FOLDER_DEFAULTS
@@ -73,7 +73,7 @@ def distill(
     """Distil the network on virtual classes, and make session 0 of it: stage 2. Other arguments as for `pretrain`.
 
     Args:
-        data: the folder of pretrain; not needed for a built-in data set.
+        data: the folder of pretrain, if it is not where it was; not needed for a built-in data set.
         recipe: the name of a recipe; None for that of stage 1, `none` for none.
 
     Returns:
@@ -94,7 +94,11 @@ def distill(
             job = _resume(request, folder, parent, execution)
         else:
             job = _begin(request, folder, parent, execution, force)
-        return job if isinstance(job, StoredManifest) else fit_distill(job)
+        if isinstance(job, StoredManifest):
+            return job
+        if execution.group.is_main:
+            remember_folder(folder, job.data)
+        return fit_distill(job)
 
 
 def _begin(
@@ -112,7 +116,7 @@ def _begin(
     defaults = {**(info.defaults if info else FOLDER_DEFAULTS), "seed": parent.manifest.seed}
     followed = find_recipe(request.recipe or parent.manifest.recipe)
     settings = resolve(DistillConfig, defaults, request.config, request.options, followed.options)
-    data = _open_images(request, parent, execution)
+    data = _open_images(folder, request, parent, execution)
     classes = base_classes(folder, parent, data)
     return Job("distill", folder, data, classes, settings, execution, recipe=followed.name, parent=parent)
 
@@ -134,17 +138,17 @@ def _resume(
     require_same(state, given, execution)
     execution = execution.resumed_from(state)
     settings = begun_config(store, state, DistillConfig)
-    data = _open_images(request, parent, execution)
+    data = _open_images(folder, request, parent, execution)
     classes = base_classes(folder, parent, data)
     return Job("distill", folder, data, classes, settings, execution, recipe=state.recipe, parent=parent, state=state)
 
 
-def _open_images(request: Request, parent: StoredManifest, execution: Execution) -> DataSet:
-    """Open the images of stage 1; a folder has to be named again."""
+def _open_images(run: RunFolder, request: Request, parent: StoredManifest, execution: Execution) -> DataSet:
+    """Open the images of stage 1; a folder has to be named again if it is not where it was."""
     first = parent.manifest
     name = request.data or (named_data(request.config) if first.data.kind == "folder" else None)
     with execution.group.local_main_first():
-        return recorded_data(first, name, request.data_root, first.transform.crop)
+        return recorded_data(first, find_folder(run, first, name), request.data_root, first.transform.crop)
 
 
 def base_classes(run: RunFolder, parent: StoredManifest, data: DataSet) -> list[ClassRecord]:

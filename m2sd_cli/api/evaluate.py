@@ -6,7 +6,7 @@ from pathlib import Path
 from m2sd_cli.api.tested_images import open_tested_images
 from m2sd_cli.distributed.process_group import process_group
 from m2sd_cli.inference.device import choose_device, inference_precision
-from m2sd_cli.inference.session import load_chain
+from m2sd_cli.inference.session import load_all_sessions
 from m2sd_cli.paths import expand_given
 from m2sd_cli.reports.evaluation import Evaluation, evaluate_session
 from m2sd_cli.reports.published import Comparison, compare_with_published
@@ -47,11 +47,11 @@ def evaluate(
     exact = inference_precision(precision)
     with process_group(choose_device(device)) as (group, chosen):
         chain = folder.summary(session)
-        model = load_chain(folder, chain, chosen, exact, classifier)
+        models = load_all_sessions(folder, chain, chosen, exact, classifier)
         tested = open_tested_images(folder, chain, group, test, data, root, skip_bad)
         keep = tested.data_set is not None
         evaluation = evaluate_session(
-            model, tested.source, tested.classes, tested.location, keep, group, keep_features=keep_features
+            models, tested.source, tested.classes, tested.location, keep, group, keep_features=keep_features
         )
         return replace(evaluation, skipped=tested.skipped)
 

@@ -1,4 +1,7 @@
-"""Stage 3, paper section 3.4: the features of its shots teach a new class; backbone and older classes stay."""
+"""Stage 3, paper section 3.4: the features of its shots teach a new class; backbone and older classes stay.
+
+`extend` teaches more shots of classes that are there, which count together with the earlier ones.
+"""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -21,8 +24,10 @@ from m2sd_cli.inference.features import shot_features
 from m2sd_cli.inference.session import choose_classifier, to_transform
 from m2sd_cli.paths import expand, expand_given, text_given
 from m2sd_cli.runs.chain import ChainSummary
+from m2sd_cli.runs.classes import TaughtClass
 from m2sd_cli.runs.folder import RunFolder, open_run
-from m2sd_cli.runs.manifest import DataRecord, Manifest
+from m2sd_cli.runs.manifest import DataRecord, Manifest, ManifestSummary
+from m2sd_cli.runs.places import remember_shots
 from m2sd_cli.runs.reader import StoredManifest, session_name
 from m2sd_cli.training.execution import Execution
 from m2sd_cli.training.records import (
@@ -34,16 +39,19 @@ from m2sd_cli.training.records import (
     skipped_records,
 )
 
+NAMED = 3  # classes in a message
+
 
 @dataclass(frozen=True)
 class Lesson:
-    """The classes of one session to teach."""
+    """The shots of one session to teach."""
 
     session: int
     shots: Shots
     data: DataRecord  # the origin of the shots
     classifier: str | None = None  # the classifier of the chain from now on; None for that of the parent
     views: int = 1  # views of each shot, whose mean counts
+    extended: Sequence[TaughtClass] = ()  # the classes that they are more shots of, in the order of theirs
 
 
 def increment(
@@ -57,7 +65,8 @@ def increment(
     precision: str = "auto",
     skip_bad: bool = False,
     classifier: str | None = None,
-    views: int = 1,
+    views: int | None = None,
+    extend: bool = False,
 ) -> StoredManifest:
     """Teach new classes from a few images each: stage 3.
 
@@ -71,12 +80,13 @@ def increment(
         skip_bad: leave out pictures that cannot be read; the manifest lists them.
         classifier: the classifier that the chain answers with from now on; None for the one so far.
         views: the number of views of each shot, whose mean counts: 1 is the shot alone, 2 adds its mirror image, more
-            add shifted crops.
+            add shifted crops. None is 1, and in extending the number that the classes were taught with.
+        extend: teach more shots of classes that are there, base classes too, and no new class.
 
     Raises:
         M2sdError: one of its kinds; nothing was changed.
     """
-    if not 1 <= views <= MOST_VIEWS:
+    if views is not None and not 1 <= views <= MOST_VIEWS:
         raise UsageError(f"--views {views}: 1 to {MOST_VIEWS}")
     folder, root = open_run(run), expand_given(data_root, "--data-root")
     execution = Execution(choose_device(device), inference_precision(precision))
@@ -93,16 +103,32 @@ def increment(
         images = read_shots(location)
         record = shots_record(folder_name(location))
     else:
-        data_set = official_data(chain.base.manifest.data, text_given(data), root, session)
+        if extend:
+            raise UsageError("--extend: name the folder of the shots with --shots DIR")
+        number = official_number(chain.sessions, session)
+        data_set = official_data(chain.base.manifest.data, text_given(data), root, number)
         location = data_set.location
-        images = data_set.session(session)
+        images = data_set.session(number)
         record = data_record(data_set)
-    check_names(chain.taught(), images.classes)
+    extended: list[TaughtClass] = []
+    if extend:
+        extended = find_extended(chain.classes.known, images.classes)
+        views = choose_views(extended, views)
+    else:
+        check_names(chain.taught(), images.classes)
     if skip_bad:
         images = skip_bad_shots(images, location, check_pictures)
         say_skipped(images.skipped)
     say_repeated(list_pictures(images.source, images.classes, location), chain.taught_pictures())
-    return teach(folder, chain, Lesson(session, images, record, classifier, views), execution)
+    stored = teach(folder, chain, Lesson(session, images, record, classifier, views or 1, extended), execution)
+    if shots is not None:
+        remember_shots(folder.path, session, [location])
+    return stored
+
+
+def official_number(parts: Sequence[Manifest | ManifestSummary], session: int) -> int:
+    """Return the number that a data set gives to a session: sessions before it that taught no class do not count."""
+    return session - sum(part.kind not in ("base", "increment") for part in parts[:session])
 
 
 def check_session(run: RunFolder, newest: int, session: int) -> None:
@@ -139,19 +165,58 @@ def check_names(taught: Mapping[str, int], names: Sequence[str]) -> None:
         same = by_key.get(caseless(name))
         if same is None:
             continue
-        since = f"since session {taught[same]}; give the new one another name"
         if class_name(same) == class_name(name):
-            raise RunError(f"class {name!r} exists already, {since}")
-        raise RunError(f"the classes {as_pair(name, same)}, and {same!r} exists {since}")
+            raise RunError(
+                f"class {name!r} exists already, since session {taught[same]}; --extend adds these shots to its own"
+            )
+        raise RunError(
+            f"the classes {as_pair(name, same)}, and {same!r} exists since session {taught[same]}; write it so, and "
+            f"--extend adds these shots to its own"
+        )
+
+
+def find_extended(known: Sequence[TaughtClass], names: Sequence[str]) -> list[TaughtClass]:
+    """Find the classes that are to have more shots, in the order of their names.
+
+    Raises:
+        RunError: the chain does not know one of them; the message names these.
+    """
+    by_name = {class_name(each.name): each for each in known}
+    missing = [name for name in names if class_name(name) not in by_name]
+    if missing:
+        more = f" and {len(missing) - NAMED} more" if len(missing) > NAMED else ""
+        raise RunError(
+            f"--extend is for classes that are there; not there: {', '.join(map(repr, missing[:NAMED]))}{more}; teach "
+            f"these without it"
+        )
+    return [by_name[class_name(name)] for name in names]
+
+
+def choose_views(extended: Sequence[TaughtClass], views: int | None) -> int:
+    """Choose the views of more shots: those that the classes were taught with, so that every shot counts the same.
+
+    Raises:
+        UsageError: the classes were taught with different ones, or others are asked for.
+    """
+    found = {each.views or 1: each.name for each in reversed(extended)}
+    if len(found) > 1:
+        (first, one), (second, other) = list(found.items())[:2]
+        raise UsageError(
+            f"--extend: {one!r} was taught with views {first} and {other!r} with {second}; extend them one at a time"
+        )
+    taught = next(iter(found))
+    if views not in (None, taught):
+        raise UsageError(f"--views {views}: {found[taught]!r} was taught with {taught}; leave --views out")
+    return taught
 
 
 def teach(run: RunFolder, chain: ChainSummary, lesson: Lesson, execution: Execution) -> StoredManifest:
-    """Teach the classes of one session. The caller has read `chain` and checked session and names.
+    """Teach the shots of one session. The caller has read `chain` and checked session, names and views.
 
     Args:
         run: the run folder.
         chain: its chain.
-        lesson: the new classes.
+        lesson: the classes and their shots.
         execution: the device and the precision.
 
     Raises:
@@ -166,6 +231,11 @@ def teach(run: RunFolder, chain: ChainSummary, lesson: Lesson, execution: Execut
     backbone = BaseCheckpoint.read(run, base).backbone
     backbone.to(execution.device).to(memory_format=torch.channels_last)
     classes = class_records(shots.classes, shots.source, parent.manifest.classes_so_far, list_shots=True)
+    if lesson.extended:
+        classes = [
+            record.model_copy(update={"index": each.index, "name": each.name})
+            for record, each in zip(classes, lesson.extended, strict=True)
+        ]
     means, features = shot_features(
         backbone, shots.source, len(shots.classes), transform, lesson.views, execution.exact_precision
     )
@@ -177,7 +247,7 @@ def teach(run: RunFolder, chain: ChainSummary, lesson: Lesson, execution: Execut
         return run.write_manifest(
             name,
             Manifest(
-                kind="increment",
+                kind="extend" if lesson.extended else "increment",
                 session=lesson.session,
                 parent=parent.record,
                 checkpoint=run.write_checkpoint(name, checkpoint.tensors()),

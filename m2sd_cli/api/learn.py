@@ -9,7 +9,7 @@ import torch
 from m2sd_cli import progress
 from m2sd_cli.api.distill import fit_distill
 from m2sd_cli.api.pretrain import fit_pretrain
-from m2sd_cli.api.stage import refuse_shared_folder
+from m2sd_cli.api.stage import refuse_shared_folder, remember_folder
 from m2sd_cli.config import DistillConfig, PretrainConfig, resolve
 from m2sd_cli.data.catalogue import find_info
 from m2sd_cli.data.choosing import choose_training, count_held_out
@@ -114,6 +114,7 @@ def learn(
         say_repeated(list_pictures(images.train, images.classes, images.location))
         # Used at the end only, but a picture that cannot be read is to be found before anything is written.
         data.test.for_testing(data.transform, FEATURE_BATCH)
+        remember_folder(opened, images)
         first = fit_pretrain(Job(PRETRAIN, opened, images, classes, settings, execution, init=IMAGENET))
         stored = fit_distill(Job("distill", opened, images, classes, second, execution, parent=first))
         assert stored is not None, "no time limit ends it"
@@ -123,7 +124,7 @@ def learn(
     if len(data.test):
         model = load_session(opened, 0, execution.device)
         with freed_memory_kept(execution.device):
-            answers = evaluate_session(model, data.test, data.classes, name, keep=True).answers
+            answers = evaluate_session([model], data.test, data.classes, name, keep=True).answers
         correct = answers.predicted == answers.labels
         tested, right = len(correct), int(correct.sum())
         for label in torch.unique(answers.labels[answers.labels >= 0]).tolist():

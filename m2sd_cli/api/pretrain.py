@@ -6,8 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from m2sd_cli import progress
-from m2sd_cli.api.recorded_data import recorded_data
-from m2sd_cli.api.stage import Request, already_finished, named_data, refuse_shared_folder, require_one_beginning
+from m2sd_cli.api.recorded_data import find_folder, recorded_data
+from m2sd_cli.api.stage import (
+    Request,
+    already_finished,
+    named_data,
+    refuse_shared_folder,
+    remember_folder,
+    require_one_beginning,
+)
 from m2sd_cli.checkpoints import PretrainCheckpoint
 from m2sd_cli.config import NO_INIT, PretrainConfig, resolve, takes_options
 from m2sd_cli.data.catalogue import FOLDER_DEFAULTS, find_info, listed_names
@@ -103,6 +110,8 @@ def pretrain(
             job = _begin(request, followed, folder, execution, force, skip_bad)
         if isinstance(job, StoredManifest):
             return job
+        if execution.group.is_main:
+            remember_folder(folder, job.data)
         say_skipped(job.data.skipped)
         say_repeated(list_pictures(job.data.train, job.data.classes, job.data.location))
         return fit_pretrain(job)
@@ -166,7 +175,7 @@ def _resume(request: Request, folder: RunFolder, execution: Execution) -> Job[Pr
             f"out, or start over with --force"
         )
     with execution.group.local_main_first():
-        data = recorded_data(state, name, request.data_root, settings.image_size)
+        data = recorded_data(state, find_folder(folder, state, name), request.data_root, settings.image_size)
     return Job(PRETRAIN, folder, data, base_records(data), settings, execution, recipe=state.recipe, state=state)
 
 

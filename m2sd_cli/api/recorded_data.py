@@ -1,5 +1,6 @@
 """Data sets that a manifest names."""
 
+import os
 from pathlib import Path
 
 from m2sd_cli.config import recorded_choice
@@ -10,6 +11,8 @@ from m2sd_cli.data.locate import open_data
 from m2sd_cli.errors import DamagedError, RunError, UsageError
 from m2sd_cli.reading import quoted
 from m2sd_cli.runs.manifest import DataRecord, Manifest, TrainingState
+from m2sd_cli.runs.places import read_places
+from m2sd_cli.runs.reader import FileReader
 from m2sd_cli.training.initial_weights import prepared_for_weights
 from m2sd_cli.training.records import left_out
 
@@ -29,6 +32,33 @@ def recorded_info(manifest: Manifest | TrainingState) -> DataSetInfo | None:
         hint = f"; it comes from {quoted(package)}, which has to be installed" if package else ""
         raise RunError(f"this run is of {name!r}, and this version knows no data set of that name{hint}")
     return info
+
+
+def find_folder(run: FileReader, first: Manifest | TrainingState, data: str | None) -> str | None:
+    """Return the folder of the base classes: the one that is named, else the one that the run remembers.
+
+    Args:
+        run: the run.
+        first: the manifest of stage 1, or the state of an interrupted stage 1.
+        data: the folder that is named, or the data set.
+
+    Returns:
+        None for a built-in data set that is not named.
+
+    Raises:
+        UsageError: the folder is not named, and where it was is not known or it is not there any more.
+    """
+    if data is not None or first.data.kind != "folder":
+        return data
+    remembered = read_places(run.path).data.get(first.data.name)
+    if remembered is None:
+        raise UsageError(f"this run is of the folder {first.data.name!r}; say where it is with --data")
+    if not os.path.isdir(remembered):
+        raise UsageError(
+            f"this run is of the folder {first.data.name!r}, and it is not where it was, {remembered}; say where it is "
+            f"with --data"
+        )
+    return remembered
 
 
 def recorded_data(

@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from os.path import isdir
 from pathlib import Path
 from tempfile import TemporaryDirectory, gettempdir
 from typing import Literal
@@ -14,7 +15,8 @@ from torch import Tensor
 
 from m2sd_cli import progress
 from m2sd_cli.api.distill import base_classes, fit_distill
-from m2sd_cli.api.increment import Lesson, teach
+from m2sd_cli.api.edits import write_edits
+from m2sd_cli.api.increment import Lesson, find_extended, official_number, teach
 from m2sd_cli.api.pretrain import fit_pretrain
 from m2sd_cli.api.recorded_data import official_data, recorded_data
 from m2sd_cli.config import NO_INIT, DistillConfig, PretrainConfig, recorded_config
@@ -33,7 +35,8 @@ from m2sd_cli.errors import (
 from m2sd_cli.inference.device import choose_device
 from m2sd_cli.paths import expand_given, text_given
 from m2sd_cli.runs.folder import RunFolder, open_run
-from m2sd_cli.runs.manifest import ClassRecord, Manifest
+from m2sd_cli.runs.manifest import EDITS, WITH_SHOTS, ClassRecord, Manifest
+from m2sd_cli.runs.places import read_places
 from m2sd_cli.runs.reader import StoredManifest
 from m2sd_cli.training.execution import Execution
 from m2sd_cli.training.initial_weights import IMAGENET
@@ -98,9 +101,9 @@ def reproduce(
     Args:
         run: the run folder.
         session: the last session to run; None for the newest.
-        data: the folder of pretrain; not needed for a built-in data set.
+        data: the folder of pretrain, if it is not where it was; not needed for a built-in data set.
         data_root: the folder of built-in data sets.
-        shots: the folder of each session that was taught from one.
+        shots: the folder of each session that was taught from one, if it is not where it was.
         init: the file of weights that stage 1 began from, if it did.
         device: `auto` is the recorded one, if it is here.
         keep: the folder to make for the new run; None to keep nothing.
@@ -115,7 +118,9 @@ def reproduce(
         _require_free(target, folder)
     for stored in chain:
         folder.tensors(stored)  # a damaged checkpoint is reported now, and not after hours
-    inputs = _open_inputs(chain, text_given(data), root, dict(shots or {}), text_given(init))
+    named, folders = _remembered_folders(folder, chain)
+    folders |= shots or {}
+    inputs = _open_inputs(chain, text_given(data) or named, root, folders, text_given(init))
     stages: list[Compared] = []
     provenance: list[str] = []
     with _scratch_folder(target) as scratch:
@@ -161,6 +166,18 @@ def _scratch_folder(target: Path | None) -> Iterator[Path]:
 # ---- the inputs
 
 
+def _remembered_folders(folder: RunFolder, chain: Sequence[StoredManifest]) -> tuple[str | None, dict[int, Path | str]]:
+    """Find the folder of the base classes, and that of each session's shots, if they are where they were."""
+    places, first = read_places(folder.path), chain[0].manifest
+    data = places.data.get(first.data.name) if first.data.kind == "folder" else None
+    shots: dict[int, Path | str] = {}
+    for manifest in (stored.manifest for stored in chain[2:]):
+        paths = places.shots.get(str(manifest.session), [])
+        if manifest.session is not None and manifest.data.kind == "folder" and len(paths) == 1 and isdir(paths[0]):
+            shots[manifest.session] = paths[0]
+    return data if data and isdir(data) else None, shots
+
+
 def _open_inputs(
     chain: Sequence[StoredManifest],
     data: str | None,
@@ -174,7 +191,8 @@ def _open_inputs(
         UsageError: a folder or file has to be named, or was named in vain; the message lists all that are missing.
         DataError: a folder or file is missing, or does not match the record.
     """
-    first, sessions = chain[0].manifest, {stored.manifest.session: stored.manifest for stored in chain[2:]}
+    first, parts = chain[0].manifest, [stored.manifest for stored in chain[1:]]
+    sessions = {part.session: part for part in parts if part.kind in WITH_SHOTS}
     began = str(first.config.get("init") or NO_INIT)
     missing = []
     if first.data.kind == "folder" and data is None:
@@ -204,8 +222,9 @@ def _open_inputs(
             location = Path(folders[number])
             taught = read_shots(location)
         else:
-            official = official_data(first.data, manifest.data.name, data_root, number)
-            location, taught = official.location, official.session(number)
+            official_session = official_number(parts, number)
+            official = official_data(first.data, manifest.data.name, data_root, official_session)
+            location, taught = official.location, official.session(official_session)
         taught = leave_out_shots(taught, location, left_out(manifest.skipped))
         classes = class_records(taught.classes, taught.source, manifest.classes_before, list_shots=True)
         _require_recorded(classes, manifest.classes, f"session {number}", location)
@@ -243,10 +262,14 @@ def _run_again(again: RunFolder, stored: StoredManifest, inputs: Inputs, device:
         deterministic=then.deterministic,
     )
     with _threads(then, execution.device):
-        if then.kind == "increment":
+        if then.kind in EDITS:
+            return write_edits(again, again.summary(), then.kind, then.edits)
+        if then.kind in WITH_SHOTS:
             assert then.session is not None
-            lesson = Lesson(then.session, inputs.shots[then.session], then.data, then.classifier, then.views or 1)
-            return teach(again, again.summary(), lesson, execution)
+            chain, shots = again.summary(), inputs.shots[then.session]
+            extended = find_extended(chain.classes.known, shots.classes) if then.kind == "extend" else ()
+            lesson = Lesson(then.session, shots, then.data, then.classifier, then.views or 1, extended)
+            return teach(again, chain, lesson, execution)
         source, base = f"{stored.name}.json", inputs.base
         stage: Literal["pretrain", "distill"] = "pretrain" if then.kind == "pretrain" else "distill"
         with progress.stage(stage), again.locked(COMMAND):

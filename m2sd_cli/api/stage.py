@@ -8,13 +8,15 @@ from typing import Any
 from m2sd_cli.api.recorded_data import recorded_data
 from m2sd_cli.config import Config, given_options, read_options
 from m2sd_cli.data.catalogue import get_info
+from m2sd_cli.data.datasets import DataSet
 from m2sd_cli.errors import UsageError
 from m2sd_cli.paths import expand_given, text_given
 from m2sd_cli.recipes import NOTHING, Recipe
 from m2sd_cli.runs.folder import RunFolder
+from m2sd_cli.runs.places import remember_data
 from m2sd_cli.runs.reader import StoredManifest
 from m2sd_cli.training.execution import Execution
-from m2sd_cli.training.records import base_records, classes_digest
+from m2sd_cli.training.records import base_records, classes_digest, data_record, name_changes
 from m2sd_cli.training.resuming import require_same
 
 
@@ -70,6 +72,13 @@ def refuse_shared_folder(run: RunFolder, data: str) -> None:
         raise UsageError(f"--run {run.path}: the pictures of {data} are in it; name another folder for the run")
 
 
+def remember_folder(run: RunFolder, data: DataSet) -> None:
+    """Remember where the pictures of a run lie on this machine, if they are a folder's."""
+    record = data_record(data)
+    if record.kind == "folder":
+        remember_data(run.path, record.name, data.location)
+
+
 def require_one_beginning(resume: bool, force: bool) -> None:
     """Refuse --resume together with --force.
 
@@ -99,6 +108,10 @@ def already_finished(
     if request.data is not None:
         with execution.group.local_main_first():
             data_set = recorded_data(first.manifest, request.data, request.data_root, first.manifest.transform.crop)
-        if classes_digest(base_records(data_set)) != classes_digest(stored.manifest.classes):
-            raise UsageError(f"--data {request.data}: it has finished on other images; --force starts over")
+        classes = base_records(data_set)
+        if classes_digest(classes) != classes_digest(stored.manifest.classes):
+            raise UsageError(
+                f"--data {request.data}: it has finished on other images; --force starts over: "
+                f"{name_changes(classes, stored.manifest.classes)}"
+            )
     return stored

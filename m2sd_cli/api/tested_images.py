@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from m2sd_cli.api.recorded_data import recorded_data
+from m2sd_cli.api.recorded_data import find_folder, recorded_data
+from m2sd_cli.api.stage import remember_folder
 from m2sd_cli.data.datasets import DataSet, Skipped
 from m2sd_cli.data.folders import read_shots
 from m2sd_cli.data.skipping import say_skipped, skip_bad_shots, skip_bad_tests
@@ -49,7 +50,7 @@ def open_tested_images(
         chain: of the run.
         group: whose processes share the work.
         test: DIR with DIR/CLASS/*.jpg; None for the test images of the data set.
-        data: the folder of pretrain; needed for a folder if `test` is None.
+        data: the folder of pretrain, if it is not where it was.
         data_root: the folder of built-in data sets.
         skip_bad: leave out test images that cannot be read. The images that stage 1 left out are left out anyway.
 
@@ -88,10 +89,12 @@ def open_base_data(
     assert base.parent is not None
     # The training images of a folder are compared with the record of stage 1.
     first = folder.read(PRETRAIN, base.parent.sha256).manifest if is_folder else base
-    data_set = recorded_data(first, text_given(data), expand_given(data_root, "--data-root"), base.transform.crop)
+    named = find_folder(folder, first, text_given(data))
+    data_set = recorded_data(first, named, expand_given(data_root, "--data-root"), base.transform.crop)
     if is_folder and classes_digest(base_records(data_set)) != classes_digest(base.classes):
         raise DataError(
             f"{data_set.location}: not the images that the run was trained on, so its test images may have been; "
             f"name others with --test DIR: {name_changes(base_records(data_set), base.classes)}"
         )
+    remember_folder(folder, data_set)
     return data_set

@@ -1,6 +1,8 @@
 """The Typer app, whose commands are those of the table COMMANDS."""
 
-from typing import Annotated, Any
+import sys
+from itertools import takewhile
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -12,6 +14,8 @@ from m2sd_cli.distributed.torchrun import is_distributed
 from m2sd_cli.errors import UsageError
 from m2sd_cli.paths import require_current_folder
 
+INSTALL: Final = "--install-completion"  # Typer's option
+
 
 class Commands(Group):
     """The group of all commands. It lists and completes them by their entries, and builds the one that is used."""
@@ -19,6 +23,17 @@ class Commands(Group):
     def __init__(self, **attributes: Any) -> None:
         super().__init__(**attributes)
         self.commands = {name: Command(name, help=entry.help) for name, entry in COMMANDS.items()}
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Take `help COMMAND` for `COMMAND --help`.
+
+        Raises:
+            UsageError: completion is to be installed, which changes files of the home folder, and nobody sees it.
+        """
+        at_terminal = all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stdout))
+        if INSTALL in takewhile(lambda arg: arg.startswith("-"), args) and not at_terminal:
+            raise UsageError(f"{INSTALL}: it changes your shell's start-up file, and only at a terminal")
+        return super().parse_args(ctx, [*args[1:], "--help"] if args[:1] == ["help"] else args)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """See click."""
@@ -30,7 +45,8 @@ app = typer.Typer(
     name="m2sd",
     cls=Commands,
     help="Teach an image classifier new classes from a handful of pictures each, without forgetting.\n\n"
-    "Stages: pretrain, distill, then increment once a session. See it all: m2sd demo",
+    "Stages: pretrain, distill, then increment once a session. See it all: m2sd demo\n\n"
+    "Help on a command: m2sd help COMMAND",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from m2sd_cli.reports.published import Comparison
 
 NAMED = 10  # classes to name before "and more"
+TRAINED_W = "+"  # marks a figure of session 0
 MARKS: dict[bool | str, str] = {True: " *", False: "", "unknown": " ?"}  # of how the epoch was chosen
 
 
@@ -192,7 +193,8 @@ def comparison_lines(figures: "Figures", comparison: "Comparison") -> list[str]:
     rows = [["this run", "-", comparison.backbone, *map(_figure, measured), ""]]
     for number, each in enumerate(comparison.rows, start=1):
         row, mark = each.row, MARKS[each.method.epoch_chosen_on_test]
-        published = (row.base, row.last, row.average, row.drop, row.novel, row.harmonic)
+        base = f"{row.base}{TRAINED_W}" if each.method.trained_w_in_session_0 else row.base
+        published = (base, row.last, row.average, row.drop, row.novel, row.harmonic)
         rows.append(
             [
                 f"{each.method.name}{mark}",
@@ -207,6 +209,7 @@ def comparison_lines(figures: "Figures", comparison: "Comparison") -> list[str]:
         "",
         *table(header, rows),
         "* epoch chosen by the accuracy on the test images; ? not known; this run: the last epoch",
+        f"{TRAINED_W} perhaps answers of the trained W; this run's are of the classifier that answers in all sessions",
         *(f"[{number}] {each.source}" for number, each in enumerate(comparison.rows, start=1)),
     ]
 

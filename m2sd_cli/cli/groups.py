@@ -10,6 +10,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from m2sd_cli.cli.output import printable
+from m2sd_cli.cli.usual_names import meant_by
 from m2sd_cli.errors import UsageError
 from m2sd_cli.paths import expand
 
@@ -25,7 +26,7 @@ class Command(TyperCommand):
         """See click."""
         spare_conversions(self, ctx)
         _refuse_empty(args)
-        with _printable_errors():
+        with _fit_errors(self):
             rest = super().parse_args(ctx, args)
         ctx.params = {name: _expanded(name, value) for name, value in ctx.params.items()}
         return rest
@@ -51,12 +52,12 @@ class Group(TyperGroup):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """See click."""
         spare_conversions(self, ctx)
-        with _printable_errors():
+        with _fit_errors(self):
             return super().parse_args(ctx, args)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """See click."""
-        with _printable_errors():
+        with _fit_errors(self):
             return super().resolve_command(ctx, args)
 
 
@@ -87,11 +88,14 @@ def _unwrapped(text: str | None) -> str | None:
 
 
 @contextmanager
-def _printable_errors() -> Iterator[None]:
-    """Escape the messages of Typer, which repeat arguments: any text and the names of any files."""
+def _fit_errors(command: TyperCommand | TyperGroup) -> Iterator[None]:
+    """Escape the messages of Typer, which repeat arguments, and suggest the options that other tools call otherwise."""
     try:
         yield
     except Exception as error:
+        meant = meant_by(getattr(error, "option_name", ""), command)
+        if meant:
+            vars(error)["possibilities"] = meant
         message = getattr(error, "message", None)
         if isinstance(message, str):
             vars(error)["message"] = "\n".join(map(printable, message.split("\n")))

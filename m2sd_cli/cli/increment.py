@@ -34,8 +34,16 @@ def increment(
         str | None, options.named(CLASSIFIERS, "{choices}, from now on; as before by default.")
     ] = None,
     views: Annotated[
-        int, typer.Option("--views", help="Of each shot: 2 adds its mirror image, more adds shifted crops.")
-    ] = 1,
+        int | None,
+        typer.Option(
+            "--views",
+            help="Of each shot: 2 adds its mirror image, more adds shifted crops.",
+            show_default="1, or as the classes to extend have it",
+        ),
+    ] = None,
+    extend: Annotated[
+        bool, typer.Option("--extend", help="More shots of classes that are there, base classes too.")
+    ] = False,
     run: options.Run = None,
     data_root: options.DataRoot = None,
     device: options.Device = "auto",
@@ -50,6 +58,7 @@ def increment(
       m2sd increment --shots ./birds     birds/heron/1.jpg, ...
       m2sd increment                     the data set's own session
       m2sd increment --session 1 --classifier teen --views 4
+      m2sd increment --extend --shots ./more     more shots of known classes
     """
     import m2sd_cli
     from m2sd_cli.cli.progress import reporting
@@ -66,15 +75,17 @@ def increment(
             skip_bad=skip_bad,
             classifier=classifier,
             views=views,
+            extend=extend,
         )
     classes, session = stored.manifest.classes, stored.manifest.session
+    known = len(m2sd_cli.open_run(run).summary(session).classes.known)
     if json:
         document(
             {
                 "session": session,
                 "manifest": stored.record.file,
                 "classes": [{"index": each.index, "name": each.name, "shots": each.shots} for each in classes],
-                "classes_so_far": stored.manifest.classes_so_far,
+                "classes_so_far": known,
                 "classifier": stored.manifest.classifier,
                 "views": stored.manifest.views,
                 "seconds": stored.manifest.seconds,
@@ -83,5 +94,6 @@ def increment(
         return
     names = ", ".join(f"{each.name} ({each.shots})" for each in classes[:10])
     more = f" and {len(classes) - 10} more" if len(classes) > 10 else ""
-    note(f"session {session}: learned {names}{more}; {stored.manifest.classes_so_far} classes now", quiet)
+    verb = "extended" if extend else "learned"
+    note(f"session {session}: {verb} {names}{more}; {known} classes now", quiet)
     note(f"next: {command('predict', run, ' IMAGE')}, or {command('evaluate', run)}", quiet)

@@ -99,6 +99,7 @@ Precision = Annotated[str, typer.Option("--precision", help="auto, fp32 or bf16;
 ExactPrecision = Annotated[str, typer.Option("--precision", help="auto, fp32 or bf16; auto: fp32.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="On stderr errors only.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 RecipeName = Annotated[
     str | None,
     typer.Option(
@@ -140,7 +141,7 @@ Compile = Annotated[
 ]
 FolderOfPretrain = Annotated[
     str | None,
-    typer.Option("--data", help="The folder of pretrain; not needed for a built-in data set.", show_default=False),
+    typer.Option("--data", help="The folder of pretrain, if it is not where it was.", show_default=False),
 ]
 Classifier = Annotated[str | None, named(CLASSIFIERS, "{choices}; what the session names by default.")]
 SessionChoice = Annotated[

@@ -16,7 +16,7 @@ NAMED = 5  # classes to name in a row
 
 @app.callback(invoke_without_command=True)
 def sessions(context: typer.Context, run: options.Run = None, json: options.Json = False) -> None:
-    """List, show, verify, reproduce, undo and repair the chain of sessions.
+    """List, show, verify, reproduce, undo and repair the chain of sessions; rename and forget classes.
 
     Examples:
       m2sd sessions
@@ -24,6 +24,8 @@ def sessions(context: typer.Context, run: options.Run = None, json: options.Json
       m2sd sessions verify
       m2sd sessions reproduce
       m2sd sessions undo --yes
+      m2sd sessions rename heron "grey heron"
+      m2sd sessions forget heron
       m2sd sessions repair
     """
     if context.invoked_subcommand is None:
@@ -40,43 +42,53 @@ def list_sessions(run: options.Run = None, json: options.Json = False) -> None:
       m2sd sessions list --json
     """
     import m2sd_cli
+    from m2sd_cli.runs.classes import ChainClasses
 
     chain = m2sd_cli.open_run(run).chain()
+    classes, sizes = ChainClasses(), []
+    for stored in chain:
+        classes.add(stored.manifest)
+        sizes.append(classes.count)
     if json:
         document(
             {
                 "sessions": [
                     {
                         "session": stored.manifest.session,
+                        "kind": stored.manifest.kind,
                         "classes": [each.name for each in stored.manifest.classes],
-                        "classes_so_far": stored.manifest.classes_so_far,
+                        "edits": [each.model_dump() for each in stored.manifest.edits],
+                        "classes_so_far": known,
                         "shots": sum(each.shots for each in stored.manifest.classes),
                         "classifier": stored.manifest.classifier,
                         "data": stored.manifest.data.name,
                         "created": stored.manifest.created,
                         "sha256": stored.record.sha256,
                     }
-                    for stored in chain
+                    for stored, known in zip(chain, sizes, strict=True)
                 ]
             }
         )
         return
     rows = []
     for number, stored in enumerate(chain):
-        classes = stored.manifest.classes
-        more = ", ..." if len(classes) > NAMED else ""
+        taught = stored.manifest.classes
+        more = ", ..." if len(taught) > NAMED else ""
+        named = [each.name for each in taught[:NAMED]]
+        named += [each.name + (f" -> {each.new_name}" if each.new_name else "") for each in stored.manifest.edits]
         rows.append(
             [
                 str(number),
-                str(len(classes)),
-                str(sum(each.shots for each in classes)),
+                stored.manifest.kind,
+                str(len(taught)),
+                str(sum(each.shots for each in taught)),
                 stored.manifest.classifier or "means",
                 stored.manifest.created[:16].replace("T", " "),
                 stored.record.sha256[:12],
-                ", ".join(each.name for each in classes[:NAMED]) + more,
+                ", ".join(named) + more,
             ]
         )
-    results(table(["session", "classes", "images", "classifier", "created (UTC)", "sha256", "names"], rows))
+    results(table(["session", "kind", "classes", "images", "classifier", "created (UTC)", "sha256", "names"], rows))
 
 
 @app.command("show", cls=Command)
@@ -256,10 +268,50 @@ def repair(run: options.Run = None, quiet: options.Quiet = False) -> None:
     note(f"{folder.path}: {stored.record.file} is the newest now, taken as it is found", quiet)
 
 
+@app.command("rename", cls=Command)
+def rename(
+    old: Annotated[str, typer.Argument(help="The class.", show_default=False)],
+    new: Annotated[str, typer.Argument(help="Its name from now on.", show_default=False)],
+    run: options.Run = None,
+    quiet: options.Quiet = False,
+) -> None:
+    """Rename a class: a new session. Earlier ones stay as they were; labelled pictures may have either name.
+
+    Example:
+      m2sd sessions rename heron "grey heron"
+    """
+    import m2sd_cli
+
+    stored = m2sd_cli.rename(old, new, run=run)
+    edit = stored.manifest.edits[0]
+    note(f"session {stored.manifest.session}: {edit.name} is {edit.new_name} now", quiet)
+
+
+@app.command("forget", cls=Command)
+def forget(
+    name: Annotated[str, typer.Argument(metavar="CLASS", help="The class.", show_default=False)],
+    run: options.Run = None,
+    quiet: options.Quiet = False,
+) -> None:
+    """Forget a class: a new session, from which on nothing is answered with it and its name is free.
+
+    Earlier sessions stay as they were, and keep the features of its shots; 'm2sd sessions undo' brings it back.
+
+    Example:
+      m2sd sessions forget heron
+    """
+    import m2sd_cli
+
+    stored = m2sd_cli.forget(name, run=run)
+    known = len(m2sd_cli.open_run(run).summary(stored.manifest.session).classes.known)
+    count = "1 class" if known == 1 else f"{known} classes"
+    note(f"session {stored.manifest.session}: forgot {stored.manifest.edits[0].name}; {count} now", quiet)
+
+
 @app.command("undo", cls=Command)
 def undo(
     run: options.Run = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    yes: options.Yes = False,
     force: Annotated[
         bool,
         typer.Option("--force", help="Even if it is damaged; the session before it is then taken as it is found."),

@@ -7,15 +7,24 @@ import typer
 
 from m2sd_cli.cli import options
 from m2sd_cli.cli.output import as_text, document, duration, note
-from m2sd_cli.config import DistillConfig, PretrainConfig, TrainingOption, flag, insert_parameters, options_of
+from m2sd_cli.config import (
+    DistillConfig,
+    PretrainConfig,
+    TrainingOption,
+    as_word,
+    flag,
+    insert_parameters,
+    options_of,
+    stage_defaults,
+)
 from m2sd_cli.data.catalogue import DATA_SETS, FOLDER_DEFAULTS
+from m2sd_cli.registry import one_of
 
 if TYPE_CHECKING:
     from m2sd_cli.runs.folder import RunFolder
     from m2sd_cli.runs.reader import StoredManifest
 
 Command = TypeVar("Command", bound=Callable[..., None])
-BY_DATA_SET = "by data set"
 # The options of every training that are not part of its configuration, with their defaults.
 EXECUTION: dict[str, tuple[Any, Any]] = {
     "recipe": (options.RecipeName, None),
@@ -38,7 +47,7 @@ def training_options(model: type[PretrainConfig | DistillConfig]) -> Callable[[C
     They stand between the positional and the keyword-only parameters of the command.
     """
     configured = options_of(model).values()
-    parameters = {option.name: (_annotation(option), None) for option in configured}
+    parameters = {option.name: (_annotation(model, option), None) for option in configured}
     aliases = [alias for option in configured for alias in option.option.aliases]
     parameters |= {alias: (Annotated[str | None, typer.Option(flag(alias), hidden=True)], None) for alias in aliases}
 
@@ -49,7 +58,7 @@ def training_options(model: type[PretrainConfig | DistillConfig]) -> Callable[[C
     return decorate
 
 
-def _annotation(option: TrainingOption) -> Any:
+def _annotation(model: type[PretrainConfig | DistillConfig], option: TrainingOption) -> Any:
     """Return the annotation from which Typer makes the option; what is not given is None."""
     kind = str if get_args(option.type) else option.type
     return Annotated[
@@ -57,19 +66,26 @@ def _annotation(option: TrainingOption) -> Any:
         typer.Option(
             flag(option.name),
             help=option.help,
-            show_default=_default(option),
+            show_default=_default(model, option),
             autocompletion=lambda: list(option.choices),
         ),
     ]
 
 
-def _default(option: TrainingOption) -> str:
+def _default(model: type[PretrainConfig | DistillConfig], option: TrainingOption) -> str:
     """Return the default for the help page, where data sets have their own, too."""
-    name = "total_epochs" if option.name == "epochs" else option.name
-    own = [name in defaults for defaults in (FOLDER_DEFAULTS, *(info.defaults for info in DATA_SETS.entries.values()))]
-    if all(own):
-        return BY_DATA_SET
-    return f"{option.shown_default}, or {BY_DATA_SET}" if any(own) else option.shown_default
+
+    def shown(defaults: dict[str, Any]) -> str:
+        own = stage_defaults(model, defaults)
+        return as_word(own[option.name]) if option.name in own else option.shown_default
+
+    usual = shown(FOLDER_DEFAULTS)
+    others: dict[str, list[str]] = {}
+    for info in DATA_SETS.entries.values():
+        if info.simulates is None:
+            others.setdefault(shown(info.defaults), []).append(info.name)
+    others.pop(usual, None)
+    return "; ".join([usual, *(f"{value} for {one_of(names)}" for value, names in others.items())])
 
 
 def training_arguments(model: type[PretrainConfig | DistillConfig], given: dict[str, Any]) -> dict[str, Any]:

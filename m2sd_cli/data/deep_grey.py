@@ -11,6 +11,7 @@ BITS, PHOTOMETRIC, MAX_SAMPLE, SMALLEST, LARGEST = 258, 262, 281, 340, 341
 WHITE_IS_ZERO = 0
 
 WHITES = tuple(2**bits - 1 for bits in (8, 10, 12, 14, 16))
+SCALE = "m2sd scale"  # key of Image.info: the range of numbers that was taken for black to white, in words
 BLACK = 16  # floats below have another white than 255, or there is nothing to see
 OVERSHOOT = 0.1  # of white: resampling leaves floats a little outside of their range
 
@@ -35,13 +36,26 @@ def to_eight_bits(image: Image.Image) -> Image.Image:
         low, high = float(numbers.min()), float(numbers.max())
         if not (np.isfinite(low) and np.isfinite(high)):
             raise UnknownWhiteError("numbers that are not finite (NaN or infinity)")
-        black, white = _stated_range(tags, low, high) or (0.0, _white(image.mode, low, high))
+        stated = _stated_range(tags, low, high)
+        black, white = stated or (0.0, _white(image.mode, low, high))
         if image.mode != "F" and white <= WHITES[-1]:
             eight = ((numbers.astype(np.int32) - int(black)) * 256 // (int(white - black) + 1)).astype(np.uint8)
         else:
             share = (numbers.astype(np.float32) - np.float32(black)) / np.float32(white - black)
             eight = (share.clip(0, 1) * 255 + np.float32(0.5)).astype(np.uint8)
-    return Image.fromarray(255 - eight if tags.get(PHOTOMETRIC) == WHITE_IS_ZERO else eight)
+    grey = Image.fromarray(255 - eight if tags.get(PHOTOMETRIC) == WHITE_IS_ZERO else eight)
+    grey.info[SCALE] = (
+        f"{black:g} is black and {white:g} white, {'as the file says' if stated else 'by the largest number'}"
+    )
+    return grey
+
+
+def describe_scales(scales: Mapping[str, int]) -> list[str]:
+    """Say how deep grey pictures were scaled, by the number of pictures of each scale."""
+    return [
+        f"{count} grey {'picture' if count == 1 else 'pictures'} of more than 8 bits: {scale}"
+        for scale, count in scales.items()
+    ]
 
 
 def _stated_range(tags: Mapping[int, Any], low: float, high: float) -> tuple[float, float] | None:

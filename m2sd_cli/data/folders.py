@@ -1,76 +1,35 @@
 """A person's own images: folders with one sub-folder a class."""
 
 import os
-import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from m2sd_cli.data.augmentation import Augmentation
 from m2sd_cli.data.datasets import DataSet, Shots, Skipped
-from m2sd_cli.data.kinds import listed_kinds
-from m2sd_cli.data.names import as_pair, clash, class_name, is_text, name_digest, relative_name
-from m2sd_cli.data.picture_files import is_passed_over, is_run_folder, list_folder, list_images
+from m2sd_cli.data.layout import TRAIN, Classes, find_split, refuse_faults, scan_classes, visible_folders
+from m2sd_cli.data.names import as_pair, clash, name_digest, relative_name
 from m2sd_cli.data.skipping import leave_out
 from m2sd_cli.data.sources import FileImages
 from m2sd_cli.data.transforms import IMAGENET_MEAN, IMAGENET_STD, TestTransform
 from m2sd_cli.errors import DataError, UsageError
-from m2sd_cli.paths import refuse_address
 from m2sd_cli.progress import say
 
 TEST_SHARE = 0.2
-NAMED = 5  # folders in a message
 
 
 def read_classes(folder: Path) -> dict[str, list[Path]]:
     """List the pictures of each class, FOLDER/CLASS/*.jpg and other kinds, classes and pictures sorted by name.
 
-    A class may be a link to a folder. Folders that are hidden or the system's own are passed over; a run folder is left
-    out, and that is reported.
+    What is left out is reported.
 
     Raises:
         DataError: there is no such folder, no class in it, a class without a picture, or two of one name.
     """
-    if not os.path.isdir(folder):
-        refuse_address(folder)
-        raise DataError(f"{folder}: no such folder")
-    inside = sorted(_class_folders(folder), key=lambda path: (class_name(path.name), path.name))
-    if not inside:
-        raise DataError(f"{folder}: no class in it; it needs one sub-folder a class, holding that class's pictures")
-    for path in inside:
-        if not is_text(path.name):
-            raise DataError(f"{path}: the name of a class has to be UTF-8; rename the folder")
-    _refuse_clash(folder, [path.name for path in inside])
-    classes = {}
-    for path in inside:
-        pictures = list_images(path)
-        if pictures:
-            classes[class_name(path.name)] = pictures
-        elif is_run_folder(list_folder(path)):
-            say(f"{path}: a run folder, and no class; it is left out")
-        else:
-            raise DataError(f"{path}: no picture in it ({listed_kinds()})")
-    if not classes:
-        raise DataError(f"{folder}: no class in it; it needs one sub-folder a class, holding that class's pictures")
-    return classes
-
-
-def _class_folders(folder: Path) -> Iterator[Path]:
-    for path in list_folder(folder):
-        if is_passed_over(path):
-            continue
-        try:
-            mode = path.stat().st_mode
-        except OSError as error:
-            why = "a link that leads nowhere" if os.path.islink(path) else error.strerror
-            raise DataError(f"{path}: cannot be read ({why}); it might be a class") from None
-        if stat.S_ISDIR(mode):
-            yield path
-
-
-def _refuse_clash(folder: Path, names: Sequence[str]) -> None:
-    pair = clash(names)  # one class on a file system that ignores case, and to a person
-    if pair is not None:
-        raise DataError(f"{folder}: the classes {as_pair(*pair)}; rename one")
+    found = scan_classes(folder)
+    refuse_faults(found.faults, folder)
+    found.say_left_out()
+    return found.pictures
 
 
 def folder_name(folder: Path) -> str:
@@ -105,18 +64,14 @@ def open_folder(folder: Path, image_size: int, skipped: Sequence[Skipped] = ()) 
         raise UsageError(f"--image-size {image_size}: at least 8 pixels")
     if not os.path.isdir(folder):
         raise DataError(f"{folder}: no such folder")
-    if has_own_split(folder):
-        _say_split(folder)
-        train, test_folder = read_classes(folder / "train"), folder / "test"
-        test = read_classes(test_folder) if os.path.isdir(test_folder) or os.path.islink(test_folder) else {}
-    else:
-        _say_class_called_train(folder)
-        left_out = _names_by_folder(skipped)
-        parts = {name: split_class(_with_missing(paths, left_out)) for name, paths in read_classes(folder).items()}
-        train = {name: part[0] for name, part in parts.items()}
-        test = {name: part[1] for name, part in parts.items()}
-    names = [*train, *(name for name in test if name not in train)]
-    _refuse_clash(folder, names)
+    layout = scan_folder(folder, skipped)
+    refuse_faults(layout.faults, folder)
+    for line in layout.remarks:
+        say(line)
+    for part in layout.parts:
+        part.say_left_out()
+    train, test = layout.train, layout.test
+    names = layout.classes
 
     def session(number: int) -> Shots:
         raise UsageError(f"a folder has no official sessions: name the shots of session {number} with --shots DIR")
@@ -155,51 +110,66 @@ def _with_missing(paths: list[Path], left_out: Mapping[str, list[str]]) -> list[
     return sorted([*paths, *missing])
 
 
-def has_own_split(folder: Path) -> bool:
-    """Tell if a folder is laid out as train/CLASS; a class may be called train, too.
+@dataclass(frozen=True)
+class Layout:
+    """The pictures of a folder for training and testing, and what is to be said of it."""
 
-    It is a class if it has no folder of a class in it, or pictures of its own and other classes beside it.
+    train: Mapping[str, list[Path]]
+    test: Mapping[str, list[Path]]
+    parts: Sequence[Classes]
+    faults: list[str]  # for which the folder is refused
+    remarks: list[str]
+
+    @property
+    def classes(self) -> list[str]:
+        """The names of all classes, base classes first."""
+        return [*self.train, *(name for name in self.test if name not in self.train)]
+
+
+def scan_folder(folder: Path, skipped: Sequence[Skipped] = ()) -> Layout:
+    """Scan a folder as `open_folder` takes it; nothing is refused or reported.
 
     Raises:
-        DataError: FOLDER/train cannot be read.
+        DataError: it is not there, or cannot be read.
     """
-    train = folder / "train"
-    if not os.path.isdir(train) or not any(_visible_folders(train)):
-        return False
-    return not list_images(train) or not _beside_split(folder)
+    split = find_split(folder)
+    if split is None:
+        whole = scan_classes(folder)
+        left_out = _names_by_folder(skipped)
+        halves = {name: split_class(_with_missing(paths, left_out)) for name, paths in whole.pictures.items()}
+        train, test = ({name: half[side] for name, half in halves.items()} for side in (0, 1))
+        return Layout(train, test, [whole], whole.faults, _on_class_called_train(folder))
+    parts = [scan_classes(split.train)]
+    faults = list(parts[0].faults)
+    if split.test is not None:
+        try:
+            parts.append(scan_classes(split.test))
+        except DataError as error:
+            faults.append(str(error))
+        else:
+            faults += parts[1].faults
+    train, test = parts[0].pictures, parts[1].pictures if len(parts) > 1 else {}
+    layout = Layout(train, test, parts, faults, split.remarks())
+    pair = None if faults else clash(layout.classes)
+    if pair is not None:
+        faults.append(f"{folder}: the classes {as_pair(*pair)}; rename one")
+    return layout
 
 
-def _visible_folders(folder: Path) -> list[Path]:
-    """List the folders in a folder that may be classes, sorted."""
-    return sorted(path for path in list_folder(folder) if not is_passed_over(path) and os.path.isdir(path))
+def has_own_split(folder: Path) -> bool:
+    """Tell if a folder is laid out as train/CLASS.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    return find_split(folder) is not None
 
 
-def _beside_split(folder: Path) -> list[str]:
-    """List the folders beside train/ and test/ that are no run folders."""
-    others = [path for path in _visible_folders(folder) if path.name not in ("train", "test")]
-    return [path.name for path in others if not is_run_folder(list_folder(path))]
-
-
-def _say_split(folder: Path) -> None:
-    """Report the folders that a split into train/ and test/ leaves out, if any."""
-    others = _beside_split(folder)
-    if others:
-        parts, them = ("train/ and test/", "them") if os.path.isdir(folder / "test") else ("train/", "it")
-        ignored = "1 other folder beside {} is" if len(others) == 1 else f"{len(others)} other folders beside {{}} are"
-        say(f"{folder}: {parts} found: a split; {ignored.format(them)} ignored: {_listed(others)}")
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
-
-
-def _say_class_called_train(folder: Path) -> None:
-    """Report that train/ is taken for a class although it has folders in it, if that is so."""
-    train = folder / "train"
-    inside = _visible_folders(train) if os.path.isdir(train) else []
-    if inside:
-        names = _listed([path.name for path in inside])
-        say(f"{train}: it holds pictures itself, so it is a class; the folders in it are ignored: {names}")
+def _on_class_called_train(folder: Path) -> list[str]:
+    """Say that train/ is taken for a class although it has folders in it, if that is so."""
+    train = folder / TRAIN
+    inside = visible_folders(train) if os.path.isdir(train) else []
+    return [f"{train}: it holds pictures itself, so it is a class, and no part of a split"] * bool(inside)
 
 
 def split_class(paths: list[Path]) -> tuple[list[Path], list[Path]]:
@@ -213,6 +183,6 @@ def split_class(paths: list[Path]) -> tuple[list[Path], list[Path]]:
     return [path for path in paths if path not in test], [path for path in paths if path in test]
 
 
-def _source(classes: dict[str, list[Path]], names: list[str]) -> FileImages:
+def _source(classes: Mapping[str, list[Path]], names: list[str]) -> FileImages:
     label = {name: number for number, name in enumerate(names)}
     return FileImages.from_items((path, label[name]) for name, paths in classes.items() for path in paths)

@@ -3,13 +3,16 @@
 import errno
 import os
 import stat
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from io import BufferedReader
 from pathlib import Path
 
 from m2sd_cli.data.kinds import is_picture, listed_kinds
+from m2sd_cli.data.left_out import by_kind, count_suffixes, describe
 from m2sd_cli.errors import DataError, PictureError, os_errors_as
 from m2sd_cli.paths import refuse_address
+from m2sd_cli.progress import say
 
 # Folders of systems and network drives, which hold thumbnails or what was deleted; in lower case.
 SYSTEM_FOLDERS = frozenset(
@@ -47,25 +50,15 @@ def is_passed_over(folder: Path) -> bool:
 def is_run_folder(entries: Iterable[Path]) -> bool:
     """Tell by the entries of a folder if it is a run folder; one that holds pictures is none."""
     listed = list(entries)
-    return any(path.name in RUN_FILES for path in listed) and not any(_pictures(listed))
+    return any(path.name in RUN_FILES for path in listed) and not any(pictures_among(listed))
 
 
-def list_images(folder: Path) -> list[Path]:
-    """List the files directly inside a folder that have a picture's name, sorted; hidden ones are passed over.
-
-    A link that leads nowhere is listed like any other, so that reading it says so.
-
-    Raises:
-        DataError: the folder cannot be read.
-    """
-    return sorted(_pictures(list_folder(folder)))
-
-
-def find_pictures(paths: Sequence[Path]) -> list[Path]:
+def find_pictures(paths: Iterable[Path]) -> list[Path]:
     """List files as they are named, and the pictures in folders and their sub-folders, sorted by name.
 
     A link to a folder is followed where it is named, but not inside a folder, where it may lead in circles. Folders
-    that are hidden or the system's own, and run folders, are searched only where they are named.
+    that are hidden or the system's own, and run folders, are searched only where they are named. Files in folders that
+    are no pictures are counted and reported.
 
     Raises:
         DataError: a path does not exist, or a folder cannot be read or holds no picture.
@@ -73,28 +66,48 @@ def find_pictures(paths: Sequence[Path]) -> list[Path]:
     pictures: list[Path] = []
     for path in paths:
         if os.path.isdir(path):
-            inside: list[Path] = []
-            folders = [path]
-            while folders:
-                folder = folders.pop()
-                entries = list_folder(folder)
-                if folder is not path and is_run_folder(entries):
-                    continue
-                inside += _pictures(entries)
-                folders += (
-                    entry
-                    for entry in entries
-                    if not is_passed_over(entry) and os.path.isdir(entry) and not os.path.islink(entry)
-                )
+            suffixes: Counter[str] = Counter()
+            inside = pictures_below(path, suffixes)
             if not inside:
-                raise DataError(f"{path}: no picture in it ({listed_kinds()})")
-            pictures += sorted(inside)
+                why = f" that can be read: {describe(by_kind(suffixes))}" if suffixes else f" ({listed_kinds()})"
+                raise DataError(f"{path}: no picture in it{why}")
+            if suffixes:
+                say(f"{path}: left out: {describe(by_kind(suffixes))}")
+            pictures += inside
         elif os.path.lexists(path):
             pictures.append(path)
         else:
             refuse_address(path)
             raise DataError(f"{path}: no such file or folder")
     return pictures
+
+
+def pictures_below(top: Path, left_out: Counter[str] | None = None) -> list[Path]:
+    """List the pictures in a folder and its sub-folders, sorted by name, as `find_pictures` does.
+
+    Args:
+        top: the folder.
+        left_out: counts the other files by their suffixes.
+
+    Raises:
+        DataError: a folder cannot be read.
+    """
+    inside: list[Path] = []
+    folders = [top]
+    while folders:
+        folder = folders.pop()
+        entries = list_folder(folder)
+        if folder is not top and is_run_folder(entries):
+            continue
+        inside += pictures_among(entries)
+        if left_out is not None:
+            left_out.update(count_suffixes(entries))
+        folders += (
+            entry
+            for entry in entries
+            if not is_passed_over(entry) and os.path.isdir(entry) and not os.path.islink(entry)
+        )
+    return sorted(inside)
 
 
 def list_folder(folder: Path) -> list[Path]:
@@ -107,7 +120,11 @@ def list_folder(folder: Path) -> list[Path]:
         return list(folder.iterdir())
 
 
-def _pictures(entries: Iterable[Path]) -> Iterator[Path]:
+def pictures_among(entries: Iterable[Path]) -> Iterator[Path]:
+    """Yield the entries of a folder that have a picture's name; hidden ones are passed over.
+
+    A link that leads nowhere is one like any other, so that reading it says so.
+    """
     for path in entries:
         if is_picture(path) and not path.name.startswith(".") and not os.path.isdir(path):
             yield path

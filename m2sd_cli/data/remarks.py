@@ -1,6 +1,6 @@
 """Remarks on a folder of pictures that can be used, and perhaps is not what was meant."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from m2sd_cli.data.datasets import DataSet
@@ -20,19 +20,23 @@ def remarks(data: DataSet) -> list[str]:
 
     Every file is read as a whole for its SHA-256.
     """
-    return [*_on_sizes(data), *_on_copies(data)]
+    trained, tested = (
+        source.labels.bincount(minlength=len(data.classes)).tolist() for source in (data.train, data.test)
+    )
+    counts = dict(zip(data.classes, zip(trained, tested, strict=True), strict=True))
+    return [*on_sizes(counts), *_on_copies(data)]
 
 
-def _on_sizes(data: DataSet) -> Iterator[str]:
-    trained, tested = (source.labels.bincount(minlength=len(data.classes)) for source in (data.train, data.test))
-    sizes = dict(zip(data.classes, (trained + tested).tolist(), strict=True))
+def on_sizes(counts: Mapping[str, tuple[int, int]]) -> Iterator[str]:
+    """Yield the oddities of the numbers of pictures of each class, for training and for testing."""
+    sizes = {name: sum(each) for name, each in counts.items()}
     few = [f"{name} ({size})" for name, size in sizes.items() if size < FEW]
     if few:
         yield f"few pictures: {_first(few)}; a class is known better from {FEW} or more"
     largest, smallest = max(sizes, key=sizes.__getitem__), min(sizes, key=sizes.__getitem__)
     if sizes[largest] >= UNEVEN * sizes[smallest]:
         yield f"uneven classes: {largest} has {sizes[largest]} pictures, {smallest} has {sizes[smallest]}"
-    untested = [name for name, count in zip(data.classes, tested.tolist(), strict=True) if not count]
+    untested = [name for name, (_, tested) in counts.items() if not tested]
     if untested:
         yield f"no picture to test with: {_first(untested)}"
 

@@ -1,9 +1,6 @@
 """Pictures that are there more than once, maybe as two classes: equal files, byte by byte."""
 
-import os
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,23 +26,6 @@ def list_pictures(source: ImageSource, classes: Sequence[str], folder: Path) -> 
         return []
     rows = zip(source.paths, source.labels.tolist(), source.digests(), strict=True)
     return [Picture(relative_name(path, folder), classes[label], sha256) for path, label, sha256 in rows]
-
-
-def list_candidates(sources: Iterable[tuple[ImageSource, Sequence[str]]], folder: Path) -> list[Picture]:
-    """List the pictures of sources with their classes, but those alone whose files have a size that others have, too.
-
-    No other file can be one of several equal ones, so that most files are not read for it.
-    """
-    sizes: dict[tuple[Path, str], int] = {}
-    for source, classes in sources:
-        if isinstance(source, FileImages):
-            for path, label in zip(source.paths, source.labels.tolist(), strict=True):
-                with suppress(OSError):
-                    sizes[path, classes[label]] = os.stat(path).st_size
-    counts = Counter(sizes.values())
-    items = [item for item, size in sizes.items() if counts[size] > 1]
-    classes = sorted({name for _, name in items})
-    return list_pictures(FileImages.from_items((path, classes.index(name)) for path, name in items), classes, folder)
 
 
 def say_repeated(pictures: Iterable[Picture], taught: Mapping[str, str] | None = None) -> None:

@@ -41,7 +41,7 @@ def description(model: SessionModel) -> dict[str, Any]:
     transform = model.transform
     return {
         "classes": model.classes,
-        "session": len(model.sizes) - 1,
+        "session": model.session,
         "preprocessing": {
             "colour": "RGB, 0..255, uint8, channels first",
             "resize": transform.resize,

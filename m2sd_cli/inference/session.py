@@ -6,18 +6,22 @@ import torch
 from torch import Tensor
 
 from m2sd_cli.checkpoints import BaseCheckpoint, HeldOut, IncrementCheckpoint
+from m2sd_cli.data.names import class_name
 from m2sd_cli.data.transforms import TestTransform
 from m2sd_cli.errors import DamagedError, UsageError
 from m2sd_cli.inference.features import embed
 from m2sd_cli.method.backbone import Backbone
 from m2sd_cli.method.calibration import Confidence, fit_confidence
+from m2sd_cli.method.extension import extended_base, joined_mean
 from m2sd_cli.method.heads import Head
 from m2sd_cli.method.stage3 import KnownClasses, build_head, choices
 from m2sd_cli.registry import CLASSIFIERS
 from m2sd_cli.runs.chain import ChainSummary
+from m2sd_cli.runs.classes import ChainClasses, TaughtClass
 from m2sd_cli.runs.folder import RunFolder
-from m2sd_cli.runs.manifest import BackboneRecord, TransformRecord
+from m2sd_cli.runs.manifest import WITH_SHOTS, BackboneRecord, TransformRecord
 
+CUTS = ("extend", "forget")  # kinds of sessions after which a class answers otherwise, or no more
 BEYOND = 1e15  # no network's numbers are as large, and products of smaller ones are finite
 
 
@@ -28,7 +32,11 @@ def to_transform(record: TransformRecord) -> TestTransform:
 
 @dataclass(frozen=True)
 class SessionModel:
-    """A network and its head, with all classes that sessions 0..b have taught."""
+    """A network and its head, with all classes that sessions 0..b have taught and not forgotten.
+
+    It answers for the sessions `first`..b, too, each of which only adds classes to the one before: each knows the first
+    classes alone. In a chain without extended and forgotten classes these are all sessions.
+    """
 
     backbone: Backbone  # in eval mode
     means: Tensor  # class means (C, D), in the order of `classes`
@@ -36,10 +44,27 @@ class SessionModel:
     classifier: str  # the name of that head
     confidence: Confidence  # of its answers
     classes: list[str]
-    sizes: list[int]  # classes known after session 0, 1, ..., b
+    base: int  # the number of base classes among them
+    first: int
+    sizes: list[int]  # classes known after session `first`, ..., b
+    other_names: list[tuple[str, int]]  # that classes had or have later, with their places in `classes`
     transform: TestTransform
     record: BackboneRecord
     precision: str
+
+    @property
+    def session(self) -> int:
+        """The number b of the last session."""
+        return self.first + len(self.sizes) - 1
+
+    def places(self) -> dict[str, int]:
+        """Return the place in `classes` of every name that means one of them, in Unicode's composed form, too."""
+        # A data set of another package may name a class in another form than a folder does.
+        places: dict[str, int] = {}
+        for names in (self.other_names, [(name, place) for place, name in enumerate(self.classes)]):
+            places |= {class_name(name): place for name, place in names}
+            places |= dict(names)
+        return places
 
     def embed(self, pixels: Tensor) -> Tensor:
         """Map pixels (B, 3, H, W) uint8 after the test transform to features (B, D) float32."""
@@ -112,34 +137,121 @@ def load_chain(
         DamagedError: a checkpoint is damaged, or does not fit its manifest.
         UsageError: the chain cannot answer with that classifier; see `choose_classifier`.
     """
+    return _load(run, chain, [_cuts(chain)[-1]], device, precision, classifier)[0]
+
+
+def load_all_sessions(
+    run: RunFolder,
+    chain: ChainSummary,
+    device: torch.device | str = "cpu",
+    precision: str = "fp32",
+    classifier: str | None = None,
+) -> list[SessionModel]:
+    """Load all sessions of a chain: a model for each part of it in which no class is extended or forgotten.
+
+    Args:
+        classifier: to answer with in all sessions; None for the one that the last session names.
+
+    Raises:
+        DamagedError, UsageError: as `load_chain` does.
+    """
+    return _load(run, chain, _cuts(chain), device, precision, classifier)
+
+
+def _cuts(chain: ChainSummary) -> list[tuple[int, int]]:
+    """Cut a chain where a class is extended or forgotten: the first session of each part, and the first after it."""
+    starts = [0, *(number for number, part in enumerate(chain.sessions) if part.kind in CUTS)]
+    return list(zip(starts, [*starts[1:], len(chain.sessions)], strict=True))
+
+
+def _load(
+    run: RunFolder,
+    chain: ChainSummary,
+    parts: list[tuple[int, int]],
+    device: torch.device | str,
+    precision: str,
+    classifier: str | None,
+) -> list[SessionModel]:
     chosen = choose_classifier(run, chain, classifier)
     record = chain.base.manifest.backbone
     base = BaseCheckpoint.read(run, chain.base)
-    increments = [IncrementCheckpoint.read(run, part, record.width) for part in chain.sessions[1:]]
-    new = torch.cat([base.means[:0], *(each.means for each in increments)])
-    shots = [features for each in increments for features in each.shots]
+    later = {
+        number: IncrementCheckpoint.read(run, part, record.width)
+        for number, part in enumerate(chain.sessions)
+        if part.kind in WITH_SHOTS
+    }
+    backbone = base.backbone.to(device).to(memory_format=torch.channels_last)
     file = run.path / chain.base.manifest.checkpoint.file
-    try:
-        head = build_head(
-            chosen, KnownClasses(base.means, new, shots, base.statistics, base.images), record.similarity, record.scale
+    models = []
+    for first, end in parts:
+        classes = chain.classes if end == len(chain.sessions) else ChainClasses.of(chain.sessions[:end])
+        known = _known_classes(base, later, classes)
+        try:
+            head = build_head(chosen, known, record.similarity, record.scale)
+            confidence = _confidence(head, base.held_out, len(base.means))
+        except ValueError as error:
+            raise DamagedError(f"{file}: {error}; restore it from a backup") from None
+        if any(not tensor.abs().amax() < BEYOND for tensor in head.state_dict().values() if tensor.numel()):
+            raise DamagedError(f"{file}: {chosen} makes numbers of it beyond all bounds; restore it from a backup")
+        kept, means = classes.known, torch.cat([known.base, known.new])
+        if len(kept) < len(classes.all):
+            indices = torch.tensor([each.index for each in kept])
+            head, means = head.select(indices), means[indices]
+        ends = [chain.sessions[number].classes_so_far for number in range(first, end)]
+        models.append(
+            SessionModel(
+                backbone=backbone,
+                means=means.to(device),
+                head=head.to(device).eval(),
+                classifier=chosen,
+                confidence=confidence,
+                classes=[each.name for each in kept],
+                base=sum(each.session == 0 for each in kept),
+                first=first,
+                sizes=_count_below(kept, ends),
+                other_names=[
+                    (name, place)
+                    for place, each in enumerate(kept)
+                    for name in (*chain.classes.all[each.index].earlier_names, chain.classes.all[each.index].name)
+                    if name != each.name
+                ],
+                transform=to_transform(chain.base.manifest.transform),
+                record=record,
+                precision=precision,
+            )
         )
-        confidence = _confidence(head, base.held_out, len(base.means))
-    except ValueError as error:
-        raise DamagedError(f"{file}: {error}; restore it from a backup") from None
-    if any(not tensor.abs().amax() < BEYOND for tensor in head.state_dict().values() if tensor.numel()):
-        raise DamagedError(f"{file}: {chosen} makes numbers of it beyond all bounds; restore it from a backup")
-    return SessionModel(
-        backbone=base.backbone.to(device).to(memory_format=torch.channels_last),
-        means=torch.cat([base.means, new]).to(device),
-        head=head.to(device).eval(),
-        classifier=chosen,
-        confidence=confidence,
-        classes=[each.name for part in chain.sessions for each in part.classes],
-        sizes=[part.classes_so_far for part in chain.sessions],
-        transform=to_transform(chain.base.manifest.transform),
-        record=record,
-        precision=precision,
-    )
+    return models
+
+
+def _count_below(classes: list[TaughtClass], ends: list[int]) -> list[int]:
+    """Count the classes, ascending by index, whose index is below each end."""
+    indices = torch.tensor([each.index for each in classes])
+    counts: list[int] = torch.searchsorted(indices, torch.tensor(ends)).tolist()
+    return counts
+
+
+def _known_classes(base: BaseCheckpoint, later: dict[int, IncrementCheckpoint], classes: ChainClasses) -> KnownClasses:
+    """Collect the tensors of all classes with the shots of all sessions that taught them; forgotten ones, too.
+
+    Other classes are answered as if a forgotten one were there.
+    """
+    count = len(base.means)
+    more = {
+        each.index: torch.cat([later[number].shots[place] for number, place in each.shots[1:]])
+        for each in classes.all[:count]
+        if len(each.shots) > 1
+    }
+    means, statistics, images = base.means, base.statistics, base.images
+    if more:
+        means, statistics, images = extended_base(means, statistics, images, more)
+    new, shots = [means[:0]], []
+    for each in classes.all[count:]:
+        parts = [later[number].shots[place] for number, place in each.shots]
+        number, place = each.shots[0]
+        shots.append(parts[0] if len(parts) == 1 else torch.cat(parts))
+        mean = later[number].means[place] if len(parts) == 1 else joined_mean(shots[-1])
+        new.append(mean[None])
+    return KnownClasses(means, torch.cat(new), shots, statistics, images)
 
 
 @torch.inference_mode()

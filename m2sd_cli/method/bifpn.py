@@ -1,4 +1,8 @@
-"""BiFPN (Tan et al., CVPR 2020), one repeat, in the form that self-distillation uses it (FRSKD, CVPR 2021)."""
+"""BiFPN (Tan et al., CVPR 2020), one repeat, on all levels of a network, as in FRSKD (Ji et al., CVPR 2021).
+
+Two things differ from FRSKD's code. Its laterals and resamplers are convolution, batch norm and ReLU; here they are a
+convolution with bias. Its max-pooling pads below and to the right, as far as is needed; here it pads all sides by one.
+"""
 
 import torch
 import torch.nn.functional as F

@@ -1,7 +1,11 @@
-"""FeCAM: Mahalanobis distance to class means, among power-transformed features.
+"""A relative of FeCAM: Mahalanobis distance to class means, among power-transformed features.
 
 Goswami, Liu, Twardowski, van de Weijer, "FeCAM: Exploiting the Heterogeneity of Class Distributions in Exemplar-Free
 Continual Learning", NeurIPS 2023, with the covariance that all classes share: five shots have none of their own.
+
+Four things differ from the authors' few-shot code. A class mean is the mean of powers, theirs the power of the mean.
+The covariance is that within classes, as a correlation; theirs is that of all features, as it is. It is shrunk once,
+theirs twice. Session 0 answers by the distance too, theirs by the trained classifier.
 """
 
 import torch

@@ -52,6 +52,11 @@ class Head(nn.Module):
         bias = None if self.bias is None else self.bias[:classes]
         return Head(self.rows[:classes], self.similarity, self.scale, bias, self.features)
 
+    def select(self, classes: Tensor) -> "Head":
+        """Make the head of some classes, by their indices (N,) int64."""
+        bias = None if self.bias is None else self.bias[classes]
+        return Head(self.rows[classes], self.similarity, self.scale, bias, self.features)
+
     def less(self, amounts: Tensor) -> "Head":
         """Make the same head with `amounts` (C,) taken from its logits."""
         bias = -amounts if self.bias is None else self.bias - amounts

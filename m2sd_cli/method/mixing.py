@@ -94,7 +94,11 @@ def cutmix_box(
 
 
 def cutmix(x: Tensor, partner: Tensor, lam: Tensor, generator: torch.Generator) -> Tensor:
-    """x_II = M * x_i + (1 - M) * x_j (Yun et al., ICCV 2019); M is 0 inside the box, 1 elsewhere."""
+    """x_II = M * x_i + (1 - M) * x_j (Yun et al., ICCV 2019); M is 0 inside the box, 1 elsewhere.
+
+    The box is rounded to whole pixels, and lambda stays what was drawn, since both branches share one label. CutMix as
+    published sets lambda to the share of x_i's pixels.
+    """
     height, width = x.shape[-2:]
     top, bottom, left, right = (edge.view(-1, 1) for edge in cutmix_box(lam, height, width, generator))
     row = torch.arange(height, device=x.device)

@@ -73,12 +73,13 @@ def fpr95(known: Tensor, unknown: Tensor) -> float:
     return 100 * float((unknown >= unknown_threshold(known)).double().mean())
 
 
-def chain_calibration(answers: Answers, sizes: Sequence[int]) -> list[SessionCalibration]:
-    """Compute the calibration of every session.
+def chain_calibration(answers: Answers, sizes: Sequence[int], first: int = 0) -> list[SessionCalibration]:
+    """Compute the calibration of consecutive sessions, each of which only adds classes to the one before.
 
     Args:
         answers: to images of known and unknown classes, on the CPU.
-        sizes: classes known after session 0, 1, ..., ascending.
+        sizes: classes known after each session, ascending.
+        first: the number of the first session.
     """
     taught = class_sessions(sizes)[answers.labels]
     figures = []
@@ -89,7 +90,7 @@ def chain_calibration(answers: Answers, sizes: Sequence[int]) -> list[SessionCal
         counts = len(scores[0]), len(scores[1])
         figures.append(
             SessionCalibration(
-                session,
+                first + session,
                 *counts,
                 ece=expected_calibration_error(probability[known], right[known]),
                 auroc=auroc(*scores) if all(counts) else None,

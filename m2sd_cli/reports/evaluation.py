@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from m2sd_cli.data.datasets import Skipped
-from m2sd_cli.data.names import class_name
 from m2sd_cli.data.sources import ImageSource
 from m2sd_cli.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from m2sd_cli.errors import DataError
@@ -18,7 +17,7 @@ from m2sd_cli.method.calibration import Confidence
 from m2sd_cli.progress import Pass
 from m2sd_cli.reports.answers import Answers, gather_answers, session_answers
 from m2sd_cli.reports.calibration import SessionCalibration, chain_calibration
-from m2sd_cli.reports.metrics import Figures, chain_figures
+from m2sd_cli.reports.metrics import Figures, SessionFigures, session_figures, summarise
 
 
 class Embedded(NamedTuple):
@@ -36,16 +35,16 @@ class Evaluation:
     calibration: list[SessionCalibration]  # of the same sessions; none if nothing was fitted on base images
     confidence: Confidence  # that was fitted
     classifier: str  # that answered
-    answers: Answers  # to every test image, labels as in `classes`
-    classes: list[str]
-    untested: list[str]  # classes of the chain without a test image
-    unknown: list[str]  # classes of the test images that the chain does not know
+    answers: Answers  # of the last session, and of those before it that only lack classes; labels as in `classes`
+    classes: list[str]  # that the last session knows
+    untested: list[str]  # of these, without a test image
+    unknown: list[str]  # classes of the test images that the last session does not know
     embedded: Embedded | None = None  # if it was asked for
     skipped: Sequence[Skipped] = ()  # test images that cannot be read and were left out, if that was asked for
 
 
 def evaluate_session(
-    model: SessionModel,
+    models: Sequence[SessionModel],
     source: ImageSource,
     names: list[str],
     where: str,
@@ -53,51 +52,61 @@ def evaluate_session(
     group: ProcessGroup = SINGLE_PROCESS,
     keep_features: bool = False,
 ) -> Evaluation:
-    """Evaluate all sessions up to the model's, with its classifier.
+    """Evaluate all sessions of the models, with their classifier.
 
     Args:
-        model: the newest session to evaluate.
+        models: of `load_all_sessions`, or one that answers for all sessions.
         source: test images; its labels index `names`.
-        names: what the labels mean. A class is known by its name.
+        names: what the labels mean. A class is known by its names.
         where: the folder of the test images, for messages.
         keep: whether to keep what has to be decoded, for the next evaluation.
         group: whose processes share the images; all of them get the figures of all images.
         keep_features: whether to return the features, too.
 
     Raises:
-        DataError: no test image is of a class that the model knows, or a picture cannot be read.
+        DataError: no test image is of a class that the last session knows, or a picture cannot be read.
     """
-    # By the composed form, too: a data set of another package may name a class in another form than a folder does.
-    index = {class_name(name): number for number, name in enumerate(model.classes)}
-    index |= {name: number for number, name in enumerate(model.classes)}
-    to_chain = torch.tensor([index.get(name, -1) for name in names], dtype=torch.int64)
+    model = models[-1]
+    places = [_places(each, names) for each in models]
     present = torch.unique(source.labels)
-    unknown = [names[label] for label in present.tolist() if to_chain[label] < 0]
+    unknown = [names[label] for label in present.tolist() if places[-1][label] < 0]
     if len(unknown) == len(present):
         raise DataError(f"{where}: no test image of a class that the model knows; classes are matched by name")
-    to_chain = to_chain.to(model.means.device)
+
+    def answer(features: Tensor, labels: Tensor) -> list[Answers]:
+        return [
+            session_answers(each.classify(features), place[labels], each.sizes, each.confidence)
+            for each, place in zip(models, places, strict=True)
+        ]
+
     shard = group.shard(len(source))
     with group.local_main_first():  # which decodes what is kept
         images = (source.for_testing if keep else source.batches)(model.transform, FEATURE_BATCH, shard)
     steps = Pass("evaluating", shard.stop - shard.start)
     # Begins with no images: there may be fewer images than processes.
-    parts = [session_answers(model.classify(model.means[:0]), to_chain[:0], model.sizes, model.confidence)]
     kept = [model.means[:0].cpu().flatten()]
+    parts = [answer(model.means[:0], torch.empty(0, dtype=torch.int64, device=model.means.device))]
     for features, labels in embed_batches(model.backbone, images, model.transform, model.precision):
         if keep_features:
             kept.append(features.cpu().flatten())
-        parts.append(session_answers(model.classify(features), to_chain[labels], model.sizes, model.confidence))
+        parts.append(answer(features, labels))
         steps.add(len(labels))
-    answers = gather_answers(parts, group)
+    figures: list[SessionFigures] = []
+    calibration: list[SessionCalibration] = []
+    for each, batches in zip(models, zip(*parts, strict=True), strict=True):
+        answers = gather_answers(batches, group)
+        known = answers.labels >= 0
+        figures += session_figures(answers.labels[known], answers.lost[known], each.sizes, each.base, each.first)
+        if each.confidence.calibrated:
+            calibration += chain_calibration(answers, each.sizes, each.first)
     embedded = None
     if keep_features:
         features = group.all_gather(torch.cat(kept)).view(-1, model.record.width)
         embedded = Embedded(features, model.means.cpu())
-    known = answers.labels >= 0
     tested = set(answers.labels.tolist())
     return Evaluation(
-        figures=chain_figures(answers.labels[known], answers.lost[known], model.sizes),
-        calibration=chain_calibration(answers, model.sizes) if model.confidence.calibrated else [],
+        figures=summarise(figures),
+        calibration=calibration,
         confidence=model.confidence,
         classifier=model.classifier,
         answers=answers,
@@ -106,3 +115,9 @@ def evaluate_session(
         unknown=unknown,
         embedded=embedded,
     )
+
+
+def _places(model: SessionModel, names: Sequence[str]) -> Tensor:
+    """Return the class of the model, by its place, that each name means; -1 for none."""
+    places = model.places()
+    return torch.tensor([places.get(name, -1) for name in names], dtype=torch.int64, device=model.means.device)

@@ -34,12 +34,24 @@ class Figures:
 
 
 def chain_figures(labels: Tensor, lost: Tensor, sizes: Sequence[int]) -> Figures:
-    """Compute the accuracies of every session.
+    """Compute the accuracies of every session of a chain in which each session only adds classes.
+
+    Args: those of `session_figures`.
+    """
+    return summarise(session_figures(labels, lost, sizes, sizes[0]))
+
+
+def session_figures(
+    labels: Tensor, lost: Tensor, sizes: Sequence[int], base_classes: int, first: int = 0
+) -> list[SessionFigures]:
+    """Compute the accuracies of consecutive sessions, each of which only adds classes to the one before.
 
     Args:
         labels: (N,) class of each image in [0, C).
-        lost: (N,) session from which on each image is answered wrongly, see `first_loss`.
-        sizes: classes known after session 0, 1, ..., ascending; C after the last one.
+        lost: (N,) session from which on each image is answered wrongly, see `first_loss`; the first one counts as 0.
+        sizes: classes known after each session, ascending; C after the last one.
+        base_classes: how many of the first classes are base classes.
+        first: the number of the first session.
     """
     images = torch.bincount(labels, minlength=sizes[-1])
     sessions = []
@@ -47,10 +59,10 @@ def chain_figures(labels: Tensor, lost: Tensor, sizes: Sequence[int]) -> Figures
         right = torch.bincount(labels[lost > session], minlength=sizes[-1])[:size]
         total = int(images[:size].sum())
         accuracy = right.double() / images[:size]  # nan where there is no image
-        base, novel = _percent_mean(accuracy[: sizes[0]]), _percent_mean(accuracy[sizes[0] :])
+        base, novel = _percent_mean(accuracy[:base_classes]), _percent_mean(accuracy[base_classes:])
         sessions.append(
             SessionFigures(
-                session=session,
+                session=first + session,
                 classes=size,
                 images=total,
                 overall=100 * float(right.sum()) / total if total else None,
@@ -59,6 +71,11 @@ def chain_figures(labels: Tensor, lost: Tensor, sizes: Sequence[int]) -> Figures
                 harmonic=None if base is None or novel is None else harmonic_mean(base, novel),
             )
         )
+    return sessions
+
+
+def summarise(sessions: list[SessionFigures]) -> Figures:
+    """Add AVG and PD to the figures of all sessions of a chain."""
     overall = [each.overall for each in sessions if each.overall is not None]
     harmonic = [each.harmonic for each in sessions[1:] if each.harmonic is not None]
     complete = len(overall) == len(sessions)

@@ -25,18 +25,18 @@ class Row:
 
     data: str
     backbone: str  # as papers call it
-    base: Decimal  # of session 0
-    last: Decimal  # overall, after the last session
-    average: Decimal  # AVG
     figures_from: str  # where they were read
+    base: Decimal | None = None  # of session 0
+    last: Decimal | None = None  # overall, after the last session
+    average: Decimal | None = None  # AVG
     novel: Decimal | None = None  # after the last session
     harmonic: Decimal | None = None  # likewise
     sessions: Sequence[Decimal] | None = None  # overall, after every session, where that is known
 
     @property
-    def drop(self) -> Decimal:
+    def drop(self) -> Decimal | None:
         """PD, in points."""
-        return self.base - self.last
+        return None if self.base is None or self.last is None else self.base - self.last
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,7 @@ class Method:
     epoch_chosen_on_test: bool | Literal["unknown"]
     rows: Sequence[Row]
     epoch_seen_in: str | None = None  # the place in the authors' code that tells
+    trained_w_in_session_0: bool = False  # True if session 0 may be answered by the trained W, and not by class means
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,9 @@ class Comparison:
 
     data: str
     backbone: str  # as papers call it, or our name of one that none has
-    rows: list[Published]  # from the oldest to the newest, and from the lowest AVG of a year to the highest
+    rows: list[
+        Published
+    ]  # from the oldest to the newest, and from the lowest AVG of a year to the highest, unknown ones first
     others: int  # rows of other backbones
     taught: int  # sessions of the run after session 0
     official: int  # of the data set
@@ -117,7 +120,8 @@ def compare_with_published(first: Manifest, sessions: Sequence[Manifest]) -> Com
     backbone = BACKBONES[name].label if name in BACKBONES else name
     here = [each for each in every if each.row.data == base.data.name]
     rows = sorted(
-        (each for each in here if each.row.backbone == backbone), key=lambda each: (each.method.year, each.row.average)
+        (each for each in here if each.row.backbone == backbone),
+        key=lambda each: (each.method.year, each.row.average or Decimal()),
     )
     official = DATA_SETS[base.data.name].sessions
     return Comparison(

@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Container
 from dataclasses import dataclass
-from functools import wraps
+from functools import cached_property, wraps
 from typing import Concatenate, ParamSpec, TypeVar
 
 from m2sd_cli.errors import DamagedError, RunError
+from m2sd_cli.runs.classes import ChainClasses
 from m2sd_cli.runs.manifest import FileRecord, Manifest, ManifestSummary
 from m2sd_cli.runs.reader import PRETRAIN, FileReader, StoredManifest, session_name, session_number
 
@@ -27,17 +28,25 @@ class ChainSummary:
     last: StoredManifest  # session 0 may be both
     sessions: list[Manifest | ManifestSummary]
 
+    @cached_property
+    def classes(self) -> ChainClasses:
+        """The classes that were taught, as they are after the last session."""
+        return ChainClasses.of(self.sessions)
+
     def taught(self) -> dict[str, int]:
-        """Return the session of every class, by the class's name."""
-        return {each.name: number for number, part in enumerate(self.sessions) for each in part.classes}
+        """Return the session of every class that was not forgotten, by the class's name."""
+        return {each.name: each.session for each in self.classes.known}
 
     def taught_pictures(self) -> dict[str, str]:
-        """Return the class and session of every shot as text, by the shot's SHA-256; base images are not listed."""
+        """Return the class and session of every shot as text, by the shot's SHA-256.
+
+        Base images are not listed, nor are those of forgotten classes.
+        """
         return {
             sha256: f"{each.name!r}, session {number}"
-            for number, part in enumerate(self.sessions)
-            for each in part.classes
-            for sha256 in each.shot_sha256
+            for each in self.classes.known
+            for number, place in each.shots
+            for sha256 in self.sessions[number].classes[place].shot_sha256
         }
 
 
@@ -153,13 +162,12 @@ class ChainReader(FileReader):
             sha256 = part.parent.sha256
             parts.append(part)
         parts.reverse()
-        before = 0
+        classes = ChainClasses()
         for number, part in enumerate(parts):
-            if part.classes_before != before:
-                raise DamagedError(
-                    f"{self.path / session_name(number)}.json: its class indices do not follow the chain's"
-                )
-            before = part.classes_so_far
+            try:
+                classes.add(part)
+            except ValueError as error:
+                raise DamagedError(f"{self.path / session_name(number)}.json: {error}") from None
         return dict(reversed(manifests.items())), parts
 
     def verify(self) -> list[str]:

@@ -30,6 +30,7 @@ from m2sd_cli.runs.files import (
 )
 from m2sd_cli.runs.lock import LOCK, WRITER, lock_folder
 from m2sd_cli.runs.manifest import FileRecord, Manifest, NewestPointer
+from m2sd_cli.runs.places import PLACES
 from m2sd_cli.runs.reader import POINTER, PRETRAIN, StoredManifest, session_name, session_number
 
 RUN_VARIABLE = "M2SD_RUN"
@@ -72,7 +73,7 @@ class RunFolder(ChainReader):
     def owns(self, path: Path) -> bool:
         """Tell whether a file is one of the chain or of a training under way, which nothing else may write."""
         file, home = path.resolve(), self.path.resolve()
-        named = file.name.startswith((f"{PRETRAIN}.", "session-", POINTER, LOCK, WRITER))
+        named = file.name.startswith((f"{PRETRAIN}.", "session-", POINTER, LOCK, WRITER, PLACES))
         inside = any(file.is_relative_to(home / folder.name) for folder in (self.training, self._incoming))
         return (file.parent == home and named) or inside
 
@@ -160,7 +161,7 @@ class RunFolder(ChainReader):
         """Remove the remains of killed writers; the caller has the lock."""
         if self._incoming.exists():
             shutil.rmtree(self._incoming)
-        for folder, beginnings in ((self.path, (f"{POINTER}.",)), (self.training, (f"{STATE}.", "step-"))):
+        for folder, beginnings in ((self.path, (f"{POINTER}.", f"{PLACES}.")), (self.training, (f"{STATE}.", "step-"))):
             if folder.is_dir():
                 for entry in os.scandir(folder):
                     if is_unfinished(entry.name, beginnings):

@@ -25,6 +25,9 @@ Share = Annotated[float, Field(ge=-1000, le=1000)]  # a mean of values that are 
 Deviation = Annotated[float, Field(ge=0.001, le=1000)]
 Percent = Annotated[float, Field(ge=0, le=100)]
 Precision = Literal["fp32", "bf16"]
+Kind = Literal["pretrain", "base", "increment", "extend", "rename", "forget"]
+EDITS: Final = ("rename", "forget")
+WITH_SHOTS: Final = ("increment", "extend")
 ViewCount = Annotated[int, Field(ge=1, le=18)]
 Views = Annotated[ViewCount, Field(description="of each shot, whose features the checkpoint holds")]
 
@@ -50,6 +53,14 @@ class ClassRecord(Record):
     shots: Annotated[Count, Field(ge=1, description="number of images")]
     digest: Annotated[Sha256, Field(description="SHA-256 over the SHA-256s of its images, in order")]
     shot_sha256: Annotated[list[Sha256], Field(description="of every shot; empty in the base session")] = []
+
+
+class EditRecord(Record):
+    """A class that this session renames or forgets; its index stays its own."""
+
+    index: Count
+    name: Annotated[Name, Field(description="until now")]
+    new_name: Annotated[Name | None, Field(description="from now on; none if it is forgotten")] = None
 
 
 class DataRecord(Record):
@@ -119,15 +130,20 @@ class ChoiceRecord(Record):
 
 
 class Manifest(Record):
-    """One stage or session of a run."""
+    """One stage or session of a run.
+
+    A session `increment` teaches new classes, `extend` more shots of classes that are there. `rename` and `forget` have
+    edits instead of classes, and an empty checkpoint.
+    """
 
     schema_version: SchemaVersion = SCHEMA_VERSION
-    kind: Literal["pretrain", "base", "increment"]
+    kind: Kind
     session: Count | None = None
     parent: FileRecord | None = None
     checkpoint: FileRecord
-    classes_before: Annotated[Count, Field(description="classes of all earlier sessions")] = 0
-    classes: Annotated[list[ClassRecord], Field(min_length=1)]
+    classes_before: Annotated[Count, Field(description="class indices of all earlier sessions")] = 0
+    classes: Annotated[list[ClassRecord], Field(description="that this session teaches, or has more shots of")]
+    edits: Annotated[list[EditRecord], Field(description="of names; of a session that renames or forgets")] = []
     data: DataRecord
     backbone: BackboneRecord
     transform: TransformRecord
@@ -157,31 +173,50 @@ class Manifest(Record):
 
     @model_validator(mode="after")
     def _is_consistent(self) -> "Manifest":
-        if [each.index for each in self.classes] != list(range(self.classes_before, self.classes_so_far)):
+        edits = self.kind in EDITS
+        if (not self.classes) != edits or bool(self.edits) != edits:
+            raise ValueError("classes are named by a session that teaches, and edits by one that does not")
+        indices = [each.index for each in (self.edits or self.classes)]
+        if edits or self.kind == "extend":
+            if len(set(indices)) < len(indices) or max(indices) >= self.classes_before:
+                raise ValueError("a class is named twice, or is of no earlier session")
+        elif indices != list(range(self.classes_before, self.classes_so_far)):
             raise ValueError("class indices do not follow those of the earlier sessions")
+        if any((each.new_name is None) != (self.kind == "forget") for each in self.edits):
+            raise ValueError("a class has a new name where it is renamed, and none where it is forgotten")
         if (self.session is None) != (self.kind == "pretrain") or (self.session == 0) != (self.kind == "base"):
             raise ValueError("kind and session number do not fit each other")
         if (self.parent is None) != (self.kind == "pretrain"):
             raise ValueError("every manifest but the first names its parent")
         if (self.classifier is None) != (self.kind == "pretrain"):
             raise ValueError("a classifier is named by every session")
-        if (self.views is None) != (self.kind != "increment"):
+        if (self.views is None) != (self.kind not in WITH_SHOTS):
             raise ValueError("views are named by every session with shots")
         return self
 
     @property
     def classes_so_far(self) -> int:
-        """The number of classes up to and including this session."""
-        return self.classes_before + len(self.classes)
+        """The number of class indices up to and including this session; a forgotten class keeps its own."""
+        return count_indices(self)
 
 
 @dataclass(frozen=True, slots=True)
 class ClassName:
     """A class of a summary."""
 
+    index: Count
     name: Name
     shots: Count
     shot_sha256: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """An edit of a summary."""
+
+    index: Count
+    name: Name
+    new_name: Name | None = None
 
 
 class ManifestSummary(BaseModel):
@@ -193,17 +228,24 @@ class ManifestSummary(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
 
     schema_version: SchemaVersion = SCHEMA_VERSION
+    kind: Kind
     session: Count | None = None
     parent: FileRecord | None = None
     checkpoint: FileRecord
     classes_before: Count = 0
-    classes: Annotated[list[ClassName], Field(min_length=1)]
+    classes: list[ClassName]
+    edits: list[Edit] = []
     views: Views | None = None
 
     @property
     def classes_so_far(self) -> int:
-        """The number of classes up to and including this session."""
-        return self.classes_before + len(self.classes)
+        """The number of class indices up to and including this session; a forgotten class keeps its own."""
+        return count_indices(self)
+
+
+def count_indices(part: Manifest | ManifestSummary) -> int:
+    """Count the class indices up to and including a session."""
+    return part.classes_before + (len(part.classes) if part.kind != "extend" else 0)
 
 
 class NewestPointer(ChecksummedModel):
@@ -232,4 +274,5 @@ class TrainingState(ChecksummedModel):
     sums: Annotated[dict[Text, float], Field(description="of the epoch under way")]
     history: list[EpochRecord]
     skipped: list[SkippedRecord] = Field(default=[], description="pictures left out since they cannot be read")
+    classes: list[ClassRecord] = Field(default=[], description="the base classes with their images, for messages")
     head: Annotated[Sha256 | None, Field(description="in head.json when it began, if there was one")] = None

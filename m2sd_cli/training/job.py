@@ -14,7 +14,7 @@ from m2sd_cli.runs.manifest import ClassRecord, EpochRecord, FileRecord, Trainin
 from m2sd_cli.runs.reader import StoredManifest
 from m2sd_cli.runs.training_state import StateStore
 from m2sd_cli.training.execution import Execution
-from m2sd_cli.training.records import classes_digest, data_record, skipped_records
+from m2sd_cli.training.records import classes_digest, data_record, name_changes, skipped_records
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,7 @@ class Job(Generic[Config]):
             parent=self.parent and self.parent.record.sha256,
             data=data_record(self.data),
             data_digest=classes_digest(self.classes),
+            classes=self.classes,
             tensors=FileRecord(file="none", sha256="0" * 64),
             step=0,
             seconds=0,
@@ -84,9 +85,10 @@ class Job(Generic[Config]):
             RunError: it does.
         """
         if state.data_digest != classes_digest(self.classes):
+            changed = f": {name_changes(self.classes, state.classes)}" if state.classes else ""
             raise RunError(
                 f"{self.run.path}: the interrupted training began on other images than those of {self.data.name}; "
-                f"give it the same --data"
+                f"give it the same --data{changed}"
             )
         if state.parent != (self.parent and self.parent.record.sha256):
             raise RunError(f"{self.run.path}: the interrupted training began from another pretrain")

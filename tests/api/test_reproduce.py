@@ -252,6 +252,7 @@ def test_weights_that_stage_1_began_from(m2sd: Cli, trained: Path, pictures: Pic
 
 @pytest.mark.usefixtures("untrained")
 def test_all_that_is_missing_is_named_at_once(m2sd: Cli, run: Path, pictures: Pictures) -> None:
+    (run / "places.json").unlink()
     before = tree(run)
     done = m2sd(*COMMAND, "--run", run)
     assert (done.code, done.out) == (2, "")

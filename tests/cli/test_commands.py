@@ -137,9 +137,7 @@ def fill(places: dict[str, str], words: str) -> list[str]:
         ("distill --data KNOWN --run RUN --force", 4, "pretrained on other images"),
         ("distill --data FOLDER --run RUN --force --temperature 0", 2, "--temperature 0"),
         ("distill --data FOLDER --run RUN --force --kd-weight -1", 2, "--kd-weight -1"),
-        ("distill --run RUN --force", 2, "say where it is with --data"),
         ("distill --data demo --run RUN --force", 2, "this run is of the folder"),
-        ("evaluate --run RUN", 2, "say where it is with --data"),
         ("evaluate --session 9 --test SHOTS --run RUN", 4, "no session 9 in it; the newest is session 2"),
         ("evaluate --session last --run RUN", 2, "all, or the number of one session"),
         ("evaluate --test ABSENT --run RUN", 3, "absent: no such folder"),
@@ -663,7 +661,7 @@ def test_undo_asks_before_it_removes(m2sd: Cli, run: Path) -> None:
         assert tree(run) == before
     assert m2sd("sessions", "undo", "--run", run, stdin="y\n").code == 0
     assert RunFolder(run).sessions() == [0, 1]
-    done = m2sd("sessions", "undo", "--run", run, "--yes")
+    done = m2sd("sessions", "undo", "--run", run, "-y")
     assert (done.code, done.out, done.err) == (0, "", "removed session 1\n")
     gone = ("session-001", "session-002", "head.json")
     after = {name: content for name, content in tree(run).items() if name != "head.json"}

@@ -48,7 +48,7 @@ pytestmark = pytest.mark.usefixtures("signals_as_at_a_terminal")
         ("evaluate --run RUN --test LABELLED --device cpu --json", "m2sd_cli.runs.folder.RunFolder.summary"),
         ("predict NEW --run RUN --device cpu", "m2sd_cli.inference.session.SessionModel.classify"),
         ("export --format safetensors --out OUT --run RUN", "m2sd_cli.api.export.export_session"),
-        ("data verify FOLDER", "m2sd_cli.data.sources.FileImages.batches"),
+        ("data verify FOLDER", "m2sd_cli.data.check.open_rgb"),
         ("data", "m2sd_cli.data.locate.locate"),
         ("sessions --run RUN", "m2sd_cli.runs.folder.RunFolder.chain"),
         ("sessions verify --run RUN", "m2sd_cli.runs.folder.RunFolder.verify"),

@@ -113,22 +113,18 @@ def test_miniimagenet(tmp_path: Path, picture: Path) -> None:
         assert {path.parent for path in shots.source.paths} == {home / "images"}
         for path, label in zip(shots.source.paths, shots.source.labels.tolist(), strict=True):
             assert path.name.startswith(shots.classes[label])
-    assert check_data(data) == {
-        "name": "miniimagenet",
-        "classes": 100,
-        "base_classes": 60,
-        "training_images": 60,
-        "test_images": 100,
-        "sessions": 8,
-    }
+    found = check_data(data)
+    assert (found.name, found.classes, found.base_classes, found.sessions) == ("miniimagenet", 100, 60, 8)
+    assert (found.training_images, found.test_images, found.is_refused) == (60, 100, False)
 
 
 def test_a_missing_picture_is_named(tmp_path: Path, picture: Path) -> None:
     home = make_miniimagenet(tmp_path, picture)
     missing = DATA_SETS["miniimagenet"].split[7][3].rsplit("/", 1)[-1]
     (home / "images" / missing).unlink()
-    with pytest.raises(DataError, match=f"{missing}: no such file"):
-        check_data(open_data("miniimagenet", tmp_path))
+    found = check_data(open_data("miniimagenet", tmp_path))
+    assert [(each.file, each.reason) for each in found.unreadable] == [(f"images/{missing}", "no such file")]
+    assert found.is_refused
 
 
 @pytest.mark.parametrize("name", CUB_LISTS)

@@ -59,4 +59,4 @@ def test_pictures_are_grey_and_of_the_size_that_the_network_sees() -> None:
 
 def test_it_can_be_checked_like_any_other() -> None:
     summary = check_data(open_demo())
-    assert (summary["classes"], summary["base_classes"], summary["sessions"]) == (10, 6, 2)
+    assert (summary.classes, summary.base_classes, summary.sessions) == (10, 6, 2)

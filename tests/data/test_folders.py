@@ -144,10 +144,11 @@ def test_a_folder_has_no_official_sessions(photos: Path) -> None:
 
 
 def test_checking_reads_every_picture(photos: Path) -> None:
-    assert check_data(open_folder(photos, 16))["training_images"] == 16
+    assert check_data(open_folder(photos, 16)).training_images == 16
     (photos / "fox" / "001.png").write_bytes((photos / "fox" / "001.png").read_bytes()[:-30])
-    with pytest.raises(DataError, match=r"fox/001\.png: damaged picture"):
-        check_data(open_folder(photos, 16))
+    (bad,) = check_data(open_folder(photos, 16)).unreadable
+    assert bad.file == "fox/001.png"
+    assert bad.reason.startswith("damaged picture")
 
 
 def test_a_class_may_be_a_link(photos: Path, tmp_path: Path) -> None:
@@ -283,7 +284,9 @@ def test_a_class_called_train_that_has_folders_stays_a_class(vehicles: Path) -> 
     classes, said = heard(vehicles)
     assert classes == ["bus", "car", "train"]
     assert said == [
-        f"{vehicles / 'train'}: it holds pictures itself, so it is a class; the folders in it are ignored: steam"
+        f"{vehicles / 'train'}: it holds pictures itself, so it is a class, and no part of a split",
+        f"{vehicles}: left out: 2 in folders inside of classes (train): a class has its pictures in its own folder; "
+        "move them there",
     ]
     assert has_own_split(vehicles) is False
 

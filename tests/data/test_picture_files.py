@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from m2sd_cli.data.images import open_rgb
-from m2sd_cli.data.picture_files import find_pictures, list_images
+from m2sd_cli.data.picture_files import find_pictures, list_folder, pictures_among
 from m2sd_cli.errors import PictureError
 from tests.data.helpers import noise, save
 
@@ -16,7 +16,14 @@ def test_the_pictures_of_a_folder_are_listed_by_name(tmp_path: Path) -> None:
     for name in ("b.png", "a.JPG", "c.jpeg", "d.webp", "e.bmp", ".hidden.png", "notes.txt", "f.GIF", "png"):
         (tmp_path / name).touch()
     (tmp_path / "deeper.png").mkdir()
-    assert [path.name for path in list_images(tmp_path)] == ["a.JPG", "b.png", "c.jpeg", "d.webp", "e.bmp", "f.GIF"]
+    assert [path.name for path in sorted(pictures_among(list_folder(tmp_path)))] == [
+        "a.JPG",
+        "b.png",
+        "c.jpeg",
+        "d.webp",
+        "e.bmp",
+        "f.GIF",
+    ]
 
 
 def make(path: Path, kind: str) -> Path:
@@ -45,7 +52,7 @@ def test_what_is_no_file_is_named_and_never_waited_for(
 ) -> None:
     monkeypatch.chdir(tmp_path)  # the path of a socket must be short
     path = make(tmp_path / "x.png", kind)
-    assert list_images(tmp_path) == [path]
+    assert sorted(pictures_among(list_folder(tmp_path))) == [path]
     assert find_pictures([tmp_path]) == [path]
     assert find_pictures([path]) == [path]
     with pytest.raises(PictureError, match=r"x\.png: not a file, or a link that leads nowhere$"):

@@ -127,7 +127,7 @@ def test_that_of_the_demo_is_made_of_the_demo() -> None:
     assert demo().train.labels.bincount().tolist() == [INFOS["demo"].images] * 6
     assert simulated.train.labels.bincount().tolist() == [INFOS["demo-simulated"].images] * 4 == [270] * 4
     assert simulated.test.labels.bincount().tolist() == [30] * 6
-    assert check_data(simulated)["sessions"] == 1
+    assert check_data(simulated).sessions == 1
     # The choice is part of what the data set is: figures of different versions can be compared.
     digest = sha256("".join(simulated.test.digests()).encode()).hexdigest()
     assert digest.startswith("3e9a69a73c586a72")
@@ -217,6 +217,9 @@ def test_it_is_where_the_original_is(m2sd: Cli, tmp_path: Path, name: str) -> No
 def test_one_is_verified_like_any_other(m2sd: Cli) -> None:
     assert m2sd("data", "verify", "demo-simulated").out == (
         "demo-simulated: 4 base classes of 6, 1080 training and 180 test images, own sessions: 1; all readable\n"
+        "training and test images of each class (2):\n"
+        "  270 and 30: T-shirt, trousers, pullover, dress\n  0 and 30: coat, sandal\n"
+        "smallest: 28 x 28\nlargest: 28 x 28\n"
     )
 
 

@@ -27,6 +27,7 @@ def opened(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Path]:
 
     monkeypatch.setattr(sources, "open_rgb", watched)
     monkeypatch.setattr("m2sd_cli.inference.prediction.open_rgb", watched)
+    monkeypatch.setattr("m2sd_cli.data.check.open_rgb", watched)
     monkeypatch.setenv("M2SD_CACHE", str(tmp_path / "cache"))
     return seen
 

@@ -180,7 +180,8 @@ def test_what_has_finished_with_other_options_is_not_the_answer(
     changed = m2sd(*finished, "--data", other)
     assert (changed.code, changed.err) == (
         2,
-        f"m2sd: --data {other}: it has finished on other images; --force starts over\n",
+        f"m2sd: --data {other}: it has finished on other images; --force starts over: 'red' has other images, or other "
+        f"names of them\n",
     )
 
 

@@ -192,8 +192,11 @@ def test_cifar100_script_teaches_all_sessions(workshop: Path, tmp_path: Path, m2
 
 def test_opens_with_two_commands(tmp_path: Path) -> None:
     commands = [[words for words, _ in expanded(block, tmp_path)] for block in BLOCKS[:2]]
-    assert commands[0] == [["pip", "install", "-e", ".[test]"], ["m2sd", "demo"]]
-    assert commands[1] == [["python3", "-m", "pytest", "-n", "auto", "--cov=m2sd_cli"]]
+    assert commands[0] == [["pip", "install", "-e", "."], ["m2sd", "demo"]]
+    assert commands[1] == [
+        ["pip", "install", "-e", ".[test]"],
+        ["python3", "-m", "pytest", "-n", "auto", "--cov=m2sd_cli"],
+    ]
 
 
 def test_commands_in_the_text_exist(m2sd: Cli) -> None:

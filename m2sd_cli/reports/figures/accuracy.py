@@ -16,7 +16,7 @@ from m2sd_cli.reports.figures.svg import (
     svg,
 )
 from m2sd_cli.reports.metrics import Figures
-from m2sd_cli.reports.published import Published
+from m2sd_cli.reports.published import Published, Row
 
 FIGURES = {"overall": "overall", "base": "base classes", "novel": "novel classes", "harmonic": "HM"}
 
@@ -29,18 +29,15 @@ def draw_accuracy(figures: Figures, published: Sequence[Published] = ()) -> str:
     """
     sessions = figures.sessions
     last = max(len(sessions) - 1, 1)
-    beside = [each for each in published if each.row.sessions is None or len(each.row.sessions) == len(sessions)]
+    known = [(each, _points(each.row, last)) for each in published]
+    beside = [(each, points) for each, points in known if points and points[-1][0] == len(sessions) - 1]
     values = [value for each in sessions for name in FIGURES if (value := getattr(each, name)) is not None]
-    values += [float(value) for each in beside for value in (each.row.base, each.row.last, *(each.row.sessions or ()))]
+    values += [value for _, points in beside for _, value in points]
     plot = Plot(x=[0, last], y=round_steps(min([*values, 100]), max([*values, 0])))
     step = max(1, -(-len(sessions) // 12))
     parts = [plot.axes("session", "accuracy, %", x_ticks=range(0, last + 1, step))]
-    for each in beside:
-        known = each.row.sessions
-        points = (
-            list(enumerate(map(float, known))) if known else [(0, float(each.row.base)), (last, float(each.row.last))]
-        )
-        parts.append(polyline((plot.at(x, y) for x, y in points), "thin" if known else "dotted"))
+    for each, points in beside:
+        parts.append(polyline((plot.at(x, y) for x, y in points), "thin" if each.row.sessions else "dotted"))
     entries = []
     for style, (name, title) in enumerate(FIGURES.items()):
         found = [(each.session, value) for each in sessions if (value := getattr(each, name)) is not None]
@@ -54,6 +51,15 @@ def draw_accuracy(figures: Figures, published: Sequence[Published] = ()) -> str:
     overall = sessions[-1].overall
     text = f"{len(sessions)} sessions" + ("" if overall is None else f", overall {overall:.1f} % after the last")
     return svg("Accuracy over sessions", text, *parts)
+
+
+def _points(row: Row, last: int) -> list[tuple[int, float]]:
+    """Return the published accuracies of a row by session: of all sessions, or of the first and the last one."""
+    if row.sessions is not None:
+        return list(enumerate(map(float, row.sessions)))
+    if row.base is None or row.last is None:
+        return []
+    return [(0, float(row.base)), (last, float(row.last))]
 
 
 def draw_last_session(figures: Figures) -> str:

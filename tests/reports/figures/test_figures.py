@@ -56,7 +56,7 @@ def material(sizes: Sequence[int] = SIZES, images: int = 60, **changes: object) 
     )
     assert evaluation.embedded is not None
     features, means = evaluation.embedded
-    row = Row("cifar100", "ResNet-20", Decimal("70.1"), Decimal("50.2"), Decimal("60.3"), "the paper")
+    row = Row("cifar100", "ResNet-20", "the paper", Decimal("70.1"), Decimal("50.2"), Decimal("60.3"))
     other = replace(row, sessions=[Decimal("71"), Decimal("61"), Decimal("51")])
     published = [Published(Method("a", 2020, "b", "unknown", [each]), each) for each in (row, other)]
     made = Material(evaluation, sizes, features, means, published, {1: EPOCHS, 2: EPOCHS})

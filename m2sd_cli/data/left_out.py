@@ -1,0 +1,57 @@
+"""Files in folders of pictures that are left out, counted by their kind, with the way out."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from m2sd_cli.data.kinds import SYSTEM_FILES, is_picture, way_out
+
+NAMED = 5  # kinds or names in a message
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """Files of one kind that are left out."""
+
+    files: int
+    kind: str  # a suffix, or words on where they lie
+    way_out: str
+
+    def __str__(self) -> str:
+        return f"{self.files} {self.kind}: {self.way_out}"
+
+
+def count_suffixes(entries: Iterable[Path]) -> Counter[str]:
+    """Count the files among entries of a folder that are no pictures which can be read, by their suffix.
+
+    Hidden ones, folders and files that systems leave behind are passed over.
+    """
+    counts: Counter[str] = Counter()
+    for path in entries:
+        name = path.name
+        if not (is_picture(path) or name.startswith(".") or name.lower() in SYSTEM_FILES) and path.is_file():
+            counts[path.suffix.lower()] += 1
+    return counts
+
+
+def by_kind(counts: Counter[str]) -> list[LeftOut]:
+    """List the files of every suffix, the most frequent first."""
+    ranked = sorted(counts.items(), key=lambda each: (-each[1], each[0]))
+    return [
+        LeftOut(count, suffix or "without a suffix", way_out(suffix, "it" if count == 1 else "them"))
+        for suffix, count in ranked
+    ]
+
+
+def describe(left_out: Sequence[LeftOut]) -> str:
+    """Describe what is left out in one line."""
+    more = len(left_out) - NAMED
+    named = [str(each) for each in left_out[:NAMED]]
+    rest = f"; and {sum(each.files for each in left_out[NAMED:])} files of {more} more kinds" if more > 0 else ""
+    return "; ".join(named) + rest
+
+
+def shorten(names: Sequence[str], between: str = ", ") -> str:
+    """List the first of some names, and say how many more there are."""
+    return between.join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")

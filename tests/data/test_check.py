@@ -1,0 +1,77 @@
+"""`data verify`: all faults at once, complete as JSON, shortened for people."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from m2sd_cli.data.check import check, check_folder
+from tests.data.helpers import fill
+from tests.helpers import Cli
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    for number, (name, count) in enumerate((("cat", 5), ("dog", 5), ("emu", 1))):
+        fill(tmp_path / "photos" / name, count, first=10 * number)
+    return tmp_path / "photos"
+
+
+def test_everything_is_told_at_once(m2sd: Cli, photos: Path) -> None:
+    shutil.copy(photos / "cat" / "000.png", photos / "dog" / "same.png")
+    shutil.copy(photos / "dog" / "010.png", photos / "dog" / "again.png")
+    Image.new("RGB", (90, 70)).save(photos / "cat" / "large.jpg")
+    Image.new("RGB", (3, 2)).save(photos / "emu" / "small.gif")
+    (photos / "cat" / "notes.txt").touch()
+    (photos / "hollow").mkdir()
+    for number in range(12):
+        (photos / "dog" / f"bad{number:02d}.jpg").touch()
+    done = m2sd("data", "verify", photos, "--json")
+    assert done.code == 3
+    assert done.err.startswith(f"m2sd: {photos}/dog/bad00.jpg: not a picture")
+    assert done.err.endswith("; and 12 more, listed above\n")
+    found = json.loads(done.out)
+    assert [fault.split(": ")[0] for fault in found["faults"]] == [str(photos / "hollow")]
+    assert [each["file"] for each in found["unreadable"]] == sorted(f"dog/bad{number:02d}.jpg" for number in range(12))
+    assert sum(each["training"] + each["test"] for each in found["class_counts"]) == 27
+    assert found["smallest"] == {"file": "emu/small.gif", "width": 3, "height": 2}
+    assert found["largest"] == {"file": "cat/large.jpg", "width": 90, "height": 70}
+    assert [sorted(group) for group in found["repeated_across_classes"]] == [["cat/000.png", "dog/same.png"]]
+    assert [sorted(group) for group in found["repeated_within_class"]] == [["dog/010.png", "dog/again.png"]]
+    assert found["left_out"] == [{"files": 1, "kind": ".txt", "way_out": "no picture by the name"}]
+    assert any(each.startswith("few pictures: ") for each in found["remarks"])
+    lines = m2sd("data", "verify", photos).out.splitlines()
+    assert "cannot be read (12):" in lines
+    assert "  and 2 more; --json lists all" in lines
+
+
+def test_one_class_is_refused_as_pretrain_does(m2sd: Cli, photos: Path) -> None:
+    for name in ("dog", "emu"):
+        shutil.rmtree(photos / name)
+    done = m2sd("data", "verify", photos)
+    assert (done.code, done.err) == (3, f"m2sd: {photos}: 1 base class; pretrain needs at least two\n")
+
+
+def test_remarks_refuse_nothing(m2sd: Cli, photos: Path) -> None:
+    done = m2sd("data", "verify", photos)
+    assert (done.code, done.err) == (0, "")
+    assert "remarks (2):" in done.out
+
+
+def test_equal_images_of_a_built_in_data_set_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = check("demo")
+    assert (found.smallest, found.repeated_within_class) == (found.largest, [])
+    assert not found.is_refused
+
+
+def test_the_scale_of_deep_grey_is_told(photos: Path) -> None:
+    ramp = np.arange(64, dtype=np.uint16).reshape(8, 8)
+    Image.fromarray(ramp * 64).save(photos / "cat" / "twelve.png")
+    Image.fromarray(ramp.astype(np.float32) / 63).save(photos / "dog" / "float.tif")
+    assert [each for each in check_folder(photos).remarks if "grey" in each] == [
+        "1 grey picture of more than 8 bits: 0 is black and 4095 white, by the largest number",
+        "1 grey picture of more than 8 bits: 0 is black and 1 white, by the largest number",
+    ]

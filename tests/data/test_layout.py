@@ -1,0 +1,110 @@
+"""Layouts of folders as people have them: what is taken, what is named as left out, and what is refused."""
+
+from pathlib import Path
+
+import pytest
+
+from m2sd_cli.data.folders import open_folder, read_shots
+from m2sd_cli.data.picture_files import find_pictures
+from m2sd_cli.errors import DataError
+from m2sd_cli.progress import report_to
+from tests.data.helpers import fill, names
+from tests.data.test_folders import Listener
+
+
+def heard(folder: Path) -> tuple[list[str], list[str]]:
+    """Open a folder; return the files that are tested on, and what is said."""
+    reporter = Listener()
+    with report_to(reporter):
+        return names(open_folder(folder, 16).test), reporter.said
+
+
+def parts(folder: Path, *names: str) -> Path:
+    for number, name in enumerate(names):
+        for class_name in ("cat", "dog"):
+            fill(folder / name / class_name, 2, first=10 * number)
+    return folder
+
+
+@pytest.mark.parametrize("name", ["val", "valid", "validation", "Val"])
+def test_val_is_the_test_set_where_there_is_no_test(tmp_path: Path, name: str) -> None:
+    tested, said = heard(parts(tmp_path, "train", name))
+    assert tested == ["cat/010.png", "cat/011.png", "dog/010.png", "dog/011.png"]
+    assert said == [
+        f"{tmp_path}: train/ and {name}/ found: a split",
+        f"{tmp_path / name}: it is what is tested on, as there is no test/",
+    ]
+    tested, said = heard(parts(tmp_path, "test"))
+    assert tested == ["cat/000.png", "cat/001.png", "dog/000.png", "dog/001.png"]
+    assert said == [f"{tmp_path}: train/ and test/ found: a split; 1 other folder beside them is ignored: {name}"]
+
+
+def test_the_parts_of_a_split_may_be_in_any_case(tmp_path: Path) -> None:
+    tested, said = heard(parts(tmp_path, "Train", "TEST"))
+    assert len(tested) == 4
+    assert said == [f"{tmp_path}: Train/ and TEST/ found: a split"]
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        (
+            "photos",
+            r"photos: no picture in it, but in its folders \(cat, dog\): if these are the classes, name .*photos inst",
+        ),
+        ("training", "training: no picture in it, but in its folders .* call the parts train and test$"),
+    ],
+)
+def test_classes_one_folder_deeper_are_refused_with_the_way_out(tmp_path: Path, name: str, says: str) -> None:
+    parts(tmp_path, name)
+    for read in (read_shots, lambda folder: open_folder(folder, 16)):
+        with pytest.raises(DataError, match=says):
+            read(tmp_path)
+
+
+def test_what_is_left_out_is_counted_by_kind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("m2sd_cli.data.kinds.is_at_hand", lambda module: module == "PIL")
+    parts(tmp_path, ".")
+    for name in ("cat/1.heic", "cat/2.HEIC", "dog/3.heic", "dog/raw.CR2", "dog/notes.txt", "dog/noname", "beside.jpg"):
+        (tmp_path / name).touch()
+    for name in ("cat/Thumbs.db", "cat/.DS_Store", "cat/._1.heic", "dog/desktop.ini", "list.csv"):
+        (tmp_path / name).touch()
+    fill(tmp_path / "cat" / "more", 4)
+    fill(tmp_path / "__MACOSX" / "cat", 1)
+    _, said = heard(tmp_path)
+    heic = "3 .heic: pip install 'm2sd[heic]', or convert them"
+    others = "1 .cr2: convert it to jpg or png; 1 .txt: no picture by the name"
+    unnamed = "1 without a suffix: no picture by the name"
+    assert said == [
+        f"{tmp_path}: left out: {heic}; {unnamed}; {others}; 4 in folders inside of classes (cat): a class has its "
+        "pictures in its own folder; move them there; and 1 files of 1 more kinds"
+    ]
+    reporter = Listener()
+    with report_to(reporter):
+        assert len(find_pictures([tmp_path])) == 9
+    assert reporter.said == [
+        f"{tmp_path}: left out: {heic}; {unnamed}; 1 .cr2: convert it to jpg or png; "
+        "1 .csv: no picture by the name; 1 .txt: no picture by the name"
+    ]
+
+
+def test_a_class_of_pictures_that_cannot_be_read_here_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("m2sd_cli.data.kinds.is_at_hand", lambda module: module == "PIL")
+    parts(tmp_path, ".")
+    (tmp_path / "emu").mkdir()
+    (tmp_path / "emu" / "1.heic").touch()
+    says = r"emu: no picture in it that can be read: 1 \.heic: pip install 'm2sd\[heic\]', or convert it$"
+    with pytest.raises(DataError, match=says):
+        open_folder(tmp_path, 16)
+    with pytest.raises(DataError, match=says):
+        find_pictures([tmp_path / "emu"])
+
+
+def test_the_first_of_many_faults_says_how_to_see_all(tmp_path: Path) -> None:
+    parts(tmp_path, ".")
+    for name in ("emu", "fox"):
+        (tmp_path / name).mkdir()
+    with pytest.raises(
+        DataError, match=rf"emu: no picture in it .*; and 1 more: 'm2sd data verify {tmp_path}' lists them$"
+    ):
+        open_folder(tmp_path, 16)
