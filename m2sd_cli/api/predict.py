@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from m2sd_cli.data.picture_files import find_pictures
-from m2sd_cli.errors import UsageError
+from m2sd_cli.errors import DataError, UsageError
 from m2sd_cli.inference.device import choose_device, inference_precision
 from m2sd_cli.inference.prediction import Prediction, predict_files
 from m2sd_cli.inference.session import load_session
@@ -13,7 +13,7 @@ from m2sd_cli.runs.folder import open_run
 
 
 def predict(
-    images: Path | str | Iterable[Path | str],
+    images: Path | str | Iterable[Path | str] | Iterator[list[str]],
     *,
     run: Path | str | None = None,
     session: int | None = None,
@@ -26,7 +26,9 @@ def predict(
     """Label pictures.
 
     Args:
-        images: files, and folders whose pictures to take, with those of sub-folders; one alone may stand for itself.
+        images: files, and folders whose pictures to take, with those of sub-folders; one alone may stand for itself. An
+            iterator of lists of them is taken as it goes on: one list is answered before the next one is asked for, and
+            a path that does not exist is a picture that cannot be read.
         run: the run folder.
         session: the session that answers; None for the newest.
         top_k: the number of guesses a picture, at least 1.
@@ -39,9 +41,24 @@ def predict(
     """
     if top_k < 1:
         raise UsageError(f"--top-k {top_k}: at least 1")
-    images = [images] if isinstance(images, (str, Path)) else images
     folder = open_run(run)
     chosen = choose_device(device)
-    paths = find_pictures([expand(image, "images") for image in images])
+    if isinstance(images, Iterator):
+        groups: Iterable[list[Path]] = map(_find_each, images)
+    else:
+        given = [images] if isinstance(images, (str, Path)) else images
+        groups = [find_pictures([expand(image, "images") for image in given])]
     model = load_session(folder, session, chosen, inference_precision(precision), classifier)
-    return predict_files(model, paths, top_k, skip_bad)
+    return (each for paths in groups for each in predict_files(model, paths, top_k, skip_bad))
+
+
+def _find_each(names: list[str]) -> list[Path]:
+    """List the pictures that names stand for; names that stand for none are listed, too."""
+    paths: list[Path] = []
+    for name in names:
+        path = expand(name, "images")
+        try:
+            paths += find_pictures([path])
+        except DataError:
+            paths.append(path)
+    return paths

@@ -6,7 +6,7 @@ import typer
 
 from m2sd_cli.cli import options
 from m2sd_cli.cli.groups import Command, Group
-from m2sd_cli.cli.output import as_text, document, note, result, results, table
+from m2sd_cli.cli.output import as_text, document, note, results, table
 from m2sd_cli.data.left_out import shorten
 from m2sd_cli.errors import DataError, UsageError
 
@@ -116,8 +116,7 @@ def verify(
     if json:
         document(asdict(summary))
     else:
-        for line in _summary_lines(name, summary):
-            result(line)
+        results(_summary_lines(name, summary))
     if summary.is_refused:
         faults = [*(f"{name}/{each.file}: {each.reason}" for each in summary.unreadable), *summary.faults]
         raise DataError(faults[0] + (f"; and {len(faults) - 1} more, listed above" if len(faults) > 1 else ""))

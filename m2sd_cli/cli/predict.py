@@ -1,23 +1,34 @@
 """The command `m2sd predict`."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from m2sd_cli.cli import options
-from m2sd_cli.cli.output import as_text, document, note, result
-from m2sd_cli.errors import DataError
+from m2sd_cli.cli.output import as_text, document, note, printable, result
+from m2sd_cli.cli.streams import flush_results
+from m2sd_cli.errors import DataError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from m2sd_cli.inference.prediction import Prediction
 
 
+STDIN = "-"
+CHUNK = 65536  # bytes of stdin at a time
+UNCALIBRATED = "probabilities are not calibrated, no picture is called unknown: no base pictures were held out"
+COLUMNS = ("class", "probability")  # of each guess
+
+
 def predict(
     images: Annotated[
-        list[Path], typer.Argument(help="Pictures, or folders of pictures.", show_default=False, readable=False)
+        list[Path],
+        typer.Argument(
+            help="Pictures, or folders of pictures; - for their names on stdin.", show_default=False, readable=False
+        ),
     ],
     top_k: Annotated[int, typer.Option("--top-k", help="How many classes to name for each.")] = 5,
     session: options.SessionChoice = None,
@@ -26,7 +37,9 @@ def predict(
     device: options.Device = "auto",
     precision: options.ExactPrecision = "auto",
     skip_bad: options.SkipBad = False,
+    csv: Annotated[bool, typer.Option("--csv", help="Print comma-separated columns, a line a picture.")] = False,
     json: options.Json = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Label your own pictures with what the model has been taught.
 
@@ -37,11 +50,19 @@ def predict(
       m2sd predict bird.jpg
       m2sd predict ./holiday --top-k 1
       m2sd predict bird.jpg --session 2 --json
+      m2sd predict ./holiday --top-k 1 --csv | cut -d, -f1,4
+      find ./holiday -newer last.jpg | m2sd predict -
+
+    Answers come in the order of the pictures, as soon as they are there. Those that cannot be read are named; the exit
+    code is 3 at the end then, unless they may be left out by --skip-bad.
     """
     from dataclasses import asdict
 
     import m2sd_cli
+    from m2sd_cli.cli.progress import reporting
 
+    if csv and json:
+        raise UsageError("--csv and --json: choose one")
     skipped: list[dict[str, str]] = []
 
     def named(predictions: "Iterator[Prediction]") -> "Iterator[Prediction]":
@@ -58,9 +79,7 @@ def predict(
                 for bad in skipped:
                     say_left_out(bad)
                 if not each.calibrated:
-                    note(
-                        "probabilities are not calibrated, no picture is called unknown: no base pictures were held out"
-                    )
+                    note(UNCALIBRATED, quiet)
             yield each
         if skipped and not answered:
             more = f"; and {len(skipped) - 1} more" if len(skipped) > 1 else ""
@@ -68,33 +87,76 @@ def predict(
             raise DataError(f"no picture can be read: {first['image']}: {first['reason']}{more}")
 
     def say_left_out(bad: "dict[str, str]") -> None:
-        note(f"left out: {bad['image']}: {bad['reason']}")
+        note(f"left out: {bad['image']}: {bad['reason']}", quiet)
 
-    predictions = named(
-        m2sd_cli.predict(
-            images,
-            run=run,
-            session=session,
-            top_k=top_k,
-            device=device,
-            precision=precision,
-            skip_bad=skip_bad,
-            classifier=classifier,
+    with reporting(quiet):
+        predictions = named(
+            m2sd_cli.predict(
+                _groups(images) if Path(STDIN) in images else images,
+                run=run,
+                session=session,
+                top_k=top_k,
+                device=device,
+                precision=precision,
+                skip_bad=True,
+                classifier=classifier,
+            )
         )
-    )
-    if json:
-        answers = [
-            {
-                "image": as_text(each.path),
-                "unknown": each.unknown,
-                "score": each.score,
-                "calibrated": each.calibrated,
-                "classes": [asdict(guess) for guess in each.guesses],
-            }
-            for each in predictions
-        ]
-        document({"predictions": answers, "skipped": skipped})
-        return
-    for each in predictions:
-        guesses = ", ".join(f"{guess.name} {100 * guess.probability:.1f} %" for guess in each.guesses)
-        result(f"{each.path}: unknown ({guesses})" if each.unknown else f"{each.path}: {guesses}")
+        if json:
+            answers = [
+                {
+                    "image": as_text(each.path),
+                    "unknown": each.unknown,
+                    "score": each.score,
+                    "calibrated": each.calibrated,
+                    "classes": [asdict(guess) for guess in each.guesses],
+                }
+                for each in predictions
+            ]
+            document({"predictions": answers, "skipped": skipped})
+        else:
+            for number, each in enumerate(predictions):
+                if csv and number == 0:
+                    columns = (f"{name}_{rank + 1}" for rank in range(len(each.guesses)) for name in COLUMNS)
+                    result(_row(["image", "unknown", "score", *columns]))
+                result(_row(_cells(each)) if csv else _line(each))
+                flush_results()
+    if skipped and not skip_bad:
+        bad = skipped[0]
+        others = f"; and {len(skipped) - 1} more" if len(skipped) > 1 else ""
+        raise DataError(f"{bad['image']}: {bad['reason']}{others}; with --skip-bad that is no failure")
+
+
+def _groups(images: list[Path]) -> "Iterator[list[str]]":
+    """Yield the named pictures in groups; the lines of stdin are one as soon as they are there."""
+    for image in images:
+        if str(image) == STDIN:
+            rest = b""
+            while chunk := os.read(0, CHUNK):
+                *lines, rest = (rest + chunk).split(b"\n")
+                yield [os.fsdecode(line) for line in lines if line]
+            if rest:
+                yield [os.fsdecode(rest)]
+        else:
+            yield [str(image)]
+
+
+def _line(prediction: "Prediction") -> str:
+    guesses = ", ".join(f"{guess.name} {100 * guess.probability:.1f} %" for guess in prediction.guesses)
+    return f"{prediction.path}: unknown ({guesses})" if prediction.unknown else f"{prediction.path}: {guesses}"
+
+
+def _cells(prediction: "Prediction") -> list[str]:
+    score = "" if prediction.score is None else f"{prediction.score:.6g}"
+    guesses = [cell for guess in prediction.guesses for cell in (guess.name, f"{guess.probability:.6f}")]
+    return [str(prediction.path), str(int(prediction.unknown)), score, *guesses]
+
+
+def _row(cells: "Sequence[str]") -> str:
+    """Write a line of comma-separated columns; what could break the line is escaped."""
+    from csv import writer
+    from io import StringIO
+
+    text = StringIO()
+    writer(text, lineterminator="").writerow([printable(cell) for cell in cells])
+    return text.getvalue()

@@ -60,25 +60,33 @@ def find_pictures(paths: Iterable[Path]) -> list[Path]:
     that are hidden or the system's own, and run folders, are searched only where they are named. Files in folders that
     are no pictures are counted and reported.
 
+    A path that does not exist and a folder without a picture are listed like files, so that reading them says so, if
+    there is any picture beside them.
+
     Raises:
-        DataError: a path does not exist, or a folder cannot be read or holds no picture.
+        DataError: there is no picture at all, or a folder cannot be read.
     """
     pictures: list[Path] = []
+    problems: list[str] = []
     for path in paths:
         if os.path.isdir(path):
             suffixes: Counter[str] = Counter()
             inside = pictures_below(path, suffixes)
             if not inside:
                 why = f" that can be read: {describe(by_kind(suffixes))}" if suffixes else f" ({listed_kinds()})"
-                raise DataError(f"{path}: no picture in it{why}")
-            if suffixes:
+                problems.append(f"{path}: no picture in it{why}")
+                pictures.append(path)
+            elif suffixes:
                 say(f"{path}: left out: {describe(by_kind(suffixes))}")
             pictures += inside
         elif os.path.lexists(path):
             pictures.append(path)
         else:
             refuse_address(path)
-            raise DataError(f"{path}: no such file or folder")
+            problems.append(f"{path}: no such file or folder")
+            pictures.append(path)
+    if problems and len(problems) == len(pictures):
+        raise DataError(problems[0])
     return pictures
 
 
