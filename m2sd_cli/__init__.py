@@ -31,12 +31,14 @@ if TYPE_CHECKING:
     from m2sd_cli.registry import register_backbone as register_backbone
     from m2sd_cli.registry import register_classifier as register_classifier
     from m2sd_cli.runs.folder import open_run as open_run
+    from m2sd_cli.training.epochs import EpochFigures as EpochFigures
 
 __version__ = "0.1.0"
 
 # Where each public name lives.
 PUBLIC = {
     "DataSetInfo": "m2sd_cli.data.catalogue",
+    "EpochFigures": "m2sd_cli.training.epochs",
     "Learned": "m2sd_cli.api.learn",
     "M2sdError": "m2sd_cli.errors",
     "ablate": "m2sd_cli.api.ablate",

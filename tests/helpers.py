@@ -76,13 +76,13 @@ QUICK_DISTILL = {**COMMON, "learning_rate": 0.02}
 
 
 def tree(folder: Path) -> dict[str, bytes | None]:
-    """Read the bytes of every file in a folder under its name; a folder has None."""
+    """Read the bytes of every file in a folder under its name; a folder has None. Locks and logs are left out."""
     if not folder.exists():
         return {}
     return {
         path.relative_to(folder).as_posix(): path.read_bytes() if path.is_file() else None
         for path in sorted(folder.rglob("*"))
-        if path.name != ".lock"
+        if path.name not in (".lock", "log.jsonl")
     }
 
 

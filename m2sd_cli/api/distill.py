@@ -1,5 +1,6 @@
 """Stage 2, paper sections 3.2 and 3.3: self-distillation on virtual classes, then session 0."""
 
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from m2sd_cli.inference.features import Sample, base_features, held_out_features
 from m2sd_cli.inference.session import require_directions, to_transform
 from m2sd_cli.method.network import Network
 from m2sd_cli.method.stage3 import default_classifier
+from m2sd_cli.paths import expand_given
 from m2sd_cli.recipes import find_recipe
 from m2sd_cli.reports.draws import LabelledFeatures
 from m2sd_cli.reports.rehearsal import choose_for_classes, sample_images
@@ -36,6 +38,7 @@ from m2sd_cli.training.distill import (
     loss_weights,
     saves_memory,
 )
+from m2sd_cli.training.epochs import EpochFigures, check_tensorboard, end_log
 from m2sd_cli.training.execution import SAVE_EVERY, Execution, executing
 from m2sd_cli.training.job import Fitted, Job
 from m2sd_cli.training.loop import fit
@@ -68,6 +71,8 @@ def distill(
     save_every: float = SAVE_EVERY,
     compile: bool = False,
     deterministic: bool = False,
+    on_epoch: Callable[[EpochFigures], None] | None = None,
+    tensorboard: Path | str | None = None,
     **options: Any,
 ) -> StoredManifest | None:
     """Distil the network on virtual classes, and make session 0 of it: stage 2. Other arguments as for `pretrain`.
@@ -87,7 +92,18 @@ def distill(
     request = Request.from_arguments(data, data_root, recipe, config, options)
     folder = open_run(run)
     folder.pretrain()  # raises before the lock would make a missing folder
-    asked = Execution(choose_device(device), precision, stop_after, save_every, compile, deterministic)
+    curves = expand_given(tensorboard, "--tensorboard")
+    check_tensorboard(curves)
+    asked = Execution(
+        choose_device(device),
+        precision,
+        stop_after,
+        save_every,
+        compile,
+        deterministic,
+        on_epoch=on_epoch,
+        tensorboard=curves,
+    )
     with progress.stage("distill"), executing(asked, folder, "distill") as execution:
         parent = folder.pretrain()
         if resume:
@@ -253,5 +269,6 @@ def fit_distill(job: Job[DistillConfig]) -> StoredManifest | None:
             **provenance(execution, fitted.seconds),
         ),
     )
+    end_log(run.path, job.stage, len(fitted.history))
     group.barrier()
     return stored

@@ -1,5 +1,6 @@
 """Stage 1: train backbone and classifier on the base classes."""
 
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -26,12 +27,14 @@ from m2sd_cli.errors import UsageError
 from m2sd_cli.inference.device import choose_device
 from m2sd_cli.inference.features import embed, require_finite
 from m2sd_cli.inference.skipping import check_pictures_together
+from m2sd_cli.paths import expand_given
 from m2sd_cli.recipes import Recipe, find_recipe
 from m2sd_cli.runs.folder import RunFolder, open_run
 from m2sd_cli.runs.manifest import BackboneRecord, Manifest
 from m2sd_cli.runs.reader import PRETRAIN, StoredManifest
 from m2sd_cli.runs.training_state import StateStore
 from m2sd_cli.training.determinism import deterministic as deterministic_algorithms
+from m2sd_cli.training.epochs import EpochFigures, check_tensorboard, end_log
 from m2sd_cli.training.execution import SAVE_EVERY, Execution, executing
 from m2sd_cli.training.initial_weights import initialise, prepared_for_weights
 from m2sd_cli.training.job import Fitted, Job
@@ -67,6 +70,8 @@ def pretrain(
     compile: bool = False,
     skip_bad: bool = False,
     deterministic: bool = False,
+    on_epoch: Callable[[EpochFigures], None] | None = None,
+    tensorboard: Path | str | None = None,
     **options: Any,
 ) -> StoredManifest | None:
     """Train backbone and W on the base classes: stage 1.
@@ -87,6 +92,8 @@ def pretrain(
         skip_bad: leave out pictures that cannot be read; the manifest lists them, and no later stage reads them. A
             training that is resumed leaves out the pictures that it began without.
         deterministic: use algorithms that repeat exactly on CUDA, too.
+        on_epoch: a function that is called with the figures of every epoch when it has ended.
+        tensorboard: the folder to write curves into for TensorBoard; needs the extra m2sd[tensorboard].
 
     Returns:
         The manifest of stage 1; None if `stop_after` ended the training, which can be resumed then.
@@ -98,7 +105,18 @@ def pretrain(
     followed = find_recipe(recipe)
     request = Request.from_arguments(data, data_root, recipe, config, options)
     folder = open_run(run)
-    asked = Execution(choose_device(device), precision, stop_after, save_every, compile, deterministic)
+    curves = expand_given(tensorboard, "--tensorboard")
+    check_tensorboard(curves)
+    asked = Execution(
+        choose_device(device),
+        precision,
+        stop_after,
+        save_every,
+        compile,
+        deterministic,
+        on_epoch=on_epoch,
+        tensorboard=curves,
+    )
     if not (resume or request.data or named_data(request.config, followed)):
         raise UsageError(f"name the images with --data: {listed_names()}, or a folder; or choose a --recipe")
     if request.data is not None:
@@ -228,5 +246,6 @@ def fit_pretrain(job: Job[PretrainConfig]) -> StoredManifest | None:
             **provenance(execution, fitted.seconds),
         ),
     )
+    end_log(run.path, job.stage, len(fitted.history))
     group.barrier()
     return stored

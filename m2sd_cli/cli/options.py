@@ -129,6 +129,10 @@ SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out pictures th
 SaveEvery = Annotated[
     str, typer.Option("--save-every", help="Save the resumable state every 90s, 5m or 2h; 0s: after every step.")
 ]
+TensorBoard = Annotated[
+    Path | None,
+    typer.Option("--tensorboard", help="Folder for curves that TensorBoard shows.", show_default=False, readable=False),
+]
 Deterministic = Annotated[
     bool,
     typer.Option(

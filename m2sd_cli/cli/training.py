@@ -38,6 +38,7 @@ EXECUTION: dict[str, tuple[Any, Any]] = {
     "stop_after": (options.StopAfter, None),
     "save_every": (options.SaveEvery, "5m"),
     "force": (options.Force, False),
+    "tensorboard": (options.TensorBoard, None),
 }
 
 

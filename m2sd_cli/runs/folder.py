@@ -32,6 +32,7 @@ from m2sd_cli.runs.lock import LOCK, WRITER, lock_folder
 from m2sd_cli.runs.manifest import FileRecord, Manifest, NewestPointer
 from m2sd_cli.runs.places import PLACES
 from m2sd_cli.runs.reader import POINTER, PRETRAIN, StoredManifest, session_name, session_number
+from m2sd_cli.runs.training_log import LOG
 
 RUN_VARIABLE = "M2SD_RUN"
 STATE: Final = "state.json"  # of a training under way
@@ -73,7 +74,7 @@ class RunFolder(ChainReader):
     def owns(self, path: Path) -> bool:
         """Tell whether a file is one of the chain or of a training under way, which nothing else may write."""
         file, home = path.resolve(), self.path.resolve()
-        named = file.name.startswith((f"{PRETRAIN}.", "session-", POINTER, LOCK, WRITER, PLACES))
+        named = file.name.startswith((f"{PRETRAIN}.", "session-", POINTER, LOCK, WRITER, PLACES, LOG))
         inside = any(file.is_relative_to(home / folder.name) for folder in (self.training, self._incoming))
         return (file.parent == home and named) or inside
 

@@ -1,8 +1,10 @@
 """The conditions of a training: device, precision, saving, time limit, processes."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -11,6 +13,9 @@ from m2sd_cli.errors import UsageError
 from m2sd_cli.inference.device import training_precision
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.manifest import TrainingState
+
+if TYPE_CHECKING:
+    from m2sd_cli.training.epochs import EpochFigures
 
 SAVE_EVERY = 300.0  # seconds
 
@@ -30,6 +35,8 @@ class Execution:
     compile: bool = False
     deterministic: bool = False
     group: ProcessGroup = SINGLE_PROCESS
+    on_epoch: "Callable[[EpochFigures], None] | None" = None
+    tensorboard: Path | None = None  # the folder of its files
 
     def __post_init__(self) -> None:
         training_precision(self.precision, self.device)

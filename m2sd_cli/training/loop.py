@@ -2,8 +2,8 @@
 
 import math
 import time
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ from m2sd_cli.data.augmentation import Augmentation
 from m2sd_cli.data.auto_augment import auto_augment
 from m2sd_cli.data.colour import jitter
 from m2sd_cli.data.cutout import cutout
-from m2sd_cli.data.sources import TrainingImages
+from m2sd_cli.data.sources import ImageSource, TrainingImages
 from m2sd_cli.data.transforms import TestTransform
 from m2sd_cli.distributed.batch_norm import share_statistics
 from m2sd_cli.errors import DamagedError, InterruptedTrainingError, TrainingError, UsageError
@@ -26,6 +26,7 @@ from m2sd_cli.runs.training_state import StateStore
 from m2sd_cli.training.batches import Batches, to_device
 from m2sd_cli.training.compilation import compilation_failed, compile_forward, mark_step, not_compiled
 from m2sd_cli.training.determinism import is_not_deterministic
+from m2sd_cli.training.epochs import EpochObserver, HeldOutAccuracy, Listener, LogListener, tensorboard_listener
 from m2sd_cli.training.execution import Execution
 from m2sd_cli.training.job import Fitted, Job, Position
 from m2sd_cli.training.memory import freed_memory_kept
@@ -121,6 +122,7 @@ class Training:
         self.steps = config.epochs * len(self.bounds)
         self.position = Position()
         self.saved: int | None = None  # the step of the last saved state
+        self.observer: EpochObserver | None = None
         self.images = len(data.labels)
         self.rate = config.learning_rate
         self.optimizer = build_optimizer(module, config, fused=device.type in ("cpu", "cuda"))
@@ -160,7 +162,8 @@ class Training:
         """
         began = time.monotonic() - self.position.seconds
         first_step, first_time = self.position.step, time.monotonic()
-        saved = shown = first_time
+        saved = shown = epoch_began = first_time
+        epoch_first = first_step
         interval = progress.snapshot_interval()
         sums = Sums(self.device, self.position.sums)
         with closing(self.batches):
@@ -171,6 +174,13 @@ class Training:
                 epoch_ended = self.position.step % len(self.bounds) == 0
                 if epoch_ended:
                     self._end_epoch(sums)
+                    if self.observer is not None:
+                        share = (self.position.step - epoch_first) / len(self.bounds)  # less than 1 if resumed in it
+                        seconds = (time.monotonic() - epoch_began) / share
+                        self.observer.end_epoch(
+                            self.position.history[-1], self.images / seconds, seconds, time.monotonic() - began
+                        )
+                    epoch_began, epoch_first = time.monotonic(), self.position.step
                 if now - shown >= interval or self.position.step == self.steps:
                     done = self.position.step - first_step
                     self._show(sums, (now - first_time) / done)
@@ -315,9 +325,11 @@ def fit(job: Job[Config], module: nn.Module, objective: Objective) -> Fitted | N
     stop = StopRequest(execution.stop_after)
     with stop.on_signals(), freed_memory_kept(execution.device):
         with execution.group.local_main_first():
-            if data.held_out is not None:
-                # They are used after training, but an unreadable picture should be reported before it.
-                held_out_sample(data.held_out).for_testing(data.transform, FEATURE_BATCH)
+            held_out = None
+            if data.held_out is not None and len(data.held_out):
+                # They are used after an epoch, but an unreadable picture should be reported before it.
+                held_out = held_out_sample(data.held_out)
+                held_out.for_testing(data.transform, FEATURE_BATCH)
             images = data.train.for_training(data.augmentation)
         training = Training(
             job.stage, module, objective, images, data.augmentation, data.transform, job.config, execution, job.saver()
@@ -325,7 +337,8 @@ def fit(job: Job[Config], module: nn.Module, objective: Objective) -> Fitted | N
         if job.state is not None:
             _resume(training, job, job.state)
         try:
-            ended = training.run(stop)
+            with _observing(training, job, held_out):
+                ended = training.run(stop)
         except torch.OutOfMemoryError:
             raise TrainingError(
                 f"{job.stage}: the memory of {execution.device} is too small for batches of {job.config.batch_size} "
@@ -345,6 +358,29 @@ def fit(job: Job[Config], module: nn.Module, objective: Objective) -> Fitted | N
     if execution.group.any(stop.interrupted):
         raise InterruptedTrainingError("interrupted and saved; go on with the same command and --resume")
     return None
+
+
+@contextmanager
+def _observing(training: Training, job: Job[Config], held_out: ImageSource | None) -> Iterator[None]:
+    """Tell the log of the run, TensorBoard and the caller of every epoch; one process of a group does."""
+    execution = job.execution
+    if not execution.group.is_main:
+        yield
+        return
+    done = len(training.position.history)
+    listeners: list[Listener] = [LogListener(job.run.path, job.stage, done)]
+    with ExitStack() as stack:
+        if execution.tensorboard is not None:
+            listeners.append(stack.enter_context(tensorboard_listener(execution.tensorboard, job.stage, done)))
+        if execution.on_epoch is not None:
+            listeners.append(execution.on_epoch)
+        accuracy = None
+        if held_out is not None:
+            accuracy = HeldOutAccuracy(held_out, job.data.transform, training.precision)
+        training.observer = EpochObserver(
+            job.stage, job.config.epochs, training.module, training.device, training.compiled, accuracy, listeners
+        )
+        yield
 
 
 def _resume(training: Training, job: Job[Config], state: TrainingState) -> None:

@@ -71,7 +71,7 @@ DIFFERENT: dict[str, dict[str, Any]] = {
     },
 }
 # What says where things are, when to stop and save and what to print; --data and --config have tests of their own.
-HARMLESS = {"run", "data_root", "device", "stop_after", "save_every", "resume", "force", "json", "quiet"}
+HARMLESS = {"run", "data_root", "device", "stop_after", "save_every", "resume", "force", "tensorboard", "json", "quiet"}
 CASES = [(stage, name) for stage, options in DIFFERENT.items() for name in options]
 
 
