@@ -8,12 +8,12 @@ import dataclasses
 import inspect
 import itertools
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from types import NoneType
-from typing import Annotated, Any, Literal, TypeVar, get_args, get_type_hints
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar, get_args, get_type_hints
 
 from m2sd_cli.errors import UsageError
 from m2sd_cli.method.loss_weights import LossWeights
@@ -33,6 +33,7 @@ PRETRAIN_SHARE = 0.2  # of a data set's epochs; the paper's stage 1
 CLASSIFIER_DEFAULT = f"{DEFAULT_CLASSIFIER}, or {UNTRAINED_CLASSIFIER} without any training"
 NO_INIT = "none"
 OPTIMIZER_OPTIONS = ("learning_rate", "weight_decay")
+DEFAULT_ORIGIN = "default"
 STAGES = ("pretrain", "distill")
 FILE_LIMIT = 2**20  # bytes of a file of options
 MANY = 10**9
@@ -234,6 +235,7 @@ def milestones(config: TrainingConfig) -> list[int]:
     return epochs
 
 
+MODELS: dict[str, type[PretrainConfig] | type[DistillConfig]] = {"pretrain": PretrainConfig, "distill": DistillConfig}
 Config = TypeVar("Config", PretrainConfig, DistillConfig)
 AnyConfig = TypeVar("AnyConfig", PretrainConfig, DistillConfig, ImageChoice)
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -277,14 +279,22 @@ class TrainingOption:
 
         if value is None and self.optional:
             return None
-        bounds = {name: getattr(self.option, name) for name in ("gt", "ge", "lt", "le")}
         try:
-            checked = _validator(self.type, **bounds).validate_python(value)
+            checked = self._validator.validate_python(value)
         except ValidationError as error:
             raise UsageError(f"{flag(self.name)} {shown(value)}: {error.errors()[0]['msg'].lower()}") from None
         if self.option.table is not None:
             self.option.table[checked]
         return checked
+
+    def schema(self) -> dict[str, Any]:
+        """Return the JSON Schema of a value, without the names in a table."""
+        found: dict[str, Any] = self._validator.json_schema()
+        return found
+
+    @property
+    def _validator(self) -> Any:
+        return _validator(self.type, **{name: getattr(self.option, name) for name in ("gt", "ge", "lt", "le")})
 
 
 @lru_cache
@@ -363,7 +373,7 @@ class OptionsFile:
     """The content of a file of options: a recipe, or a file that is given with --config."""
 
     data: str | None  # the images, as --data names them
-    tables: dict[str, dict[str, Any]]  # by stage; a stage that the file does not mention has none
+    tables: Mapping[str, Mapping[str, Any]]  # by stage; a stage that the file does not mention has none
 
 
 NO_OPTIONS = OptionsFile(None, {})
@@ -379,17 +389,25 @@ def stage_defaults(model: type[PretrainConfig | DistillConfig], defaults: Mappin
     return values
 
 
+class Layer(NamedTuple):
+    """Values of options of one stage, and the source that they come from."""
+
+    origin: str
+    values: Mapping[str, Any]
+
+
 def resolve(
     model: type[Config],
     defaults: dict[str, Any],
     file: Path | None = None,
     options: Mapping[str, Any] | None = None,
     recipe: OptionsFile = NO_OPTIONS,
+    inherited: OptionsFile = NO_OPTIONS,
 ) -> Config:
     """Merge and validate one configuration.
 
-    The options win over the file, the file over the recipe, the recipe over the defaults of the data set, and these
-    over those of the model.
+    The options win over the file, the file over the one that stage 1 was given, this over the recipe, the recipe over
+    the defaults of the data set, and these over those of the model.
 
     Args:
         model: the configuration of a stage.
@@ -398,29 +416,74 @@ def resolve(
         file: TOML with a table for each stage, [pretrain] and [distill].
         options: from the command line; None stands for an option that was not given.
         recipe: the recipe that is followed.
+        inherited: the file of stage 1, which stage 2 follows.
 
     Raises:
         UsageError: a value does not fit; the message names the option.
     """
+    merged = merge(model, layers(model, defaults, file, options, recipe, inherited))
+    return validate(model, {name: value for name, (_, value) in merged.items()}, source=str(file) if file else None)
+
+
+def layers(
+    model: type[Config],
+    defaults: dict[str, Any],
+    file: Path | None = None,
+    options: Mapping[str, Any] | None = None,
+    recipe: OptionsFile = NO_OPTIONS,
+    inherited: OptionsFile = NO_OPTIONS,
+) -> list[Layer]:
+    """Collect the sources of the options of one stage, of which a later one wins; see `resolve`.
+
+    Raises:
+        UsageError: the file is missing, no TOML, or holds something else; or an option is unknown.
+    """
     stage = _stage(model)
-    layers = [stage_defaults(model, defaults), recipe.tables.get(stage, {}), given_options(model, file, options or {})]
-    return validate(model, _merged(model, layers), source=str(file) if file else None)
+    return [
+        Layer("data set", stage_defaults(model, defaults)),
+        Layer("recipe", recipe.tables.get(stage, {})),
+        Layer("pretrain's file", inherited.tables.get(stage, {})),
+        Layer("file", given_options(model, file, {})),
+        Layer("command line", given_options(model, None, options or {})),
+    ]
 
 
-def _merged(model: type[Config], layers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Merge the values of layers, of which a later one wins, over the defaults of the optimiser that they choose.
+def merge(model: type[Config], sources: Sequence[Layer]) -> dict[str, tuple[str, Any]]:
+    """Merge layers, of which a later one wins, over the defaults of the optimiser that they choose.
 
     Learning rate and weight decay of a layer go with its optimiser: a later layer with another one drops them.
+
+    Returns:
+        origin and value by the name of the option, for those that are not the model's defaults.
     """
     optimizer = options_of(model)["optimizer"]
     chosen: str = optimizer.default
-    values: dict[str, Any] = {}
-    for layer in layers:
-        other = optimizer.check(layer.get("optimizer", chosen))
+    merged: dict[str, tuple[str, Any]] = {}
+    for origin, values in sources:
+        other = optimizer.check(values.get("optimizer", chosen))
         if other != chosen:
-            values = {name: value for name, value in values.items() if name not in OPTIMIZER_OPTIONS}
-        chosen, values = other, {**values, **layer}
-    return {**OPTIMIZERS[chosen].defaults.get(_stage(model), {}), **values}
+            merged = {name: each for name, each in merged.items() if name not in OPTIMIZER_OPTIONS}
+        chosen = other
+        merged |= {name: (origin, value) for name, value in values.items()}
+    own = OPTIMIZERS[chosen].defaults.get(_stage(model), {})
+    return {**{name: (DEFAULT_ORIGIN, value) for name, value in own.items()}, **merged}
+
+
+def checked_tables(file: Path | None) -> dict[str, dict[str, Any]]:
+    """Return the tables of a file of options, for both stages, as they are recorded: without folders of this machine.
+
+    Raises:
+        UsageError: the file cannot be used, or a value does not fit its option.
+    """
+    tables = read_options(file).tables if file is not None else {}
+    checked = {
+        stage: {name: options_of(MODELS[stage])[name].check(value) for name, value in table.items()}
+        for stage, table in tables.items()
+    }
+    for table in checked.values():
+        if isinstance(table.get("init"), str):
+            table["init"] = Path(table["init"]).name
+    return checked
 
 
 def given_options(model: type[Config], file: Path | None, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -436,7 +499,7 @@ def given_options(model: type[Config], file: Path | None, options: Mapping[str, 
     """
     for name in options:
         _known(options_of(model), name)
-    table = read_options(file).tables.get(_stage(model), {}) if file is not None else {}
+    table = dict(read_options(file).tables.get(_stage(model), {})) if file is not None else {}
     return table | {name: value for name, value in options.items() if value is not None}
 
 
@@ -490,12 +553,8 @@ def _known(options: Mapping[str, TrainingOption], name: str, source: str | None 
         UsageError: there is none of that name; the message names the nearest one.
     """
     if name not in options:
-        import difflib
-
-        nearest = difflib.get_close_matches(name, options, 1)
-        hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
         where = f"{source}: " if source else ""
-        raise UsageError(f"{where}there is no option {quoted(repr(name))}{hint}")
+        raise UsageError(f"{where}there is no option {quoted(repr(name))}{_nearest(name, options)}")
     return options[name]
 
 
@@ -526,5 +585,16 @@ def read_options(file: Path) -> OptionsFile:
     for name, table in content.items():
         if name not in STAGES or not isinstance(table, dict):
             named = quoted(repr(name))
-            raise UsageError(f"--config {file}: only data, [pretrain] and [distill] are known, not {named}")
+            hint = _nearest(name, STAGES)
+            raise UsageError(f"--config {file}: only data, [pretrain] and [distill] are known, not {named}{hint}")
+        for option in table:
+            _known(options_of(MODELS[name]), option, f"--config {file}: [{name}]")
     return OptionsFile(data, content)
+
+
+def _nearest(name: str, names: Iterable[str]) -> str:
+    """Return the end of a message that names the most similar of some names; empty if none is similar."""
+    import difflib
+
+    nearest = difflib.get_close_matches(name, names, 1)
+    return f"; did you mean {nearest[0]!r}?" if nearest else ""

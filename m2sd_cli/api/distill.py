@@ -12,7 +12,7 @@ from m2sd_cli import progress
 from m2sd_cli.api.recorded_data import find_folder, recorded_data, recorded_info
 from m2sd_cli.api.stage import Request, already_finished, named_data, remember_folder, require_one_beginning
 from m2sd_cli.checkpoints import BaseCheckpoint, HeldOut
-from m2sd_cli.config import DistillConfig, resolve, takes_options
+from m2sd_cli.config import NO_OPTIONS, DistillConfig, OptionsFile, resolve, shown, takes_options
 from m2sd_cli.data.catalogue import FOLDER_DEFAULTS
 from m2sd_cli.data.datasets import DataSet
 from m2sd_cli.errors import RunError
@@ -79,7 +79,8 @@ def distill(
 
     Args:
         data: the folder of pretrain, if it is not where it was; not needed for a built-in data set.
-        recipe: the name of a recipe; None for that of stage 1, `none` for none.
+        recipe: the name of a recipe; None for that of stage 1 and for the table [distill] of the file that stage 1 was
+            given, `none` for neither.
 
     Returns:
         The manifest of session 0; None if `stop_after` ended the training.
@@ -131,10 +132,21 @@ def _begin(
     info = recorded_info(parent.manifest)
     defaults = {**(info.defaults if info else FOLDER_DEFAULTS), "seed": parent.manifest.seed}
     followed = find_recipe(request.recipe or parent.manifest.recipe)
-    settings = resolve(DistillConfig, defaults, request.config, request.options, followed.options)
+    inherited = _inherited(request, parent)
+    settings = resolve(DistillConfig, defaults, request.config, request.options, followed.options, inherited)
     data = _open_images(folder, request, parent, execution)
     classes = base_classes(folder, parent, data)
     return Job("distill", folder, data, classes, settings, execution, recipe=followed.name, parent=parent)
+
+
+def _inherited(request: Request, parent: StoredManifest) -> OptionsFile:
+    """Return the file of options that stage 1 was given, unless another one or a recipe was named."""
+    file = OptionsFile(None, parent.manifest.options_file)
+    if request.config is not None or request.recipe is not None or "distill" not in file.tables:
+        return NO_OPTIONS
+    options = ", ".join(f"{name} {shown(value)}" for name, value in file.tables["distill"].items())
+    progress.say(f"distill: with the options of pretrain's --config: {options}; --recipe none leaves them out")
+    return file
 
 
 def _resume(

@@ -17,7 +17,7 @@ from m2sd_cli.api.stage import (
     require_one_beginning,
 )
 from m2sd_cli.checkpoints import PretrainCheckpoint
-from m2sd_cli.config import NO_INIT, PretrainConfig, resolve, takes_options
+from m2sd_cli.config import NO_INIT, PretrainConfig, checked_tables, resolve, takes_options
 from m2sd_cli.data.catalogue import FOLDER_DEFAULTS, find_info, listed_names
 from m2sd_cli.data.choosing import choose_training
 from m2sd_cli.data.locate import open_data
@@ -82,7 +82,8 @@ def pretrain(
         run: the run folder.
         data_root: the folder of built-in data sets.
         recipe: the name of a recipe of the package; `none` for none.
-        config: a TOML file with a table [pretrain], and maybe `data`; it wins over the recipe.
+        config: a TOML file with a table [pretrain], and maybe `data`; it wins over the recipe. Its table [distill]
+            is recorded, and followed by stage 2.
         device, precision: `auto` chooses.
         resume: go on with an interrupted training.
         force: begin anew although there is a finished or interrupted one.
@@ -162,7 +163,15 @@ def _begin(
     # A manifest holds no path of this machine.
     recorded = replace(settings, init=settings.init and Path(settings.init).name)
     return Job(
-        PRETRAIN, folder, data, base_records(data), recorded, execution, recipe=followed.name, init=settings.init
+        PRETRAIN,
+        folder,
+        data,
+        base_records(data),
+        recorded,
+        execution,
+        recipe=followed.name,
+        options_file=checked_tables(request.config),
+        init=settings.init,
     )
 
 
@@ -182,6 +191,12 @@ def _resume(request: Request, folder: RunFolder, execution: Execution) -> Job[Pr
         return already_finished(stored, stored, given, execution, request)
     state = load_state(store, PRETRAIN)
     require_same(state, given, execution)
+    second = checked_tables(request.config).get("distill")
+    if request.config is not None and second != state.options_file.get("distill"):
+        raise UsageError(
+            f"--config {request.config}: its [distill] is not that with which the training began; leave it out, and "
+            f"give it to distill"
+        )
     execution = execution.resumed_from(state)
     settings = begun_config(store, state, PretrainConfig)
     name, named = request.data, named_data(request.config)
@@ -194,7 +209,17 @@ def _resume(request: Request, folder: RunFolder, execution: Execution) -> Job[Pr
         )
     with execution.group.local_main_first():
         data = recorded_data(state, find_folder(folder, state, name), request.data_root, settings.image_size)
-    return Job(PRETRAIN, folder, data, base_records(data), settings, execution, recipe=state.recipe, state=state)
+    return Job(
+        PRETRAIN,
+        folder,
+        data,
+        base_records(data),
+        settings,
+        execution,
+        recipe=state.recipe,
+        options_file=state.options_file,
+        state=state,
+    )
 
 
 def fit_pretrain(job: Job[PretrainConfig]) -> StoredManifest | None:
@@ -242,6 +267,7 @@ def fit_pretrain(job: Job[PretrainConfig]) -> StoredManifest | None:
             history=fitted.history,
             skipped=skipped_records(data.skipped),
             recipe=job.recipe,
+            options_file=job.options_file,
             plugins=plugins_record(data_record(data), config.backbone, config=config),
             **provenance(execution, fitted.seconds),
         ),

@@ -28,6 +28,7 @@ COMMANDS: Final = {
     "export": Entry("m2sd_cli.cli.export:export", "Write backbone and classifier as one file."),
     "sessions": Entry("m2sd_cli.cli.sessions:app", "List, show, verify, reproduce, undo sessions."),
     "data": Entry("m2sd_cli.cli.data:app", "List, verify, download data sets."),
+    "config": Entry("m2sd_cli.cli.config:app", "Show options with their origin; write a file of them."),
     "recipes": Entry("m2sd_cli.cli.recipes:app", "List and show the options that ship with m2sd."),
     "simulate": Entry("m2sd_cli.cli.simulate:simulate", "Compare classifiers without test images."),
     "ablation": Entry("m2sd_cli.cli.ablation:ablation", "Measure the worth of each part of the method."),

@@ -109,6 +109,9 @@ class EpochRecord(Record):
     learning_rate: float
 
 
+OptionsTables = dict[Name, dict[Text, Setting]]  # by stage
+
+
 class FiguresRecord(Record):
     """Accuracies of a classifier where base classes played new ones, means over parts and draws."""
 
@@ -167,6 +170,9 @@ class Manifest(Record):
     compiled: Annotated[bool, Field(description="by torch.compile; rounding depends on it")] = False
     deterministic: Annotated[bool, Field(description="only algorithms that repeat exactly, on CUDA too")] = False
     recipe: Annotated[Name | None, Field(description="that the options came from, as far as none was given")] = None
+    options_file: Annotated[
+        OptionsTables, Field(description="the tables of --config, which stage 2 follows; of stage 1 alone")
+    ] = {}
     plugins: Annotated[
         dict[Name, Text], Field(description="package and version that each name comes from, unless m2sd ships it")
     ] = {}
@@ -270,6 +276,7 @@ class TrainingState(ChecksummedModel):
     compiled: bool = False
     deterministic: bool = False
     recipe: Name | None = None
+    options_file: OptionsTables = Field(default={}, description="the tables of --config, of stage 1")
     config: dict[Text, Setting]
     sums: Annotated[dict[Text, float], Field(description="of the epoch under way")]
     history: list[EpochRecord]
