@@ -59,7 +59,6 @@ def material_of(
         published = []
     return Material(
         evaluation=evaluation,
-        sizes=[each.classes for each in evaluation.figures.sessions],
         features=evaluation.embedded.features,
         means=evaluation.embedded.means,
         published=published,

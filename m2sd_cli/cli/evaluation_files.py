@@ -79,12 +79,13 @@ class EvaluationFiles:
         from m2sd_cli.reports.per_class import class_figures, per_class_csv
 
         answers, names = evaluation.answers, evaluation.classes
-        sizes = [each.classes for each in evaluation.figures.sessions]
         contents: dict[str, Iterable[bytes]] = {}
         if self.confusion is not None:
             contents["--confusion"] = confusion_csv(names, answers.labels, answers.predicted)
         if self.per_class is not None:
-            contents["--per-class"] = per_class_csv(class_figures(answers.labels, answers.predicted, names, sizes))
+            contents["--per-class"] = per_class_csv(
+                class_figures(answers.labels, answers.predicted, names, evaluation.taught)
+            )
         if self.latex is not None:
             contents["--latex"] = [_latex(evaluation, comparison, run).encode()]
         titles = {"--confusion": "confusion matrix", "--per-class": "figures of each class", "--latex": "table"}

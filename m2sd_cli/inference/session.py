@@ -47,6 +47,7 @@ class SessionModel:
     base: int  # the number of base classes among them
     first: int
     sizes: list[int]  # classes known after session `first`, ..., b
+    taught: list[int]  # the session that taught each of `classes` first
     other_names: list[tuple[str, int]]  # that classes had or have later, with their places in `classes`
     transform: TestTransform
     record: BackboneRecord
@@ -209,6 +210,7 @@ def _load(
                 base=sum(each.session == 0 for each in kept),
                 first=first,
                 sizes=_count_below(kept, ends),
+                taught=[each.session for each in kept],
                 other_names=[
                     (name, place)
                     for place, each in enumerate(kept)

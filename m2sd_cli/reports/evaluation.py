@@ -36,7 +36,9 @@ class Evaluation:
     confidence: Confidence  # that was fitted
     classifier: str  # that answered
     answers: Answers  # of the last session, and of those before it that only lack classes; labels as in `classes`
+    sizes: list[int]  # classes known after each session of `answers`
     classes: list[str]  # that the last session knows
+    taught: list[int]  # the session that taught each of them first
     untested: list[str]  # of these, without a test image
     unknown: list[str]  # classes of the test images that the last session does not know
     embedded: Embedded | None = None  # if it was asked for
@@ -110,7 +112,9 @@ def evaluate_session(
         confidence=model.confidence,
         classifier=model.classifier,
         answers=answers,
+        sizes=model.sizes,
         classes=model.classes,
+        taught=model.taught,
         untested=[name for number, name in enumerate(model.classes) if number not in tested],
         unknown=unknown,
         embedded=embedded,

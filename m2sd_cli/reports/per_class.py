@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from m2sd_cli.reports.answers import class_sessions
 from m2sd_cli.reports.metrics import harmonic_mean
 
 
@@ -17,7 +16,7 @@ class ClassFigures:
     """Answers of the last session about one class, in per cent."""
 
     name: str
-    session: int  # that teaches the class
+    session: int  # that taught the class first
     images: int  # test images of it
     answered: int  # test images that were called so
     precision: float | None  # share of those called so that are; None if none was
@@ -25,22 +24,21 @@ class ClassFigures:
     f1: float | None  # their harmonic mean; None without an image
 
 
-def class_figures(labels: Tensor, predicted: Tensor, names: Sequence[str], sizes: Sequence[int]) -> list[ClassFigures]:
+def class_figures(labels: Tensor, predicted: Tensor, names: Sequence[str], taught: Sequence[int]) -> list[ClassFigures]:
     """Compute the figures of every class, in the order in which they were taught.
 
     Args:
         labels: (N,) true class of each image in [0, C), or negative for an image to leave out.
         predicted: (N,) answer to each image in [0, C).
         names: of the C classes.
-        sizes: classes known after session 0, 1, ..., ascending.
+        taught: the session of each class.
     """
     known = labels >= 0
     labels, predicted = labels[known], predicted[known]
     counts = (torch.bincount(each, minlength=len(names)).tolist() for each in (labels, predicted))
     hits = torch.bincount(labels[labels == predicted], minlength=len(names)).tolist()
-    taught = class_sessions(sizes).tolist()
     rows = []
-    for name, session, images, answered, right in zip(names, taught, *counts, hits, strict=False):
+    for name, session, images, answered, right in zip(names, taught, *counts, hits, strict=True):
         precision = 100 * right / answered if answered else None
         recall = 100 * right / images if images else None
         f1 = None if recall is None else harmonic_mean(precision or 0.0, recall)

@@ -29,15 +29,15 @@ def draw_accuracy(figures: Figures, published: Sequence[Published] = ()) -> str:
     """
     sessions = figures.sessions
     last = max(len(sessions) - 1, 1)
-    known = [(each, _points(each.row, last)) for each in published]
-    beside = [(each, points) for each, points in known if points and points[-1][0] == len(sessions) - 1]
+    beside = [each.row for each in published if each.row.sessions is None or len(each.row.sessions) == len(sessions)]
+    lines = [(row.sessions is not None, _points(row, last)) for row in beside]
     values = [value for each in sessions for name in FIGURES if (value := getattr(each, name)) is not None]
-    values += [value for _, points in beside for _, value in points]
+    values += [value for _, points in lines for _, value in points]
     plot = Plot(x=[0, last], y=round_steps(min([*values, 100]), max([*values, 0])))
     step = max(1, -(-len(sessions) // 12))
     parts = [plot.axes("session", "accuracy, %", x_ticks=range(0, last + 1, step))]
-    for each, points in beside:
-        parts.append(polyline((plot.at(x, y) for x, y in points), "thin" if each.row.sessions else "dotted"))
+    for whole, points in lines:
+        parts.append(polyline((plot.at(*point) for point in points), "thin" if whole else "dotted"))
     entries = []
     for style, (name, title) in enumerate(FIGURES.items()):
         found = [(each.session, value) for each in sessions if (value := getattr(each, name)) is not None]
@@ -45,7 +45,7 @@ def draw_accuracy(figures: Figures, published: Sequence[Published] = ()) -> str:
             places = [plot.at(x, y) for x, y in found]
             parts += [polyline(places, f"line l{style}"), *(marker(*place, style) for place in places)]
             entries.append((sample_line(style), title))
-    if beside:
+    if any(points for _, points in lines):
         entries.append((rule(-12, 0, 12, 0, "thin"), "published"))
     parts.append(legend(entries))
     overall = sessions[-1].overall
@@ -54,12 +54,10 @@ def draw_accuracy(figures: Figures, published: Sequence[Published] = ()) -> str:
 
 
 def _points(row: Row, last: int) -> list[tuple[int, float]]:
-    """Return the published accuracies of a row by session: of all sessions, or of the first and the last one."""
-    if row.sessions is not None:
-        return list(enumerate(map(float, row.sessions)))
-    if row.base is None or row.last is None:
-        return []
-    return [(0, float(row.base)), (last, float(row.last))]
+    """List the sessions and accuracies that are known of a published method; none of a single session."""
+    known = enumerate(row.sessions) if row.sessions else ((0, row.base), (last, row.last))
+    points = [(session, float(value)) for session, value in known if value is not None]
+    return points if len(points) > 1 else []
 
 
 def draw_last_session(figures: Figures) -> str:

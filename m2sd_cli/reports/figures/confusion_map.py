@@ -1,6 +1,7 @@
 """Confusion matrix as a heat map, its classes in the order in which they were taught."""
 
 from collections.abc import Sequence
+from itertools import groupby
 
 import torch
 from torch import Tensor
@@ -29,15 +30,15 @@ def confusion_shares(labels: Tensor, predicted: Tensor, classes: int) -> Tensor:
     return counts.double() / counts.sum(dim=1, keepdim=True).clamp_min(1)
 
 
-def draw_confusion(labels: Tensor, predicted: Tensor, sizes: Sequence[int]) -> str:
+def draw_confusion(labels: Tensor, predicted: Tensor, taught: Sequence[int]) -> str:
     """Draw the matrix; the darker a cell, the larger the share of the row's test images.
 
     Args:
         labels: (N,) true class in [0, C), at least one.
         predicted: (N,) answer in [0, C).
-        sizes: classes known after session 0, 1, ..., ascending.
+        taught: the session of each of the C classes, ascending.
     """
-    shares = confusion_shares(labels, predicted, sizes[-1])
+    shares = confusion_shares(labels, predicted, len(taught))
     cell = SIDE / len(shares)
     parts = []
     levels = (shares * LEVELS).ceil().long()
@@ -49,9 +50,10 @@ def draw_confusion(labels: Tensor, predicted: Tensor, sizes: Sequence[int]) -> s
     place = f"translate({LEFT} {TOP}) scale({cell:.4f})"
     drawn = [f'<g transform="{place}">{"".join(parts)}</g>', box(LEFT, TOP, SIDE, SIDE, "frame")]
     begin, free = 0, 0.0
-    for session, end in enumerate(sizes):
-        first, after = (SIDE * each / sizes[-1] for each in (begin, end))
-        if session:
+    for session, group in groupby(taught):
+        end = begin + len(list(group))
+        first, after = (SIDE * each / len(taught) for each in (begin, end))
+        if begin:
             drawn += [
                 rule(LEFT + first, TOP, LEFT + first, TOP + SIDE, "frame"),
                 rule(LEFT, TOP + first, LEFT + SIDE, TOP + first, "frame"),
@@ -72,7 +74,9 @@ def draw_confusion(labels: Tensor, predicted: Tensor, sizes: Sequence[int]) -> s
         )
     drawn.append(label(WIDTH / 2 - 86, bottom + 9, "0 %", anchor="end"))
     drawn.append(label(WIDTH / 2 + 86, bottom + 9, "100 % of the true class", anchor="start"))
+    right = 100 * float((labels == predicted).double().mean())
     text = (
-        f"{sizes[-1]} classes of {len(sizes)} sessions; {100 * float((labels == predicted).double().mean()):.1f} % of "
+        f"{len(taught)} classes of {len(set(taught))} sessions; "
+        f"{right:.1f} % of {len(labels)} test images are on its diagonal"
     )
-    return svg("Confusion matrix", text + f"{len(labels)} test images are on its diagonal", *drawn, height=bottom + 20)
+    return svg("Confusion matrix", text, *drawn, height=bottom + 20)

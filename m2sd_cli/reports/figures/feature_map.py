@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from m2sd_cli.reports.answers import class_sessions
 from m2sd_cli.reports.figures.svg import LeftOutError, Plot, legend, marker, round_steps, svg
 
 MOST_POINTS = 900  # images of a figure, at equal distances in their order
@@ -29,14 +28,14 @@ def principal_plane(features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return centre, axes * torch.where(largest < 0, -1.0, 1.0), share
 
 
-def draw_feature_map(features: Tensor, labels: Tensor, means: Tensor, sizes: Sequence[int]) -> str:
+def draw_feature_map(features: Tensor, labels: Tensor, means: Tensor, taught: Sequence[int]) -> str:
     """Draw test images as small marks and class means as large ones, by PCA of the features.
 
     Args:
         features: (N, D) of test images, compared by direction: each is brought to length 1.
         labels: (N,) class in [0, C).
         means: (C, D), likewise.
-        sizes: classes known after session 0, 1, ..., ascending.
+        taught: the session of each of the C classes.
 
     Raises:
         LeftOutError: there are fewer than two features, or their width is 1.
@@ -51,8 +50,7 @@ def draw_feature_map(features: Tensor, labels: Tensor, means: Tensor, sizes: Seq
     every = torch.cat([points, rows])
     steps = [round_steps(float(every[:, axis].min()), float(every[:, axis].max()), 5) for axis in (0, 1)]
     plot = Plot(x=steps[0], y=steps[1])
-    taught = class_sessions(sizes)
-    last = len(sizes) - 1
+    last = max(taught)
 
     def kind(session: int) -> int:
         return 0 if session == 0 else 2 if session == last else 1
@@ -61,11 +59,13 @@ def draw_feature_map(features: Tensor, labels: Tensor, means: Tensor, sizes: Seq
     parts = [
         plot.axes(f"first axis, {percent[0]:.0f} % of the variance", f"second, {percent[1]:.0f} %", x_ticks=steps[0])
     ]
-    small = [(kind(int(taught[label])), point) for label, point in zip(labels[chosen], points.tolist(), strict=True)]
+    small = [
+        (kind(taught[label]), point) for label, point in zip(labels[chosen].tolist(), points.tolist(), strict=True)
+    ]
     for each in range(len(KINDS)):  # the base classes below
         marks = "".join(marker(*plot.at(*point), each, 1.5) for found, point in small if found == each)
         parts.append(f'<g class="dot">{marks}</g>')
-    large = sorted((kind(int(session)), point) for session, point in zip(taught[:-1], rows.tolist(), strict=True))
+    large = sorted((kind(session), point) for session, point in zip(taught, rows.tolist(), strict=True))
     parts += (marker(*plot.at(*point), each, 4.2) for each, point in large)
     there = sorted({each for each, _ in large})
     parts.append(legend([(marker(0, 0, each), KINDS[each]) for each in there]))

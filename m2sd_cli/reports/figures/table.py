@@ -25,7 +25,6 @@ class Material:
     """The facts of a run that figures are drawn of."""
 
     evaluation: Evaluation
-    sizes: Sequence[int]  # classes known after session 0, 1, ...
     features: Tensor  # (N, D) of the test images, in the order of the answers
     means: Tensor  # class means (C, D)
     published: Sequence[Published]  # of the same data set and backbone, if the run has just its sessions
@@ -41,31 +40,33 @@ class Figure(NamedTuple):
 
 
 def _confusion(material: Material) -> str:
-    answers = material.evaluation.answers
-    known = answers.labels >= 0
-    return draw_confusion(answers.labels[known], answers.predicted[known], material.sizes)
+    evaluation = material.evaluation
+    known = evaluation.answers.labels >= 0
+    return draw_confusion(evaluation.answers.labels[known], evaluation.answers.predicted[known], evaluation.taught)
 
 
 def _reliability(material: Material) -> str:
-    answers, last = material.evaluation.answers, len(material.sizes) - 1
+    answers = material.evaluation.answers
     known = answers.labels >= 0
-    return draw_reliability(answers.probability[known, last], answers.lost[known] > last)
+    return draw_reliability(answers.probability[known, -1], answers.lost[known] >= answers.probability.shape[1])
 
 
 def _known_scores(material: Material) -> str:
     """Draw the last session that test images of other classes are there for, else the last of all."""
-    answers, confidence = material.evaluation.answers, material.evaluation.confidence
-    taught = class_sessions(material.sizes)[answers.labels]
-    last = len(material.sizes) - 1
-    session = last if last == 0 or bool((answers.labels < 0).any()) else last - 1
-    score = confidence.tempered(answers.score[:, session])
-    return draw_known_scores(score[taught <= session], score[taught > session], confidence, session)
+    evaluation = material.evaluation
+    answers, sizes = evaluation.answers, evaluation.sizes
+    place = class_sessions(sizes)[answers.labels]
+    last = len(sizes) - 1
+    column = last if last == 0 or bool((answers.labels < 0).any()) else last - 1
+    session = evaluation.figures.sessions[-1].session - last + column
+    score = evaluation.confidence.tempered(answers.score[:, column])
+    return draw_known_scores(score[place <= column], score[place > column], evaluation.confidence, session)
 
 
 def _features(material: Material) -> str:
     labels = material.evaluation.answers.labels
     known = labels >= 0
-    return draw_feature_map(material.features[known], labels[known], material.means, material.sizes)
+    return draw_feature_map(material.features[known], labels[known], material.means, material.evaluation.taught)
 
 
 def _training(stage: int) -> Callable[[Material], str]:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from m2sd_cli.distributed.process_group import SINGLE_PROCESS
 from m2sd_cli.method.calibration import Confidence
-from m2sd_cli.reports.answers import gather_answers, session_answers
+from m2sd_cli.reports.answers import class_sessions, gather_answers, session_answers
 from m2sd_cli.reports.calibration import chain_calibration
 from m2sd_cli.reports.evaluation import Embedded, Evaluation
 from m2sd_cli.reports.figures.accuracy import draw_accuracy, draw_last_session
@@ -49,7 +49,9 @@ def material(sizes: Sequence[int] = SIZES, images: int = 60, **changes: object) 
         confidence=confidence,
         classifier="means",
         answers=answers,
+        sizes=list(sizes),
         classes=[f"class {number}" for number in range(sizes[-1])],
+        taught=class_sessions(sizes)[:-1].tolist(),
         untested=[],
         unknown=[],
         embedded=Embedded(torch.randn(images, 5, generator=generator), torch.randn(sizes[-1], 5, generator=generator)),
@@ -59,7 +61,7 @@ def material(sizes: Sequence[int] = SIZES, images: int = 60, **changes: object) 
     row = Row("cifar100", "ResNet-20", "the paper", Decimal("70.1"), Decimal("50.2"), Decimal("60.3"))
     other = replace(row, sessions=[Decimal("71"), Decimal("61"), Decimal("51")])
     published = [Published(Method("a", 2020, "b", "unknown", [each]), each) for each in (row, other)]
-    made = Material(evaluation, sizes, features, means, published, {1: EPOCHS, 2: EPOCHS})
+    made = Material(evaluation, features, means, published, {1: EPOCHS, 2: EPOCHS})
     return replace(made, **changes)  # type: ignore[arg-type]
 
 
@@ -132,7 +134,7 @@ def test_shares_are_as_a_loop_says(classes: int) -> None:
 
 def test_every_cell_with_an_image_is_drawn_once() -> None:
     labels, predicted = torch.tensor([0, 0, 0, 1, 2]), torch.tensor([0, 0, 1, 1, 0])
-    figure = draw_confusion(labels, predicted, [2, 3])
+    figure = draw_confusion(labels, predicted, [0, 0, 1])
     paths = [each["d"] for each in elements(figure, "heat") if "d" in each]
     cells = re.findall(r"M(\d+) (\d+)h1v1h-1z", "".join(paths))
     assert sorted((int(row), int(column)) for column, row in cells) == [(0, 0), (0, 1), (1, 1), (2, 0)]
@@ -258,5 +260,5 @@ def shades(figure: str) -> Tensor:
 def test_the_shade_grows_with_the_share() -> None:
     labels = torch.arange(4).repeat_interleave(10)
     predicted = torch.cat([torch.full((10 - 3 * number,), number) for number in range(4)] + [torch.zeros(18).long()])
-    drawn = shades(draw_confusion(labels, predicted, [4]))
+    drawn = shades(draw_confusion(labels, predicted, [0] * 4))
     assert bool((drawn[: len(drawn) - LEVELS].diff() > 0).all())
