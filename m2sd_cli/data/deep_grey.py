@@ -1,10 +1,13 @@
 """Grey pictures of more than eight bits, whose white has to be known before they can be shown with eight."""
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from PIL import Image
+
+from m2sd_cli.progress import say
 
 # Tags of a TIFF.
 BITS, PHOTOMETRIC, MAX_SAMPLE, SMALLEST, LARGEST = 258, 262, 281, 340, 341
@@ -48,6 +51,24 @@ def to_eight_bits(image: Image.Image) -> Image.Image:
         f"{black:g} is black and {white:g} white, {'as the file says' if stated else 'by the largest number'}"
     )
     return grey
+
+
+class Scales:
+    """The scales of the deep grey ones among pictures that are read in several threads."""
+
+    def __init__(self) -> None:
+        self._seen: list[str] = []
+
+    def note(self, image: Image.Image) -> Image.Image:
+        """Take note of a picture, and return it."""
+        if SCALE in image.info:
+            self._seen.append(image.info[SCALE])
+        return image
+
+    def say(self) -> None:
+        """Report how such pictures were scaled, if there were any."""
+        for line in describe_scales(Counter(self._seen)):
+            say(line)
 
 
 def describe_scales(scales: Mapping[str, int]) -> list[str]:

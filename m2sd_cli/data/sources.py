@@ -15,6 +15,7 @@ from torch import Tensor
 
 from m2sd_cli.data.augmentation import Augmentation
 from m2sd_cli.data.decoded import Entry, Request, load_or_decode
+from m2sd_cli.data.deep_grey import Scales
 from m2sd_cli.data.images import open_rgb
 from m2sd_cli.data.mapped import MappedImages
 from m2sd_cli.data.names import name_digest
@@ -158,9 +159,13 @@ class FileImages:
             DataError: a picture cannot be read.
         """
         paths, labels = self.paths[shard], self.labels[shard]
-        with closing(in_order(lambda path: transform.pixels(open_rgb(path)), paths, ahead=size)) as decoded:
+        scales = Scales()
+        decode = in_order(lambda path: transform.pixels(scales.note(open_rgb(path))), paths, ahead=size)
+        with closing(decode) as decoded:
             for start in range(0, len(paths), size):
                 yield torch.stack(list(islice(decoded, size))), labels[start : start + size]
+        if shard == ALL:  # a part was read with the whole before
+            scales.say()
 
     def for_testing(self, transform: TestTransform, size: int, shard: slice = ALL) -> Iterator[tuple[Tensor, Tensor]]:
         """See ImageSource: from the cache of decoded images, which is filled at once.
@@ -199,10 +204,11 @@ class FileImages:
 
     def _load(self, request: Request, shape: Callable[[Image.Image], Tensor]) -> Entry:
         """Load the pictures as `shape` makes them, (3, S, S) uint8, from the cache, which is filled first."""
+        scales = Scales()
 
         def decode_one(item: tuple[Path, str]) -> tuple[Tensor, float]:
             path, digest = item
-            image = open_rgb(path)
+            image = scales.note(open_rgb(path))
             pixels = shape(image)
             # The cached pixels have to be those of the very file whose digest is their key.
             if _file_digest(path) != digest:
@@ -212,7 +218,9 @@ class FileImages:
         def decode() -> Generator[tuple[Tensor, float], None, None]:
             return in_order(decode_one, zip(self.paths, self._digests, strict=True))
 
-        return load_or_decode(request, decode)
+        entry = load_or_decode(request, decode)
+        scales.say()
+        return entry
 
 
 def _file_digest(path: Path) -> str:

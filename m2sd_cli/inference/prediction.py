@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from m2sd_cli.data.deep_grey import Scales
 from m2sd_cli.data.images import open_rgb
 from m2sd_cli.data.threads import in_order
 from m2sd_cli.errors import PictureError
@@ -52,10 +53,11 @@ def predict_files(
     Raises:
         PictureError: a picture cannot be read, and `skip_bad` is false.
     """
+    scales = Scales()
 
     def decode(path: Path) -> Tensor | PictureError:
         try:
-            return model.transform.pixels(open_rgb(path))
+            return model.transform.pixels(scales.note(open_rgb(path)))
         except PictureError as error:
             if not skip_bad:
                 raise
@@ -69,6 +71,7 @@ def predict_files(
             predictions = iter(_predict(model, pictures, top_k))
             for path, pixels in named:
                 yield next(predictions) if isinstance(pixels, Tensor) else Prediction(path, [], skipped=pixels.reason)
+    scales.say()
 
 
 @torch.inference_mode()

@@ -9,7 +9,10 @@ import pytest
 from PIL import Image
 
 from m2sd_cli.data.check import check, check_folder
+from m2sd_cli.data.folders import open_folder
+from m2sd_cli.progress import report_to
 from tests.data.helpers import fill
+from tests.data.test_folders import Listener
 from tests.helpers import Cli
 
 
@@ -75,3 +78,18 @@ def test_the_scale_of_deep_grey_is_told(photos: Path) -> None:
         "1 grey picture of more than 8 bits: 0 is black and 4095 white, by the largest number",
         "1 grey picture of more than 8 bits: 0 is black and 1 white, by the largest number",
     ]
+
+
+def test_the_scale_of_deep_grey_is_told_where_it_is_decoded(photos: Path) -> None:
+    ramp = np.arange(64, dtype=np.uint16).reshape(8, 8)
+    for number in range(5):
+        Image.fromarray(ramp * 64).save(photos / "emu" / f"{number}.png")
+    data, said = open_folder(photos, 16), Listener()
+    with report_to(said):
+        list(data.train.batches(data.transform, 2))
+        list(data.test.batches(data.transform, 2))
+    assert sum(int(line.split(" ")[0]) for line in said.said) == 5
+    assert all(line.endswith("0 is black and 4095 white, by the largest number") for line in said.said)
+    with report_to(said):
+        list(data.train.batches(data.transform, 2, slice(3)))
+    assert len(said.said) == 2
