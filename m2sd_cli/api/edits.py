@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from m2sd_cli.api.increment import check_names
-from m2sd_cli.data.names import class_name, is_text
+from m2sd_cli.data.names import class_name, is_class_name
 from m2sd_cli.errors import RunError, UsageError
 from m2sd_cli.runs.chain import ChainSummary
 from m2sd_cli.runs.classes import TaughtClass
@@ -15,8 +15,6 @@ from m2sd_cli.runs.manifest import EditRecord, Kind, Manifest
 from m2sd_cli.runs.reader import StoredManifest, session_name
 from m2sd_cli.training.execution import Execution
 from m2sd_cli.training.records import provenance
-
-LONGEST = 255  # characters of a name, as of a folder's
 
 
 def rename(old: str, new: str, *, run: Path | str | None = None) -> StoredManifest:
@@ -27,7 +25,7 @@ def rename(old: str, new: str, *, run: Path | str | None = None) -> StoredManife
         RunError: there is no class of the old name, or another one of the new name; or the chain is damaged or locked.
     """
     wanted = class_name(new)
-    if not wanted.strip() or "/" in wanted or "\0" in wanted or len(wanted) > LONGEST or not is_text(wanted):
+    if not is_class_name(wanted):
         raise UsageError(f"{new!r}: not the name of a class, which a folder could have")
     folder = open_run(run)
     chain = folder.summary()

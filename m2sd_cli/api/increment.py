@@ -3,8 +3,9 @@
 `extend` teaches more shots of classes that are there, which count together with the earlier ones.
 """
 
+import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import torch
 from m2sd_cli.api.recorded_data import official_data
 from m2sd_cli.checkpoints import BaseCheckpoint, IncrementCheckpoint
 from m2sd_cli.data.datasets import Shots
-from m2sd_cli.data.folders import folder_name, read_shots
+from m2sd_cli.data.folders import folder_name, read_class, read_shots
 from m2sd_cli.data.names import as_pair, caseless, class_name
 from m2sd_cli.data.repeated import list_pictures, say_repeated
 from m2sd_cli.data.skipping import check_pictures, say_skipped, skip_bad_shots
@@ -56,7 +57,7 @@ class Lesson:
 
 def increment(
     session: int | None = None,
-    shots: Path | str | None = None,
+    shots: Path | str | Mapping[str, Iterable[Path | str]] | None = None,
     *,
     run: Path | str | None = None,
     data: Path | str | None = None,
@@ -72,7 +73,8 @@ def increment(
 
     Args:
         session: the number of the new session; None for the next one, which is the only one that can be taught.
-        shots: DIR with DIR/CLASS/*.jpg; None for a built-in data set's official session.
+        shots: DIR with DIR/CLASS/*.jpg; or one class with its pictures, files and folders of them; None for a built-in
+            data set's official session.
         run: the run folder.
         data: the built-in data set whose official session to take, if it is not the one of stage 1.
         data_root: the folder of built-in data sets.
@@ -99,8 +101,7 @@ def increment(
     if shots is not None:
         if data is not None:
             raise UsageError("--shots and --data: choose one, your own images or an official session")
-        location = expand(shots, "--shots")
-        images = read_shots(location)
+        images, location, places = _open_shots(shots)
         record = shots_record(folder_name(location))
     else:
         if extend:
@@ -122,8 +123,28 @@ def increment(
     say_repeated(list_pictures(images.source, images.classes, location), chain.taught_pictures())
     stored = teach(folder, chain, Lesson(session, images, record, classifier, views or 1, extended), execution)
     if shots is not None:
-        remember_shots(folder.path, session, [location])
+        remember_shots(folder.path, session, places)
     return stored
+
+
+def _open_shots(shots: Path | str | Mapping[str, Iterable[Path | str]]) -> tuple[Shots, Path, list[Path]]:
+    """Open the shots that a person names.
+
+    Returns:
+        the shots, the folder that they all lie below, and the folders that they lie in.
+    """
+    if isinstance(shots, (str, Path)):
+        folder = expand(shots, "--shots")
+        return read_shots(folder), folder, [folder]
+    if len(shots) != 1:
+        raise UsageError("shots: name one class with its pictures; several lie in a folder with a folder a class")
+    (name, named), *_ = shots.items()
+    paths = [expand(each, "images") for each in ([named] if isinstance(named, (str, Path)) else named)]
+    if not paths:
+        raise UsageError(f"--class {name}: name its pictures, files or folders")
+    images = read_class(name, paths)
+    folders = list(dict.fromkeys((path if path.is_dir() else path.parent).absolute() for path in paths))
+    return images, Path(os.path.commonpath(folders)), folders
 
 
 def official_number(parts: Sequence[Manifest | ManifestSummary], session: int) -> int:

@@ -3,7 +3,7 @@
 from typing import Any
 
 from m2sd_cli.cli import options
-from m2sd_cli.cli.output import command
+from m2sd_cli.cli.output import command, note
 from m2sd_cli.cli.training import report_training, training_arguments, training_options
 from m2sd_cli.config import DistillConfig
 
@@ -23,7 +23,7 @@ def distill(
 
     Examples:
       m2sd distill
-      m2sd distill --data ./photos --epochs 40
+      m2sd distill --epochs 40
       m2sd distill --epochs 0                       session 0 from plain training
     """
     arguments = training_arguments(DistillConfig, given)
@@ -34,6 +34,9 @@ def distill(
     with reporting(quiet):
         stored = m2sd_cli.distill(data, run=run, **arguments)
     folder = stored is not None and stored.manifest.data.kind == "folder"
-    increment = command("increment", run, f" --session 1{' --shots DIR' if folder else ''}")
-    next_steps = [increment, command("evaluate", run)]
+    root = given["data_root"]
+    next_steps = [] if folder else [command("increment", run, data_root=root)]
+    next_steps.append(command("evaluate", run, data_root=root))
     report_training("distill", stored, m2sd_cli.open_run(run), next_steps, json, quiet)
+    if folder and not json:
+        note(f"to teach new classes, a folder a class in DIR: {command('increment', run, ' --shots DIR')}", quiet)

@@ -6,11 +6,20 @@ from typing import Annotated
 import typer
 
 from m2sd_cli.cli import options
-from m2sd_cli.cli.output import command, document, note
+from m2sd_cli.cli.output import as_word, command, document, note
+from m2sd_cli.errors import UsageError
 from m2sd_cli.registry import CLASSIFIERS
 
 
 def increment(
+    images: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Of --class: pictures, or folders of them.", show_default=False, readable=False),
+    ] = None,
+    name: Annotated[
+        list[str] | None,
+        typer.Option("--class", help="The class that the pictures named are of.", show_default=False),
+    ] = None,
     session: Annotated[int | None, typer.Option("--session", help="Its number.", show_default="the next one")] = None,
     shots: Annotated[
         Path | None,
@@ -57,16 +66,25 @@ def increment(
     Examples:
       m2sd increment --shots ./birds     birds/heron/1.jpg, ...
       m2sd increment                     the data set's own session
+      m2sd increment --class heron 1.jpg 2.jpg
       m2sd increment --session 1 --classifier teen --views 4
       m2sd increment --extend --shots ./more     more shots of known classes
     """
+    if len(name or []) > 1:
+        raise UsageError("--class: one at a time; several come with --shots DIR, a folder a class in DIR")
+    if bool(name) != bool(images):
+        raise UsageError("--class CLASS and pictures belong together: m2sd increment --class heron 1.jpg 2.jpg")
+    if name and (shots or data):
+        raise UsageError("--class and --shots or --data: choose one")
+
     import m2sd_cli
     from m2sd_cli.cli.progress import reporting
+    from m2sd_cli.data.picture_files import find_pictures
 
     with reporting(quiet):
         stored = m2sd_cli.increment(
             session,
-            shots,
+            {name[0]: images} if name and images else shots,
             run=run,
             data=data,
             data_root=data_root,
@@ -96,4 +114,6 @@ def increment(
     more = f" and {len(classes) - 10} more" if len(classes) > 10 else ""
     verb = "extended" if extend else "learned"
     note(f"session {session}: {verb} {names}{more}; {known} classes now", quiet)
-    note(f"next: {command('predict', run, ' IMAGE')}, or {command('evaluate', run)}", quiet)
+    own = images or ([shots] if shots else [])
+    asked = [command("predict", run, f" {as_word(find_pictures(own)[0])}")] if own else []
+    note(f"next: {', or '.join([*asked, command('evaluate', run, data_root=data_root)])}", quiet)

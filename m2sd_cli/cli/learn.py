@@ -1,14 +1,12 @@
 """m2sd learn."""
 
-import os
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from m2sd_cli.cli import options
-from m2sd_cli.cli.output import as_text, command, document, duration, note, result
+from m2sd_cli.cli.output import as_text, as_word, command, document, duration, note, result
 from m2sd_cli.registry import BACKBONES, CLASSIFIERS
 
 if TYPE_CHECKING:
@@ -91,11 +89,9 @@ def learn(
         result(_say_choice(manifest.choice, manifest.classifier))
     for remark in learned.remarks:
         note(f"note: {remark}", quiet)
-    image = "IMAGE" if learned.example is None else shlex.quote(os.path.relpath(learned.example))
-    note(f"next: {command('predict', run, f' {image}')}", quiet)
-    note(
-        f"      {command('increment', run, ' --session 1 --shots DIR')}    new classes, a folder a class in DIR", quiet
-    )
+    if learned.example is not None:
+        note(f"next: {command('predict', run, f' {as_word(learned.example)}')}", quiet)
+    note(f"to teach new classes, a folder a class in DIR: {command('increment', run, ' --shots DIR')}", quiet)
 
 
 def _say_choice(choice: "ChoiceRecord", classifier: str | None) -> str:

@@ -1,6 +1,7 @@
 """Results to stdout, everything else to stderr."""
 
 import json
+import os
 import shlex
 import shutil
 import sys
@@ -64,10 +65,17 @@ def _encodable(text: str, stream: TextIO) -> str:
     return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
-def command(name: str, run: Path | None, rest: str = "") -> str:
-    """Return a command to type next, on the same run folder."""
-    chosen = f" --run {shlex.quote(str(run))}" if run is not None else ""
-    return f"m2sd {name}{chosen}{rest}"
+def command(name: str, run: Path | None, rest: str = "", **options: object) -> str:
+    """Return a command to type next, on the same run folder, with the options that were given: others are None."""
+    given = {"run": run, **options}
+    words = [f" --{key.replace('_', '-')} {shlex.quote(str(each))}" for key, each in given.items() if each is not None]
+    return f"m2sd {name}{''.join(words)}{rest}"
+
+
+def as_word(path: Path) -> str:
+    """Return a path as the shell takes it, from the current folder on."""
+    name = os.path.relpath(path)
+    return shlex.quote(f"./{name}" if name.startswith("-") else name)
 
 
 def duration(seconds: float) -> str:

@@ -48,7 +48,8 @@ def pretrain(
 
     with reporting(quiet):
         stored = m2sd_cli.pretrain(data, run=run, skip_bad=skip_bad, **arguments)
-    folder = stored is not None and stored.manifest.data.kind == "folder"
     frozen = stored is not None and stored.manifest.config["epochs"] == 0
-    next_step = command("distill", run, (" --data DIR" if folder else "") + (" --epochs 0" if frozen else ""))
+    next_step = command(
+        "distill", run, " --epochs 0" if frozen else "", config=given["config"], data_root=given["data_root"]
+    )
     report_training("pretrain", stored, m2sd_cli.open_run(run), [next_step], json, quiet)

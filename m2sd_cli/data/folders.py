@@ -1,6 +1,7 @@
 """A person's own images: folders with one sub-folder a class."""
 
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +9,8 @@ from pathlib import Path
 from m2sd_cli.data.augmentation import Augmentation
 from m2sd_cli.data.datasets import DataSet, Shots, Skipped
 from m2sd_cli.data.layout import TRAIN, Classes, find_split, refuse_faults, scan_classes, visible_folders
-from m2sd_cli.data.names import as_pair, clash, name_digest, relative_name
+from m2sd_cli.data.names import as_pair, clash, class_name, is_class_name, name_digest, relative_name
+from m2sd_cli.data.picture_files import find_pictures
 from m2sd_cli.data.skipping import leave_out
 from m2sd_cli.data.sources import FileImages
 from m2sd_cli.data.transforms import IMAGENET_MEAN, IMAGENET_STD, TestTransform
@@ -45,6 +47,23 @@ def read_shots(folder: Path) -> Shots:
     """
     classes = read_classes(folder)
     return Shots(list(classes), _source(classes, list(classes)))
+
+
+def read_class(name: str, paths: Sequence[Path]) -> Shots:
+    """Take files, and the pictures of folders, for the shots of one class.
+
+    Raises:
+        UsageError: the class cannot have that name.
+        DataError: a path does not exist, is there twice, or is a folder without a picture.
+    """
+    wanted = class_name(name)
+    if not is_class_name(wanted):
+        raise UsageError(f"--class {name!r}: not the name of a class, which a folder could have")
+    pictures = [path.absolute() for path in find_pictures(paths)]
+    repeated = next((path for path, count in Counter(pictures).items() if count > 1), None)
+    if repeated is not None:
+        raise DataError(f"{repeated}: named twice; name it once")
+    return Shots([wanted], FileImages.from_items((path, 0) for path in pictures))
 
 
 def open_folder(folder: Path, image_size: int, skipped: Sequence[Skipped] = ()) -> DataSet:

@@ -5,6 +5,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from unicodedata import normalize
 
+LONGEST = 255  # characters of a class's name, as of a folder's
+
 
 def is_text(name: str) -> bool:
     """Tell if a file name is valid text, as it need not be on Linux."""
@@ -13,6 +15,11 @@ def is_text(name: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def is_class_name(name: str) -> bool:
+    """Tell if a class may have a name: a folder could have it, and a person see it."""
+    return bool(name.strip()) and len(name) <= LONGEST and is_text(name) and not {"/", "\0"} & {*name}
 
 
 def relative_name(path: Path, folder: Path) -> str:

@@ -312,7 +312,7 @@ def test_a_locked_run_is_not_written_to(m2sd: Cli, run: Path, places: dict[str, 
         "",
         "train",
         "pretrain --no-such-option",
-        "increment",
+        "increment --session one",
         "export --format onnx",
         "pretrain --epochs many",
         "predict",
@@ -463,7 +463,7 @@ def test_pretrain_and_distill_say_what_comes_next(m2sd: Cli, pictures: Pictures,
     second = m2sd("distill", *options, "--epochs", 0)
     assert (second.code, second.out) == (0, "")
     assert "no training" in second.err
-    assert "next: m2sd increment" in second.err
+    assert "next: m2sd evaluate" in second.err
     third = m2sd("increment", "--session", 1, "--shots", pictures.first_shots, "--run", tmp_path / "run", *CPU)
     assert (third.code, third.out) == (0, "")
     assert third.err.startswith("session 1: learned purple (3), white (2); 6 classes now\n")
@@ -624,8 +624,8 @@ def test_sessions_are_listed_and_shown(m2sd: Cli, trained: Path) -> None:
     listed = m2sd("sessions", "--run", trained)
     assert listed.out == m2sd("sessions", "list", "--run", trained).out
     header, *rows = listed.out.splitlines()
-    assert header.split()[:3] == ["session", "classes", "images"]
-    assert [row.split()[:3] for row in rows] == [["0", "4", "32"], ["1", "2", "5"], ["2", "1", "4"]]
+    assert header.split()[:3] == ["session", "kind", "classes"]
+    assert [row.split()[1:4] for row in rows] == [["base", "4", "32"], ["increment", "2", "5"], ["increment", "1", "4"]]
     assert rows[1].endswith("purple, white")
     data = one_document(m2sd("sessions", "--run", trained, "--json"))["sessions"]
     assert [each["classes_so_far"] for each in data] == [4, 6, 7]
