@@ -4,6 +4,7 @@ from typing import Any
 
 from m2sd_cli.cli import options
 from m2sd_cli.cli.output import command, note
+from m2sd_cli.cli.removal import confirm_removal
 from m2sd_cli.cli.training import report_training, training_arguments, training_options
 from m2sd_cli.config import DistillConfig
 
@@ -27,6 +28,8 @@ def distill(
       m2sd distill --epochs 0                       session 0 from plain training
     """
     arguments = training_arguments(DistillConfig, given)
+
+    confirm_removal(run, arguments["force"], arguments.pop("yes"))
 
     import m2sd_cli
     from m2sd_cli.cli.progress import reporting

@@ -7,6 +7,7 @@ import typer
 
 from m2sd_cli.cli import options
 from m2sd_cli.cli.output import as_text, as_word, command, document, duration, note, result
+from m2sd_cli.cli.removal import confirm_removal
 from m2sd_cli.registry import BACKBONES, CLASSIFIERS
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ def learn(
     device: options.Device = "auto",
     skip_bad: options.SkipBad = False,
     force: options.Force = False,
+    yes: options.Yes = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -44,6 +46,8 @@ def learn(
 
       m2sd learn ./photos --run birds --force
     """
+    confirm_removal(run, force, yes)
+
     import m2sd_cli
     from m2sd_cli.cli.progress import reporting
 

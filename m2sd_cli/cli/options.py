@@ -118,7 +118,9 @@ Resume = Annotated[bool, typer.Option("--resume", help="Go on with an interrupte
 Force = Annotated[
     bool,
     typer.Option(
-        "--force", help="Start over. A finished stage is replaced at the end, an interrupted one when first saved."
+        "--force",
+        help="Start over. A finished stage is replaced at the end, with the sessions taught after it; an interrupted "
+        "one when first saved.",
     ),
 ]
 StopAfter = Annotated[

@@ -6,6 +6,7 @@ import typer
 
 from m2sd_cli.cli import options
 from m2sd_cli.cli.output import command
+from m2sd_cli.cli.removal import confirm_removal
 from m2sd_cli.cli.training import report_training, training_arguments, training_options
 from m2sd_cli.config import PretrainConfig
 from m2sd_cli.data.catalogue import DATA_SETS, SIMULATED, find_info
@@ -42,6 +43,8 @@ def pretrain(
     arguments = training_arguments(PretrainConfig, given)
     if data is not None:
         find_info(data)  # a misspelt name is answered before torch is imported
+
+    confirm_removal(run, arguments["force"], arguments.pop("yes"))
 
     import m2sd_cli
     from m2sd_cli.cli.progress import reporting

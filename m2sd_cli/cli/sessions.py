@@ -7,7 +7,7 @@ import typer
 
 from m2sd_cli.cli import options
 from m2sd_cli.cli.groups import Command, Group
-from m2sd_cli.cli.output import document, note, printable, result, results, table
+from m2sd_cli.cli.output import command, document, note, printable, result, results, table
 from m2sd_cli.errors import DamagedError, M2sdError, RunError, UsageError
 
 app = typer.Typer(cls=Group, rich_markup_mode=None)
@@ -16,7 +16,7 @@ NAMED = 5  # classes to name in a row
 
 @app.callback(invoke_without_command=True)
 def sessions(context: typer.Context, run: options.Run = None, json: options.Json = False) -> None:
-    """List, show, verify, reproduce, undo and repair the chain of sessions; rename and forget classes.
+    """List, show, verify, reproduce, undo, replay and repair the chain of sessions; rename and forget classes.
 
     Examples:
       m2sd sessions
@@ -26,6 +26,7 @@ def sessions(context: typer.Context, run: options.Run = None, json: options.Json
       m2sd sessions undo --yes
       m2sd sessions rename heron "grey heron"
       m2sd sessions forget heron
+      m2sd sessions replay --from old-birds --run birds
       m2sd sessions repair
     """
     if context.invoked_subcommand is None:
@@ -246,6 +247,45 @@ def _folders(words: list[str]) -> dict[int, Path]:
             raise UsageError(f"--shots {word}: there is a folder for session {int(number)} already")
         folders[int(number)] = Path(folder)
     return folders
+
+
+@app.command("replay", cls=Command)
+def replay(
+    source: Annotated[
+        Path, typer.Option("--from", help="The run whose sessions to teach.", show_default=False, readable=False)
+    ],
+    shots: Annotated[
+        list[Path] | None,
+        typer.Option("--shots", help="A folder with shots; may be repeated.", show_default=False, readable=False),
+    ] = None,
+    run: options.Run = None,
+    data_root: options.DataRoot = None,
+    device: options.Device = "auto",
+    precision: options.ExactPrecision = "auto",
+    quiet: options.Quiet = False,
+) -> None:
+    """Teach the sessions of another run again, to the network of this one, as after training it anew.
+
+    Shots are found by their SHA-256 in the folders named, and where the other run remembers them. Official sessions of
+    a built-in data set need none.
+
+    Examples:
+      m2sd sessions replay --from old-birds --run birds
+      m2sd sessions replay --from old-birds --run birds --shots ./new-birds
+    """
+    import m2sd_cli
+    from m2sd_cli.cli.progress import reporting
+
+    with reporting(quiet):
+        taught = m2sd_cli.replay(
+            source, run=run, shots=shots or [], data_root=data_root, device=device, precision=precision
+        )
+    for stored in taught:
+        manifest = stored.manifest
+        known = [each.name for each in manifest.classes] + [each.name for each in manifest.edits]
+        names = ", ".join(known[:NAMED]) + (", ..." if len(known) > NAMED else "")
+        note(f"session {manifest.session}: {manifest.kind}: {names}", quiet)
+    note(f"next: {command('evaluate', run, data_root=data_root)}", quiet)
 
 
 @app.command("repair", cls=Command)

@@ -39,6 +39,7 @@ EXECUTION: dict[str, tuple[Any, Any]] = {
     "save_every": (options.SaveEvery, "5m"),
     "force": (options.Force, False),
     "tensorboard": (options.TensorBoard, None),
+    "yes": (options.Yes, False),
 }
 
 

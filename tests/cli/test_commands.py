@@ -134,10 +134,10 @@ def fill(places: dict[str, str], words: str) -> list[str]:
         ("increment --session 3 --data cub200 --data-root EMPTY --run RUN", 3, "no folder CUB_200_2011"),
         ("pretrain --data FOLDER --run RUN", 4, "a finished pretrain is in it; --force"),
         ("distill --data FOLDER --run RUN", 4, "session 2 is in it; --force"),
-        ("distill --data KNOWN --run RUN --force", 4, "pretrained on other images"),
-        ("distill --data FOLDER --run RUN --force --temperature 0", 2, "--temperature 0"),
-        ("distill --data FOLDER --run RUN --force --kd-weight -1", 2, "--kd-weight -1"),
-        ("distill --data demo --run RUN --force", 2, "this run is of the folder"),
+        ("distill --data KNOWN --run RUN --force --yes", 4, "pretrained on other images"),
+        ("distill --data FOLDER --run RUN --force --yes --temperature 0", 2, "--temperature 0"),
+        ("distill --data FOLDER --run RUN --force --yes --kd-weight -1", 2, "--kd-weight -1"),
+        ("distill --data demo --run RUN --force --yes", 2, "this run is of the folder"),
         ("evaluate --session 9 --test SHOTS --run RUN", 4, "no session 9 in it; the newest is session 2"),
         ("evaluate --session last --run RUN", 2, "all, or the number of one session"),
         ("evaluate --test ABSENT --run RUN", 3, "absent: no such folder"),
@@ -199,7 +199,7 @@ def test_a_refusal_on_a_finished_run(
         ("pretrain --data FOLDER --resume --run NONE", 4, "no interrupted training in it"),
         ("distill --run NONE", 4, "no finished pretrain in it; run 'm2sd pretrain' first"),
         ("distill --resume --run NONE", 4, "no finished pretrain in it"),
-        ("distill --force --data FOLDER --run EMPTY", 4, "no finished pretrain in it"),
+        ("distill --force --yes --data FOLDER --run EMPTY", 4, "no finished pretrain in it"),
         ("increment --session 1 --shots NEW --run NONE", 4, "no such run folder"),
         ("increment --session 1 --run EMPTY", 4, "no trained model in it"),
         ("evaluate --run NONE", 4, "no such run folder"),
@@ -294,8 +294,8 @@ def test_a_damaged_pretrain_is_not_distilled(m2sd: Cli, pretrained: Path, pictur
     "command",
     [
         "increment --session 3 --shots NEW --run RUN",
-        "distill --data FOLDER --force --run RUN",
-        "pretrain --data FOLDER --force --run RUN",
+        "distill --data FOLDER --force --yes --run RUN",
+        "pretrain --data FOLDER --force --yes --run RUN",
         "sessions undo --yes --run RUN",
     ],
 )
@@ -372,7 +372,7 @@ def one_document(done: Outcome) -> dict[str, Any]:
 
 JSON = {
     "pretrain": "--data FOLDER --run NONE --image-size 16 --backbone resnet20 --epochs 1 --batch-size 16",
-    "distill": "--data FOLDER --run RUN --force --epochs 1 --batch-size 16 --learning-rate 0.02",
+    "distill": "--data FOLDER --run RUN --force --yes --epochs 1 --batch-size 16 --learning-rate 0.02",
     "increment": "--shots NEW --run RUN",
     "evaluate": "--test SHOTS --run RUN",
     "predict": "PICTURE --run RUN",

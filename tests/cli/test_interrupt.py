@@ -53,8 +53,8 @@ pytestmark = pytest.mark.usefixtures("signals_as_at_a_terminal")
         ("sessions --run RUN", "m2sd_cli.runs.folder.RunFolder.chain"),
         ("sessions verify --run RUN", "m2sd_cli.runs.folder.RunFolder.verify"),
         ("sessions show 1 --run RUN", "m2sd_cli.runs.folder.RunFolder.session"),
-        ("pretrain --data FOLDER --run RUN --force --device cpu", "m2sd_cli.api.pretrain.build_network"),
-        ("distill --data FOLDER --run RUN --force --device cpu", "m2sd_cli.api.distill.load_network"),
+        ("pretrain --data FOLDER --run RUN --force --yes --device cpu", "m2sd_cli.api.pretrain.build_network"),
+        ("distill --data FOLDER --run RUN --force --yes --device cpu", "m2sd_cli.api.distill.load_network"),
     ],
 )
 def test_every_command_says_so(

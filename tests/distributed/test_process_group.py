@@ -283,7 +283,19 @@ def test_when_the_first_fails_alone_the_others_are_silent(
 ) -> None:
     run = Path(shutil.copytree(trained, tmp_path / "run"))
     with RunFolder(run).locked("test"):
-        words = ["distill", "--run", run, "--data", pictures.folder, "--force", "--epochs", 1, "--device", "cpu"]
+        words = [
+            "distill",
+            "--run",
+            run,
+            "--data",
+            pictures.folder,
+            "--force",
+            "--yes",
+            "--epochs",
+            1,
+            "--device",
+            "cpu",
+        ]
         refused = pair(*words)
     assert refused.code == 4
     assert refused.err.count("is writing to it") == 1

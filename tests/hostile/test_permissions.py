@@ -170,7 +170,7 @@ def test_a_run_folder_that_may_not_be_read_or_written_is_named(run: Path, pictur
                 ["evaluate", "--test", pictures.labelled, *of],
                 ["increment", "--session", 3, "--shots", shots, *of],
                 ["export", "--format", "safetensors", "--out", place / "out", "--run", where],
-                ["distill", "--data", pictures.folder, "--epochs", 0, "--force", *of],
+                ["distill", "--data", pictures.folder, "--epochs", 0, "--force", "--yes", *of],
                 ["sessions", "--run", where],
                 ["sessions", "verify", "--run", where],
                 ["sessions", "undo", "--yes", "--run", where],

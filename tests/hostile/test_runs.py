@@ -104,7 +104,7 @@ def test_the_name_of_a_data_set_is_no_path(run: Path, pictures: Pictures, m2sd: 
     rewrite(run, "session-000", dict, data=stranger)
     refused(m2sd("evaluate", "--run", run), "no data set of that name")
     rewrite(run, "pretrain", dict, data=stranger)
-    refused(m2sd("distill", "--run", run, "--force"), "no data set of that name")
+    refused(m2sd("distill", "--run", run, "--force", "--yes"), "no data set of that name")
 
 
 @pytest.fixture

@@ -225,7 +225,7 @@ def test_linear_class_weights_compare_no_directions(
     assert (model.head.similarity, model.head.bias) == ("linear", None)
     others = ", ".join(name for name in HEADS if name != "teen")
     for name in ("teen",):
-        done = m2sd("distill", "--data", pictures.folder, "--force", "--run", run, "--classifier", name)
+        done = m2sd("distill", "--data", pictures.folder, "--force", "--yes", "--run", run, "--classifier", name)
         assert (done.code, done.out) == (2, "")
         assert f"pretrained with --similarity linear; choose {others}\n" in done.err
         for words in (

@@ -34,9 +34,9 @@ INCREMENT = ["increment", "--run", "RUN", "--session", "2", "--shots", "SECOND",
 EXPORT = ["export", "--run", "RUN", "--format", "safetensors", "--out", "OUT", "--force"]
 DEEDS = {
     "pretrain": Deed(PRETRAIN, -1, [*PRETRAIN, "--resume"]),
-    "pretrain anew": Deed([*PRETRAIN, "--seed", "1", "--force"], 2, [*PRETRAIN, "--seed", "1", "--resume"]),
+    "pretrain anew": Deed([*PRETRAIN, "--seed", "1", "--force", "--yes"], 2, [*PRETRAIN, "--seed", "1", "--resume"]),
     "distill": Deed(DISTILL, -2, [*DISTILL, "--resume"]),
-    "distill anew": Deed([*DISTILL, "--seed", "1", "--force"], 2, [*DISTILL, "--seed", "1", "--resume"]),
+    "distill anew": Deed([*DISTILL, "--seed", "1", "--force", "--yes"], 2, [*DISTILL, "--seed", "1", "--resume"]),
     "increment": Deed(INCREMENT, 1, INCREMENT),
     "undo": Deed(["sessions", "undo", "--yes", "--run", "RUN"], 2, []),
     "export": Deed(EXPORT, 2, EXPORT),

@@ -74,7 +74,7 @@ USES = {
     "evaluate --test LABELLED --run RUN": r"head|session-",
     "export --format safetensors --out OUT --run RUN": r"head|session-",
     "increment --session 3 --shots SHOTS --run RUN": r"head|session-.*json|session-000.safetensors",
-    "distill --data DATA --force --epochs 0 --run RUN": r"head|session-.*json|pretrain",
+    "distill --data DATA --force --yes --epochs 0 --run RUN": r"head|session-.*json|pretrain",
     "sessions undo --yes --run RUN": r"head|session-002.json",
     "sessions verify --run RUN": r".*",
 }

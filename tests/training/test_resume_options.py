@@ -71,7 +71,19 @@ DIFFERENT: dict[str, dict[str, Any]] = {
     },
 }
 # What says where things are, when to stop and save and what to print; --data and --config have tests of their own.
-HARMLESS = {"run", "data_root", "device", "stop_after", "save_every", "resume", "force", "tensorboard", "json", "quiet"}
+HARMLESS = {
+    "run",
+    "data_root",
+    "device",
+    "stop_after",
+    "save_every",
+    "resume",
+    "force",
+    "yes",
+    "tensorboard",
+    "json",
+    "quiet",
+}
 CASES = [(stage, name) for stage, options in DIFFERENT.items() for name in options]
 
 
@@ -217,7 +229,20 @@ def test_it_is_saved_as_often_as_asked(
         save(store, state, tensors)
 
     monkeypatch.setattr(StateStore, "save", watched)
-    words = [stage, "--data", pictures.folder, "--run", run, "--force", "--device", "cpu", "-q", "--batch-size", 8]
+    words = [
+        stage,
+        "--data",
+        pictures.folder,
+        "--run",
+        run,
+        "--force",
+        "--yes",
+        "--device",
+        "cpu",
+        "-q",
+        "--batch-size",
+        8,
+    ]
     words += ["--epochs", 2, *(["--image-size", 16, "--backbone", "resnet20"] if stage == "pretrain" else [])]
     assert m2sd(*words, "--save-every", "0s").code == 0
     assert saved == list(range(1, 9))

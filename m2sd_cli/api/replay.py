@@ -1,0 +1,136 @@
+"""Teaching the sessions of one run again to the network of another."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from m2sd_cli.api.edits import find_class, write_edits
+from m2sd_cli.api.increment import Lesson, check_names, find_extended, official_number, teach
+from m2sd_cli.api.recorded_data import official_data
+from m2sd_cli.data.datasets import Shots
+from m2sd_cli.data.picture_files import find_pictures
+from m2sd_cli.data.sources import FileImages
+from m2sd_cli.errors import DataError, RunError, UsageError
+from m2sd_cli.inference.device import choose_device, inference_precision
+from m2sd_cli.paths import expand, expand_given
+from m2sd_cli.runs.folder import open_run
+from m2sd_cli.runs.manifest import EDITS, WITH_SHOTS, EditRecord, Manifest, ManifestSummary
+from m2sd_cli.runs.places import read_places
+from m2sd_cli.runs.reader import StoredManifest
+from m2sd_cli.training.execution import Execution
+from m2sd_cli.training.records import class_records, classes_digest
+
+NAMED = 3  # classes in a message
+
+
+def replay(
+    source: Path | str,
+    *,
+    run: Path | str | None = None,
+    shots: Sequence[Path | str] = (),
+    data_root: Path | str | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+) -> list[StoredManifest]:
+    """Teach the sessions of another run again: the same shots, names and classes to be forgotten.
+
+    The shots are found by their SHA-256, whatever their files and folders are called now. Everything is looked for
+    before anything is taught. A replay that was cut off goes on where it stopped.
+
+    Args:
+        source: the run whose sessions to teach; it is only read.
+        run: the run folder to teach, which has session 0.
+        shots: folders of the shots, beside those that the other run remembers.
+        data_root: the folder of built-in data sets, whose official sessions need no folder.
+        device, precision: `auto` chooses; precision `auto` is fp32.
+
+    Raises:
+        M2sdError: one of its kinds; sessions taught before it stay.
+    """
+    old, folder, root = open_run(expand(source, "--from")), open_run(run), expand_given(data_root, "--data-root")
+    if old.path.resolve() == folder.path.resolve():
+        raise UsageError(f"--from {source}: that is the run itself; name the one to teach with --run")
+    execution = Execution(choose_device(device), inference_precision(precision))
+    recorded = [stored.manifest for stored in old.chain()]
+    done = folder.summary().sessions[1:]
+    for number, (mine, theirs) in enumerate(zip(done, recorded[1:], strict=False), start=1):
+        if _content(mine) != _content(theirs):
+            raise RunError(
+                f"{folder.path}: its session {number} is not that of {old.path}; replay needs a run with session 0 "
+                f"alone, or with the first sessions of the other one"
+            )
+    if len(done) >= len(recorded) - 1:
+        raise RunError(f"{folder.path}: it has as many sessions as {old.path}; nothing is left to be taught")
+    left = recorded[1 + len(done) :]
+    found = _find_shots(left, [expand(each, "--shots") for each in shots], read_places(old.path).shots)
+    for manifest in left:
+        if manifest.kind in WITH_SHOTS and manifest.data.kind == "built-in":
+            assert manifest.session is not None
+            number = official_number(recorded, manifest.session)
+            official = official_data(recorded[0].data, manifest.data.name, root, number)
+            found[manifest.session] = official.session(number)
+            classes = class_records(
+                found[manifest.session].classes,
+                found[manifest.session].source,
+                manifest.classes_before,
+                list_shots=True,
+            )
+            if classes_digest(classes) != classes_digest(manifest.classes):
+                raise DataError(f"{official.location}: its session {number} is not the one that was taught")
+    before = recorded[len(done)]
+    taught = []
+    for manifest in left:
+        chain = folder.summary()
+        if manifest.kind in EDITS:
+            edits = [
+                EditRecord(index=find_class(folder, chain, each.name).index, name=each.name, new_name=each.new_name)
+                for each in manifest.edits
+            ]
+            taught.append(write_edits(folder, chain, manifest.kind, edits))
+        else:
+            assert manifest.session is not None
+            images = found[manifest.session]
+            extended = find_extended(chain.classes.known, images.classes) if manifest.kind == "extend" else []
+            if not extended:
+                check_names(chain.taught(), images.classes)
+            changed = None if manifest.classifier == before.classifier else manifest.classifier
+            lesson = Lesson(manifest.session, images, manifest.data, changed, manifest.views or 1, extended)
+            taught.append(teach(folder, chain, lesson, execution))
+        before = manifest
+    return taught
+
+
+def _content(part: Manifest | ManifestSummary) -> tuple[object, ...]:
+    """Return what a session taught, without what depends on the network."""
+    classes = [(each.name, tuple(each.shot_sha256)) for each in part.classes]
+    return part.kind, classes, [(each.name, each.new_name) for each in part.edits], part.views
+
+
+def _find_shots(left: Sequence[Manifest], named: list[Path], remembered: dict[str, list[str]]) -> dict[int, Shots]:
+    """Find the shots of all sessions that were taught from folders, by their SHA-256.
+
+    Raises:
+        DataError: some are in none of the folders; the message names their classes.
+    """
+    wanted = [each for each in left if each.kind in WITH_SHOTS and each.data.kind == "folder"]
+    known = [Path(path) for each in wanted for path in remembered.get(str(each.session), []) if Path(path).is_dir()]
+    folders = list(dict.fromkeys([*named, *(known if wanted else [])]))
+    pictures = FileImages.from_items((path, 0) for path in find_pictures(folders)) if folders and wanted else None
+    paths = {} if pictures is None else dict(zip(pictures.digests(), pictures.paths, strict=True))
+    missing, found = [], {}
+    for manifest in wanted:
+        assert manifest.session is not None
+        for each in manifest.classes:
+            absent = sum(sha256 not in paths for sha256 in each.shot_sha256)
+            if absent:
+                missing.append(f"{absent} of {each.shots} of {each.name!r} (session {manifest.session})")
+        items = [
+            (paths[sha256], label)
+            for label, each in enumerate(manifest.classes)
+            for sha256 in each.shot_sha256
+            if sha256 in paths
+        ]
+        found[manifest.session] = Shots([each.name for each in manifest.classes], FileImages.from_items(items))
+    if missing:
+        more = f"; and of {len(missing) - NAMED} more" if len(missing) > NAMED else ""
+        raise DataError(f"shots are missing, name their folders with --shots: {'; '.join(missing[:NAMED])}{more}")
+    return found

@@ -1,0 +1,132 @@
+"""The sessions of one run, taught again to another network, and asking before they are lost."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+import m2sd_cli
+from m2sd_cli.errors import DataError, RunError, UsageError
+from m2sd_cli.inference.session import load_session
+from m2sd_cli.runs.folder import RunFolder
+from tests.helpers import QUICK_DISTILL, Cli, Pictures, check_refusal, copy_base_session, fill, finished, tree
+
+
+@pytest.fixture
+def edited(run: Path, tmp_path: Path) -> Path:
+    """A run with a session of each kind."""
+    fill(tmp_path / "more", "purple", 2, first=400)
+    m2sd_cli.increment(shots=tmp_path / "more", run=run, extend=True, device="cpu", classifier="means")
+    m2sd_cli.rename("purple", "violet", run=run)
+    m2sd_cli.forget("red", run=run)
+    return run
+
+
+@pytest.fixture
+def fresh(edited: Path, pictures: Pictures, tmp_path: Path) -> Path:
+    """Another network, with its session 0 alone."""
+    run = copy_base_session(edited, tmp_path / "fresh")
+    finished(m2sd_cli.distill(pictures.folder, run=run, force=True, **{**QUICK_DISTILL, "seed": 7}))
+    return run
+
+
+def taught(run: Path) -> list[object]:
+    return [
+        (each.manifest.kind, each.manifest.classes, each.manifest.edits, each.manifest.classifier)
+        for each in RunFolder(run).chain()[1:]
+    ]
+
+
+def test_every_kind_of_session_is_taught_again(edited: Path, fresh: Path, m2sd: Cli) -> None:
+    before = tree(edited)
+    done = m2sd("sessions", "replay", "--from", edited, "--run", fresh)
+    assert done.code == 0, done.err
+    assert "session 1: increment: purple, white\n" in done.err
+    assert "session 4: rename: purple\nsession 5: forget: red\n" in done.err
+    assert taught(fresh) == taught(edited)
+    assert tree(edited) == before
+    first, second = (load_session(RunFolder(run)) for run in (edited, fresh))
+    assert first.classes == second.classes
+    assert not first.means.equal(second.means)
+    check_refusal(m2sd("sessions", "replay", "--from", edited, "--run", fresh), 4, "nothing is left to be taught")
+
+
+def test_a_replay_that_was_cut_off_goes_on(edited: Path, fresh: Path) -> None:
+    m2sd_cli.replay(edited, run=fresh, device="cpu")
+    whole = taught(fresh)
+    RunFolder(fresh).remove_sessions(first=3)
+    assert len(m2sd_cli.replay(edited, run=fresh, device="cpu")) == 3
+    assert taught(fresh) == whole
+
+
+def test_shots_are_found_by_their_content_in_several_folders(
+    edited: Path, fresh: Path, pictures: Pictures, tmp_path: Path
+) -> None:
+    (edited / "places.json").unlink()
+    places = [tmp_path / "a", tmp_path / "b"]
+    for place in places:
+        place.mkdir()
+    folders = (pictures.first_shots, pictures.second_shots, tmp_path / "more")
+    for number, path in enumerate(sorted(file for folder in folders for file in folder.rglob("*.png"))):
+        shutil.copy(path, places[number % 2] / f"{number}.png")
+    with pytest.raises(
+        DataError, match=r"name their folders with --shots: 1 of 3 of 'purple' \(session 1\); 1 of 2 of"
+    ):
+        m2sd_cli.replay(edited, run=fresh, shots=places[:1], device="cpu")
+    assert RunFolder(fresh).sessions() == [0]
+    with pytest.raises(DataError, match="3 of 3 of 'purple'"):
+        m2sd_cli.replay(edited, run=fresh, device="cpu")
+    m2sd_cli.replay(edited, run=fresh, shots=places, device="cpu")
+    assert taught(fresh) == taught(edited)
+
+
+def test_other_sessions_are_no_beginning(edited: Path, fresh: Path, tmp_path: Path) -> None:
+    fill(tmp_path / "other", "orange", 1)
+    m2sd_cli.increment(shots=tmp_path / "other", run=fresh, device="cpu")
+    with pytest.raises(RunError, match="its session 1 is not that of"):
+        m2sd_cli.replay(edited, run=fresh, device="cpu")
+    with pytest.raises(UsageError, match="that is the run itself"):
+        m2sd_cli.replay(edited, run=edited, device="cpu")
+
+
+def test_official_sessions_need_no_folder(tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    m2sd_cli.pretrain("demo", run=first, epochs=1, batch_size=512, images_per_class=4, device="cpu", precision="fp32")
+    m2sd_cli.distill(run=first, epochs=0, device="cpu")
+    shutil.copytree(first, second)
+    m2sd_cli.increment(run=first, device="cpu")
+    assert len(m2sd_cli.replay(first, run=second, device="cpu")) == 1
+    assert taught(first) == taught(second)
+
+
+@pytest.mark.parametrize("stage", ["pretrain", "distill", "learn"])
+def test_taught_sessions_are_not_removed_without_being_asked(
+    m2sd: Cli, edited: Path, pictures: Pictures, stage: str
+) -> None:
+    before = tree(edited)
+    words = [
+        stage,
+        *([pictures.folder] if stage == "learn" else ["--data", pictures.folder]),
+        "--run",
+        edited,
+        "--force",
+    ]
+    done = m2sd(*words)
+    check_refusal(done, 4, "--force removes 5 taught sessions of 3 classes and 11 shots; --yes agrees, or to keep them")
+    assert "'m2sd sessions replay --from'" in done.err
+    assert tree(edited) == before
+
+
+def test_no_is_an_answer_and_yes_is_another(
+    m2sd: Cli, edited: Path, pictures: Pictures, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("m2sd_cli.cli.removal.is_asked", lambda: True)
+    before = tree(edited)
+    words = ["distill", "--data", pictures.folder, "--run", edited, "--force", "--epochs", 0, "--device", "cpu"]
+    refused = m2sd(*words, stdin="n\n")
+    assert refused.code == 130
+    assert "nothing removed" in refused.err
+    assert tree(edited) == before
+    assert m2sd(*words, stdin="y\n").code == 0
+    assert RunFolder(edited).sessions() == [0]
+    assert m2sd(*words).code == 0  # of session 0 alone nobody asks
