@@ -1,7 +1,7 @@
 """Stage 2, paper sections 3.2 and 3.3: self-distillation on virtual classes, then session 0."""
 
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from m2sd_cli import progress
-from m2sd_cli.api.recorded_data import find_folder, recorded_data, recorded_info
+from m2sd_cli.api.recorded_data import find_folder, recorded_data, recorded_info, say_changes
 from m2sd_cli.api.stage import Request, already_finished, named_data, remember_folder, require_one_beginning
 from m2sd_cli.checkpoints import BaseCheckpoint, HeldOut
 from m2sd_cli.config import NO_OPTIONS, DistillConfig, OptionsFile, resolve, shown, takes_options
@@ -71,6 +71,7 @@ def distill(
     save_every: float = SAVE_EVERY,
     compile: bool = False,
     deterministic: bool = False,
+    ignore_new: bool = False,
     on_epoch: Callable[[EpochFigures], None] | None = None,
     tensorboard: Path | str | None = None,
     **options: Any,
@@ -81,6 +82,7 @@ def distill(
         data: the folder of pretrain, if it is not where it was; not needed for a built-in data set.
         recipe: the name of a recipe; None for that of stage 1 and for the table [distill] of the file that stage 1 was
             given, `none` for neither.
+        ignore_new: leave out the pictures of a folder that pretrain did not have.
 
     Returns:
         The manifest of session 0; None if `stop_after` ended the training.
@@ -90,7 +92,7 @@ def distill(
     """
     require_one_beginning(resume, force)
     find_recipe(recipe)
-    request = Request.from_arguments(data, data_root, recipe, config, options)
+    request = replace(Request.from_arguments(data, data_root, recipe, config, options), ignore_new=ignore_new)
     folder = open_run(run)
     folder.pretrain()  # raises before the lock would make a missing folder
     curves = expand_given(tensorboard, "--tensorboard")
@@ -176,7 +178,9 @@ def _open_images(run: RunFolder, request: Request, parent: StoredManifest, execu
     first = parent.manifest
     name = request.data or (named_data(request.config) if first.data.kind == "folder" else None)
     with execution.group.local_main_first():
-        return recorded_data(first, find_folder(run, first, name), request.data_root, first.transform.crop)
+        return recorded_data(
+            first, find_folder(run, first, name), request.data_root, first.transform.crop, request.ignore_new
+        )
 
 
 def base_classes(run: RunFolder, parent: StoredManifest, data: DataSet) -> list[ClassRecord]:
@@ -189,7 +193,7 @@ def base_classes(run: RunFolder, parent: StoredManifest, data: DataSet) -> list[
     if classes_digest(classes) != classes_digest(parent.manifest.classes):
         raise RunError(
             f"{run.path}: pretrained on other images than those of {data.name}; give distill the same --data: "
-            f"{name_changes(classes, parent.manifest.classes)}"
+            f"{name_changes(classes, parent.manifest.classes)}{say_changes(data, parent.manifest)}"
         )
     return classes
 

@@ -24,6 +24,7 @@ def evaluate(
     device: str = "auto",
     precision: str = "auto",
     skip_bad: bool = False,
+    ignore_new: bool = False,
     classifier: str | None = None,
     keep_features: bool = False,
 ) -> Evaluation:
@@ -37,6 +38,7 @@ def evaluate(
         data_root: the folder of built-in data sets.
         device, precision: `auto` chooses; precision `auto` is fp32.
         skip_bad: leave out test images that cannot be read. The images that stage 1 left out are left out anyway.
+        ignore_new: leave out the pictures of a folder that pretrain did not have.
         classifier: the name in CLASSIFIERS that answers in every session; None for that of the last session.
         keep_features: return the features of the test images, too, which `draw_figures` needs.
 
@@ -48,7 +50,7 @@ def evaluate(
     with process_group(choose_device(device)) as (group, chosen):
         chain = folder.summary(session)
         models = load_all_sessions(folder, chain, chosen, exact, classifier)
-        tested = open_tested_images(folder, chain, group, test, data, root, skip_bad)
+        tested = open_tested_images(folder, chain, group, test, data, root, skip_bad, ignore_new)
         keep = tested.data_set is not None
         evaluation = evaluate_session(
             models, tested.source, tested.classes, tested.location, keep, group, keep_features=keep_features

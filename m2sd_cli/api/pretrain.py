@@ -21,6 +21,7 @@ from m2sd_cli.config import NO_INIT, PretrainConfig, checked_tables, resolve, ta
 from m2sd_cli.data.catalogue import FOLDER_DEFAULTS, find_info, listed_names
 from m2sd_cli.data.choosing import choose_training
 from m2sd_cli.data.locate import open_data
+from m2sd_cli.data.recorded import list_files
 from m2sd_cli.data.repeated import list_pictures, say_repeated
 from m2sd_cli.data.skipping import say_skipped, skip_bad_pictures
 from m2sd_cli.errors import UsageError
@@ -266,6 +267,7 @@ def fit_pretrain(job: Job[PretrainConfig]) -> StoredManifest | None:
             seed=config.seed,
             history=fitted.history,
             skipped=skipped_records(data.skipped),
+            files=list_files(data) if data_record(data).kind == "folder" and config.images_per_class is None else {},
             recipe=job.recipe,
             options_file=job.options_file,
             plugins=plugins_record(data_record(data), config.backbone, config=config),

@@ -8,6 +8,7 @@ from m2sd_cli.data.catalogue import SIMULATED, DataSetInfo, get_info, listed_nam
 from m2sd_cli.data.choosing import choose_training
 from m2sd_cli.data.datasets import DataSet
 from m2sd_cli.data.locate import open_data
+from m2sd_cli.data.recorded import find_changes, only_recorded
 from m2sd_cli.errors import DamagedError, RunError, UsageError
 from m2sd_cli.reading import quoted
 from m2sd_cli.runs.manifest import DataRecord, Manifest, TrainingState
@@ -62,7 +63,11 @@ def find_folder(run: FileReader, first: Manifest | TrainingState, data: str | No
 
 
 def recorded_data(
-    first: Manifest | TrainingState, data: str | None, data_root: Path | None, image_size: int | None
+    first: Manifest | TrainingState,
+    data: str | None,
+    data_root: Path | None,
+    image_size: int | None,
+    ignore_new: bool = False,
 ) -> DataSet:
     """Open the data set of a run as stage 1 saw it; a folder's path is not recorded and has to be named again.
 
@@ -71,6 +76,7 @@ def recorded_data(
         data: the folder, whose path is not recorded; a built-in data set need not be named.
         data_root: the folder of built-in data sets.
         image_size: the side of a folder's images in pixels.
+        ignore_new: leave out the pictures of a folder that stage 1 did not have.
 
     Raises:
         UsageError: a folder is not named, or another data set is.
@@ -95,7 +101,18 @@ def recorded_data(
     else:
         whole = open_data(data, data_root, image_size, skipped)
         whole = prepared_for_weights(whole, first.config.get("backbone"), first.config.get("init"), image_size)
+        if ignore_new:
+            files = first.files if isinstance(first, Manifest) else {}
+            if not files:
+                raise UsageError("--ignore-new: this run does not list its pictures, so which are new is not known")
+            whole = only_recorded(whole, files)
     return choose_training(whole, choice.held_out, choice.images_per_class)
+
+
+def say_changes(data: DataSet, first: Manifest) -> str:
+    """Describe how the pictures of a folder differ from those that stage 1 lists, to follow a message; or nothing."""
+    changes = find_changes(data, first.files).describe() if first.files else ""
+    return changes and f"; {changes}"
 
 
 def official_data(record: DataRecord, data: str | None, data_root: Path | None, session: int) -> DataSet:

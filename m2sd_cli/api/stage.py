@@ -29,6 +29,7 @@ class Request:
     recipe: str | None
     config: Path | None
     options: Mapping[str, Any]
+    ignore_new: bool = False  # leave out pictures that stage 1 did not have
 
     @classmethod
     def from_arguments(

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from m2sd_cli.api.recorded_data import find_folder, recorded_data
+from m2sd_cli.api.recorded_data import find_folder, recorded_data, say_changes
 from m2sd_cli.api.stage import remember_folder
 from m2sd_cli.data.datasets import DataSet, Skipped
 from m2sd_cli.data.folders import read_shots
@@ -42,6 +42,7 @@ def open_tested_images(
     data: Path | str | None = None,
     data_root: Path | str | None = None,
     skip_bad: bool = False,
+    ignore_new: bool = False,
 ) -> TestedImages:
     """Open the test images of a run's data set, or those of a folder.
 
@@ -53,6 +54,7 @@ def open_tested_images(
         data: the folder of pretrain, if it is not where it was.
         data_root: the folder of built-in data sets.
         skip_bad: leave out test images that cannot be read. The images that stage 1 left out are left out anyway.
+        ignore_new: leave out the pictures of a folder that stage 1 did not have.
 
     Raises:
         M2sdError: one of its kinds.
@@ -66,7 +68,7 @@ def open_tested_images(
             say_skipped(labelled.skipped)
         return TestedImages(labelled.source, labelled.classes, str(location), labelled.skipped, None)
     with group.local_main_first():
-        data_set = open_base_data(folder, chain, data, data_root)
+        data_set = open_base_data(folder, chain, data, data_root, ignore_new)
     skipped: Sequence[Skipped] = ()
     if skip_bad:
         data_set, skipped = skip_bad_tests(data_set, check)
@@ -77,7 +79,11 @@ def open_tested_images(
 
 
 def open_base_data(
-    folder: RunFolder, chain: ChainSummary, data: Path | str | None = None, data_root: Path | str | None = None
+    folder: RunFolder,
+    chain: ChainSummary,
+    data: Path | str | None = None,
+    data_root: Path | str | None = None,
+    ignore_new: bool = False,
 ) -> DataSet:
     """Open the data set of a run, which has to be the one that it was trained on.
 
@@ -90,11 +96,13 @@ def open_base_data(
     # The training images of a folder are compared with the record of stage 1.
     first = folder.read(PRETRAIN, base.parent.sha256).manifest if is_folder else base
     named = find_folder(folder, first, text_given(data))
-    data_set = recorded_data(first, named, expand_given(data_root, "--data-root"), base.transform.crop)
+    root = expand_given(data_root, "--data-root")
+    data_set = recorded_data(first, named, root, base.transform.crop, ignore_new)
     if is_folder and classes_digest(base_records(data_set)) != classes_digest(base.classes):
         raise DataError(
             f"{data_set.location}: not the images that the run was trained on, so its test images may have been; "
             f"name others with --test DIR: {name_changes(base_records(data_set), base.classes)}"
+            f"{say_changes(data_set, first)}"
         )
     remember_folder(folder, data_set)
     return data_set

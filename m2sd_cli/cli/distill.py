@@ -14,6 +14,7 @@ def distill(
     data: options.FolderOfPretrain = None,
     run: options.Run = None,
     *,
+    ignore_new: options.IgnoreNew = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
     **given: Any,
@@ -35,7 +36,7 @@ def distill(
     from m2sd_cli.cli.progress import reporting
 
     with reporting(quiet):
-        stored = m2sd_cli.distill(data, run=run, **arguments)
+        stored = m2sd_cli.distill(data, run=run, ignore_new=ignore_new, **arguments)
     folder = stored is not None and stored.manifest.data.kind == "folder"
     root = given["data_root"]
     next_steps = [] if folder else [command("increment", run, data_root=root)]

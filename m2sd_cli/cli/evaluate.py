@@ -56,6 +56,7 @@ def evaluate(
     device: options.Device = "auto",
     precision: options.ExactPrecision = "auto",
     skip_bad: options.SkipBad = False,
+    ignore_new: options.IgnoreNew = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -100,6 +101,7 @@ def evaluate(
             device=device,
             precision=precision,
             skip_bad=skip_bad,
+            ignore_new=ignore_new,
             classifier=classifier,
             keep_features=figures is not None,
         )

@@ -164,6 +164,12 @@ class Manifest(Record):
     created: Annotated[Text, Field(description="UTC, ISO 8601")]
     history: list[EpochRecord] = []
     skipped: Annotated[list[SkippedRecord], Field(description="pictures left out since they cannot be read")] = []
+    files: Annotated[
+        dict[Longer, Sha256 | None],
+        Field(
+            description="of stage 1 of a folder: its pictures below it, to train on with SHA-256, to test on without"
+        ),
+    ] = {}
     threads: Annotated[int | None, Field(ge=1, le=65536, description="of torch on a CPU; rounding depends on them")] = (
         None
     )

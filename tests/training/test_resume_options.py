@@ -80,6 +80,7 @@ HARMLESS = {
     "resume",
     "force",
     "yes",
+    "ignore_new",
     "tensorboard",
     "json",
     "quiet",
