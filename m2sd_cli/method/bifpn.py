@@ -53,12 +53,17 @@ def upsample_to(x: Tensor, like: Tensor) -> Tensor:
 
 
 def downsample_to(x: Tensor, like: Tensor) -> Tensor:
-    """3x3 max-pool of stride 2; levels of one resolution, such as the first two of ResNet-20, need none.
+    """Halve by 3x3 max-pools of stride 2 as often as it takes; maps of one resolution need none.
 
-    Where a backbone rounds half of an odd size down, the last row or column is left out.
+    Where a backbone rounds half of an odd size down, the last row or column is left out. A map that is more than a
+    pixel larger after that, which networks of stages of other strides make, is thinned to the nearest positions.
     """
     height, width = like.shape[-2:]
-    return x if x.shape[-2:] == like.shape[-2:] else F.max_pool2d(x, 3, stride=2, padding=1)[..., :height, :width]
+    while min((x.shape[-2] + 1) // 2 - height, (x.shape[-1] + 1) // 2 - width) >= 0 and x.shape[-2:] != like.shape[-2:]:
+        x = F.max_pool2d(x, 3, stride=2, padding=1)
+    if max(x.shape[-2] - height, x.shape[-1] - width) > 1:
+        return F.interpolate(x, size=(height, width), mode="nearest")
+    return x[..., :height, :width]
 
 
 class BiFPN(nn.Module):

@@ -182,3 +182,30 @@ def test_a_level_whose_size_was_rounded_down_takes_the_first_rows_and_columns() 
     x = draw(1, 2, 9, 6)
     like = torch.zeros(1, 1, 4, 3)
     assert torch.equal(downsample_to(x, like), plain_max_pool(x)[:, :, :4])
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "poolings"),
+    [((28, 28), (7, 7), 2), ((14, 14), (7, 7), 1), ((9, 12), (3, 3), 2), ((6, 6), (6, 6), 0)],
+)
+def test_maps_are_halved_as_often_as_it_takes(before: tuple[int, int], after: tuple[int, int], poolings: int) -> None:
+    x = torch.randn(1, 2, *before)
+    pooled = x
+    for _ in range(poolings):
+        pooled = plain_max_pool(pooled)
+    assert torch.equal(downsample_to(x, torch.empty(1, 2, *after)), pooled)
+
+
+@pytest.mark.parametrize("sizes", [[14] * 4, [14, 9, 9, 4], [56, 14, 7, 7], [5, 1, 1, 1]])
+def test_maps_of_any_sizes_are_fused(sizes: list[int]) -> None:
+    maps = tuple(torch.randn(2, 8, size, size, requires_grad=True) for size in sizes)
+    fused = BiFPN((8, 8, 8, 8))(maps)
+    assert [each.shape for each in fused] == [each.shape for each in maps]
+    torch.autograd.backward(fused[-1].square().sum())
+    assert all(each.grad is not None and each.grad.abs().amax() > 0 for each in maps)
+
+
+def test_a_map_that_is_no_power_of_two_larger_keeps_its_nearest_positions() -> None:
+    x = torch.arange(14.0).view(1, 1, 1, 14).expand(1, 1, 14, 14)
+    thinned = downsample_to(x, torch.empty(1, 1, 9, 9))
+    assert thinned[0, 0, 0].tolist() == [column * 14 // 9 for column in range(9)]
