@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from m2sd_cli.errors import DamagedError
+from m2sd_cli.errors import DamagedError, UsageError
 from m2sd_cli.method.backbone import Backbone, build_backbone
 from m2sd_cli.method.base_statistics import BaseStatistics
 from m2sd_cli.registry import BACKBONES
@@ -194,14 +194,18 @@ def _build_backbone(run: ChainReader, stored: StoredManifest) -> Backbone:
 
     Raises:
         DamagedError: this version knows none of that name, or one of another width.
+        M2sdError: the package that has it is not installed.
     """
     record = stored.manifest.backbone
     if record.name not in BACKBONES:
         raise run.unknown(stored, "backbone", record.name)
-    with Uninitialised():
-        backbone = build_backbone(record.name)
+    file = run.path / stored.record.file
+    try:
+        with Uninitialised():
+            backbone = build_backbone(record.name, stored.manifest.transform.crop)
+    except UsageError as error:
+        raise DamagedError(f"{file}: its network cannot be built: {error}") from None
     if record.width != backbone.width:
-        file = run.path / stored.record.file
         raise DamagedError(f"{file}: {record.width} is not the feature width of {record.name}")
     return backbone
 

@@ -140,7 +140,7 @@ class PretrainConfig(TrainingConfig, ImageChoice):
     init: Annotated[
         str | None,
         Option(
-            help="Begin from weights: imagenet, a torchvision state dict or safetensors file, or none.",
+            help="Begin from weights: imagenet, a file (.safetensors, .pth), timm's local-dir:DIR, or none.",
             default="none",
         ),
     ] = None  # in a configuration that was used the name of the file, without its folder

@@ -43,6 +43,16 @@ def one_of(names: Sequence[str]) -> str:
     return " or ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))
 
 
+@dataclass(frozen=True)
+class Family:
+    """Entries that another package has under names of its own, which begin with a prefix here."""
+
+    prefix: str
+    builder: Builder  # of the name after the prefix, returns the entry
+    package: str  # that is imported for it
+    extra: str  # of this package, which installs it
+
+
 class Registry(Generic[Entry]):
     """Entries of one kind under their names: built-in ones, registered ones and entry points of installed packages.
 
@@ -54,13 +64,22 @@ class Registry(Generic[Entry]):
         group: of the entry points, each of which names an entry.
         kind: the class of an entry.
         entries: the built-in ones.
+        families: of entries that are not listed one by one.
     """
 
-    def __init__(self, option: str, group: str, kind: type[Entry], entries: Mapping[str, Entry]) -> None:
+    def __init__(
+        self,
+        option: str,
+        group: str,
+        kind: type[Entry],
+        entries: Mapping[str, Entry],
+        families: Sequence[Family] = (),
+    ) -> None:
         self.option = option
         self.group = group
         self.kind = kind
         self.entries = dict(entries)
+        self.families = families
         self._modules: dict[str, str] = {}  # of what was registered
 
     def register(self, name: str, entry: Entry, builder: Builder) -> None:
@@ -82,19 +101,23 @@ class Registry(Generic[Entry]):
         self._modules[name] = builder.partition(":")[0] if isinstance(builder, str) else builder.__module__
 
     def __contains__(self, name: object) -> bool:
-        return name in self.entries or name in self._plugins
+        return name in self.entries or name in self._plugins or self._family(name) is not None
 
     def __getitem__(self, name: str) -> Entry:
         """Look up an entry.
 
         Raises:
             UsageError: there is none of that name; the message lists the names, and the most similar one.
-            M2sdError: a plug-in cannot be loaded.
+            M2sdError: a plug-in cannot be loaded, or the package of a family is not installed.
         """
         if name in self.entries:
             return self.entries[name]
+        family = self._family(name)
+        if family is not None:
+            return self._member(name, family)
         if name not in self._plugins:
-            raise UsageError(f"{self.option} {quoted(name)}: choose {', '.join(self.names())}{self._suggestion(name)}")
+            choices = ", ".join([*self.names(), *self._examples()])
+            raise UsageError(f"{self.option} {quoted(name)}: choose {choices}{self._suggestion(name)}")
         plugin = self._plugins[name]
         try:
             entry = plugin.load()
@@ -110,18 +133,20 @@ class Registry(Generic[Entry]):
 
     def listed(self) -> str:
         """Enumerate the names for a help page, which is shown before the metadata of packages could be read."""
-        return one_of(tuple(self.entries))
+        return one_of((*self.entries, *self._examples()))
 
     def complete(self, incomplete: str) -> list[str]:
         """List the names that have this beginning, for a shell."""
-        return [name for name in self.names() if name.startswith(incomplete)]
+        prefixes = [family.prefix for family in self.families]
+        return [name for name in (*self.names(), *prefixes) if name.startswith(incomplete)]
 
     def origin(self, name: str) -> str | None:
         """Return the package that an entry comes from, with its version; None for a built-in one."""
-        if name in self._modules:
+        family = self._family(name)
+        if name in self._modules or family is not None:
             from importlib import metadata
 
-            package = self._modules[name].partition(".")[0]
+            package = family.package if family is not None else self._modules[name].partition(".")[0]
             try:
                 return f"{package} {metadata.version(package)}"
             except metadata.PackageNotFoundError:
@@ -135,6 +160,23 @@ class Registry(Generic[Entry]):
         """Make the error of an entry whose builder does not keep the contract."""
         origin = self.origin(name)
         return M2sdError(f"{self.option} {name}{f', of {origin}' if origin else ''}: {reason}")
+
+    def _family(self, name: object) -> Family | None:
+        text = name if isinstance(name, str) else ""
+        return next((each for each in self.families if text.startswith(each.prefix)), None)
+
+    def _member(self, name: str, family: Family) -> Entry:
+        from importlib.util import find_spec
+
+        if find_spec(family.package) is None:
+            from m2sd_cli.extras import install_extra
+
+            raise M2sdError(f"{self.option} {quoted(name)}: it needs one more package: {install_extra(family.extra)}")
+        entry: Entry = load(family.builder)(name.removeprefix(family.prefix))
+        return entry
+
+    def _examples(self) -> list[str]:
+        return [f"{family.prefix}NAME" for family in self.families]
 
     def _suggestion(self, name: str) -> str:
         from difflib import get_close_matches
@@ -163,6 +205,10 @@ class ImageNetWeights:
     mean: Numbers = (0.485, 0.456, 0.406)
     std: Numbers = (0.229, 0.224, 0.225)
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    squash: bool = False  # resize both sides, and not the short one
+    file: Builder | None = None  # of `name`, returns the path of the weights that `builder` reads
+    licence: str | None = None  # as the publisher states it
+    tag: str | None = None  # by which the publisher tells weights of one network apart
 
 
 def torchvision_weights(name: str) -> ImageNetWeights:
@@ -174,10 +220,15 @@ def torchvision_weights(name: str) -> ImageNetWeights:
 class BackboneEntry:
     """A backbone of stages 1 and 2, see method/backbone.py."""
 
-    builder: Builder  # of no arguments, returns a Backbone
+    builder: Builder  # of no arguments, or of `image_size` alone if `sized`; returns a Backbone
     label: str  # in published tables
     imagenet: ImageNetWeights | None = None  # for --init imagenet
+    sized: bool = False  # True if the network depends on the side of its images, in pixels
+    recorded: str | None = None  # the name by which a run finds the network again, if it is another one
 
+
+TIMM: Final = "timm:"
+HUB, FOLDER = "hf-hub:", "local-dir:"  # before the origin of weights, in a name of timm's
 
 BACKBONES: Final = Registry(
     "--backbone",
@@ -208,6 +259,7 @@ BACKBONES: Final = Registry(
             ),
         ),
     },
+    [Family(TIMM, "m2sd_cli.training.timm_weights:find_model", "timm", "timm")],
 )
 
 

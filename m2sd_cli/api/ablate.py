@@ -35,7 +35,7 @@ from m2sd_cli.runs.training_state import StateStore
 from m2sd_cli.training.batches import batch_bounds
 from m2sd_cli.training.distill import loss_weights
 from m2sd_cli.training.execution import SAVE_EVERY
-from m2sd_cli.training.initial_weights import file_digest
+from m2sd_cli.training.initial_weights import file_digest, located, without_path
 
 DATA = "cifar100"  # unless another is named
 
@@ -202,12 +202,12 @@ def _make_budget(
     info = find_info(data)
     if info is None:
         raise UsageError(f"--data {data}: a folder has no official sessions; name a built-in data set")
-    one = resolve(PretrainConfig, info.defaults, config, first, followed.options)
+    one = located(resolve(PretrainConfig, info.defaults, config, first, followed.options))
     two = resolve(DistillConfig, info.defaults, config, second, followed.options)
     if one.seed or two.seed:
         raise UsageError("a seed is set in the file of options; here the seeds are 0, 1, ..., as many as --seeds says")
     # Where a file of weights lies on this machine is nobody else's business.
-    options = [asdict(replace(one, init=one.init and Path(one.init).name)), asdict(two)]
+    options = [asdict(replace(one, init=without_path(one.init))), asdict(two)]
     for each in options:
         del each["seed"]
     digest = file_digest(one.init)

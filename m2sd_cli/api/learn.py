@@ -30,7 +30,7 @@ from m2sd_cli.runs.folder import RunFolder, open_run
 from m2sd_cli.runs.reader import PRETRAIN, StoredManifest
 from m2sd_cli.runs.training_state import StateStore
 from m2sd_cli.training.execution import Execution, executing
-from m2sd_cli.training.initial_weights import IMAGENET, prepared_for_weights
+from m2sd_cli.training.initial_weights import IMAGENET, known_weights, located, prepared_for_weights, without_path
 from m2sd_cli.training.job import Job
 from m2sd_cli.training.memory import freed_memory_kept
 from m2sd_cli.training.packaged_weights import weights_file
@@ -100,8 +100,10 @@ def learn(
         refuse_unless_new(StateStore(opened), _worth_keeping(opened), force)
         chosen = backbone or best_backbone()
         begin = {"backbone": chosen, "init": IMAGENET, "epochs": 0, "image_size": image_size}
-        settings = resolve(PretrainConfig, {}, options=begin)
-        data = prepared_for_weights(open_data(name, None, settings.image_size), chosen, IMAGENET, settings.image_size)
+        settings = located(resolve(PretrainConfig, {}, options=begin))
+        init, weights = settings.init, known_weights(settings.backbone, settings.init)
+        begin |= {"backbone": settings.backbone, "init": without_path(init)}
+        data = prepared_for_weights(open_data(name, None, settings.image_size), weights, settings.image_size)
         if skip_bad or _worth_keeping(opened):  # which would be lost to a picture that turns out to be damaged
             data = skip_bad_pictures(data, check_pictures)
             if data.skipped and not skip_bad:
@@ -115,7 +117,7 @@ def learn(
         # Used at the end only, but a picture that cannot be read is to be found before anything is written.
         data.test.for_testing(data.transform, FEATURE_BATCH)
         remember_folder(opened, images)
-        first = fit_pretrain(Job(PRETRAIN, opened, images, classes, settings, execution, init=IMAGENET))
+        first = fit_pretrain(Job(PRETRAIN, opened, images, classes, settings, execution, init=init))
         stored = fit_distill(Job("distill", opened, images, classes, second, execution, parent=first))
         assert stored is not None, "no time limit ends it"
         noticed = remarks(data)

@@ -30,6 +30,7 @@ from m2sd_cli.inference.features import embed, require_finite
 from m2sd_cli.inference.skipping import check_pictures_together
 from m2sd_cli.paths import expand_given
 from m2sd_cli.recipes import Recipe, find_recipe
+from m2sd_cli.registry import BACKBONES, TIMM
 from m2sd_cli.runs.folder import RunFolder, open_run
 from m2sd_cli.runs.manifest import BackboneRecord, Manifest
 from m2sd_cli.runs.reader import PRETRAIN, StoredManifest
@@ -37,7 +38,15 @@ from m2sd_cli.runs.training_state import StateStore
 from m2sd_cli.training.determinism import deterministic as deterministic_algorithms
 from m2sd_cli.training.epochs import EpochFigures, check_tensorboard, end_log
 from m2sd_cli.training.execution import SAVE_EVERY, Execution, executing
-from m2sd_cli.training.initial_weights import initialise, prepared_for_weights
+from m2sd_cli.training.initial_weights import (
+    IMAGENET,
+    initialise,
+    known_weights,
+    located,
+    prepared_for_weights,
+    weights_record,
+    without_path,
+)
 from m2sd_cli.training.job import Fitted, Job
 from m2sd_cli.training.loop import fit
 from m2sd_cli.training.pretrain import build_network, pretrain_objective
@@ -151,18 +160,17 @@ def _begin(
     info = find_info(name)
     refuse_unless_new(StateStore(folder), "a finished pretrain is in it" if folder.has_pretrain() else None, force)
     defaults = info.defaults if info else FOLDER_DEFAULTS
-    settings = resolve(PretrainConfig, defaults, request.config, request.options, followed.options)
+    settings = located(resolve(PretrainConfig, defaults, request.config, request.options, followed.options))
     if info is not None and settings.image_size is not None:
         raise UsageError(f"--image-size is for folders; {info.name}'s images have {info.image_size} pixels")
     with execution.group.local_main_first():
         data = open_data(name, request.data_root, settings.image_size)
     if info is None:
-        data = prepared_for_weights(data, settings.backbone, settings.init, settings.image_size)
+        data = prepared_for_weights(data, known_weights(settings.backbone, settings.init), settings.image_size)
     if skip_bad:
         data = skip_bad_pictures(data, partial(check_pictures_together, group=execution.group))
     data = choose_training(data, settings.held_out, settings.images_per_class)
-    # A manifest holds no path of this machine.
-    recorded = replace(settings, init=settings.init and Path(settings.init).name)
+    recorded = replace(settings, init=without_path(settings.init))
     return Job(
         PRETRAIN,
         folder,
@@ -185,8 +193,7 @@ def _resume(request: Request, folder: RunFolder, execution: Execution) -> Job[Pr
     """
     store = StateStore(folder)
     given = request.given(PretrainConfig)
-    if "init" in given:
-        given["init"] = Path(str(given["init"])).name
+    given = _as_recorded(given)
     if folder.has_pretrain() and not store.exists():
         stored = folder.pretrain()
         return already_finished(stored, stored, given, execution, request)
@@ -219,8 +226,19 @@ def _resume(request: Request, folder: RunFolder, execution: Execution) -> Job[Pr
         execution,
         recipe=state.recipe,
         options_file=state.options_file,
+        weights=state.weights,
         state=state,
     )
+
+
+def _as_recorded(given: dict[str, Any]) -> dict[str, Any]:
+    """Name backbone and weights among the options as a record does."""
+    if "backbone" in given:
+        found = BACKBONES[given["backbone"]].recorded
+        if found not in (None, given["backbone"]) and given.get("init") == IMAGENET:
+            given = {**given, "init": given["backbone"].removeprefix(TIMM)}
+        given = {**given, "backbone": found or given["backbone"]}
+    return {**given, "init": without_path(str(given["init"]))} if "init" in given else given
 
 
 def fit_pretrain(job: Job[PretrainConfig]) -> StoredManifest | None:
@@ -237,11 +255,12 @@ def fit_pretrain(job: Job[PretrainConfig]) -> StoredManifest | None:
     if data.base < 2:
         raise UsageError(f"{data.name}: {data.base} base class; pretrain needs at least two")
     with deterministic_algorithms(execution.deterministic):
-        network = build_network(config, data.base)
+        network = build_network(config, data.base, data.transform.crop)
         if job.init not in (None, NO_INIT):
             assert job.init is not None
             with group.local_main_first():
                 initialise(network.backbone, config.backbone, job.init)
+                job = replace(job, weights=weights_record(config.backbone, job.init))
         fitted = fit(job, network, pretrain_objective(network)) if config.epochs else Fitted()
         if fitted is None:
             return None
@@ -263,6 +282,7 @@ def fit_pretrain(job: Job[PretrainConfig]) -> StoredManifest | None:
                 name=config.backbone, width=network.backbone.width, similarity=config.similarity, scale=config.scale
             ),
             transform=transform_record(data.transform),
+            weights=job.weights,
             config=asdict(config),
             seed=config.seed,
             history=fitted.history,

@@ -14,7 +14,7 @@ from m2sd_cli.reading import quoted
 from m2sd_cli.runs.manifest import DataRecord, Manifest, TrainingState
 from m2sd_cli.runs.places import read_places
 from m2sd_cli.runs.reader import FileReader
-from m2sd_cli.training.initial_weights import prepared_for_weights
+from m2sd_cli.training.initial_weights import known_weights, prepared_for_weights
 from m2sd_cli.training.records import left_out
 
 
@@ -100,7 +100,8 @@ def recorded_data(
         raise UsageError(f"--data {data}: this run is of the folder {record.name!r}")
     else:
         whole = open_data(data, data_root, image_size, skipped)
-        whole = prepared_for_weights(whole, first.config.get("backbone"), first.config.get("init"), image_size)
+        weights = first.weights or known_weights(first.config.get("backbone"), first.config.get("init"))
+        whole = prepared_for_weights(whole, weights, image_size)
         if ignore_new:
             files = first.files if isinstance(first, Manifest) else {}
             if not files:

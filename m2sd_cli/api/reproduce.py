@@ -39,7 +39,7 @@ from m2sd_cli.runs.manifest import EDITS, WITH_SHOTS, ClassRecord, Manifest
 from m2sd_cli.runs.places import read_places
 from m2sd_cli.runs.reader import StoredManifest
 from m2sd_cli.training.execution import Execution
-from m2sd_cli.training.initial_weights import IMAGENET
+from m2sd_cli.training.initial_weights import IMAGENET, is_published
 from m2sd_cli.training.job import Job
 from m2sd_cli.training.records import base_records, class_records, left_out
 
@@ -211,7 +211,7 @@ def _open_inputs(
             )
     if init is not None and began == NO_INIT:
         raise UsageError(f"--init {init}: the run began from random weights; leave it out")
-    if init is not None and init != IMAGENET and not Path(init).is_file():
+    if init is not None and not is_published(init) and not Path(init).is_file():
         raise DataError(f"--init {init}: no such file")
     base = recorded_data(first, data, data_root, first.transform.crop)
     _require_recorded(base_records(base), first.classes, "stage 1", base.location)

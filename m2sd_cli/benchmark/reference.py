@@ -87,7 +87,7 @@ class ReferenceLoop:
         self.images = config.batch_size
         self._device = settings.device
         self._workers = workers
-        self.network: Network = build_network(config, settings.classes).train().to(settings.device)
+        self.network: Network = build_network(config, settings.classes, settings.image_size).train().to(settings.device)
         self._optimiser = torch.optim.SGD(
             self.network.parameters(),
             lr=config.learning_rate,

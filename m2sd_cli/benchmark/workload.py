@@ -115,14 +115,14 @@ class Stage:
 
 def pretrain_stage(settings: Settings, data: TrainingImages) -> Stage:
     """Make stage 1."""
-    network = build_network(settings.pretrain, settings.classes)
+    network = build_network(settings.pretrain, settings.classes, settings.image_size)
     return Stage("pretrain", network, pretrain_objective(network), settings.pretrain, data, settings)
 
 
 def distill_stage(settings: Settings, data: TrainingImages) -> Stage:
     """Make stage 2 of a new network."""
     config = settings.distill
-    network, weights = build_network(settings.pretrain, settings.classes), loss_weights(config)
+    network, weights = build_network(settings.pretrain, settings.classes, settings.image_size), loss_weights(config)
     recompute = saves_memory(settings.device)
     enhancement = build_enhancement(network, config, weights)
     objective = distill_objective(network, enhancement, config, weights)
@@ -138,7 +138,7 @@ class FeatureExtraction:
         self._settings = settings
         transform, _ = treatment(size, settings.data)
         self._transform = replace(transform, views=settings.distill.views)
-        backbone = build_network(settings.pretrain, settings.classes).backbone.eval()
+        backbone = build_network(settings.pretrain, settings.classes, settings.image_size).backbone.eval()
         self._backbone = backbone.to(settings.device).to(memory_format=torch.channels_last)
         generator = torch.Generator().manual_seed(settings.pretrain.seed)
         pixels = torch.randint(0, 256, (FEATURE_BATCH, size, size, 3), generator=generator, dtype=torch.uint8)

@@ -5,6 +5,9 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from m2sd_cli.errors import UsageError
 
 
 class _Sum(torch.autograd.Function):
@@ -55,7 +58,15 @@ def share_statistics(module: nn.Module, device: torch.device) -> None:
     """Let every batch norm inside a module, which is on `device`, see the images of all processes.
 
     Torch's own SyncBatchNorm does it on CUDA, and waits for the device once a layer.
+
+    Raises:
+        UsageError: a batch norm does more than normalise, and would lose that.
     """
+    plain = (nn.BatchNorm2d, nn.SyncBatchNorm, SharedBatchNorm)
+    norms = {type(each) for each in module.modules() if isinstance(each, _BatchNorm)}
+    others = {each.__name__ for each in norms if each not in plain}
+    if others:
+        raise UsageError(f"this network's {', '.join(sorted(others))} cannot be shared by processes; train with one")
     if device.type == "cuda":
         nn.SyncBatchNorm.convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]
         return

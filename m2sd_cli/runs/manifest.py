@@ -17,6 +17,9 @@ FileName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$", max_length=64)
 Text = Annotated[str, Field(max_length=1024)]  # names are names of files, of which none is longer
 Name = Annotated[Text, Field(min_length=1)]
 EntryName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=64)]  # of a table to which plug-ins add
+NetworkName = Annotated[  # of a table, or of another package behind a prefix
+    str, Field(pattern=r"^([a-z0-9][a-z0-9._-]{0,63}|[a-z0-9]+:[A-Za-z0-9][A-Za-z0-9._-]{0,99})$", max_length=128)
+]
 Longer = Annotated[str, Field(max_length=8192)]  # a path below a folder, and a sentence that may have one in it
 Count = Annotated[int, Field(ge=0, le=10**9)]
 Whole = Annotated[int, Field(ge=-(2**63), lt=2**64)]
@@ -74,7 +77,7 @@ class DataRecord(Record):
 class BackboneRecord(Record):
     """The frozen network, and how features become logits."""
 
-    name: EntryName
+    name: NetworkName
     width: Annotated[int, Field(ge=1, le=65536, description="length of the pooled feature")]
     similarity: Annotated[Literal["cosine", "linear"], Field(description="of the pooled feature and class weights")]
     scale: Annotated[float, Field(gt=0)]
@@ -90,6 +93,21 @@ class TransformRecord(Record):
     squash: bool
     views: Annotated[ViewCount, Field(description="of an image, whose mean feature is the image's")] = 1
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+
+
+class WeightsRecord(Record):
+    """The weights that a network begins from, and the preparation of the pictures that they were trained on."""
+
+    name: Annotated[Text, Field(description="of a file, without its folder, or as its publisher names the weights")]
+    sha256: Annotated[Sha256 | None, Field(description="of the file")] = None
+    licence: Annotated[Text | None, Field(description="as the publisher states it")] = None
+    tag: Annotated[Text | None, Field(description="that tells weights of one network apart")] = None
+    image_size: Annotated[int, Field(ge=1, le=4096, description="pixels")]
+    crop: Annotated[float, Field(gt=0, le=2, description="share of the resized side that the network sees")]
+    mean: tuple[Share, Share, Share]
+    std: tuple[Deviation, Deviation, Deviation]
+    squash: bool
+    interpolation: Literal["bilinear", "bicubic"]
 
 
 class SkippedRecord(Record):
@@ -150,6 +168,9 @@ class Manifest(Record):
     data: DataRecord
     backbone: BackboneRecord
     transform: TransformRecord
+    weights: Annotated[
+        WeightsRecord | None, Field(description="that stage 1 began from, where their origin is known")
+    ] = None
     config: dict[Text, Setting]
     classifier: Annotated[EntryName | None, Field(description="of stage 3, from this session on; none in stage 1")] = (
         None
@@ -283,6 +304,7 @@ class TrainingState(ChecksummedModel):
     deterministic: bool = False
     recipe: Name | None = None
     options_file: OptionsTables = Field(default={}, description="the tables of --config, of stage 1")
+    weights: WeightsRecord | None = None
     config: dict[Text, Setting]
     sums: Annotated[dict[Text, float], Field(description="of the epoch under way")]
     history: list[EpochRecord]

@@ -14,34 +14,37 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from m2sd_cli.config import NO_INIT
+from m2sd_cli.config import NO_INIT, PretrainConfig
 from m2sd_cli.data.augmentation import Augmentation
 from m2sd_cli.data.datasets import DataSet
 from m2sd_cli.data.transforms import TestTransform
 from m2sd_cli.errors import DataError, UsageError
 from m2sd_cli.method.backbone import Backbone
 from m2sd_cli.paths import refuse_address
+from m2sd_cli.progress import say
 from m2sd_cli.reading import open_regular, quoted
-from m2sd_cli.registry import BACKBONES, load
+from m2sd_cli.registry import BACKBONES, FOLDER, HUB, TIMM, ImageNetWeights, load
+from m2sd_cli.runs.manifest import WeightsRecord
 from m2sd_cli.training.state_dicts import check_weights, describe_content, select_weights, without_classifier
 
 IMAGENET = "imagenet"
+NON_COMMERCIAL = re.compile(r"(^|[-_ ])nc([-_ ]|$)|non-?commercial|amlr|seer", re.IGNORECASE)  # names of licences
 INIT_LIMIT = 4 * 2**30  # bytes of a file to begin from, unpacked
 
 
 def initialise(backbone: Backbone, name: str, init: str) -> None:
-    """Begin from other weights: `imagenet`, as the table BACKBONES has them, or a local file.
+    """Begin from other weights: `imagenet`, as the table BACKBONES has them, timm's of an origin, or a local file.
 
     Args:
         backbone: the network.
         name: its name in the table BACKBONES.
-        init: `imagenet`, or the path of a file.
+        init: `imagenet`, `local-dir:DIR` or `hf-hub:OWNER/MODEL` as timm knows them, or the path of a file.
 
     Raises:
         UsageError: there are no weights of ImageNet for this backbone; the message names the backbones that have some.
         DataError: the file is missing, no state dict, or of another network; or the download failed.
     """
-    content = _imagenet_state(name) if init == IMAGENET else _read_file(Path(init))
+    content = _published_state(name, init) if is_published(init) else read_weights(Path(init))
     try:
         load_initial_weights(backbone, select_weights(content, backbone))
     except ValueError as error:
@@ -67,29 +70,106 @@ def load_initial_weights(backbone: Backbone, state: dict[str, Tensor]) -> None:
             weights[name].copy_(tensor)
 
 
-def prepared_for_weights(data: DataSet, backbone: object, init: object, image_size: int | None) -> DataSet:
+def known_weights(backbone: object, init: object) -> ImageNetWeights | None:
+    """Look up the weights of ImageNet that go with a backbone, or the ones of an origin that timm knows.
+
+    A file has none of its own, and is taken to have been trained as the backbone's weights of ImageNet were.
+
+    Args:
+        backbone, init: of the configuration of stage 1, or of a record of it, which may hold anything.
+
+    Raises:
+        UsageError: the origin has weights of another network.
+        M2sdError: the package is missing that has the backbone.
+    """
+    name, origin = str(backbone), str(init)
+    if init in (None, NO_INIT) or name not in BACKBONES:
+        return None
+    entry = BACKBONES[name]
+    if origin.startswith((HUB, FOLDER)):
+        found = BACKBONES[TIMM + origin]
+        if (found.recorded or "").partition(".")[0] != (entry.recorded or name).partition(".")[0]:
+            raise UsageError(f"--init {origin}: these are weights of {found.recorded}, and not of {name}")
+        entry = found
+    return entry.imagenet
+
+
+def located(config: PretrainConfig) -> PretrainConfig:
+    """Name a backbone without the place where its weights lie, which becomes the weights to begin from."""
+    recorded = BACKBONES[config.backbone].recorded
+    if recorded is None or recorded == config.backbone:
+        return config
+    init = config.backbone.removeprefix(TIMM) if config.init == IMAGENET else config.init
+    return replace(config, backbone=recorded, init=init)
+
+
+def without_path(init: str | None) -> str | None:
+    """Leave the folder out of the weights to begin from: no record holds a path of this machine."""
+    prefix = next((each for each in (HUB, FOLDER) if init and init.startswith(each)), "")
+    return init and prefix + Path(init.removeprefix(prefix)).name
+
+
+def weights_record(backbone: str, init: str) -> WeightsRecord | None:
+    """Record weights that were begun from, and warn if they may not be used for everything.
+
+    Returns:
+        None if nobody says how their pictures were prepared.
+
+    Raises:
+        DataError: their file cannot be read.
+    """
+    weights = known_weights(backbone, init)
+    if weights is None:
+        return None
+    published = is_published(init)
+    path = load(weights.file)(weights.name) if published and weights.file else None
+    sha256 = file_digest(str(path) if path else init)
+    if published and weights.licence and NON_COMMERCIAL.search(weights.licence):
+        say(f"{weights.name}: the licence of these weights, {weights.licence}, does not allow commercial use")
+    return WeightsRecord(
+        name=without_path(weights.name if published else init) or "",
+        sha256=sha256,
+        licence=weights.licence if published else None,
+        tag=weights.tag if published else None,
+        image_size=weights.image_size,
+        crop=weights.image_size / weights.resize,
+        mean=weights.mean,
+        std=weights.std,
+        squash=weights.squash,
+        interpolation=weights.interpolation,
+    )
+
+
+def prepared_for_weights(
+    data: DataSet, weights: ImageNetWeights | WeightsRecord | None, image_size: int | None
+) -> DataSet:
     """Prepare the pictures of a folder as those were that the initial weights were trained on.
 
     Args:
         data: the folder.
-        backbone, init: of the configuration of stage 1, or of a record of it, which may hold anything.
+        weights: None to leave the pictures as they are.
         image_size: side of the square that the network sees, in pixels; None for that of the weights.
     """
-    weights = BACKBONES[str(backbone)].imagenet if backbone in BACKBONES else None
-    if init in (None, NO_INIT) or weights is None:
+    if weights is None:
         return data
     size = image_size or weights.image_size
-    resize = round(size * weights.resize / weights.image_size)
-    transform = TestTransform(resize, size, weights.mean, weights.std, interpolation=weights.interpolation)
+    share = weights.crop if isinstance(weights, WeightsRecord) else weights.image_size / weights.resize
+    resize = round(size / share)
+    transform = TestTransform(resize, size, weights.mean, weights.std, weights.squash, 1, weights.interpolation)
     return replace(data, transform=transform, augmentation=Augmentation(size=size, store=resize))
 
 
-def _imagenet_state(backbone: str) -> Mapping[object, object]:
-    weights = BACKBONES[backbone].imagenet
+def is_published(init: str) -> bool:
+    """Tell weights that their publisher finds from a file."""
+    return init == IMAGENET or init.startswith((HUB, FOLDER))
+
+
+def _published_state(backbone: str, init: str) -> Mapping[object, object]:
+    weights = known_weights(backbone, init)
     if weights is None:
         others = ", ".join(name for name, entry in BACKBONES.entries.items() if entry.imagenet)
         raise UsageError(f"--init imagenet: these are weights of {others}, not of {backbone}; --init none")
-    return _checked(load(weights.builder)(weights.name), IMAGENET)
+    return _checked(load(weights.builder)(weights.name), init)
 
 
 def torchvision_state(name: str) -> object:
@@ -120,7 +200,12 @@ def torchvision_state(name: str) -> object:
         ) from None
 
 
-def _read_file(path: Path) -> Mapping[object, object]:
+def read_weights(path: Path) -> Mapping[object, object]:
+    """Read a file of weights, running none of it.
+
+    Raises:
+        DataError: it is missing, too large or no state dict.
+    """
     import safetensors.torch
 
     refuse_address(path, "--init")
@@ -171,12 +256,12 @@ def _checked(content: object, init: str) -> Mapping[object, object]:
 
 
 def file_digest(init: str | None) -> str | None:
-    """Compute the SHA-256 of the file to begin from; None if there is none.
+    """Compute the SHA-256 of the file to begin from; None if there is none, or its publisher names it.
 
     Raises:
         DataError: it cannot be read.
     """
-    if init in (None, NO_INIT, IMAGENET):
+    if init in (None, NO_INIT) or is_published(init):
         return None
     try:
         with open_regular(Path(init)) as file:

@@ -10,7 +10,7 @@ from m2sd_cli.config import Config
 from m2sd_cli.data.datasets import DataSet
 from m2sd_cli.errors import RunError
 from m2sd_cli.runs.folder import RunFolder
-from m2sd_cli.runs.manifest import ClassRecord, EpochRecord, FileRecord, OptionsTables, TrainingState
+from m2sd_cli.runs.manifest import ClassRecord, EpochRecord, FileRecord, OptionsTables, TrainingState, WeightsRecord
 from m2sd_cli.runs.reader import StoredManifest
 from m2sd_cli.runs.training_state import StateStore
 from m2sd_cli.training.execution import Execution
@@ -48,6 +48,7 @@ class Job(Generic[Config]):
     recipe: str | None = None  # that the configuration follows
     options_file: OptionsTables = field(default_factory=dict)  # of --config, of stage 1
     init: str | None = None  # the weights that stage 1 begins from, if not random ones
+    weights: WeightsRecord | None = None  # of what stage 1 begins from
     parent: StoredManifest | None = None  # stage 1, of stage 2
     state: TrainingState | None = None  # to resume from
 
@@ -68,6 +69,7 @@ class Job(Generic[Config]):
             deterministic=execution.deterministic,
             recipe=self.recipe,
             options_file=self.options_file,
+            weights=self.weights,
             config=asdict(self.config),
             sums={},
             history=[],

@@ -11,11 +11,20 @@ from m2sd_cli.method.network import Network
 from m2sd_cli.training.loop import ACCURACY, Objective
 
 
-def build_network(config: PretrainConfig, classes: int) -> Network:
-    """Build a new network; the seed decides its weights."""
+def build_network(config: PretrainConfig, classes: int, image_size: int | None = None) -> Network:
+    """Build a new network; the seed decides its weights.
+
+    Args:
+        image_size: side of the images in pixels; None for a network that takes any.
+
+    Raises:
+        UsageError: it cannot take images of that size.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        backbone = build_backbone(config.backbone)
+        backbone = build_backbone(config.backbone, image_size)
+        if image_size is not None:
+            backbone.check(image_size)
         return Network(backbone, ClassWeights(backbone.width, classes, config.similarity, config.scale))
 
 

@@ -11,7 +11,7 @@ from m2sd_cli.progress import say
 from m2sd_cli.reading import quoted
 from m2sd_cli.runs.tensors import find_mismatch, tensor_specs
 
-CLASSIFIERS = ("fc.", "head.", "classifier.", "linear.")
+CLASSIFIERS = ("fc.", "_fc.", "head.", "classifier.", "linear.")
 DEPTH = 2  # dicts inside of the dict of a file
 NAMED = 3  # tensors in a message
 OPTIONAL = "num_batches_tracked"
@@ -54,7 +54,8 @@ def select_weights(content: Mapping[object, object], backbone: Backbone) -> dict
         ValueError: nothing in the file fits, or networks of different weights do; the message says what is in it.
     """
     renamed = [each for found in _tensors(content) for each in _with_our_names(found, backbone)]
-    candidates = [each for found in renamed for each in _without_prefix(found, backbone)]
+    named = [each for found in renamed for each in _without_prefix(found, backbone)]
+    candidates = [each._replace(state=backbone.fitted(each.state)) for each in named]
     fitting = [each for each in candidates if check_weights(backbone, each.state) is None]
     if not fitting:
         names = backbone.state_dict().keys()
@@ -115,8 +116,10 @@ def _with_our_names(found: Candidate, backbone: Backbone) -> Iterator[Candidate]
         first = next(iter(names.values()))
         for prefix in [name.removesuffix(first) for name in found.state if f".{name}".endswith(f".{first}")]:
             ours = {prefix + theirs: name for name, theirs in names.items()}
-            state = {ours[name]: each for name, each in found.state.items() if name in ours}
-            yield Candidate(found.origin + prefix, state, remark)
+            inside = {name: each for name, each in found.state.items() if name.startswith(prefix)}
+            if not inside.keys().isdisjoint(set(ours) - {prefix + first}):
+                state = {ours.get(name, name.removeprefix(prefix)): each for name, each in inside.items()}
+                yield Candidate(found.origin + prefix, state, remark)
 
 
 def _without_prefix(found: Candidate, backbone: Backbone) -> Iterator[Candidate]:
