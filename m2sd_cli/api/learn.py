@@ -54,7 +54,7 @@ class Learned:
     accuracies: dict[str, float]  # of each class that has pictures for testing
     remarks: list[str]
     seconds: float
-    example: Path | None  # a picture for testing
+    example: Path | None  # a picture to ask about, for testing if there is one
 
     @property
     def worst(self) -> list[tuple[str, float]]:
@@ -122,7 +122,8 @@ def learn(
         assert stored is not None, "no time limit ends it"
         noticed = remarks(data)
     tested, right, accuracies = 0, 0, {}
-    example = None
+    source = data.test if len(data.test) else images.train
+    example = source.paths[0] if isinstance(source, FileImages) else None
     if len(data.test):
         model = load_session(opened, 0, execution.device)
         with freed_memory_kept(execution.device):
@@ -131,7 +132,6 @@ def learn(
         tested, right = len(correct), int(correct.sum())
         for label in torch.unique(answers.labels[answers.labels >= 0]).tolist():
             accuracies[data.classes[label]] = float(correct[answers.labels == label].double().mean())
-        example = data.test.paths[0] if isinstance(data.test, FileImages) else None
     seconds = time.monotonic() - began
     return Learned(stored, len(images.train), tested, right, accuracies, noticed, seconds, example)
 

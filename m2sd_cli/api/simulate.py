@@ -6,7 +6,8 @@ from pathlib import Path
 import torch
 
 from m2sd_cli import progress
-from m2sd_cli.api.recorded_data import recorded_data, recorded_info
+from m2sd_cli.api.distill import base_classes
+from m2sd_cli.api.recorded_data import find_folder, recorded_data, recorded_info
 from m2sd_cli.checkpoints import BaseCheckpoint
 from m2sd_cli.data.catalogue import SHOTS, SIMULATED
 from m2sd_cli.data.datasets import DataSet
@@ -43,7 +44,7 @@ def simulate(
 
     Args:
         run: the run folder.
-        data: the folder of pictures of a run of one.
+        data: the folder of pictures of a run of one; None for where it was.
         draws: how many; of a folder in each third.
         classifiers: of CLASSIFIERS; None for all that the run can answer with.
         data_root: where built-in data sets lie.
@@ -65,9 +66,12 @@ def simulate(
         choose_classifier(folder, chain, name)
         for name in dict.fromkeys(classifiers or choices(base.backbone.similarity))
     ]
-    first = folder.read(PRETRAIN, base.parent.sha256).manifest
+    stored = folder.read(PRETRAIN, base.parent.sha256)
+    first = stored.manifest
     if info is None:
-        opened = recorded_data(first, text_given(data), root, first.transform.crop)
+        pictures = find_folder(folder, first, text_given(data))
+        opened = recorded_data(first, pictures, root, first.transform.crop)
+        base_classes(folder, stored, opened)  # refuses other pictures than those that were learned
         return _rehearse(folder, chain, opened, names, draws, chosen, exact)
     if info.simulates is None:
         raise UsageError(

@@ -53,6 +53,6 @@ def demo(
         f"next: {command('sessions', run)}",
         f"      {command('predict', run, ' IMAGE')}",
         f"      {command('increment', run, f' --session {data.sessions + 1} --shots DIR')}    a folder a class in DIR",
-        f"      {command('pretrain', None, ' --data ./photos')}    your own pictures, photos/CLASS/*.jpg",
+        f"      {command('learn', None, ' ./photos')}    your own pictures, photos/CLASS/*.jpg",
     ):
         note(line, quiet)

@@ -39,7 +39,7 @@ def simulate(
       m2sd distill --run simulation
       m2sd simulate --run simulation --draws 20
 
-      m2sd simulate --run birds --data ./photos
+      m2sd simulate --run birds
     """
     import m2sd_cli
     from m2sd_cli.cli.progress import reporting

@@ -757,7 +757,7 @@ def test_the_demo_tells_the_whole_story(m2sd: Cli, tmp_path: Path, monkeypatch: 
     data = open_demo()
     for number in (1, 2):
         assert " and ".join(f"{name} (5 pictures)" for name in data.session(number).classes) in done.err
-    for words in ("m2sd predict", "m2sd increment", "m2sd pretrain --data ./photos"):
+    for words in ("m2sd predict", "m2sd increment", "m2sd learn ./photos"):
         assert words in done.err[position:]
     assert RunFolder(run).verify() == []
     assert RunFolder(run).sessions() == [0, 1, 2]

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -181,8 +182,18 @@ def test_learn_chooses_and_simulate_shows_the_same(six: Path, tmp_path: Path, m2
     for name, each in manifest.choice.figures.items():
         assert by_name[name]["novel"]["mean"] == pytest.approx(each.novel)
         assert len(by_name[name]["draws"]) == 30
-    shown = m2sd("simulate", "--run", run, "--data", six, "--draws", 1)
+    shown = m2sd("simulate", "--run", run, "--draws", 1)  # the run remembers its folder
     assert shown.out.startswith("shades: 6 base classes, 2 at a time play new ones in 3 parts, 5 shots, views 1, draws")
+
+
+@pytest.mark.usefixtures("_small")
+def test_other_pictures_than_those_learned_are_refused(six: Path, tmp_path: Path, m2sd: Cli) -> None:
+    folder = shutil.copytree(six, tmp_path / "shades")
+    m2sd_cli.learn(folder, run=tmp_path / "run", backbone="small", device="cpu")
+    shutil.rmtree(folder / "shade0")
+    done = m2sd("simulate", "--run", tmp_path / "run")
+    assert (done.code, done.out) == (4, "")
+    assert "'shade0' is missing" in done.err
 
 
 @pytest.mark.usefixtures("_small")
