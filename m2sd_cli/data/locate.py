@@ -1,16 +1,19 @@
 """Opening a data set that a name or a folder stands for."""
 
 import os
-from collections.abc import Sequence
 from contextlib import nullcontext, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from m2sd_cli.data.catalogue import DataSetInfo, find_info
-from m2sd_cli.data.datasets import DataSet, Shots, Skipped, Treatment
 from m2sd_cli.errors import DataError, UsageError
 from m2sd_cli.paths import environment_path, user_cache
 from m2sd_cli.registry import load
+
+if TYPE_CHECKING:  # which imports torch, and a list of data sets does without
+    from collections.abc import Sequence
+
+    from m2sd_cli.data.datasets import DataSet, Shots, Skipped, Treatment
 
 ROOT_VARIABLE = "M2SD_DATA"
 FOLDER_IMAGE_SIZE = 224  # pixels
@@ -32,8 +35,8 @@ def locate(info: DataSetInfo, data_root: Path | None) -> Path | None:
 
 
 def open_data(
-    name: str, data_root: Path | None = None, image_size: int | None = None, skipped: Sequence[Skipped] = ()
-) -> DataSet:
+    name: str, data_root: Path | None = None, image_size: int | None = None, skipped: "Sequence[Skipped]" = ()
+) -> "DataSet":
     """Open a data set of the catalogue by name, or a folder.
 
     Args:
@@ -58,7 +61,7 @@ def open_data(
     return leave_out(data if info.simulates is None else simulate(data, info), skipped)
 
 
-def open_shot_pool(info: DataSetInfo, data_root: Path | None = None) -> tuple[Shots, Path]:
+def open_shot_pool(info: DataSetInfo, data_root: Path | None = None) -> "tuple[Shots, Path]":
     """Open the images that shots of a simulated data set may be drawn of, see `simulation.shot_pool`, and their folder.
 
     Raises:
@@ -70,7 +73,7 @@ def open_shot_pool(info: DataSetInfo, data_root: Path | None = None) -> tuple[Sh
     return shot_pool(data, info), data.location
 
 
-def _open_original(info: DataSetInfo, data_root: Path | None) -> DataSet:
+def _open_original(info: DataSetInfo, data_root: Path | None) -> "DataSet":
     """Open a data set as it was published; of a simulated one, the original."""
     build = load(info.builder)
     data: DataSet = build(locate(info, data_root) or fetch(info, data_root)) if info.layout else build()
@@ -93,7 +96,9 @@ def fetch(info: DataSetInfo, data_root: Path | None) -> Path:
     return root
 
 
-def load_treatment(attribute: str) -> Treatment:
+def load_treatment(attribute: str) -> "Treatment":
     """Load the treatment that "module:attribute" names."""
     treatment: Any = load(attribute)
+    from m2sd_cli.data.datasets import Treatment
+
     return Treatment(*treatment)
