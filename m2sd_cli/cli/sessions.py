@@ -21,6 +21,7 @@ def sessions(context: typer.Context, run: options.Run = None, json: options.Json
     Examples:
       m2sd sessions
       m2sd sessions show 2
+      m2sd sessions show pretrain --curves
       m2sd sessions verify
       m2sd sessions reproduce
       m2sd sessions undo --yes
@@ -92,24 +93,46 @@ def list_sessions(run: options.Run = None, json: options.Json = False) -> None:
     results(table(["session", "kind", "classes", "images", "classifier", "created (UTC)", "sha256", "names"], rows))
 
 
+def _complete_stages(context: typer.Context) -> list[str]:
+    return ["pretrain", *options.complete_sessions(context)]
+
+
 @app.command("show", cls=Command)
 def show(
     session: Annotated[
-        int, typer.Argument(help="Its number.", show_default=False, autocompletion=options.complete_sessions)
+        str,
+        typer.Argument(
+            help="pretrain for stage 1, or a number.",
+            show_default=False,
+            autocompletion=_complete_stages,
+        ),
     ],
     run: options.Run = None,
+    curves: Annotated[
+        bool, typer.Option("--curves", help="Print the epochs of its training instead, as a table with curves.")
+    ] = False,
 ) -> None:
-    """Print the manifest of a session, as JSON.
+    """Print the manifest of stage 1 or of a session, as JSON, or the curves of its training.
 
-    Example:
+    Examples:
       m2sd sessions show 0
+      m2sd sessions show pretrain --curves
     """
-    import m2sd_cli
+    if session != "pretrain" and not session.isdecimal():
+        raise UsageError(f"{session}: pretrain for stage 1, or the number of a session, from 0 on")
 
-    if session < 0:
-        raise UsageError(f"{session}: sessions count from 0")
-    stored = m2sd_cli.open_run(run).session(session)
-    document(stored.manifest.model_dump(mode="json"))
+    import m2sd_cli
+    from m2sd_cli.cli.curves import curve_lines
+
+    folder = m2sd_cli.open_run(run)
+    manifest = (folder.pretrain() if session == "pretrain" else folder.session(int(session))).manifest
+    if not curves:
+        document(manifest.model_dump(mode="json"))
+    elif manifest.history:
+        for line in curve_lines(manifest.history):
+            result(line)
+    else:
+        raise UsageError(f"--curves: {session} was not trained; stage 1 is 'pretrain', and stage 2 made session 0")
 
 
 @app.command("schema", cls=Command)
