@@ -12,6 +12,14 @@ from typing import Final, TypeVar
 Item = TypeVar("Item")
 
 
+def duration(seconds: float) -> str:
+    """Format seconds for a person."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
 @dataclass(frozen=True)
 class Snapshot:
     """The state of a training; its averages are over the epoch under way."""

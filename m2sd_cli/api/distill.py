@@ -10,7 +10,14 @@ import torch.nn.functional as F
 
 from m2sd_cli import progress
 from m2sd_cli.api.recorded_data import find_folder, recorded_data, recorded_info, say_changes
-from m2sd_cli.api.stage import Request, already_finished, named_data, remember_folder, require_one_beginning
+from m2sd_cli.api.stage import (
+    Request,
+    already_finished,
+    named_data,
+    remember_folder,
+    require_one_beginning,
+    within_budget,
+)
 from m2sd_cli.checkpoints import BaseCheckpoint, HeldOut
 from m2sd_cli.config import NO_OPTIONS, DistillConfig, OptionsFile, resolve, shown, takes_options
 from m2sd_cli.data.catalogue import FOLDER_DEFAULTS
@@ -68,6 +75,7 @@ def distill(
     resume: bool = False,
     force: bool = False,
     stop_after: float | None = None,
+    time_budget: float | None = None,
     save_every: float = SAVE_EVERY,
     compile: bool = False,
     deterministic: bool = False,
@@ -106,6 +114,7 @@ def distill(
         deterministic,
         on_epoch=on_epoch,
         tensorboard=curves,
+        time_budget=time_budget,
     )
     with progress.stage("distill"), executing(asked, folder, "distill") as execution:
         parent = folder.pretrain()
@@ -136,6 +145,8 @@ def _begin(
     followed = find_recipe(request.recipe or parent.manifest.recipe)
     inherited = _inherited(request, parent)
     settings = resolve(DistillConfig, defaults, request.config, request.options, followed.options, inherited)
+    if execution.time_budget is not None:
+        settings = within_budget(settings, request.options)
     data = _open_images(folder, request, parent, execution)
     classes = base_classes(folder, parent, data)
     return Job("distill", folder, data, classes, settings, execution, recipe=followed.name, parent=parent)
@@ -233,7 +244,7 @@ def fit_distill(job: Job[DistillConfig]) -> StoredManifest | None:
     sample = Sample(chosen) if config.classifier is None and not trained else None
     with deterministic_algorithms(execution.deterministic):
         network = load_network(run, parent)
-        fitted: Fitted | None = Fitted()
+        fitted: Fitted[DistillConfig] | None = Fitted(config)
         if config.epochs:
             if not parent.manifest.config.get("epochs"):
                 _begin_with_means(network, job)
@@ -274,7 +285,7 @@ def fit_distill(job: Job[DistillConfig]) -> StoredManifest | None:
             data=data_record(data),
             backbone=record,
             transform=views,
-            config=asdict(config),
+            config=asdict(fitted.config),
             classifier=classifier,
             choice=choice,
             seed=config.seed,

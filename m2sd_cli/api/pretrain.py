@@ -15,6 +15,7 @@ from m2sd_cli.api.stage import (
     refuse_shared_folder,
     remember_folder,
     require_one_beginning,
+    within_budget,
 )
 from m2sd_cli.checkpoints import PretrainCheckpoint
 from m2sd_cli.config import NO_INIT, PretrainConfig, checked_tables, resolve, takes_options
@@ -76,6 +77,7 @@ def pretrain(
     resume: bool = False,
     force: bool = False,
     stop_after: float | None = None,
+    time_budget: float | None = None,
     save_every: float = SAVE_EVERY,
     compile: bool = False,
     skip_bad: bool = False,
@@ -98,6 +100,7 @@ def pretrain(
         resume: go on with an interrupted training.
         force: begin anew although there is a finished or interrupted one.
         stop_after: seconds after which to save and stop.
+        time_budget: seconds that decide the number of epochs, by the time of the first steps; instead of `epochs`.
         save_every: seconds between two saves of the resumable state.
         compile: compile the network with torch.compile first.
         skip_bad: leave out pictures that cannot be read; the manifest lists them, and no later stage reads them. A
@@ -127,6 +130,7 @@ def pretrain(
         deterministic,
         on_epoch=on_epoch,
         tensorboard=curves,
+        time_budget=time_budget,
     )
     if not (resume or request.data or named_data(request.config, followed)):
         raise UsageError(f"name the images with --data: {listed_names()}, or a folder; or choose a --recipe")
@@ -170,6 +174,8 @@ def _begin(
     if skip_bad:
         data = skip_bad_pictures(data, partial(check_pictures_together, group=execution.group))
     data = choose_training(data, settings.held_out, settings.images_per_class)
+    if execution.time_budget is not None:
+        settings = within_budget(settings, request.options)
     recorded = replace(settings, init=without_path(settings.init))
     return Job(
         PRETRAIN,
@@ -261,7 +267,7 @@ def fit_pretrain(job: Job[PretrainConfig]) -> StoredManifest | None:
             with group.local_main_first():
                 initialise(network.backbone, config.backbone, job.init)
                 job = replace(job, weights=weights_record(config.backbone, job.init))
-        fitted = fit(job, network, pretrain_objective(network)) if config.epochs else Fitted()
+        fitted = fit(job, network, pretrain_objective(network)) if config.epochs else Fitted(config)
         if fitted is None:
             return None
         # The loss of the last step is that of the weights before it: check the weights after it.
@@ -283,7 +289,7 @@ def fit_pretrain(job: Job[PretrainConfig]) -> StoredManifest | None:
             ),
             transform=transform_record(data.transform),
             weights=job.weights,
-            config=asdict(config),
+            config=asdict(fitted.config),
             seed=config.seed,
             history=fitted.history,
             skipped=skipped_records(data.skipped),

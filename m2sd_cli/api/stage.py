@@ -1,7 +1,7 @@
 """The part of beginning and resuming that stages 1 and 2 share: options, images, finished trainings."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +88,19 @@ def require_one_beginning(resume: bool, force: bool) -> None:
     """
     if resume and force:
         raise UsageError("--resume and --force: choose one, to go on or to start over")
+
+
+def within_budget(settings: Config, options: Mapping[str, Any]) -> Config:
+    """Return the configuration of a training whose epochs a budget of time will decide.
+
+    Raises:
+        UsageError: the epochs were given, or the schedule tells of fixed ones.
+    """
+    if options.get("epochs") is not None:
+        raise UsageError("--time-budget and --epochs: choose one")
+    if settings.milestones is not None:
+        raise UsageError("--time-budget and --milestones: leave the milestones out, which are 60 % and 80 % then")
+    return replace(settings, epochs=max(1, settings.epochs))
 
 
 def already_finished(

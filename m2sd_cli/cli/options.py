@@ -127,6 +127,14 @@ StopAfter = Annotated[
     str | None,
     typer.Option("--stop-after", help="Save and stop after 90s, 9m or 2h; go on with --resume.", show_default=False),
 ]
+TimeBudget = Annotated[
+    str | None,
+    typer.Option(
+        "--time-budget",
+        help="Choose as many epochs as take 90s, 30m or 2h, by the time of the first steps.",
+        show_default=False,
+    ),
+]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out pictures that cannot be read, and name them.")]
 IgnoreNew = Annotated[
     bool,

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from m2sd_cli.cli.streams import write_note, write_result
 from m2sd_cli.distributed.torchrun import is_main_process
+from m2sd_cli.progress import duration as duration
 from m2sd_cli.reading import printable as printable
 
 if TYPE_CHECKING:
@@ -76,14 +77,6 @@ def as_word(path: Path) -> str:
     """Return a path as the shell takes it, from the current folder on."""
     name = os.path.relpath(path)
     return shlex.quote(f"./{name}" if name.startswith("-") else name)
-
-
-def duration(seconds: float) -> str:
-    """Format seconds for a person."""
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def room() -> int | None:

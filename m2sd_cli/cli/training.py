@@ -36,6 +36,7 @@ EXECUTION: dict[str, tuple[Any, Any]] = {
     "compile": (options.Compile, False),
     "resume": (options.Resume, False),
     "stop_after": (options.StopAfter, None),
+    "time_budget": (options.TimeBudget, None),
     "save_every": (options.SaveEvery, "5m"),
     "force": (options.Force, False),
     "tensorboard": (options.TensorBoard, None),
@@ -106,8 +107,10 @@ def training_arguments(model: type[PretrainConfig | DistillConfig], given: dict[
             given[option.name] = value if given[option.name] is None else given[option.name]
         if given[option.name] is not None:
             option.check(given[option.name])
+    budget: str | None = given["time_budget"]
     return given | {
         "stop_after": options.time_limit(given["stop_after"]),
+        "time_budget": budget and options.seconds("--time-budget", budget),
         "save_every": options.seconds("--save-every", given["save_every"]),
     }
 

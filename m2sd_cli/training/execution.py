@@ -37,6 +37,7 @@ class Execution:
     group: ProcessGroup = SINGLE_PROCESS
     on_epoch: "Callable[[EpochFigures], None] | None" = None
     tensorboard: Path | None = None  # the folder of its files
+    time_budget: float | None = None  # seconds; decides the epochs of a new training
 
     def __post_init__(self) -> None:
         training_precision(self.precision, self.device)

@@ -18,9 +18,10 @@ from m2sd_cli.training.records import classes_digest, data_record, name_changes,
 
 
 @dataclass(frozen=True)
-class Fitted:
-    """The outcome of a training that reached its last epoch."""
+class Fitted(Generic[Config]):
+    """The outcome of a training that reached its last epoch, with the epochs that a budget of time left it."""
 
+    config: Config
     seconds: float = 0.0
     history: list[EpochRecord] = field(default_factory=list)
 

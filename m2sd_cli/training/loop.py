@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +27,14 @@ from m2sd_cli.runs.training_state import StateStore
 from m2sd_cli.training.batches import Batches, to_device
 from m2sd_cli.training.compilation import compilation_failed, compile_forward, mark_step, not_compiled
 from m2sd_cli.training.determinism import is_not_deterministic
-from m2sd_cli.training.epochs import EpochObserver, HeldOutAccuracy, Listener, LogListener, tensorboard_listener
+from m2sd_cli.training.epochs import (
+    HELD_OUT_SHARE,
+    EpochObserver,
+    HeldOutAccuracy,
+    Listener,
+    LogListener,
+    tensorboard_listener,
+)
 from m2sd_cli.training.execution import Execution
 from m2sd_cli.training.job import Fitted, Job, Position
 from m2sd_cli.training.memory import freed_memory_kept
@@ -44,6 +52,8 @@ from m2sd_cli.training.stopping import StopRequest
 from m2sd_cli.training.sums import Sums, all_finite
 
 MODULE = "module."
+TOLD_AFTER = 5.0  # seconds of training, after which its whole time can be told
+PROBED = 3.0  # seconds of steps on which a budget of time is divided
 ACCURACY = "accuracy"
 LOSS = "loss"
 BF16 = ", or try --precision fp32"
@@ -114,7 +124,7 @@ class Training:
         self.objective = objective
         self.augmentation = augmentation
         self.transform = transform
-        self.config = config
+        self.config: PretrainConfig | DistillConfig = config
         self.device = device
         self.precision = execution.exact_precision
         self.save = save
@@ -165,6 +175,7 @@ class Training:
         saved = shown = epoch_began = first_time
         epoch_first = first_step
         interval = progress.snapshot_interval()
+        told = False
         sums = Sums(self.device, self.position.sums)
         with closing(self.batches):
             while self.position.step < self.steps:
@@ -181,6 +192,11 @@ class Training:
                             self.position.history[-1], self.images / seconds, seconds, time.monotonic() - began
                         )
                     epoch_began, epoch_first = time.monotonic(), self.position.step
+                if self.position.step == first_step + 1:
+                    after_first = now  # the first step of a process is slower
+                elif not told and now - after_first >= TOLD_AFTER and self.position.step >= first_step + 3:
+                    self._tell((now - after_first) / (self.position.step - first_step - 1))
+                    told = True
                 if now - shown >= interval or self.position.step == self.steps:
                     done = self.position.step - first_step
                     self._show(sums, (now - first_time) / done)
@@ -196,6 +212,62 @@ class Training:
                 if stopping and not finished:
                     return False
         return True
+
+    def _tell(self, seconds_a_step: float) -> None:
+        """Say how long the training takes."""
+        left = progress.duration((self.steps - self.position.step) * seconds_a_step)
+        epochs = f"{self.config.epochs} epoch{'s' if self.config.epochs > 1 else ''} of {len(self.bounds)} steps"
+        progress.say(f"{self.stage}: {epochs}, about {left} from now on")
+
+    def fit_epochs(self, seconds: float, began: float) -> int:
+        """Choose as many epochs as a time allows, by the time of a few steps that are taken back.
+
+        Args:
+            seconds: for the training.
+            began: when this time began, by time.monotonic().
+
+        Returns:
+            their number.
+
+        Raises:
+            UsageError: one epoch takes longer.
+        """
+        epoch_seconds = self.step_seconds() * len(self.bounds) * (1 + HELD_OUT_SHARE)
+        left = seconds - (time.monotonic() - began)
+        # Processes measure different times, and have to come to the same number.
+        choice = torch.tensor(left / epoch_seconds if self.group.is_main else 0.0, device=self.device)
+        self.group.all_reduce(choice)
+        epochs = int(choice)
+        if epochs < 1:
+            raise UsageError(
+                f"--time-budget: an epoch takes about {progress.duration(epoch_seconds)}, and {seconds:.0f} s are too "
+                f"little for it; allow more time, or train on fewer images with --images-per-class"
+            )
+        self.config = replace(self.config, epochs=epochs)
+        self.steps = epochs * len(self.bounds)
+        progress.say(f"{self.stage}: --time-budget allows {epochs} epochs; --epochs {epochs} repeats the training")
+        return epochs
+
+    def step_seconds(self) -> float:
+        """Measure the time of a step on the first batches, and take the steps back: nothing has been learned."""
+        before = {name: tensor.detach().clone() for name, tensor in self.module.state_dict().items()}
+        sums = Sums(self.device, {})
+        began = took = 0.0
+        with closing(self.batches):
+            while self.position.step < self.steps:
+                self._step(sums)
+                sums.read()  # waits for the device
+                if self.position.step == 1:
+                    began = time.monotonic()  # the first step of a process is slower
+                took = time.monotonic() - began
+                if self.group.any(took >= PROBED and self.position.step > 1):
+                    break
+        seconds = took / (self.position.step - 1)
+        self.module.load_state_dict(before)
+        self.optimizer.state.clear()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.position = Position()
+        return seconds
 
     def _batch(self) -> tuple[Tensor, Tensor, torch.Generator]:
         step = self.position.step
@@ -307,7 +379,7 @@ class Training:
         )
 
 
-def fit(job: Job[Config], module: nn.Module, objective: Objective) -> Fitted | None:
+def fit(job: Job[Config], module: nn.Module, objective: Objective) -> Fitted[Config] | None:
     """Train to the last epoch, or until stopped.
 
     Returns:
@@ -321,6 +393,7 @@ def fit(job: Job[Config], module: nn.Module, objective: Objective) -> Fitted | N
         TrainingError: the loss is no longer finite, or torch lacks memory, a compiler or an algorithm.
     """
     data, execution = job.data, job.execution
+    began = time.monotonic()
     # The time runs from here on, since a cluster counts the decoding of images, too.
     stop = StopRequest(execution.stop_after)
     with stop.on_signals(), freed_memory_kept(execution.device):
@@ -336,6 +409,12 @@ def fit(job: Job[Config], module: nn.Module, objective: Objective) -> Fitted | N
         )
         if job.state is not None:
             _resume(training, job, job.state)
+            if execution.time_budget is not None:
+                progress.say(f"{job.stage}: the budget of time allowed {job.config.epochs} epochs when it began")
+        elif execution.time_budget is not None:
+            epochs = training.fit_epochs(execution.time_budget, began)
+            job = replace(job, config=replace(job.config, epochs=epochs))
+            training.save = job.saver()
         try:
             with _observing(training, job, held_out):
                 ended = training.run(stop)
@@ -354,7 +433,7 @@ def fit(job: Job[Config], module: nn.Module, objective: Objective) -> Fitted | N
                 raise InterruptedTrainingError(f"interrupted while the network was compiled; {way}") from None
             raise not_compiled(error) from None
     if ended:
-        return Fitted(training.position.seconds, training.position.history)
+        return Fitted(job.config, training.position.seconds, training.position.history)
     if execution.group.any(stop.interrupted):
         raise InterruptedTrainingError("interrupted and saved; go on with the same command and --resume")
     return None

@@ -113,9 +113,9 @@ def test_stage_2_begins_with_rows_in_the_direction_of_the_class_means(
     means = BaseCheckpoint.read(run, run.session(0)).means
     begun: list[Tensor] = []
 
-    def fit(job: Job[Any], module: Any, objective: object) -> Fitted:
+    def fit(job: Job[Any], module: Any, objective: object) -> Fitted[Any]:
         begun.append(module["network"].class_weights.weight.detach().clone())
-        return Fitted()
+        return Fitted(job.config)
 
     monkeypatch.setattr(distilling, "fit", fit)
     m2sd_cli.distill(folder, run=tmp_path / "run", epochs=1, device="cpu", force=True)

@@ -76,6 +76,7 @@ HARMLESS = {
     "data_root",
     "device",
     "stop_after",
+    "time_budget",
     "save_every",
     "resume",
     "force",
