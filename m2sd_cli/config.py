@@ -33,6 +33,7 @@ PRETRAIN_SHARE = 0.2  # of a data set's epochs; the paper's stage 1
 CLASSIFIER_DEFAULT = f"{DEFAULT_CLASSIFIER}, or {UNTRAINED_CLASSIFIER} without any training"
 NO_INIT = "none"
 OPTIMIZER_OPTIONS = ("learning_rate", "weight_decay")
+TRAINED: dict[str, Any] = {"optimizer": "adamw", "backbone_rate": 0.1}  # of stage 1 for the weights of --init
 DEFAULT_ORIGIN = "default"
 STAGES = ("pretrain", "distill")
 FILE_LIMIT = 2**20  # bytes of a file of options
@@ -130,6 +131,12 @@ class PretrainConfig(TrainingConfig, ImageChoice):
     epochs: Annotated[
         int, Option(help="Epochs of this stage; 0 leaves the weights of --init as they are.", ge=0, le=MANY)
     ]
+    optimizer: Annotated[
+        str, Option(help="{choices}.", table=OPTIMIZERS, default="sgd, or adamw with --init alone")
+    ] = "sgd"
+    backbone_rate: Annotated[
+        float, Option(help="Learning rate of the backbone, W's being 1.", gt=0, default="1, or 0.1 with --init alone")
+    ] = 1.0
     backbone: Annotated[str, Option(help="{choices}.", table=BACKBONES)] = "resnet18"
     similarity: Annotated[
         Literal["cosine", "linear"], Option(help="Of features and class weights: {choices}.", aliases=("classifier",))
@@ -451,7 +458,8 @@ def layers(
 def merge(model: type[Config], sources: Sequence[Layer]) -> dict[str, tuple[str, Any]]:
     """Merge layers, of which a later one wins, over the defaults of the optimiser that they choose.
 
-    Learning rate and weight decay of a layer go with its optimiser: a later layer with another one drops them.
+    Learning rate and weight decay of a layer go with its optimiser: a later layer with another one drops them. Where no
+    layer tells of optimiser or learning rate, weights that stage 1 begins from are trained as TRAINED says.
 
     Returns:
         origin and value by the name of the option, for those that are not the model's defaults.
@@ -465,6 +473,9 @@ def merge(model: type[Config], sources: Sequence[Layer]) -> dict[str, tuple[str,
             merged = {name: each for name, each in merged.items() if name not in OPTIMIZER_OPTIONS}
         chosen = other
         merged |= {name: (origin, value) for name, value in values.items()}
+    if merged.get("init", ("", None))[1] not in (None, NO_INIT) and not merged.keys() & {"optimizer", "learning_rate"}:
+        chosen = TRAINED["optimizer"]
+        merged = {**{name: (DEFAULT_ORIGIN, value) for name, value in TRAINED.items()}, **merged}
     own = OPTIMIZERS[chosen].defaults.get(_stage(model), {})
     return {**{name: (DEFAULT_ORIGIN, value) for name, value in own.items()}, **merged}
 

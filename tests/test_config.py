@@ -67,6 +67,20 @@ def test_learning_rate_and_weight_decay_go_with_the_optimiser() -> None:
     assert (back.learning_rate, back.weight_decay) == (0.1, 5e-4)
 
 
+def test_weights_that_begin_trained_have_an_optimiser_of_their_own() -> None:
+    def chosen(**options: Any) -> tuple[str, float, float, float]:
+        config = resolve(PretrainConfig, {"epochs": 1}, options=options)
+        return config.optimizer, config.learning_rate, config.backbone_rate, config.weight_decay
+
+    assert chosen() == chosen(init="none") == ("sgd", 0.1, 1.0, 5e-4)
+    assert chosen(init="imagenet") == ("adamw", 1e-3, 0.1, 0.05)
+    assert chosen(init="imagenet", backbone_rate=1.0, weight_decay=0.0) == ("adamw", 1e-3, 1.0, 0.0)
+    assert chosen(init="imagenet", learning_rate=0.01) == ("sgd", 0.01, 1.0, 5e-4)
+    assert chosen(init="imagenet", optimizer="sgd") == ("sgd", 0.1, 1.0, 5e-4)
+    cub200 = resolve(PretrainConfig, all_infos()["cub200"].defaults)
+    assert (cub200.init, cub200.optimizer, cub200.learning_rate) == ("imagenet", "sgd", 0.01)
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [
