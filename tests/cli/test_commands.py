@@ -1,5 +1,6 @@
 """The output of every command, its refusals and its promises."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -19,6 +20,7 @@ from m2sd_cli.cli.options import seconds
 from m2sd_cli.cli.output import duration, printable
 from m2sd_cli.data.cache import as_size
 from m2sd_cli.data.catalogue import DATA_SETS
+from m2sd_cli.data.check import Summary
 from m2sd_cli.data.demo import open_demo
 from m2sd_cli.data.locate import open_data
 from m2sd_cli.errors import DamagedError, DataError, RunError, UsageError
@@ -157,7 +159,6 @@ def fill(places: dict[str, str], words: str) -> list[str]:
         ("export --format pt2 --out PICTURE --run RUN", 2, "it exists already; --force replaces it"),
         ("export --format pt2 --out WORK/x.pt2 --session 3 --run RUN", 4, "no session 3 in it"),
         ("sessions show 3 --run RUN", 4, "no session 3 in it"),
-        ("data verify BROKEN", 3, "bad.jpg"),
         ("data verify ABSENT", 3, "absent"),
         ("demo --run RUN", 2, "it exists already"),
     ],
@@ -429,7 +430,7 @@ KEYS = {
         "durations",
         "processes",
     },
-    "data verify": {"name", "classes", "base_classes", "training_images", "test_images", "sessions"},
+    "data verify": {each.name for each in dataclasses.fields(Summary)},
 }
 
 
