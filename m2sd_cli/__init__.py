@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from m2sd_cli.api.predict import predict as predict
     from m2sd_cli.api.pretrain import pretrain as pretrain
     from m2sd_cli.api.replay import replay as replay
+    from m2sd_cli.api.report import report as report
     from m2sd_cli.api.reproduce import reproduce as reproduce
     from m2sd_cli.api.simulate import simulate as simulate
     from m2sd_cli.data.catalogue import DataSetInfo as DataSetInfo
@@ -60,6 +61,7 @@ PUBLIC = {
     "register_data_set": "m2sd_cli.data.catalogue",
     "rename": "m2sd_cli.api.edits",
     "replay": "m2sd_cli.api.replay",
+    "report": "m2sd_cli.api.report",
     "reproduce": "m2sd_cli.api.reproduce",
     "simulate": "m2sd_cli.api.simulate",
 }

@@ -3,14 +3,16 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+from m2sd_cli.config import STAGES
 from m2sd_cli.errors import UsageError
 from m2sd_cli.reports.evaluation import Evaluation
 from m2sd_cli.reports.figures.svg import LeftOutError
-from m2sd_cli.reports.figures.table import Material, draw_all
+from m2sd_cli.reports.figures.table import History, Material, draw_all
 from m2sd_cli.reports.published import compare_with_published
 from m2sd_cli.runs.folder import RunFolder, open_run
 from m2sd_cli.runs.manifest import Manifest
 from m2sd_cli.runs.reader import PRETRAIN
+from m2sd_cli.runs.training_log import TrainingLog
 
 
 def draw_figures(
@@ -62,5 +64,19 @@ def material_of(
         features=evaluation.embedded.features,
         means=evaluation.embedded.means,
         published=published,
-        history={1: first.history, 2: base.history},
+        history=histories_of(folder, first, base),
     )
+
+
+def histories_of(folder: RunFolder, first: Manifest, base: Manifest) -> dict[int, History]:
+    """Read the epochs of stages 1 and 2 from their manifests, and held-out accuracies from the log, if it has them."""
+    try:
+        lines = TrainingLog(folder.path, STAGES).lines()
+    except OSError:  # nothing depends on the log
+        lines = []
+    histories = {}
+    for number, (stage, manifest) in enumerate(zip(STAGES, (first, base), strict=True), start=1):
+        shares = {line["epoch"]: line.get("held_out_accuracy") for line in lines if line["stage"] == stage}
+        held_out = {epoch: float(share) for epoch, share in shares.items() if type(share) is float and 0 <= share <= 1}
+        histories[number] = History(manifest.history, held_out)
+    return histories

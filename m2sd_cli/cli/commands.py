@@ -25,6 +25,7 @@ COMMANDS: Final = {
     "increment": Entry("m2sd_cli.cli.increment:increment", "Stage 3: teach new classes from a few pictures each."),
     "evaluate": Entry("m2sd_cli.cli.evaluate:evaluate", "Measure the accuracy after every session.", distributed=True),
     "predict": Entry("m2sd_cli.cli.predict:predict", "Label your own pictures."),
+    "report": Entry("m2sd_cli.cli.report:report", "Write one page of a run: figures, mistakes, how it was made."),
     "export": Entry("m2sd_cli.cli.export:export", "Write backbone and classifier as one file."),
     "sessions": Entry("m2sd_cli.cli.sessions:app", "List, show, verify, reproduce, undo sessions."),
     "data": Entry("m2sd_cli.cli.data:app", "List, verify, download data sets."),

@@ -161,6 +161,10 @@ FolderOfPretrain = Annotated[
     str | None,
     typer.Option("--data", help="The folder of pretrain, if it is not where it was.", show_default=False),
 ]
+ShotFolders = Annotated[
+    list[str] | None,
+    typer.Option("--shots", metavar="N=DIR", help="The folder that taught session N.", show_default=False),
+]
 Classifier = Annotated[str | None, named(CLASSIFIERS, "{choices}; what the session names by default.")]
 SessionChoice = Annotated[
     int | None,
@@ -183,3 +187,20 @@ def refuse_before_subcommand(context: typer.Context) -> None:
         source = context.get_parameter_source(name)
         if source is not None and source.name == "COMMANDLINE":
             raise UsageError(f"{flag(name)}: write it after '{context.info_name} {context.invoked_subcommand}'")
+
+
+def shot_folders(words: list[str]) -> dict[int, Path]:
+    """Parse `N=DIR` of every session that a folder taught.
+
+    Raises:
+        UsageError: a word is not that, or there are two for one session.
+    """
+    folders: dict[int, Path] = {}
+    for word in words:
+        number, equals, folder = word.partition("=")
+        if not (number.isascii() and number.isdecimal() and equals and folder):
+            raise UsageError(f"--shots {word}: write N=DIR, the number of a session and the folder that taught it")
+        if int(number) in folders:
+            raise UsageError(f"--shots {word}: there is a folder for session {int(number)} already")
+        folders[int(number)] = Path(folder)
+    return folders

@@ -175,10 +175,7 @@ def reproduce(
         int | None, typer.Option("--session", help="The last one to run; the newest by default.", show_default=False)
     ] = None,
     data: options.FolderOfPretrain = None,
-    shots: Annotated[
-        list[str] | None,
-        typer.Option("--shots", metavar="N=DIR", help="The folder that taught session N.", show_default=False),
-    ] = None,
+    shots: options.ShotFolders = None,
     init: Annotated[
         str | None, typer.Option("--init", help="The file of weights that pretrain began from.", show_default=False)
     ] = None,
@@ -199,7 +196,7 @@ def reproduce(
       m2sd sessions reproduce
       m2sd sessions reproduce --data ./photos --shots 1=./new-birds
     """
-    folders = _folders(shots or [])
+    folders = options.shot_folders(shots or [])
 
     from m2sd_cli.api.reproduce import reproduce as run_again
     from m2sd_cli.cli.progress import reporting
@@ -253,23 +250,6 @@ def reproduce(
         differing = sum(not each.same for each in done.stages)
         why = "; ".join(done.provenance) or "versions, device and threads are the recorded ones"
         raise M2sdError(f"{differing} of {len(done.stages)} differ; {why}")
-
-
-def _folders(words: list[str]) -> dict[int, Path]:
-    """Parse `N=DIR` of every session that a folder taught.
-
-    Raises:
-        UsageError: a word is not that, or there are two for one session.
-    """
-    folders: dict[int, Path] = {}
-    for word in words:
-        number, equals, folder = word.partition("=")
-        if not (number.isascii() and number.isdecimal() and equals and folder):
-            raise UsageError(f"--shots {word}: write N=DIR, the number of a session and the folder that taught it")
-        if int(number) in folders:
-            raise UsageError(f"--shots {word}: there is a folder for session {int(number)} already")
-        folders[int(number)] = Path(folder)
-    return folders
 
 
 @app.command("replay", cls=Command)

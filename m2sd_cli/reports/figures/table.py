@@ -1,7 +1,7 @@
 """The table of figures: a module that draws and an entry here make a figure."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 import torch
@@ -21,6 +21,14 @@ from m2sd_cli.runs.manifest import EpochRecord
 
 
 @dataclass(frozen=True)
+class History:
+    """The epochs of a stage."""
+
+    epochs: Sequence[EpochRecord]
+    held_out: Mapping[int, float] = field(default_factory=dict)  # share of held-out images labelled rightly, by epoch
+
+
+@dataclass(frozen=True)
 class Material:
     """The facts of a run that figures are drawn of."""
 
@@ -28,7 +36,7 @@ class Material:
     features: Tensor  # (N, D) of the test images, in the order of the answers
     means: Tensor  # class means (C, D)
     published: Sequence[Published]  # of the same data set and backbone, if the run has just its sessions
-    history: Mapping[int, Sequence[EpochRecord]]  # of the stages, by number
+    history: Mapping[int, History]  # of the stages, by number
 
 
 class Figure(NamedTuple):
@@ -70,17 +78,24 @@ def _features(material: Material) -> str:
 
 
 def _training(stage: int) -> Callable[[Material], str]:
-    def draw(material: Material) -> str:
-        epochs = material.history[stage]
-        names = list(dict.fromkeys(name for each in epochs for name in each.terms))
-        losses: dict[str, list[float | None]] = {"loss": [each.loss for each in epochs]} if epochs else {}
-        losses |= {name: [each.terms.get(name) for each in epochs] for name in names}
-        shares = [each.accuracy for each in epochs]
-        accuracies = {"training images": [None if each is None else 100 * each for each in shares]}
-        rates: dict[str, list[float | None]] = {"learning rate": [each.learning_rate for each in epochs]}
-        return draw_training(f"Stage {stage}", losses, accuracies, rates)
+    return lambda material: draw_stage(stage, material.history[stage])
 
-    return draw
+
+def draw_stage(stage: int, history: History) -> str:
+    """Draw the curves of a stage.
+
+    Raises:
+        LeftOutError: it trained for no epoch.
+    """
+    epochs = history.epochs
+    losses: dict[str, list[float | None]] = {"loss": [each.loss for each in epochs]} if epochs else {}
+    for name in dict.fromkeys(name for each in epochs for name in each.terms):
+        losses[name] = [each.terms.get(name) for each in epochs]
+    shares = {"training images": [each.accuracy for each in epochs]}
+    shares["held-out images"] = [history.held_out.get(each.epoch) for each in epochs]
+    accuracies = {name: [None if each is None else 100 * each for each in line] for name, line in shares.items()}
+    rates: dict[str, list[float | None]] = {"learning rate": [each.learning_rate for each in epochs]}
+    return draw_training(f"Stage {stage}", losses, accuracies, rates)
 
 
 FIGURES: Final[Mapping[str, Figure]] = {
@@ -135,3 +150,12 @@ def draw_all(material: Material) -> Iterator[tuple[str, str | LeftOutError]]:
                 yield name, figure.draw(material)
             except LeftOutError as reason:
                 yield name, reason
+
+
+def draw_histories(histories: Mapping[int, History]) -> Iterator[tuple[str, str | LeftOutError]]:
+    """Draw the figures that need no test images."""
+    for stage, history in histories.items():
+        try:
+            yield f"stage-{stage}", draw_stage(stage, history)
+        except LeftOutError as reason:
+            yield f"stage-{stage}", reason

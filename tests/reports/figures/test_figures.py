@@ -22,7 +22,7 @@ from m2sd_cli.reports.figures.feature_map import principal_plane
 from m2sd_cli.reports.figures.known_scores import draw_known_scores
 from m2sd_cli.reports.figures.reliability import draw_reliability
 from m2sd_cli.reports.figures.svg import CSS, HEIGHT, WIDTH, LeftOutError, Plot, round_steps, standalone, svg, words
-from m2sd_cli.reports.figures.table import FIGURES, Material, draw_all
+from m2sd_cli.reports.figures.table import FIGURES, History, Material, draw_all
 from m2sd_cli.reports.figures.training_curves import draw_training
 from m2sd_cli.reports.metrics import chain_figures
 from m2sd_cli.reports.published import Method, Published, Row
@@ -61,7 +61,7 @@ def material(sizes: Sequence[int] = SIZES, images: int = 60, **changes: object) 
     row = Row("cifar100", "ResNet-20", "the paper", Decimal("70.1"), Decimal("50.2"), Decimal("60.3"))
     other = replace(row, sessions=[Decimal("71"), Decimal("61"), Decimal("51")])
     published = [Published(Method("a", 2020, "b", "unknown", [each]), each) for each in (row, other)]
-    made = Material(evaluation, features, means, published, {1: EPOCHS, 2: EPOCHS})
+    made = Material(evaluation, features, means, published, {1: History(EPOCHS, {2: 0.4}), 2: History(EPOCHS)})
     return replace(made, **changes)  # type: ignore[arg-type]
 
 
@@ -93,7 +93,7 @@ def test_every_figure_is_drawn_inside_its_frame(sizes: list[int], images: int) -
 
 
 def test_a_reason_comes_instead_of_what_the_run_cannot_tell() -> None:
-    made = material(history={1: EPOCHS, 2: []})
+    made = material(history={1: History(EPOCHS), 2: History([])})
     made = replace(made, evaluation=replace(made.evaluation, confidence=Confidence()))
     drawn = dict(draw_all(made))
     assert {name for name, each in drawn.items() if isinstance(each, LeftOutError)} == {"known-scores", "stage-2"}

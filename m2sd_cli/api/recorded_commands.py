@@ -1,0 +1,31 @@
+"""The command that made each stage and session, from its manifest."""
+
+import shlex
+
+from m2sd_cli.config import DistillConfig, PretrainConfig, flag, options_of
+from m2sd_cli.runs.manifest import Manifest
+
+
+def recorded_command(manifest: Manifest) -> str:
+    """Return the command, with every option as it was in force; paths, which are not recorded, stand as bare names."""
+    own = manifest.data.kind == "folder"
+    data = manifest.data.name
+    if manifest.kind in ("pretrain", "base"):
+        name, model = ("pretrain", PretrainConfig) if manifest.kind == "pretrain" else ("distill", DistillConfig)
+        words = ["m2sd", name, "--data", f"./{data}" if own else data]
+        for option in options_of(model):
+            value = manifest.config.get(option)
+            if value is True:
+                words.append(flag(option))
+            elif value not in (None, False):
+                words += [flag(option), str(value)]
+        words += ["--precision", manifest.precision]
+        return shlex.join(words + (["--deterministic"] if manifest.deterministic else []))
+    if manifest.kind in ("rename", "forget"):
+        edited = ([each.name] if each.new_name is None else [each.name, each.new_name] for each in manifest.edits)
+        return "; ".join(shlex.join(["m2sd", "sessions", manifest.kind, *words]) for words in edited)
+    words = ["m2sd", "increment", "--session", str(manifest.session)]
+    words += ["--shots", f"./{data}"] if own else ["--data", data]
+    if manifest.classifier is not None:
+        words += ["--classifier", manifest.classifier]
+    return shlex.join(words)
