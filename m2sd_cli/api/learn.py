@@ -116,8 +116,8 @@ def learn(
         say_repeated(list_pictures(images.train, images.classes, images.location))
         # Used at the end only, but a picture that cannot be read is to be found before anything is written.
         data.test.for_testing(data.transform, FEATURE_BATCH)
-        remember_folder(opened, images)
         first = fit_pretrain(Job(PRETRAIN, opened, images, classes, settings, execution, init=init))
+        remember_folder(opened, images)
         stored = fit_distill(Job("distill", opened, images, classes, second, execution, parent=first))
         assert stored is not None, "no time limit ends it"
         noticed = remarks(data)

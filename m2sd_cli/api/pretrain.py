@@ -143,11 +143,15 @@ def pretrain(
             job = _begin(request, followed, folder, execution, force, skip_bad)
         if isinstance(job, StoredManifest):
             return job
-        if execution.group.is_main:
-            remember_folder(folder, job.data)
         say_skipped(job.data.skipped)
         say_repeated(list_pictures(job.data.train, job.data.classes, job.data.location))
-        return fit_pretrain(job)
+        try:
+            return fit_pretrain(job)
+        finally:  # stopped, too; but a refusal makes no run
+            if execution.group.is_main and (
+                StateStore(folder).exists() or (folder.path / f"{PRETRAIN}.json").is_file()
+            ):
+                remember_folder(folder, job.data)
 
 
 def _begin(
