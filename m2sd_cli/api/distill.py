@@ -26,6 +26,7 @@ from m2sd_cli.errors import RunError
 from m2sd_cli.inference.device import choose_device
 from m2sd_cli.inference.features import Sample, base_features, held_out_features
 from m2sd_cli.inference.session import require_directions, to_transform
+from m2sd_cli.method.familiarity import known_score_name
 from m2sd_cli.method.network import Network
 from m2sd_cli.method.stage3 import default_classifier
 from m2sd_cli.paths import expand_given
@@ -288,6 +289,7 @@ def fit_distill(job: Job[DistillConfig]) -> StoredManifest | None:
             config=asdict(fitted.config),
             classifier=classifier,
             choice=choice,
+            known_score=known_score_name(trained),
             seed=config.seed,
             history=fitted.history,
             skipped=skipped_records(data.skipped),

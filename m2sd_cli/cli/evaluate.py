@@ -7,7 +7,7 @@ import typer
 
 from m2sd_cli.cli import options
 from m2sd_cli.cli.evaluation_files import EvaluationFiles
-from m2sd_cli.cli.output import document, note, results, table
+from m2sd_cli.cli.output import document, note, results, table, unknown_tells_little
 from m2sd_cli.distributed.torchrun import is_main_process
 from m2sd_cli.errors import UsageError
 
@@ -122,6 +122,8 @@ def evaluate(
     note(f"classifier: {evaluation.classifier}", quiet)
     if not evaluation.confidence.calibrated:
         note("no ECE, AUROC and FPR95: no base images were held out to calibrate probabilities with", quiet)
+    if evaluation.confidence.told is not None and evaluation.confidence.tells_little:
+        note(unknown_tells_little(evaluation.confidence.told), quiet)
     if evaluation.untested:
         note(f"without test images, left out: {_named(evaluation.untested)}", quiet)
     if evaluation.unknown:
@@ -243,6 +245,7 @@ def as_data(evaluation: "Evaluation", only: int | None, comparison: "Comparison 
         "classifier": evaluation.classifier,
         "temperature": evaluation.confidence.temperature,
         "calibrated": evaluation.confidence.calibrated,
+        "unknown_told": evaluation.confidence.told,
         "untested_classes": evaluation.untested,
         "unknown_classes": evaluation.unknown,
         "skipped": [asdict(each) for each in evaluation.skipped],

@@ -26,8 +26,8 @@ def export(
     """Write backbone and classifier of a session as one file.
 
     onnx and pt2 take uint8 RGB pixels (batch, 3, height, width), resized and cropped, and return logits, whose softmax
-    is calibrated; class names and pre-processing are in the file, as JSON under the key m2sd. An image whose highest
-    logit is below its unknown_below is of no class that was taught. With safetensors, divide by its temperature first.
+    is calibrated, and a score; class names and pre-processing are in the file, as JSON under the key m2sd. An image
+    whose score is below its unknown_below is of no class that was taught. With safetensors, divide by its temperature.
 
     Examples:
       m2sd export --out birds.onnx

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from m2sd_cli.cli import options
-from m2sd_cli.cli.output import as_text, document, note, printable, result
+from m2sd_cli.cli.output import as_text, document, note, printable, result, unknown_tells_little
 from m2sd_cli.cli.streams import flush_results
 from m2sd_cli.errors import DataError, UsageError
 
@@ -44,7 +44,7 @@ def predict(
     """Label your own pictures with what the model has been taught.
 
     A picture is unknown if it looks less like any class taught so far than 95 % of the base pictures that were held out
-    of training; the likeliest classes follow in brackets.
+    of training; the likeliest classes follow in brackets. Where the network can hardly tell, a line says so.
 
     Examples:
       m2sd predict bird.jpg
@@ -80,6 +80,8 @@ def predict(
                     say_left_out(bad)
                 if not each.calibrated:
                     note(UNCALIBRATED, quiet)
+                elif each.told is not None and each.tells_little:
+                    note(unknown_tells_little(each.told), quiet)
             yield each
         if skipped and not answered:
             more = f"; and {len(skipped) - 1} more" if len(skipped) > 1 else ""
@@ -109,6 +111,7 @@ def predict(
                     "unknown": each.unknown,
                     "score": each.score,
                     "calibrated": each.calibrated,
+                    "unknown_told": each.told,
                     "classes": [asdict(guess) for guess in each.guesses],
                 }
                 for each in predictions

@@ -6,14 +6,15 @@ import torch
 from torch import Tensor, nn
 
 from m2sd_cli.data.views import views
-from m2sd_cli.inference.session import SessionModel
+from m2sd_cli.inference.session import SessionModel, likeness
+from m2sd_cli.method.calibration import known_score
 
 
 class Deployed(nn.Module):
-    """Network from pixels (B, 3, crop, crop) uint8 of resized and cropped RGB images to logits (B, C) float32.
+    """Network from pixels (B, 3, crop, crop) uint8 of resized and cropped RGB images to logits (B, C) and scores (B,).
 
-    The logits are those of the head over its temperature: softmax gives the probability of each class, and the highest
-    logit is `known_score`.
+    Both are float32. The logits are those of the head over its temperature: their softmax gives the probability of each
+    class. The score is `known_score`.
     """
 
     scale: Tensor
@@ -26,14 +27,16 @@ class Deployed(nn.Module):
         self.register_buffer("shift", (-mean / std).view(1, 3, 1, 1))
         self.backbone = model.backbone.cpu().to(memory_format=torch.contiguous_format)
         self.head = model.head.cpu()
+        self.familiarity = None if model.familiarity is None else model.familiarity.cpu()
         self.temperature = model.confidence.temperature
         self.views = model.transform.views
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Compute the logits, see the class."""
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute logits and scores, see the class."""
         pooled = [self.backbone(view.float() * self.scale + self.shift).pooled for view in views(images, self.views)]
-        logits: Tensor = self.head(torch.stack(pooled).mean(dim=0))
-        return logits / self.temperature
+        features = torch.stack(pooled).mean(dim=0)
+        logits: Tensor = self.head(features)
+        return logits / self.temperature, known_score(likeness(self.familiarity, features, logits))
 
 
 def description(model: SessionModel) -> dict[str, Any]:
@@ -59,4 +62,6 @@ def description(model: SessionModel) -> dict[str, Any]:
         "temperature": model.confidence.temperature,
         "calibrated": model.confidence.calibrated,
         "unknown_below": model.confidence.unknown_below,
+        "unknown_told": model.confidence.told,
+        "score": model.score,
     }

@@ -20,6 +20,7 @@ from m2sd_cli.output_files import write_output
 from m2sd_cli.registry import load
 
 HEAD_PREFIX = "head."
+FAMILIARITY_PREFIX = "familiarity."
 METADATA = "m2sd"  # the key under which each format carries the description, as JSON
 
 
@@ -44,8 +45,10 @@ def export_session(model: SessionModel, form: str, out: Path) -> None:
 
 
 def to_safetensors(model: SessionModel, text: str) -> bytes:
-    """Encode backbone, class means and head."""
+    """Encode backbone, class means, head, and familiarity where it is no logit."""
     head = {HEAD_PREFIX + name: tensor for name, tensor in model.head.state_dict().items()}
+    if model.familiarity is not None:
+        head |= {FAMILIARITY_PREFIX + name: tensor for name, tensor in model.familiarity.state_dict().items()}
     tensors = {**network_tensors(model.backbone, model.means), **head}
     return safetensors.torch.save({name: each.cpu().contiguous() for name, each in tensors.items()}, {METADATA: text})
 
@@ -74,7 +77,7 @@ def to_onnx(model: SessionModel, text: str) -> bytes:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's exporter warns of its own internals
         program = torch.onnx.export(
-            _program(model), (), input_names=["images"], output_names=["logits"], dynamo=True, verbose=False
+            _program(model), (), input_names=["images"], output_names=["logits", "score"], dynamo=True, verbose=False
         )
     assert program is not None
     proto = program.model_proto

@@ -38,6 +38,8 @@ class Prediction:
     score: float | None = None  # `known_score`
     unknown: bool = False  # the score is too low for a class that was taught; False if not calibrated
     calibrated: bool = False  # T was fitted to images that were not trained on; else it is 1
+    told: float | None = None  # estimated chance in per cent that a known picture scores higher than an unknown one
+    tells_little: bool = False  # True if that is hardly more than chance
     skipped: str | None = None  # the reason why the picture cannot be read; it has no guesses and no score then
 
 
@@ -81,7 +83,8 @@ def _predict(model: SessionModel, pictures: list[tuple[Path, Tensor]], top_k: in
         return []
     features = model.embed(torch.stack([pixels for _, pixels in pictures]))
     confidence = model.confidence
-    tempered = confidence.tempered(model.classify(features))
+    logits = model.classify(features)
+    tempered, scores = confidence.tempered(logits), known_score(model.recognise(features, logits)).double()
     likeliest, order = tempered.softmax(dim=1).topk(min(top_k, len(model.classes)), dim=1)
     similarity = (F.normalize(features, dim=1) @ F.normalize(model.means, dim=1).T).gather(1, order)
     guesses = [
@@ -89,6 +92,14 @@ def _predict(model: SessionModel, pictures: list[tuple[Path, Tensor]], top_k: in
         for row in zip(order.tolist(), likeliest.tolist(), similarity.tolist(), strict=True)
     ]
     return [
-        Prediction(path, likely, score, confidence.is_unknown(score), confidence.calibrated)
-        for (path, _), likely, score in zip(pictures, guesses, known_score(tempered).tolist(), strict=True)
+        Prediction(
+            path,
+            likely,
+            score,
+            confidence.is_unknown(score),
+            confidence.calibrated,
+            confidence.told,
+            confidence.tells_little,
+        )
+        for (path, _), likely, score in zip(pictures, guesses, scores.tolist(), strict=True)
     ]

@@ -13,6 +13,7 @@ from m2sd_cli.inference.features import embed
 from m2sd_cli.method.backbone import Backbone
 from m2sd_cli.method.calibration import Confidence, fit_confidence
 from m2sd_cli.method.extension import extended_base, joined_mean
+from m2sd_cli.method.familiarity import Familiarity, build_likeness
 from m2sd_cli.method.heads import Head
 from m2sd_cli.method.stage3 import KnownClasses, build_head, choices
 from m2sd_cli.registry import CLASSIFIERS
@@ -42,6 +43,8 @@ class SessionModel:
     means: Tensor  # class means (C, D), in the order of `classes`
     head: Head  # features to logits
     classifier: str  # the name of that head
+    score: str  # the name of the score that tells unknown images
+    familiarity: Familiarity | Head | None  # features to the likeness to each class; None if the logits are that
     confidence: Confidence  # of its answers
     classes: list[str]
     base: int  # the number of base classes among them
@@ -75,6 +78,10 @@ class SessionModel:
         """Map features (B, D) to logits (B, C)."""
         logits: Tensor = self.head(features)
         return logits
+
+    def recognise(self, features: Tensor, logits: Tensor) -> Tensor:
+        """Map features (B, D) and their logits (B, C) to the likeness to each class, (B, C)."""
+        return likeness(self.familiarity, features, logits)
 
 
 def choose_classifier(run: RunFolder, chain: ChainSummary, name: str | None) -> str:
@@ -189,7 +196,8 @@ def _load(
         known = _known_classes(base, later, classes)
         try:
             head = build_head(chosen, known, record.similarity, record.scale)
-            confidence = _confidence(head, base.held_out, len(base.means))
+            familiarity = build_likeness(chain.base.manifest.known_score, known)
+            confidence = _confidence(head, familiarity, base.held_out, len(base.means))
         except ValueError as error:
             raise DamagedError(f"{file}: {error}; restore it from a backup") from None
         if any(not tensor.abs().amax() < BEYOND for tensor in head.state_dict().values() if tensor.numel()):
@@ -198,6 +206,7 @@ def _load(
         if len(kept) < len(classes.all):
             indices = torch.tensor([each.index for each in kept])
             head, means = head.select(indices), means[indices]
+            familiarity = None if familiarity is None else familiarity.select(indices)
         ends = [chain.sessions[number].classes_so_far for number in range(first, end)]
         models.append(
             SessionModel(
@@ -205,6 +214,8 @@ def _load(
                 means=means.to(device),
                 head=head.to(device).eval(),
                 classifier=chosen,
+                score=chain.base.manifest.known_score,
+                familiarity=None if familiarity is None else familiarity.to(device).eval(),
                 confidence=confidence,
                 classes=[each.name for each in kept],
                 base=sum(each.session == 0 for each in kept),
@@ -256,13 +267,21 @@ def _known_classes(base: BaseCheckpoint, later: dict[int, IncrementCheckpoint], 
     return KnownClasses(means, torch.cat(new), shots, statistics, images)
 
 
+def likeness(familiarity: Familiarity | Head | None, features: Tensor, logits: Tensor) -> Tensor:
+    """Map features (B, D) and their logits (B, C) to the likeness to each class, (B, C)."""
+    found: Tensor = logits if familiarity is None else familiarity(features)
+    return found
+
+
 @torch.inference_mode()
-def _confidence(head: Head, held_out: HeldOut | None, base: int) -> Confidence:
+def _confidence(head: Head, familiarity: Familiarity | Head | None, held_out: HeldOut | None, base: int) -> Confidence:
     """Fit the confidence in a head's answers to its logits of the base classes alone: no later session changes it.
 
     Raises:
-        ValueError: a logit is not finite.
+        ValueError: a logit or a likeness is not finite.
     """
     if held_out is None:
         return Confidence()
-    return fit_confidence(head.first(base)(held_out.features), held_out.labels)
+    logits = head.first(base)(held_out.features)
+    like = logits if familiarity is None else familiarity(held_out.features)[:, :base]
+    return fit_confidence(logits, held_out.labels, like)

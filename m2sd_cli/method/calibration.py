@@ -3,10 +3,13 @@
 import math
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
+from m2sd_cli.method.familiarity import left_out_scores
 from m2sd_cli.method.numerics import float64_device
 
+LITTLE = 60.0  # per cent; a chance of 50 is that of a coin
 LOWEST, HIGHEST = 0.01, 100.0  # temperatures, in units of the distance of logits from that of the label
 HALVINGS = 25  # of the range of log T: T is right to a millionth
 
@@ -20,6 +23,12 @@ class Confidence:
 
     temperature: float = 1.0  # T
     unknown_below: float | None = None
+    told: float | None = None  # estimated chance in per cent that a known image scores higher than an unknown one
+
+    @property
+    def tells_little(self) -> bool:
+        """True if known and unknown images can hardly be told apart."""
+        return self.told is not None and self.told < LITTLE
 
     @property
     def calibrated(self) -> bool:
@@ -38,33 +47,55 @@ class Confidence:
         return logits.to(float64_device(logits.device)).double() / self.temperature
 
 
-def known_score(tempered: Tensor) -> Tensor:
-    """Score the likeness of an image to known classes by its highest logit (Hendrycks et al., ICML 2022).
+def known_score(likeness: Tensor) -> Tensor:
+    """Score the likeness of an image to known classes by that to the class that it resembles most.
 
-    The highest probability tells less. It also sinks when more classes are taught, which a logit does not: no image
-    becomes unknown by a class that is learned after it.
+    The highest probability would sink when more classes are taught, which a likeness does not: no image becomes unknown
+    by a class that is learned after it.
 
     Args:
-        tempered: logits (B, C), over T.
+        likeness: (B, C), of familiarity.py, or the logits of a classifier that tells unknown images by them.
 
     Returns:
-        (B,), the higher the more known; with `means` the highest cosine times its scale over T.
+        (B,), the higher the more known.
     """
-    return tempered.amax(dim=1)
+    return likeness.amax(dim=1)
 
 
-def fit_confidence(logits: Tensor, labels: Tensor) -> Confidence:
-    """Fit T, and the score that 95 % of the images reach.
+def fit_confidence(logits: Tensor, labels: Tensor, likeness: Tensor) -> Confidence:
+    """Fit T and the score that 95 % of the images reach, and estimate how well that score tells unknown images.
+
+    For the estimate each class plays the unknown one. It is on the high side where the network was trained on the
+    class, which it then tells better than one that it never saw.
 
     Args:
         logits: (N, C), finite, of images held out of training.
         labels: (N,) in [0, C).
+        likeness: (N, C), finite, see `known_score`.
 
     Raises:
-        ValueError: see `fit_temperature`.
+        ValueError: see `fit_temperature`; or a likeness is not finite.
     """
     temperature = fit_temperature(logits, labels)
-    return Confidence(temperature, unknown_threshold(known_score(Confidence(temperature).tempered(logits))))
+    if not bool(likeness.isfinite().all()):
+        raise ValueError("a threshold is fitted to finite numbers")
+    scores = known_score(likeness.double())
+    told = auroc(scores, left_out_scores(likeness.double(), labels)) if likeness.shape[1] > 1 else None
+    return Confidence(temperature, unknown_threshold(scores), told)
+
+
+def auroc(known: Tensor, unknown: Tensor) -> float:
+    """Compute the chance in per cent that a known image scores higher than an unknown one; a draw counts half.
+
+    This is the Mann-Whitney statistic over the number of pairs.
+
+    Args:
+        known: (K,) scores, at least one.
+        unknown: (U,) scores, at least one.
+    """
+    ordered = unknown.sort().values
+    below, up_to = (torch.searchsorted(ordered, known, right=right).sum() for right in (False, True))
+    return 100 * float(below + up_to) / (2 * len(known) * len(unknown))
 
 
 def fit_temperature(logits: Tensor, labels: Tensor) -> float:

@@ -19,7 +19,7 @@ class Answers(NamedTuple):
     labels: Tensor  # (N,) class of each image in [0, C); -1 for a class that the chain does not know
     lost: Tensor  # (N,) session from which on the answers are wrong, see `first_loss`
     predicted: Tensor  # (N,) answer of the last session
-    score: Tensor  # (N, S) highest logit among the classes of each session: `known_score` times T
+    score: Tensor  # (N, S) `known_score` among the classes of each session
     probability: Tensor  # (N, S) of the answer of each session: softmax at temperature T
 
 
@@ -61,7 +61,9 @@ def first_loss(logits: Tensor, labels: Tensor, taught: Tensor) -> Tensor:
     return torch.maximum(taught[rival], taught[labels])
 
 
-def session_answers(logits: Tensor, labels: Tensor, sizes: Sequence[int], confidence: Confidence) -> Answers:
+def session_answers(
+    logits: Tensor, labels: Tensor, sizes: Sequence[int], confidence: Confidence, likeness: Tensor
+) -> Answers:
     """Answer with every session of a chain.
 
     Args:
@@ -69,17 +71,18 @@ def session_answers(logits: Tensor, labels: Tensor, sizes: Sequence[int], confid
         labels: (B,) in [0, C), or -1 for a class that the chain does not know.
         sizes: classes known after session 0, 1, ..., S - 1, ascending.
         confidence: gives T.
+        likeness: (B, C), see `known_score`.
     """
     tempered = confidence.tempered(logits)
     last = torch.tensor(list(sizes), device=logits.device) - 1  # the last class of each session
-    score = logits.cummax(dim=1).values.index_select(1, last)
+    best = logits.cummax(dim=1).values.index_select(1, last)
     total = tempered.logcumsumexp(dim=1).index_select(1, last.to(tempered.device))
     return Answers(
         labels=labels,
         lost=first_loss(logits, labels.clamp(min=0), class_sessions(sizes, logits.device)),
         predicted=logits.argmax(dim=1),
-        score=score,
-        probability=(confidence.tempered(score) - total).exp(),
+        score=likeness.cummax(dim=1).values.index_select(1, last),
+        probability=(confidence.tempered(best) - total).exp(),
     )
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from m2sd_cli.method.calibration import unknown_threshold
+from m2sd_cli.method.calibration import auroc, unknown_threshold
 from m2sd_cli.reports.answers import Answers, class_sessions
 
 ECE_BINS = 15
@@ -47,20 +47,6 @@ def expected_calibration_error(probability: Tensor, right: Tensor) -> float | No
         probability_bins(probability), right.double() - probability, ECE_BINS
     )  # (accuracy - probability) times images
     return 100 * float(gaps.abs().sum()) / len(right)
-
-
-def auroc(known: Tensor, unknown: Tensor) -> float:
-    """Compute the chance in per cent that a known image scores higher than an unknown one; a draw counts half.
-
-    This is the Mann-Whitney statistic over the number of pairs.
-
-    Args:
-        known: (K,) scores, at least one.
-        unknown: (U,) scores, at least one.
-    """
-    ordered = unknown.sort().values
-    below, up_to = (torch.searchsorted(ordered, known, right=right).sum() for right in (False, True))
-    return 100 * float(below + up_to) / (2 * len(known) * len(unknown))
 
 
 def fpr95(known: Tensor, unknown: Tensor) -> float:

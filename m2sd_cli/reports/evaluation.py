@@ -77,7 +77,13 @@ def evaluate_session(
 
     def answer(features: Tensor, labels: Tensor) -> list[Answers]:
         return [
-            session_answers(each.classify(features), place[labels], each.sizes, each.confidence)
+            session_answers(
+                logits := each.classify(features),
+                place[labels],
+                each.sizes,
+                each.confidence,
+                each.recognise(features, logits),
+            )
             for each, place in zip(models, places, strict=True)
         ]
 

@@ -176,6 +176,10 @@ class Manifest(Record):
         None
     )
     choice: Annotated[ChoiceRecord | None, Field(description="of the classifier; None if it was not compared")] = None
+    known_score: Annotated[
+        Literal["logit", "distance", "centred"],
+        Field(description="of the likeness to the classes known, in the base session; see method/familiarity.py"),
+    ] = "logit"
     views: Views | None = None
     seed: Whole
     versions: dict[Text, Text]

@@ -404,6 +404,7 @@ KEYS = {
         "classifier",
         "temperature",
         "calibrated",
+        "unknown_told",
         "untested_classes",
         "unknown_classes",
         "skipped",

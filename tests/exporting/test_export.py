@@ -112,14 +112,20 @@ def test_safetensors_hold_backbone_and_class_means(exported: dict[str, Path], mo
     assert torch.equal(tensors.pop("head.rows"), model.head.rows)
     assert model.head.bias is not None
     assert torch.equal(tensors.pop("head.bias"), model.head.bias)
+    assert model.familiarity is not None
+    for name, value in model.familiarity.state_dict().items():
+        assert torch.equal(tensors.pop(f"familiarity.{name}"), value)
     state = model.backbone.state_dict()
     assert tensors.keys() == {f"backbone.{name}" for name in state}
     assert all(torch.equal(tensors[f"backbone.{name}"], state[name]) for name in state)
 
 
 @pytest.mark.parametrize("batch", [1, 2, 5, 14])
-def test_pt2_answers_as_we_do(program: Callable[..., Tensor], model: SessionModel, images: Tensor, batch: int) -> None:
-    logits = program(images[:batch])
+def test_pt2_answers_as_we_do(
+    program: Callable[..., tuple[Tensor, Tensor]], model: SessionModel, images: Tensor, batch: int
+) -> None:
+    logits, scores = program(images[:batch])
+    assert scores.shape == (batch,)
     wanted = model.classify(model.embed(images[:batch]))
     assert logits.shape == (batch, 7)
     torch.testing.assert_close(logits, wanted, rtol=0, atol=1e-4)
@@ -131,12 +137,12 @@ def test_onnxruntime_answers_as_we_do(
     exported: dict[str, Path], model: SessionModel, images: Tensor, batch: int
 ) -> None:
     session = onnxruntime.InferenceSession(exported["onnx"])
-    (given,), (returned,) = session.get_inputs(), session.get_outputs()
+    (given,), (returned, score) = session.get_inputs(), session.get_outputs()
     assert (given.name, given.type) == ("images", "tensor(uint8)")
     assert given.shape[1:] == [3, 16, 16]
     assert not isinstance(given.shape[0], int)
-    assert returned.name == "logits"
-    (logits,) = session.run(None, {"images": images[:batch].numpy()})
+    assert (returned.name, score.name) == ("logits", "score")
+    logits, _ = session.run(None, {"images": images[:batch].numpy()})
     wanted = model.classify(model.embed(images[:batch]))
     torch.testing.assert_close(torch.from_numpy(logits), wanted, rtol=0, atol=1e-4)
 
@@ -153,7 +159,7 @@ def test_an_earlier_session_can_be_exported(
     path = m2sd_cli.export("pt2", tmp_path / "base.pt2", run=trained, session=0)
     base = load_one_layer(RunFolder(trained), 0)
     assert described({"pt2": path}, "pt2")["classes"] == CLASSES[:4]
-    logits = torch.export.load(path).module()(images[:3])
+    logits, _ = torch.export.load(path).module()(images[:3])
     torch.testing.assert_close(logits, base.classify(base.embed(images[:3])), rtol=0, atol=1e-4)
 
 
@@ -166,7 +172,7 @@ def test_linear_class_weights_are_exported_too(
     model = load_one_layer(RunFolder(run))
     assert model.record.similarity == "linear"
     path = m2sd_cli.export("onnx", tmp_path / "linear.onnx", run=run)
-    (logits,) = onnxruntime.InferenceSession(path).run(None, {"images": images[:2].numpy()})
+    logits, _ = onnxruntime.InferenceSession(path).run(None, {"images": images[:2].numpy()})
     wanted = model.classify(model.embed(images[:2]))
     torch.testing.assert_close(torch.from_numpy(logits), wanted, rtol=1e-4, atol=1e-4)
 

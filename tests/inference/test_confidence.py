@@ -153,9 +153,10 @@ def test_every_classifier_has_its_own_and_every_session_the_same(calibrated: Pat
     folder = RunFolder(calibrated)
     tensors = folder.tensors(folder.session(0))
     found = [load_session(folder, number, classifier=name).confidence for number in range(3)]
-    logits = load_session(folder, 0, classifier=name).classify(tensors[HELD_OUT])
+    model = load_session(folder, 0, classifier=name)
+    logits = model.classify(tensors[HELD_OUT])
     temperature = fit_temperature(logits, tensors[HELD_OUT_LABELS])
-    scores = logits.double().max(dim=1).values / temperature
+    scores = model.recognise(tensors[HELD_OUT], logits).double().max(dim=1).values
     for each in found:
         assert each.temperature == pytest.approx(temperature, rel=1e-4)
         assert each.unknown_below == pytest.approx(unknown_threshold(scores), rel=1e-4)
@@ -165,7 +166,7 @@ def test_every_classifier_has_its_own_and_every_session_the_same(calibrated: Pat
 def test_they_are_different(calibrated: Path) -> None:
     found = [load_session(RunFolder(calibrated), classifier=name).confidence for name in ("means", "fecam", "ranpac")]
     assert len({round(each.temperature, 3) for each in found}) == 3
-    assert len({round(each.unknown_below or 0, 3) for each in found}) == 3
+    assert len({round(each.unknown_below or 0, 3) for each in found}) == 1  # the distance is the same for all
 
 
 def test_without_such_images_nothing_is_unknown(trained: Path, noise: Path) -> None:
@@ -202,12 +203,16 @@ def test_what_scores_too_low_is_called_unknown(calibrated: Path, pictures: Pictu
 def test_probabilities_are_those_at_the_temperature(calibrated: Path, pictures: Pictures, name: str) -> None:
     model = load_session(RunFolder(calibrated), classifier=name)
     source = read_shots(pictures.labelled).source
-    logits = model.classify(model.embed(pixels_of(source, calibrated))) / model.confidence.temperature
+    features = model.embed(pixels_of(source, calibrated))
+    logits = model.classify(features)
+    scores = model.recognise(features, logits).amax(dim=1).tolist()
+    logits = logits / model.confidence.temperature
     answers = list(m2sd_cli.predict([pictures.labelled], run=calibrated, top_k=7, classifier=name, device="cpu"))
-    for row, answer in zip(logits, answers, strict=True):
+    for row, answer, score in zip(logits, answers, scores, strict=True):
         found = {guess.name: guess.probability for guess in answer.guesses}
         assert [found[each] for each in model.classes] == pytest.approx(row.softmax(dim=0).tolist(), abs=1e-4)
-        assert answer.score == pytest.approx(float(row.max()), rel=1e-4)
+        assert answer.score == pytest.approx(score, rel=1e-4)
+        assert answer.told == model.confidence.told
 
 
 @pytest.mark.parametrize("name", HEADS)
@@ -219,14 +224,15 @@ def test_an_evaluation_counts_what_each_session_says_alone(calibrated: Path, pic
     assert [each.session for each in found.calibration] == [0, 1, 2]
     for number, figures in enumerate(found.calibration):
         model = load_session(RunFolder(calibrated), number, classifier=name)
-        logits = model.classify(model.embed(pixels)).double() / model.confidence.temperature
+        raw = model.classify(model.embed(pixels))
+        logits = raw.double() / model.confidence.temperature
         best, answers = logits.softmax(dim=1).max(dim=1)
         known = [truth in model.classes for truth in truths]
         right = [model.classes[answer] == truth for answer, truth in zip(answers.tolist(), truths, strict=True)]
         ours = [place for place, each in enumerate(known) if each]
         ece = plain_ece([best.tolist()[place] for place in ours], [right[place] for place in ours])
         assert figures.ece == pytest.approx(ece, abs=0.01)
-        scores = logits.max(dim=1).values.tolist()
+        scores = model.recognise(model.embed(pixels), raw).max(dim=1).values.tolist()
         positives = [score for score, each in zip(scores, known, strict=True) if each]
         negatives = [score for score, each in zip(scores, known, strict=True) if not each]
         assert (figures.known, figures.unknown) == (len(positives), len(negatives))
@@ -246,7 +252,9 @@ def test_it_is_the_same_in_every_batch_size(
         assert (one.known, one.unknown) == (other.known, other.unknown)
 
 
-@pytest.mark.parametrize(("form", "name"), [("onnx", "fecam"), ("pt2", "means"), ("safetensors", "fecam")])
+@pytest.mark.parametrize(
+    ("form", "name"), [("onnx", "fecam"), ("onnx", "centred"), ("pt2", "means"), ("safetensors", "fecam")]
+)
 def test_an_exported_file_gives_the_probabilities_and_scores_of_predict(
     calibrated: Path,
     pictures: Pictures,
@@ -261,22 +269,63 @@ def test_an_exported_file_gives_the_probabilities_and_scores_of_predict(
     if form == "onnx":
         session = onnxruntime.InferenceSession(path)
         said: dict[str, Any] = json.loads(session.get_modelmeta().custom_metadata_map["m2sd"])
-        logits = torch.from_numpy(session.run(None, {"images": pixels.numpy()})[0])
+        logits, scores = map(torch.from_numpy, session.run(None, {"images": pixels.numpy()}))
     elif form == "pt2":
         extra = {"m2sd": ""}
-        logits = torch.export.load(path, extra_files=extra).module()(pixels)
+        logits, scores = torch.export.load(path, extra_files=extra).module()(pixels)
         said = json.loads(extra["m2sd"])
     else:
         with safe_open(path, "pt") as file:
             said = json.loads(file.metadata()["m2sd"])
-        logits = model.classify(model.embed(pixels)) / said["temperature"]
+            assert model.familiarity is not None
+            for tensor, value in model.familiarity.state_dict().items():
+                assert torch.equal(file.get_tensor(f"familiarity.{tensor}"), value)
+        features = model.embed(pixels)
+        logits = model.classify(features) / said["temperature"]
+        scores = model.familiarity(features).amax(dim=1)
     confidence = model.confidence
     assert said["calibrated"] is True
     assert (said["temperature"], said["unknown_below"]) == (confidence.temperature, confidence.unknown_below)
+    assert said["unknown_told"] == confidence.told
+    assert said["score"] == "distance"
     answers = list(m2sd_cli.predict([pictures.labelled], run=calibrated, classifier=name, top_k=1, device="cpu"))
-    logits = logits.detach()
+    logits, scores = logits.detach(), scores.detach()
     best, which = logits.softmax(dim=1).max(dim=1)
-    for answer, score, probability, index in zip(answers, logits.amax(dim=1), best, which, strict=True):
+    for answer, score, probability, index in zip(answers, scores, best, which, strict=True):
         assert answer.score == pytest.approx(float(score), abs=1e-3)
         assert answer.guesses[0].name == said["classes"][int(index)]
         assert answer.guesses[0].probability == pytest.approx(float(probability), abs=1e-3)
+
+
+@pytest.mark.parametrize("told", [59.9, 60.0, None])
+def test_a_network_that_can_hardly_tell_says_so(
+    calibrated: Path, pictures: Pictures, m2sd: Cli, monkeypatch: pytest.MonkeyPatch, told: float | None
+) -> None:
+    monkeypatch.setattr("m2sd_cli.inference.session.fit_confidence", lambda *_: Confidence(1.0, -2.0, told))
+    words = ["--run", calibrated, "--device", "cpu"]
+    for done in (m2sd("predict", pictures.labelled, *words), m2sd("evaluate", "--test", pictures.labelled, *words)):
+        assert done.code == 0
+        assert ('"unknown" is worth little here' in done.err) == (told == 59.9)
+        assert done.err.count("worth little") == (told == 59.9)
+
+
+@pytest.mark.parametrize("score", ["logit", "centred"])
+def test_a_base_session_says_which_score_it_goes_by(
+    calibrated: Path, pictures: Pictures, tmp_path: Path, score: str, load_one_layer: Callable[..., SessionModel]
+) -> None:
+    """One of a pretrained network goes by the centred cosine; one that names none, by the highest logit."""
+    run = copy_base_session(calibrated, tmp_path / "run")
+    assert RunFolder(run).session(0).manifest.known_score == "distance"
+    rewrite(run, 0, lambda tensors: None, known_score=score)
+    model = load_one_layer(RunFolder(run), classifier="means")
+    features = model.embed(pixels_of(read_shots(pictures.labelled).source, run))
+    logits = model.classify(features)
+    other = load_session(RunFolder(run), classifier="centred").classify(features)
+    likeness = model.recognise(features, logits)
+    torch.testing.assert_close(
+        likeness, logits if score == "logit" else other / model.record.scale, rtol=1e-4, atol=1e-5
+    )
+    path = m2sd_cli.export("onnx", tmp_path / "out.onnx", run=run, classifier="means")
+    pixels = pixels_of(read_shots(pictures.labelled).source, run)
+    _, scores = onnxruntime.InferenceSession(path).run(None, {"images": pixels.numpy()})
+    torch.testing.assert_close(torch.from_numpy(scores), likeness.amax(dim=1), rtol=1e-3, atol=1e-3)

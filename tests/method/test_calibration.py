@@ -95,12 +95,26 @@ def test_confidence_is_what_was_fitted() -> None:
     generator = torch.Generator().manual_seed(0)
     logits = 6 * torch.randn(400, 5, generator=generator)
     labels = torch.multinomial((logits / 2.5).softmax(dim=1), 1, generator=generator).squeeze(1)
-    confidence = fit_confidence(logits, labels)
+    confidence = fit_confidence(logits, labels, 2 * logits)
     assert confidence.temperature == fit_temperature(logits, labels)
-    scores = [max(row) / confidence.temperature for row in logits.tolist()]
+    scores = [2 * max(row) for row in logits.tolist()]
     assert confidence.unknown_below in [pytest.approx(score) for score in scores]
-    assert sum(not confidence.is_unknown(score) for score in known_score(confidence.tempered(logits)).tolist()) == 380
+    assert sum(not confidence.is_unknown(score) for score in known_score(2.0 * logits.double()).tolist()) == 380
     assert confidence.calibrated
+
+
+def test_how_well_the_score_tells_is_estimated_by_leaving_each_class_out() -> None:
+    likeness = torch.tensor([[0.9, 0.1, 0.2], [0.3, 0.8, 0.5], [0.4, 0.3, 0.2]])
+    labels = torch.tensor([0, 1, 2])
+    found = fit_confidence(likeness, labels, likeness)
+    known, unknown = [0.9, 0.8, 0.4], [0.2, 0.5, 0.4]
+    pairs = [(k > u) + (k == u) / 2 for k in known for u in unknown]
+    assert found.told == pytest.approx(100 * sum(pairs) / 9, rel=1e-5)
+    assert not found.tells_little
+    assert fit_confidence(likeness, labels, torch.zeros(3, 3)).tells_little
+    assert fit_confidence(likeness[:, :1], 0 * labels, likeness[:, :1]).told is None  # of one class
+    with pytest.raises(ValueError, match="finite numbers"):
+        fit_confidence(likeness, labels, likeness / 0)
 
 
 def test_without_images_nothing_is_fitted() -> None:
@@ -112,7 +126,8 @@ def test_without_images_nothing_is_fitted() -> None:
 
 @pytest.mark.parametrize("logit", [0.0, -4.0, 1e38, 1e-38])
 def test_one_image_has_a_score_that_others_can_differ_from(logit: float) -> None:
-    confidence = fit_confidence(torch.tensor([[logit, logit]]), torch.tensor([1]))
+    logits = torch.tensor([[logit, logit]])
+    confidence = fit_confidence(logits, torch.tensor([1]), logits)
     assert not confidence.is_unknown(logit)
     assert confidence.is_unknown(logit - abs(logit) / 8 - 1e-30)
 

@@ -37,7 +37,7 @@ def argmax(row: list[float], size: int) -> int:
 @given(CHAINS, st.integers(0, 20), st.integers(0, 999))
 def test_every_session_answers_as_it_would_alone(sizes: tuple[int, ...], images: int, seed: int) -> None:
     logits, labels = draw(images, sizes[-1], seed)
-    answers = session_answers(logits, labels, sizes, CONFIDENCE)
+    answers = session_answers(logits, labels, sizes, CONFIDENCE, logits)
     assert torch.equal(answers.labels, labels)
     assert answers.score.shape == answers.probability.shape == (images, len(sizes))
     taught = class_sessions(sizes).tolist()
@@ -53,31 +53,33 @@ def test_every_session_answers_as_it_would_alone(sizes: tuple[int, ...], images:
             assert abs(answers.probability[n, session] - probability) < 1e-12
 
 
-def test_the_score_is_that_of_predict_over_the_temperature() -> None:
-    logits, labels = draw(30, 7)
-    score = CONFIDENCE.tempered(session_answers(logits, labels, SIZES, CONFIDENCE).score)
+def test_the_score_is_that_of_the_likeness_whatever_the_logits_are() -> None:
+    (logits, labels), (likeness, _) = draw(30, 7), draw(30, 7, seed=1)
+    answers = session_answers(logits, labels, SIZES, CONFIDENCE, likeness)
     for session, size in enumerate(SIZES):
-        assert torch.equal(score[:, session], known_score(CONFIDENCE.tempered(logits[:, :size])))
+        assert torch.equal(answers.score[:, session], known_score(likeness[:, :size]))
+    assert torch.equal(answers.probability, session_answers(logits, labels, SIZES, CONFIDENCE, logits).probability)
 
 
 def test_the_earlier_class_wins_a_draw() -> None:
     logits = torch.tensor([[0.0, 2.0, 2.0, 2.0, 1.0, 2.0, 2.0]]).expand(2, 7)
-    assert session_answers(logits, torch.tensor([1, 3]), SIZES, CONFIDENCE).lost.tolist() == [3, 1]
+    assert session_answers(logits, torch.tensor([1, 3]), SIZES, CONFIDENCE, logits).lost.tolist() == [3, 1]
 
 
 def test_endlessly_low_logits_are_a_draw() -> None:
     logits = torch.full((2, 7), -torch.inf)
-    assert session_answers(logits, torch.tensor([0, 1]), SIZES, CONFIDENCE).lost.tolist() == [3, 0]
+    assert session_answers(logits, torch.tensor([0, 1]), SIZES, CONFIDENCE, logits).lost.tolist() == [3, 0]
 
 
 def test_far_lower_logits_of_early_sessions_do_not_vanish() -> None:
-    answers = session_answers(torch.tensor([[-5000.0, -5000.0, 5000.0]]), torch.tensor([0]), (2, 3), Confidence())
+    logits = torch.tensor([[-5000.0, -5000.0, 5000.0]])
+    answers = session_answers(logits, torch.tensor([0]), (2, 3), Confidence(), logits)
     assert answers.probability[0].tolist() == pytest.approx([0.5, 1.0])
 
 
 def test_nothing_of_the_size_of_the_logits_is_kept() -> None:
     logits, labels = draw(2, 3000)
-    answers = session_answers(logits, labels, range(1000, 3001, 1000), CONFIDENCE)
+    answers = session_answers(logits, labels, range(1000, 3001, 1000), CONFIDENCE, logits)
     assert sum(each.untyped_storage().nbytes() for each in answers) <= 2 * (3 * 8 + 3 * (4 + 8))
 
 
@@ -91,7 +93,7 @@ def test_neither_batches_nor_processes_change_a_digit(batch: int, cut: int, seed
         starts = [begin, *range(begin, end, batch)]
         ends = [begin, *(min(start + batch, end) for start in starts[1:])]
         parts = zip(starts, ends, strict=True)
-        return [session_answers(logits[a:b], labels[a:b], SIZES, CONFIDENCE) for a, b in parts]
+        return [session_answers(logits[a:b], labels[a:b], SIZES, CONFIDENCE, logits[a:b]) for a, b in parts]
 
     sent = iter(gather_answers(answer(cut, 50), SINGLE_PROCESS))
 
@@ -102,5 +104,5 @@ def test_neither_batches_nor_processes_change_a_digit(batch: int, cut: int, seed
             assert numbers.ndim == 1
             return torch.cat([numbers, next(sent).flatten()])
 
-    whole = session_answers(logits, labels, SIZES, CONFIDENCE)
+    whole = session_answers(logits, labels, SIZES, CONFIDENCE, logits)
     assert all(map(torch.equal, gather_answers(answer(0, cut), TwoProcesses()), whole))

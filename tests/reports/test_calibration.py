@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from m2sd_cli.method.calibration import auroc
 from m2sd_cli.reports.answers import session_answers
-from m2sd_cli.reports.calibration import auroc, chain_calibration, expected_calibration_error, fpr95
+from m2sd_cli.reports.calibration import chain_calibration, expected_calibration_error, fpr95
 from tests.reports.test_answers import CHAINS, CONFIDENCE, argmax, draw
 
 FLOATS = st.integers(-4, 4).map(float) | st.floats(-(2.0**90), 2.0**90, width=32, allow_subnormal=False)
@@ -82,7 +83,7 @@ def test_every_session_is_as_the_loop_says(sizes: tuple[int, ...], images: int, 
     logits, labels = draw(images, sizes[-1], seed)
     logits += torch.rand(logits.shape, generator=torch.Generator().manual_seed(seed))  # no probability ends a bin
     rows, truths = logits.tolist(), labels.tolist()
-    figures = chain_calibration(session_answers(logits, labels, sizes, CONFIDENCE), sizes)
+    figures = chain_calibration(session_answers(logits, labels, sizes, CONFIDENCE, logits), sizes)
     assert [each.session for each in figures] == list(range(len(sizes)))
     for size, each in zip(sizes, figures, strict=True):
         scores = [max(row[:size]) for row in rows]
@@ -102,5 +103,5 @@ def test_every_session_is_as_the_loop_says(sizes: tuple[int, ...], images: int, 
 
 def test_the_highest_logit_tells_and_not_the_highest_probability() -> None:
     logits = torch.tensor([[3.0, 2.9, 0.0], [-2.0, -9.0, 0.0]])
-    answers = session_answers(logits, torch.tensor([0, -1]), (2, 3), CONFIDENCE)
+    answers = session_answers(logits, torch.tensor([0, -1]), (2, 3), CONFIDENCE, logits)
     assert chain_calibration(answers, (2, 3))[0].auroc == 100.0

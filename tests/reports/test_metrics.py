@@ -13,7 +13,7 @@ from tests.reports.test_answers import CHAINS, SIZES, argmax, draw
 
 
 def figures_of(sizes: tuple[int, ...], logits: Tensor, labels: Tensor) -> Figures:
-    return chain_figures(labels, session_answers(logits, labels, sizes, Confidence()).lost, sizes)
+    return chain_figures(labels, session_answers(logits, labels, sizes, Confidence(), logits).lost, sizes)
 
 
 def mean(values: list[float]) -> float | None:

@@ -41,7 +41,7 @@ def material(sizes: Sequence[int] = SIZES, images: int = 60, **changes: object) 
     labels = torch.randint(-1, sizes[-1], (images,), generator=generator)
     logits = 3 * torch.randn(images, sizes[-1], generator=generator)
     confidence = Confidence(temperature=1.5, unknown_below=0.2)
-    answers = gather_answers([session_answers(logits, labels, sizes, confidence)], SINGLE_PROCESS)
+    answers = gather_answers([session_answers(logits, labels, sizes, confidence, logits)], SINGLE_PROCESS)
     known = labels >= 0
     evaluation = Evaluation(
         figures=chain_figures(labels[known], answers.lost[known], sizes),

@@ -1,0 +1,93 @@
+"""The likeness to classes against plain sums, and what teaching does to it."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from m2sd_cli.method.base_statistics import BaseSums
+from m2sd_cli.method.familiarity import DIAGONAL, build_familiarity, left_out_scores
+from m2sd_cli.method.stage3 import KnownClasses
+
+
+def known_classes(images: int = 8, classes: int = 3, shots: tuple[int, ...] = (2, 1), width: int = 4) -> KnownClasses:
+    """Classes of random features."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(classes).repeat(images)
+    features = (torch.randn(len(labels), width, generator=generator) + 3 * labels[:, None].sin()).abs()
+    sums = BaseSums(torch.full((classes,), images), width)
+    sums.add(features, labels)
+    new = [torch.rand(count, width, generator=generator) for count in shots]
+    means = torch.stack([each.mean(dim=0) for each in new]) if new else torch.empty(0, width)
+    return KnownClasses(sums.means.means(), means, new, sums.statistics(), [images] * classes)
+
+
+def plain_likeness(known: KnownClasses, x: list[float]) -> list[float]:
+    """Minus the squared distance in units of the spread within classes, number by number."""
+    statistics = known.statistics
+    covariance = statistics.power_covariance.double()
+    width = len(covariance)
+    variance = sum(float(covariance[i, i]) for i in range(width)) / width
+    inverse = torch.linalg.inv(covariance + DIAGONAL * variance * torch.eye(width, dtype=torch.float64)).tolist()
+
+    def unit(vector: list[float]) -> list[float]:
+        length = math.sqrt(sum(v * v for v in vector))
+        return [v / length for v in vector]
+
+    base = statistics.power_means.tolist()
+    length = sum(math.sqrt(sum(v * v for v in mean)) for mean in base) / len(base)
+    means = base + [
+        [sum(math.sqrt(v) for v in column) / len(each) for column in each.T.tolist()] for each in known.shots
+    ]
+    u = unit([math.sqrt(v) for v in x])
+    found = []
+    for mean in means:
+        d = [a - b for a, b in zip(u, unit(mean), strict=True)]
+        squared = sum(d[i] * inverse[i][j] * d[j] for i in range(width) for j in range(width))
+        found.append(-squared * length**2 / width)
+    return found
+
+
+@pytest.mark.parametrize("shots", [(), (1,), (2, 1)])
+def test_it_is_the_distance_to_each_mean(shots: tuple[int, ...]) -> None:
+    known = known_classes(shots=shots)
+    familiarity = build_familiarity(known)
+    images = torch.rand(5, 4, generator=torch.Generator().manual_seed(1))
+    found = familiarity(images)
+    assert found.shape == (5, 3 + len(shots))
+    for row, image in zip(found, images, strict=True):
+        assert row.tolist() == pytest.approx(plain_likeness(known, image.tolist()), rel=1e-3, abs=1e-4)
+
+
+def test_no_image_becomes_unknown_by_what_is_learned_later() -> None:
+    images = torch.rand(50, 4, generator=torch.Generator().manual_seed(2))
+    later, before = build_familiarity(known_classes()), build_familiarity(known_classes(shots=()))
+    torch.testing.assert_close(later(images)[:, :3], before(images))
+    assert torch.equal(later.select(torch.arange(3))(images), before(images))
+    assert bool((later(images).amax(dim=1) >= before(images).amax(dim=1) - 1e-5).all())
+
+
+def test_a_shot_is_what_its_class_looks_like() -> None:
+    known = known_classes()
+    likeness = build_familiarity(known)(known.shots[1])
+    assert float(likeness[0, 4]) == pytest.approx(0, abs=1e-5)
+    assert int(likeness.argmax()) == 4
+
+
+@pytest.mark.parametrize(("images", "classes"), [(1, 1), (1, 3), (5, 1)])
+def test_few_images_make_numbers(images: int, classes: int) -> None:
+    found: Tensor = build_familiarity(known_classes(images, classes))(torch.rand(2, 4))
+    assert bool(found.isfinite().all())
+
+
+def test_statistics_of_no_features_are_refused() -> None:
+    known = known_classes()
+    known.statistics.power_covariance.neg_()
+    with pytest.raises(ValueError, match="not the covariance of any features"):
+        build_familiarity(known)
+
+
+def test_the_own_class_is_left_out() -> None:
+    likeness = torch.tensor([[3.0, 1.0, 2.0], [3.0, 1.0, 2.0]])
+    assert left_out_scores(likeness, torch.tensor([0, 1])).tolist() == [2.0, 3.0]
