@@ -417,7 +417,7 @@ KEYS = {
     "data": {"data_sets", "cache"},
     "config": {"data", "recipe", "pretrain", "distill"},
     "recipes": {"recipes"},
-    "simulate": {"data", "sizes", "shots", "views", "skipped", "classifiers"},
+    "simulate": {"data", "sizes", "parts", "shots", "views", "skipped", "classifiers"},
     "ablation": {"out", "budget", "finished", "rows", "runs"},
     "bench": {
         "conditions",
