@@ -109,7 +109,7 @@ def test_an_unknown_key_of_either_stage_is_named_with_the_nearest(
 ) -> None:
     file = tmp_path / "mine.toml"
     file.write_text(text)
-    run = [] if command == "config show" else ["--run", trained, "--force"]
+    run = [] if command == "config show" else ["--run", trained, "--force", "--yes"]
     done = m2sd(*command.split(), *run, "--data", "demo", "--config", file)
     assert done.code == 2
     assert done.err.splitlines()[-1].startswith(f"m2sd: --config {file}: {says}")
