@@ -44,7 +44,7 @@ def draw_known_scores(known: Tensor, unknown: Tensor, confidence: Confidence, se
     low, width = steps[0], (steps[-1] - steps[0]) / BINS
     parts = [_shares(each, low, width) for each in (known, unknown)]
     plot = Plot(x=steps, y=round_steps(0, 100 * float(torch.cat(parts).max()), 5))
-    drawn = [plot.axes("score: highest logit over the temperature", "images, %")]
+    drawn = [plot.axes("score: likeness to the most similar class", "images, %")]
     for number, share in enumerate(parts[0].tolist()):
         left, top = plot.at(low + number * width, 100 * share)
         right, zero = plot.at(low + (number + 1) * width, 0)

@@ -67,7 +67,7 @@ def _known_scores(material: Material) -> str:
     last = len(sizes) - 1
     column = last if last == 0 or bool((answers.labels < 0).any()) else last - 1
     session = evaluation.figures.sessions[-1].session - last + column
-    score = evaluation.confidence.tempered(answers.score[:, column])
+    score = answers.score[:, column].double()
     return draw_known_scores(score[place <= column], score[place > column], evaluation.confidence, session)
 
 
