@@ -22,6 +22,7 @@ def predict(
     precision: str = "auto",
     skip_bad: bool = False,
     classifier: str | None = None,
+    explained: int = 0,
 ) -> Iterator[Prediction]:
     """Label pictures.
 
@@ -35,6 +36,7 @@ def predict(
         device, precision: `auto` chooses; precision `auto` is fp32.
         skip_bad: go on after a picture that cannot be read; its prediction gives the reason and no guesses.
         classifier: the name in CLASSIFIERS that answers; None for that of the session.
+        explained: the number of guesses a picture whose evidence to give, too, as heat maps.
 
     Raises:
         M2sdError: one of its kinds.
@@ -49,7 +51,7 @@ def predict(
         given = [images] if isinstance(images, (str, Path)) else images
         groups = [find_pictures([expand(image, "images") for image in given])]
     model = load_session(folder, session, chosen, inference_precision(precision), classifier)
-    return (each for paths in groups for each in predict_files(model, paths, top_k, skip_bad))
+    return (each for paths in groups for each in predict_files(model, paths, top_k, skip_bad, explained))
 
 
 def _find_each(names: list[str]) -> list[Path]:

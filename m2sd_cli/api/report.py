@@ -28,6 +28,7 @@ from m2sd_cli.reports.page.content import Page, SessionEntry, Shown, Stage, Taug
 from m2sd_cli.reports.page.mistakes import tested_part
 from m2sd_cli.reports.page.pictures import thumbnail
 from m2sd_cli.reports.page.render import render
+from m2sd_cli.reports.published import Published
 from m2sd_cli.runs.chain import ChainSummary
 from m2sd_cli.runs.folder import RunFolder, open_run
 from m2sd_cli.runs.manifest import Manifest
@@ -91,7 +92,7 @@ def report(
         )
         evaluation = replace(evaluation, skipped=images.skipped)
         material = material_of(evaluation, folder, manifests, own_images=test is not None)
-        published = [f"{each.method.name} ({each.method.year}): {each.source}" for each in material.published]
+        published = _published(material.published, first.manifest)
         drawn = dict(draw_all(material))
         tested = tested_part(evaluation, model, images.source)
     else:
@@ -117,6 +118,19 @@ def report(
             written_by=f"Written by m2sd {manifests[-1].versions.get('m2sd', '')} from the manifests of the run.",
         )
     )
+
+
+def _published(rows: Sequence[Published], first: Manifest) -> list[str]:
+    """Name the methods that are drawn beside the run, and what has to be known to compare them."""
+    marks: dict[bool | str, str] = {True: ", its epoch chosen on the test images", False: "", "unknown": ""}
+    names = [
+        f"{each.method.name} ({each.method.year}){marks[each.method.epoch_chosen_on_test]}: {each.source}"
+        for each in rows
+    ]
+    few = first.config.get("images_per_class")
+    if rows and few is not None:
+        names.append(f"This run was trained on {few} images of each base class, the published ones on all.")
+    return names
 
 
 def _open(

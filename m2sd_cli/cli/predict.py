@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from m2sd_cli.cli import options
+from m2sd_cli.cli.heat_maps import EXPLAINED, HeatMapFiles
 from m2sd_cli.cli.output import as_text, document, note, printable, result, unknown_tells_little
 from m2sd_cli.cli.streams import flush_results
 from m2sd_cli.errors import DataError, UsageError
@@ -37,6 +38,15 @@ def predict(
     device: options.Device = "auto",
     precision: options.ExactPrecision = "auto",
     skip_bad: options.SkipBad = False,
+    explain: Annotated[
+        Path | None,
+        typer.Option(
+            "--explain",
+            help="Write into this folder which parts of each picture speak for its two likeliest classes.",
+            show_default=False,
+            readable=False,
+        ),
+    ] = None,
     csv: Annotated[bool, typer.Option("--csv", help="Print comma-separated columns, a line a picture.")] = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
@@ -50,6 +60,7 @@ def predict(
       m2sd predict bird.jpg
       m2sd predict ./holiday --top-k 1
       m2sd predict bird.jpg --session 2 --json
+      m2sd predict ./holiday --explain why
       m2sd predict ./holiday --top-k 1 --csv | cut -d, -f1,4
       find ./holiday -newer last.jpg | m2sd predict -
 
@@ -60,6 +71,7 @@ def predict(
 
     import m2sd_cli
     from m2sd_cli.cli.progress import reporting
+    from m2sd_cli.output_files import check_output_folder
 
     if csv and json:
         raise UsageError("--csv and --json: choose one")
@@ -91,6 +103,9 @@ def predict(
     def say_left_out(bad: "dict[str, str]") -> None:
         note(f"left out: {bad['image']}: {bad['reason']}", quiet)
 
+    if explain is not None:
+        check_output_folder("--explain", explain, m2sd_cli.open_run(run))
+    maps = None if explain is None else HeatMapFiles(explain)
     with reporting(quiet):
         predictions = named(
             m2sd_cli.predict(
@@ -102,6 +117,7 @@ def predict(
                 precision=precision,
                 skip_bad=True,
                 classifier=classifier,
+                explained=0 if maps is None else EXPLAINED,
             )
         )
         if json:
@@ -113,6 +129,7 @@ def predict(
                     "calibrated": each.calibrated,
                     "unknown_told": each.told,
                     "classes": [asdict(guess) for guess in each.guesses],
+                    "heat_map": None if maps is None else as_text(maps.write(each)),
                 }
                 for each in predictions
             ]
@@ -124,6 +141,10 @@ def predict(
                     result(_row(["image", "unknown", "score", *columns]))
                 result(_row(_cells(each)) if csv else _line(each))
                 flush_results()
+                if maps is not None:
+                    maps.write(each)
+    if maps is not None:
+        note(f"heat maps of {maps.count} pictures: {maps.folder}", quiet)
     if skipped and not skip_bad:
         bad = skipped[0]
         others = f"; and {len(skipped) - 1} more" if len(skipped) > 1 else ""

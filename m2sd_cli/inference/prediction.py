@@ -14,6 +14,7 @@ from m2sd_cli.data.deep_grey import Scales
 from m2sd_cli.data.images import open_rgb
 from m2sd_cli.data.threads import in_order
 from m2sd_cli.errors import PictureError
+from m2sd_cli.inference.explanation import explain
 from m2sd_cli.inference.session import SessionModel
 from m2sd_cli.method.calibration import known_score
 
@@ -30,6 +31,14 @@ class Guess:
 
 
 @dataclass(frozen=True)
+class Evidence:
+    """A picture as the network sees it, and what in it speaks for its likeliest classes."""
+
+    pixels: Tensor  # (3, S, S) uint8
+    maps: Tensor  # (K, H, W) of the first guesses, see `explain`
+
+
+@dataclass(frozen=True)
 class Prediction:
     """The likeliest classes of a picture, the likeliest first."""
 
@@ -41,16 +50,18 @@ class Prediction:
     told: float | None = None  # estimated chance in per cent that a known picture scores higher than an unknown one
     tells_little: bool = False  # True if that is hardly more than chance
     skipped: str | None = None  # the reason why the picture cannot be read; it has no guesses and no score then
+    evidence: Evidence | None = None  # if it was asked for
 
 
 def predict_files(
-    model: SessionModel, paths: Sequence[Path], top_k: int, skip_bad: bool = False
+    model: SessionModel, paths: Sequence[Path], top_k: int, skip_bad: bool = False, explained: int = 0
 ) -> Iterator[Prediction]:
     """Label pictures of any size, in their order, with one batch in memory at a time.
 
     Args:
         top_k: the number of guesses a picture.
         skip_bad: go on after a picture that cannot be read.
+        explained: the number of guesses a picture whose evidence to compute, which takes as long again.
 
     Raises:
         PictureError: a picture cannot be read, and `skip_bad` is false.
@@ -70,18 +81,19 @@ def predict_files(
             batch = list(islice(decoded, PREDICT_BATCH))
             named = list(zip(paths[start:], batch, strict=False))
             pictures = [(path, pixels) for path, pixels in named if isinstance(pixels, Tensor)]
-            predictions = iter(_predict(model, pictures, top_k))
+            predictions = iter(_predict(model, pictures, top_k, explained))
             for path, pixels in named:
                 yield next(predictions) if isinstance(pixels, Tensor) else Prediction(path, [], skipped=pixels.reason)
     scales.say()
 
 
 @torch.inference_mode()
-def _predict(model: SessionModel, pictures: list[tuple[Path, Tensor]], top_k: int) -> list[Prediction]:
+def _predict(model: SessionModel, pictures: list[tuple[Path, Tensor]], top_k: int, explained: int) -> list[Prediction]:
     """Label pictures (3, H, W) uint8 after the test transform."""
     if not pictures:
         return []
-    features = model.embed(torch.stack([pixels for _, pixels in pictures]))
+    batch = torch.stack([pixels for _, pixels in pictures])
+    features = model.embed(batch)
     confidence = model.confidence
     logits = model.classify(features)
     tempered, scores = confidence.tempered(logits), known_score(model.recognise(features, logits)).double()
@@ -91,6 +103,10 @@ def _predict(model: SessionModel, pictures: list[tuple[Path, Tensor]], top_k: in
         [Guess(model.classes[index], *figures) for index, *figures in zip(*row, strict=True)]
         for row in zip(order.tolist(), likeliest.tolist(), similarity.tolist(), strict=True)
     ]
+    evidence: list[Evidence | None] = [None] * len(pictures)
+    if explained:
+        maps = explain(model, batch, order[:, :explained].cpu())
+        evidence = [Evidence(*each) for each in zip(batch, maps, strict=True)]
     return [
         Prediction(
             path,
@@ -100,6 +116,7 @@ def _predict(model: SessionModel, pictures: list[tuple[Path, Tensor]], top_k: in
             confidence.calibrated,
             confidence.told,
             confidence.tells_little,
+            evidence=shown,
         )
-        for (path, _), likely, score in zip(pictures, guesses, scores.tolist(), strict=True)
+        for (path, _), likely, score, shown in zip(pictures, guesses, scores.tolist(), evidence, strict=True)
     ]

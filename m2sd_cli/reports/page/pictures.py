@@ -9,6 +9,7 @@ from torch import Tensor
 
 HEAT = (255, 80, 0)
 STRONGEST = 0.78  # opacity of the largest value
+SMALLEST, GAP = 224, 8  # pixels: side of a picture in a file of its own, and between two
 
 
 def as_image(pixels: Tensor) -> Image.Image:
@@ -45,12 +46,24 @@ def heat_address(image: Image.Image) -> str:
     return _address(image, "png")
 
 
-def laid_over(pixels: Tensor, layer: Image.Image, side: int) -> Image.Image:
-    """Lay an image of `heat` over pixels (3, S, S) uint8, enlarged to a side at least."""
+def evidence_png(pixels: Tensor, maps: Tensor) -> bytes:
+    """Make a PNG of a picture (3, S, S) uint8, and of the picture under each of its maps (K, H, W), side by side."""
     picture = as_image(pixels)
-    side = max(side, picture.width)
-    picture = picture.resize((side, side), Image.Resampling.BICUBIC).convert("RGBA")
-    return Image.alpha_composite(picture, layer.resize((side, side), Image.Resampling.BICUBIC)).convert("RGB")
+    side = max(SMALLEST, picture.width)
+    shown = [picture.resize((side, side), Image.Resampling.BICUBIC)]
+    shown += (laid_over(shown[0], each) for each in heat(maps))
+    row = Image.new("RGB", (len(shown) * (side + GAP) - GAP, side), "white")
+    for place, each in enumerate(shown):
+        row.paste(each, (place * (side + GAP), 0))
+    content = io.BytesIO()
+    row.save(content, "png")
+    return content.getvalue()
+
+
+def laid_over(picture: Image.Image, layer: Image.Image) -> Image.Image:
+    """Lay an image of `heat` over a picture, enlarged to its size."""
+    layer = layer.resize(picture.size, Image.Resampling.BICUBIC)
+    return Image.alpha_composite(picture.convert("RGBA"), layer).convert("RGB")
 
 
 def _address(image: Image.Image, form: str, **options: int) -> str:
