@@ -30,7 +30,7 @@ def test_folders_are_named_once(pictures: Pictures, tmp_path: Path) -> None:
 def test_without_the_file_a_folder_is_named_again(run: Path, pictures: Pictures, m2sd: Cli) -> None:
     (run / PLACES).unlink()
     assert RunFolder(run).verify() == []
-    for words in (["distill", "--force"], ["evaluate"]):
+    for words in (["distill", "--force", "--yes"], ["evaluate"]):
         check_refusal(m2sd(*words, "--run", run), 2, "is of the folder 'colours'; say where it is with --data")
     assert not (run / PLACES).exists()
     m2sd_cli.evaluate(run=run, data=pictures.folder, device="cpu")

@@ -72,7 +72,7 @@ def test_the_same_chain_comes_out_and_the_run_is_only_read(
     assert tree(run) == before
     assert RunFolder(keep).verify() == []
     again = tree(keep)
-    assert again.keys() == before.keys()
+    assert again.keys() == before.keys() - {"places.json"}
     assert all(again[name] == before[name] for name in before if name.endswith(".safetensors"))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["again", "run"]
 

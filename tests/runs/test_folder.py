@@ -36,7 +36,7 @@ def repoint(run: Path) -> None:
 
 
 def without_head(tree: dict[str, bytes | None]) -> dict[str, bytes | None]:
-    return {name: content for name, content in tree.items() if name != "head.json"}
+    return {name: content for name, content in tree.items() if name not in ("head.json", "places.json")}
 
 
 def test_the_default_place(monkeypatch: pytest.MonkeyPatch) -> None:
