@@ -114,7 +114,8 @@ class EvaluationFiles:
 
 
 def _latex(evaluation: "Evaluation", comparison: "Comparison | None", run: "RunFolder") -> str:
-    from m2sd_cli.reports.latex import latex_table, published_rows, run_row
+    from m2sd_cli.reports.latex import latex_table
+    from m2sd_cli.reports.method_rows import published_rows, run_row
 
     rows = [] if comparison is None else published_rows(comparison, len(evaluation.figures.sessions))
     return latex_table([*rows, run_row(run.path.resolve().name, [evaluation.figures])])

@@ -51,6 +51,7 @@ class SessionModel:
     first: int
     sizes: list[int]  # classes known after session `first`, ..., b
     taught: list[int]  # the session that taught each of `classes` first
+    indices: list[int]  # of `classes` in the chain, ascending; those of forgotten classes are missing
     other_names: list[tuple[str, int]]  # that classes had or have later, with their places in `classes`
     transform: TestTransform
     record: BackboneRecord
@@ -222,6 +223,7 @@ def _load(
                 first=first,
                 sizes=_count_below(kept, ends),
                 taught=[each.session for each in kept],
+                indices=[each.index for each in kept],
                 other_names=[
                     (name, place)
                     for place, each in enumerate(kept)

@@ -18,6 +18,7 @@ class Answers(NamedTuple):
 
     labels: Tensor  # (N,) class of each image in [0, C); -1 for a class that the chain does not know
     lost: Tensor  # (N,) session from which on the answers are wrong, see `first_loss`
+    lost_top5: Tensor  # (N,) session from which on the label is not among the five best classes
     predicted: Tensor  # (N,) answer of the last session
     score: Tensor  # (N, S) `known_score` among the classes of each session
     probability: Tensor  # (N, S) of the answer of each session: softmax at temperature T
@@ -37,7 +38,7 @@ def class_sessions(sizes: Sequence[int], device: torch.device | str = "cpu") -> 
     return torch.cat([sessions[:-1].repeat_interleave(new), sessions[-1:]]).to(device)
 
 
-def first_loss(logits: Tensor, labels: Tensor, taught: Tensor) -> Tensor:
+def first_loss(logits: Tensor, labels: Tensor, taught: Tensor, best: int = 1) -> Tensor:
     """Find the session from which on an image is answered wrongly; S if none is.
 
     Session b answers with the best of the classes that it knows. It answers an image rightly from the session that
@@ -47,6 +48,7 @@ def first_loss(logits: Tensor, labels: Tensor, taught: Tensor) -> Tensor:
         logits: (B, C).
         labels: (B,) in [0, C).
         taught: (C + 1,) of `class_sessions`.
+        best: k; an answer is right if fewer than k classes beat the image's class.
 
     Returns:
         (B,), at least the session that teaches the image's class.
@@ -56,8 +58,10 @@ def first_loss(logits: Tensor, labels: Tensor, taught: Tensor) -> Tensor:
     target = logits.gather(1, label)
     # An earlier class wins a draw, as it does in one argmax over the whole prefix.
     behind = (logits < target) | ((logits == target) & (columns >= label))
-    beaten_by_none, rival = behind.min(dim=1)  # the first class that is not behind
-    rival = torch.where(beaten_by_none, len(columns), rival)
+    # The classes at which at least k rivals are known; the first of them is the k-th rival.
+    beaten = ~behind if best == 1 else (~behind).cumsum(dim=1, dtype=torch.int32) >= best
+    lost, rival = beaten.max(dim=1)
+    rival = torch.where(lost, rival, len(columns))
     return torch.maximum(taught[rival], taught[labels])
 
 
@@ -74,12 +78,14 @@ def session_answers(
         likeness: (B, C), see `known_score`.
     """
     tempered = confidence.tempered(logits)
+    known, taught = labels.clamp(min=0), class_sessions(sizes, logits.device)
     last = torch.tensor(list(sizes), device=logits.device) - 1  # the last class of each session
     best = logits.cummax(dim=1).values.index_select(1, last)
     total = tempered.logcumsumexp(dim=1).index_select(1, last.to(tempered.device))
     return Answers(
         labels=labels,
-        lost=first_loss(logits, labels.clamp(min=0), class_sessions(sizes, logits.device)),
+        lost=first_loss(logits, known, taught),
+        lost_top5=first_loss(logits, known, taught, best=5),
         predicted=logits.argmax(dim=1),
         score=likeness.cummax(dim=1).values.index_select(1, last),
         probability=(confidence.tempered(best) - total).exp(),

@@ -17,7 +17,7 @@ from m2sd_cli.method.calibration import Confidence
 from m2sd_cli.progress import Pass
 from m2sd_cli.reports.answers import Answers, gather_answers, session_answers
 from m2sd_cli.reports.calibration import SessionCalibration, chain_calibration
-from m2sd_cli.reports.metrics import Figures, SessionFigures, session_figures, summarise
+from m2sd_cli.reports.metrics import Figures, SessionFigures, class_accuracies, session_figures, summarise
 
 
 class Embedded(NamedTuple):
@@ -25,6 +25,15 @@ class Embedded(NamedTuple):
 
     features: Tensor  # (N, D) of the test images, in the order of the answers
     means: Tensor  # (C, D), in the order of the classes
+
+
+class ClassAccuracies(NamedTuple):
+    """Accuracies of consecutive sessions, each of which only adds classes to the one before, class by class."""
+
+    classes: list[str]
+    indices: list[int]  # of the classes in the chain, where a class keeps its own
+    first: int  # the number of the first session
+    sessions: list[Tensor]  # (C_b,) float32 in per cent, of the first of the classes; nan of one without an image
 
 
 @dataclass(frozen=True)
@@ -42,6 +51,7 @@ class Evaluation:
     untested: list[str]  # of these, without a test image
     unknown: list[str]  # classes of the test images that the last session does not know
     embedded: Embedded | None = None  # if it was asked for
+    accuracies: Sequence[ClassAccuracies] = ()  # of all sessions
     skipped: Sequence[Skipped] = ()  # test images that cannot be read and were left out, if that was asked for
 
 
@@ -101,10 +111,21 @@ def evaluate_session(
         steps.add(len(labels))
     figures: list[SessionFigures] = []
     calibration: list[SessionCalibration] = []
+    accuracies: list[ClassAccuracies] = []
+    highest = torch.full((1 + max(index for each in models for index in each.indices),), torch.nan).double()
     for each, batches in zip(models, zip(*parts, strict=True), strict=True):
         answers = gather_answers(batches, group)
         known = answers.labels >= 0
-        figures += session_figures(answers.labels[known], answers.lost[known], each.sizes, each.base, each.first)
+        labels, lost, lost_top5 = answers.labels[known], answers.lost[known], answers.lost_top5[known]
+        of_chain = torch.tensor(each.indices)
+        figures += session_figures(labels, lost, each.sizes, each.base, each.first, lost_top5, highest[of_chain])
+        of_classes = class_accuracies(labels, lost, each.sizes)
+        for accuracy in of_classes:
+            taught = of_chain[: len(accuracy)]
+            highest[taught] = torch.fmax(highest[taught], accuracy)
+        accuracies.append(
+            ClassAccuracies(each.classes, each.indices, each.first, [accuracy.float() for accuracy in of_classes])
+        )
         if each.confidence.calibrated:
             calibration += chain_calibration(answers, each.sizes, each.first)
     embedded = None
@@ -123,6 +144,7 @@ def evaluate_session(
         taught=model.taught,
         untested=[name for number, name in enumerate(model.classes) if number not in tested],
         unknown=unknown,
+        accuracies=accuracies,
         embedded=embedded,
     )
 

@@ -1,4 +1,4 @@
-"""Accuracies of a chain: overall, base, novel, HM, AVG, AHM and PD."""
+"""Accuracies of a chain: overall, base, novel, HM, AVG, AHM, PD, top-5 and forgetting."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +21,10 @@ class SessionFigures:
     base: float | None  # mean over the base classes
     novel: float | None  # mean over the classes of sessions 1..b
     harmonic: float | None  # 2 base novel / (base + novel)
+    top5: float | None = None  # share of the images whose class is among the five best; None where it was not counted
+    # Chaudhry et al., ECCV 2018, in points: mean over the classes of earlier sessions of the highest accuracy that the
+    # class had in one of them less the present one. None of session 0.
+    forgetting: float | None = None
 
 
 @dataclass(frozen=True)
@@ -41,8 +45,29 @@ def chain_figures(labels: Tensor, lost: Tensor, sizes: Sequence[int]) -> Figures
     return summarise(session_figures(labels, lost, sizes, sizes[0]))
 
 
+def class_accuracies(labels: Tensor, lost: Tensor, sizes: Sequence[int]) -> list[Tensor]:
+    """Compute the accuracy of every class in every session, in per cent.
+
+    Args: those of `session_figures`.
+
+    Returns:
+        for each session (C_b,) float64, of the classes that it knows; nan where a class has no image.
+    """
+    images = torch.bincount(labels, minlength=sizes[-1])
+    return [
+        100 * torch.bincount(labels[lost > session], minlength=sizes[-1])[:size].double() / images[:size]
+        for session, size in enumerate(sizes)
+    ]
+
+
 def session_figures(
-    labels: Tensor, lost: Tensor, sizes: Sequence[int], base_classes: int, first: int = 0
+    labels: Tensor,
+    lost: Tensor,
+    sizes: Sequence[int],
+    base_classes: int,
+    first: int = 0,
+    lost_top5: Tensor | None = None,
+    highest: Tensor | None = None,
 ) -> list[SessionFigures]:
     """Compute the accuracies of consecutive sessions, each of which only adds classes to the one before.
 
@@ -52,25 +77,30 @@ def session_figures(
         sizes: classes known after each session, ascending; C after the last one.
         base_classes: how many of the first classes are base classes.
         first: the number of the first session.
+        lost_top5: (N,) as `lost`, with the five best answers.
+        highest: (C,) highest accuracy of each class in the sessions before the first; nan where it has none.
     """
-    images = torch.bincount(labels, minlength=sizes[-1])
+    best = torch.full((sizes[-1],), torch.nan, dtype=torch.float64) if highest is None else highest
     sessions = []
-    for session, size in enumerate(sizes):
-        right = torch.bincount(labels[lost > session], minlength=sizes[-1])[:size]
-        total = int(images[:size].sum())
-        accuracy = right.double() / images[:size]  # nan where there is no image
-        base, novel = _percent_mean(accuracy[:base_classes]), _percent_mean(accuracy[base_classes:])
+    for session, accuracy in enumerate(class_accuracies(labels, lost, sizes)):
+        size = sizes[session]
+        known = labels < size
+        total = int(known.sum())
+        base, novel = _mean(accuracy[:base_classes]), _mean(accuracy[base_classes:])
         sessions.append(
             SessionFigures(
                 session=first + session,
                 classes=size,
                 images=total,
-                overall=100 * float(right.sum()) / total if total else None,
+                overall=_share(known & (lost > session), total),
                 base=base,
                 novel=novel,
                 harmonic=None if base is None or novel is None else harmonic_mean(base, novel),
+                top5=None if lost_top5 is None else _share(known & (lost_top5 > session), total),
+                forgetting=_mean(best[:size] - accuracy),
             )
         )
+        best = torch.cat([torch.fmax(best[:size], accuracy), best[size:]])
     return sessions
 
 
@@ -98,6 +128,10 @@ def require_figure(figure: float | None) -> float:
     return figure
 
 
-def _percent_mean(accuracies: Tensor) -> float | None:
-    tested = accuracies[~accuracies.isnan()]
-    return 100 * float(tested.mean()) if len(tested) else None
+def _share(right: Tensor, images: int) -> float | None:
+    return 100 * float(right.sum()) / images if images else None
+
+
+def _mean(figures: Tensor) -> float | None:
+    known = figures[~figures.isnan()]
+    return float(known.mean()) if len(known) else None

@@ -2,7 +2,8 @@
 
 from decimal import Decimal
 
-from m2sd_cli.reports.latex import LatexRow, escape_latex, latex_table, run_row
+from m2sd_cli.reports.latex import escape_latex, latex_table
+from m2sd_cli.reports.method_rows import MethodRow, run_row
 from m2sd_cli.reports.metrics import Figures, SessionFigures
 
 
@@ -19,7 +20,7 @@ def cells(text: str) -> list[list[str]]:
 def test_one_run_has_its_figures_and_several_have_mean_and_deviation() -> None:
     one = run_row("ours", [run(80.0, 60.0, None)])
     three = run_row("seeds", [run(80.0, 60.0, 50.0), run(82.0, 61.0, 52.0), run(84.0, 62.0, 54.0)])
-    other = LatexRow("theirs", [Decimal("79.0"), None], Decimal("70.10"), None, None)
+    other = MethodRow("theirs", [Decimal("79.0"), None], Decimal("70.10"), None, None)
     assert cells(latex_table([other, one, three])) == [
         ["theirs", "79.0", "--", "70.10", "--", "--"],
         ["ours", "80.00", "60.00", "70.00", "20.00", "--"],

@@ -8,36 +8,54 @@ from torch import Tensor
 
 from m2sd_cli.method.calibration import Confidence
 from m2sd_cli.reports.answers import session_answers
-from m2sd_cli.reports.metrics import Figures, SessionFigures, chain_figures, harmonic_mean
+from m2sd_cli.reports.metrics import Figures, SessionFigures, harmonic_mean, session_figures, summarise
 from tests.reports.test_answers import CHAINS, SIZES, argmax, draw
 
 
 def figures_of(sizes: tuple[int, ...], logits: Tensor, labels: Tensor) -> Figures:
-    return chain_figures(labels, session_answers(logits, labels, sizes, Confidence(), logits).lost, sizes)
+    answers = session_answers(logits, labels, sizes, Confidence(), logits)
+    return summarise(session_figures(labels, answers.lost, sizes, sizes[0], lost_top5=answers.lost_top5))
 
 
 def mean(values: list[float]) -> float | None:
     return sum(values) / len(values) if values else None
 
 
-def plain_session(sizes: tuple[int, ...], session: int, logits: Tensor, labels: Tensor) -> SessionFigures:
-    size = sizes[session]
+def plain_classes(size: int, logits: Tensor, labels: Tensor) -> tuple[list[list[bool]], list[float | None]]:
     rows, truths = logits.tolist(), labels.tolist()
     right = [[argmax(rows[n], size) == c for n in range(len(truths)) if truths[n] == c] for c in range(size)]
+    return right, [None if not of_class else 100 * sum(of_class) / len(of_class) for of_class in right]
+
+
+def plain_session(sizes: tuple[int, ...], session: int, logits: Tensor, labels: Tensor) -> SessionFigures:
+    size = sizes[session]
+    right, per_class = plain_classes(size, logits, labels)
     every = [float(each) for of_class in right for each in of_class]
-    per_class = [None if not of_class else 100 * sum(of_class) / len(of_class) for of_class in right]
+    among = []
+    for row, truth in zip(logits.tolist(), labels.tolist(), strict=True):
+        if truth < size:
+            five = sorted(range(size), key=lambda c, row=row: (-row[c], c))[:5]  # type: ignore[misc]
+            among.append(100.0 * (truth in five))
+    earlier = [plain_classes(known, logits, labels)[1] for known in sizes[:session]]
+    lost = []
+    for c in range(sizes[session - 1] if session else 0):
+        before = [each[c] for each in earlier if c < len(each)]
+        now = per_class[c]
+        if now is not None:
+            lost.append(max(each for each in before if each is not None) - now)
     overall = mean(every)
     base = mean([each for each in per_class[: sizes[0]] if each is not None])
     novel = mean([each for each in per_class[sizes[0] :] if each is not None])
     harmonic = None
     if base is not None and novel is not None:
         harmonic = 2 * base * novel / (base + novel) if base + novel else 0.0
-    return SessionFigures(session, size, len(every), None if overall is None else 100 * overall, base, novel, harmonic)
+    overall = None if overall is None else 100 * overall
+    return SessionFigures(session, size, len(every), overall, base, novel, harmonic, mean(among), mean(lost))
 
 
 def assert_same(ours: SessionFigures, expected: SessionFigures) -> None:
     assert (ours.session, ours.classes, ours.images) == (expected.session, expected.classes, expected.images)
-    for name in ("overall", "base", "novel", "harmonic"):
+    for name in ("overall", "base", "novel", "harmonic", "top5", "forgetting"):
         one, other = getattr(ours, name), getattr(expected, name)
         assert one == (None if other is None else pytest.approx(other, rel=1e-12, abs=1e-12)), name
 
@@ -103,3 +121,14 @@ def test_without_an_image_there_is_no_figure() -> None:
 def test_harmonic_mean(first: float, second: float, expected: float) -> None:
     assert harmonic_mean(first, second) == pytest.approx(expected)
     assert harmonic_mean(second, first) == pytest.approx(expected)
+
+
+def test_forgetting_goes_on_from_the_highest_accuracy_of_earlier_parts() -> None:
+    """Class 0 had 100 in a part before this one, class 1 none there; class 2 is new."""
+    labels, lost = torch.tensor([0, 0, 1, 2]), torch.tensor([1, 0, 2, 2])
+    highest = torch.tensor([100.0, torch.nan, torch.nan], dtype=torch.float64)
+    sessions = session_figures(labels, lost, (2, 3), 2, first=4, highest=highest)
+    assert [each.forgetting for each in sessions] == [50.0, 50.0]
+    assert [each.top5 for each in sessions] == [None, None]
+    again = session_figures(labels, lost, (2, 3), 2)
+    assert [each.forgetting for each in again] == [None, 25.0]

@@ -1,0 +1,65 @@
+"""Rows of a table of methods: a run, several runs over seeds, published methods."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+
+from m2sd_cli.reports.deviation import MeanAndDeviation
+from m2sd_cli.reports.metrics import Figures
+from m2sd_cli.reports.published import Comparison
+
+Cell = str | Decimal | float | MeanAndDeviation | None
+
+
+@dataclass(frozen=True)
+class MethodRow:
+    """A row of the table: a method and its figures, None where there is none."""
+
+    method: str
+    sessions: Sequence[Cell]  # overall accuracy after session 0, 1, ...
+    average: Cell
+    drop: Cell
+    harmonic: Cell  # HM after the last session
+
+
+def run_row(method: str, runs: Sequence[Figures]) -> MethodRow:
+    """Make the row of one run, or that of several over seeds: mean and deviation.
+
+    Args:
+        method: the name in the table.
+        runs: figures of as many sessions each.
+    """
+
+    def joined(values: Sequence[float | None]) -> Cell:
+        known = [each for each in values if each is not None]
+        if len(known) < len(values):
+            return None
+        return known[0] if len(known) == 1 else MeanAndDeviation.of(known)
+
+    sessions = zip(*(each.sessions for each in runs), strict=True)
+    return MethodRow(
+        method,
+        [joined([each.overall for each in of_session]) for of_session in sessions],
+        joined([each.average for each in runs]),
+        joined([each.drop for each in runs]),
+        joined([each.sessions[-1].harmonic for each in runs]),
+    )
+
+
+def published_rows(comparison: Comparison, sessions: int) -> list[MethodRow]:
+    """Make a row of each published method.
+
+    Args:
+        comparison: of the run.
+        sessions: of the table; of a method that has other ones only the first is put in.
+    """
+    rows = []
+    for each in comparison.rows:
+        row = each.row
+        comparable = sessions == 1 + comparison.official
+        middle: list[Cell] = [None] * (sessions - 1)
+        if comparable:
+            middle = list(row.sessions[1:]) if row.sessions else [*middle[:-1], row.last]
+        figures = (row.average, row.drop, row.harmonic) if comparable else (None, None, None)
+        rows.append(MethodRow(f"{each.method.name} ({each.method.year})", [row.base, *middle], *figures))
+    return rows
