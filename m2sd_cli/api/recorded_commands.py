@@ -17,7 +17,7 @@ def recorded_command(manifest: Manifest) -> str:
             value = manifest.config.get(option)
             if value is True:
                 words.append(flag(option))
-            elif value not in (None, False):
+            elif value is not None and value is not False:  # 0 is a value
                 words += [flag(option), str(value)]
         words += ["--precision", manifest.precision]
         return shlex.join(words + (["--deterministic"] if manifest.deterministic else []))

@@ -1,0 +1,33 @@
+"""The commands that a page names: read again they give the recorded configuration."""
+
+import shlex
+from pathlib import Path
+
+import pytest
+
+from m2sd_cli.api.recorded_commands import recorded_command
+from m2sd_cli.config import DistillConfig, PretrainConfig, flag, options_of
+from m2sd_cli.runs.folder import RunFolder
+
+
+@pytest.mark.parametrize("model", [PretrainConfig, DistillConfig])
+def test_every_option_that_was_in_force_is_named(calibrated: Path, model: type[PretrainConfig | DistillConfig]) -> None:
+    folder = RunFolder(calibrated)
+    stored = folder.pretrain() if model is PretrainConfig else folder.session(0)
+    words = shlex.split(recorded_command(stored.manifest))
+    named = dict(zip(words[2::2], words[3::2], strict=True))
+    assert words[:2] == ["m2sd", "pretrain" if model is PretrainConfig else "distill"]
+    assert named.pop("--data") == "./colours"
+    assert named.pop("--precision") == stored.manifest.precision
+    recorded = {
+        flag(name): stored.manifest.config[name] for name in options_of(model) if name in stored.manifest.config
+    }
+    assert named == {name: str(value) for name, value in recorded.items() if value is not None}
+    assert named["--seed"] == "0"
+
+
+def test_names_are_quoted_for_a_shell(calibrated: Path) -> None:
+    manifest = RunFolder(calibrated).session(1).manifest
+    data = manifest.data.model_copy(update={"name": "$(x) 'y'"})
+    command = recorded_command(manifest.model_copy(update={"data": data}))
+    assert shlex.split(command)[:6] == ["m2sd", "increment", "--session", "1", "--shots", "./$(x) 'y'"]
