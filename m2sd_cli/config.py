@@ -33,7 +33,10 @@ PRETRAIN_SHARE = 0.2  # of a data set's epochs; the paper's stage 1
 CLASSIFIER_DEFAULT = f"{DEFAULT_CLASSIFIER}, or {UNTRAINED_CLASSIFIER} without any training"
 NO_INIT = "none"
 OPTIMIZER_OPTIONS = ("learning_rate", "weight_decay")
-TRAINED: dict[str, Any] = {"optimizer": "adamw", "backbone_rate": 0.1}  # of stage 1 for the weights of --init
+TRAINED: dict[str, dict[str, Any]] = {  # of each stage, where stage 1 begins from the weights of --init
+    "pretrain": {"optimizer": "adamw", "backbone_rate": 0.1},
+    "distill": {"optimizer": "adamw"},
+}
 DEFAULT_ORIGIN = "default"
 STAGES = ("pretrain", "distill")
 FILE_LIMIT = 2**20  # bytes of a file of options
@@ -172,6 +175,9 @@ class DistillConfig(TrainingConfig):
     """
 
     epochs: Annotated[int, Option(help="Epochs of this stage; 0 leaves the network as it is.", ge=0, le=MANY)]
+    optimizer: Annotated[
+        str, Option(help="{choices}.", table=OPTIMIZERS, default="sgd, or adamw after pretrain --init")
+    ] = "sgd"
     learning_rate: Annotated[float, Option(help=RATE, gt=0, default="0.02; adamw: 0.0002")] = 0.02
     mixing: Annotated[
         Literal["both", "mixup", "cutmix", "none"], Option(help="both, mixup or cutmix; none: unmixed images.")
@@ -410,6 +416,7 @@ def resolve(
     options: Mapping[str, Any] | None = None,
     recipe: OptionsFile = NO_OPTIONS,
     inherited: OptionsFile = NO_OPTIONS,
+    init: object = None,
 ) -> Config:
     """Merge and validate one configuration.
 
@@ -424,11 +431,12 @@ def resolve(
         options: from the command line; None stands for an option that was not given.
         recipe: the recipe that is followed.
         inherited: the file of stage 1, which stage 2 follows.
+        init: the weights that stage 1 began from, for stage 2.
 
     Raises:
         UsageError: a value does not fit; the message names the option.
     """
-    merged = merge(model, layers(model, defaults, file, options, recipe, inherited))
+    merged = merge(model, layers(model, defaults, file, options, recipe, inherited), init)
     return validate(model, {name: value for name, (_, value) in merged.items()}, source=str(file) if file else None)
 
 
@@ -455,11 +463,16 @@ def layers(
     ]
 
 
-def merge(model: type[Config], sources: Sequence[Layer]) -> dict[str, tuple[str, Any]]:
+def merge(model: type[Config], sources: Sequence[Layer], init: object = None) -> dict[str, tuple[str, Any]]:
     """Merge layers, of which a later one wins, over the defaults of the optimiser that they choose.
 
     Learning rate and weight decay of a layer go with its optimiser: a later layer with another one drops them. Where no
     layer tells of optimiser or learning rate, weights that stage 1 begins from are trained as TRAINED says.
+
+    Args:
+        model: the configuration of a stage.
+        sources: the layers.
+        init: the weights that stage 1 began from, for stage 2.
 
     Returns:
         origin and value by the name of the option, for those that are not the model's defaults.
@@ -473,9 +486,11 @@ def merge(model: type[Config], sources: Sequence[Layer]) -> dict[str, tuple[str,
             merged = {name: each for name, each in merged.items() if name not in OPTIMIZER_OPTIONS}
         chosen = other
         merged |= {name: (origin, value) for name, value in values.items()}
-    if merged.get("init", ("", None))[1] not in (None, NO_INIT) and not merged.keys() & {"optimizer", "learning_rate"}:
-        chosen = TRAINED["optimizer"]
-        merged = {**{name: (DEFAULT_ORIGIN, value) for name, value in TRAINED.items()}, **merged}
+    begins_trained = merged.get("init", ("", init))[1] not in (None, NO_INIT)
+    if begins_trained and not merged.keys() & {"optimizer", "learning_rate"}:
+        trained = TRAINED[_stage(model)]
+        chosen = trained["optimizer"]
+        merged = {**{name: (DEFAULT_ORIGIN, value) for name, value in trained.items()}, **merged}
     own = OPTIMIZERS[chosen].defaults.get(_stage(model), {})
     return {**{name: (DEFAULT_ORIGIN, value) for name, value in own.items()}, **merged}
 

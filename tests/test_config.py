@@ -81,6 +81,21 @@ def test_weights_that_begin_trained_have_an_optimiser_of_their_own() -> None:
     assert (cub200.init, cub200.optimizer, cub200.learning_rate) == ("imagenet", "sgd", 0.01)
 
 
+@pytest.mark.parametrize("init", ["imagenet", "mine.pth"])
+def test_stage_2_after_weights_that_began_trained_has_an_optimiser_of_its_own(init: str) -> None:
+    def chosen(init: str | None, **options: Any) -> tuple[str, float, float, float]:
+        config = resolve(DistillConfig, {"epochs": 1}, options=options, init=init)
+        return config.optimizer, config.learning_rate, config.backbone_rate, config.weight_decay
+
+    assert chosen(None) == chosen("none") == ("sgd", 0.02, 1.0, 5e-4)
+    assert chosen(init) == ("adamw", 2e-4, 1.0, 0.05)
+    assert chosen(init, weight_decay=0.0) == ("adamw", 2e-4, 1.0, 0.0)
+    assert chosen(init, learning_rate=0.01) == ("sgd", 0.01, 1.0, 5e-4)
+    assert chosen(init, optimizer="sgd") == ("sgd", 0.02, 1.0, 5e-4)
+    cub200 = resolve(DistillConfig, all_infos()["cub200"].defaults, init=init)
+    assert (cub200.optimizer, cub200.learning_rate) == ("sgd", 0.01)
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [

@@ -203,7 +203,7 @@ def _make_budget(
     if info is None:
         raise UsageError(f"--data {data}: a folder has no official sessions; name a built-in data set")
     one = located(resolve(PretrainConfig, info.defaults, config, first, followed.options))
-    two = resolve(DistillConfig, info.defaults, config, second, followed.options)
+    two = resolve(DistillConfig, info.defaults, config, second, followed.options, init=one.init)
     if one.seed or two.seed:
         raise UsageError("a seed is set in the file of options; here the seeds are 0, 1, ..., as many as --seeds says")
     # Where a file of weights lies on this machine is nobody else's business.

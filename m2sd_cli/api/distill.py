@@ -145,7 +145,8 @@ def _begin(
     defaults = {**(info.defaults if info else FOLDER_DEFAULTS), "seed": parent.manifest.seed}
     followed = find_recipe(request.recipe or parent.manifest.recipe)
     inherited = _inherited(request, parent)
-    settings = resolve(DistillConfig, defaults, request.config, request.options, followed.options, inherited)
+    init = parent.manifest.config.get("init")
+    settings = resolve(DistillConfig, defaults, request.config, request.options, followed.options, inherited, init)
     if execution.time_budget is not None:
         settings = within_budget(settings, request.options)
     data = _open_images(folder, request, parent, execution)

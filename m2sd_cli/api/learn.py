@@ -110,7 +110,7 @@ def learn(
                 raise PictureError(data.location / data.skipped[0].file, data.skipped[0].reason)
             say_skipped(data.skipped)
         settings = resolve(PretrainConfig, {}, options={**begin, "held_out": share_to_hold_out(data)})
-        second = resolve(DistillConfig, {}, options={"epochs": 0, "classifier": classifier})
+        second = resolve(DistillConfig, {}, options={"epochs": 0, "classifier": classifier}, init=init)
         images = choose_training(data, settings.held_out, None)
         classes = base_records(images)
         say_repeated(list_pictures(images.train, images.classes, images.location))

@@ -90,7 +90,7 @@ def configure(
     pretrain = resolve(
         PretrainConfig, defaults, options=given | {"backbone": backbone, "image_size": image_size}, recipe=followed
     )
-    distill = resolve(DistillConfig, defaults, options=given, recipe=followed)
+    distill = resolve(DistillConfig, defaults, options=given, recipe=followed, init=pretrain.init)
     schedules = {}
     if info is not None:
         images = info.base * count_trained(info.images, pretrain.held_out, pretrain.images_per_class)

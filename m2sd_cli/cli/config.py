@@ -155,7 +155,8 @@ def origins(stage: str, data: str | None, file: Path | None, followed: Recipe) -
     """
     model: Any = MODELS[stage]
     info = find_info(data) if data is not None else None
-    merged = merge(model, layers(model, info.defaults if info else FOLDER_DEFAULTS, file, {}, followed.options))
+    init = origins("pretrain", data, file, followed)["init"][0] if stage == "distill" else None
+    merged = merge(model, layers(model, info.defaults if info else FOLDER_DEFAULTS, file, {}, followed.options), init)
     settings = validate(model, {name: value for name, (_, value) in merged.items()}, str(file) if file else None)
     return {name: (getattr(settings, name), merged.get(name, (DEFAULT_ORIGIN,))[0]) for name in options_of(model)}
 

@@ -59,6 +59,7 @@ def test_the_weights_are_kept_and_the_pictures_follow_them(
 
     base = finished(m2sd_cli.distill(str(pictures.folder), run=tmp_path / "run", epochs=0, device="cpu"))
     assert base.manifest.transform == transform
+    assert base.manifest.config["optimizer"] == "adamw"  # if there had been any training
     kept = BaseCheckpoint.read(RunFolder(tmp_path / "run"), base).backbone.state_dict()
     assert all(torch.equal(kept[name], tensor) for name, tensor in small_state("small").items())
     m2sd_cli.increment(1, pictures.first_shots, run=tmp_path / "run", device="cpu")
@@ -93,7 +94,7 @@ def test_the_hint_goes_on_without_training(
 ) -> None:
     options = [word for name, value in small.items() for word in (f"--{name}", value)]
     done = m2sd("pretrain", "--data", pictures.folder, "--run", tmp_path / "run", *options)
-    assert done.err.splitlines()[-1] == f"next: m2sd distill --run {tmp_path / 'run'} --data DIR --epochs 0"
+    assert done.err.splitlines()[-1] == f"next: m2sd distill --run {tmp_path / 'run'} --epochs 0"
 
 
 def test_a_finished_one_can_be_resumed(pictures: Pictures, small: dict[str, Any], tmp_path: Path) -> None:

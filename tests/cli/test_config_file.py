@@ -37,6 +37,18 @@ def test_every_option_is_shown_with_its_origin(m2sd: Cli, tmp_path: Path) -> Non
         (0.1, "data set"),
     ]
     assert shown("distill", "seed", "epochs") == [(3, "pretrain"), (2, "file")]
+    file.write_text("data = 'demo'\n[pretrain]\ninit = 'imagenet'\n")
+    content = json.loads(m2sd("config", "show", "--config", file, "--json").out)
+    rates = "optimizer", "learning_rate", "backbone_rate"
+    assert shown("pretrain", *rates) == [("adamw", "default"), (0.001, "default"), (0.1, "default")]
+    assert shown("distill", *rates) == [("adamw", "default"), (0.0002, "default"), (1.0, "default")]
+
+
+def test_a_table_has_a_line_for_every_option(m2sd: Cli, tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text("data = 'demo'\n[pretrain]\nseed = 3\n")
+    words = ["config", "show", "--config", file]
+    content = json.loads(m2sd(*words, "--json").out)
     plain = m2sd(*words).out
     assert plain.startswith("data: demo\nstage ")
     assert sum(len(content[stage]) for stage in STAGES) == len(plain.splitlines()) - 2
