@@ -77,6 +77,31 @@ class ImageChoice:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ProtocolOptions:
+    """The division of a built-in data set, as far as it is not the official one."""
+
+    base_classes: Annotated[
+        int | None, Option(help="Of a built-in data set; sessions teach the others.", ge=2, le=MANY, default="official")
+    ] = None
+    way: Annotated[
+        int | None, Option(help="Classes of a session; the last may be smaller.", ge=1, le=MANY, default="official")
+    ] = None
+    shots_per_class: Annotated[
+        int | None, Option(help="Images of a new class that a session teaches.", ge=1, le=MANY, default="official")
+    ] = None
+    class_order: Annotated[
+        str | None,
+        Option(
+            help="Seed of a permutation, as 1993, or a file: one class a line, by name or number.", default="official"
+        ),
+    ] = None  # in a configuration that was used the name of the file, without its folder
+    shots_draw: Annotated[
+        int | None,
+        Option(help="Number of a draw of the shots.", ge=1, le=MANY, default="official; 1 where a class has too few"),
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
     """The options that both stages share."""
 
@@ -128,7 +153,7 @@ class TrainingConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PretrainConfig(TrainingConfig, ImageChoice):
+class PretrainConfig(TrainingConfig, ImageChoice, ProtocolOptions):
     """The options of stage 1. With 0 epochs the network is the one that it begins from."""
 
     epochs: Annotated[
@@ -322,7 +347,9 @@ def _validator(kind: Any, **bounds: float | None) -> Any:
     return TypeAdapter(Annotated[kind, Field(**given)], config=ConfigDict(strict=True))
 
 
-def options_of(model: type[PretrainConfig | DistillConfig | ImageChoice]) -> dict[str, TrainingOption]:
+def options_of(
+    model: type[PretrainConfig | DistillConfig | ImageChoice | ProtocolOptions],
+) -> dict[str, TrainingOption]:
     """Return the options of a configuration by name, those of its own class first."""
     hints = get_type_hints(model, include_extras=True)
     defaults = {field.name: field.default for field in dataclasses.fields(model)}
@@ -507,8 +534,7 @@ def checked_tables(file: Path | None) -> dict[str, dict[str, Any]]:
         for stage, table in tables.items()
     }
     for table in checked.values():
-        if isinstance(table.get("init"), str):
-            table["init"] = Path(table["init"]).name
+        table |= {name: Path(table[name]).name for name in ("init", "class_order") if isinstance(table.get(name), str)}
     return checked
 
 

@@ -17,7 +17,7 @@ from m2sd_cli.api.distill import distill
 from m2sd_cli.api.evaluate import evaluate
 from m2sd_cli.api.increment import increment
 from m2sd_cli.api.pretrain import pretrain
-from m2sd_cli.api.stage import named_data
+from m2sd_cli.api.stage import chosen_protocol, named_data
 from m2sd_cli.config import DistillConfig, PretrainConfig, resolve, validate
 from m2sd_cli.data.catalogue import find_info
 from m2sd_cli.data.locate import open_data
@@ -164,7 +164,8 @@ def ablate(
     busy: list[str] = []
     if not (has_begun(folder, budget) and all(run.has_ended for run in runs)):
         read_results(folder)  # a damaged one is named before hours are spent
-        sessions = open_data(budget.data, root).sessions  # may download them
+        protocol = chosen_protocol(find_info(budget.data), validate(PretrainConfig, budget.pretrain))
+        sessions = open_data(budget.data, root, protocol=protocol).sessions  # may download them
         begin(folder, budget)
         try:
             busy = _run_all(study, runs, sessions)

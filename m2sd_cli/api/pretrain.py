@@ -11,6 +11,7 @@ from m2sd_cli.api.recorded_data import find_folder, recorded_data
 from m2sd_cli.api.stage import (
     Request,
     already_finished,
+    chosen_protocol,
     named_data,
     refuse_shared_folder,
     remember_folder,
@@ -19,7 +20,7 @@ from m2sd_cli.api.stage import (
 )
 from m2sd_cli.checkpoints import PretrainCheckpoint
 from m2sd_cli.config import NO_INIT, PretrainConfig, checked_tables, resolve, takes_options
-from m2sd_cli.data.catalogue import FOLDER_DEFAULTS, find_info, listed_names
+from m2sd_cli.data.catalogue import DATA_SETS, FOLDER_DEFAULTS, find_info, listed_names
 from m2sd_cli.data.choosing import choose_training
 from m2sd_cli.data.locate import open_data
 from m2sd_cli.data.recorded import list_files
@@ -171,8 +172,12 @@ def _begin(
     settings = located(resolve(PretrainConfig, defaults, request.config, request.options, followed.options))
     if info is not None and settings.image_size is not None:
         raise UsageError(f"--image-size is for folders; {info.name}'s images have {info.image_size} pixels")
+    protocol = chosen_protocol(info, settings)
     with execution.group.local_main_first():
-        data = open_data(name, request.data_root, settings.image_size)
+        data = open_data(name, request.data_root, settings.image_size, protocol=protocol)
+    if info is not None and data.protocol is not None:
+        original = DATA_SETS[info.simulates or info.name]
+        progress.say(f"{original.name}: {data.protocol.describe(original.classes)}")
     if info is None:
         data = prepared_for_weights(data, known_weights(settings.backbone, settings.init), settings.image_size)
     if skip_bad:
@@ -180,7 +185,8 @@ def _begin(
     data = choose_training(data, settings.held_out, settings.images_per_class)
     if execution.time_budget is not None:
         settings = within_budget(settings, request.options)
-    recorded = replace(settings, init=without_path(settings.init))
+    order = settings.class_order
+    recorded = replace(settings, init=without_path(settings.init), class_order=order and Path(order).name)
     return Job(
         PRETRAIN,
         folder,
@@ -242,7 +248,9 @@ def _resume(request: Request, folder: RunFolder, execution: Execution) -> Job[Pr
 
 
 def _as_recorded(given: dict[str, Any]) -> dict[str, Any]:
-    """Name backbone and weights among the options as a record does."""
+    """Name backbone, weights and files among the options as a record does."""
+    if "class_order" in given:
+        given = {**given, "class_order": Path(given["class_order"]).name}
     if "backbone" in given:
         found = BACKBONES[given["backbone"]].recorded
         if found not in (None, given["backbone"]) and given.get("init") == IMAGENET:

@@ -15,7 +15,7 @@ from m2sd_cli.runs.manifest import DataRecord, Manifest, TrainingState
 from m2sd_cli.runs.places import read_places
 from m2sd_cli.runs.reader import FileReader
 from m2sd_cli.training.initial_weights import known_weights, prepared_for_weights
-from m2sd_cli.training.records import left_out
+from m2sd_cli.training.records import left_out, recorded_protocol
 
 
 def recorded_info(manifest: Manifest | TrainingState) -> DataSetInfo | None:
@@ -93,7 +93,7 @@ def recorded_data(
     if recorded_info(first) is not None:
         if data is not None and data != record.name:
             raise UsageError(f"--data {data}: this run is of {record.name}; leave --data out")
-        whole = open_data(record.name, data_root, skipped=skipped)
+        whole = open_data(record.name, data_root, skipped=skipped, protocol=recorded_protocol(record))
     elif data is None:
         raise UsageError(f"this run is of the folder {record.name!r}; say where it is with --data")
     elif get_info(data) is not None:
@@ -117,7 +117,7 @@ def say_changes(data: DataSet, first: Manifest) -> str:
 
 
 def official_data(record: DataRecord, data: str | None, data_root: Path | None, session: int) -> DataSet:
-    """Open the data set whose official session to teach."""
+    """Open the data set whose own session to teach: divided as stage 1 was, unless another one is named."""
     if data is not None and get_info(data) is None:
         raise UsageError(
             f"--data {data}: only built-in data sets have sessions of their own ({listed_names()}); "
@@ -126,7 +126,7 @@ def official_data(record: DataRecord, data: str | None, data_root: Path | None, 
     name = data or (record.name if record.kind == "built-in" else None)
     if name is None or get_info(name) is None:
         raise UsageError(f"session {session}: a folder has no official sessions; name the new images with --shots DIR")
-    data_set = open_data(name, data_root)
+    data_set = open_data(name, data_root, protocol=recorded_protocol(record) if name == record.name else None)
     if session > data_set.sessions:
         last = data_set.sessions
         raise RunError(f"{name} has no session {session} of its own, its last is {last}; teach yours with --shots DIR")

@@ -12,6 +12,7 @@ from m2sd_cli.checkpoints import BaseCheckpoint
 from m2sd_cli.data.catalogue import SHOTS, SIMULATED
 from m2sd_cli.data.datasets import DataSet
 from m2sd_cli.data.locate import open_shot_pool
+from m2sd_cli.data.protocol import under
 from m2sd_cli.data.skipping import check_pictures, say_skipped, skip_bad_shots
 from m2sd_cli.data.sources import select_where
 from m2sd_cli.errors import DamagedError, UsageError
@@ -79,23 +80,24 @@ def simulate(
             f"training images alone, as with --data cifar100{SIMULATED}"
         )
     opened = recorded_data(first, text_given(data), root, None)
+    info = under(info, opened.protocol)
     checkpoint = BaseCheckpoint.read(folder, chain.base)
     checkpoint.backbone.to(chosen).to(memory_format=torch.channels_last)
     transform = to_transform(base.transform)
     tested = embed_source(checkpoint.backbone, opened.test, transform, exact, "features of test images")
-    shots, location = open_shot_pool(info, root)
+    shots, location = open_shot_pool(info, root, opened.protocol)
     if skip_bad:
         shots = skip_bad_shots(shots, location, check_pictures)
         say_skipped(shots.skipped)
     pool = embed_source(checkpoint.backbone, shots.source, transform, exact, "features of shots")
-    sizes = [opened.base + session * info.way for session in range(1 + opened.sessions)]
+    sizes = [min(opened.base + session * info.way, len(opened.classes)) for session in range(1 + opened.sessions)]
     try:
         known = KnownClasses(checkpoint.means, checkpoint.means[:0], [], checkpoint.statistics, checkpoint.images)
-        figures = compare_classifiers(known, base.backbone, tested, pool, sizes, names, draws, SHOTS)
+        figures = compare_classifiers(known, base.backbone, tested, pool, sizes, names, draws, info.shots)
     except ValueError as error:
         file = folder.path / base.checkpoint.file
         raise DamagedError(f"{file}: {error}; restore it from a backup") from None
-    return Simulation(info.name, sizes, SHOTS, base.transform.views, figures, shots.skipped)
+    return Simulation(info.name, sizes, info.shots, base.transform.views, figures, shots.skipped)
 
 
 def _rehearse(

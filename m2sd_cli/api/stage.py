@@ -6,9 +6,18 @@ from pathlib import Path
 from typing import Any
 
 from m2sd_cli.api.recorded_data import recorded_data
-from m2sd_cli.config import Config, given_options, read_options
-from m2sd_cli.data.catalogue import get_info
+from m2sd_cli.config import (
+    Config,
+    PretrainConfig,
+    ProtocolOptions,
+    flag,
+    given_options,
+    options_of,
+    read_options,
+)
+from m2sd_cli.data.catalogue import DataSetInfo, get_info
 from m2sd_cli.data.datasets import DataSet
+from m2sd_cli.data.protocol import Protocol, choose_protocol
 from m2sd_cli.errors import UsageError
 from m2sd_cli.paths import expand_given, text_given
 from m2sd_cli.recipes import NOTHING, Recipe
@@ -59,6 +68,21 @@ def named_data(config: Path | None, recipe: Recipe = NOTHING) -> str | None:
     """Return the data set that a file of options names, or else a recipe."""
     named = None if config is None else read_options(config).data
     return named or recipe.options.data
+
+
+def chosen_protocol(info: DataSetInfo | None, settings: PretrainConfig) -> Protocol | None:
+    """Return the protocol that options choose for a built-in data set; None for the official one, and for a folder.
+
+    Raises:
+        UsageError: the data set does not allow it, or a folder is given one.
+    """
+    asked = {name: getattr(settings, name) for name in options_of(ProtocolOptions)}
+    if info is not None:
+        return choose_protocol(info, **asked)
+    given = next((name for name, value in asked.items() if value is not None), None)
+    if given is not None:
+        raise UsageError(f"{flag(given)} is for built-in data sets; all classes of a folder are base classes")
+    return None
 
 
 def refuse_shared_folder(run: RunFolder, data: str) -> None:

@@ -139,7 +139,9 @@ def _named(names: list[str]) -> str:
 def _explain(comparison: "Comparison", quiet: bool) -> None:
     if comparison.others:
         note(f"published on {comparison.data} with other backbones, not shown: {comparison.others} rows", quiet)
-    if not comparison.comparable:
+    if comparison.other_base:
+        note(f"this run has {' and '.join(comparison.other_base)}: no published figure can be compared", quiet)
+    elif not comparison.comparable:
         note(
             f"this run has other sessions than the {comparison.official} official ones after session 0; "
             f"only its session 0 can be compared",
@@ -209,6 +211,8 @@ def comparison_lines(figures: "Figures", comparison: "Comparison") -> list[str]:
             ]
         )
     header = ["method", "year", "backbone", "session 0", "last", "AVG", "PD", "novel", "HM", "source"]
+    if not comparison.rows:
+        return ["", *table(header, rows)]
     return [
         "",
         *table(header, rows),
@@ -239,6 +243,7 @@ def as_data(evaluation: "Evaluation", only: int | None, comparison: "Comparison 
     if comparison is not None:
         content |= {
             "comparable": comparison.comparable,
+            "other_base": comparison.other_base,
             "published": [each.as_data() for each in comparison.rows],
         }
     return content | {

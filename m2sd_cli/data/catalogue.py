@@ -34,11 +34,12 @@ class DataSetInfo:
     download: Builder | None = None  # fetches `layout` into a folder; None if that has to be done by hand
     defaults: dict[str, Any] = field(default_factory=FOLDER_DEFAULTS.copy)  # of the configuration, by its field names
     simulates: str | None = None  # the data set whose base training images are its only images
+    shots: int = SHOTS  # of each class that a session teaches
 
     @property
     def sessions(self) -> int:
-        """The number of sessions after the base session."""
-        return (self.classes - self.base) // self.way
+        """The number of sessions after the base session, of which the last one may be smaller than the others."""
+        return -(-(self.classes - self.base) // self.way)
 
     @cached_property
     def split(self) -> list[list[str]]:
@@ -136,13 +137,13 @@ def get_info(name: str) -> DataSetInfo | None:
     if name in DATA_SETS:
         return DATA_SETS[name]
     original = name.removesuffix(SIMULATED)
-    return _simulation(DATA_SETS[original]) if original != name and original in DATA_SETS else None
+    return simulation_of(DATA_SETS[original]) if original != name and original in DATA_SETS else None
 
 
 def all_infos() -> dict[str, DataSetInfo]:
     """Return the data sets of the table, and then their simulations, under their names."""
     originals = [DATA_SETS[name] for name in DATA_SETS.names()]
-    return {info.name: info for info in (*originals, *map(_simulation, originals)) if info}
+    return {info.name: info for info in (*originals, *map(simulation_of, originals)) if info}
 
 
 def listed_names() -> str:
@@ -150,7 +151,7 @@ def listed_names() -> str:
     return f"{', '.join(DATA_SETS.names())}, one of these with {SIMULATED}"
 
 
-def _simulation(info: DataSetInfo) -> DataSetInfo | None:
+def simulation_of(info: DataSetInfo) -> DataSetInfo | None:
     """Describe the data set that `data.simulation` makes of another one's base classes; None if those are too few.
 
     Four fifths of them are its own base classes, and it teaches the others in half as many sessions.
@@ -160,10 +161,11 @@ def _simulation(info: DataSetInfo) -> DataSetInfo | None:
     if not base or not way:
         return None
     title, _, _ = info.title.partition(":")
+    played = f"{base} base classes, sessions of {way} classes x {info.shots} shots"
     return replace(
         info,
         name=info.name + SIMULATED,
-        title=f"{title}'s base training images alone: {base} base classes, sessions of {way} classes x {SHOTS} shots",
+        title=f"{title}'s base training images alone: {played}",
         base=base,
         classes=info.base,
         way=way,

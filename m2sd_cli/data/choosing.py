@@ -1,5 +1,6 @@
 """Choosing among the images of every class, the same ones every time."""
 
+import hashlib
 from dataclasses import replace
 
 import torch
@@ -9,16 +10,22 @@ from m2sd_cli.data.datasets import DataSet
 from m2sd_cli.data.sources import ImageSource, select_where
 
 
-def rank_within_class(source: ImageSource) -> tuple[Tensor, Tensor]:
+def rank_within_class(source: ImageSource, draw: int | None = None) -> tuple[Tensor, Tensor]:
     """Put the images of each class in an order that looks random and depends on the images alone.
 
     A choice of the first k of a class is part of that of the first k + 1, and depends neither on other classes nor on
     a generator of random numbers.
 
+    Args:
+        source: the images.
+        draw: the number of another order; None for the usual one.
+
     Returns:
         (N,) int64 each: the rank of every image in its class, from 0, and how many images that class has.
     """
     keys, labels = source.sort_keys(), source.labels
+    if draw is not None:
+        keys = [hashlib.sha256(f"{draw} {key}".encode()).hexdigest() for key in keys]
     by_key = torch.tensor(sorted(range(len(source)), key=keys.__getitem__), dtype=torch.int64)
     order = by_key[labels[by_key].argsort(stable=True)]
     sizes = labels.bincount()

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from m2sd_cli.data.augmentation import Augmentation
 from m2sd_cli.data.catalogue import DataSetInfo
+from m2sd_cli.data.protocol import Protocol
 from m2sd_cli.data.sources import ImageSource, select_where
 from m2sd_cli.data.transforms import TestTransform
 
@@ -69,6 +70,8 @@ class DataSet:
     location: Path
     skipped: Sequence[Skipped] = ()  # of `train` and `test`
     held_out: ImageSource | None = None  # of the base classes, not in `train`: for what is set after training
+    whole: ImageSource | None = None  # training images of all classes, as a data set of the catalogue is opened
+    protocol: Protocol | None = None  # that divides it, if it is not the official one
 
     @classmethod
     def from_info(
@@ -100,4 +103,5 @@ class DataSet:
             transform=treatment.transform,
             augmentation=treatment.augmentation,
             location=location,
+            whole=train,
         )

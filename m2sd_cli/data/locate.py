@@ -2,10 +2,12 @@
 
 import os
 from contextlib import nullcontext, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from m2sd_cli.data.catalogue import DataSetInfo, find_info
+from m2sd_cli.data.catalogue import DATA_SETS, DataSetInfo, find_info
+from m2sd_cli.data.protocol import Protocol, under
 from m2sd_cli.errors import DataError, UsageError
 from m2sd_cli.paths import environment_path, user_cache
 from m2sd_cli.registry import load
@@ -35,7 +37,11 @@ def locate(info: DataSetInfo, data_root: Path | None) -> Path | None:
 
 
 def open_data(
-    name: str, data_root: Path | None = None, image_size: int | None = None, skipped: "Sequence[Skipped]" = ()
+    name: str,
+    data_root: Path | None = None,
+    image_size: int | None = None,
+    skipped: "Sequence[Skipped]" = (),
+    protocol: Protocol | None = None,
 ) -> "DataSet":
     """Open a data set of the catalogue by name, or a folder.
 
@@ -43,9 +49,11 @@ def open_data(
         name: of the catalogue, or a path.
         data_root: the folder of data sets; None for those of `data_roots`.
         image_size: of a folder's images as the network sees them, in pixels; default 224.
+        skipped: pictures to leave out.
+        protocol: of a data set of the catalogue; None for the official one.
 
     Raises:
-        UsageError: there is no such data set and no such folder.
+        UsageError: there is no such data set and no such folder, or it does not allow the protocol.
         DataError: it is not there, cannot be downloaded, or is damaged.
     """
     info = find_info(name)
@@ -56,12 +64,14 @@ def open_data(
     from m2sd_cli.data.simulation import simulate
     from m2sd_cli.data.skipping import leave_out
 
-    data = _open_original(info, data_root)
+    data = _open_original(info, data_root, protocol)
     # Pictures that cannot be read have their part in the simulation all the same, so that no other changes its part.
-    return leave_out(data if info.simulates is None else simulate(data, info), skipped)
+    return leave_out(data if info.simulates is None else simulate(data, under(info, data.protocol)), skipped)
 
 
-def open_shot_pool(info: DataSetInfo, data_root: Path | None = None) -> "tuple[Shots, Path]":
+def open_shot_pool(
+    info: DataSetInfo, data_root: Path | None = None, protocol: Protocol | None = None
+) -> "tuple[Shots, Path]":
     """Open the images that shots of a simulated data set may be drawn of, see `simulation.shot_pool`, and their folder.
 
     Raises:
@@ -69,15 +79,19 @@ def open_shot_pool(info: DataSetInfo, data_root: Path | None = None) -> "tuple[S
     """
     from m2sd_cli.data.simulation import shot_pool
 
-    data = _open_original(info, data_root)
-    return shot_pool(data, info), data.location
+    data = _open_original(info, data_root, protocol)
+    return shot_pool(data, under(info, protocol)), data.location
 
 
-def _open_original(info: DataSetInfo, data_root: Path | None) -> "DataSet":
-    """Open a data set as it was published; of a simulated one, the original."""
+def _open_original(info: DataSetInfo, data_root: Path | None, protocol: Protocol | None) -> "DataSet":
+    """Open a data set, of a simulated one the original, divided by a protocol, or as it was published."""
     build = load(info.builder)
     data: DataSet = build(locate(info, data_root) or fetch(info, data_root)) if info.layout else build()
-    return data
+    if protocol is not None:
+        from m2sd_cli.data.dividing import divide
+
+        data = divide(data, DATA_SETS[info.simulates or info.name], protocol)
+    return replace(data, whole=None)  # so that no training holds the images of later classes
 
 
 def fetch(info: DataSetInfo, data_root: Path | None) -> Path:

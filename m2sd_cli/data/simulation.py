@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from m2sd_cli.data.catalogue import SHOTS, TEST_SHARE, DataSetInfo
+from m2sd_cli.data.catalogue import TEST_SHARE, DataSetInfo
 from m2sd_cli.data.choosing import rank_within_class
 from m2sd_cli.data.datasets import DataSet, Shots
 from m2sd_cli.data.sources import ImageSource, select_where
@@ -13,17 +13,17 @@ from m2sd_cli.data.sources import ImageSource, select_where
 def simulate(data: DataSet, info: DataSetInfo) -> DataSet:
     """Play the base session and the sessions after it with the base classes alone.
 
-    The first classes are base classes, the others are taught with five shots a class. A tenth of every class's
+    The first classes are base classes, the others are taught with a few shots a class. A tenth of every class's
     training images are its test images, at least one but not its only one.
 
     Args:
         data: of which only the base training images are looked at.
-        info: of the simulated data set: how many base classes it has, and how many a session teaches.
+        info: of the simulated data set: its base classes, those that a session teaches, and the shots of each.
     """
     images, labels, classes = data.train, data.train.labels, data.classes[: data.base]
     rank, tests = _rank_and_count_tests(images)
     is_test = rank < tests
-    is_shot = ~is_test & (rank < tests + SHOTS)
+    is_shot = ~is_test & (rank < tests + info.shots)
 
     def session(first: int) -> Shots:
         in_session = is_shot & (labels >= first) & (labels < first + info.way)

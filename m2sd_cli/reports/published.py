@@ -2,7 +2,7 @@
 
 import tomllib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from functools import cache
 from pathlib import Path
@@ -92,6 +92,7 @@ class Comparison:
     official: int  # of the data set
     comparable: bool  # whether the run has just the official sessions
     images_per_class: Setting = None  # that the run was trained on, of each base class; None for all
+    other_base: list[str] = field(default_factory=list)  # the differences for which not even session 0 can be compared
 
 
 @cache
@@ -123,14 +124,30 @@ def compare_with_published(first: Manifest, sessions: Sequence[Manifest]) -> Com
         (each for each in here if each.row.backbone == backbone),
         key=lambda each: (each.method.year, each.row.average or Decimal()),
     )
-    official = DATA_SETS[base.data.name].sessions
+    others = len(here) - len(rows)
+    official, protocol = DATA_SETS[base.data.name], base.data.protocol
+    other_base = []
+    if protocol is not None:
+        if protocol.base_classes != official.base:
+            other_base.append(f"{protocol.base_classes} base classes, not {official.base}")
+        if protocol.class_order is not None:
+            other_base.append("its classes in another order")
+        rows = [] if other_base else [_only_session_0(each) for each in rows if each.row.base is not None]
     return Comparison(
         data=base.data.name,
         backbone=backbone,
         rows=rows,
-        others=len(here) - len(rows),
+        others=others,
         taught=len(sessions) - 1,
-        official=official,
-        comparable=len(sessions) == 1 + official and all(each.data == base.data for each in sessions),
+        official=official.sessions,
+        comparable=protocol is None
+        and len(sessions) == 1 + official.sessions
+        and all(each.data == base.data for each in sessions),
+        other_base=other_base,
         images_per_class=first.config.get("images_per_class"),
     )
+
+
+def _only_session_0(published: Published) -> Published:
+    row = replace(published.row, last=None, average=None, novel=None, harmonic=None, sessions=None)
+    return replace(published, row=row)

@@ -66,12 +66,25 @@ class EditRecord(Record):
     new_name: Annotated[Name | None, Field(description="from now on; none if it is forgotten")] = None
 
 
+class ProtocolRecord(Record):
+    """Another division of a built-in data set than the official one; of a simulated one, that of the original."""
+
+    base_classes: Annotated[Count, Field(ge=1)]
+    way: Annotated[Count, Field(ge=1, description="classes of a session; the last one has those that are left")]
+    shots_per_class: Annotated[Count, Field(ge=1)]
+    class_order: Annotated[
+        Annotated[int, Field(ge=0, lt=2**32)] | list[Name] | None, Field(description="seed of a permutation, or names")
+    ] = None
+    shots_draw: Annotated[Count | None, Field(description="None for the official shots")] = None
+
+
 class DataRecord(Record):
     """The origin of images; never a path."""
 
     name: Text
     kind: Literal["built-in", "folder"]
     split: Annotated[Text, Field(description="how base, sessions and test images were told apart")]
+    protocol: ProtocolRecord | None = None
 
 
 class BackboneRecord(Record):

@@ -15,10 +15,11 @@ from m2sd_cli.data.catalogue import DATA_SETS, SIMULATED, get_info
 from m2sd_cli.data.datasets import DataSet, Skipped
 from m2sd_cli.data.folders import has_own_split
 from m2sd_cli.data.names import class_name
+from m2sd_cli.data.protocol import Protocol
 from m2sd_cli.data.sources import ImageSource
 from m2sd_cli.data.transforms import TestTransform
 from m2sd_cli.registry import BACKBONES, CLASSIFIERS, OPTIMIZERS, SCHEDULES, Registry
-from m2sd_cli.runs.manifest import ClassRecord, DataRecord, SkippedRecord, TransformRecord
+from m2sd_cli.runs.manifest import ClassRecord, DataRecord, ProtocolRecord, SkippedRecord, TransformRecord
 from m2sd_cli.training.execution import Execution
 
 NAMED = 3  # classes in a message
@@ -97,11 +98,24 @@ def data_record(data: DataSet) -> DataRecord:
     """Record a data set."""
     info = get_info(data.name)
     if info is not None and data.sessions:
-        original = info.simulates
-        simulated = f"base training images of {original}; a tenth of each class by its SHA-256s for testing"
-        return DataRecord(name=data.name, kind="built-in", split=simulated if original else "official")
+        original, protocol = DATA_SETS[info.simulates or info.name], data.protocol
+        split = "official" if protocol is None else protocol.describe(original.classes)
+        if info.simulates:
+            simulated = f"base training images of {original.name}; a tenth of each class by its SHA-256s for testing"
+            split = simulated if protocol is None else f"{simulated}; {split}"
+        recorded = None if protocol is None else ProtocolRecord(**asdict(protocol))
+        return DataRecord(name=data.name, kind="built-in", split=split, protocol=recorded)
     split = "train and test folders" if has_own_split(data.location) else "80/20 by the SHA-256 of file names"
     return DataRecord(name=data.name, kind="folder", split=split)
+
+
+def recorded_protocol(record: DataRecord) -> Protocol | None:
+    """Return the protocol that divided recorded images; None for the official one."""
+    if record.protocol is None:
+        return None
+    order = record.protocol.class_order
+    values = {**dict(record.protocol), "class_order": tuple(order) if isinstance(order, list) else order}
+    return Protocol(**values)
 
 
 def plugins_record(

@@ -13,7 +13,7 @@ from m2sd_cli.registry import BACKBONES
 from m2sd_cli.reports.metrics import Figures, SessionFigures
 from m2sd_cli.reports.published import compare_with_published, published_methods
 from m2sd_cli.runs.folder import RunFolder
-from m2sd_cli.runs.manifest import DataRecord, Manifest
+from m2sd_cli.runs.manifest import DataRecord, Manifest, ProtocolRecord
 from tests.helpers import Cli, Pictures, check_refusal
 
 CPU = ["--device", "cpu"]
@@ -105,6 +105,39 @@ def test_only_the_official_sessions_can_be_compared(manifest: Manifest) -> None:
     named = manifest.model_copy(update={"data": manifest.data.model_copy(update={"name": "cifar100"})})
     with pytest.raises(UsageError, match="nothing is published on 'cifar100'"):  # a folder of that name
         compare_with_published(manifest, [named])
+
+
+def under(sessions: list[Manifest], **changes: object) -> list[Manifest]:
+    """Manifests of another protocol of cifar100."""
+    protocol = ProtocolRecord.model_validate({"base_classes": 60, "way": 5, "shots_per_class": 5, **changes})
+    return [each.model_copy(update={"data": each.data.model_copy(update={"protocol": protocol})}) for each in sessions]
+
+
+def test_other_shots_leave_session_0_to_be_compared(manifest: Manifest) -> None:
+    whole = official(manifest, "cifar100", "resnet20", 9)
+    every = compare_with_published(manifest, whole)
+    for changes in ({"shots_draw": 3}, {"way": 8, "shots_per_class": 1}):
+        found = compare_with_published(manifest, under(whole, **changes))
+        assert not found.comparable
+        assert (found.other_base, found.others) == ([], every.others)
+        assert [each.row.base for each in found.rows] == [
+            each.row.base for each in every.rows if each.row.base is not None
+        ]
+        later = [(each.row.last, each.row.average, each.row.novel, each.row.harmonic) for each in found.rows]
+        assert later == [(None,) * 4] * len(found.rows)
+        assert {each.row.sessions for each in found.rows} == {None}
+
+
+def test_other_base_classes_leave_nothing_to_be_compared(manifest: Manifest) -> None:
+    whole = official(manifest, "cifar100", "resnet20", 9)
+    found = compare_with_published(manifest, under(whole, base_classes=50, way=10, class_order=1993))
+    assert found.rows == []
+    assert found.other_base == ["50 base classes, not 60", "its classes in another order"]
+    assert found.others > 0
+    table = comparison_lines(figures(6), found)
+    assert len(table) == 3
+    assert table[2].split() == ["this", "run", "-", "ResNet-20", "70.00", *["-"] * 5]
+    assert compare_with_published(manifest, under(whole, class_order=["a"])).rows == []
 
 
 def test_the_table_begins_with_this_run_and_names_every_source(manifest: Manifest) -> None:

@@ -23,6 +23,7 @@ from m2sd_cli.data.catalogue import DATA_SETS, FOLDER_DEFAULTS
 from m2sd_cli.data.cifar100 import TREATMENT
 from m2sd_cli.data.datasets import DataSet, Shots, Skipped
 from m2sd_cli.data.locate import open_data
+from m2sd_cli.data.protocol import Protocol
 from m2sd_cli.data.sources import ArrayImages
 from m2sd_cli.method.backbone import build_backbone
 from m2sd_cli.recipes import find_recipe, recipe_names
@@ -112,11 +113,15 @@ def workshop(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """An empty folder to work in, with little data and short recipes."""
 
     def small(
-        name: str, data_root: Path | None = None, image_size: int | None = None, skipped: Sequence[Skipped] = ()
+        name: str,
+        data_root: Path | None = None,
+        image_size: int | None = None,
+        skipped: Sequence[Skipped] = (),
+        protocol: Protocol | None = None,
     ) -> DataSet:
         if name == "cifar100":
             return small_cifar100()
-        data = open_data(name, data_root, image_size, skipped)
+        data = open_data(name, data_root, image_size, skipped, protocol)
         if name in ("demo", "demo-simulated"):
             assert isinstance(data.train, ArrayImages)
             few = torch.arange(0, len(data.train), 20)
