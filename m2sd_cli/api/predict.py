@@ -1,6 +1,6 @@
 """Predictions for a person's own pictures: `predict`."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from m2sd_cli.data.picture_files import find_pictures
@@ -13,7 +13,7 @@ from m2sd_cli.runs.folder import open_run
 
 
 def predict(
-    images: Path | str | Iterable[Path | str] | Iterator[list[str]],
+    images: Path | str | Iterable[Path | str | list[str]],
     *,
     run: Path | str | None = None,
     session: int | None = None,
@@ -28,8 +28,8 @@ def predict(
 
     Args:
         images: files, and folders whose pictures to take, with those of sub-folders; one alone may stand for itself. An
-            iterator of lists of them is taken as it goes on: one list is answered before the next one is asked for, and
-            a path that does not exist is a picture that cannot be read.
+            iterator of them, or of lists of them, is taken as it goes on: one item is answered before the next one is
+            asked for, and a path that does not exist is a picture that cannot be read.
         run: the run folder.
         session: the session that answers; None for the newest.
         top_k: the number of guesses a picture, at least 1.
@@ -49,15 +49,19 @@ def predict(
         groups: Iterable[list[Path]] = map(_find_each, images)
     else:
         given = [images] if isinstance(images, (str, Path)) else images
-        groups = [find_pictures([expand(image, "images") for image in given])]
+        groups = [find_pictures([expand(image, "images") for item in given for image in _names(item)])]
     model = load_session(folder, session, chosen, inference_precision(precision), classifier)
     return (each for paths in groups for each in predict_files(model, paths, top_k, skip_bad, explained))
 
 
-def _find_each(names: list[str]) -> list[Path]:
+def _names(item: Path | str | list[str]) -> Sequence[Path | str]:
+    return item if isinstance(item, list) else [item]
+
+
+def _find_each(item: Path | str | list[str]) -> list[Path]:
     """List the pictures that names stand for; names that stand for none are listed, too."""
     paths: list[Path] = []
-    for name in names:
+    for name in _names(item):
         path = expand(name, "images")
         try:
             paths += find_pictures([path])

@@ -90,12 +90,16 @@ def test_other_images_are_named_by_their_classes(pretrained: Path, pictures: Pic
     first, second, *_ = sorted((train / "yellow").iterdir())
     shutil.copy(first, second)
     says = "'blue' is missing, 'red' has 7 images, not 8, 'yellow' has other images, or other names of them and 1 more"
-    with pytest.raises(M2sdError, match=f"pretrained on other images than those of colours; give .* --data: {says}$"):
+    files = "8 new: train/azure/.*; 9 gone: train/blue/.*, train/red/.*; 1 changed: train/yellow/[^,;]*"
+    begin = "pretrained on other images than those of colours; give .* --data"
+    with pytest.raises(M2sdError, match=f"{begin}: {says}; {files}$"):
         m2sd_cli.distill(other, run=pretrained, device="cpu")
 
 
 def test_evaluate_names_them_too(trained: Path, pictures: Pictures, tmp_path: Path) -> None:
     other = shutil.copytree(pictures.folder, tmp_path / "colours")
-    next((other / "train" / "red").iterdir()).unlink()
-    with pytest.raises(DataError, match=r"name others with --test DIR: 'red' has 7 images, not 8$"):
+    gone = next((other / "train" / "red").iterdir())
+    gone.unlink()
+    says = f"name others with --test DIR: 'red' has 7 images, not 8; 1 gone: train/red/{gone.name}$"
+    with pytest.raises(DataError, match=says):
         m2sd_cli.evaluate(data=other, run=trained, device="cpu")
