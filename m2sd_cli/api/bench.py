@@ -4,11 +4,11 @@ from pathlib import Path
 
 from m2sd_cli.api.distill import distill
 from m2sd_cli.api.pretrain import pretrain
-from m2sd_cli.benchmark.machine import cores
 from m2sd_cli.benchmark.report import Report
 from m2sd_cli.benchmark.run import run_bench
 from m2sd_cli.benchmark.settings import MOST_WORKERS, Settings, configure
 from m2sd_cli.errors import InterruptedTrainingError, UsageError
+from m2sd_cli.host import cores
 from m2sd_cli.recipes import find_recipe
 
 

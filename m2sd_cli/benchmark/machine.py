@@ -1,11 +1,11 @@
 """Device that is measured: its name, waiting for it, and the memory in use."""
 
-import os
-import platform
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
+
+from m2sd_cli.host import cpu_model
 
 _PROCESS = Path("/proc/self")
 
@@ -14,19 +14,7 @@ def device_name(device: torch.device) -> str:
     """Return the name of the chip that its driver or the kernel has."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    models = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(models, "") or platform.processor() or platform.machine()
-
-
-def cores() -> int:
-    """Return the number of cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return cpu_model()
 
 
 def synchronise(device: torch.device) -> None:

@@ -16,7 +16,6 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
-from torchvision import transforms
 
 from m2sd_cli.benchmark.machine import synchronise
 from m2sd_cli.benchmark.settings import Settings
@@ -24,6 +23,7 @@ from m2sd_cli.benchmark.workload import treatment
 from m2sd_cli.data.augmentation import Augmentation
 from m2sd_cli.data.sources import TrainingImages
 from m2sd_cli.data.transforms import TestTransform
+from m2sd_cli.pairing import import_torchvision
 from m2sd_cli.training.pretrain import build_network
 
 if TYPE_CHECKING:
@@ -31,7 +31,12 @@ if TYPE_CHECKING:
 
 
 def picture_transform(augmentation: Augmentation, transform: TestTransform) -> Callable[[Image.Image], Tensor]:
-    """Compose transforms of torchvision for one picture, of the same distribution as our augmentation of a batch."""
+    """Compose transforms of torchvision for one picture, of the same distribution as our augmentation of a batch.
+
+    Raises:
+        M2sdError: torchvision cannot be imported.
+    """
+    transforms = import_torchvision("transforms")
     if augmentation.padding is not None:
         crop = transforms.RandomCrop(augmentation.size, padding=augmentation.padding)
     else:

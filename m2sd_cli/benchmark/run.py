@@ -10,7 +10,7 @@ import torch
 
 from m2sd_cli.benchmark.chips import Peak, peak
 from m2sd_cli.benchmark.flops import count_flops
-from m2sd_cli.benchmark.machine import cores, device_name, peak_memory
+from m2sd_cli.benchmark.machine import device_name, peak_memory
 from m2sd_cli.benchmark.processes import MakeRun, measure_processes
 from m2sd_cli.benchmark.report import Conditions, Duration, Report, Throughput
 from m2sd_cli.benchmark.settings import Settings
@@ -18,6 +18,7 @@ from m2sd_cli.benchmark.timing import Measurements, Workload, alternate, ratios,
 from m2sd_cli.benchmark.workload import FeatureExtraction, distill_stage, pretrain_stage, random_images
 from m2sd_cli.data.sources import TrainingImages
 from m2sd_cli.errors import TrainingError
+from m2sd_cli.host import cores
 from m2sd_cli.progress import say
 from m2sd_cli.training.compilation import compilation_failed, not_compiled
 from m2sd_cli.training.memory import freed_memory_kept
