@@ -17,6 +17,8 @@ BASE = {
     "progress",
     "paths",
     "extras",
+    "pairing",
+    "host",
 }  # anybody may import them; they import nothing but one another
 # Every room and every module beside them, and the others that it may import.
 MAY_IMPORT = {
@@ -26,6 +28,8 @@ MAY_IMPORT = {
     "progress": set[str](),
     "paths": set[str](),
     "extras": set[str](),
+    "pairing": set[str](),
+    "host": set[str](),
     "method": set[str](),
     "data": set[str](),
     "runs": set[str](),

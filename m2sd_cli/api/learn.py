@@ -24,6 +24,7 @@ from m2sd_cli.extras import install_extra
 from m2sd_cli.inference.device import choose_device
 from m2sd_cli.inference.features import FEATURE_BATCH
 from m2sd_cli.inference.session import load_session
+from m2sd_cli.pairing import import_torchvision
 from m2sd_cli.registry import BACKBONES
 from m2sd_cli.reports.evaluation import evaluate_session
 from m2sd_cli.runs.folder import RunFolder, open_run
@@ -157,9 +158,8 @@ def best_backbone() -> str:
     assert weights is not None
     if weights_file(weights.name) is not None:
         return BEST
-    from torchvision.models import ResNet18_Weights  # takes a second
-
-    file = Path(torch.hub.get_dir()) / "checkpoints" / Path(ResNet18_Weights.IMAGENET1K_V1.url).name
+    url = import_torchvision("models").ResNet18_Weights.IMAGENET1K_V1.url  # takes a second
+    file = Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name
     adding = install_extra("photos")
     if not file.is_file():
         raise M2sdError(f"no pretrained network is installed: {adding}, or name one to download with --backbone")

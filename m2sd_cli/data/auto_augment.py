@@ -8,6 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from m2sd_cli.pairing import import_torchvision
+
 Policy = Literal["cifar10", "imagenet"]
 
 # Images that share a random choice: one for each image would be a hundred calls a step, one for all would make a
@@ -28,10 +30,12 @@ def auto_augment(images: Tensor, policy: Policy, generator: torch.Generator) -> 
 
     Returns:
         (B, 3, H, W) uint8, channels last in memory.
-    """
-    from torchvision.transforms.v2 import AutoAugment, AutoAugmentPolicy  # which takes seconds
 
-    transform = AutoAugment(AutoAugmentPolicy(policy), fill=[GREY] * 3)
+    Raises:
+        M2sdError: torchvision cannot be imported.
+    """
+    transforms = import_torchvision("transforms.v2")  # which takes seconds
+    transform = transforms.AutoAugment(transforms.AutoAugmentPolicy(policy), fill=[GREY] * 3)
     pixels = images if images.dtype == torch.uint8 else images.round().clamp(0, 255).to(torch.uint8)
     # Torchvision draws from the CPU's generator alone. torch.manual_seed would seed the other devices', too.
     with torch.random.fork_rng(devices=[]):

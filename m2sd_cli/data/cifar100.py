@@ -17,6 +17,7 @@ from m2sd_cli.data.decoded import LABELS, Request, load_or_decode
 from m2sd_cli.data.sources import ArrayImages
 from m2sd_cli.data.transforms import TestTransform
 from m2sd_cli.errors import DataError, os_errors_as
+from m2sd_cli.pairing import import_torchvision
 from m2sd_cli.reading import open_regular
 
 INFO = DATA_SETS["cifar100"]
@@ -64,10 +65,9 @@ def _images(root: Path, use: Literal["training", "test"]) -> ArrayImages:
 
 def _published(root: Path, use: Literal["training", "test"]) -> Generator[tuple[Tensor, float], None, None]:
     """Yield every image and its label. Torchvision compares the files with their published MD5s before it opens one."""
-    from torchvision.datasets import CIFAR100
-
+    datasets = import_torchvision("datasets")
     try:
-        published = CIFAR100(str(root), train=use == "training")
+        published = datasets.CIFAR100(str(root), train=use == "training")
     except OSError as error:
         raise DataError(f"{error.filename or root}: cannot be read ({error.strerror or error})") from None
     except RuntimeError:
@@ -85,13 +85,13 @@ def download_cifar100(root: Path) -> None:
 
     Raises:
         DataError: the download failed.
+        M2sdError: torchvision cannot be imported.
     """
-    from torchvision.datasets import CIFAR100
-
+    datasets = import_torchvision("datasets")
     try:
         root.mkdir(parents=True, exist_ok=True)
         with FileLock(root / f".{INFO.name}.lock"):
-            CIFAR100(str(root), download=True)
+            datasets.CIFAR100(str(root), download=True)
     except (OSError, RuntimeError) as error:
         raise DataError(
             f"cifar100 could not be downloaded into {root} ({error}); "

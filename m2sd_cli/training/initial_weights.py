@@ -20,6 +20,7 @@ from m2sd_cli.data.datasets import DataSet
 from m2sd_cli.data.transforms import TestTransform
 from m2sd_cli.errors import DataError, UsageError
 from m2sd_cli.method.backbone import Backbone
+from m2sd_cli.pairing import import_torchvision
 from m2sd_cli.paths import refuse_address
 from m2sd_cli.progress import say
 from m2sd_cli.reading import open_regular, quoted
@@ -180,10 +181,9 @@ def torchvision_state(name: str) -> object:
 
     Raises:
         DataError: the download failed, or the file in the cache folder is damaged.
+        M2sdError: torchvision cannot be imported.
     """
-    from torchvision import models
-
-    weights = getattr(models, name).IMAGENET1K_V1
+    weights = getattr(import_torchvision("models"), name).IMAGENET1K_V1
     try:
         with redirect_stdout(sys.stderr):  # torch says there that it downloads
             # Torch compares the hash of what it downloads, and not that of what was there already.
