@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from m2sd_cli.api.ablate import ablate as ablate
     from m2sd_cli.api.bench import bench as bench
     from m2sd_cli.api.distill import distill as distill
+    from m2sd_cli.api.doctor import doctor as doctor
     from m2sd_cli.api.draw_figures import draw_figures as draw_figures
     from m2sd_cli.api.edits import forget as forget
     from m2sd_cli.api.edits import rename as rename
@@ -47,6 +48,7 @@ PUBLIC = {
     "bench": "m2sd_cli.api.bench",
     "compare": "m2sd_cli.api.evaluate",
     "distill": "m2sd_cli.api.distill",
+    "doctor": "m2sd_cli.api.doctor",
     "draw_figures": "m2sd_cli.api.draw_figures",
     "evaluate": "m2sd_cli.api.evaluate",
     "export": "m2sd_cli.api.export",

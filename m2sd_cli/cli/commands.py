@@ -33,6 +33,7 @@ COMMANDS: Final = {
     "recipes": Entry("m2sd_cli.cli.recipes:app", "List and show the options that ship with m2sd."),
     "simulate": Entry("m2sd_cli.cli.simulate:simulate", "Compare classifiers without test images."),
     "ablation": Entry("m2sd_cli.cli.ablation:ablation", "Measure the worth of each part of the method."),
+    "doctor": Entry("m2sd_cli.cli.doctor:doctor", "Tell what works on this machine, and why not."),
     "bench": Entry("m2sd_cli.cli.bench:bench", "Measure the speed of this machine."),
     "demo": Entry("m2sd_cli.cli.demo:demo", "See the whole life of a model in a few minutes."),
 }

@@ -103,10 +103,15 @@ def _sign(path: Path, command: str) -> None:
         path.write_bytes(writer.model_dump_json().encode())
 
 
-def _holder(folder: Path) -> str:
-    """Name the process that holds the lock, as far as that is known."""
+def living_writer(folder: Path) -> str | None:
+    """Name the process that writes to a folder, without touching the lock that it may want; None if none is known."""
     try:
         writer = Writer.model_validate_json(read_bounded(folder / WRITER, WRITER_LIMIT))
-    except (FileNotFoundError, DamagedError, ValidationError):
-        return "another m2sd command"
-    return str(writer) if writer.may_live else "another m2sd command"
+    except (OSError, DamagedError, ValidationError):
+        return None
+    return str(writer) if writer.may_live else None
+
+
+def _holder(folder: Path) -> str:
+    """Name the process that holds the lock, as far as that is known."""
+    return living_writer(folder) or "another m2sd command"

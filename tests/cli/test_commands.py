@@ -391,6 +391,7 @@ JSON = {
     "recipes list": "",
     "simulate": "--run SIMULATED --draws 2",
     "ablation": "--data demo --rows plain --seeds 1 --stop-after 0s --device cpu --out WORK/ablation",
+    "doctor": "--run RUN",
     "bench": "--image-size 8 --batch-size 4 --classes 3 --backbone resnet20 --seconds 0.1 --rounds 1",
 }
 KEYS = {
@@ -419,6 +420,7 @@ KEYS = {
     "recipes": {"recipes"},
     "simulate": {"data", "sizes", "parts", "shots", "views", "skipped", "classifiers"},
     "ablation": {"out", "budget", "finished", "rows", "runs"},
+    "doctor": {"works", "problems", "remarks", "findings"},
     "bench": {
         "conditions",
         "versions",
