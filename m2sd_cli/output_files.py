@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from m2sd_cli.errors import M2sdError, UsageError, os_errors_as
+from m2sd_cli.errors import M2sdError, RunError, UsageError, os_errors_as
 from m2sd_cli.runs.files import write_atomically
 from m2sd_cli.runs.folder import RunFolder
 
@@ -29,6 +29,7 @@ def check_output(option: str, path: Path, run: RunFolder, replace: bool = True) 
     """
     if is_special(path):
         return
+    _require_nameable(option, path)
     if path.is_dir():
         raise UsageError(f"{option} {path}: it is a folder; name a file")
     if run.owns(path):
@@ -50,12 +51,27 @@ def check_output_folder(option: str, path: Path, run: RunFolder) -> None:
     Raises:
         UsageError: it cannot be used.
     """
+    _require_nameable(option, path)
     if os.path.lexists(path) and not path.is_dir():
         raise UsageError(f"{option} {path}: it is a file; name a folder")
     if run.owns(path / "file"):
         raise UsageError(f"{option} {path}: that is a folder of the run; name another one")
     if not path.parent.is_dir():
         raise UsageError(f"{option} {path}: no such folder as {path.parent}")
+
+
+def _require_nameable(option: str, path: Path) -> None:
+    """Refuse a name at which the system can have no file: too long, behind a closed folder, or a link to itself.
+
+    Raises:
+        UsageError: it is one.
+    """
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as error:
+        raise UsageError(f"{option} {path}: it cannot be used ({error.strerror or error}); name another") from None
 
 
 def make_output_folder(path: Path) -> None:
@@ -83,7 +99,10 @@ def write_output(path: Path, content: bytes | Iterable[bytes]) -> None:
         BrokenPipeError: the reader of a pipe has left.
     """
     if not is_special(path):
-        write_atomically(path.resolve() if path.is_symlink() else path, content)
+        try:
+            write_atomically(path.resolve() if path.is_symlink() else path, content)
+        except RunError as error:  # of a file outside the chain, which allows all of it
+            raise M2sdError(*error.args) from None
         return
     try:
         with _opened(path) as stream:

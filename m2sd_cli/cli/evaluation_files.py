@@ -34,9 +34,9 @@ class EvaluationFiles:
         """Refuse what cannot be written, before any work is done for it.
 
         Raises:
-            UsageError: a file cannot be written, or two things would be written to stdout.
+            UsageError: a file cannot be written, or two things would be written to one place.
         """
-        from m2sd_cli.output_files import check_output, check_output_folder
+        from m2sd_cli.output_files import check_output, check_output_folder, is_special
 
         for option, path in self.tables.items():
             check_output(option, path, run)
@@ -45,6 +45,13 @@ class EvaluationFiles:
             to_stdout.append("--json")
         if len(to_stdout) > 1:
             raise UsageError(f"{to_stdout[0]} and {to_stdout[1]}: both write to stdout; name a file")
+        taken: dict[Path, str] = {}
+        for option, path in self.tables.items():
+            if is_special(path):  # two tables may go to /dev/null
+                continue
+            first = taken.setdefault(path.resolve(), option)
+            if first != option:
+                raise UsageError(f"{first} and {option} {path}: both write this file; name two")
         if self.figures is not None:
             check_output_folder("--figures", self.figures, run)
 

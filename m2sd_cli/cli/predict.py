@@ -95,6 +95,8 @@ def predict(
                 elif each.told is not None and each.tells_little:
                     note(unknown_tells_little(each.told), quiet)
             yield each
+        if not skipped and not answered:
+            raise DataError(f"{STDIN}: no picture is named on stdin")
         if skipped and not answered:
             more = f"; and {len(skipped) - 1} more" if len(skipped) > 1 else ""
             first = skipped[0]

@@ -36,7 +36,7 @@ def export_session(model: SessionModel, form: str, out: Path) -> None:
     Raises:
         UsageError: the format is unknown.
         M2sdError: a package that the format needs is not installed.
-        RunError: the file cannot be written.
+        M2sdError: the file cannot be written.
     """
     entry = EXPORT_FORMATS[form]
     if entry.extra is not None and any(find_spec(module) is None for module in entry.modules):

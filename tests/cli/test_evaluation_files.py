@@ -52,13 +52,17 @@ def test_features_are_kept_only_where_they_are_drawn(trained: Path, pictures: Pi
         ("--per-class ABSENT/x.csv", "no such folder as"),
         ("--per-class - --json", "both write to stdout"),
         ("--per-class - --latex -", "both write to stdout"),
+        ("--per-class SAME --latex SAME", "both write this file"),
+        ("--confusion SAME --latex LINK", "both write this file"),
     ],
 )
 def test_what_cannot_be_written_is_refused_at_once(
     m2sd: Cli, run: Path, pictures: Pictures, tmp_path: Path, words: str, says: str
 ) -> None:
     (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to("same")
     places = {"FILE": tmp_path / "file", "RUN": run, "ABSENT": tmp_path / "absent"}
+    places |= {"SAME": tmp_path / "same", "LINK": tmp_path / "link"}
     filled = [
         str(places.get(word.split("/")[0], word.split("/")[0])) + word[len(word.split("/")[0]) :]
         for word in words.split()

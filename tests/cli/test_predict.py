@@ -93,6 +93,13 @@ def test_names_come_from_stdin(m2sd: Cli, trained: Path, album: Path) -> None:
     assert f"m2sd: {album / 'nothing.png'}: no such file; with --skip-bad" in done.err
 
 
+@pytest.mark.parametrize("names", [b"", b"\n\n"])
+def test_no_name_on_stdin_is_told(m2sd: Cli, trained: Path, names: bytes) -> None:
+    with stdin_of(names):
+        done = m2sd("predict", "-", "--run", trained, *CPU, "--json")
+    assert (done.code, done.out, done.err) == (3, "", "m2sd: -: no picture is named on stdin\n")
+
+
 def test_an_answer_does_not_wait_for_the_next_name(trained: Path, album: Path) -> None:
     answered = threading.Event()
 
