@@ -172,6 +172,10 @@ class PretrainConfig(TrainingConfig, ImageChoice, ProtocolOptions):
     # A lower scale trades novel classes for base classes.
     scale: Annotated[float, Option(help="Factor of the cosine.", gt=0)] = 16.0
     image_size: Annotated[int | None, Option(help="Pixels, for a folder.", ge=8, le=4096, default="224")] = None
+    transform: Annotated[
+        str | None,
+        Option(help="Treat a folder's pictures as those of a built-in data set, as cifar100.", default="none"),
+    ] = None
     init: Annotated[
         str | None,
         Option(

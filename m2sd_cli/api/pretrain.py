@@ -174,11 +174,11 @@ def _begin(
         raise UsageError(f"--image-size is for folders; {info.name}'s images have {info.image_size} pixels")
     protocol = chosen_protocol(info, settings)
     with execution.group.local_main_first():
-        data = open_data(name, request.data_root, settings.image_size, protocol=protocol)
+        data = open_data(name, request.data_root, settings.image_size, protocol=protocol, transform=settings.transform)
     if info is not None and data.protocol is not None:
         original = DATA_SETS[info.simulates or info.name]
         progress.say(f"{original.name}: {data.protocol.describe(original.classes)}")
-    if info is None:
+    if info is None and settings.transform is None:
         data = prepared_for_weights(data, known_weights(settings.backbone, settings.init), settings.image_size)
     if skip_bad:
         data = skip_bad_pictures(data, partial(check_pictures_together, group=execution.group))

@@ -99,9 +99,13 @@ def recorded_data(
     elif get_info(data) is not None:
         raise UsageError(f"--data {data}: this run is of the folder {record.name!r}")
     else:
-        whole = open_data(data, data_root, image_size, skipped)
-        weights = first.weights or known_weights(first.config.get("backbone"), first.config.get("init"))
-        whole = prepared_for_weights(whole, weights, image_size)
+        transform = first.config.get("transform")
+        if transform is not None:
+            whole = open_data(data, data_root, None, skipped, transform=str(transform))
+        else:
+            whole = open_data(data, data_root, image_size, skipped)
+            weights = first.weights or known_weights(first.config.get("backbone"), first.config.get("init"))
+            whole = prepared_for_weights(whole, weights, image_size)
         if ignore_new:
             files = first.files if isinstance(first, Manifest) else {}
             if not files:

@@ -10,7 +10,8 @@ from m2sd_cli.data.catalogue import DATA_SETS, DataSetInfo, find_info
 from m2sd_cli.data.protocol import Protocol, under
 from m2sd_cli.errors import DataError, UsageError
 from m2sd_cli.paths import environment_path, user_cache
-from m2sd_cli.registry import load
+from m2sd_cli.reading import quoted
+from m2sd_cli.registry import load, one_of
 
 if TYPE_CHECKING:  # which imports torch, and a list of data sets does without
     from collections.abc import Sequence
@@ -42,6 +43,7 @@ def open_data(
     image_size: int | None = None,
     skipped: "Sequence[Skipped]" = (),
     protocol: Protocol | None = None,
+    transform: str | None = None,
 ) -> "DataSet":
     """Open a data set of the catalogue by name, or a folder.
 
@@ -51,16 +53,22 @@ def open_data(
         image_size: of a folder's images as the network sees them, in pixels; default 224.
         skipped: pictures to leave out.
         protocol: of a data set of the catalogue; None for the official one.
+        transform: the data set of the catalogue as whose images a folder's are treated, in the size of that; None for
+            the usual treatment.
 
     Raises:
-        UsageError: there is no such data set and no such folder, or it does not allow the protocol.
+        UsageError: there is no such data set and no such folder, or it does not allow the protocol or the transform.
         DataError: it is not there, cannot be downloaded, or is damaged.
     """
     info = find_info(name)
     if info is None:
         from m2sd_cli.data.folders import open_folder
 
-        return open_folder(Path(name), image_size or FOLDER_IMAGE_SIZE, skipped)
+        treatment = None if transform is None else treatment_of(transform, image_size)
+        data = open_folder(Path(name), image_size or FOLDER_IMAGE_SIZE, skipped)
+        return data if treatment is None else replace(data, **treatment._asdict())
+    if transform is not None:
+        raise UsageError(f"--transform is for folders; {info.name}'s images have a treatment of their own")
     from m2sd_cli.data.simulation import simulate
     from m2sd_cli.data.skipping import leave_out
 
@@ -108,6 +116,21 @@ def fetch(info: DataSetInfo, data_root: Path | None) -> Path:
         )
     load(info.download)(root)
     return root
+
+
+def treatment_of(name: str, image_size: int | None = None) -> "Treatment":
+    """Load the treatment of the images of a data set.
+
+    Raises:
+        UsageError: there is none of that name, or its images have another size than the one that is asked for.
+    """
+    table = {each: DATA_SETS[each] for each in DATA_SETS.names() if DATA_SETS[each].treatment is not None}
+    if name not in table:
+        raise UsageError(f"--transform {quoted(name)}: choose {one_of([*table])}")
+    info = table[name]
+    if image_size not in (None, info.image_size):
+        raise UsageError(f"--image-size {image_size}: --transform {name} has {info.image_size} pixels; leave it out")
+    return load_treatment(info.treatment or "")
 
 
 def load_treatment(attribute: str) -> "Treatment":

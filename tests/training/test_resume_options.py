@@ -57,6 +57,7 @@ DIFFERENT: dict[str, dict[str, Any]] = {
         "shots_per_class": 1,
         "class_order": "7",
         "shots_draw": 2,
+        "transform": "demo",
     },
     "distill": {
         **COMMON,

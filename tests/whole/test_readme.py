@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -118,10 +119,11 @@ def workshop(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
         image_size: int | None = None,
         skipped: Sequence[Skipped] = (),
         protocol: Protocol | None = None,
+        **folder: Any,
     ) -> DataSet:
         if name == "cifar100":
             return small_cifar100()
-        data = open_data(name, data_root, image_size, skipped, protocol)
+        data = open_data(name, data_root, image_size, skipped, protocol, **folder)
         if name in ("demo", "demo-simulated"):
             assert isinstance(data.train, ArrayImages)
             few = torch.arange(0, len(data.train), 20)

@@ -1,0 +1,41 @@
+"""A folder of small pictures is treated as a benchmark's images are, in every stage."""
+
+from pathlib import Path
+
+import pytest
+
+import m2sd_cli
+from m2sd_cli.api.recorded_data import recorded_data
+from m2sd_cli.data.cifar100 import TREATMENT
+from m2sd_cli.runs.folder import RunFolder
+from m2sd_cli.training.records import transform_record
+from tests.helpers import COMMON, Cli, Pictures, check_refusal
+
+
+def test_a_folder_is_treated_as_cifar100_is(pictures: Pictures, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    m2sd_cli.pretrain(pictures.folder, run=run, transform="cifar100", backbone="resnet20", **COMMON)
+    m2sd_cli.distill(run=run, epochs=0, device="cpu")
+    first = RunFolder(run).pretrain().manifest
+    assert first.config["transform"] == "cifar100"
+    assert {stored.manifest.transform for stored in RunFolder(run).chain()} == {transform_record(TREATMENT.transform)}
+    again = recorded_data(first, str(pictures.folder), None, first.transform.crop)
+    assert (again.transform, again.augmentation) == TREATMENT
+    pixels, _ = next(again.test.batches(again.transform, 2))
+    assert pixels.shape == (2, 3, 32, 32)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--transform", "no-such"], "--transform no-such: choose "),
+        (["--transform", "cifar100", "--image-size", 64], "--image-size 64: --transform cifar100 has 32 pixels"),
+        (["--transform", "cifar100", "--data", "demo"], "--transform is for folders; demo's images have a treatment"),
+    ],
+)
+def test_a_transform_that_cannot_be_is_refused(
+    m2sd: Cli, pictures: Pictures, tmp_path: Path, words: list[object], message: str
+) -> None:
+    data = [] if "--data" in words else ["--data", pictures.folder]
+    check_refusal(m2sd("pretrain", *data, *words, "--run", tmp_path / "run", "--device", "cpu"), 2, message)
+    assert not any(tmp_path.iterdir())
