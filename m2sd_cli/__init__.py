@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from m2sd_cli.api.report import report as report
     from m2sd_cli.api.reproduce import reproduce as reproduce
     from m2sd_cli.api.simulate import simulate as simulate
+    from m2sd_cli.api.study import study as study
     from m2sd_cli.data.catalogue import DataSetInfo as DataSetInfo
     from m2sd_cli.data.catalogue import register_data_set as register_data_set
     from m2sd_cli.errors import M2sdError as M2sdError
@@ -66,6 +67,7 @@ PUBLIC = {
     "report": "m2sd_cli.api.report",
     "reproduce": "m2sd_cli.api.reproduce",
     "simulate": "m2sd_cli.api.simulate",
+    "study": "m2sd_cli.api.study",
 }
 __all__ = list(PUBLIC)
 

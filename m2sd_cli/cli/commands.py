@@ -32,6 +32,7 @@ COMMANDS: Final = {
     "config": Entry("m2sd_cli.cli.config:app", "Show options with their origin; write a file of them."),
     "recipes": Entry("m2sd_cli.cli.recipes:app", "List and show the options that ship with m2sd."),
     "simulate": Entry("m2sd_cli.cli.simulate:simulate", "Compare classifiers without test images."),
+    "study": Entry("m2sd_cli.cli.study:study", "Put runs of several seeds into one table."),
     "ablation": Entry("m2sd_cli.cli.ablation:ablation", "Measure the worth of each part of the method."),
     "doctor": Entry("m2sd_cli.cli.doctor:doctor", "Tell what works on this machine, and why not."),
     "bench": Entry("m2sd_cli.cli.bench:bench", "Measure the speed of this machine."),

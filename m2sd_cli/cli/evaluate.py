@@ -8,7 +8,7 @@ import typer
 from m2sd_cli.cli import options
 from m2sd_cli.cli.evaluation_files import EvaluationFiles
 from m2sd_cli.cli.output import document, note, results, table, unknown_tells_little
-from m2sd_cli.distributed.torchrun import is_main_process
+from m2sd_cli.distributed.torchrun import is_distributed, is_main_process
 from m2sd_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -51,7 +51,15 @@ def evaluate(
         bool, typer.Option("--compare", help="Show published rows of the same data set and backbone, too.")
     ] = False,
     classifier: options.Classifier = None,
-    run: options.Run = None,
+    runs: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--run",
+            help="Run folder: $M2SD_RUN, else ./m2sd-run. May be repeated, to average over runs.",
+            show_default=False,
+            readable=False,
+        ),
+    ] = None,
     data_root: options.DataRoot = None,
     device: options.Device = "auto",
     precision: options.ExactPrecision = "auto",
@@ -75,6 +83,7 @@ def evaluate(
       m2sd evaluate --figures figures --latex table.tex --compare
       m2sd evaluate --compare
       m2sd evaluate --classifier teen
+      m2sd evaluate --run seed-0 --run seed-1
     """
     if session != "all" and not session.isdecimal():
         raise UsageError(f"--session {session}: all, or the number of one session")
@@ -83,9 +92,33 @@ def evaluate(
     if compare and session != "all":
         raise UsageError(f"--compare and --session {session}: what is published is of all sessions; leave one out")
 
+    if runs is not None and len(runs) > 1:
+        of_one = {"--session": session != "all", "--confusion": confusion, "--per-class": per_class}
+        for option, given in of_one.items():
+            if given:
+                raise UsageError(f"{option}: it is of one run; name one --run, or see 'm2sd study --csv'")
+        if is_distributed():
+            raise UsageError("--run: several runs are evaluated by one process; leave torchrun out, or name one run")
+        from m2sd_cli.cli.study import StudyFiles, print_study
+
+        shared = {
+            "test": test,
+            "data": data,
+            "classifier": classifier,
+            "data_root": data_root,
+            "device": device,
+            "precision": precision,
+            "skip_bad": skip_bad,
+            "ignore_new": ignore_new,
+            "compare": compare,
+        }
+        print_study(runs, StudyFiles(latex=latex, figures=figures), shared, json, quiet)
+        return
+
     import m2sd_cli
     from m2sd_cli.cli.progress import reporting
 
+    run = runs[0] if runs else None
     folder = m2sd_cli.open_run(run)
     files = EvaluationFiles(confusion, per_class, latex, figures)
     files.check(folder, json)

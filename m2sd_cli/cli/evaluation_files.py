@@ -8,11 +8,40 @@ from m2sd_cli.cli.output import note
 from m2sd_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from m2sd_cli.reports.evaluation import Evaluation
     from m2sd_cli.reports.published import Comparison
     from m2sd_cli.runs.folder import RunFolder
+
+
+def require_places_apart(tables: "Mapping[str, Path]", json: bool) -> bool:
+    """Refuse to write two things to stdout or to one file.
+
+    Args:
+        tables: files by the option that names them.
+        json: whether the result is printed as JSON.
+
+    Returns:
+        True if one of the tables is written there.
+
+    Raises:
+        UsageError: there are two.
+    """
+    from m2sd_cli.output_files import is_special, is_stdout
+
+    to_stdout = [f"{option} {path}" for option, path in tables.items() if is_stdout(path)]
+    both = [*to_stdout, "--json"] if json else to_stdout
+    if len(both) > 1:
+        raise UsageError(f"{both[0]} and {both[1]}: both write to stdout; name a file")
+    taken: dict[Path, str] = {}
+    for option, path in tables.items():
+        if is_special(path):  # two tables may go to /dev/null
+            continue
+        first = taken.setdefault(path.resolve(), option)
+        if first != option:
+            raise UsageError(f"{first} and {option} {path}: both write this file; name two")
+    return bool(to_stdout)
 
 
 @dataclass(frozen=True)
@@ -36,35 +65,20 @@ class EvaluationFiles:
         Raises:
             UsageError: a file cannot be written, or two things would be written to one place.
         """
-        from m2sd_cli.output_files import check_output, check_output_folder, is_special
+        from m2sd_cli.output_files import check_output, check_output_folder
 
         for option, path in self.tables.items():
             check_output(option, path, run)
-        to_stdout = [f"{option} {path}" for option, path in self.tables.items() if self._on_stdout(path)]
-        if json:
-            to_stdout.append("--json")
-        if len(to_stdout) > 1:
-            raise UsageError(f"{to_stdout[0]} and {to_stdout[1]}: both write to stdout; name a file")
-        taken: dict[Path, str] = {}
-        for option, path in self.tables.items():
-            if is_special(path):  # two tables may go to /dev/null
-                continue
-            first = taken.setdefault(path.resolve(), option)
-            if first != option:
-                raise UsageError(f"{first} and {option} {path}: both write this file; name two")
+        require_places_apart(self.tables, json)
         if self.figures is not None:
             check_output_folder("--figures", self.figures, run)
 
     @property
     def on_stdout(self) -> bool:
         """Tell whether one of the tables is written to stdout."""
-        return any(map(self._on_stdout, self.tables.values()))
-
-    @staticmethod
-    def _on_stdout(path: Path) -> bool:
         from m2sd_cli.output_files import is_stdout
 
-        return is_stdout(path)
+        return any(map(is_stdout, self.tables.values()))
 
     def write(
         self, evaluation: "Evaluation", comparison: "Comparison | None", run: "RunFolder", own: bool, quiet: bool

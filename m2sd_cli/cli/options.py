@@ -35,7 +35,10 @@ def time_limit(duration: str | None) -> float | None:
 
 def complete_sessions(context: typer.Context) -> list[str]:
     """Return the numbers of the sessions in the run folder, for completion."""
-    run = Path(context.params.get("run") or os.environ.get("M2SD_RUN") or "m2sd-run")
+    several = context.params.get("runs")
+    run = Path(
+        context.params.get("run") or (several[0] if several else None) or os.environ.get("M2SD_RUN") or "m2sd-run"
+    )
     return [str(int(file.stem.removeprefix("session-"))) for file in sorted(run.glob("session-[0-9]*.json"))]
 
 

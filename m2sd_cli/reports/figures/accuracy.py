@@ -1,9 +1,11 @@
 """Accuracy over sessions: overall, base, novel and HM, beside published methods."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from m2sd_cli.reports.deviation import MeanAndDeviation
 from m2sd_cli.reports.figures.svg import (
     HEIGHT,
+    LeftOutError,
     Plot,
     box,
     label,
@@ -21,36 +23,94 @@ from m2sd_cli.reports.published import Published, Row
 FIGURES = {"overall": "overall", "base": "base classes", "novel": "novel classes", "harmonic": "HM"}
 
 
-def draw_accuracy(figures: Figures, published: Sequence[Published] = ()) -> str:
+LATER = {"top5": "top-5", "forgetting": "forgetting"}
+
+
+def draw_accuracy(runs: Sequence[Figures], published: Sequence[Published] = ()) -> str:
     """Draw the accuracies of every session, in per cent.
 
     Published rows are thin lines, dotted where only the first and the last figure were published. They are drawn only
     where they have as many sessions.
+
+    Args:
+        runs: one, or several with the same sessions, whose means are drawn with bands of one deviation on either side.
+        published: of the same sessions.
     """
-    sessions = figures.sessions
-    last = max(len(sessions) - 1, 1)
-    beside = [each.row for each in published if each.row.sessions is None or len(each.row.sessions) == len(sessions)]
-    lines = [(row.sessions is not None, _points(row, last)) for row in beside]
-    values = [value for each in sessions for name in FIGURES if (value := getattr(each, name)) is not None]
-    values += [value for _, points in lines for _, value in points]
+    last = max(len(runs[0].sessions) - 1, 1)
+    beside = [row for row in (each.row for each in published) if row.sessions is None or len(row.sessions) == last + 1]
+    lines = [(row.sessions is not None, points) for row in beside if (points := _points(row, last))]
+    overall = _curve(runs, "overall")
+    text = "" if not overall or overall[-1][0] != last else f", overall {overall[-1][1]:.1f} % after the last"
+    return _draw("Accuracy over sessions", "accuracy, %", FIGURES, runs, lines, text)
+
+
+def draw_forgetting(runs: Sequence[Figures]) -> str:
+    """Draw top-5 accuracy in per cent and forgetting in points, as `draw_accuracy` does.
+
+    Raises:
+        LeftOutError: no session was taught after session 0, so that nothing could be forgotten.
+    """
+    if len(runs[0].sessions) < 2:
+        raise LeftOutError("no session was taught after session 0")
+    return _draw("Top-5 and forgetting over sessions", "% and points", LATER, runs)
+
+
+def _draw(
+    title: str,
+    unit: str,
+    names: Mapping[str, str],
+    runs: Sequence[Figures],
+    lines: Sequence[tuple[bool, list[tuple[int, float]]]] = (),
+    text: str = "",
+) -> str:
+    """Draw figures over the sessions.
+
+    Args:
+        title: of the figure.
+        unit: of the y axis.
+        names: of the curves, by the figure of a session.
+        runs: with the same sessions.
+        lines: published points, and whether they are of all sessions.
+        text: the end of the description.
+    """
+    last = max(len(runs[0].sessions) - 1, 1)
+    curves = {name: _curve(runs, name) for name in names}
+    values = [value for points in curves.values() for _, *three in points for value in three]
+    values += [value for _, known in lines for _, value in known]
     plot = Plot(x=[0, last], y=round_steps(min([*values, 100]), max([*values, 0])))
-    step = max(1, -(-len(sessions) // 12))
-    parts = [plot.axes("session", "accuracy, %", x_ticks=range(0, last + 1, step))]
-    for whole, points in lines:
-        parts.append(polyline((plot.at(*point) for point in points), "thin" if whole else "dotted"))
+    step = max(1, -(-len(runs[0].sessions) // 12))
+    parts = [plot.axes("session", unit, x_ticks=range(0, last + 1, step))]
+    for whole, known in lines:
+        parts.append(polyline((plot.at(*point) for point in known), "thin" if whole else "dotted"))
     entries = []
-    for style, (name, title) in enumerate(FIGURES.items()):
-        found = [(each.session, value) for each in sessions if (value := getattr(each, name)) is not None]
-        if found:
-            places = [plot.at(x, y) for x, y in found]
-            parts += [polyline(places, f"line l{style}"), *(marker(*place, style) for place in places)]
-            entries.append((sample_line(style), title))
-    if any(points for _, points in lines):
+    for style, (name, named) in enumerate(names.items()):
+        points = curves[name]
+        if not points:
+            continue
+        if len(runs) > 1:
+            upper = [plot.at(x, high) for x, _, _, high in points]
+            lower = [plot.at(x, low) for x, _, low, _ in points]
+            parts.append(polyline([*upper, *reversed(lower)], f"band m{style}"))
+        places = [plot.at(x, mean) for x, mean, _, _ in points]
+        parts += [polyline(places, f"line l{style}"), *(marker(*place, style) for place in places)]
+        entries.append((sample_line(style), named))
+    if lines:
         entries.append((rule(-12, 0, 12, 0, "thin"), "published"))
     parts.append(legend(entries))
-    overall = sessions[-1].overall
-    text = f"{len(sessions)} sessions" + ("" if overall is None else f", overall {overall:.1f} % after the last")
-    return svg("Accuracy over sessions", text, *parts)
+    several = f" of {len(runs)} runs, mean and deviation (n - 1)" if len(runs) > 1 else ""
+    return svg(title, f"{len(runs[0].sessions)} sessions{several}{text}", *parts)
+
+
+def _curve(runs: Sequence[Figures], name: str) -> list[tuple[int, float, float, float]]:
+    """List session, mean, and mean less and plus the deviation, of the sessions of which every run has the figure."""
+    points = []
+    for same in zip(*(each.sessions for each in runs), strict=True):
+        known = [value for each in same if (value := getattr(each, name)) is not None]
+        if len(known) == len(runs):
+            figure = MeanAndDeviation.of(known)
+            deviation = figure.deviation or 0.0
+            points.append((same[0].session, figure.mean, figure.mean - deviation, figure.mean + deviation))
+    return points
 
 
 def _points(row: Row, last: int) -> list[tuple[int, float]]:

@@ -104,7 +104,7 @@ FIGURES: Final[Mapping[str, Figure]] = {
         "Top-1 after each session on the test images of all classes so far. Overall counts images; base and novel are "
         "means over classes, and HM is their harmonic mean. Thin lines, if any, are published methods with the same "
         "backbone, dotted where only their first and last session are known.",
-        lambda material: draw_accuracy(material.evaluation.figures, material.published),
+        lambda material: draw_accuracy([material.evaluation.figures], material.published),
     ),
     "last-session": Figure(
         "After the last session",

@@ -110,10 +110,10 @@ def test_bars_are_as_high_as_their_figures() -> None:
 
 def test_published_methods_of_other_sessions_are_not_drawn() -> None:
     made = material()
-    both = draw_accuracy(made.evaluation.figures, made.published)
+    both = draw_accuracy([made.evaluation.figures], made.published)
     assert (len(elements(both, "thin")), len(elements(both, "dotted"))) == (2, 1)  # the legend has a thin one, too
     longer = replace(made.published[1].row, sessions=[Decimal(1)] * 9)
-    alone = draw_accuracy(made.evaluation.figures, [Published(made.published[1].method, longer)])
+    alone = draw_accuracy([made.evaluation.figures], [Published(made.published[1].method, longer)])
     assert (len(elements(alone, "thin")), len(elements(alone, "dotted"))) == (0, 0)
 
 

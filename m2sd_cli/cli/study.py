@@ -1,0 +1,268 @@
+"""The command `m2sd study`, and `m2sd evaluate` of several runs."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from m2sd_cli.cli import options
+from m2sd_cli.cli.evaluation_files import require_places_apart
+from m2sd_cli.cli.output import document, format_mean, note, printable, results, table
+from m2sd_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from m2sd_cli.reports.method_rows import MethodRow
+    from m2sd_cli.reports.study import Sample, Study
+
+
+def _output(option: str, help: str) -> Any:
+    return typer.Option(option, help=help, show_default=False, readable=False)
+
+
+@dataclass(frozen=True)
+class StudyFiles:
+    """The files that were asked for; None for one that was not."""
+
+    csv: Path | None = None
+    markdown: Path | None = None
+    latex: Path | None = None
+    figures: Path | None = None  # a folder
+
+    @property
+    def tables(self) -> dict[str, Path]:
+        """The files of tables by option."""
+        every = {"--csv": self.csv, "--markdown": self.markdown, "--latex": self.latex}
+        return {option: path for option, path in every.items() if path is not None}
+
+    def check(self, runs: list[Path], json: bool) -> bool:
+        """Refuse what cannot be written, before any work is done for it.
+
+        Returns:
+            True if a table is written to stdout.
+
+        Raises:
+            UsageError: a file cannot be written, or two things would be written to stdout.
+        """
+        from m2sd_cli.output_files import check_output, check_output_folder
+        from m2sd_cli.runs.folder import open_run
+
+        for run in map(open_run, runs):
+            for option, path in self.tables.items():
+                check_output(option, path, run)
+            if self.figures is not None:
+                check_output_folder("--figures", self.figures, run)
+        return require_places_apart(self.tables, json)
+
+    def write(self, study: "Study", quiet: bool) -> None:
+        """Write them all.
+
+        Raises:
+            M2sdError: a file cannot be written.
+        """
+        from m2sd_cli.output_files import write_output
+        from m2sd_cli.reports.latex import latex_table
+        from m2sd_cli.reports.markdown import markdown_table
+        from m2sd_cli.reports.study import study_csv
+
+        contents: dict[str, Callable[[], Iterable[bytes]]] = {
+            "--csv": lambda: study_csv(study),
+            "--markdown": lambda: [markdown_table(_rows(study)).encode()],
+            "--latex": lambda: [latex_table(_rows(study)).encode()],
+        }
+        for option, path in self.tables.items():
+            write_output(path, contents[option]())
+            note(f"table: {path}", quiet)
+        if self.figures is not None:
+            self._draw(study, self.figures, quiet)
+
+    @staticmethod
+    def _draw(study: "Study", folder: Path, quiet: bool) -> None:
+        from m2sd_cli.output_files import make_output_folder, write_output
+        from m2sd_cli.reports.figures.accuracy import draw_accuracy, draw_forgetting
+        from m2sd_cli.reports.figures.svg import LeftOutError, standalone
+
+        make_output_folder(folder)
+        comparison = study.comparison
+        published = comparison.rows if comparison is not None and comparison.comparable else []
+        drawings: dict[str, Callable[[], str]] = {
+            "accuracy": lambda: draw_accuracy(study.figures, published),
+            "forgetting": lambda: draw_forgetting(study.figures),
+        }
+        written = []
+        for name, draw in drawings.items():
+            try:
+                write_output(folder / f"{name}.svg", standalone(draw()).encode())
+                written.append(name)
+            except LeftOutError as reason:
+                note(f"no figure {name}: {reason}", quiet)
+        note(f"figures in {folder}: {', '.join(written)}", quiet)
+
+
+def study(
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN...", help="Run folders, one for each seed.", show_default=False)
+    ],
+    test: Annotated[
+        Path | None,
+        typer.Option("--test", help="Your own labelled pictures, DIR/CLASS/*.jpg.", show_default=False, readable=False),
+    ] = None,
+    data: options.FolderOfPretrain = None,
+    csv: Annotated[Path | None, _output("--csv", "Write every figure of every run to this CSV file.")] = None,
+    markdown: Annotated[Path | None, _output("--markdown", "Write a table in Markdown.")] = None,
+    latex: Annotated[Path | None, _output("--latex", "Write a table for LaTeX.")] = None,
+    figures: Annotated[Path | None, _output("--figures", "Write curves with bands into this folder, as SVG.")] = None,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Put published rows of the same data set and backbone into the tables.")
+    ] = False,
+    classifier: options.Classifier = None,
+    data_root: options.DataRoot = None,
+    device: options.Device = "auto",
+    precision: options.ExactPrecision = "auto",
+    skip_bad: options.SkipBad = False,
+    ignore_new: options.IgnoreNew = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Evaluate runs that differ in seed, and average every figure, in per cent, over them.
+
+    Printed are mean +- standard deviation, which divides by n - 1, and below it the runs one by one. --csv and --json
+    have every figure of every run after every session, and the accuracy of every class.
+
+    top-5 counts images whose class is among the five best. Forgetting is how far classes of earlier sessions are below
+    their best accuracy so far, on average. Runs of other data or with other sessions are refused; other differences
+    between them, as in options, are named.
+
+    Examples:
+      m2sd study seed-0 seed-1 seed-2
+      m2sd study seed-* --compare --latex table.tex --figures curves
+      m2sd study seed-* --csv - > figures.csv
+      m2sd study seed-* --classifier teen --json
+    """
+    if compare and test is not None:
+        raise UsageError("--compare and --test: what is published is of the data set's own test images; leave one out")
+    files = StudyFiles(csv, markdown, latex, figures)
+    evaluation_options = {
+        "test": test,
+        "data": data,
+        "classifier": classifier,
+        "data_root": data_root,
+        "device": device,
+        "precision": precision,
+        "skip_bad": skip_bad,
+        "ignore_new": ignore_new,
+        "compare": compare,
+    }
+    print_study(runs, files, evaluation_options, json, quiet)
+
+
+def print_study(
+    runs: list[Path], files: StudyFiles, evaluation_options: dict[str, Any], json: bool, quiet: bool
+) -> None:
+    """Study runs, write the files and print the result.
+
+    Args:
+        evaluation_options: of `m2sd_cli.study`.
+    """
+    import m2sd_cli
+    from m2sd_cli.cli.progress import reporting
+
+    on_stdout = files.check(runs, json)
+    with reporting(quiet):
+        done = m2sd_cli.study(runs, **evaluation_options)
+    files.write(done, quiet)
+    if json:
+        document(as_data(done))
+    elif on_stdout:
+        for line in as_lines(done):
+            note(line, quiet)
+    else:
+        results(as_lines(done))
+    for each in done.differences:
+        note(each, quiet)
+
+
+def _rows(study: "Study") -> "list[MethodRow]":
+    from m2sd_cli.reports.method_rows import published_rows, run_row
+
+    runs = len(study.runs)
+    published = [] if study.comparison is None else published_rows(study.comparison, len(study.sessions))
+    return [*published, run_row("these runs" if runs > 1 else study.runs[0].run, study.figures)]
+
+
+def _cell(sample: "Sample") -> str:
+    summary = sample.summary
+    return "-" if summary is None else format_mean(summary)
+
+
+def _value(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
+
+
+def as_lines(study: "Study") -> list[str]:
+    """Format the figures over the runs, session by session, and those of each run after the last session."""
+    from m2sd_cli.reports.study import OF_CHAIN, OF_SESSION
+
+    first = study.runs[0]
+    count = len(study.runs)
+    over = "1 run" if count == 1 else f"{count} runs, mean +- standard deviation (n - 1)"
+    lines = [f"{printable(first.data)}, {first.backbone}, {first.recipe or 'no recipe'}: {over}", ""]
+    rows = [
+        [str(each.session), str(each.classes), str(each.images[0]), *map(_cell, each.figures.values())]
+        for each in study.sessions
+    ]
+    lines += table(["session", "classes", "images", *OF_SESSION.values()], rows)
+    lines.append("  ".join(f"{title} {_cell(study.chain[name])}" for name, title in OF_CHAIN.items()))
+    last = study.sessions[-1]
+    rows = [
+        [
+            printable(each.run),
+            str(each.seed) if each.seed == each.seed_of_distill else f"{each.seed}, {each.seed_of_distill}",
+            *(_value(sample.values[number]) for sample in study.chain.values()),
+            *(_value(sample.values[number]) for sample in last.figures.values()),
+        ]
+        for number, each in enumerate(study.runs)
+    ]
+    head = ["run", "seed", *OF_CHAIN.values(), *OF_SESSION.values()]
+    return [*lines, "", f"each run, after session {last.session}", *table(head, rows)]
+
+
+def as_data(study: "Study") -> dict[str, object]:
+    """Return all figures for JSON, unrounded."""
+    from dataclasses import asdict
+
+    def sample(each: "Sample") -> dict[str, object]:
+        summary = each.summary
+        both = {"mean": None, "deviation": None} if summary is None else asdict(summary)
+        return {**both, "values": each.values}
+
+    content: dict[str, object] = {
+        "runs": [asdict(each) for each in study.runs],
+        "deviation": "standard deviation of the sample, which divides by n - 1",
+        "sessions": [
+            {
+                "session": each.session,
+                "classes": each.classes,
+                "images": each.images,
+                **{name: sample(figure) for name, figure in each.figures.items()},
+            }
+            for each in study.sessions
+        ],
+        **{name: sample(figure) for name, figure in study.chain.items()},
+        "classes": [
+            {
+                "name": each.name,
+                "sessions": [{"session": number, **sample(figure)} for number, figure in each.sessions.items()],
+            }
+            for each in study.classes
+        ],
+        "differences": study.differences,
+    }
+    if study.comparison is not None:
+        content |= {
+            "comparable": study.comparison.comparable,
+            "published": [each.as_data() for each in study.comparison.rows],
+        }
+    return content

@@ -1,0 +1,105 @@
+"""Several runs in one table: what goes together, what is told, and what is refused."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+import m2sd_cli
+from m2sd_cli.errors import UsageError
+from tests.helpers import Cli, Pictures, check_refusal, copy_base_session
+
+CPU = ["--device", "cpu", "-q"]
+
+
+def test_the_figures_are_those_of_each_evaluation(trained: Path, calibrated: Path, pictures: Pictures) -> None:
+    study = m2sd_cli.study([trained, str(calibrated)], test=pictures.labelled, device="cpu")
+    alone = [m2sd_cli.evaluate(run=each, test=pictures.labelled, device="cpu") for each in (trained, calibrated)]
+    assert study.figures == [each.figures for each in alone]
+    assert [each.run for each in study.runs] == [str(trained), str(calibrated)]
+    assert [each.name for each in study.classes] == ["blue", "green", "red", "yellow", "purple", "white", "grey"]
+    overall = [each.sessions[2].values for each in study.classes if 2 in each.sessions]
+    for number, each in enumerate(alone):
+        right = [values[number] for values in overall]
+        known = [value for value in right if value is not None]
+        assert sum(known) / len(known) == pytest.approx(each.figures.sessions[2].overall)
+    assert "the 2 runs differ in held-out of stage 1: 0.05, 0.25" in study.differences
+    assert "the runs were trained on different images of the base classes" in study.differences
+    assert any(each.startswith("runs have the same seed") for each in study.differences)
+
+
+def test_the_same_run_counts_once(trained: Path, run: Path, pictures: Pictures) -> None:
+    with pytest.raises(UsageError, match="the same run as"):
+        m2sd_cli.study([trained, run], test=pictures.labelled, device="cpu")
+    with pytest.raises(UsageError, match="is one run"):
+        m2sd_cli.study(str(trained))
+    with pytest.raises(UsageError, match="name the runs"):
+        m2sd_cli.study([])
+
+
+def test_runs_of_other_sessions_or_data_are_refused(
+    trained: Path, calibrated: Path, simulated: Path, tmp_path: Path
+) -> None:
+    short = copy_base_session(calibrated, tmp_path / "short")
+    with pytest.raises(UsageError, match="their last sessions are 2 and 0"):
+        m2sd_cli.study([trained, short])
+    with pytest.raises(UsageError, match="of 'colours' and of 'demo-simulated'"):
+        m2sd_cli.study([trained, simulated])
+
+
+def test_other_classes_are_refused(trained: Path, calibrated: Path, pictures: Pictures, tmp_path: Path) -> None:
+    other = copy_base_session(calibrated, tmp_path / "other")
+    shots = Path(shutil.copytree(pictures.first_shots, tmp_path / "shots"))
+    (shots / "white").rename(shots / "snow")
+    m2sd_cli.increment(1, shots, run=other, device="cpu")
+    m2sd_cli.increment(2, pictures.second_shots, run=other, device="cpu")
+    with pytest.raises(UsageError, match="of other classes, such as 'snow'"):
+        m2sd_cli.study([trained, other])
+
+
+def test_the_command_writes_every_table(
+    m2sd: Cli, trained: Path, calibrated: Path, pictures: Pictures, tmp_path: Path
+) -> None:
+    words = ["study", trained, calibrated, "--test", pictures.labelled, *CPU]
+    files = {name: tmp_path / f"study.{name}" for name in ("csv", "markdown", "latex")}
+    options = [word for name, path in files.items() for word in (f"--{name}", path)]
+    done = m2sd(*words, *options, "--figures", tmp_path / "figures")
+    assert done.code == 0, done.err
+    assert "2 runs, mean +- standard deviation (n - 1)" in done.out
+    data = json.loads(m2sd(*words, "--json").out)
+    assert [each["run"] for each in data["runs"]] == [str(trained), str(calibrated)]
+    assert {"seed", "data", "backbone", "recipe", "classifier"} <= data["runs"][0].keys()
+    average = data["average"]
+    assert f"AVG {average['mean']:.2f} +- {average['deviation']:.2f}" in done.out
+    assert f"{average['mean']:.2f} ± {average['deviation']:.2f}" in files["markdown"].read_text(encoding="utf-8")
+    assert f"${average['mean']:.2f} \\pm {average['deviation']:.2f}$" in files["latex"].read_text()
+    rows = list(csv.DictReader(files["csv"].read_text().splitlines()))
+    assert [float(each["mean"]) for each in rows if each["figure"] == "average"] == [average["mean"]]
+    assert {path.name for path in (tmp_path / "figures").iterdir()} == {"accuracy.svg", "forgetting.svg"}
+
+
+def test_evaluate_of_several_runs_is_a_study(m2sd: Cli, trained: Path, calibrated: Path, pictures: Pictures) -> None:
+    common = ["--test", pictures.labelled, *CPU]
+    both = m2sd("evaluate", "--run", trained, "--run", calibrated, *common)
+    assert (both.code, both.out) == (0, m2sd("study", trained, calibrated, *common).out)
+    one = m2sd("evaluate", "--run", trained, "--run", calibrated, "--session", "1", *common)
+    check_refusal(one, 2, "--session: it is of one run")
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("--csv RUN/session-000.json", "that is a file of the run"),
+        ("--csv - --json", "both write to stdout"),
+        ("--figures ABSENT/figures", "no such folder as"),
+        ("--compare --test x", "leave one out"),
+        ("--compare", "nothing is published on 'colours'"),
+    ],
+)
+def test_refusals_come_before_any_work(
+    m2sd: Cli, trained: Path, calibrated: Path, tmp_path: Path, words: str, says: str
+) -> None:
+    filled = [word.replace("RUN", str(calibrated)).replace("ABSENT", str(tmp_path / "x")) for word in words.split()]
+    check_refusal(m2sd("study", trained, calibrated, *filled), 2, says)
