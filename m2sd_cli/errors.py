@@ -72,6 +72,16 @@ class InterruptedTrainingError(InterruptedCommandError):
     """Ctrl-C or another signal that ends a training, after the state was saved."""
 
 
+class SignalledTrainingError(InterruptedTrainingError):
+    """A signal other than Ctrl-C that ends a training, as that of a cluster whose time is up."""
+
+
+class StoppedError(M2sdError):
+    """A training that was stopped in time and saved, and goes on when its command is repeated."""
+
+    exit_code = 5
+
+
 @contextmanager
 def os_errors_as(kind: type[M2sdError], problem: str) -> Iterator[None]:
     """Turn an error of the operating system into one of ours: the problem, and the system's reason in brackets."""

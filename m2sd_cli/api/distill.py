@@ -74,6 +74,7 @@ def distill(
     device: str = "auto",
     precision: str = "auto",
     resume: bool = False,
+    requeue: bool = False,
     force: bool = False,
     stop_after: float | None = None,
     time_budget: float | None = None,
@@ -99,7 +100,7 @@ def distill(
     Raises:
         M2sdError: one of its kinds; the chain is as it was, and after InterruptedTrainingError the training saved.
     """
-    require_one_beginning(resume, force)
+    require_one_beginning(resume, requeue, force)
     find_recipe(recipe)
     request = replace(Request.from_arguments(data, data_root, recipe, config, options), ignore_new=ignore_new)
     folder = open_run(run)
@@ -119,7 +120,7 @@ def distill(
     )
     with progress.stage("distill"), executing(asked, folder, "distill") as execution:
         parent = folder.pretrain()
-        if resume:
+        if resume or (requeue and (folder.sessions() or StateStore(folder).exists())):
             job = _resume(request, folder, parent, execution)
         else:
             job = _begin(request, folder, parent, execution, force)

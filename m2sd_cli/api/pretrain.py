@@ -76,6 +76,7 @@ def pretrain(
     device: str = "auto",
     precision: str = "auto",
     resume: bool = False,
+    requeue: bool = False,
     force: bool = False,
     stop_after: float | None = None,
     time_budget: float | None = None,
@@ -99,6 +100,7 @@ def pretrain(
             is recorded, and followed by stage 2.
         device, precision: `auto` chooses.
         resume: go on with an interrupted training.
+        requeue: begin, or go on, or return the manifest of the finished training, whichever there is to do.
         force: begin anew although there is a finished or interrupted one.
         stop_after: seconds after which to save and stop.
         time_budget: seconds that decide the number of epochs, by the time of the first steps; instead of `epochs`.
@@ -116,7 +118,7 @@ def pretrain(
     Raises:
         M2sdError: one of its kinds; the chain is as it was, and after InterruptedTrainingError the training saved.
     """
-    require_one_beginning(resume, force)
+    require_one_beginning(resume, requeue, force)
     followed = find_recipe(recipe)
     request = Request.from_arguments(data, data_root, recipe, config, options)
     folder = open_run(run)
@@ -138,8 +140,8 @@ def pretrain(
     if request.data is not None:
         refuse_shared_folder(folder, request.data)
     with progress.stage(PRETRAIN), executing(asked, folder, PRETRAIN) as execution:
-        if resume:
-            job = _resume(request, folder, execution)
+        if resume or (requeue and (folder.has_pretrain() or StateStore(folder).exists())):
+            job = _resume(request, folder, execution, requeue)
         else:
             job = _begin(request, followed, folder, execution, force, skip_bad)
         if isinstance(job, StoredManifest):
@@ -200,8 +202,13 @@ def _begin(
     )
 
 
-def _resume(request: Request, folder: RunFolder, execution: Execution) -> Job[PretrainConfig] | StoredManifest:
+def _resume(
+    request: Request, folder: RunFolder, execution: Execution, requeue: bool
+) -> Job[PretrainConfig] | StoredManifest:
     """Find configuration and images of an interrupted training, or the manifest of a finished one.
+
+    Args:
+        requeue: a stage 2 under way, which has begun from the finished training, is left to its own command.
 
     Raises:
         RunError: there is no training.
@@ -210,7 +217,7 @@ def _resume(request: Request, folder: RunFolder, execution: Execution) -> Job[Pr
     store = StateStore(folder)
     given = request.given(PretrainConfig)
     given = _as_recorded(given)
-    if folder.has_pretrain() and not store.exists():
+    if folder.has_pretrain() and (not store.exists() or (requeue and store.load().stage != PRETRAIN)):
         stored = folder.pretrain()
         return already_finished(stored, stored, given, execution, request)
     state = load_state(store, PRETRAIN)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from m2sd_cli import progress
 from m2sd_cli.api.recorded_data import recorded_data
 from m2sd_cli.config import (
     Config,
@@ -104,14 +105,15 @@ def remember_folder(run: RunFolder, data: DataSet) -> None:
         remember_data(run.path, record.name, data.location)
 
 
-def require_one_beginning(resume: bool, force: bool) -> None:
-    """Refuse --resume together with --force.
+def require_one_beginning(resume: bool, requeue: bool, force: bool) -> None:
+    """Refuse --resume or --requeue together with --force.
 
     Raises:
-        UsageError: both were given.
+        UsageError: they were given.
     """
-    if resume and force:
-        raise UsageError("--resume and --force: choose one, to go on or to start over")
+    for option, given in (("--resume", resume), ("--requeue", requeue)):
+        if given and force:
+            raise UsageError(f"{option} and --force: choose one, to go on or to start over")
 
 
 def within_budget(settings: Config, options: Mapping[str, Any]) -> Config:
@@ -152,4 +154,5 @@ def already_finished(
                 f"--data {request.data}: it has finished on other images; --force starts over: "
                 f"{name_changes(classes, stored.manifest.classes)}"
             )
+    progress.say(f"{stored.record.file} is there: it has finished before, and nothing is left to do")
     return stored

@@ -5,7 +5,7 @@ from typing import Any
 from m2sd_cli.cli import options
 from m2sd_cli.cli.output import command, note
 from m2sd_cli.cli.removal import confirm_removal
-from m2sd_cli.cli.training import report_training, training_arguments, training_options
+from m2sd_cli.cli.training import report_training, stopped_in_time, training_arguments, training_options
 from m2sd_cli.config import DistillConfig
 
 
@@ -35,7 +35,7 @@ def distill(
     import m2sd_cli
     from m2sd_cli.cli.progress import reporting
 
-    with reporting(quiet):
+    with reporting(quiet), stopped_in_time("distill", given["requeue"]):
         stored = m2sd_cli.distill(data, run=run, ignore_new=ignore_new, **arguments)
     folder = stored is not None and stored.manifest.data.kind == "folder"
     root = given["data_root"]

@@ -118,6 +118,14 @@ ConfigFile = Annotated[
     typer.Option("--config", help="TOML: data, [pretrain] and [distill].", show_default=False, readable=False),
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with an interrupted training.")]
+Requeue = Annotated[
+    bool,
+    typer.Option(
+        "--requeue",
+        help="Begin, go on, or say that it has finished: a job that a cluster repeats until exit code 0. Exit code 5 "
+        "if a signal has stopped it in time.",
+    ),
+]
 Force = Annotated[
     bool,
     typer.Option(
@@ -128,7 +136,7 @@ Force = Annotated[
 ]
 StopAfter = Annotated[
     str | None,
-    typer.Option("--stop-after", help="Save and stop after 90s, 9m or 2h; go on with --resume.", show_default=False),
+    typer.Option("--stop-after", help="Save and stop after 90s, 9m or 2h, with exit code 5.", show_default=False),
 ]
 TimeBudget = Annotated[
     str | None,

@@ -7,7 +7,7 @@ import typer
 from m2sd_cli.cli import options
 from m2sd_cli.cli.output import command
 from m2sd_cli.cli.removal import confirm_removal
-from m2sd_cli.cli.training import report_training, training_arguments, training_options
+from m2sd_cli.cli.training import report_training, stopped_in_time, training_arguments, training_options
 from m2sd_cli.config import PretrainConfig
 from m2sd_cli.data.catalogue import DATA_SETS, SIMULATED, find_info
 
@@ -39,6 +39,7 @@ def pretrain(
       m2sd pretrain --recipe cifar100-resnet20 --seed 1
       m2sd pretrain --data ./photos --image-size 96 --epochs 30
       m2sd pretrain --resume --stop-after 9m
+      m2sd pretrain --data cifar100 --requeue       in the script of a job that is requeued
     """
     arguments = training_arguments(PretrainConfig, given)
     if data is not None:
@@ -49,7 +50,7 @@ def pretrain(
     import m2sd_cli
     from m2sd_cli.cli.progress import reporting
 
-    with reporting(quiet):
+    with reporting(quiet), stopped_in_time("pretrain", given["requeue"]):
         stored = m2sd_cli.pretrain(data, run=run, skip_bad=skip_bad, **arguments)
     frozen = stored is not None and stored.manifest.config["epochs"] == 0
     next_step = command(

@@ -1,6 +1,7 @@
 """The options that both training commands share, and the lines that they print at the end."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args
 
 import typer
@@ -18,6 +19,7 @@ from m2sd_cli.config import (
     stage_defaults,
 )
 from m2sd_cli.data.catalogue import DATA_SETS, FOLDER_DEFAULTS
+from m2sd_cli.errors import SignalledTrainingError, StoppedError
 from m2sd_cli.registry import one_of
 
 if TYPE_CHECKING:
@@ -35,6 +37,7 @@ EXECUTION: dict[str, tuple[Any, Any]] = {
     "deterministic": (options.Deterministic, False),
     "compile": (options.Compile, False),
     "resume": (options.Resume, False),
+    "requeue": (options.Requeue, False),
     "stop_after": (options.StopAfter, None),
     "time_budget": (options.TimeBudget, None),
     "save_every": (options.SaveEvery, "5m"),
@@ -115,6 +118,21 @@ def training_arguments(model: type[PretrainConfig | DistillConfig], given: dict[
     }
 
 
+@contextmanager
+def stopped_in_time(stage: str, requeue: bool) -> Iterator[None]:
+    """Take the signal of a cluster for the end of a job that will be repeated, where --requeue says so.
+
+    Raises:
+        StoppedError: in place of the error of the signal.
+    """
+    try:
+        yield
+    except SignalledTrainingError:
+        if not requeue:
+            raise
+        raise StoppedError(f"{stage}: stopped by a signal; the same command goes on") from None
+
+
 def report_training(
     stage: str, stored: "StoredManifest | None", run: "RunFolder", next_steps: Sequence[str], json: bool, quiet: bool
 ) -> None:
@@ -127,12 +145,14 @@ def report_training(
         next_steps: commands that may follow.
         json: prints a JSON document instead.
         quiet: leaves the hints out.
+
+    Raises:
+        StoppedError: the time limit ended the training.
     """
     if stored is None:
-        note(f"{stage}: time is up; saved. Go on with the same command and --resume", quiet)
         if json:
             document({"stage": stage, "finished": False, "run": as_text(run.path)})
-        return
+        raise StoppedError(f"{stage}: time is up; saved. Go on with the same command and --resume, or with --requeue")
     manifest = stored.manifest
     last = manifest.history[-1] if manifest.history else None
     if json:

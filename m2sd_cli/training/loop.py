@@ -18,7 +18,7 @@ from m2sd_cli.data.cutout import cutout
 from m2sd_cli.data.sources import ImageSource, TrainingImages
 from m2sd_cli.data.transforms import TestTransform
 from m2sd_cli.distributed.batch_norm import share_statistics
-from m2sd_cli.errors import DamagedError, InterruptedTrainingError, TrainingError, UsageError
+from m2sd_cli.errors import DamagedError, TrainingError, UsageError
 from m2sd_cli.inference.device import autocast
 from m2sd_cli.inference.features import FEATURE_BATCH, held_out_sample
 from m2sd_cli.runs.manifest import EpochRecord, TrainingState
@@ -430,12 +430,12 @@ def fit(job: Job[Config], module: nn.Module, objective: Objective) -> Fitted[Con
                 raise
             if stop.interrupted:  # the signal has ended the compiler, too
                 way = "nothing was saved" if training.saved is None else "go on with the same command and --resume"
-                raise InterruptedTrainingError(f"interrupted while the network was compiled; {way}") from None
+                raise stop.error(f"interrupted while the network was compiled; {way}") from None
             raise not_compiled(error) from None
     if ended:
         return Fitted(job.config, training.position.seconds, training.position.history)
     if execution.group.any(stop.interrupted):
-        raise InterruptedTrainingError("interrupted and saved; go on with the same command and --resume")
+        raise stop.error("interrupted and saved; go on with the same command and --resume")
     return None
 
 

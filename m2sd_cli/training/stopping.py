@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from m2sd_cli.errors import InterruptedTrainingError, SignalledTrainingError
+
 # Ctrl-C; the end of a job; the end of a terminal; the warning that Slurm is told to send; the end of CPU time.
 SIGNALS = [
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGXCPU") if hasattr(signal, name)
@@ -23,11 +25,17 @@ class StopRequest:
     def __init__(self, after: float | None = None) -> None:
         self._deadline = None if after is None else time.monotonic() + after
         self.interrupted = False
+        self._signal: int | None = None
 
     @property
     def wanted(self) -> bool:
         """Tell whether to save and end now."""
         return self.interrupted or (self._deadline is not None and time.monotonic() >= self._deadline)
+
+    @property
+    def error(self) -> type[InterruptedTrainingError]:
+        """Return the error of the signal that has made the request: a person's Ctrl-C has its own."""
+        return SignalledTrainingError if self._signal not in (None, signal.SIGINT) else InterruptedTrainingError
 
     @contextmanager
     def on_signals(self) -> Iterator[None]:
@@ -41,7 +49,7 @@ class StopRequest:
             return
 
         def handle(number: int, _frame: FrameType | None) -> None:
-            self.interrupted = True
+            self.interrupted, self._signal = True, number
             signal.signal(number, before[signal.Signals(number)])
 
         handlers = {number: signal.getsignal(number) for number in SIGNALS}

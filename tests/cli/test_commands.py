@@ -23,7 +23,7 @@ from m2sd_cli.data.catalogue import DATA_SETS
 from m2sd_cli.data.check import Summary
 from m2sd_cli.data.demo import open_demo
 from m2sd_cli.data.locate import open_data
-from m2sd_cli.errors import DamagedError, DataError, RunError, UsageError
+from m2sd_cli.errors import DamagedError, DataError, RunError, StoppedError, UsageError
 from m2sd_cli.runs.folder import RunFolder
 from tests.benchmark.small import skip_slow_parts
 from tests.helpers import Cli, Outcome, Pictures, check_refusal, train_on_less, tree
@@ -479,14 +479,15 @@ def test_pretrain_and_distill_say_what_comes_next(m2sd: Cli, pictures: Pictures,
 def test_a_training_that_runs_out_of_time_can_be_resumed(m2sd: Cli, pictures: Pictures, tmp_path: Path) -> None:
     options = ["--data", pictures.folder, "--run", tmp_path / "run", *CPU, "--precision", "fp32"]
     small = ["--image-size", 16, "--backbone", "resnet20", "--epochs", 2, "--batch-size", 16]
-    stopped = one_document(m2sd("pretrain", *options, *small, "--stop-after", "0s", "--json"))
-    assert stopped == {"stage": "pretrain", "finished": False, "run": str(tmp_path / "run")}
+    first = m2sd("pretrain", *options, *small, "--stop-after", "0s", "--json")
+    assert first.code == StoppedError.exit_code
+    assert json.loads(first.out) == {"stage": "pretrain", "finished": False, "run": str(tmp_path / "run")}
     again = m2sd("pretrain", *options, *small, "--stop-after", "0s")
     check_refusal(again, 4, "an interrupted pretrain is in it; go on with --resume")
     changed = m2sd("pretrain", *options, "--resume", "--epochs", 3)
     check_refusal(changed, 2, "--epochs 3: the training began with 2; leave it out, or start over with --force")
     stopped_again = m2sd("pretrain", *options, "--resume", "--stop-after", "0s")
-    assert stopped_again.code == 0
+    assert stopped_again.code == StoppedError.exit_code
     assert "--resume" in stopped_again.err
     assert one_document(m2sd("pretrain", *options, "--resume", "--json"))["finished"] is True
     assert not (tmp_path / "run" / "training").exists()

@@ -19,6 +19,7 @@ from m2sd_cli.data.folders import open_folder
 from m2sd_cli.data.images import open_rgb
 from m2sd_cli.data.kinds import listed_kinds
 from m2sd_cli.data.sources import FileImages
+from m2sd_cli.errors import StoppedError
 from m2sd_cli.runs.folder import RunFolder
 from tests.helpers import Cli, Outcome, Pictures, check_refusal, tree
 
@@ -171,7 +172,7 @@ def test_skip_bad_goes_on_without_them_and_lists_them(
     common = ["--data", photos, "--run", run, *CPU, "--precision", "fp32", "--batch-size", 8, "--epochs", 1]
     pretrain = ["pretrain", *common, "--image-size", 16, "--backbone", "resnet20", "--skip-bad"]
     stopped = m2sd(*pretrain, "--stop-after", "0s")
-    assert stopped.code == 0, stopped.err
+    assert stopped.code == StoppedError.exit_code, stopped.err
     note = stopped.err.splitlines()[0]
     assert note.startswith("32 pictures cannot be read and are left out: train/red/00x.jpg (not a picture")
     assert note.endswith("; and 29 more")

@@ -85,6 +85,7 @@ HARMLESS = {
     "time_budget",
     "save_every",
     "resume",
+    "requeue",
     "force",
     "yes",
     "tensorboard",

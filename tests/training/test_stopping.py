@@ -1,9 +1,11 @@
 """The request to stop a training."""
 
+import signal
 import threading
 
 import pytest
 
+from m2sd_cli.errors import InterruptedTrainingError, SignalledTrainingError
 from m2sd_cli.training.stopping import StopRequest
 
 
@@ -29,3 +31,14 @@ def test_a_time_limit_is_counted_from_the_beginning(monkeypatch: pytest.MonkeyPa
     now = 130.0
     assert request.wanted
     assert not endless.wanted
+
+
+@pytest.mark.parametrize(
+    ("number", "error"), [("SIGINT", InterruptedTrainingError), ("SIGUSR1", SignalledTrainingError)]
+)
+def test_a_signal_of_a_cluster_is_told_from_ctrl_c(number: str, error: type[InterruptedTrainingError]) -> None:
+    request = StopRequest()
+    with request.on_signals():
+        signal.raise_signal(getattr(signal, number))
+    assert request.wanted
+    assert request.error is error

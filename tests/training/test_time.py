@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import m2sd_cli
+from m2sd_cli.errors import StoppedError
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.training import loop
 from m2sd_cli.training.job import Position
@@ -60,7 +61,7 @@ def test_a_budget_becomes_epochs_that_repeat_the_training_exactly(
 def test_a_training_within_a_budget_is_resumed_with_its_epochs(m2sd: Cli, pictures: Pictures, tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "run")
     words = ["pretrain", "--data", pictures.folder, "--run", run.path, *FIRST, "--time-budget", "20s"]
-    assert m2sd(*words, "--stop-after", "0s").code == 0
+    assert m2sd(*words, "--stop-after", "0s").code == StoppedError.exit_code
     done = m2sd(*words, "--resume")
     assert done.code == 0, done.err
     epochs = run.pretrain().manifest.config["epochs"]
