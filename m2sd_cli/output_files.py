@@ -1,15 +1,17 @@
 """Files that a person asks for: a regular file appears whole or not at all, anything else is written into."""
 
 import os
+import secrets
+import shutil
 import stat
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Final
 
 from m2sd_cli.errors import M2sdError, RunError, UsageError, os_errors_as
-from m2sd_cli.runs.files import write_atomically
+from m2sd_cli.runs.files import UNFINISHED, sync_folder, write_atomically
 from m2sd_cli.runs.folder import RunFolder
 
 STDOUT: Final = "-"
@@ -58,6 +60,63 @@ def check_output_folder(option: str, path: Path, run: RunFolder) -> None:
         raise UsageError(f"{option} {path}: that is a folder of the run; name another one")
     if not path.parent.is_dir():
         raise UsageError(f"{option} {path}: no such folder as {path.parent}")
+
+
+def check_new_folder(option: str, path: Path, run: RunFolder, names: Collection[str], replace: bool = False) -> None:
+    """Refuse a folder that is to be written as a whole, before any work is done for it.
+
+    Args:
+        option: that names it, for messages.
+        path: the folder, which may exist if it is empty.
+        run: the run folder, into whose own folders nobody else writes.
+        names: of the files that it may hold if it is to be replaced: nothing else in it is ever removed.
+        replace: replace a folder of such files.
+
+    Raises:
+        UsageError: it cannot be used.
+    """
+    if is_special(path):
+        raise UsageError(f"{option} {path}: it has to be a folder")
+    check_output_folder(option, path, run)
+    if run.owns(path):
+        raise UsageError(f"{option} {path}: that is a name of the run's own files; name another folder")
+    with os_errors_as(UsageError, f"{option} {path}: it cannot be listed"):
+        held = sorted(os.listdir(path)) if path.is_dir() else []
+    if held and not replace:
+        raise UsageError(f"{option} {path}: it exists already, and is not empty; --force replaces it")
+    if others := [name for name in held if name not in names or not (path / name).is_file()]:
+        raise UsageError(f"{option} {path}: it holds more than such a folder does, {others[0]}; name another one")
+
+
+def write_output_folder(path: Path, files: Mapping[str, bytes]) -> None:
+    """Write a folder as a whole: under another name beside it, which becomes its own at the end.
+
+    Args:
+        path: the folder, which `check_new_folder` has accepted.
+        files: content by name.
+
+    Raises:
+        M2sdError: it cannot be written, and what was there is there still.
+    """
+    place = path.resolve()
+    coming, going = (place.with_name(f".{place.name}.{secrets.token_hex(4)}{UNFINISHED}") for _ in range(2))
+    try:
+        with os_errors_as(M2sdError, f"{path}: could not be written"):
+            coming.mkdir()
+            for name, content in files.items():
+                write_atomically(coming / name, content)
+            if place.is_dir():
+                os.rename(place, going)
+            try:
+                os.rename(coming, place)
+            except OSError:
+                if going.is_dir():
+                    os.rename(going, place)
+                raise
+            shutil.rmtree(going, ignore_errors=True)
+            sync_folder(place.parent)
+    finally:
+        shutil.rmtree(coming, ignore_errors=True)
 
 
 def _require_nameable(option: str, path: Path) -> None:

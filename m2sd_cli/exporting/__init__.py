@@ -1,10 +1,12 @@
 """Deployable files of a session, and the table of their formats; importing this module imports no torch."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from m2sd_cli.errors import UsageError
+from m2sd_cli.reading import quoted
 from m2sd_cli.registry import Builder, Registry
 
 
@@ -12,9 +14,12 @@ from m2sd_cli.registry import Builder, Registry
 class ExportFormat:
     """A format of `m2sd export`."""
 
-    builder: Builder  # of a SessionModel and its description as JSON text; returns the bytes of the file
+    # Of a SessionModel and its description as JSON text, returns the bytes of the file; of a folder, of these and an
+    # Origin, returns the bytes of each file under its name.
+    builder: Builder
     extra: str | None = None  # of this package, without which the builder has not all that it imports
     modules: tuple[str, ...] = ()  # that the extra installs
+    folder: bool = False  # it is a folder of files
 
 
 EXPORT_FORMATS: Final = Registry(
@@ -25,8 +30,22 @@ EXPORT_FORMATS: Final = Registry(
         "safetensors": ExportFormat("m2sd_cli.exporting.export:to_safetensors"),
         "onnx": ExportFormat("m2sd_cli.exporting.export:to_onnx", "onnx", ("onnx", "onnxscript")),
         "pt2": ExportFormat("m2sd_cli.exporting.export:to_pt2"),
+        "hub": ExportFormat("m2sd_cli.exporting.hub.folder:to_folder", folder=True),
     },
 )
+
+HUB_FILES: Final = ("README.md", "config.json", "model.py", "model.safetensors", "network.json")
+_LICENCE = re.compile(r"[a-z0-9][a-z0-9.+-]{0,63}")
+
+
+def check_licence(licence: str | None) -> None:
+    """Refuse what hubs do not take for the identifier of a licence.
+
+    Raises:
+        UsageError: it is none.
+    """
+    if licence is not None and not _LICENCE.fullmatch(licence):
+        raise UsageError(f"--license {quoted(licence)}: write the identifier of a licence, such as mit or apache-2.0")
 
 
 def choose_format(form: str | None, out: Path) -> str:

@@ -1,4 +1,4 @@
-"""A session as one file."""
+"""A session as one file, or as a folder of files."""
 
 import io
 import json
@@ -14,9 +14,10 @@ from m2sd_cli.checkpoints import network_tensors
 from m2sd_cli.errors import M2sdError
 from m2sd_cli.exporting import EXPORT_FORMATS
 from m2sd_cli.exporting.deployed import Deployed, description
+from m2sd_cli.exporting.hub.card import Origin
 from m2sd_cli.extras import install_extra
 from m2sd_cli.inference.session import SessionModel
-from m2sd_cli.output_files import write_output
+from m2sd_cli.output_files import write_output, write_output_folder
 from m2sd_cli.registry import load
 
 HEAD_PREFIX = "head."
@@ -24,14 +25,16 @@ FAMILIARITY_PREFIX = "familiarity."
 METADATA = "m2sd"  # the key under which each format carries the description, as JSON
 
 
-def export_session(model: SessionModel, form: str, out: Path) -> None:
-    """Write a session as one file, whole or not at all.
+def export_session(model: SessionModel, form: str, out: Path, origin: Origin | None = None) -> None:
+    """Write a session, whole or not at all.
 
     Args:
         model: the session.
-        form: a name in EXPORT_FORMATS. `safetensors` holds backbone, class means and head; `onnx` and `pt2` hold the
-            network `Deployed`, for any batch. All carry the class names and the pre-processing.
-        out: the file.
+        form: a name in EXPORT_FORMATS. `safetensors` holds backbone, class means and head; `onnx`, `pt2`
+            and the folder `hub` hold the network `Deployed`, for any batch. All carry the class names and the
+            pre-processing.
+        out: the file or folder.
+        origin: of the session, which a folder tells.
 
     Raises:
         UsageError: the format is unknown.
@@ -41,7 +44,11 @@ def export_session(model: SessionModel, form: str, out: Path) -> None:
     entry = EXPORT_FORMATS[form]
     if entry.extra is not None and any(find_spec(module) is None for module in entry.modules):
         raise M2sdError(f"--format {form} needs more packages: {install_extra(entry.extra)}")
-    write_output(out, load(entry.builder)(model, json.dumps(description(model), ensure_ascii=False)))
+    text, build = json.dumps(description(model), ensure_ascii=False), load(entry.builder)
+    if entry.folder:
+        write_output_folder(out, build(model, text, origin))
+    else:
+        write_output(out, build(model, text))
 
 
 def to_safetensors(model: SessionModel, text: str) -> bytes:
@@ -58,7 +65,8 @@ def _example(model: SessionModel) -> torch.Tensor:
     return torch.zeros(2, 3, model.transform.crop, model.transform.crop, dtype=torch.uint8)
 
 
-def _program(model: SessionModel) -> torch.export.ExportedProgram:
+def export_program(model: SessionModel) -> torch.export.ExportedProgram:
+    """Export the network `Deployed` as a program of torch.export, for any batch of images."""
     shapes = {"images": {0: torch.export.Dim.DYNAMIC}}
     with torch.no_grad():
         return torch.export.export(Deployed(model).eval(), (_example(model),), dynamic_shapes=shapes)
@@ -67,7 +75,7 @@ def _program(model: SessionModel) -> torch.export.ExportedProgram:
 def to_pt2(model: SessionModel, text: str) -> bytes:
     """Encode the network as a program of torch.export."""
     buffer = io.BytesIO()
-    torch.export.save(_program(model), buffer, extra_files={METADATA: text})
+    torch.export.save(export_program(model), buffer, extra_files={METADATA: text})
     return buffer.getvalue()
 
 
@@ -77,7 +85,12 @@ def to_onnx(model: SessionModel, text: str) -> bytes:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's exporter warns of its own internals
         program = torch.onnx.export(
-            _program(model), (), input_names=["images"], output_names=["logits", "score"], dynamo=True, verbose=False
+            export_program(model),
+            (),
+            input_names=["images"],
+            output_names=["logits", "score"],
+            dynamo=True,
+            verbose=False,
         )
     assert program is not None
     proto = program.model_proto

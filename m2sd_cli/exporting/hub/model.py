@@ -1,0 +1,140 @@
+"""Image classifier that was exported by m2sd; it needs torch and safetensors, and Pillow to open pictures.
+
+At a terminal: python model.py PICTURE...
+"""
+
+import json
+import operator
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+
+class Answer(NamedTuple):
+    """The answer to one image."""
+
+    label: str  # the likeliest class
+    probability: float  # of that class
+    probabilities: list[float]  # of all classes, in the order of `Model.classes`
+    unknown: bool  # True if the image is probably of no class that was taught; False if no threshold was fitted
+    score: float  # it is unknown below `unknown_below` in config.json
+
+
+class Model:
+    """Network, classifier and pre-processing, read from the folder in which this file lies.
+
+    Args:
+        folder: that holds config.json, network.json and model.safetensors.
+        device: of torch.
+    """
+
+    def __init__(self, folder: Path | str = Path(__file__).parent, device: str = "cpu") -> None:
+        self.config = json.loads(Path(folder, "config.json").read_text("utf-8"))
+        network = json.loads(Path(folder, "network.json").read_text("utf-8"))
+        self.operations, self.outputs = network["operations"], network["outputs"]
+        self.functions = [_function(each["operation"]) for each in self.operations]
+        self.tensors = load_file(Path(folder, "model.safetensors"), device)
+        self.device = torch.device(device)
+        self.classes = [self.config["id2label"][str(index)] for index in range(self.config["num_labels"])]
+
+    @torch.inference_mode()
+    def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Map images (B, 3, H, W) uint8 of `prepare` to logits (B, C), whose softmax is calibrated, and scores (B,)."""
+        values: dict[str, Any] = {"images": images.to(self.device)}
+        for each, function in zip(self.operations, self.functions, strict=True):
+            arguments = [self._value(argument, values) for argument in each["arguments"]]
+            named = {name: self._value(argument, values) for name, argument in each["named"].items()}
+            values[each["name"]] = function(*arguments, **named)
+            for name in each["last"]:  # their memory is free again
+                del values[name]
+        logits, scores = (self._value(each, values) for each in self.outputs)
+        return logits, scores
+
+    def predict(self, images: Tensor) -> list[Answer]:
+        """Answer images (B, 3, H, W) uint8 of `prepare`."""
+        logits, scores = self(images)
+        probabilities = logits.cpu().double().softmax(dim=1)
+        below = self.config["unknown_below"]
+        return [
+            Answer(self.classes[index], row[index], row, below is not None and score < below, score)
+            for index, row, score in zip(
+                probabilities.argmax(dim=1).tolist(), probabilities.tolist(), scores.tolist(), strict=True
+            )
+        ]
+
+    def prepare(self, picture: Any) -> Tensor:
+        """Resize and crop a picture of Pillow to (3, H, W) uint8; torch.stack makes a batch of several."""
+        from PIL import Image, ImageOps
+
+        how = self.config["preprocessing"]
+        picture = ImageOps.exif_transpose(picture)
+        if picture.has_transparency_data:  # it is laid on white
+            picture = picture.convert("RGBA")
+            picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
+        picture = picture.convert("RGB")
+        short, long = sorted(picture.size)
+        if how["resize_what"] == "both sides":
+            size = (how["resize"], how["resize"])
+        else:
+            if long > 16 * short:  # only the middle is looked at
+                picture = ImageOps.fit(picture, (min(picture.width, 16 * short), min(picture.height, 16 * short)))
+            size = (int(how["resize"] * picture.width / short), int(how["resize"] * picture.height / short))
+        if size != picture.size:
+            picture = picture.resize(size, Image.Resampling[how["resize_how"].partition(",")[0].upper()])
+        crop = how["centre_crop"]
+        if size != (crop, crop):
+            left, top = round((size[0] - crop) / 2), round((size[1] - crop) / 2)
+            picture = picture.crop((left, top, left + crop, top + crop))
+        pixels = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8)
+        return pixels.view(crop, crop, 3).permute(2, 0, 1)
+
+    def _value(self, argument: Any, values: dict[str, Any]) -> Any:
+        """Decode an argument of an operation: a JSON object stands for what JSON has no word for."""
+        if isinstance(argument, list):
+            return [self._value(each, values) for each in argument]
+        if not isinstance(argument, dict):
+            return argument
+        ((kind, content),) = argument.items()
+        if kind == "value":
+            return values[content]
+        if kind == "tensor":
+            return self.tensors[content]
+        if kind == "float":
+            return float(content)
+        if kind == "torch":  # a dtype, a layout or a memory format
+            found = getattr(torch, content)
+            if isinstance(found, torch.dtype | torch.layout | torch.memory_format):
+                return found
+        if kind == "device":
+            return self.device
+        raise ValueError(f"network.json: {argument} is no argument")
+
+
+def _function(name: str) -> Any:
+    """Look up an operation: one of torch's aten, or of Python's numbers and lists."""
+    space, _, rest = name.partition(".")
+    if space == "python" and rest in ("add", "sub", "mul", "floordiv", "truediv", "mod", "neg", "getitem"):
+        return getattr(operator, rest)
+    if space != "aten":
+        raise ValueError(f"network.json: {name} is no operation")
+    operation, _, overload = rest.partition(".")
+    return getattr(getattr(torch.ops.aten, operation), overload)
+
+
+def main() -> None:
+    """Print the answer to each picture that is named, as one line of JSON."""
+    from PIL import Image
+
+    model = Model()
+    for name in sys.argv[1:]:
+        with Image.open(name) as picture:
+            (answer,) = model.predict(model.prepare(picture)[None])
+        print(json.dumps({"picture": name, **answer._asdict()}))
+
+
+if __name__ == "__main__":
+    main()
