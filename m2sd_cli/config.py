@@ -172,6 +172,10 @@ class PretrainConfig(TrainingConfig, ImageChoice, ProtocolOptions):
     # A lower scale trades novel classes for base classes.
     scale: Annotated[float, Option(help="Factor of the cosine.", gt=0)] = 16.0
     image_size: Annotated[int | None, Option(help="Pixels, for a folder.", ge=8, le=4096, default="224")] = None
+    split: Annotated[
+        str | None,
+        Option(help="List of a folder's base, session and test images, as TOML.", default="none"),
+    ] = None  # in a configuration that was used the name of the file, without its folder
     transform: Annotated[
         str | None,
         Option(help="Treat a folder's pictures as those of a built-in data set, as cifar100.", default="none"),
@@ -538,7 +542,8 @@ def checked_tables(file: Path | None) -> dict[str, dict[str, Any]]:
         for stage, table in tables.items()
     }
     for table in checked.values():
-        table |= {name: Path(table[name]).name for name in ("init", "class_order") if isinstance(table.get(name), str)}
+        files = {name: table[name] for name in ("init", "class_order", "split") if isinstance(table.get(name), str)}
+        table |= {name: Path(value).name for name, value in files.items()}
     return checked
 
 

@@ -11,13 +11,14 @@ from pathlib import Path
 
 import torch
 
-from m2sd_cli.api.recorded_data import official_data
+from m2sd_cli.api.recorded_data import own_session
 from m2sd_cli.checkpoints import BaseCheckpoint, IncrementCheckpoint
-from m2sd_cli.data.datasets import Shots
+from m2sd_cli.data.datasets import DataSet, Shots
 from m2sd_cli.data.folders import folder_name, read_class, read_shots
 from m2sd_cli.data.names import as_pair, caseless, class_name
 from m2sd_cli.data.repeated import list_pictures, say_repeated
 from m2sd_cli.data.skipping import check_pictures, say_skipped, skip_bad_shots
+from m2sd_cli.data.sources import FileImages
 from m2sd_cli.data.views import MOST_VIEWS
 from m2sd_cli.errors import RunError, UsageError
 from m2sd_cli.inference.device import choose_device, inference_precision
@@ -29,7 +30,7 @@ from m2sd_cli.runs.classes import TaughtClass
 from m2sd_cli.runs.folder import RunFolder, open_run
 from m2sd_cli.runs.manifest import DataRecord, Manifest, ManifestSummary
 from m2sd_cli.runs.places import remember_shots
-from m2sd_cli.runs.reader import StoredManifest, session_name
+from m2sd_cli.runs.reader import PRETRAIN, StoredManifest, session_name
 from m2sd_cli.training.execution import Execution
 from m2sd_cli.training.records import (
     class_records,
@@ -107,9 +108,10 @@ def increment(
         if extend:
             raise UsageError("--extend: name the folder of the shots with --shots DIR")
         number = official_number(chain.sessions, session)
-        data_set = official_data(chain.base.manifest.data, text_given(data), root, number)
-        location = data_set.location
-        images = data_set.session(number)
+        assert chain.base.manifest.parent is not None
+        first = folder.read(PRETRAIN, chain.base.manifest.parent.sha256).manifest
+        data_set, images = own_session(folder, first, text_given(data), root, number)
+        location, places = data_set.location, listed_folders(data_set, images)
         record = data_record(data_set)
     extended: list[TaughtClass] = []
     if extend:
@@ -122,7 +124,7 @@ def increment(
         say_skipped(images.skipped)
     say_repeated(list_pictures(images.source, images.classes, location), chain.taught_pictures())
     stored = teach(folder, chain, Lesson(session, images, record, classifier, views or 1, extended), execution)
-    if shots is not None:
+    if places:
         remember_shots(folder.path, session, places)
     return stored
 
@@ -145,6 +147,13 @@ def _open_shots(shots: Path | str | Mapping[str, Iterable[Path | str]]) -> tuple
     images = read_class(name, paths)
     folders = list(dict.fromkeys((path if path.is_dir() else path.parent).absolute() for path in paths))
     return images, Path(os.path.commonpath(folders)), folders
+
+
+def listed_folders(data: DataSet, shots: Shots) -> list[Path]:
+    """List the folders in which the shots of a session lie that a list names; none of another data set."""
+    if data.listed is None or not isinstance(shots.source, FileImages):
+        return []
+    return list(dict.fromkeys(path.parent for path in shots.source.paths))
 
 
 def official_number(parts: Sequence[Manifest | ManifestSummary], session: int) -> int:

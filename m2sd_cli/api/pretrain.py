@@ -26,11 +26,12 @@ from m2sd_cli.data.locate import open_data
 from m2sd_cli.data.recorded import list_files
 from m2sd_cli.data.repeated import list_pictures, say_repeated
 from m2sd_cli.data.skipping import say_skipped, skip_bad_pictures
+from m2sd_cli.data.split_list import read_list
 from m2sd_cli.errors import UsageError
 from m2sd_cli.inference.device import choose_device
 from m2sd_cli.inference.features import embed, require_finite
 from m2sd_cli.inference.skipping import check_pictures_together
-from m2sd_cli.paths import expand_given
+from m2sd_cli.paths import expand, expand_given
 from m2sd_cli.recipes import Recipe, find_recipe
 from m2sd_cli.registry import BACKBONES, TIMM
 from m2sd_cli.runs.folder import RunFolder, open_run
@@ -58,11 +59,13 @@ from m2sd_cli.training.records import (
     plugins_record,
     provenance,
     skipped_records,
+    split_record,
     transform_record,
 )
 from m2sd_cli.training.resuming import begun_config, load_state, refuse_unless_new, require_same
 
 CHECKED_IMAGES = 16
+LISTS = ("class_order", "split")  # options that may be files, of which a record has the bare name
 
 
 @takes_options(PretrainConfig)
@@ -176,7 +179,14 @@ def _begin(
         raise UsageError(f"--image-size is for folders; {info.name}'s images have {info.image_size} pixels")
     protocol = chosen_protocol(info, settings)
     with execution.group.local_main_first():
-        data = open_data(name, request.data_root, settings.image_size, protocol=protocol, transform=settings.transform)
+        data = open_data(
+            name,
+            request.data_root,
+            settings.image_size,
+            protocol=protocol,
+            transform=settings.transform,
+            listed=None if settings.split is None else read_list(expand(settings.split, "--split")),
+        )
     if info is not None and data.protocol is not None:
         original = DATA_SETS[info.simulates or info.name]
         progress.say(f"{original.name}: {data.protocol.describe(original.classes)}")
@@ -187,8 +197,10 @@ def _begin(
     data = choose_training(data, settings.held_out, settings.images_per_class)
     if execution.time_budget is not None:
         settings = within_budget(settings, request.options)
-    order = settings.class_order
-    recorded = replace(settings, init=without_path(settings.init), class_order=order and Path(order).name)
+    files: dict[str, Any] = {
+        name: value and Path(value).name for name, value in asdict(settings).items() if name in LISTS
+    }
+    recorded = replace(settings, init=without_path(settings.init), **files)
     return Job(
         PRETRAIN,
         folder,
@@ -256,8 +268,7 @@ def _resume(
 
 def _as_recorded(given: dict[str, Any]) -> dict[str, Any]:
     """Name backbone, weights and files among the options as a record does."""
-    if "class_order" in given:
-        given = {**given, "class_order": Path(given["class_order"]).name}
+    given = {**given, **{name: Path(given[name]).name for name in LISTS if name in given}}
     if "backbone" in given:
         found = BACKBONES[given["backbone"]].recorded
         if found not in (None, given["backbone"]) and given.get("init") == IMAGENET:
@@ -312,6 +323,7 @@ def fit_pretrain(job: Job[PretrainConfig]) -> StoredManifest | None:
             seed=config.seed,
             history=fitted.history,
             skipped=skipped_records(data.skipped),
+            split=split_record(data),
             files=list_files(data) if data_record(data).kind == "folder" and config.images_per_class is None else {},
             recipe=job.recipe,
             options_file=job.options_file,

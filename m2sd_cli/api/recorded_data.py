@@ -6,7 +6,7 @@ from pathlib import Path
 from m2sd_cli.config import recorded_choice
 from m2sd_cli.data.catalogue import SIMULATED, DataSetInfo, get_info, listed_names
 from m2sd_cli.data.choosing import choose_training
-from m2sd_cli.data.datasets import DataSet
+from m2sd_cli.data.datasets import DataSet, Shots
 from m2sd_cli.data.locate import open_data
 from m2sd_cli.data.recorded import find_changes, only_recorded
 from m2sd_cli.errors import DamagedError, RunError, UsageError
@@ -15,7 +15,7 @@ from m2sd_cli.runs.manifest import DataRecord, Manifest, TrainingState
 from m2sd_cli.runs.places import read_places
 from m2sd_cli.runs.reader import FileReader
 from m2sd_cli.training.initial_weights import known_weights, prepared_for_weights
-from m2sd_cli.training.records import left_out, recorded_protocol
+from m2sd_cli.training.records import left_out, recorded_list, recorded_protocol
 
 
 def recorded_info(manifest: Manifest | TrainingState) -> DataSetInfo | None:
@@ -99,11 +99,11 @@ def recorded_data(
     elif get_info(data) is not None:
         raise UsageError(f"--data {data}: this run is of the folder {record.name!r}")
     else:
-        transform = first.config.get("transform")
+        transform, listed = first.config.get("transform"), recorded_list(first.split)
         if transform is not None:
-            whole = open_data(data, data_root, None, skipped, transform=str(transform))
+            whole = open_data(data, data_root, None, skipped, transform=str(transform), listed=listed)
         else:
-            whole = open_data(data, data_root, image_size, skipped)
+            whole = open_data(data, data_root, image_size, skipped, listed=listed)
             weights = first.weights or known_weights(first.config.get("backbone"), first.config.get("init"))
             whole = prepared_for_weights(whole, weights, image_size)
         if ignore_new:
@@ -118,6 +118,35 @@ def say_changes(data: DataSet, first: Manifest) -> str:
     """Describe how the pictures of a folder differ from those that stage 1 lists, to follow a message; or nothing."""
     changes = find_changes(data, first.files).describe() if first.files else ""
     return changes and f"; {changes}"
+
+
+def own_session(
+    run: FileReader, first: Manifest, data: str | None, data_root: Path | None, session: int
+) -> tuple[DataSet, Shots]:
+    """Open a session that the data of a run have: by the protocol, by the list of a folder, or officially.
+
+    Args:
+        run: the run.
+        first: the manifest of stage 1.
+        data: another built-in data set, whose official session it is; or the place of the folder that has a list.
+        data_root: the folder of built-in data sets.
+        session: its number there.
+
+    Raises:
+        UsageError: a folder without a list was named.
+        RunError: there is no session of that number.
+        DataError: the images cannot be read.
+    """
+    if first.split is None or (data is not None and get_info(data) is not None):
+        opened = official_data(first.data, data, data_root, session)
+    else:
+        opened = recorded_data(first, find_folder(run, first, data), data_root, first.transform.crop)
+        if session > opened.sessions:
+            raise RunError(
+                f"the list of {first.data.name!r} has no session {session}, its last is {opened.sessions}; teach yours "
+                f"with --shots DIR"
+            )
+    return opened, opened.session(session)
 
 
 def official_data(record: DataRecord, data: str | None, data_root: Path | None, session: int) -> DataSet:

@@ -18,7 +18,7 @@ from m2sd_cli.api.distill import base_classes, fit_distill
 from m2sd_cli.api.edits import write_edits
 from m2sd_cli.api.increment import Lesson, find_extended, official_number, teach
 from m2sd_cli.api.pretrain import fit_pretrain
-from m2sd_cli.api.recorded_data import official_data, recorded_data
+from m2sd_cli.api.recorded_data import own_session, recorded_data
 from m2sd_cli.config import NO_INIT, DistillConfig, PretrainConfig, recorded_config
 from m2sd_cli.data.datasets import DataSet, Shots
 from m2sd_cli.data.folders import read_shots
@@ -41,7 +41,7 @@ from m2sd_cli.runs.reader import StoredManifest
 from m2sd_cli.training.execution import Execution
 from m2sd_cli.training.initial_weights import IMAGENET, is_published
 from m2sd_cli.training.job import Job
-from m2sd_cli.training.records import base_records, class_records, left_out
+from m2sd_cli.training.records import LISTED, base_records, class_records, left_out
 
 COMMAND = "sessions reproduce"
 MOST_THREADS = 1024  # that a manifest can ask for
@@ -120,7 +120,7 @@ def reproduce(
         folder.tensors(stored)  # a damaged checkpoint is reported now, and not after hours
     named, folders = _remembered_folders(folder, chain)
     folders |= shots or {}
-    inputs = _open_inputs(chain, text_given(data) or named, root, folders, text_given(init))
+    inputs = _open_inputs(folder, chain, text_given(data) or named, root, folders, text_given(init))
     stages: list[Compared] = []
     provenance: list[str] = []
     with _scratch_folder(target) as scratch:
@@ -173,12 +173,13 @@ def _remembered_folders(folder: RunFolder, chain: Sequence[StoredManifest]) -> t
     shots: dict[int, Path | str] = {}
     for manifest in (stored.manifest for stored in chain[2:]):
         paths = places.shots.get(str(manifest.session), [])
-        if manifest.session is not None and manifest.data.kind == "folder" and len(paths) == 1 and isdir(paths[0]):
+        if manifest.session is not None and _is_of_folder(manifest) and len(paths) == 1 and isdir(paths[0]):
             shots[manifest.session] = paths[0]
     return data if data and isdir(data) else None, shots
 
 
 def _open_inputs(
+    folder: RunFolder,
     chain: Sequence[StoredManifest],
     data: str | None,
     data_root: Path | None,
@@ -198,14 +199,14 @@ def _open_inputs(
     if first.data.kind == "folder" and data is None:
         missing.append(f"--data DIR, the folder {first.data.name!r}")
     for number, manifest in sessions.items():
-        if manifest.data.kind == "folder" and number not in folders:
+        if _is_of_folder(manifest) and number not in folders:
             missing.append(f"--shots {number}=DIR, the folder {manifest.data.name!r}")
     if began not in (NO_INIT, IMAGENET) and init is None:
         missing.append(f"--init FILE, the weights {began!r}")
     if missing:
         raise UsageError(f"name what the run was made of: {'; '.join(missing)}")
     for number in folders:
-        if number not in sessions or sessions[number].data.kind != "folder":
+        if number not in sessions or not _is_of_folder(sessions[number]):
             raise UsageError(
                 f"--shots {number}: no folder taught a session {number} of what is reproduced; leave it out"
             )
@@ -218,18 +219,23 @@ def _open_inputs(
     shots = {}
     for number, manifest in sessions.items():
         assert number is not None
-        if manifest.data.kind == "folder":
+        if _is_of_folder(manifest):
             location = Path(folders[number])
             taught = read_shots(location)
         else:
-            official_session = official_number(parts, number)
-            official = official_data(first.data, manifest.data.name, data_root, official_session)
-            location, taught = official.location, official.session(official_session)
+            named = data if manifest.data.split == LISTED else manifest.data.name
+            opened, taught = own_session(folder, first, named, data_root, official_number(parts, number))
+            location = opened.location
         taught = leave_out_shots(taught, location, left_out(manifest.skipped))
         classes = class_records(taught.classes, taught.source, manifest.classes_before, list_shots=True)
         _require_recorded(classes, manifest.classes, f"session {number}", location)
         shots[number] = taught
     return Inputs(base, None if began == NO_INIT else init or began, shots)
+
+
+def _is_of_folder(manifest: Manifest) -> bool:
+    """Tell if the shots of a session were all pictures of a folder, which has to be named, and not those of a list."""
+    return manifest.data.kind == "folder" and manifest.data.split != LISTED
 
 
 def _require_recorded(

@@ -34,10 +34,12 @@ def distill(
 
     import m2sd_cli
     from m2sd_cli.cli.progress import reporting
+    from m2sd_cli.training.records import LISTED
 
     with reporting(quiet), stopped_in_time("distill", given["requeue"]):
         stored = m2sd_cli.distill(data, run=run, ignore_new=ignore_new, **arguments)
-    folder = stored is not None and stored.manifest.data.kind == "folder"
+    data_of = None if stored is None else stored.manifest.data
+    folder = data_of is not None and data_of.kind == "folder" and data_of.split != LISTED
     root = given["data_root"]
     next_steps = [] if folder else [command("increment", run, data_root=root)]
     next_steps.append(command("evaluate", run, data_root=root))

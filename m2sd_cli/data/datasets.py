@@ -12,6 +12,7 @@ from m2sd_cli.data.augmentation import Augmentation
 from m2sd_cli.data.catalogue import DataSetInfo
 from m2sd_cli.data.protocol import Protocol
 from m2sd_cli.data.sources import ImageSource, select_where
+from m2sd_cli.data.split_list import SplitList
 from m2sd_cli.data.transforms import TestTransform
 
 
@@ -63,7 +64,7 @@ class DataSet:
     base: int  # how many of them are base classes
     train: ImageSource
     test: ImageSource
-    sessions: int  # incremental sessions of its own; 0 for a folder
+    sessions: int  # incremental sessions of its own; 0 for a folder without a list
     session: Callable[[int], Shots]  # the shots of session 1, 2, ...
     transform: TestTransform
     augmentation: Augmentation
@@ -72,6 +73,7 @@ class DataSet:
     held_out: ImageSource | None = None  # of the base classes, not in `train`: for what is set after training
     whole: ImageSource | None = None  # training images of all classes, as a data set of the catalogue is opened
     protocol: Protocol | None = None  # that divides it, if it is not the official one
+    listed: SplitList | None = None  # the list of every picture, if a list divides a folder
 
     @classmethod
     def from_info(

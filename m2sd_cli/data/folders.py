@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from m2sd_cli.data.augmentation import Augmentation
-from m2sd_cli.data.datasets import DataSet, Shots, Skipped
+from m2sd_cli.data.datasets import DataSet, Shots, Skipped, Treatment
 from m2sd_cli.data.layout import TRAIN, Classes, find_split, refuse_faults, scan_classes, visible_folders
 from m2sd_cli.data.names import as_pair, clash, class_name, is_class_name, name_digest, relative_name
 from m2sd_cli.data.picture_files import find_pictures
@@ -66,6 +66,21 @@ def read_class(name: str, paths: Sequence[Path]) -> Shots:
     return Shots([wanted], FileImages.from_items((path, 0) for path in pictures))
 
 
+def usual_treatment(image_size: int) -> Treatment:
+    """Return the treatment of photos, of which the network sees a square of so many pixels.
+
+    Raises:
+        UsageError: the size is below 8 pixels.
+    """
+    if image_size < 8:
+        raise UsageError(f"--image-size {image_size}: at least 8 pixels")
+    resize = round(image_size * 256 / 224)
+    return Treatment(
+        TestTransform(resize=resize, crop=image_size, mean=IMAGENET_MEAN, std=IMAGENET_STD),
+        Augmentation(size=image_size, store=resize),
+    )
+
+
 def open_folder(folder: Path, image_size: int, skipped: Sequence[Skipped] = ()) -> DataSet:
     """Open a folder as a data set: train/CLASS and test/CLASS, or just CLASS, split 80/20 the same way every time.
 
@@ -79,8 +94,7 @@ def open_folder(folder: Path, image_size: int, skipped: Sequence[Skipped] = ()) 
             of a base class is left.
         UsageError: the size is below 8 pixels.
     """
-    if image_size < 8:
-        raise UsageError(f"--image-size {image_size}: at least 8 pixels")
+    treatment = usual_treatment(image_size)
     if not os.path.isdir(folder):
         raise DataError(f"{folder}: no such folder")
     layout = scan_folder(folder, skipped)
@@ -95,7 +109,6 @@ def open_folder(folder: Path, image_size: int, skipped: Sequence[Skipped] = ()) 
     def session(number: int) -> Shots:
         raise UsageError(f"a folder has no official sessions: name the shots of session {number} with --shots DIR")
 
-    resize = round(image_size * 256 / 224)
     data = DataSet(
         name=folder_name(folder),
         classes=names,
@@ -104,8 +117,8 @@ def open_folder(folder: Path, image_size: int, skipped: Sequence[Skipped] = ()) 
         test=_source(test, names),
         sessions=0,
         session=session,
-        transform=TestTransform(resize=resize, crop=image_size, mean=IMAGENET_MEAN, std=IMAGENET_STD),
-        augmentation=Augmentation(size=image_size, store=resize),
+        transform=treatment.transform,
+        augmentation=treatment.augmentation,
         location=folder,
     )
     return leave_out(data, skipped)

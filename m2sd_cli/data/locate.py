@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from m2sd_cli.data.catalogue import DATA_SETS, DataSetInfo, find_info
 from m2sd_cli.data.protocol import Protocol, under
+from m2sd_cli.data.split_list import SplitList
 from m2sd_cli.errors import DataError, UsageError
 from m2sd_cli.paths import environment_path, user_cache
 from m2sd_cli.reading import quoted
@@ -44,6 +45,7 @@ def open_data(
     skipped: "Sequence[Skipped]" = (),
     protocol: Protocol | None = None,
     transform: str | None = None,
+    listed: SplitList | None = None,
 ) -> "DataSet":
     """Open a data set of the catalogue by name, or a folder.
 
@@ -55,6 +57,7 @@ def open_data(
         protocol: of a data set of the catalogue; None for the official one.
         transform: the data set of the catalogue as whose images a folder's are treated, in the size of that; None for
             the usual treatment.
+        listed: the list that divides a folder.
 
     Raises:
         UsageError: there is no such data set and no such folder, or it does not allow the protocol or the transform.
@@ -62,11 +65,16 @@ def open_data(
     """
     info = find_info(name)
     if info is None:
-        from m2sd_cli.data.folders import open_folder
+        from m2sd_cli.data.fixed_split import open_fixed_split
+        from m2sd_cli.data.folders import open_folder, usual_treatment
 
-        treatment = None if transform is None else treatment_of(transform, image_size)
-        data = open_folder(Path(name), image_size or FOLDER_IMAGE_SIZE, skipped)
-        return data if treatment is None else replace(data, **treatment._asdict())
+        size = image_size or FOLDER_IMAGE_SIZE
+        treatment = usual_treatment(size) if transform is None else treatment_of(transform, image_size)
+        if listed is not None:
+            return open_fixed_split(Path(name), listed, treatment, skipped)
+        return replace(open_folder(Path(name), size, skipped), **treatment._asdict())
+    if listed is not None:
+        raise UsageError(f"--split is for folders; {info.name} has sessions of its own")
     if transform is not None:
         raise UsageError(f"--transform is for folders; {info.name}'s images have a treatment of their own")
     from m2sd_cli.data.simulation import simulate

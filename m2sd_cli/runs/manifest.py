@@ -78,6 +78,14 @@ class ProtocolRecord(Record):
     shots_draw: Annotated[Count | None, Field(description="None for the official shots")] = None
 
 
+class SplitRecord(Record):
+    """The list that divides a folder, each picture by its path below it."""
+
+    base: list[Longer]
+    sessions: list[list[Longer]] = []
+    test: list[Longer] = []
+
+
 class DataRecord(Record):
     """The origin of images; never a path."""
 
@@ -208,6 +216,7 @@ class Manifest(Record):
             description="of stage 1 of a folder: its pictures below it, to train on with SHA-256, to test on without"
         ),
     ] = {}
+    split: Annotated[SplitRecord | None, Field(description="of stage 1 of a folder that --split divides")] = None
     threads: Annotated[int | None, Field(ge=1, le=65536, description="of torch on a CPU; rounding depends on them")] = (
         None
     )
@@ -322,6 +331,7 @@ class TrainingState(ChecksummedModel):
     recipe: Name | None = None
     options_file: OptionsTables = Field(default={}, description="the tables of --config, of stage 1")
     weights: WeightsRecord | None = None
+    split: SplitRecord | None = None
     config: dict[Text, Setting]
     sums: Annotated[dict[Text, float], Field(description="of the epoch under way")]
     history: list[EpochRecord]

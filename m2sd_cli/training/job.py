@@ -14,7 +14,7 @@ from m2sd_cli.runs.manifest import ClassRecord, EpochRecord, FileRecord, Options
 from m2sd_cli.runs.reader import StoredManifest
 from m2sd_cli.runs.training_state import StateStore
 from m2sd_cli.training.execution import Execution
-from m2sd_cli.training.records import classes_digest, data_record, name_changes, skipped_records
+from m2sd_cli.training.records import classes_digest, data_record, name_changes, skipped_records, split_record
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,7 @@ class Job(Generic[Config]):
             recipe=self.recipe,
             options_file=self.options_file,
             weights=self.weights,
+            split=split_record(self.data) if self.stage == "pretrain" else None,
             config=asdict(self.config),
             sums={},
             history=[],

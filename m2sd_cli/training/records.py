@@ -17,12 +17,14 @@ from m2sd_cli.data.folders import has_own_split
 from m2sd_cli.data.names import class_name
 from m2sd_cli.data.protocol import Protocol
 from m2sd_cli.data.sources import ImageSource
+from m2sd_cli.data.split_list import SplitList
 from m2sd_cli.data.transforms import TestTransform
 from m2sd_cli.registry import BACKBONES, CLASSIFIERS, OPTIMIZERS, SCHEDULES, Registry
-from m2sd_cli.runs.manifest import ClassRecord, DataRecord, ProtocolRecord, SkippedRecord, TransformRecord
+from m2sd_cli.runs.manifest import ClassRecord, DataRecord, ProtocolRecord, SkippedRecord, SplitRecord, TransformRecord
 from m2sd_cli.training.execution import Execution
 
 NAMED = 3  # classes in a message
+LISTED = "by a list of paths"
 
 
 def versions() -> dict[str, str]:
@@ -97,6 +99,8 @@ def base_records(data: DataSet) -> list[ClassRecord]:
 def data_record(data: DataSet) -> DataRecord:
     """Record a data set."""
     info = get_info(data.name)
+    if data.listed is not None:
+        return DataRecord(name=data.name, kind="folder", split=LISTED)
     if info is not None and data.sessions:
         original, protocol = DATA_SETS[info.simulates or info.name], data.protocol
         split = "official" if protocol is None else protocol.describe(original.classes)
@@ -116,6 +120,21 @@ def recorded_protocol(record: DataRecord) -> Protocol | None:
     order = record.protocol.class_order
     values = {**dict(record.protocol), "class_order": tuple(order) if isinstance(order, list) else order}
     return Protocol(**values)
+
+
+def split_record(data: DataSet) -> SplitRecord | None:
+    """Record the list that divides a folder; None if there is none."""
+    listed = data.listed
+    if listed is None:
+        return None
+    return SplitRecord(base=list(listed.base), sessions=list(map(list, listed.sessions)), test=list(listed.test))
+
+
+def recorded_list(record: SplitRecord | None) -> SplitList | None:
+    """Return a recorded list; None if there is none."""
+    if record is None:
+        return None
+    return SplitList(tuple(record.base), tuple(map(tuple, record.sessions)), tuple(record.test))
 
 
 def plugins_record(

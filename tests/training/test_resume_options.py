@@ -58,6 +58,7 @@ DIFFERENT: dict[str, dict[str, Any]] = {
         "class_order": "7",
         "shots_draw": 2,
         "transform": "demo",
+        "split": "another.toml",
     },
     "distill": {
         **COMMON,
