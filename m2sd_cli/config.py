@@ -453,6 +453,20 @@ def resolve(
     inherited: OptionsFile = NO_OPTIONS,
     init: object = None,
 ) -> Config:
+    """Merge and validate one configuration, see `resolve_with_origins`."""
+    return resolve_with_origins(model, defaults, file, options, recipe, inherited, init)[0]
+
+
+def resolve_with_origins(
+    model: type[Config],
+    defaults: dict[str, Any],
+    file: Path | None = None,
+    options: Mapping[str, Any] | None = None,
+    recipe: OptionsFile = NO_OPTIONS,
+    inherited: OptionsFile = NO_OPTIONS,
+    init: object = None,
+    seed: int | None = None,
+) -> tuple[Config, dict[str, str]]:
     """Merge and validate one configuration.
 
     The options win over the file, the file over the one that stage 1 was given, this over the recipe, the recipe over
@@ -467,12 +481,18 @@ def resolve(
         recipe: the recipe that is followed.
         inherited: the file of stage 1, which stage 2 follows.
         init: the weights that stage 1 began from, for stage 2.
+        seed: of stage 1, for stage 2.
+
+    Returns:
+        the configuration, and the source of each option by its name.
 
     Raises:
         UsageError: a value does not fit; the message names the option.
     """
-    merged = merge(model, layers(model, defaults, file, options, recipe, inherited), init)
-    return validate(model, {name: value for name, (_, value) in merged.items()}, source=str(file) if file else None)
+    merged = merge(model, layers(model, defaults, file, options, recipe, inherited, seed), init)
+    values = {name: value for name, (_, value) in merged.items()}
+    settings = validate(model, values, source=str(file) if file else None)
+    return settings, {name: merged.get(name, (DEFAULT_ORIGIN,))[0] for name in options_of(model)}
 
 
 def layers(
@@ -482,8 +502,9 @@ def layers(
     options: Mapping[str, Any] | None = None,
     recipe: OptionsFile = NO_OPTIONS,
     inherited: OptionsFile = NO_OPTIONS,
+    seed: int | None = None,
 ) -> list[Layer]:
-    """Collect the sources of the options of one stage, of which a later one wins; see `resolve`.
+    """Collect the sources of the options of one stage, of which a later one wins; see `resolve_with_origins`.
 
     Raises:
         UsageError: the file is missing, no TOML, or holds something else; or an option is unknown.
@@ -491,6 +512,7 @@ def layers(
     stage = _stage(model)
     return [
         Layer("data set", stage_defaults(model, defaults)),
+        Layer("pretrain", {} if seed is None else {"seed": seed}),
         Layer("recipe", recipe.tables.get(stage, {})),
         Layer("pretrain's file", inherited.tables.get(stage, {})),
         Layer("file", given_options(model, file, {})),
@@ -552,7 +574,7 @@ def given_options(model: type[Config], file: Path | None, options: Mapping[str, 
 
     Args:
         model: the configuration of a stage.
-        file: as for `resolve`.
+        file: as for `resolve_with_origins`.
         options: None stands for an option that was not given.
 
     Raises:

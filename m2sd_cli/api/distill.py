@@ -19,7 +19,7 @@ from m2sd_cli.api.stage import (
     within_budget,
 )
 from m2sd_cli.checkpoints import BaseCheckpoint, HeldOut
-from m2sd_cli.config import NO_OPTIONS, DistillConfig, OptionsFile, resolve, shown, takes_options
+from m2sd_cli.config import NO_OPTIONS, DistillConfig, OptionsFile, resolve_with_origins, shown, takes_options
 from m2sd_cli.data.catalogue import FOLDER_DEFAULTS
 from m2sd_cli.data.datasets import DataSet
 from m2sd_cli.errors import RunError
@@ -123,7 +123,7 @@ def distill(
         if resume or (requeue and (folder.sessions() or StateStore(folder).exists())):
             job = _resume(request, folder, parent, execution)
         else:
-            job = _begin(request, folder, parent, execution, force)
+            job = begin(request, folder, parent, execution, force)
         if isinstance(job, StoredManifest):
             return job
         if execution.group.is_main:
@@ -131,7 +131,7 @@ def distill(
         return fit_distill(job)
 
 
-def _begin(
+def begin(
     request: Request, folder: RunFolder, parent: StoredManifest, execution: Execution, force: bool
 ) -> Job[DistillConfig]:
     """Choose the configuration of a new training, and open the images of stage 1.
@@ -143,16 +143,20 @@ def _begin(
     sessions = folder.sessions()
     refuse_unless_new(StateStore(folder), f"session {sessions[-1]} is in it" if sessions else None, force)
     info = recorded_info(parent.manifest)
-    defaults = {**(info.defaults if info else FOLDER_DEFAULTS), "seed": parent.manifest.seed}
+    defaults = info.defaults if info else FOLDER_DEFAULTS
     followed = find_recipe(request.recipe or parent.manifest.recipe)
     inherited = _inherited(request, parent)
-    init = parent.manifest.config.get("init")
-    settings = resolve(DistillConfig, defaults, request.config, request.options, followed.options, inherited, init)
+    init, seed = parent.manifest.config.get("init"), parent.manifest.seed
+    settings, origins = resolve_with_origins(
+        DistillConfig, defaults, request.config, request.options, followed.options, inherited, init, seed
+    )
     if execution.time_budget is not None:
         settings = within_budget(settings, request.options)
     data = _open_images(folder, request, parent, execution)
     classes = base_classes(folder, parent, data)
-    return Job("distill", folder, data, classes, settings, execution, recipe=followed.name, parent=parent)
+    return Job(
+        "distill", folder, data, classes, settings, execution, recipe=followed.name, parent=parent, origins=origins
+    )
 
 
 def _inherited(request: Request, parent: StoredManifest) -> OptionsFile:

@@ -19,7 +19,7 @@ from m2sd_cli.api.stage import (
     within_budget,
 )
 from m2sd_cli.checkpoints import PretrainCheckpoint
-from m2sd_cli.config import NO_INIT, PretrainConfig, checked_tables, resolve, takes_options
+from m2sd_cli.config import NO_INIT, PretrainConfig, checked_tables, resolve_with_origins, takes_options
 from m2sd_cli.data.catalogue import DATA_SETS, FOLDER_DEFAULTS, find_info, listed_names
 from m2sd_cli.data.choosing import choose_training
 from m2sd_cli.data.locate import open_data
@@ -31,6 +31,7 @@ from m2sd_cli.errors import UsageError
 from m2sd_cli.inference.device import choose_device
 from m2sd_cli.inference.features import embed, require_finite
 from m2sd_cli.inference.skipping import check_pictures_together
+from m2sd_cli.method.network import Network
 from m2sd_cli.paths import expand, expand_given
 from m2sd_cli.recipes import Recipe, find_recipe
 from m2sd_cli.registry import BACKBONES, TIMM
@@ -138,15 +139,15 @@ def pretrain(
         tensorboard=curves,
         time_budget=time_budget,
     )
-    if not (resume or request.data or named_data(request.config, followed)):
-        raise UsageError(f"name the images with --data: {listed_names()}, or a folder; or choose a --recipe")
+    if not resume:
+        require_data(request, followed)
     if request.data is not None:
         refuse_shared_folder(folder, request.data)
     with progress.stage(PRETRAIN), executing(asked, folder, PRETRAIN) as execution:
         if resume or (requeue and (folder.has_pretrain() or StateStore(folder).exists())):
             job = _resume(request, folder, execution, requeue)
         else:
-            job = _begin(request, followed, folder, execution, force, skip_bad)
+            job = begin(request, followed, folder, execution, force, skip_bad)
         if isinstance(job, StoredManifest):
             return job
         say_skipped(job.data.skipped)
@@ -160,7 +161,19 @@ def pretrain(
                 remember_folder(folder, job.data)
 
 
-def _begin(
+def require_data(request: Request, followed: Recipe) -> str:
+    """Return the name of the images of a new training.
+
+    Raises:
+        UsageError: nothing names them.
+    """
+    name = request.data or named_data(request.config, followed)
+    if not name:
+        raise UsageError(f"name the images with --data: {listed_names()}, or a folder; or choose a --recipe")
+    return name
+
+
+def begin(
     request: Request, followed: Recipe, folder: RunFolder, execution: Execution, force: bool, skip_bad: bool
 ) -> Job[PretrainConfig]:
     """Choose configuration and images of a new training.
@@ -169,12 +182,12 @@ def _begin(
         RunError: there is a finished or interrupted training, and no `force`.
         UsageError, DataError: an option makes no sense, or the images cannot be read.
     """
-    name = request.data or named_data(request.config, followed)
-    assert name is not None
+    name = require_data(request, followed)
     info = find_info(name)
     refuse_unless_new(StateStore(folder), "a finished pretrain is in it" if folder.has_pretrain() else None, force)
     defaults = info.defaults if info else FOLDER_DEFAULTS
-    settings = located(resolve(PretrainConfig, defaults, request.config, request.options, followed.options))
+    asked, origins = resolve_with_origins(PretrainConfig, defaults, request.config, request.options, followed.options)
+    settings = located(asked)
     if info is not None and settings.image_size is not None:
         raise UsageError(f"--image-size is for folders; {info.name}'s images have {info.image_size} pixels")
     protocol = chosen_protocol(info, settings)
@@ -211,6 +224,7 @@ def _begin(
         recipe=followed.name,
         options_file=checked_tables(request.config),
         init=settings.init,
+        origins=origins,
     )
 
 
@@ -277,6 +291,23 @@ def _as_recorded(given: dict[str, Any]) -> dict[str, Any]:
     return {**given, "init": without_path(str(given["init"]))} if "init" in given else given
 
 
+def begin_network(job: Job[PretrainConfig]) -> Network:
+    """Build the network of stage 1 with the weights that it begins from.
+
+    Raises:
+        M2sdError: see `initialise`; or there is one base class only.
+    """
+    data, config = job.data, job.config
+    if data.base < 2:
+        raise UsageError(f"{data.name}: {data.base} base class; pretrain needs at least two")
+    network = build_network(config, data.base, data.transform.crop)
+    if job.init not in (None, NO_INIT):
+        assert job.init is not None
+        with job.execution.group.local_main_first():
+            initialise(network.backbone, config.backbone, job.init)
+    return network
+
+
 def fit_pretrain(job: Job[PretrainConfig]) -> StoredManifest | None:
     """Train stage 1 of a job into its run folder, where it replaces an earlier chain.
 
@@ -288,14 +319,11 @@ def fit_pretrain(job: Job[PretrainConfig]) -> StoredManifest | None:
     """
     data, config, execution, run = job.data, job.config, job.execution, job.run
     group = execution.group
-    if data.base < 2:
-        raise UsageError(f"{data.name}: {data.base} base class; pretrain needs at least two")
     with deterministic_algorithms(execution.deterministic):
-        network = build_network(config, data.base, data.transform.crop)
+        network = begin_network(job)
         if job.init not in (None, NO_INIT):
             assert job.init is not None
             with group.local_main_first():
-                initialise(network.backbone, config.backbone, job.init)
                 job = replace(job, weights=weights_record(config.backbone, job.init))
         fitted = fit(job, network, pretrain_objective(network)) if config.epochs else Fitted(config)
         if fitted is None:

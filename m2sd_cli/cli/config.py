@@ -11,17 +11,15 @@ from m2sd_cli.cli import options
 from m2sd_cli.cli.groups import Command, Group
 from m2sd_cli.cli.output import document, note, result, table
 from m2sd_cli.config import (
-    DEFAULT_ORIGIN,
     MODELS,
     STAGES,
     OptionsFile,
     TrainingOption,
+    as_word,
     flag,
-    layers,
-    merge,
     options_of,
     read_options,
-    validate,
+    resolve_with_origins,
 )
 from m2sd_cli.data.catalogue import DATA_SETS, FOLDER_DEFAULTS, find_info
 from m2sd_cli.recipes import Recipe, find_recipe
@@ -68,8 +66,9 @@ def show(
     followed = find_recipe(recipe)
     name = _data(data, config, followed)
     shown = {stage: origins(stage, name, config, followed) for stage in STAGES}
-    if shown["distill"]["seed"][1] == DEFAULT_ORIGIN:
-        shown["distill"]["seed"] = shown["pretrain"]["seed"][0], "pretrain"
+    info = find_info(name) if name is not None else None
+    if info is not None:
+        shown["pretrain"]["image_size"] = info.image_size, "data set"
     if json:
         fields = ("value", "origin")
         document(
@@ -85,7 +84,7 @@ def show(
         return
     result(f"data: {name or 'a folder'}")
     rows = [
-        [stage, flag(each), options_of(MODELS[stage])[each].shown_default if value is None else str(value), origin]
+        [stage, flag(each), options_of(MODELS[stage])[each].shown_default if value is None else as_word(value), origin]
         for stage, values in shown.items()
         for each, (value, origin) in values.items()
     ]
@@ -155,10 +154,13 @@ def origins(stage: str, data: str | None, file: Path | None, followed: Recipe) -
     """
     model: Any = MODELS[stage]
     info = find_info(data) if data is not None else None
-    init = origins("pretrain", data, file, followed)["init"][0] if stage == "distill" else None
-    merged = merge(model, layers(model, info.defaults if info else FOLDER_DEFAULTS, file, {}, followed.options), init)
-    settings = validate(model, {name: value for name, (_, value) in merged.items()}, str(file) if file else None)
-    return {name: (getattr(settings, name), merged.get(name, (DEFAULT_ORIGIN,))[0]) for name in options_of(model)}
+    init = seed = None
+    if stage == "distill":
+        first = origins("pretrain", data, file, followed)
+        init, seed = first["init"][0], first["seed"][0]
+    defaults = info.defaults if info else FOLDER_DEFAULTS
+    settings, sources = resolve_with_origins(model, defaults, file, recipe=followed.options, init=init, seed=seed)
+    return {name: (getattr(settings, name), origin) for name, origin in sources.items()}
 
 
 def _data(data: str | None, file: Path | None, followed: Recipe) -> str | None:

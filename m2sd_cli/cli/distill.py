@@ -4,6 +4,7 @@ from typing import Any
 
 from m2sd_cli.cli import options
 from m2sd_cli.cli.output import command, note
+from m2sd_cli.cli.plan import report_plan
 from m2sd_cli.cli.removal import confirm_removal
 from m2sd_cli.cli.training import report_training, stopped_in_time, training_arguments, training_options
 from m2sd_cli.config import DistillConfig
@@ -25,11 +26,14 @@ def distill(
 
     Examples:
       m2sd distill
-      m2sd distill --epochs 40
+      m2sd distill --epochs 40 --dry-run
       m2sd distill --epochs 0                       session 0 from plain training
     """
     arguments = training_arguments(DistillConfig, given)
 
+    if arguments.pop("dry_run"):
+        report_plan("distill", arguments, json, quiet, data=data, run=run, ignore_new=ignore_new)
+        return
     confirm_removal(run, arguments["force"], arguments.pop("yes"))
 
     import m2sd_cli

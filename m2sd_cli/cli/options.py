@@ -134,6 +134,13 @@ Force = Annotated[
         "one when first saved.",
     ),
 ]
+DryRun = Annotated[
+    bool,
+    typer.Option(
+        "--dry-run",
+        help="Tell what would be done and how long it would take, by the time of a few steps; write nothing.",
+    ),
+]
 StopAfter = Annotated[
     str | None,
     typer.Option("--stop-after", help="Save and stop after 90s, 9m or 2h, with exit code 5.", show_default=False),

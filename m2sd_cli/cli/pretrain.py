@@ -6,6 +6,7 @@ import typer
 
 from m2sd_cli.cli import options
 from m2sd_cli.cli.output import command
+from m2sd_cli.cli.plan import report_plan
 from m2sd_cli.cli.removal import confirm_removal
 from m2sd_cli.cli.training import report_training, stopped_in_time, training_arguments, training_options
 from m2sd_cli.config import PretrainConfig
@@ -38,6 +39,7 @@ def pretrain(
       m2sd pretrain --data cifar100
       m2sd pretrain --recipe cifar100-resnet20 --seed 1
       m2sd pretrain --data ./photos --image-size 96 --epochs 30
+      m2sd pretrain --data cifar100 --dry-run
       m2sd pretrain --resume --stop-after 9m
       m2sd pretrain --data cifar100 --requeue       in the script of a job that is requeued
     """
@@ -45,6 +47,9 @@ def pretrain(
     if data is not None:
         find_info(data)  # a misspelt name is answered before torch is imported
 
+    if arguments.pop("dry_run"):
+        report_plan("pretrain", arguments, json, quiet, data=data, run=run, skip_bad=skip_bad)
+        return
     confirm_removal(run, arguments["force"], arguments.pop("yes"))
 
     import m2sd_cli

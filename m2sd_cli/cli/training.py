@@ -44,6 +44,7 @@ EXECUTION: dict[str, tuple[Any, Any]] = {
     "force": (options.Force, False),
     "tensorboard": (options.TensorBoard, None),
     "yes": (options.Yes, False),
+    "dry_run": (options.DryRun, False),
 }
 
 

@@ -1,6 +1,6 @@
 """The inputs and the saved position of a stage that is trained."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Generic, Literal
 
@@ -52,6 +52,7 @@ class Job(Generic[Config]):
     weights: WeightsRecord | None = None  # of what stage 1 begins from
     parent: StoredManifest | None = None  # stage 1, of stage 2
     state: TrainingState | None = None  # to resume from
+    origins: Mapping[str, str] = field(default_factory=dict)  # source of each option, of a training that begins
 
     def saver(self) -> Callable[[Position, dict[str, Tensor]], None]:
         """Return the function that saves a position with its tensors in the run folder."""

@@ -239,10 +239,7 @@ class Training:
         self.group.all_reduce(choice)
         epochs = int(choice)
         if epochs < 1:
-            raise UsageError(
-                f"--time-budget: an epoch takes about {progress.duration(epoch_seconds)}, and {seconds:.0f} s are too "
-                f"little for it; allow more time, or train on fewer images with --images-per-class"
-            )
+            raise too_little_time(seconds, epoch_seconds)
         self.config = replace(self.config, epochs=epochs)
         self.steps = epochs * len(self.bounds)
         progress.say(f"{self.stage}: --time-budget allows {epochs} epochs; --epochs {epochs} repeats the training")
@@ -254,7 +251,7 @@ class Training:
         sums = Sums(self.device, {})
         began = took = 0.0
         with closing(self.batches):
-            while self.position.step < self.steps:
+            while self.position.step < max(self.steps, 2):
                 self._step(sums)
                 sums.read()  # waits for the device
                 if self.position.step == 1:
@@ -379,6 +376,36 @@ class Training:
         )
 
 
+def too_little_time(seconds: float, epoch_seconds: float) -> UsageError:
+    """Make the error of a budget of time in which no epoch fits."""
+    return UsageError(
+        f"--time-budget: an epoch takes about {progress.duration(epoch_seconds)}, and {seconds:.0f} s are too "
+        f"little for it; allow more time, or train on fewer images with --images-per-class"
+    )
+
+
+@contextmanager
+def steps_explained(stage: str, config: PretrainConfig | DistillConfig, execution: Execution) -> Iterator[None]:
+    """Turn what torch raises of steps into errors that name the option.
+
+    Raises:
+        TrainingError: torch lacks memory, a compiler or an algorithm.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise TrainingError(
+            f"{stage}: the memory of {execution.device} is too small for batches of {config.batch_size} images; lower "
+            f"--batch-size"
+        ) from None
+    except RuntimeError as error:
+        if is_not_deterministic(error):
+            raise TrainingError(f"--deterministic: {str(error).split(',')[0]}; begin without it") from None
+        if not compilation_failed(error):
+            raise
+        raise not_compiled(error) from None
+
+
 def fit(job: Job[Config], module: nn.Module, objective: Objective) -> Fitted[Config] | None:
     """Train to the last epoch, or until stopped.
 
@@ -415,23 +442,16 @@ def fit(job: Job[Config], module: nn.Module, objective: Objective) -> Fitted[Con
             epochs = training.fit_epochs(execution.time_budget, began)
             job = replace(job, config=replace(job.config, epochs=epochs))
             training.save = job.saver()
-        try:
-            with _observing(training, job, held_out):
-                ended = training.run(stop)
-        except torch.OutOfMemoryError:
-            raise TrainingError(
-                f"{job.stage}: the memory of {execution.device} is too small for batches of {job.config.batch_size} "
-                f"images; lower --batch-size"
-            ) from None
-        except RuntimeError as error:
-            if is_not_deterministic(error):
-                raise TrainingError(f"--deterministic: {str(error).split(',')[0]}; begin without it") from None
-            if not compilation_failed(error):
-                raise
-            if stop.interrupted:  # the signal has ended the compiler, too
+        with steps_explained(job.stage, job.config, execution):
+            try:
+                with _observing(training, job, held_out):
+                    ended = training.run(stop)
+            except RuntimeError as error:
+                if not stop.interrupted or not compilation_failed(error):
+                    raise
+                # The signal has ended the compiler, too.
                 way = "nothing was saved" if training.saved is None else "go on with the same command and --resume"
                 raise stop.error(f"interrupted while the network was compiled; {way}") from None
-            raise not_compiled(error) from None
     if ended:
         return Fitted(job.config, training.position.seconds, training.position.history)
     if execution.group.any(stop.interrupted):

@@ -1,0 +1,264 @@
+"""The course of a training that has not begun, by the time of a few steps that leave nothing behind."""
+
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from m2sd_cli.api import distill as distilling
+from m2sd_cli.api import pretrain as pretraining
+from m2sd_cli.api.stage import Request, refuse_shared_folder
+from m2sd_cli.config import (
+    DEFAULT_ORIGIN,
+    NO_INIT,
+    Config,
+    DistillConfig,
+    OptionsFile,
+    PretrainConfig,
+    options_of,
+    resolve,
+)
+from m2sd_cli.data.catalogue import FOLDER_DEFAULTS, find_info
+from m2sd_cli.data.datasets import DataSet
+from m2sd_cli.data.locate import locate
+from m2sd_cli.data.skipping import say_skipped
+from m2sd_cli.data.sources import FileImages, TrainingImages
+from m2sd_cli.distributed.process_group import process_group
+from m2sd_cli.errors import DataError
+from m2sd_cli.inference.device import choose_device
+from m2sd_cli.method.network import Network
+from m2sd_cli.recipes import find_recipe
+from m2sd_cli.runs.folder import RunFolder, open_run
+from m2sd_cli.runs.training_state import StateStore
+from m2sd_cli.training.batches import batch_bounds
+from m2sd_cli.training.determinism import deterministic as deterministic_algorithms
+from m2sd_cli.training.distill import (
+    build_enhancement,
+    distill_module,
+    distill_objective,
+    load_network,
+    loss_weights,
+    saves_memory,
+)
+from m2sd_cli.training.epochs import HELD_OUT_SHARE, peak_memory
+from m2sd_cli.training.execution import Execution
+from m2sd_cli.training.job import Job
+from m2sd_cli.training.loop import Objective, Training, steps_explained, too_little_time
+from m2sd_cli.training.pretrain import pretrain_objective
+from m2sd_cli.training.records import data_record
+
+BATCHES = 2  # of images that are read to time steps
+ENDLESS = 10**6  # epochs, of which as many steps are taken as the measurement wants
+CONDITIONS = ("device", "precision", "compile", "deterministic", "time_budget")
+AUGMENTATIONS = ("auto_augment", "colour", "cutout")
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """The expected course of a stage."""
+
+    stage: str
+    epochs: int
+    epoch_steps: int
+    seconds: float  # of the training alone
+    peak_memory: int | None  # bytes, as in the log; of no training, or where nobody tells, None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A training that has not begun.
+
+    Attributes:
+        augmentation: of training images: the crop, and what the options add.
+        parameters: of the network, without those that only a training has.
+        options: value and origin of each option by name.
+        run: the run folder.
+        content: of the run folder.
+        decoding_seconds: of the pictures to train on; 0 if they are in memory or in the cache of a built-in data set.
+        stages: the asked one; after stage 1 also stage 2, with the options that it would have.
+    """
+
+    data: str
+    classes: int
+    images: int
+    held_out: int
+    test: int
+    image_size: int
+    augmentation: dict[str, Any]
+    backbone: str
+    parameters: int
+    options: dict[str, tuple[Any, str]]
+    device: str
+    precision: str
+    run: Path
+    content: list[str]
+    decoding_seconds: float
+    stages: list[StagePlan]
+
+
+def plan(
+    stage: Literal["pretrain", "distill"],
+    data: Path | str | None = None,
+    *,
+    run: Path | str | None = None,
+    force: bool = False,
+    skip_bad: bool = False,
+    ignore_new: bool = False,
+    **arguments: Any,
+) -> Plan:
+    """Tell what `pretrain` or `distill` would do with the same arguments, and time a few steps of it.
+
+    Nothing is written to the run folder, no picture is kept, nothing is downloaded. Built-in data sets of files keep
+    their decoded images in the cache, as for every command.
+
+    Args:
+        stage: the function that would be called.
+        data, run, force, skip_bad, ignore_new: as for this function.
+        arguments: others of it.
+
+    Raises:
+        M2sdError: one of its kinds, as the training would; or the data set would have to be downloaded.
+    """
+    conditions = {name: arguments.pop(name) for name in CONDITIONS if name in arguments}
+    data_root, recipe, config = (arguments.pop(name, None) for name in ("data_root", "recipe", "config"))
+    request = Request.from_arguments(data, data_root, recipe, config, arguments)
+    request = replace(request, ignore_new=ignore_new)
+    folder = open_run(run)
+    with process_group(choose_device(conditions.pop("device", "auto"))) as (group, device):
+        execution = Execution(device, group=group, **conditions)
+        with deterministic_algorithms(execution.deterministic):
+            if stage == "pretrain":
+                return _plan_pretrain(request, folder, execution, force, skip_bad)
+            return _plan_distill(request, folder, execution, force)
+
+
+def _plan_pretrain(request: Request, folder: RunFolder, execution: Execution, force: bool, skip_bad: bool) -> Plan:
+    followed = find_recipe(request.recipe)
+    name = pretraining.require_data(request, followed)
+    if request.data is not None:
+        refuse_shared_folder(folder, request.data)
+    info = find_info(name)
+    if info is not None and info.layout and locate(info, request.data_root) is None:
+        raise DataError(f"{info.name}: not on this machine, so that no step of it can be timed; get it first")
+    job = pretraining.begin(request, followed, folder, execution, force, skip_bad)
+    say_skipped(job.data.skipped)
+    defaults = info.defaults if info else FOLDER_DEFAULTS
+    inherited = OptionsFile(None, job.options_file)
+    second = resolve(DistillConfig, defaults, None, {}, followed.options, inherited, job.config.init)
+    network = pretraining.begin_network(job)
+    images, seconds = _read_few(job.data, max(job.config.batch_size, second.batch_size))
+    first = _measure("pretrain", network, pretrain_objective(network), images, job)
+    # Training turns modules of a network to its precision: the second one begins anew, as in a command of its own.
+    then = Job("distill", folder, job.data, job.classes, second, replace(execution, time_budget=None))
+    return _plan(job, network, seconds, [first, _measure_distill(pretraining.begin_network(job), images, then)])
+
+
+def _plan_distill(request: Request, folder: RunFolder, execution: Execution, force: bool) -> Plan:
+    parent = folder.pretrain()
+    job = distilling.begin(request, folder, parent, execution, force)
+    network = load_network(folder, parent)
+    images, seconds = _read_few(job.data, job.config.batch_size)
+    return _plan(job, network, seconds, [_measure_distill(network, images, job)])
+
+
+def _plan(job: Job[Config], network: Network, seconds: float, stages: list[StagePlan]) -> Plan:
+    data, config, origins = job.data, job.config, dict(job.origins)
+    values = {name: getattr(config, name) for name in options_of(type(config))}
+    if "image_size" in values and values["image_size"] is None:
+        built_in = data_record(data).kind != "folder"
+        source = "data set" if built_in else "initial weights" if job.init not in (None, NO_INIT) else DEFAULT_ORIGIN
+        values["image_size"], origins["image_size"] = data.augmentation.size, source
+    if job.execution.time_budget is not None:
+        values["epochs"], origins["epochs"] = stages[0].epochs, "time budget"
+    return Plan(
+        data=data.name,
+        classes=data.base,
+        images=len(data.train),
+        held_out=len(data.held_out) if data.held_out is not None else 0,
+        test=len(data.test),
+        image_size=data.augmentation.size,
+        augmentation=asdict(data.augmentation) | {name: values[name] for name in AUGMENTATIONS},
+        backbone=config.backbone if isinstance(config, PretrainConfig) else _backbone(job),
+        parameters=sum(each.numel() for each in network.parameters()),
+        options={name: (value, origins[name]) for name, value in values.items()},
+        device=str(job.execution.device),
+        precision=job.execution.exact_precision,
+        run=job.run.path,
+        content=_content(job.run),
+        decoding_seconds=seconds,
+        stages=stages,
+    )
+
+
+def _backbone(job: Job[Config]) -> str:
+    assert job.parent is not None
+    return job.parent.manifest.backbone.name
+
+
+def _content(folder: RunFolder) -> list[str]:
+    """List what a run folder has of a chain."""
+    found = ["a finished pretrain"] if folder.has_pretrain() else []
+    sessions = folder.sessions()
+    found += [f"session{'s 0 to' if len(sessions) > 1 else ''} {sessions[-1]}"] if sessions else []
+    store = StateStore(folder)
+    return [*found, f"an interrupted {store.load().stage}"] if store.exists() else found
+
+
+def _read_few(data: DataSet, batch_size: int) -> tuple[TrainingImages, float]:
+    """Read the first images, without keeping any in the cache, and estimate the seconds that all of them take."""
+    count = min(len(data.train), BATCHES * batch_size)
+    indices = torch.arange(count)
+    few = data.train.select(indices, data.train.labels[indices])
+    if not isinstance(few, FileImages):
+        return few.for_training(data.augmentation), 0.0
+    side = data.augmentation.store or data.augmentation.size
+    began = time.monotonic()
+    squashed = replace(data.transform, resize=side, crop=side, squash=True, views=1)
+    pixels = torch.cat([batch for batch, _ in few.batches(squashed, batch_size)])
+    seconds = (time.monotonic() - began) / count * len(data.train)
+    return TrainingImages(pixels.permute(0, 2, 3, 1).contiguous(), torch.ones(count), few.labels), seconds
+
+
+def _measure_distill(network: Network, images: TrainingImages, job: Job[DistillConfig]) -> StagePlan:
+    config = job.config
+    weights = loss_weights(config)
+    enhancement = build_enhancement(network, config, weights)
+    module = distill_module(network, enhancement, saves_memory(job.execution.device, job.execution.group.size))
+    return _measure("distill", module, distill_objective(network, enhancement, config, weights), images, job)
+
+
+def _measure(
+    stage: str, module: nn.Module, objective: Objective, images: TrainingImages, job: Job[Config]
+) -> StagePlan:
+    """Time a few steps on a few images."""
+    data, config, execution = job.data, job.config, job.execution
+    bounds = batch_bounds(len(data.train), config.batch_size)
+    if not config.epochs:
+        return StagePlan(stage, 0, len(bounds), 0.0, None)
+    with steps_explained(stage, config, execution):
+        training = Training(
+            stage,
+            module,
+            objective,
+            images,
+            data.augmentation,
+            data.transform,
+            replace(config, epochs=ENDLESS),
+            execution,
+            _save_nothing,
+        )
+        share = HELD_OUT_SHARE if data.held_out is not None else 0.0
+        epoch_seconds = training.step_seconds() * len(bounds) * (1 + share)
+    epochs = config.epochs
+    if execution.time_budget is not None:
+        epochs = int(execution.time_budget / epoch_seconds)
+        if not epochs:
+            raise too_little_time(execution.time_budget, epoch_seconds)
+    return StagePlan(stage, epochs, len(bounds), epochs * epoch_seconds, peak_memory(execution.device))
+
+
+def _save_nothing(*_: object) -> None:
+    """Save no state of a training that is only timed."""
