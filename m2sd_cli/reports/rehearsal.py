@@ -6,6 +6,7 @@ A third of the classes plays at a time, each class once. The features are comput
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from statistics import fmean
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -54,6 +55,64 @@ class Rehearsal:
         return {name: [draw for part in parts for draw in part] for name, parts in self.figures.items()}
 
 
+@dataclass(frozen=True)
+class Part:
+    """A division of base images in which some classes play new ones."""
+
+    old: Tensor  # classes that stay base classes, in their order
+    new: Tensor  # classes that play new ones
+    learned: Tensor  # (N,) bool: images of the old classes
+    pool: Tensor  # (N,) bool: images of the new classes, of which shots are drawn
+    tested: Tensor  # (N,) bool: images of both to test with, in neither of these
+    labels: Tensor  # (N,) int64: the old classes from 0 on, after them the new ones
+
+    @classmethod
+    def of(cls, labels: Tensor, classes: int, number: int) -> Self:
+        """Make the division with a number below PARTS, for which `why_not` is None.
+
+        Args:
+            labels: (N,) in [0, classes).
+        """
+        ranks = _ranks(labels, classes)
+        tests = (TEST_SHARE * labels.bincount(minlength=classes).double()).round().long().clamp(min=1)
+        playing = _playing(labels, classes)
+        plays = torch.zeros(classes, dtype=torch.bool)
+        plays[playing] = True
+        new = playing[number::PARTS]
+        others = torch.ones(classes, dtype=torch.bool)
+        others[new] = False
+        old = others.nonzero().flatten()
+        place = torch.empty(classes, dtype=torch.int64)
+        place[torch.cat([old, new])] = torch.arange(classes)
+        first = number * tests[labels]
+        tested = plays[labels] & (ranks >= first) & (ranks < first + tests[labels])
+        return cls(old, new, others[labels] & ~tested, ~others[labels] & ~tested, tested, place[labels])
+
+    def base(self, features: Tensor) -> KnownClasses:
+        """Return what is known of the old classes by the features (N, D) of all images."""
+        labels = self.labels[self.learned]
+        sums = BaseSums(labels.bincount(minlength=len(self.old)), features.shape[1])
+        sums.add(features[self.learned], labels)
+        means = sums.means.means()
+        return KnownClasses(means, means[:0], [], sums.statistics(), labels.bincount(minlength=len(self.old)).tolist())
+
+
+def play(
+    known: LabelledFeatures, part: Part, record: BackboneRecord, classifiers: Sequence[str], draws: int = DRAWS
+) -> Mapping[str, list[DrawFigures]]:
+    """Compare classifiers in one division; see `rehearse`."""
+    return compare_classifiers(
+        part.base(known.features),
+        record,
+        LabelledFeatures(known.features[part.tested], part.labels[part.tested]),
+        LabelledFeatures(known.features[part.pool], part.labels[part.pool] - len(part.old)),
+        [len(part.old), len(part.old) + len(part.new)],
+        classifiers,
+        draws,
+        SHOTS,
+    )
+
+
 def sample_images(labels: Tensor, classes: int) -> Tensor:
     """Choose the images to rehearse with: all, or as many of each class that there are MOST_IMAGES.
 
@@ -89,41 +148,12 @@ def rehearse(
         classifiers: their names.
         draws: of the shots, in each part.
     """
-    labels = known.labels
-    ranks = _ranks(labels, classes)
-    sizes = labels.bincount(minlength=classes)
-    tests = (TEST_SHARE * sizes.double()).round().long().clamp(min=1)
-    playing = _playing(labels, classes)
-    plays = torch.zeros(classes, dtype=torch.bool)
-    plays[playing] = True
     figures: dict[str, list[list[DrawFigures]]] = {name: [] for name in classifiers}
     new = []
-    for part in range(PARTS):
-        taught = playing[part::PARTS]
-        others = torch.ones(classes, dtype=torch.bool)
-        others[taught] = False
-        old = others.nonzero().flatten()
-        place = torch.empty(classes, dtype=torch.int64)
-        place[torch.cat([old, taught])] = torch.arange(classes)
-        first = part * tests[labels]
-        tested = plays[labels] & (ranks >= first) & (ranks < first + tests[labels])
-        mine, pool = others[labels] & ~tested, ~others[labels] & ~tested
-        own = place[labels[mine]]
-        sums = BaseSums(own.bincount(minlength=len(old)), known.features.shape[1])
-        sums.add(known.features[mine], own)
-        means = sums.means.means()
-        base = KnownClasses(means, means[:0], [], sums.statistics(), own.bincount(minlength=len(old)).tolist())
-        found = compare_classifiers(
-            base,
-            record,
-            LabelledFeatures(known.features[tested], place[labels[tested]]),
-            LabelledFeatures(known.features[pool], place[labels[pool]] - len(old)),
-            [len(old), classes],
-            classifiers,
-            draws,
-            SHOTS,
-        )
-        new.append(len(taught))
+    for number in range(PARTS):
+        part = Part.of(known.labels, classes, number)
+        found = play(known, part, record, classifiers, draws)
+        new.append(len(part.new))
         for name, of_classifier in found.items():
             figures[name].append(of_classifier)
     return Rehearsal(new, figures)
