@@ -1,4 +1,4 @@
-"""Session 0 of a folder of pictures in one go: a pretrained network as it is, and the means of the classes."""
+"""Session 0 of a folder of pictures in one go: a pretrained network, as it is or fine-tuned, and the class means."""
 
 import time
 from dataclasses import dataclass
@@ -8,9 +8,10 @@ import torch
 
 from m2sd_cli import progress
 from m2sd_cli.api.distill import fit_distill
+from m2sd_cli.api.fine_tuning import FineTuning, refuse_minutes
 from m2sd_cli.api.pretrain import fit_pretrain
-from m2sd_cli.api.stage import refuse_shared_folder, remember_folder
-from m2sd_cli.config import DistillConfig, PretrainConfig, resolve
+from m2sd_cli.api.stage import refuse_shared_folder, remember_folder, require_one_beginning
+from m2sd_cli.config import DistillConfig, PretrainConfig, flag, resolve, shown
 from m2sd_cli.data.catalogue import find_info
 from m2sd_cli.data.choosing import choose_training, count_held_out
 from m2sd_cli.data.datasets import DataSet
@@ -19,7 +20,7 @@ from m2sd_cli.data.remarks import remarks
 from m2sd_cli.data.repeated import list_pictures, say_repeated
 from m2sd_cli.data.skipping import check_pictures, say_skipped, skip_bad_pictures
 from m2sd_cli.data.sources import FileImages
-from m2sd_cli.errors import M2sdError, PictureError, UsageError
+from m2sd_cli.errors import M2sdError, PictureError, RunError, UsageError
 from m2sd_cli.extras import install_extra
 from m2sd_cli.inference.device import choose_device
 from m2sd_cli.inference.features import FEATURE_BATCH
@@ -35,7 +36,7 @@ from m2sd_cli.training.initial_weights import IMAGENET, known_weights, located, 
 from m2sd_cli.training.job import Job
 from m2sd_cli.training.memory import freed_memory_kept
 from m2sd_cli.training.packaged_weights import weights_file
-from m2sd_cli.training.records import base_records
+from m2sd_cli.training.records import base_records, classes_digest, name_changes
 from m2sd_cli.training.resuming import refuse_unless_new
 
 BEST, FALLBACK = "efficientnet-lite0", "resnet18"
@@ -70,13 +71,15 @@ def learn(
     backbone: str | None = None,
     image_size: int | None = None,
     classifier: str | None = None,
+    minutes: float | None = None,
     device: str = "auto",
     skip_bad: bool = False,
+    resume: bool = False,
     force: bool = False,
 ) -> Learned:
-    """Make session 0 of a folder of pictures from a pretrained network, without training it.
+    """Make session 0 of a folder of pictures from a pretrained network, as it is or fine-tuned where that is better.
 
-    The chain is that of `pretrain` with 0 epochs and `distill` with 0 epochs.
+    The chain is that of `pretrain` and `distill`; with 0 epochs, where the network stays as it is.
 
     Args:
         folder: with FOLDER/CLASS/*.jpg, or train/CLASS and test/CLASS in it.
@@ -84,21 +87,28 @@ def learn(
         backbone: one that has weights of ImageNet; None for the best one whose weights are installed.
         image_size: pixels; None for that of the weights.
         classifier: of stage 3; None for the default of such networks.
+        minutes: to spend on fine-tuning, see `fine_tuning`; None for none.
         device: `auto` chooses.
         skip_bad: leave out pictures that cannot be read.
+        resume: go on with an interrupted fine-tuning, or fine-tune the network that a `learn` left as it was.
         force: replace what is in the run folder.
 
     Raises:
-        M2sdError: one of its kinds; the chain is as it was, or has its stage 1 if there was none.
+        M2sdError: one of its kinds; the chain is as it was, or has its stage 1 if there was none. After
+            InterruptedTrainingError the chain is that of the network as it is, and the fine-tuning is saved.
     """
     began = time.monotonic()
+    require_one_beginning(resume, False, force)
+    if resume and minutes is None:
+        raise UsageError("--resume: goes on with --minutes alone; give those that it began with")
     name = str(folder)
     if find_info(name) is not None:
         raise UsageError(f"{name}: learn is for a folder of pictures; a data set has 'm2sd pretrain --data {name}'")
     opened = open_run(run)
     refuse_shared_folder(opened, name)
     with progress.stage("learn"), executing(Execution(choose_device(device)), opened, "learn") as execution:
-        refuse_unless_new(StateStore(opened), _worth_keeping(opened), force)
+        if not resume:
+            refuse_unless_new(StateStore(opened), _worth_keeping(opened), force)
         chosen = backbone or best_backbone()
         begin = {"backbone": chosen, "init": IMAGENET, "epochs": 0, "image_size": image_size}
         settings = located(resolve(PretrainConfig, {}, options=begin))
@@ -117,11 +127,20 @@ def learn(
         say_repeated(list_pictures(images.train, images.classes, images.location))
         # Used at the end only, but a picture that cannot be read is to be found before anything is written.
         data.test.for_testing(data.transform, FEATURE_BATCH)
-        first = fit_pretrain(Job(PRETRAIN, opened, images, classes, settings, execution, init=init))
-        remember_folder(opened, images)
-        stored = fit_distill(Job("distill", opened, images, classes, second, execution, parent=first))
-        assert stored is not None, "no time limit ends it"
+        if minutes is not None:
+            refuse_minutes(minutes, images, execution)
+        if resume:
+            stored = _resumed(opened, settings, images, classifier, minutes)
+        else:
+            first = fit_pretrain(Job(PRETRAIN, opened, images, classes, settings, execution, init=init))
+            remember_folder(opened, images)
+            stored = fit_distill(Job("distill", opened, images, classes, second, execution, parent=first))
+            assert stored is not None, "no time limit ends it"
+            opened.remove_tuning()  # of an earlier one
+        if minutes is not None and (stored is None or stored.manifest.tuning is None):
+            stored = FineTuning(opened, images, settings, init, minutes, execution).decide()
         noticed = remarks(data)
+        assert stored is not None
     tested, right, accuracies = 0, 0, {}
     source = data.test if len(data.test) else images.train
     example = source.paths[0] if isinstance(source, FileImages) else None
@@ -137,6 +156,48 @@ def learn(
     return Learned(stored, len(images.train), tested, right, accuracies, noticed, seconds, example)
 
 
+def _resumed(
+    run: RunFolder, settings: PretrainConfig, data: DataSet, classifier: str | None, minutes: float | None
+) -> StoredManifest | None:
+    """Find the session 0 that a fine-tuning goes on from, or that it has ended with.
+
+    Returns:
+        None if it was ended while it replaced that session.
+
+    Raises:
+        RunError: there is none, or classes were taught since, or the network was trained by other commands.
+        UsageError: an option is another one, or the pictures are others.
+    """
+    sessions = run.sessions()
+    if not sessions and not (run.tuning.is_dir() and run.has_pretrain()):
+        raise RunError(f"{run.path}: no network of 'm2sd learn' in it to go on with; leave --resume out")
+    first = run.pretrain().manifest
+    base = run.session(0) if sessions else None
+    began: dict[str, object] = {name: first.config.get(name) for name in ("backbone", "image_size")}
+    asked: dict[str, object] = {name: getattr(settings, name) for name in began}
+    if classifier is not None and base is not None:
+        began["classifier"], asked["classifier"] = base.manifest.classifier, classifier
+    if base is not None and base.manifest.tuning is not None:
+        began["minutes"], asked["minutes"] = base.manifest.tuning.minutes, minutes
+    for name, value in asked.items():
+        if value != began[name]:
+            raise UsageError(
+                f"{flag(name)}: it began with {shown(began[name])}; give it that, or start over with --force"
+            )
+    changes = base_records(data), first.classes
+    if classes_digest(changes[0]) != classes_digest(changes[1]):
+        raise UsageError(f"{data.name}: it began with other pictures: {name_changes(*changes)}; --force starts over")
+    if base is None or base.manifest.tuning is not None:
+        return base
+    if len(sessions) > 1:
+        raise RunError(f"{run.path}: session {sessions[-1]} was taught, and would be replaced; start over with --force")
+    if first.config.get("epochs") or base.manifest.config.get("epochs"):
+        raise RunError(
+            f"{run.path}: its network was not made by 'm2sd learn'; start over with --force, or another --run"
+        )
+    return base
+
+
 def _worth_keeping(run: RunFolder) -> str | None:
     """Name the part of a run that may be replaced only when asked to; a stage 1 without training is none.
 
@@ -144,7 +205,8 @@ def _worth_keeping(run: RunFolder) -> str | None:
     """
     sessions = run.sessions()
     if sessions:
-        return f"session {sessions[-1]} is in it"
+        begun = ", and a fine-tuning that --resume goes on with" if run.tuning.is_dir() else ""
+        return f"session {sessions[-1]} is in it{begun}"
     return "a finished pretrain is in it" if run.has_pretrain() and run.pretrain().manifest.config["epochs"] else None
 
 

@@ -93,7 +93,9 @@ def refuse_shared_folder(run: RunFolder, data: str) -> None:
         UsageError: it is the folder of pictures, or one whose temporary files those would be taken for.
     """
     pictures, path = Path(data).resolve(), run.path.resolve()
-    inside = pictures == path or any(map(pictures.is_relative_to, (path / "training", path / "incoming")))
+    inside = pictures == path or any(
+        map(pictures.is_relative_to, (path / "training", path / "tuning", path / "incoming"))
+    )
     if inside and get_info(data) is None:
         raise UsageError(f"--run {run.path}: the pictures of {data} are in it; name another folder for the run")
 

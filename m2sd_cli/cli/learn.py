@@ -11,7 +11,7 @@ from m2sd_cli.cli.removal import confirm_removal
 from m2sd_cli.registry import BACKBONES, CLASSIFIERS
 
 if TYPE_CHECKING:
-    from m2sd_cli.runs.manifest import ChoiceRecord
+    from m2sd_cli.runs.manifest import ChoiceRecord, NetworksRecord, TuningRecord
 
 
 def learn(
@@ -29,8 +29,13 @@ def learn(
     classifier: Annotated[
         str | None, options.named(CLASSIFIERS, show_default="the one that is best for the classes")
     ] = None,
+    minutes: Annotated[
+        float | None,
+        typer.Option("--minutes", help="Fine-tune for so long, where a trial says that it pays.", show_default=False),
+    ] = None,
     device: options.Device = "auto",
     skip_bad: options.SkipBad = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted --minutes.")] = False,
     force: options.Force = False,
     yes: options.Yes = False,
     json: options.Json = False,
@@ -38,13 +43,15 @@ def learn(
 ) -> None:
     """Learn the classes of a folder of pictures, in a minute: session 0 from a pretrained network.
 
-    Nothing is trained. Some pictures of each class are held out: some to test with, a few to tell the unknown by. The
-    classifier is the one that is best where some of the classes play new ones.
+    Some pictures of each class are held out: some to test with, a few to tell the unknown by. The classifier is the one
+    that is best where some of the classes play new ones. Nothing is trained without --minutes.
 
     Examples:
       m2sd learn ./photos         photos/heron/1.jpg, photos/stork/1.jpg, ...
 
       m2sd learn ./photos --run birds --force
+
+      m2sd learn ./photos --minutes 30          and fine-tuned, if that is better
     """
     confirm_removal(run, force, yes)
 
@@ -58,8 +65,10 @@ def learn(
             backbone=backbone,
             image_size=image_size,
             classifier=classifier,
+            minutes=minutes,
             device=device,
             skip_bad=skip_bad,
+            resume=resume,
             force=force,
         )
     manifest = learned.stored.manifest
@@ -71,6 +80,7 @@ def learn(
                 "backbone": manifest.backbone.name,
                 "classifier": manifest.classifier,
                 "choice": manifest.choice and manifest.choice.model_dump(),
+                "tuning": manifest.tuning and manifest.tuning.model_dump(),
                 "classes": len(manifest.classes),
                 "pictures": learned.pictures,
                 "tested": learned.tested,
@@ -91,6 +101,8 @@ def learn(
         result("hardest: " + ", ".join(f"{name} {100 * accuracy:.1f} %" for name, accuracy in learned.worst))
     if manifest.choice is not None:
         result(_say_choice(manifest.choice, manifest.classifier))
+    if manifest.tuning is not None:
+        result(_say_tuning(manifest.tuning, len(manifest.classes)))
     for remark in learned.remarks:
         note(f"note: {remark}", quiet)
     if learned.example is not None:
@@ -109,3 +121,24 @@ def _say_choice(choice: "ChoiceRecord", classifier: str | None) -> str:
         f"classifier: {shown[0]} right of known and of new classes, where a third of yours played new ones with "
         f"{choice.shots} pictures; {', '.join(shown[1:])}"
     )
+
+
+def _say_tuning(tuning: "TuningRecord", classes: int) -> str:
+    """Write the decision on fine-tuning and its figures in one line."""
+    if tuning.reason is not None:
+        return f"fine-tuning: none, the network is as it was: {tuning.reason}"
+    assert tuning.trial_base is not None
+    assert tuning.trial_harmonic is not None
+    trial = (
+        f"in a trial without {tuning.left_out} of {classes} classes {_say_figures(tuning.trial_base)} of the others are"
+        f" answered rightly, HM with those as new ones {_say_figures(tuning.trial_harmonic)}"
+    )
+    if tuning.held_out is None:
+        return f"fine-tuning: not kept, and no more time spent: {trial}"
+    word = "kept" if tuning.tuned else "not kept"
+    return f"fine-tuning: {word}: of the pictures held out {_say_figures(tuning.held_out)}; {trial}"
+
+
+def _say_figures(figures: "NetworksRecord") -> str:
+    """Write the figure with fine-tuning, and the one without."""
+    return f"{figures.tuned:.1f} % (without {figures.frozen:.1f} %)"

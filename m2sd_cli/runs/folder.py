@@ -63,7 +63,7 @@ class RunFolder(ChainReader):
         """
         with lock_folder(self.path, command):
             with os_errors_as(RunError, f"{self.path}: cannot be written to"):
-                for folder in (self._incoming, self.training):
+                for folder in (self._incoming, self.training, self.tuning):
                     if folder.is_symlink():
                         raise DamagedError(f"{folder}: a link; a run folder holds its folders themselves")
                 if not damaged:
@@ -75,7 +75,7 @@ class RunFolder(ChainReader):
         """Tell whether a file is one of the chain or of a training under way, which nothing else may write."""
         file, home = path.resolve(), self.path.resolve()
         named = file.name.startswith((f"{PRETRAIN}.", "session-", POINTER, LOCK, WRITER, PLACES, LOG))
-        inside = any(file.is_relative_to(home / folder.name) for folder in (self.training, self._incoming))
+        inside = any(file.is_relative_to(home / folder.name) for folder in (self.training, self.tuning, self._incoming))
         return (file.parent == home and named) or inside
 
     def write_checkpoint(self, name: str, tensors: dict[str, Tensor]) -> FileRecord:
@@ -240,6 +240,10 @@ class RunFolder(ChainReader):
         """Forget the training under way."""
         (self.training / STATE).unlink(missing_ok=True)
         shutil.rmtree(self.training, ignore_errors=True)
+
+    def remove_tuning(self) -> None:
+        """Forget the fine-tuning under way."""
+        shutil.rmtree(self.tuning, ignore_errors=True)
 
 
 def open_run(run: Path | str | None = None) -> RunFolder:

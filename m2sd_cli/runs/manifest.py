@@ -171,6 +171,30 @@ class ChoiceRecord(Record):
     reason: Annotated[Text | None, Field(description="why nothing was compared, and the default taken")] = None
 
 
+class NetworksRecord(Record):
+    """One figure of two networks: the published one as it is, and the same fine-tuned."""
+
+    frozen: Percent
+    tuned: Percent
+
+
+class TuningRecord(Record):
+    """The decision for one of these networks; no test image had a say.
+
+    The networks of the trial had not seen the classes left out. A figure that is missing was not needed.
+    """
+
+    minutes: Annotated[float, Field(gt=0, description="that were allowed")]
+    tuned: Annotated[bool, Field(description="the fine-tuned network was kept")] = False
+    pretrain_epochs: Count = 0
+    distill_epochs: Count = 0
+    left_out: Annotated[Count, Field(description="base classes that played new ones in the trial")] = 0
+    trial_base: Annotated[NetworksRecord | None, Field(description="accuracy on images of the other classes")] = None
+    trial_harmonic: Annotated[NetworksRecord | None, Field(description="HM after those left out were taught")] = None
+    held_out: Annotated[NetworksRecord | None, Field(description="accuracy on held-out images of all classes")] = None
+    reason: Annotated[Text | None, Field(description="why there was no comparison")] = None
+
+
 class Manifest(Record):
     """One stage or session of a run.
 
@@ -197,6 +221,7 @@ class Manifest(Record):
         None
     )
     choice: Annotated[ChoiceRecord | None, Field(description="of the classifier; None if it was not compared")] = None
+    tuning: Annotated[TuningRecord | None, Field(description="of session 0 of learn --minutes")] = None
     known_score: Annotated[
         Literal["logit", "distance", "centred"],
         Field(description="of the likeness to the classes known, in the base session; see method/familiarity.py"),
@@ -338,3 +363,11 @@ class TrainingState(ChecksummedModel):
     skipped: list[SkippedRecord] = Field(default=[], description="pictures left out since they cannot be read")
     classes: list[ClassRecord] = Field(default=[], description="the base classes with their images, for messages")
     head: Annotated[Sha256 | None, Field(description="in head.json when it began, if there was one")] = None
+
+
+class TuningState(ChecksummedModel):
+    """The progress of an unfinished `learn --minutes`."""
+
+    schema_version: SchemaVersion = SCHEMA_VERSION
+    frozen: Annotated[Sha256, Field(description="of the manifest of session 0 of the network as it was published")]
+    record: TuningRecord

@@ -74,6 +74,11 @@ class FileReader:
         return self.path / "training"
 
     @property
+    def tuning(self) -> Path:
+        """The folder of a fine-tuning under way, with trainings of its own."""
+        return self.path / "tuning"
+
+    @property
     def _incoming(self) -> Path:
         return self.path / "incoming"
 

@@ -459,6 +459,21 @@ def fit(job: Job[Config], module: nn.Module, objective: Objective) -> Fitted[Con
     return None
 
 
+def step_seconds(job: Job[Config], module: nn.Module, objective: Objective) -> float:
+    """Measure the time of a training step of a job; nothing is learned or saved.
+
+    Args:
+        job: with epochs enough to measure a few steps.
+    """
+    data, execution = job.data, job.execution
+    with freed_memory_kept(execution.device):
+        images = data.train.for_training(data.augmentation)
+        training = Training(
+            job.stage, module, objective, images, data.augmentation, data.transform, job.config, execution, job.saver()
+        )
+        return training.step_seconds()
+
+
 @contextmanager
 def _observing(training: Training, job: Job[Config], held_out: ImageSource | None) -> Iterator[None]:
     """Tell the log of the run, TensorBoard and the caller of every epoch; one process of a group does."""
