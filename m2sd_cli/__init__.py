@@ -19,9 +19,11 @@ if TYPE_CHECKING:
     from m2sd_cli.api.evaluate import compare as compare
     from m2sd_cli.api.evaluate import evaluate as evaluate
     from m2sd_cli.api.export import export as export
+    from m2sd_cli.api.features import features as features
     from m2sd_cli.api.increment import increment as increment
     from m2sd_cli.api.learn import Learned as Learned
     from m2sd_cli.api.learn import learn as learn
+    from m2sd_cli.api.load_run import load_run as load_run
     from m2sd_cli.api.predict import predict as predict
     from m2sd_cli.api.pretrain import pretrain as pretrain
     from m2sd_cli.api.replay import replay as replay
@@ -53,9 +55,11 @@ PUBLIC = {
     "draw_figures": "m2sd_cli.api.draw_figures",
     "evaluate": "m2sd_cli.api.evaluate",
     "export": "m2sd_cli.api.export",
+    "features": "m2sd_cli.api.features",
     "forget": "m2sd_cli.api.edits",
     "increment": "m2sd_cli.api.increment",
     "learn": "m2sd_cli.api.learn",
+    "load_run": "m2sd_cli.api.load_run",
     "open_run": "m2sd_cli.runs.folder",
     "predict": "m2sd_cli.api.predict",
     "pretrain": "m2sd_cli.api.pretrain",

@@ -84,8 +84,13 @@ def open_base_data(
     data: Path | str | None = None,
     data_root: Path | str | None = None,
     ignore_new: bool = False,
+    trained: bool = False,
 ) -> DataSet:
     """Open the data set of a run, which has to be the one that it was trained on.
+
+    Args:
+        folder, chain, data, data_root, ignore_new: those of `open_tested_images`.
+        trained: the images that were trained on and held out are wanted, too; otherwise a built-in data set has all.
 
     Raises:
         M2sdError: one of its kinds, as `recorded_data` raises them; DataError for other images.
@@ -94,11 +99,11 @@ def open_base_data(
     is_folder = base.data.kind == "folder"
     assert base.parent is not None
     # The training images of a folder are compared with the record of stage 1.
-    first = folder.read(PRETRAIN, base.parent.sha256).manifest if is_folder else base
+    first = folder.read(PRETRAIN, base.parent.sha256).manifest if is_folder or trained else base
     named = find_folder(folder, first, text_given(data))
     root = expand_given(data_root, "--data-root")
     data_set = recorded_data(first, named, root, base.transform.crop, ignore_new)
-    if is_folder and classes_digest(base_records(data_set)) != classes_digest(base.classes):
+    if (is_folder or trained) and classes_digest(base_records(data_set)) != classes_digest(base.classes):
         raise DataError(
             f"{data_set.location}: not the images that the run was trained on, so its test images may have been; "
             f"name others with --test DIR: {name_changes(base_records(data_set), base.classes)}"

@@ -27,6 +27,7 @@ COMMANDS: Final = {
     "predict": Entry("m2sd_cli.cli.predict:predict", "Label your own pictures."),
     "report": Entry("m2sd_cli.cli.report:report", "Write one page of a run: figures, mistakes, how it was made."),
     "export": Entry("m2sd_cli.cli.export:export", "Write backbone and classifier as one file."),
+    "features": Entry("m2sd_cli.cli.features:features", "Write the features of images."),
     "sessions": Entry("m2sd_cli.cli.sessions:app", "List, show, verify, reproduce, undo sessions."),
     "data": Entry("m2sd_cli.cli.data:app", "List, verify, download data sets."),
     "config": Entry("m2sd_cli.cli.config:app", "Show options with their origin; write a file of them."),
