@@ -57,6 +57,7 @@ from m2sd_cli.training.pretrain import build_network, pretrain_objective
 from m2sd_cli.training.records import (
     base_records,
     data_record,
+    machines,
     plugins_record,
     provenance,
     skipped_records,
@@ -350,6 +351,7 @@ def fit_pretrain(job: Job[PretrainConfig]) -> StoredManifest | None:
             config=asdict(fitted.config),
             seed=config.seed,
             history=fitted.history,
+            machines=machines(execution, job.state) if config.epochs else [],
             skipped=skipped_records(data.skipped),
             split=split_record(data),
             files=list_files(data) if data_record(data).kind == "folder" and config.images_per_class is None else {},

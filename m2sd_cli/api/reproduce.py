@@ -35,7 +35,7 @@ from m2sd_cli.errors import (
 from m2sd_cli.inference.device import choose_device
 from m2sd_cli.paths import expand_given, text_given
 from m2sd_cli.runs.folder import RunFolder, open_run
-from m2sd_cli.runs.manifest import EDITS, WITH_SHOTS, ClassRecord, Manifest
+from m2sd_cli.runs.manifest import EDITS, WITH_SHOTS, ClassRecord, MachineRecord, Manifest
 from m2sd_cli.runs.places import read_places
 from m2sd_cli.runs.reader import StoredManifest
 from m2sd_cli.training.execution import Execution
@@ -46,6 +46,7 @@ from m2sd_cli.training.records import LISTED, base_records, class_records, left_
 COMMAND = "sessions reproduce"
 MOST_THREADS = 1024  # that a manifest can ask for
 NAMED = 3  # classes
+STATISTICS = ("running_mean", "running_var", "num_batches_tracked")  # of batch norm, as torch names them
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,8 @@ class Compared:
     recorded: str  # SHA-256 of the checkpoint
     reproduced: str
     difference: float | None  # the largest between two numbers; None if the tensors are others, or not finite
+    statistics: float | None  # the largest between two of batch norm's running means and variances
+    weights: float | None  # the largest between two others
 
     @property
     def same(self) -> bool:
@@ -326,27 +329,48 @@ def _threads(then: Manifest, device: torch.device) -> Iterator[None]:
 
 def _compare(folder: RunFolder, stored: StoredManifest, again: RunFolder, newer: StoredManifest) -> Compared:
     recorded, reproduced = stored.manifest.checkpoint.sha256, newer.manifest.checkpoint.sha256
-    difference: float | None = 0.0
-    if recorded != reproduced:
-        difference = largest_difference(folder.tensors(stored), again.tensors(newer))
-    return Compared(stored.name, recorded, reproduced, difference)
+    if recorded == reproduced:
+        return Compared(stored.name, recorded, reproduced, 0.0, 0.0, 0.0)
+    first, second = folder.tensors(stored), again.tensors(newer)
+    statistics, weights = (
+        largest_difference(
+            {name: each for name, each in first.items() if (name.rpartition(".")[2] in STATISTICS) == wanted},
+            {name: each for name, each in second.items() if (name.rpartition(".")[2] in STATISTICS) == wanted},
+        )
+        for wanted in (True, False)
+    )
+    return Compared(stored.name, recorded, reproduced, largest_difference(first, second), statistics, weights)
 
 
 def largest_difference(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> float | None:
     """Compute the largest difference of two numbers at the same index; None for other tensors, or if not finite."""
     if {name: each.shape for name, each in first.items()} != {name: each.shape for name, each in second.items()}:
         return None
-    largest = max(float((each.double() - second[name].double()).abs().max()) for name, each in first.items())
+    differences = (float((each.double() - second[name].double()).abs().max()) for name, each in first.items())
+    largest = max(differences, default=0.0)
     return largest if math.isfinite(largest) else None
 
 
 def _differences(then: Manifest, now: Manifest) -> list[str]:
-    """List the conditions on which rounding depends and which are not the same here."""
-    pairs: list[tuple[str, object, object]] = [
-        (name, then.versions.get(name), now.versions.get(name)) for name in {**then.versions, **now.versions}
-    ]
-    pairs += [("device", then.device, now.device), ("threads", then.threads, now.threads)]
-    differences = [f"{name} {was or 'unknown'}, here {here or 'none'}" for name, was, here in pairs if was != here]
+    """List the conditions on which rounding depends and which are not the same here, of each machine that it ran on."""
+    differences = []
+    ran_on: Sequence[Manifest | MachineRecord] = then.machines or [then]
+    for number, machine in enumerate(ran_on):
+        was, here = _conditions(machine), _conditions(now.machines[-1] if then.machines and now.machines else now)
+        others = [name for name in {**was, **here} if was.get(name) != here.get(name)]
+        begun = f"from step {then.machines[number].from_step} on " if len(then.machines) > 1 else ""
+        differences += [
+            f"{begun}{name} {was.get(name) or 'unknown'}, here {here.get(name) or 'none'}" for name in others
+        ]
     if now.device != "cpu" and not then.deterministic:
         differences.append("trained without --deterministic, and not on a CPU")
     return differences
+
+
+def _conditions(machine: Manifest | MachineRecord) -> dict[str, str | None]:
+    """Return the conditions on which rounding depends by name, as far as they are recorded."""
+    threads = None if machine.threads is None else str(machine.threads)
+    known = {**machine.versions, "device": machine.device, "threads": threads}
+    if isinstance(machine, MachineRecord):
+        known |= {"CPU": machine.cpu, "processes": str(machine.processes)}
+    return known

@@ -190,7 +190,7 @@ def reproduce(
 ) -> None:
     """Run all stages once more from what their manifests say, and compare the weights. The run is only read.
 
-    It takes as long as it took. The data have to be at hand, and are compared first.
+    It takes as long as it took. The data have to be at hand, and are compared first. The statistics are batch norm's.
 
     Examples:
       m2sd sessions reproduce
@@ -223,6 +223,8 @@ def reproduce(
                         "reproduced": each.reproduced,
                         "same": each.same,
                         "largest_difference": each.difference,
+                        "largest_difference_of_weights": each.weights,
+                        "largest_difference_of_statistics": each.statistics,
                     }
                     for each in done.stages
                 ],
@@ -237,19 +239,22 @@ def reproduce(
             each.name,
             each.recorded[:12],
             each.reproduced[:12],
-            "same"
-            if each.same
-            else "other tensors"
-            if each.difference is None
-            else f"differs by {each.difference:.1e}",
+            _compared(each.weights, each.same),
+            _compared(each.statistics, each.same),
         ]
         for each in done.stages
     ]
-    results(table(["stage", "recorded", "reproduced", "weights"], rows))
+    results(table(["stage", "recorded", "reproduced", "weights", "statistics"], rows))
     if not done.same:
         differing = sum(not each.same for each in done.stages)
-        why = "; ".join(done.provenance) or "versions, device and threads are the recorded ones"
+        why = "; ".join(done.provenance) or "versions, device, CPU and threads are the recorded ones"
         raise M2sdError(f"{differing} of {len(done.stages)} differ; {why}")
+
+
+def _compared(difference: float | None, same: bool) -> str:
+    if same or difference == 0:
+        return "same"
+    return "other tensors" if difference is None else f"differs by {difference:.1e}"
 
 
 @app.command("replay", cls=Command)

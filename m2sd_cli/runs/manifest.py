@@ -138,6 +138,17 @@ class SkippedRecord(Record):
     reason: Longer
 
 
+class MachineRecord(Record):
+    """A machine that a training ran on, and from which step on: rounding depends on all of it."""
+
+    from_step: Annotated[Count, Field(description="optimiser steps that were done before")]
+    device: Text
+    cpu: Annotated[Text, Field(description="model of the CPU")]
+    threads: Annotated[int | None, Field(ge=1, le=65536, description="of torch on a CPU")] = None
+    processes: Annotated[int, Field(ge=1, le=65536, description="of torchrun")] = 1
+    versions: dict[Text, Text]
+
+
 class EpochRecord(Record):
     """One epoch of training, as it was seen during it."""
 
@@ -245,6 +256,10 @@ class Manifest(Record):
     threads: Annotated[int | None, Field(ge=1, le=65536, description="of torch on a CPU; rounding depends on them")] = (
         None
     )
+    machines: Annotated[
+        list[MachineRecord],
+        Field(description="that a training ran on, one after another; none where it was not recorded, or none trained"),
+    ] = []
     compiled: Annotated[bool, Field(description="by torch.compile; rounding depends on it")] = False
     deterministic: Annotated[bool, Field(description="only algorithms that repeat exactly, on CUDA too")] = False
     recipe: Annotated[Name | None, Field(description="that the options came from, as far as none was given")] = None
@@ -362,6 +377,7 @@ class TrainingState(ChecksummedModel):
     history: list[EpochRecord]
     skipped: list[SkippedRecord] = Field(default=[], description="pictures left out since they cannot be read")
     classes: list[ClassRecord] = Field(default=[], description="the base classes with their images, for messages")
+    machines: list[MachineRecord] = Field(default=[], description="that it ran on, one after another")
     head: Annotated[Sha256 | None, Field(description="in head.json when it began, if there was one")] = None
 
 

@@ -14,7 +14,14 @@ from m2sd_cli.runs.manifest import ClassRecord, EpochRecord, FileRecord, Options
 from m2sd_cli.runs.reader import StoredManifest
 from m2sd_cli.runs.training_state import StateStore
 from m2sd_cli.training.execution import Execution
-from m2sd_cli.training.records import classes_digest, data_record, name_changes, skipped_records, split_record
+from m2sd_cli.training.records import (
+    classes_digest,
+    data_record,
+    machines,
+    name_changes,
+    skipped_records,
+    split_record,
+)
 
 
 @dataclass(frozen=True)
@@ -77,6 +84,7 @@ class Job(Generic[Config]):
             sums={},
             history=[],
             head=newest and newest.sha256,
+            machines=machines(execution, self.state),
             skipped=skipped_records(self.data.skipped),
         )
 

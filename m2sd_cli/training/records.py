@@ -19,8 +19,18 @@ from m2sd_cli.data.protocol import Protocol
 from m2sd_cli.data.sources import ImageSource
 from m2sd_cli.data.split_list import SplitList
 from m2sd_cli.data.transforms import TestTransform
+from m2sd_cli.host import cpu_model
 from m2sd_cli.registry import BACKBONES, CLASSIFIERS, OPTIMIZERS, SCHEDULES, Registry
-from m2sd_cli.runs.manifest import ClassRecord, DataRecord, ProtocolRecord, SkippedRecord, SplitRecord, TransformRecord
+from m2sd_cli.runs.manifest import (
+    ClassRecord,
+    DataRecord,
+    MachineRecord,
+    ProtocolRecord,
+    SkippedRecord,
+    SplitRecord,
+    TrainingState,
+    TransformRecord,
+)
 from m2sd_cli.training.execution import Execution
 
 NAMED = 3  # classes in a message
@@ -33,6 +43,31 @@ def versions() -> dict[str, str]:
     if torch.version.cuda and torch.cuda.is_available():
         known["cuda"] = torch.version.cuda
     return known
+
+
+def device_name(device: torch.device) -> str:
+    """Return the name of a GPU, or the kind of another device."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def machines(execution: Execution, state: TrainingState | None) -> list[MachineRecord]:
+    """List the machines of a training up to this one, which is not repeated where it goes on by itself.
+
+    Args:
+        state: from which it is resumed.
+    """
+    device = execution.device
+    here = MachineRecord(
+        from_step=state.step if state else 0,
+        device=device_name(device),
+        cpu=cpu_model(),
+        threads=torch.get_num_threads() if device.type == "cpu" else None,
+        processes=execution.group.size,
+        versions=versions(),
+    )
+    before = state.machines if state else []
+    same = before and before[-1] == here.model_copy(update={"from_step": before[-1].from_step})
+    return before if same else [*before, here]
 
 
 class Provenance(TypedDict):
@@ -53,7 +88,7 @@ def provenance(execution: Execution, seconds: float) -> Provenance:
     device = execution.device
     return Provenance(
         versions=versions(),
-        device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        device=device_name(device),
         threads=torch.get_num_threads() if device.type == "cpu" else None,
         precision=execution.exact_precision,
         compiled=execution.compile,

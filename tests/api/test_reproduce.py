@@ -62,11 +62,11 @@ def test_the_same_chain_comes_out_and_the_run_is_only_read(
     done = m2sd(*COMMAND, "--run", run, *data, "--keep", keep)
     assert done.code == 0, done.err
     lines = [line.split() for line in done.out.splitlines()]
-    assert lines[0] == ["stage", "recorded", "reproduced", "weights"]
+    assert lines[0] == ["stage", "recorded", "reproduced", "weights", "statistics"]
     assert [line[0] for line in lines[1:]] == ["pretrain", "session-000", "session-001", "session-002"]
-    for stage, recorded, reproduced, weights in lines[1:]:
+    for stage, recorded, reproduced, weights, statistics in lines[1:]:
         assert recorded == reproduced == RunFolder(run).read(stage).manifest.checkpoint.sha256[:12]
-        assert weights == "same"
+        assert weights == statistics == "same"
     assert "pretrain: epoch 1/1, loss " in done.err
     assert "distill: epoch 1/1, loss " in done.err
     assert tree(run) == before
@@ -106,7 +106,7 @@ def test_weights_of_another_seed_are_found_out(m2sd: Cli, other_seed: Path, pict
     words = ["--run", other_seed, "--data", pictures.folder, "--shots", f"1={pictures.first_shots}"]
     done = m2sd(*COMMAND, *words, "--quiet")
     assert done.code == 1
-    assert done.err == "m2sd: 3 of 3 differ; versions, device and threads are the recorded ones\n"
+    assert done.err == "m2sd: 3 of 3 differ; versions, device, CPU and threads are the recorded ones\n"
     rows = [line.split() for line in done.out.splitlines()[1:]]
     assert [row[0] for row in rows] == ["pretrain", "session-000", "session-001"]
     assert all(row[1] != row[2] and row[3:5] == ["differs", "by"] and float(row[5]) > 0.01 for row in rows)
@@ -125,13 +125,21 @@ def test_what_was_otherwise_is_named(m2sd: Cli, run: Path, pictures: Pictures) -
     manifest = folder.pretrain().manifest
     versions = {**manifest.versions, "torch": "0.1\x1b[0m", "cuda": "3.2"}
     del versions["python"]
-    rewrite(folder, config={**manifest.config, "seed": 1}, versions=versions, device="GeForce 256", threads=None)
+    rewrite(
+        folder,
+        config={**manifest.config, "seed": 1},
+        versions=versions,
+        device="GeForce 256",
+        threads=None,
+        machines=[],
+    )
     done = m2sd(*COMMAND, "--run", run, "--data", pictures.folder, "--device", "cpu", "-q")
     assert done.code == 1
     here = folder.pretrain().manifest
     assert here.versions["torch"].startswith("0.1")
-    assert f"torch 0.1\\x1b[0m, here {torch.__version__}; cuda 3.2, here none; python unknown, here " in done.err
-    assert f"device GeForce 256, here cpu; threads unknown, here {torch.get_num_threads()}\n" in done.err
+    assert f"torch 0.1\\x1b[0m, here {torch.__version__}; cuda 3.2, here none; " in done.err
+    assert "; python unknown, here " in done.err
+    assert f"device GeForce 256, here cpu; threads unknown, here {torch.get_num_threads()}; " in done.err
 
 
 @pytest.mark.parametrize("recorded", [True, False])
@@ -353,3 +361,36 @@ def test_differences_of_tensors() -> None:
     assert largest_difference(ones, {"a": torch.ones(3, 2), "n": torch.tensor(5)}) is None
     assert largest_difference(ones, {"a": torch.ones(2, 3)}) is None
     assert largest_difference(ones, {"a": ones["a"] * float("nan"), "n": torch.tensor(5)}) is None
+
+
+def test_every_machine_of_a_training_is_recorded_and_named_where_it_differs(
+    m2sd: Cli, pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, options = tmp_path / "run", {**QUICK, "epochs": 2}
+    monkeypatch.setattr("m2sd_cli.training.records.cpu_model", lambda: "EPYC 1")
+    assert m2sd_cli.pretrain(pictures.folder, run=run, stop_after=0, **options) is None
+    assert m2sd_cli.pretrain(run=run, resume=True, stop_after=0, device="cpu") is None  # here again: no other entry
+    monkeypatch.setattr("m2sd_cli.training.records.cpu_model", lambda: "EPYC 2")
+    stored = m2sd_cli.pretrain(run=run, resume=True, device="cpu")
+    assert stored is not None
+    assert [(each.from_step, each.cpu) for each in stored.manifest.machines] == [(0, "EPYC 1"), (2, "EPYC 2")]
+    assert stored.manifest.machines[0].versions == stored.manifest.versions
+    tensors = load_file(run / "pretrain.safetensors")
+    name = next(each for each in tensors if each.endswith("running_mean"))
+    folder = RunFolder(run)
+    with folder.locked("test"):
+        record = folder.write_checkpoint(PRETRAIN, {**tensors, name: tensors[name] + 0.5})
+        folder.write_manifest(PRETRAIN, stored.manifest.model_copy(update={"checkpoint": record}))
+    done = m2sd(*COMMAND, "--run", run, "--data", pictures.folder)
+    assert done.code == 1
+    assert done.out.splitlines()[1].split()[-4:] == ["same", "differs", "by", "5.0e-01"]
+    assert done.err.splitlines()[-1] == "m2sd: 1 of 1 differ; from step 0 on CPU EPYC 1, here EPYC 2"
+    monkeypatch.setattr("m2sd_cli.training.records.cpu_model", lambda: "EPYC 3")
+    found = json.loads(m2sd(*COMMAND, "--run", run, "--data", pictures.folder, "--json").out)
+    assert found["circumstances"] == [
+        "from step 0 on CPU EPYC 1, here EPYC 3",
+        "from step 2 on CPU EPYC 2, here EPYC 3",
+    ]
+    (stage,) = found["stages"]
+    assert stage["largest_difference_of_weights"] == 0
+    assert stage["largest_difference_of_statistics"] == pytest.approx(0.5)
