@@ -22,14 +22,15 @@ from m2sd_cli.checkpoints import BaseCheckpoint, HeldOut
 from m2sd_cli.config import NO_OPTIONS, DistillConfig, OptionsFile, resolve_with_origins, shown, takes_options
 from m2sd_cli.data.catalogue import FOLDER_DEFAULTS
 from m2sd_cli.data.datasets import DataSet
-from m2sd_cli.errors import RunError
+from m2sd_cli.distributed.torchrun import is_distributed
+from m2sd_cli.errors import RunError, UsageError
 from m2sd_cli.inference.device import choose_device
 from m2sd_cli.inference.features import Sample, base_features, held_out_features
 from m2sd_cli.inference.session import require_directions, to_transform
 from m2sd_cli.method.familiarity import known_score_name
 from m2sd_cli.method.network import Network
 from m2sd_cli.method.stage3 import default_classifier
-from m2sd_cli.paths import expand_given
+from m2sd_cli.paths import expand, expand_given
 from m2sd_cli.recipes import find_recipe
 from m2sd_cli.reports.draws import LabelledFeatures
 from m2sd_cli.reports.rehearsal import choose_for_classes, sample_images
@@ -83,6 +84,7 @@ def distill(
     compile: bool = False,
     deterministic: bool = False,
     ignore_new: bool = False,
+    source: Path | str | None = None,
     on_epoch: Callable[[EpochFigures], None] | None = None,
     tensorboard: Path | str | None = None,
     **options: Any,
@@ -94,6 +96,7 @@ def distill(
         recipe: the name of a recipe; None for that of stage 1 and for the table [distill] of the file that stage 1 was
             given, `none` for neither.
         ignore_new: leave out the pictures of a folder that pretrain did not have.
+        source: a run whose stage 1 to begin with, which is copied into a run folder without one.
 
     Returns:
         The manifest of session 0; None if `stop_after` ended the training.
@@ -105,6 +108,11 @@ def distill(
     find_recipe(recipe)
     request = replace(Request.from_arguments(data, data_root, recipe, config, options), ignore_new=ignore_new)
     folder = open_run(run)
+    if source is not None:
+        origin = RunFolder(expand(source, "--from"))
+        _copy_stage_1(origin, folder)
+        if request.data is None:
+            request = replace(request, data=find_folder(origin, folder.pretrain().manifest, None))
     folder.pretrain()  # raises before the lock would make a missing folder
     curves = expand_given(tensorboard, "--tensorboard")
     check_tensorboard(curves)
@@ -130,6 +138,23 @@ def distill(
         if execution.group.is_main:
             remember_folder(folder, job.data)
         return fit_distill(job)
+
+
+def _copy_stage_1(source: RunFolder, folder: RunFolder) -> None:
+    """Begin a run with the stage 1 of another one, unless it has begun with it already.
+
+    Raises:
+        UsageError: several processes would copy at once.
+        RunError: the other run has no stage 1, or this one has one of its own.
+    """
+    if is_distributed():
+        raise UsageError("--from: one process copies stage 1; leave torchrun out")
+    first = source.pretrain()  # raises before the lock would make a missing folder
+    with folder.locked("distill"):
+        if not folder.has_pretrain():
+            folder.copy_pretrain(source)
+        elif folder.pretrain().record.sha256 != first.record.sha256:
+            raise RunError(f"{folder.path}: it has another stage 1 than {source.path}; name a new folder with --run")
 
 
 def begin(

@@ -1,6 +1,9 @@
 """The command `m2sd distill`."""
 
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
 
 from m2sd_cli.cli import options
 from m2sd_cli.cli.output import command, note
@@ -16,6 +19,10 @@ def distill(
     run: options.Run = None,
     *,
     ignore_new: options.IgnoreNew = False,
+    source: Annotated[
+        Path | None,
+        typer.Option("--from", help="Begin with a copy of another run's stage 1.", show_default=False, readable=False),
+    ] = None,
     json: options.Json = False,
     quiet: options.Quiet = False,
     **given: Any,
@@ -28,6 +35,7 @@ def distill(
       m2sd distill
       m2sd distill --epochs 40 --dry-run
       m2sd distill --epochs 0                       session 0 from plain training
+      m2sd distill --from m2sd-run --run other --mixing mixup
     """
     arguments = training_arguments(DistillConfig, given)
 
@@ -41,7 +49,7 @@ def distill(
     from m2sd_cli.training.records import LISTED
 
     with reporting(quiet), stopped_in_time("distill", given["requeue"]):
-        stored = m2sd_cli.distill(data, run=run, ignore_new=ignore_new, **arguments)
+        stored = m2sd_cli.distill(data, run=run, ignore_new=ignore_new, source=source, **arguments)
     data_of = None if stored is None else stored.manifest.data
     folder = data_of is not None and data_of.kind == "folder" and data_of.split != LISTED
     root = given["data_root"]
