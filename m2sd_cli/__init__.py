@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from m2sd_cli.api.load_run import load_run as load_run
     from m2sd_cli.api.predict import predict as predict
     from m2sd_cli.api.pretrain import pretrain as pretrain
+    from m2sd_cli.api.quantize import quantize as quantize
     from m2sd_cli.api.replay import replay as replay
     from m2sd_cli.api.report import report as report
     from m2sd_cli.api.reproduce import reproduce as reproduce
@@ -63,6 +64,7 @@ PUBLIC = {
     "open_run": "m2sd_cli.runs.folder",
     "predict": "m2sd_cli.api.predict",
     "pretrain": "m2sd_cli.api.pretrain",
+    "quantize": "m2sd_cli.api.quantize",
     "register_backbone": "m2sd_cli.registry",
     "register_classifier": "m2sd_cli.registry",
     "register_data_set": "m2sd_cli.data.catalogue",

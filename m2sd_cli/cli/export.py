@@ -1,19 +1,28 @@
 """The command `m2sd export`."""
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from m2sd_cli.cli import options
-from m2sd_cli.cli.output import as_text, document, note
+from m2sd_cli.cli.output import as_text, document, note, result, table
 from m2sd_cli.errors import UsageError
-from m2sd_cli.exporting import EXPORT_FORMATS, check_licence, choose_format
+from m2sd_cli.exporting import EXPORT_FORMATS, INT8, check_licence, check_quantization, choose_format
+
+if TYPE_CHECKING:
+    from m2sd_cli.exporting.quantization import QuantizationLoss
 
 
 def _check_licence(licence: str | None) -> str | None:
     check_licence(licence)
     return licence
+
+
+def _check_quantization(quantize: str | None) -> str | None:
+    check_quantization(quantize)
+    return quantize
 
 
 def export(
@@ -26,6 +35,15 @@ def export(
     session: options.SessionChoice = None,
     force: Annotated[bool, typer.Option("--force", help="Replace what is there already.")] = False,
     classifier: options.Classifier = None,
+    quantize: Annotated[
+        str | None,
+        typer.Option(
+            "--quantize",
+            help=f"onnx: {INT8}; says what that costs on the test images.",
+            show_default=False,
+            callback=_check_quantization,
+        ),
+    ] = None,
     licence: Annotated[
         str | None,
         typer.Option(
@@ -36,7 +54,7 @@ def export(
         Path | None,
         typer.Option(
             "--test",
-            help="hub: measure with your own labelled pictures, DIR/CLASS/*.jpg.",
+            help="hub, --quantize: measure with your own labelled pictures, DIR/CLASS/*.jpg.",
             show_default=False,
             readable=False,
         ),
@@ -56,9 +74,13 @@ def export(
     hub is a folder with safetensors, JSON, a model card and a model.py that answers without m2sd. The figures of the
     card are measured on test images, if there are some where the run knows them or --test names them.
 
+    --quantize int8 has convolutions compute in integers. It needs base images, which tell their ranges, and prints what
+    it costs on test images.
+
     Examples:
       m2sd export --out birds.onnx
       m2sd export --session 0 --out base.safetensors
+      m2sd export --out birds-int8.onnx --quantize int8
       m2sd export --format hub --license mit --out birds
     """
     import m2sd_cli
@@ -69,25 +91,42 @@ def export(
         raise UsageError(f"--out {out} and --json: both write to stdout; name a file")
 
     chosen = choose_format(form, out)
+    if quantize is not None and chosen != "onnx":
+        raise UsageError(f"--quantize {quantize} and --format {chosen}: it is for --format onnx; leave one out")
+    if quantize is not None and licence is not None:
+        raise UsageError("--license and --quantize: it is for --format hub; leave it out")
+    common: dict[str, Any] = {"run": run, "session": session, "force": force, "classifier": classifier}
+    images: dict[str, Any] = {"test": test, "data": data, "data_root": data_root}
+    loss: QuantizationLoss | None = None
     with reporting(quiet):
-        path = m2sd_cli.export(
-            chosen,
-            out,
-            run=run,
-            session=session,
-            force=force,
-            classifier=classifier,
-            licence=licence,
-            test=test,
-            data=data,
-            data_root=data_root,
-        )
-    size = (
-        None if is_special(path) else sum(each.stat().st_size for each in (path.iterdir() if path.is_dir() else [path]))
-    )
+        if quantize is not None:
+            loss = m2sd_cli.quantize(out, **common, **images)
+        else:
+            out = m2sd_cli.export(chosen, out, **common, **images, licence=licence)
+    files = out.iterdir() if out.is_dir() else [out]
+    size = None if is_special(out) else sum(each.stat().st_size for each in files)
     if json:
-        document({"file": as_text(path), "format": chosen, "bytes": size})
-    else:
-        note(f"wrote {path}" if size is None else f"wrote {path}, {size / 1e6:.1f} MB", quiet)
-        if path.is_dir():
-            note(f"read {path / 'README.md'} before you publish it: class names and figures are in it", quiet)
+        content = {"file": as_text(out), "format": chosen, "bytes": size}
+        document(content if loss is None else content | {"quantization": asdict(loss)})
+        return
+    for line in [] if loss is None else _loss_lines(loss):
+        note(line, quiet) if is_stdout(out) else result(line)
+    note(f"wrote {out}" if size is None else f"wrote {out}, {size / 1e6:.1f} MB", quiet)
+    if out.is_dir():
+        note(f"read {out / 'README.md'} before you publish it: class names and figures are in it", quiet)
+
+
+def _loss_lines(loss: "QuantizationLoss") -> list[str]:
+    rows = [
+        ["float32", f"{loss.plain:.2f}", _share(loss.plain_unknown), f"{loss.plain_bytes / 1e6:.2f}"],
+        ["int8", f"{loss.int8:.2f}", _share(loss.int8_unknown), f"{loss.int8_bytes / 1e6:.2f}"],
+    ]
+    images = f"{loss.images:,} test {'image' if loss.images == 1 else 'images'}"
+    return [
+        *table(["numbers", "top-1", "unknown", "MB"], rows),
+        f"int8 costs {loss.plain - loss.int8:.2f} points on {images}; {loss.same:.2f} % have the same answer",
+    ]
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"

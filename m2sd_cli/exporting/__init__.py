@@ -34,8 +34,19 @@ EXPORT_FORMATS: Final = Registry(
     },
 )
 
+INT8: Final = "int8"
 HUB_FILES: Final = ("README.md", "config.json", "model.py", "model.safetensors", "network.json")
 _LICENCE = re.compile(r"[a-z0-9][a-z0-9.+-]{0,63}")
+
+
+def check_quantization(quantize: str | None) -> None:
+    """Refuse another quantisation than INT8.
+
+    Raises:
+        UsageError: it is another one.
+    """
+    if quantize not in (None, INT8):
+        raise UsageError(f"--quantize {quoted(quantize or '')}: choose {INT8}")
 
 
 def check_licence(licence: str | None) -> None:
