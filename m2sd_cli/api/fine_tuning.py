@@ -73,7 +73,7 @@ def refuse_minutes(minutes: float, data: DataSet, execution: Execution) -> None:
     if reason is not None:
         raise UsageError(
             f"--minutes {minutes:g}: only a trial in which some classes play new ones tells if it pays: {reason}; "
-            f"leave it out"
+            f"leave --minutes out"
         )
 
 

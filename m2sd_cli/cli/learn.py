@@ -51,7 +51,7 @@ def learn(
 
       m2sd learn ./photos --run birds --force
 
-      m2sd learn ./photos --minutes 30          and fine-tuned, if that is better
+      m2sd learn ./photos --minutes 30     tuned, if better
     """
     confirm_removal(run, force, yes)
 
