@@ -153,6 +153,8 @@ def pretrain(
             return job
         say_skipped(job.data.skipped)
         say_repeated(list_pictures(job.data.train, job.data.classes, job.data.location))
+        if job.state is not None:
+            job.require_same_images(job.state)  # before their folder would be remembered
         try:
             return fit_pretrain(job)
         finally:  # stopped, too; but a refusal makes no run
