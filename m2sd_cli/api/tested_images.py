@@ -78,6 +78,12 @@ def open_tested_images(
     return TestedImages(data_set.test, data_set.classes, str(data_set.location), skipped, data_set)
 
 
+def has_test_images(folder: RunFolder) -> bool:
+    """Tell whether a run knows of images to test on, for hints; of an older folder, which lists none, it is assumed."""
+    files = folder.pretrain().manifest.files
+    return not files or None in files.values()
+
+
 def open_base_data(
     folder: RunFolder,
     chain: ChainSummary,

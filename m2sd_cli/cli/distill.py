@@ -45,6 +45,7 @@ def distill(
     confirm_removal(run, arguments["force"], arguments.pop("yes"))
 
     import m2sd_cli
+    from m2sd_cli.api.tested_images import has_test_images
     from m2sd_cli.cli.progress import reporting
     from m2sd_cli.training.records import LISTED
 
@@ -54,7 +55,13 @@ def distill(
     folder = data_of is not None and data_of.kind == "folder" and data_of.split != LISTED
     root = given["data_root"]
     next_steps = [] if folder else [command("increment", run, data_root=root)]
-    next_steps.append(command("evaluate", run, data_root=root))
+    tested = stored is None or has_test_images(m2sd_cli.open_run(run))
+    if tested:
+        next_steps.append(command("evaluate", run, data_root=root))
     report_training("distill", stored, m2sd_cli.open_run(run), next_steps, json, quiet)
+    if not tested and not json:
+        note(
+            f"to test it, labelled pictures, a folder a class in DIR: {command('evaluate', run, ' --test DIR')}", quiet
+        )
     if folder and not json:
         note(f"to teach new classes, a folder a class in DIR: {command('increment', run, ' --shots DIR')}", quiet)

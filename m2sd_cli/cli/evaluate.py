@@ -158,7 +158,8 @@ def evaluate(
     if evaluation.confidence.told is not None and evaluation.confidence.tells_little:
         note(unknown_tells_little(evaluation.confidence.told), quiet)
     if evaluation.untested:
-        note(f"without test images, left out: {_named(evaluation.untested)}", quiet)
+        say = "none of them in --test DIR" if test is not None else "name labelled ones with --test DIR"
+        note(f"without test images, left out: {_named(evaluation.untested)}; {say}", quiet)
     if evaluation.unknown:
         what = "only AUROC and FPR95 look at them" if evaluation.confidence.calibrated else "left out"
         note(f"test images of classes not taught, {what}: {_named(evaluation.unknown)}", quiet)

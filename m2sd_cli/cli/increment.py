@@ -78,6 +78,7 @@ def increment(
         raise UsageError("--class and --shots or --data: choose one")
 
     import m2sd_cli
+    from m2sd_cli.api.tested_images import has_test_images
     from m2sd_cli.cli.progress import reporting
     from m2sd_cli.data.picture_files import find_pictures
 
@@ -116,4 +117,7 @@ def increment(
     note(f"session {session}: {verb} {names}{more}; {known} classes now", quiet)
     own = images or ([shots] if shots else [])
     asked = [command("predict", run, f" {as_word(find_pictures(own)[0])}")] if own else []
-    note(f"next: {', or '.join([*asked, command('evaluate', run, data_root=data_root)])}", quiet)
+    tested = has_test_images(m2sd_cli.open_run(run))
+    next_steps = [*asked, *([command("evaluate", run, data_root=data_root)] if tested else [])]
+    if next_steps:
+        note(f"next: {', or '.join(next_steps)}", quiet)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from m2sd_cli.cli import options
-from m2sd_cli.cli.output import as_text, as_word, command, document, duration, note, result
+from m2sd_cli.cli.output import as_text, as_word, command, document, duration, note, results
 from m2sd_cli.cli.removal import confirm_removal
 from m2sd_cli.registry import BACKBONES, CLASSIFIERS
 
@@ -91,18 +91,22 @@ def learn(
             }
         )
         return
-    result(
-        f"{len(manifest.classes)} classes from {learned.pictures} pictures in {duration(learned.seconds)}, "
-        f"with {manifest.backbone.name}"
+    results(
+        [
+            f"{len(manifest.classes)} classes from {learned.pictures} pictures in {duration(learned.seconds)}, "
+            f"with {manifest.backbone.name}"
+        ]
     )
     if learned.tested:
         share = 100 * learned.right / learned.tested
-        result(f"of {learned.tested} pictures that were held out {share:.1f} % are answered rightly")
-        result("hardest: " + ", ".join(f"{name} {100 * accuracy:.1f} %" for name, accuracy in learned.worst))
+        results([f"of {learned.tested} pictures that were held out {share:.1f} % are answered rightly"])
+        hard = [f"{name} {100 * accuracy:.1f} %" for name, accuracy in learned.worst if accuracy < 1]
+        if hard:
+            results([f"hardest: {', '.join(hard)}"])
     if manifest.choice is not None:
-        result(_say_choice(manifest.choice, manifest.classifier))
+        results([_say_choice(manifest.choice, manifest.classifier)])
     if manifest.tuning is not None:
-        result(_say_tuning(manifest.tuning, len(manifest.classes)))
+        results([_say_tuning(manifest.tuning, len(manifest.classes))])
     for remark in learned.remarks:
         note(f"note: {remark}", quiet)
     if learned.example is not None:

@@ -42,7 +42,7 @@ def results(lines: Iterable[str]) -> None:
     """Print lines of the result, tables and sentences, of which a terminal's width breaks those that are longer."""
     width = room()
     for line in lines:
-        for part in [line] if width is None else _broken(line, width, words=False):
+        for part in [line] if width is None else _broken(printable(line), width, words=False):
             result(part)
 
 
@@ -155,7 +155,9 @@ def _broken(text: str, width: int, words: bool = True) -> list[str]:
     """Break a text that does not fit a width between words, and longer `words` anywhere."""
     if len(text) <= width:
         return [text]
-    return textwrap.wrap(text, width, break_long_words=words, break_on_hyphens=False) or [""]
+    kept = text.replace(" %", "\u00a0%")  # a number and its unit stay together
+    lines = textwrap.wrap(kept, width, break_long_words=words, break_on_hyphens=False)
+    return [line.replace("\u00a0%", " %") for line in lines] or [""]
 
 
 def format_mean(figure: "MeanAndDeviation", sign: str = "") -> str:

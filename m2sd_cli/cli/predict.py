@@ -8,7 +8,7 @@ import typer
 
 from m2sd_cli.cli import options
 from m2sd_cli.cli.heat_maps import EXPLAINED, HeatMapFiles
-from m2sd_cli.cli.output import as_text, document, note, printable, result, unknown_tells_little
+from m2sd_cli.cli.output import as_text, document, note, printable, result, results, unknown_tells_little
 from m2sd_cli.cli.streams import flush_results
 from m2sd_cli.errors import DataError, UsageError
 
@@ -141,7 +141,7 @@ def predict(
                 if csv and number == 0:
                     columns = (f"{name}_{rank + 1}" for rank in range(len(each.guesses)) for name in COLUMNS)
                     result(_row(["image", "unknown", "score", *columns]))
-                result(_row(_cells(each)) if csv else _line(each))
+                result(_row(_cells(each))) if csv else results([_line(each)])
                 flush_results()
                 if maps is not None:
                     maps.write(each)

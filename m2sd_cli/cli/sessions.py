@@ -1,7 +1,7 @@
 """The command `m2sd sessions`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -9,6 +9,9 @@ from m2sd_cli.cli import options
 from m2sd_cli.cli.groups import Command, Group
 from m2sd_cli.cli.output import command, document, note, printable, result, results, table
 from m2sd_cli.errors import DamagedError, M2sdError, RunError, UsageError
+
+if TYPE_CHECKING:
+    from m2sd_cli.runs.reader import StoredManifest
 
 app = typer.Typer(cls=Group, rich_markup_mode=None)
 NAMED = 5  # classes to name in a row
@@ -55,19 +58,7 @@ def list_sessions(run: options.Run = None, json: options.Json = False) -> None:
         document(
             {
                 "sessions": [
-                    {
-                        "session": stored.manifest.session,
-                        "kind": stored.manifest.kind,
-                        "classes": [each.name for each in stored.manifest.classes],
-                        "edits": [each.model_dump() for each in stored.manifest.edits],
-                        "classes_so_far": known,
-                        "shots": sum(each.shots for each in stored.manifest.classes),
-                        "classifier": stored.manifest.classifier,
-                        "data": stored.manifest.data.name,
-                        "created": stored.manifest.created,
-                        "sha256": stored.record.sha256,
-                    }
-                    for stored, known in zip(chain, sizes, strict=True)
+                    {**_outline(stored), "classes_so_far": known} for stored, known in zip(chain, sizes, strict=True)
                 ]
             }
         )
@@ -91,6 +82,21 @@ def list_sessions(run: options.Run = None, json: options.Json = False) -> None:
             ]
         )
     results(table(["session", "kind", "classes", "images", "classifier", "created (UTC)", "sha256", "names"], rows))
+
+
+def _outline(stored: "StoredManifest") -> dict[str, object]:
+    manifest = stored.manifest
+    return {
+        "session": manifest.session,
+        "kind": manifest.kind,
+        "classes": [each.name for each in manifest.classes],
+        "edits": [each.model_dump() for each in manifest.edits],
+        "shots": sum(each.shots for each in manifest.classes),
+        "classifier": manifest.classifier,
+        "data": manifest.data.name,
+        "created": manifest.created,
+        "sha256": stored.record.sha256,
+    }
 
 
 def _complete_stages(context: typer.Context) -> list[str]:
@@ -270,6 +276,7 @@ def replay(
     data_root: options.DataRoot = None,
     device: options.Device = "auto",
     precision: options.ExactPrecision = "auto",
+    json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Teach the sessions of another run again, to the network of this one, as after training it anew.
@@ -282,18 +289,23 @@ def replay(
       m2sd sessions replay --from old-birds --run birds --shots ./new-birds
     """
     import m2sd_cli
+    from m2sd_cli.api.tested_images import has_test_images
     from m2sd_cli.cli.progress import reporting
 
     with reporting(quiet):
         taught = m2sd_cli.replay(
             source, run=run, shots=shots or [], data_root=data_root, device=device, precision=precision
         )
+    if json:
+        document({"sessions": [_outline(stored) for stored in taught]})
+        return
     for stored in taught:
         manifest = stored.manifest
         known = [each.name for each in manifest.classes] + [each.name for each in manifest.edits]
         names = ", ".join(known[:NAMED]) + (", ..." if len(known) > NAMED else "")
         note(f"session {manifest.session}: {manifest.kind}: {names}", quiet)
-    note(f"next: {command('evaluate', run, data_root=data_root)}", quiet)
+    if has_test_images(m2sd_cli.open_run(run)):
+        note(f"next: {command('evaluate', run, data_root=data_root)}", quiet)
 
 
 @app.command("repair", cls=Command)

@@ -179,4 +179,5 @@ def report_training(
         f"{run.path / stored.record.file}",
         quiet,
     )
-    note(f"next: {', or '.join(next_steps)}", quiet)
+    if next_steps:
+        note(f"next: {', or '.join(next_steps)}", quiet)

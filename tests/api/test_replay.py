@@ -1,5 +1,6 @@
 """The sessions of one run, taught again to another network, and asking before they are lost."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -49,6 +50,16 @@ def test_every_kind_of_session_is_taught_again(edited: Path, fresh: Path, m2sd: 
     assert first.classes == second.classes
     assert not first.means.equal(second.means)
     check_refusal(m2sd("sessions", "replay", "--from", edited, "--run", fresh), 4, "nothing is left to be taught")
+
+
+def test_a_replay_is_one_json_document(edited: Path, fresh: Path, m2sd: Cli) -> None:
+    done = m2sd("sessions", "replay", "--from", edited, "--run", fresh, "--json")
+    assert done.code == 0, done.err
+    listed = json.loads(m2sd("sessions", "--run", fresh, "--json").out)["sessions"][1:]
+    for each in listed:
+        del each["classes_so_far"]
+    assert json.loads(done.out)["sessions"] == listed
+    assert [each["kind"] for each in listed][-2:] == ["rename", "forget"]
 
 
 def test_a_replay_that_was_cut_off_goes_on(edited: Path, fresh: Path) -> None:

@@ -565,7 +565,7 @@ def test_data_shows_the_decoded_images_and_clears_them(
 def test_evaluate_names_what_it_leaves_out(m2sd: Cli, trained: Path, pictures: Pictures) -> None:
     command = ["evaluate", "--test", pictures.labelled, "--run", trained, *CPU]
     shown = m2sd(*command)
-    assert "without test images, left out: white\n" in shown.err
+    assert "without test images, left out: white; none of them in --test DIR\n" in shown.err
     assert "test images of classes not taught, left out: orange\n" in shown.err
     data = one_document(m2sd(*command, "--json"))
     assert (data["untested_classes"], data["unknown_classes"]) == (["white"], ["orange"])

@@ -1,6 +1,7 @@
 """The commands that are offered as the next ones, typed as they are printed."""
 
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,22 @@ def test_every_next_command_works_as_it_is_printed(
     for words in next_commands(taught):
         ran = m2sd(*words)
         assert ran.code == 0, (words, ran.err)
+
+
+def test_evaluate_does_not_come_next_without_test_images(
+    m2sd: Cli, pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(pictures.folder / "train", tmp_path / "only" / "train")
+    run = tmp_path / "run"
+    small = ["--image-size", 16, "--backbone", "resnet20", *TRAINING]
+    (distill,) = next_commands(m2sd("pretrain", "--data", tmp_path / "only", "--run", run, *small))
+    done = m2sd(*distill, "--epochs", 0, "--device", "cpu")
+    assert done.code == 0, done.err
+    assert "next: " not in done.err
+    assert f"m2sd evaluate --run {run} --test DIR\n" in done.err
+    taught = m2sd("increment", "--run", run, "--shots", pictures.first_shots, "--device", "cpu")
+    assert [words[0] for words in next_commands(taught)] == ["predict"]
+    check_refusal(m2sd("evaluate", "--run", run, "--device", "cpu"), 3, "name some with --test DIR")
 
 
 def test_official_sessions_come_next_where_there_are_any(m2sd: Cli, tmp_path: Path) -> None:

@@ -87,3 +87,14 @@ def test_the_width_is_that_of_the_terminal(monkeypatch: pytest.MonkeyPatch) -> N
         assert room() == 44
     with redirect_stdout(io.StringIO()):
         assert room() is None
+
+
+def test_sentences_fit_and_a_number_keeps_its_unit(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(output, "room", lambda: 24)
+    results(["one.jpg: heron 88.3 %, a\tb 6.3 %, stork 2.3 %, swan 1.0 %"])
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 24
+    assert not any(line.startswith("%") for line in lines)
+    assert "".join("".join(lines).split()) == r"one.jpg:heron88.3%,a\x09b6.3%,stork2.3%,swan1.0%"
