@@ -20,13 +20,16 @@ debugging = False
 
 @contextmanager
 def reported() -> Iterator[None]:
-    """Print the sentence of an expected error and exit as it asks; others keep their traceback."""
+    """Print the sentence of an expected error and exit as it asks; others keep their traceback.
+
+    A file that the system refuses, as for a name that is too long or rights that are missing, is no fault of a program.
+    """
     try:
         try:
             yield
         except OSError as error:
             if error.filename is not None:
-                raise
+                raise M2sdError(f"{os.fsdecode(error.filename)}: {error.strerror or error}") from error
             give_up(error)  # of help pages, which Typer prints
         finally:
             flush_results()

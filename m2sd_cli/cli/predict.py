@@ -10,7 +10,7 @@ from m2sd_cli.cli import options
 from m2sd_cli.cli.heat_maps import EXPLAINED, HeatMapFiles
 from m2sd_cli.cli.output import as_text, document, note, printable, result, results, unknown_tells_little
 from m2sd_cli.cli.streams import flush_results
-from m2sd_cli.errors import DataError, UsageError
+from m2sd_cli.errors import DataError, UsageError, os_errors_as
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -158,13 +158,18 @@ def _groups(images: list[Path]) -> "Iterator[list[str]]":
     for image in images:
         if str(image) == STDIN:
             rest = b""
-            while chunk := os.read(0, CHUNK):
+            while chunk := _read_stdin():
                 *lines, rest = (rest + chunk).split(b"\n")
                 yield [os.fsdecode(line) for line in lines if line]
             if rest:
                 yield [os.fsdecode(rest)]
         else:
             yield [str(image)]
+
+
+def _read_stdin() -> bytes:
+    with os_errors_as(DataError, "stdin: cannot be read"):
+        return os.read(0, CHUNK)
 
 
 def _line(prediction: "Prediction") -> str:

@@ -30,6 +30,14 @@ def test_an_argument_is_a_line(m2sd: Cli, monkeypatch: pytest.MonkeyPatch, error
     assert done.err.split("\n") == [*(f"m2sd: {line}" for line in wanted), ""]
 
 
+def test_a_file_that_the_system_refuses_is_a_line(m2sd: Cli, tmp_path: Path) -> None:
+    words = ["pretrain", "--data", "demo", "--run", tmp_path / "run", "--init", "x" * 300, "--backbone", "resnet18"]
+    done = m2sd(*words)
+    assert (done.code, done.out) == (1, "")
+    assert done.err == f"m2sd: {'x' * 300}: File name too long\n"
+    assert "Traceback" in m2sd("--debug", *words).err
+
+
 def test_an_error_as_text_has_all_of_its_lines() -> None:
     assert str(DamagedError("a", "b")) == "a\nb"
     assert str(PictureError(Path("x.png"), "why")) == "x.png: why"

@@ -100,6 +100,18 @@ def test_no_name_on_stdin_is_told(m2sd: Cli, trained: Path, names: bytes) -> Non
     assert (done.code, done.out, done.err) == (3, "", "m2sd: -: no picture is named on stdin\n")
 
 
+def test_a_stdin_that_cannot_be_read_is_told(m2sd: Cli, trained: Path, tmp_path: Path) -> None:
+    before, folder = os.dup(0), os.open(tmp_path, os.O_RDONLY)
+    os.dup2(folder, 0)
+    try:
+        done = m2sd("predict", "-", "--run", trained, *CPU)
+    finally:
+        os.dup2(before, 0)
+        os.close(before)
+        os.close(folder)
+    assert (done.code, done.out, done.err) == (3, "", "m2sd: stdin: cannot be read (Is a directory)\n")
+
+
 def test_an_answer_does_not_wait_for_the_next_name(trained: Path, album: Path) -> None:
     answered = threading.Event()
 
