@@ -10,8 +10,9 @@ from PIL import Image
 from m2sd_cli.progress import say
 
 # Tags of a TIFF.
-BITS, PHOTOMETRIC, MAX_SAMPLE, SMALLEST, LARGEST = 258, 262, 281, 340, 341
+BITS, PHOTOMETRIC, MAX_SAMPLE, SAMPLE_FORMAT, SMALLEST, LARGEST = 258, 262, 281, 339, 340, 341
 WHITE_IS_ZERO = 0
+SIGNED = 2
 
 WHITES = tuple(2**bits - 1 for bits in (8, 10, 12, 14, 16))
 SCALE = "m2sd scale"  # key of Image.info: the range of numbers that was taken for black to white, in words
@@ -51,6 +52,16 @@ def to_eight_bits(image: Image.Image) -> Image.Image:
         f"{black:g} is black and {white:g} white, {'as the file says' if stated else 'by the largest number'}"
     )
     return grey
+
+
+def refuse_signed(image: Image.Image) -> None:
+    """Refuse the signed bytes of a TIFF, which Pillow takes for unsigned ones.
+
+    Raises:
+        UnknownWhiteError: the picture has some.
+    """
+    if SIGNED in np.ravel(getattr(image, "tag_v2", {}).get(SAMPLE_FORMAT, 0)):
+        raise UnknownWhiteError("signed bytes, and nothing says which is black")
 
 
 class Scales:

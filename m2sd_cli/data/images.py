@@ -5,7 +5,7 @@ from pathlib import Path
 from PIL import Image
 
 from m2sd_cli.data import picture_guards
-from m2sd_cli.data.deep_grey import UnknownWhiteError, to_eight_bits
+from m2sd_cli.data.deep_grey import UnknownWhiteError, refuse_signed, to_eight_bits
 from m2sd_cli.data.picture_files import open_file
 from m2sd_cli.errors import PictureError
 
@@ -56,6 +56,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     """
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         return to_eight_bits(image).convert("RGB")
+    refuse_signed(image)
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         rgba = image.convert("RGBA")
         background = Image.new("RGBA", rgba.size, "white")

@@ -39,6 +39,7 @@ DECODING = MemoryBudget(180_000_000)  # pixels of up to 16 bytes each: small fil
 
 # Text or colour profile of a PNG, unpacked. Editors leave more than Pillow's one; a bomb would be larger.
 PngImagePlugin.MAX_TEXT_CHUNK = max(PngImagePlugin.MAX_TEXT_CHUNK, 8 * 2**20)
+MUCH_TEXT = ("Decompressed data too large", "Too much memory used in text")  # so Pillow's refusals begin
 
 logging.getLogger("PIL").addHandler(logging.NullHandler())  # or its complaints about a picture would be printed
 
@@ -64,6 +65,8 @@ def name_damage(path: Path) -> Iterator[None]:
     except UnidentifiedImageError:
         raise PictureError(path, f"not a picture that can be read ({listed_kinds()})") from None
     except DAMAGE as error:
+        if str(error).startswith(MUCH_TEXT):
+            raise PictureError(path, "more text or colour profile in it than a picture needs; save it without") from None
         raise PictureError(path, f"damaged picture ({str(error) or type(error).__name__})") from None
     except MemoryError:
         raise DataError(f"{path}: no memory left to read it; scale it down first") from None

@@ -15,7 +15,7 @@ from tests.data.test_images import png_of_16_bits
 
 GREY = np.linspace(0, 255, 24 * 16).astype(np.uint8).reshape(16, 24)
 SHARE = GREY.astype(np.float32) / 255
-SMALLEST, LARGEST, MAX_SAMPLE, PHOTOMETRIC = 340, 341, 281, 262
+SMALLEST, LARGEST, MAX_SAMPLE, PHOTOMETRIC, SAMPLE_FORMAT = 340, 341, 281, 262, 339
 
 
 def read(folder: Path, numbers: Any, name: str = "a.tif", **options: Any) -> Any:
@@ -98,6 +98,12 @@ def test_colour_of_which_the_upper_bits_are_lost_is_refused(tmp_path: Path, kind
         open_rgb(path)
     path.write_bytes(png_of_16_bits(kind, [0] * (width - 1) + [65535]))
     open_rgb(path)
+
+
+def test_signed_bytes_of_a_tiff_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(PictureError, match=r"a\.tif: signed bytes, and nothing says which is black; save it with 8"):
+        read(tmp_path, GREY, tiffinfo={SAMPLE_FORMAT: 2})
+    assert np.array_equal(read(tmp_path, GREY, tiffinfo={SAMPLE_FORMAT: 1}), GREY)
 
 
 @pytest.mark.parametrize("name", [b"zTXt", b"iTXt", b"iCCP"])

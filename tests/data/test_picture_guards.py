@@ -399,7 +399,7 @@ def test_a_bomb_of_text_in_a_png_is_refused(tmp_path: Path, name: bytes, late: b
     chunk = png_chunk(name, before + squeezed)
     path = tmp_path / "a.png"
     path.write_bytes(png_with(noise(), behind=chunk) if late else png_with(noise(), before=chunk))
-    with pytest.raises(PictureError, match=r"a\.png: damaged picture \(Decompressed data too large"):
+    with pytest.raises(PictureError, match=r"a\.png: more text or colour profile in it than"):
         open_rgb(path)
 
 
@@ -407,7 +407,7 @@ def test_many_texts_in_a_png_are_refused(tmp_path: Path) -> None:
     chunk = png_chunk(b"zTXt", b"a\x00\x00" + zlib.compress(bytes(1_000_000)))
     path = tmp_path / "a.png"
     path.write_bytes(png_with(noise(), before=80 * chunk))
-    with pytest.raises(PictureError, match=r"a\.png: damaged picture \(Too much memory used in text"):
+    with pytest.raises(PictureError, match=r"a\.png: more text or colour profile in it than"):
         open_rgb(path)
 
 

@@ -69,7 +69,7 @@ KINDS: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "half a bmp": ("x.bmp", write(picture("BMP")[:4000]), "damaged picture"),
     "half a gif": ("x.jpg", write(picture("GIF")[:1500]), "damaged picture"),
     "a bomb": ("x.png", write(bomb()), "more than 89 million pixels; scale it down first"),
-    "a bomb of text": ("x.png", write(text_bomb()), "damaged picture"),
+    "a bomb of text": ("x.png", write(text_bomb()), "more text or colour profile in it"),
     "another format": ("x.jpg", write(picture("ICO")), "not a picture"),
     "link to nowhere": ("x.png", lambda path: path.symlink_to("nowhere"), "not a file, or a link that leads nowhere"),
     "link to itself": ("x.png", lambda path: path.symlink_to(path.name), "not a file, or a link that leads nowhere"),
