@@ -2,13 +2,22 @@
 
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from m2sd_cli.data.augmentation import Augmentation
 from m2sd_cli.data.datasets import DataSet, Shots, Skipped, Treatment
-from m2sd_cli.data.layout import TRAIN, Classes, find_split, refuse_faults, scan_classes, visible_folders
+from m2sd_cli.data.layout import (
+    SPLIT_WORDS,
+    TEST,
+    TRAIN,
+    Classes,
+    find_split,
+    refuse_faults,
+    scan_classes,
+    visible_folders,
+)
 from m2sd_cli.data.names import as_pair, clash, class_name, is_class_name, name_digest, relative_name
 from m2sd_cli.data.picture_files import find_pictures
 from m2sd_cli.data.skipping import leave_out
@@ -170,7 +179,8 @@ def scan_folder(folder: Path, skipped: Sequence[Skipped] = ()) -> Layout:
         left_out = _names_by_folder(skipped)
         halves = {name: split_class(_with_missing(paths, left_out)) for name, paths in whole.pictures.items()}
         train, test = ({name: half[side] for name, half in halves.items()} for side in (0, 1))
-        return Layout(train, test, [whole], whole.faults, _on_class_called_train(folder))
+        faults = [*whole.faults, *_on_parts_without_classes(folder, whole.pictures)]
+        return Layout(train, test, [whole], faults, _on_class_called_train(folder))
     parts = [scan_classes(split.train)]
     faults = list(parts[0].faults)
     if split.test is not None:
@@ -202,6 +212,14 @@ def _on_class_called_train(folder: Path) -> list[str]:
     train = folder / TRAIN
     inside = visible_folders(train) if os.path.isdir(train) else []
     return [f"{train}: it holds pictures itself, so it is a class, and no part of a split"] * bool(inside)
+
+
+def _on_parts_without_classes(folder: Path, names: Collection[str]) -> list[str]:
+    """Refuse to take the parts of a split for classes, where a folder holds no other."""
+    if len(names) < 2 or not {name.lower() for name in names} <= {TRAIN, *SPLIT_WORDS}:
+        return []
+    parts = " and ".join(f"{name}/" for name in sorted(names))
+    return [f"{folder}: {parts} hold pictures themselves: no classes; sort them into {TRAIN}/CLASS and {TEST[0]}/CLASS"]
 
 
 def split_class(paths: list[Path]) -> tuple[list[Path], list[Path]]:

@@ -66,7 +66,9 @@ def name_damage(path: Path) -> Iterator[None]:
         raise PictureError(path, f"not a picture that can be read ({listed_kinds()})") from None
     except DAMAGE as error:
         if str(error).startswith(MUCH_TEXT):
-            raise PictureError(path, "more text or colour profile in it than a picture needs; save it without") from None
+            raise PictureError(
+                path, "more text or colour profile in it than a picture needs; save it without"
+            ) from None
         raise PictureError(path, f"damaged picture ({str(error) or type(error).__name__})") from None
     except MemoryError:
         raise DataError(f"{path}: no memory left to read it; scale it down first") from None

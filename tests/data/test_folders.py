@@ -291,6 +291,19 @@ def test_a_class_called_train_that_has_folders_stays_a_class(vehicles: Path) -> 
     assert has_own_split(vehicles) is False
 
 
+@pytest.mark.parametrize(
+    ("names", "refused"), [("train/ test", True), ("Train/ val/ test", True), ("test/ bus", False)]
+)
+def test_parts_of_a_split_with_pictures_of_their_own_are_no_classes(tmp_path: Path, names: str, refused: bool) -> None:
+    for name in names.split():
+        fill(tmp_path / "x" / name, 2)
+    if refused:
+        with pytest.raises(DataError, match=r"hold pictures themselves: no classes; sort them into train/CLASS and"):
+            heard(tmp_path / "x")
+    else:
+        assert heard(tmp_path / "x") == (["bus", "test"], [])
+
+
 def test_folders_beside_a_split_are_named(tmp_path: Path) -> None:
     for name in ("train/red", "train/blue", "test/red", "bus"):
         fill(tmp_path / "x" / name, 2)
