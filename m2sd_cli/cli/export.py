@@ -121,10 +121,11 @@ def _loss_lines(loss: "QuantizationLoss") -> list[str]:
         ["float32", f"{loss.plain:.2f}", _share(loss.plain_unknown), f"{loss.plain_bytes / 1e6:.2f}"],
         ["int8", f"{loss.int8:.2f}", _share(loss.int8_unknown), f"{loss.int8_bytes / 1e6:.2f}"],
     ]
+    gain = f"{loss.int8 - loss.plain:+.2f}"
     images = f"{loss.images:,} test {'image' if loss.images == 1 else 'images'}"
     return [
         *table(["numbers", "top-1", "unknown", "MB"], rows),
-        f"int8 costs {loss.plain - loss.int8:.2f} points on {images}; {loss.same:.2f} % have the same answer",
+        f"int8 changes top-1 by {gain} points on {images}; {loss.same:.2f} % have the same answer",
     ]
 
 

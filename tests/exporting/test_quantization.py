@@ -111,6 +111,7 @@ def test_the_loss_is_printed(calibrated: Path, tmp_path: Path, m2sd: Cli) -> Non
     heading, plain, int8, last = done.out.splitlines()
     assert heading.split() == ["numbers", "top-1", "unknown", "MB"]
     assert (plain.split()[0], int8.split()[0]) == ("float32", "int8")
+    assert last.startswith("int8 changes top-1 by ")
     assert "points on 12 test images; " in last
     assert f"wrote {tmp_path / 'x.onnx'}" in done.err
     check_refusal(m2sd(*words), 2, "it exists already; --force replaces it")
