@@ -41,7 +41,7 @@ def pretrain(
       m2sd pretrain --data ./photos --image-size 96 --epochs 30
       m2sd pretrain --data cifar100 --dry-run
       m2sd pretrain --resume --stop-after 9m
-      m2sd pretrain --data cifar100 --requeue       in the script of a job that is requeued
+      m2sd pretrain --data cifar100 --requeue     in a job that is requeued
     """
     arguments = training_arguments(PretrainConfig, given)
     if data is not None:
