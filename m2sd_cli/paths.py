@@ -7,7 +7,7 @@ from typing import Final
 
 from m2sd_cli.errors import DataError, UsageError
 
-ADDRESS: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/{1,2}(?=[^/])")  # a drive of Windows has one letter
+ADDRESS: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/{1,3}(?=[^/])")  # a drive of Windows has one letter
 
 
 def expand(name: Path | str, source: str) -> Path:
@@ -56,6 +56,10 @@ def refuse_address(name: Path | str, source: str = "") -> None:
     """
     match = ADDRESS.match(str(name))
     if match and not os.path.lexists(name):
+        if match[1].lower() == "file":
+            raise DataError(
+                f"{source}{' ' if source else ''}{name}: an address; name the path alone, without {match[1]}:"
+            )
         address = f"{match[1]}://{str(name)[match.end() :]}"
         raise DataError(
             f"{source}{' ' if source else ''}{address}: an address, and no file or folder; download it first"

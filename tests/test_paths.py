@@ -11,8 +11,8 @@ import pytest
 
 from m2sd_cli.data.cache import cache_folder
 from m2sd_cli.data.locate import data_roots
-from m2sd_cli.errors import UsageError
-from m2sd_cli.paths import expand
+from m2sd_cli.errors import DataError, UsageError
+from m2sd_cli.paths import expand, refuse_address
 from m2sd_cli.runs.folder import open_run
 from tests.helpers import Cli, check_refusal
 
@@ -129,3 +129,9 @@ def test_a_current_folder_that_is_gone_is_one_line(tmp_path: Path) -> None:
     done = subprocess.run(["sh", "-c", words], capture_output=True, text=True, check=False, env=environment)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "m2sd: the current folder is not there any more; go to another one\n"
+
+
+@pytest.mark.parametrize("name", ["file:///home/me/bird.jpg", Path("file:///home/me/bird.jpg")])
+def test_the_address_of_a_file_need_not_be_downloaded(name: Path | str) -> None:
+    with pytest.raises(DataError, match=r"an address; name the path alone, without file:$"):
+        refuse_address(name)
