@@ -14,7 +14,7 @@ from m2sd_cli.api.stage import (
     Request,
     already_finished,
     named_data,
-    remember_folder,
+    remembering_folder,
     require_one_beginning,
     within_budget,
 )
@@ -135,9 +135,8 @@ def distill(
             job = begin(request, folder, parent, execution, force)
         if isinstance(job, StoredManifest):
             return job
-        if execution.group.is_main:
-            remember_folder(folder, job.data)
-        return fit_distill(job)
+        with remembering_folder(job):
+            return fit_distill(job)
 
 
 def _copy_stage_1(source: RunFolder, folder: RunFolder) -> None:

@@ -141,11 +141,8 @@ def _plan_pretrain(request: Request, folder: RunFolder, execution: Execution, fo
     if request.data is not None:
         refuse_shared_folder(folder, request.data)
     info = find_info(name)
-    if info is not None and info.download is not None and locate(info, request.data_root) is None:
-        raise DataError(
-            f"{info.name}: not on this machine, and --dry-run downloads nothing; "
-            f"'m2sd data download {info.name}' gets it, or name its parent folder with --data-root"
-        )
+    if info is not None and info.layout and locate(info, request.data_root) is None:
+        raise DataError(f"{info.name}: not on this machine, so that no step of it can be timed; get it first")
     job = pretraining.begin(request, followed, folder, execution, force, skip_bad)
     say_skipped(job.data.skipped)
     defaults = info.defaults if info else FOLDER_DEFAULTS

@@ -14,7 +14,7 @@ from m2sd_cli.api.stage import (
     chosen_protocol,
     named_data,
     refuse_shared_folder,
-    remember_folder,
+    remembering_folder,
     require_one_beginning,
     within_budget,
 )
@@ -153,15 +153,8 @@ def pretrain(
             return job
         say_skipped(job.data.skipped)
         say_repeated(list_pictures(job.data.train, job.data.classes, job.data.location))
-        if job.state is not None:
-            job.require_same_images(job.state)  # before their folder would be remembered
-        try:
+        with remembering_folder(job):
             return fit_pretrain(job)
-        finally:  # stopped, too; but a refusal makes no run
-            if execution.group.is_main and (
-                StateStore(folder).exists() or (folder.path / f"{PRETRAIN}.json").is_file()
-            ):
-                remember_folder(folder, job.data)
 
 
 def require_data(request: Request, followed: Recipe) -> str:

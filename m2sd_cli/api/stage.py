@@ -1,6 +1,7 @@
 """The part of beginning and resuming that stages 1 and 2 share: options, images, finished trainings."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,13 +20,15 @@ from m2sd_cli.config import (
 from m2sd_cli.data.catalogue import DataSetInfo, get_info
 from m2sd_cli.data.datasets import DataSet
 from m2sd_cli.data.protocol import Protocol, choose_protocol
-from m2sd_cli.errors import UsageError
+from m2sd_cli.errors import InterruptedCommandError, StoppedError, UsageError
 from m2sd_cli.paths import expand_given, text_given
 from m2sd_cli.recipes import NOTHING, Recipe
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.places import remember_data
 from m2sd_cli.runs.reader import StoredManifest
+from m2sd_cli.runs.training_state import StateStore
 from m2sd_cli.training.execution import Execution
+from m2sd_cli.training.job import Job
 from m2sd_cli.training.records import base_records, classes_digest, data_record, name_changes
 from m2sd_cli.training.resuming import require_same
 
@@ -105,6 +108,19 @@ def remember_folder(run: RunFolder, data: DataSet) -> None:
     record = data_record(data)
     if record.kind == "folder":
         remember_data(run.path, record.name, data.location)
+
+
+@contextmanager
+def remembering_folder(job: Job[Any]) -> Iterator[None]:
+    """Remember the folder of a training that has finished or was stopped and saved; a refused one changes no run."""
+    try:
+        yield
+    except (InterruptedCommandError, StoppedError):
+        if job.execution.group.is_main and StateStore(job.run).exists():
+            remember_folder(job.run, job.data)
+        raise
+    if job.execution.group.is_main:
+        remember_folder(job.run, job.data)
 
 
 def require_one_beginning(resume: bool, requeue: bool, force: bool) -> None:
