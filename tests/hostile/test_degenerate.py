@@ -64,7 +64,9 @@ def check_use(run: Path, labelled: Path, pictures: list[Path]) -> None:
         assert all(-1.00001 <= guess.similarity <= 1.00001 for guess in prediction.guesses)
     black = torch.zeros(1, 3, 16, 16, dtype=torch.uint8)
     for name in choices(folder.session(0).manifest.backbone.similarity):
-        assert Deployed(load_session(folder, classifier=name)).eval()(black).isfinite().all()
+        assert all_finite(
+            dict(zip(("logits", "score"), Deployed(load_session(folder, classifier=name)).eval()(black), strict=True))
+        )
 
 
 @pytest.fixture

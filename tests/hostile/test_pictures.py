@@ -136,7 +136,7 @@ def test_a_bad_picture_among_those_held_out_is_found_before_training(
     if stage == "distill":
         run = tmp_path / "calibrated"
         shutil.copytree(calibrated, run)
-        words: list[object] = ["--force", "--epochs", 1]
+        words: list[object] = ["--force", "--yes", "--epochs", 1]
     else:
         words = [*QUICK, "--held-out", 0.25]
     before = tree(run) if run.exists() else {}
@@ -277,7 +277,6 @@ def test_skip_bad_skips_nothing_but_pictures(m2sd: Cli, run: Path, tmp_path: Pat
         (["predict", tmp_path / "nowhere.png"], 3),
         (["predict", tmp_path / "shots"], 3),
         (["evaluate", "--test", tmp_path / "shots"], 3),
-        (["evaluate"], 2),
     ):
         done = m2sd(*words, "--run", run, *CPU, "--skip-bad")
         assert (done.code, done.out, done.err.count("\n")) == (code, "", 1)
@@ -415,7 +414,7 @@ def test_the_same_class_in_another_form_or_case_is_not_taught_again(
     ):
         done = teach(4, name)
         check_refusal(done, 4, says)
-        assert "give the new one another name" in done.err
+        assert "--extend adds these shots to its own" in done.err
     assert tree(run) == before
 
 

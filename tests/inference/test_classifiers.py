@@ -114,7 +114,7 @@ def test_an_exported_file_answers_as_the_session_does(
     wanted = logits_of(model, images)
     assert wanted.std(dim=0).max() > 0.01  # so that the comparison means something
     torch.testing.assert_close(torch.export.load(files["pt2"]).module()(images)[0], wanted, rtol=1e-4, atol=1e-3)
-    (logits,) = onnxruntime.InferenceSession(files["onnx"]).run(None, {"images": images.numpy()})
+    logits, _ = onnxruntime.InferenceSession(files["onnx"]).run(None, {"images": images.numpy()})
     torch.testing.assert_close(torch.from_numpy(logits), wanted, rtol=1e-4, atol=1e-3)
     with safe_open(files["safetensors"], "pt") as file:
         said = json.loads(file.metadata()["m2sd"])
@@ -386,7 +386,7 @@ def test_statistics_of_no_features_give_numbers_or_one_line(run: Path, name: str
     else:
         complaint = ""
         assert model.classify(torch.ones(2, 64)).isfinite().all()
-    assert not complaint or (name in STATISTICS and "session-000.safetensors: " in complaint)
+    assert not complaint or "session-000.safetensors: " in complaint
 
 
 @pytest.mark.parametrize("count", [2, MOST_VIEWS])
@@ -402,7 +402,7 @@ def test_a_session_with_other_features_than_it_names_is_refused(run: Path, count
 @pytest.mark.parametrize(
     ("build", "says"),
     [
-        (lambda known, similarity, scale: known.base, "it builds a Tensor, and no Head or nn.Module"),
+        (lambda known, similarity, scale: known.base, "it builds a Tensor, and no Head"),
         (lambda known, similarity, scale: Head(known.base), "it builds a Head of 4 rows for 7 classes"),
     ],
 )

@@ -63,7 +63,7 @@ def test_without_a_compiler_one_line_says_so(
     from torch._inductor import config
 
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "compiled"))
-    monkeypatch.setattr("m2sd_cli.training.pretrain.build_backbone", lambda name: OneLayer())
+    monkeypatch.setattr("m2sd_cli.training.pretrain.build_backbone", lambda *_: OneLayer())
     words = ["pretrain", "--data", pictures.folder, "--run", tmp_path / "run", "--image-size", 16, "--epochs", 1]
     words += ["--backbone", "resnet20", "--batch-size", 8, "--device", "cpu", "--precision", "fp32", "--compile"]
     with config.patch({"cpp.cxx": (None, "no-such-compiler")}):

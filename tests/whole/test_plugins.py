@@ -146,8 +146,8 @@ def test_a_registered_backbone_lives_a_whole_life(
 @pytest.mark.parametrize(
     ("table", "entry", "label", "command", "listed"),
     [
-        ("BACKBONES", "BackboneEntry", ', "Toy"', "pretrain", f"{list(BACKBONES.entries)[-1]} or toy."),
-        ("BACKBONES", "BackboneEntry", ', "Toy"', "bench", f"{list(BACKBONES.entries)[-1]} or toy."),
+        ("BACKBONES", "BackboneEntry", ', "Toy"', "pretrain", f"{list(BACKBONES.entries)[-1]}, toy or timm:NAME."),
+        ("BACKBONES", "BackboneEntry", ', "Toy"', "bench", f"{list(BACKBONES.entries)[-1]}, toy or timm:NAME."),
         ("CLASSIFIERS", "ClassifierEntry", "", "distill", f"{SHIPPED} or toy."),
         ("CLASSIFIERS", "ClassifierEntry", "", "increment", f"{SHIPPED} or toy, from now on"),
         ("CLASSIFIERS", "ClassifierEntry", "", "export", f"{SHIPPED} or toy; what the session"),
