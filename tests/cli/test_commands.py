@@ -376,6 +376,8 @@ JSON = {
     "distill": "--data FOLDER --run RUN --force --yes --epochs 1 --batch-size 16 --learning-rate 0.02",
     "increment": "--shots NEW --run RUN",
     "evaluate": "--test SHOTS --run RUN",
+    "study": "RUN --test SHOTS",
+    "features": "--out WORK/features.safetensors --run RUN",
     "predict": "PICTURE --run RUN",
     "export": "--out WORK/x.safetensors --run RUN",
     "sessions": "--run RUN",
@@ -410,6 +412,8 @@ KEYS = {
         "unknown_classes",
         "skipped",
     },
+    "study": {"runs", "sessions", "classes", "average", "average_harmonic", "drop", "deviation", "differences"},
+    "features": {"file", "part", "images", "width"},
     "predict": {"predictions", "skipped"},
     "export": {"file", "format", "bytes"},
     "sessions": {"sessions"},
@@ -438,8 +442,9 @@ KEYS = {
 
 
 def test_every_command_with_json_is_tested() -> None:
+    # Two need more than a run: a pretrained network, or another run. See tests/api/test_learn.py and test_replay.py.
     have = {" ".join(words) for words, each in BUILT.items() if "json" in {p.name for p in each.params}}
-    assert have == JSON.keys() | {"learn"}  # which needs a pretrained network: tests/api/test_learn.py
+    assert have == JSON.keys() | {"learn", "sessions replay"}
 
 
 @pytest.mark.parametrize("command", JSON)

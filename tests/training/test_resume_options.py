@@ -87,6 +87,7 @@ HARMLESS = {
     "save_every",
     "resume",
     "requeue",
+    "dry_run",
     "force",
     "yes",
     "tensorboard",
@@ -124,7 +125,7 @@ def test_every_option_is_either_refused_or_harmless() -> None:
             *HARMLESS,
             "data",
             "config",
-            "skip_bad" if stage == "pretrain" else "ignore_new",
+            *(("skip_bad",) if stage == "pretrain" else ("ignore_new", "source")),
         }
         assert {field.name for field in fields(model)} <= set(DIFFERENT[stage])
 

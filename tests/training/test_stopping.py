@@ -33,8 +33,13 @@ def test_a_time_limit_is_counted_from_the_beginning(monkeypatch: pytest.MonkeyPa
     assert not endless.wanted
 
 
+@pytest.mark.usefixtures("signals_as_at_a_terminal")
 @pytest.mark.parametrize(
-    ("number", "error"), [("SIGINT", InterruptedTrainingError), ("SIGUSR1", SignalledTrainingError)]
+    ("number", "error"),
+    [
+        ("SIGINT", InterruptedTrainingError),
+        *((number, SignalledTrainingError) for number in ("SIGTERM", "SIGHUP", "SIGUSR1", "SIGXCPU")),
+    ],
 )
 def test_a_signal_of_a_cluster_is_told_from_ctrl_c(number: str, error: type[InterruptedTrainingError]) -> None:
     request = StopRequest()
