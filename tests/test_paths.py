@@ -13,6 +13,7 @@ from m2sd_cli.data.cache import cache_folder
 from m2sd_cli.data.locate import data_roots
 from m2sd_cli.errors import DataError, UsageError
 from m2sd_cli.paths import expand, refuse_address
+from m2sd_cli.runs.chain import NO_FOLDER
 from m2sd_cli.runs.folder import open_run
 from tests.helpers import Cli, check_refusal
 
@@ -46,7 +47,7 @@ def test_a_tilde_is_the_home_folder(home: Path, monkeypatch: pytest.MonkeyPatch)
 
 def test_a_tilde_in_an_option_is_the_home_folder(home: Path, m2sd: Cli, tmp_path: Path) -> None:
     done = m2sd("sessions", "list", "--run=~/none")
-    assert (done.code, done.err) == (4, f"m2sd: {home}/none: no such run folder\n")
+    assert (done.code, done.err) == (4, f"m2sd: {home}/none: {NO_FOLDER}\n")
     assert m2sd("predict", "~/none.jpg", "--run", "~/none").err.startswith(f"m2sd: {home}/none")
     assert not list(tmp_path.iterdir())
 

@@ -319,10 +319,11 @@ def repair(run: options.Run = None, quiet: options.Quiet = False) -> None:
       m2sd sessions repair
     """
     import m2sd_cli
+    from m2sd_cli.runs.chain import NO_FOLDER
 
     folder = m2sd_cli.open_run(run)
     if not folder.path.is_dir():
-        raise RunError(f"{folder.path}: no such run folder")
+        raise RunError(f"{folder.path}: {NO_FOLDER}")
     with folder.locked("sessions repair", damaged=True):
         stored = folder.repair()
     note(f"{folder.path}: {stored.record.file} is the newest now, taken as it is found", quiet)

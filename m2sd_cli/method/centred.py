@@ -57,7 +57,9 @@ def centred_head(
     """
     means = means.double()
     centre, projection = means[:base].mean(dim=0), whitening(covariance, diagonal)
-    noise = (covariance.double() @ projection * projection).sum()
+    # W W^T (S + gamma V I) = I gives n without a product of matrices, which takes as long as all the rest.
+    variance = covariance.double().diagonal().mean()
+    noise = (len(covariance) - diagonal * variance * projection.square().sum()) if variance != 0 else variance
     rows = (means - centre) @ projection
     squared = rows.square().sum(dim=1)
     length = torch.maximum(squared - noise / images, SHORTEST * squared).sqrt()

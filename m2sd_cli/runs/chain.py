@@ -11,6 +11,7 @@ from m2sd_cli.runs.manifest import FileRecord, Manifest, ManifestSummary
 from m2sd_cli.runs.reader import PRETRAIN, FileReader, StoredManifest, session_name, session_number
 
 TRIES = 5  # to read a chain that others keep changing
+NO_FOLDER = "no such run folder; name one with --run, or make one with 'm2sd learn DIR' or 'm2sd pretrain'"
 
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
@@ -128,7 +129,7 @@ class ChainReader(FileReader):
         """Read which manifest is the newest, and find the number of the last session that is asked for."""
         newest = self.newest()
         if newest is None:
-            problem = "no trained model in it" if self.path.is_dir() else "no such run folder"
+            problem = "no trained model in it" if self.path.is_dir() else NO_FOLDER
             raise RunError(f"{self.path}: {problem}")
         number = session_number(newest)
         if number < 0:
@@ -193,7 +194,7 @@ class ChainReader(FileReader):
         try:
             newest = self.newest()
             if newest is None:
-                problem = "no run in it" if self.path.is_dir() else "no such run folder"
+                problem = "no run in it" if self.path.is_dir() else NO_FOLDER
                 raise RunError(f"{self.path}: {problem}")
             numbers = range(session_number(newest) + 1)
         except DamagedError as error:

@@ -13,6 +13,7 @@ import pytest
 
 import m2sd_cli
 from m2sd_cli.errors import DamagedError, RunError
+from m2sd_cli.runs.chain import NO_FOLDER
 from m2sd_cli.runs.files import read_verified
 from m2sd_cli.runs.folder import RunFolder, default_path
 from m2sd_cli.runs.manifest import FileRecord, NewestPointer
@@ -574,7 +575,7 @@ def test_the_head_is_made_of_the_longest_sound_chain(run: Path, damaged: str, ne
 
 def test_no_head_is_made_of_nothing(run: Path, m2sd: Cli) -> None:
     done = m2sd("sessions", "repair", "--run", run / "absent")
-    assert (done.code, done.err) == (4, f"m2sd: {run / 'absent'}: no such run folder\n")
+    assert (done.code, done.err) == (4, f"m2sd: {run / 'absent'}: {NO_FOLDER}\n")
     assert not (run / "absent").exists()
     (run / "head.json").unlink()
     flip(run / "pretrain.json", 0)
