@@ -183,7 +183,7 @@ def _new_display(transient: bool) -> "Progress":
 
         def render(self, task: Task) -> Text:
             described = max(len(each.description) for each in display.tasks)
-            share = f"{task.percentage:>3.0f} %  "
+            share = "" if task.total is None else f"{task.percentage:>3.0f} %  "  # unknown before the first step
             room = console.width - described - bar - len(share) - (2 if bar else 1)
             return Text(share + _that_fit(task.fields["figures"], room), no_wrap=True)
 
