@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from m2sd_cli.errors import M2sdError, RunError, UsageError, os_errors_as
+from m2sd_cli.errors import M2sdError, UsageError, os_errors_as
 from m2sd_cli.runs.files import UNFINISHED, sync_folder, write_atomically
 from m2sd_cli.runs.folder import RunFolder
 
@@ -158,10 +158,7 @@ def write_output(path: Path, content: bytes | Iterable[bytes]) -> None:
         BrokenPipeError: the reader of a pipe has left.
     """
     if not is_special(path):
-        try:
-            write_atomically(path.resolve() if path.is_symlink() else path, content)
-        except RunError as error:  # of a file outside the chain, which allows all of it
-            raise M2sdError(*error.args) from None
+        write_atomically(path.resolve() if path.is_symlink() else path, content)
         return
     try:
         with _opened(path) as stream:

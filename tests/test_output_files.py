@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from m2sd_cli.errors import M2sdError, UsageError
+from m2sd_cli.errors import M2sdError, RunError, UsageError
 from m2sd_cli.output_files import check_output, check_output_folder, is_special, is_stdout, write_output
 from m2sd_cli.runs.folder import RunFolder
 from tests.helpers import Cli, Pictures
@@ -91,16 +91,16 @@ def test_a_name_that_no_file_can_have_is_one_line(name: str, tmp_path: Path, fol
             check("--out", tmp_path / name, folder)
 
 
-def test_a_file_too_large_for_the_system_is_no_fault_of_the_run_folder(tmp_path: Path) -> None:
+def test_a_file_too_large_for_the_system_is_refused_in_one_line(tmp_path: Path) -> None:
     resource = pytest.importorskip("resource")
     _, most = limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, most))
     try:
-        with pytest.raises(M2sdError, match=r"could not be written \(File too large\)") as caught:
+        with pytest.raises(RunError, match=r"could not be written \(File too large\)") as caught:
             write_output(tmp_path / "file", b"x" * 2000)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert caught.value.exit_code == 1
+    assert caught.value.exit_code == 4
     assert os.listdir(tmp_path) == []
 
 

@@ -208,7 +208,7 @@ def test_a_run_follows_its_protocol(m2sd: Cli, tmp_path: Path) -> None:
     assert [(each["classes"], each["images"]) for each in sessions] == [(7, 700), (9, 900), (10, 1000)]
     reproduced = m2sd("sessions", "reproduce", "--run", run)
     assert reproduced.code == 0, reproduced.err
-    assert reproduced.out.count("same") == 4
+    assert reproduced.out.count("same") == 8
     m2sd_cli.pretrain(
         "demo",
         run=again,
