@@ -1,4 +1,4 @@
-"""Convolutions on maps of a pixel or so, whose gradients in bf16 a CPU does not compute right."""
+"""Convolutions on maps of a pixel or so, which see little, and whose gradients in bf16 a CPU does not compute right."""
 
 from collections.abc import Callable
 from functools import partial
@@ -12,7 +12,7 @@ from m2sd_cli.method.network import Network
 
 
 def spare_small_maps(module: nn.Module, size: int, device: torch.device, precision: str) -> None:
-    """Have convolutions whose bf16 gradient is wrong on a CPU compute in float32, and say so.
+    """Tell of maps smaller than their kernels; on a CPU have these convolutions compute in float32 rather than bf16.
 
     oneDNN leaves taps of the gradient unwritten that meet nothing but padding.
 
@@ -22,18 +22,20 @@ def spare_small_maps(module: nn.Module, size: int, device: torch.device, precisi
         device: of the module.
         precision: fp32 or bf16.
     """
-    if device.type != "cpu" or precision != "bf16":
-        return
     wrong: dict[str, nn.Conv2d] = {}
     for network in [each for each in module.modules() if isinstance(each, Network)]:
         wrong |= _wrong_convolutions(network.backbone, torch.zeros(1, 3, size, size, device=device))
-    for convolution in wrong.values():
-        vars(convolution)["forward"] = partial(_in_float32, convolution.forward)
-    if wrong:
-        progress.say(
-            f"images of {size} pixels are very small for this network: maps are smaller than the kernels of "
-            f"{', '.join(wrong)}, which compute in fp32, since a CPU gives them wrong gradients in bf16"
-        )
+    if not wrong:
+        return
+    instead = ""
+    if device.type == "cpu" and precision == "bf16":
+        instead = ", which compute in fp32, since a CPU gives them wrong gradients in bf16"
+        for convolution in wrong.values():
+            vars(convolution)["forward"] = partial(_in_float32, convolution.forward)
+    progress.say(
+        f"images of {size} pixels are very small for this network: maps are smaller than the kernels of "
+        f"{', '.join(wrong)}{instead}"
+    )
 
 
 def is_computed_wrong(convolution: nn.Conv2d, height: int, width: int) -> bool:
