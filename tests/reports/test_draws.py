@@ -18,6 +18,7 @@ from m2sd_cli.method.stage3 import KnownClasses
 from m2sd_cli.registry import CLASSIFIERS
 from m2sd_cli.reports.deviation import MeanAndDeviation
 from m2sd_cli.reports.draws import DrawFigures, LabelledFeatures, compare_classifiers, draw_shots
+from m2sd_cli.runs.chain import NO_FOLDER
 from m2sd_cli.runs.manifest import BackboneRecord
 from tests.helpers import Cli, Pictures, tree
 
@@ -155,7 +156,7 @@ def test_the_official_shots_come_to_what_evaluate_says(
     [
         (["--draws", 0], 2, "--draws 0: at least 1"),
         (["--classifier", "best"], 2, f"--classifier best: choose {', '.join(CLASSIFIERS.entries)}"),
-        (["--run", "nowhere"], 4, "nowhere: no such run folder"),
+        (["--run", "nowhere"], 4, f"nowhere: {NO_FOLDER}"),
     ],
 )
 def test_usage_errors_are_one_line(m2sd: Cli, simulated: Path, words: list[object], code: int, says: str) -> None:
