@@ -50,16 +50,15 @@ def published_rows(comparison: Comparison, sessions: int) -> list[MethodRow]:
     """Make a row of each published method.
 
     Args:
-        comparison: of the run.
-        sessions: of the table; of a method that has other ones only the first is put in.
+        comparison: of the run; unless its sessions are the official ones, only session 0 of a method is put in.
+        sessions: of the table.
     """
     rows = []
     for each in comparison.rows:
         row = each.row
-        comparable = sessions == 1 + comparison.official
         middle: list[Cell] = [None] * (sessions - 1)
-        if comparable:
+        if comparison.comparable:
             middle = list(row.sessions[1:]) if row.sessions else [*middle[:-1], row.last]
-        figures = (row.average, row.drop, row.harmonic) if comparable else (None, None, None)
+        figures = (row.average, row.drop, row.harmonic) if comparison.comparable else (None, None, None)
         rows.append(MethodRow(f"{each.method.name} ({each.method.year})", [row.base, *middle], *figures))
     return rows

@@ -10,6 +10,7 @@ from m2sd_cli.cli.evaluate import comparison_lines
 from m2sd_cli.data.catalogue import DATA_SETS
 from m2sd_cli.errors import UsageError
 from m2sd_cli.registry import BACKBONES
+from m2sd_cli.reports.method_rows import published_rows
 from m2sd_cli.reports.metrics import Figures, SessionFigures
 from m2sd_cli.reports.published import compare_with_published, published_methods
 from m2sd_cli.runs.folder import RunFolder
@@ -94,6 +95,15 @@ def test_rows_of_the_same_data_and_backbone_are_chosen(manifest: Manifest) -> No
     wide = compare_with_published(manifest, official(manifest, "cifar100", "resnet18-cifar", 9))
     assert {each.row.backbone for each in wide.rows} == {"ResNet-18"}
     assert compare_with_published(manifest, official(manifest, "cifar100", "another", 9)).rows == []
+
+
+def test_a_table_has_later_sessions_of_others_only_beside_the_official_ones(manifest: Manifest) -> None:
+    whole = official(manifest, "cifar100", "resnet20", 9)
+    rows = published_rows(compare_with_published(manifest, whole), 9)
+    assert any(row.average is not None and row.sessions[-1] is not None for row in rows)
+    own = published_rows(compare_with_published(manifest, [*whole[:8], manifest]), 9)  # as many, but one is its own
+    assert [row.sessions[0] for row in own] == [row.sessions[0] for row in rows]
+    assert all(cell is None for row in own for cell in (*row.sessions[1:], row.average, row.drop, row.harmonic))
 
 
 def test_only_the_official_sessions_can_be_compared(manifest: Manifest) -> None:
