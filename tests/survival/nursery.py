@@ -122,6 +122,7 @@ def live(job: Job, environment: dict[str, str], pipes: dict[str, tuple[int, int]
     """The life of a child; its exit code. What it says fits into the pipes."""
     os.dup2(pipes["out"][1], 1)
     os.dup2(pipes["err"][1], 2)
+    from m2sd_cli.cli import interrupts
     from m2sd_cli.cli.app import main
 
     os.chdir(job["folder"])
@@ -132,6 +133,7 @@ def live(job: Job, environment: dict[str, str], pipes: dict[str, tuple[int, int]
     troubles.begin()
     code: object = 0
     try:
+        interrupts.listen()  # as __main__ does
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         main()
     except SystemExit as exit:
