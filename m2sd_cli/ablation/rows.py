@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, fields
 from typing import Any, Final
 
-from m2sd_cli.config import DistillConfig, options_of
+from m2sd_cli.config.option import options_of
+from m2sd_cli.config.stages import DistillConfig
 from m2sd_cli.errors import UsageError
 from m2sd_cli.method.loss_weights import LossWeights
 from m2sd_cli.reading import quoted

@@ -18,7 +18,8 @@ from m2sd_cli.api.evaluate import evaluate
 from m2sd_cli.api.increment import increment
 from m2sd_cli.api.pretrain import pretrain
 from m2sd_cli.api.stage import chosen_protocol, named_data
-from m2sd_cli.config import DistillConfig, PretrainConfig, resolve, validate
+from m2sd_cli.config.merging import Sources, resolve
+from m2sd_cli.config.stages import DistillConfig, PretrainConfig, validate
 from m2sd_cli.data.catalogue import find_info
 from m2sd_cli.data.locate import open_data
 from m2sd_cli.distributed.torchrun import is_distributed
@@ -203,8 +204,8 @@ def _make_budget(
     info = find_info(data)
     if info is None:
         raise UsageError(f"--data {data}: a folder has no official sessions; name a built-in data set")
-    one = located(resolve(PretrainConfig, info.defaults, config, first, followed.options))
-    two = resolve(DistillConfig, info.defaults, config, second, followed.options, init=one.init)
+    one = located(resolve(PretrainConfig, Sources(info.defaults, config, first, followed.options)))
+    two = resolve(DistillConfig, Sources(info.defaults, config, second, followed.options, init=one.init))
     if one.seed or two.seed:
         raise UsageError("a seed is set in the file of options; here the seeds are 0, 1, ..., as many as --seeds says")
     # Where a file of weights lies on this machine is nobody else's business.

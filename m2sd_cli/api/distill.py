@@ -19,7 +19,11 @@ from m2sd_cli.api.stage import (
     within_budget,
 )
 from m2sd_cli.checkpoints import BaseCheckpoint, HeldOut
-from m2sd_cli.config import NO_OPTIONS, DistillConfig, OptionsFile, resolve_with_origins, shown, takes_options
+from m2sd_cli.config.files import NO_OPTIONS, OptionsFile
+from m2sd_cli.config.merging import Sources, resolve_with_origins
+from m2sd_cli.config.option import shown
+from m2sd_cli.config.signatures import takes_options
+from m2sd_cli.config.stages import DistillConfig
 from m2sd_cli.data.catalogue import FOLDER_DEFAULTS
 from m2sd_cli.data.datasets import DataSet
 from m2sd_cli.distributed.torchrun import is_distributed
@@ -173,7 +177,7 @@ def begin(
     inherited = _inherited(request, parent)
     init, seed = parent.manifest.config.get("init"), parent.manifest.seed
     settings, origins = resolve_with_origins(
-        DistillConfig, defaults, request.config, request.options, followed.options, inherited, init, seed
+        DistillConfig, Sources(defaults, request.config, request.options, followed.options, inherited, init, seed)
     )
     if execution.time_budget is not None:
         settings = within_budget(settings, request.options)

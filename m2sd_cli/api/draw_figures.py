@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from m2sd_cli.config import STAGES
+from m2sd_cli.config.stages import STAGES
 from m2sd_cli.errors import UsageError
 from m2sd_cli.reports.evaluation import Evaluation
 from m2sd_cli.reports.figures.svg import LeftOutError

@@ -19,7 +19,8 @@ from m2sd_cli import progress
 from m2sd_cli.api.distill import fit_distill
 from m2sd_cli.api.pretrain import fit_pretrain
 from m2sd_cli.checkpoints import BaseCheckpoint
-from m2sd_cli.config import DistillConfig, PretrainConfig, resolve
+from m2sd_cli.config.merging import Sources, resolve
+from m2sd_cli.config.stages import DistillConfig, PretrainConfig
 from m2sd_cli.data.datasets import DataSet
 from m2sd_cli.data.sources import select_where
 from m2sd_cli.errors import RunError, TrainingError, UsageError, os_errors_as
@@ -196,7 +197,7 @@ class FineTuning:
         first: dict[str, Any] = {**kept, "epochs": epochs[0], "batch_size": BATCH}
         classifier = self.run.session(0).manifest.classifier
         second = {**SECOND_STAGE, "epochs": epochs[1], "batch_size": BATCH, "classifier": classifier}
-        return resolve(PretrainConfig, {}, options=first), resolve(DistillConfig, {}, options=second)
+        return resolve(PretrainConfig, Sources({}, options=first)), resolve(DistillConfig, Sources({}, options=second))
 
     def _measure(self, data: DataSet) -> tuple[float, float]:
         """Measure the seconds of a step of each stage, with random weights."""

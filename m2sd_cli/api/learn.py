@@ -11,7 +11,9 @@ from m2sd_cli.api.distill import fit_distill
 from m2sd_cli.api.fine_tuning import FineTuning, refuse_minutes
 from m2sd_cli.api.pretrain import fit_pretrain
 from m2sd_cli.api.stage import refuse_shared_folder, remember_folder, require_one_beginning
-from m2sd_cli.config import DistillConfig, PretrainConfig, flag, resolve, shown
+from m2sd_cli.config.merging import Sources, resolve
+from m2sd_cli.config.option import flag, shown
+from m2sd_cli.config.stages import DistillConfig, PretrainConfig
 from m2sd_cli.data.catalogue import find_info
 from m2sd_cli.data.choosing import choose_training, count_held_out
 from m2sd_cli.data.datasets import DataSet
@@ -111,7 +113,7 @@ def learn(
             refuse_unless_new(StateStore(opened), _worth_keeping(opened), force)
         chosen = backbone or best_backbone()
         begin = {"backbone": chosen, "init": IMAGENET, "epochs": 0, "image_size": image_size}
-        settings = located(resolve(PretrainConfig, {}, options=begin))
+        settings = located(resolve(PretrainConfig, Sources({}, options=begin)))
         init, weights = settings.init, known_weights(settings.backbone, settings.init)
         begin |= {"backbone": settings.backbone, "init": without_path(init)}
         data = prepared_for_weights(open_data(name, None, settings.image_size), weights, settings.image_size)
@@ -120,8 +122,8 @@ def learn(
             if data.skipped and not skip_bad:
                 raise PictureError(data.location / data.skipped[0].file, data.skipped[0].reason)
             say_skipped(data.skipped)
-        settings = resolve(PretrainConfig, {}, options={**begin, "held_out": share_to_hold_out(data)})
-        second = resolve(DistillConfig, {}, options={"epochs": 0, "classifier": classifier}, init=init)
+        settings = resolve(PretrainConfig, Sources({}, options={**begin, "held_out": share_to_hold_out(data)}))
+        second = resolve(DistillConfig, Sources({}, options={"epochs": 0, "classifier": classifier}, init=init))
         images = choose_training(data, settings.held_out, None)
         classes = base_records(images)
         say_repeated(list_pictures(images.train, images.classes, images.location))

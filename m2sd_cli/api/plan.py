@@ -11,16 +11,10 @@ from torch import nn
 from m2sd_cli.api import distill as distilling
 from m2sd_cli.api import pretrain as pretraining
 from m2sd_cli.api.stage import Request, refuse_shared_folder
-from m2sd_cli.config import (
-    DEFAULT_ORIGIN,
-    NO_INIT,
-    Config,
-    DistillConfig,
-    OptionsFile,
-    PretrainConfig,
-    options_of,
-    resolve,
-)
+from m2sd_cli.config.files import OptionsFile
+from m2sd_cli.config.merging import DEFAULT_ORIGIN, Sources, resolve
+from m2sd_cli.config.option import options_of
+from m2sd_cli.config.stages import NO_INIT, Config, DistillConfig, PretrainConfig
 from m2sd_cli.data.catalogue import FOLDER_DEFAULTS, find_info
 from m2sd_cli.data.datasets import DataSet
 from m2sd_cli.data.locate import locate
@@ -147,7 +141,7 @@ def _plan_pretrain(request: Request, folder: RunFolder, execution: Execution, fo
     say_skipped(job.data.skipped)
     defaults = info.defaults if info else FOLDER_DEFAULTS
     inherited = OptionsFile(None, job.options_file)
-    second = resolve(DistillConfig, defaults, None, {}, followed.options, inherited, job.config.init)
+    second = resolve(DistillConfig, Sources(defaults, None, {}, followed.options, inherited, job.config.init))
     network = pretraining.begin_network(job)
     images, seconds = _read_few(job.data, max(job.config.batch_size, second.batch_size))
     first = _measure("pretrain", network, pretrain_objective(network), images, job)

@@ -19,7 +19,10 @@ from m2sd_cli.api.stage import (
     within_budget,
 )
 from m2sd_cli.checkpoints import PretrainCheckpoint
-from m2sd_cli.config import NO_INIT, PretrainConfig, checked_tables, resolve_with_origins, takes_options
+from m2sd_cli.config.files import checked_tables
+from m2sd_cli.config.merging import Sources, resolve_with_origins
+from m2sd_cli.config.signatures import takes_options
+from m2sd_cli.config.stages import NO_INIT, PretrainConfig
 from m2sd_cli.data.catalogue import DATA_SETS, FOLDER_DEFAULTS, find_info, listed_names
 from m2sd_cli.data.choosing import choose_training
 from m2sd_cli.data.locate import open_data
@@ -182,7 +185,9 @@ def begin(
     info = find_info(name)
     refuse_unless_new(StateStore(folder), "a finished pretrain is in it" if folder.has_pretrain() else None, force)
     defaults = info.defaults if info else FOLDER_DEFAULTS
-    asked, origins = resolve_with_origins(PretrainConfig, defaults, request.config, request.options, followed.options)
+    asked, origins = resolve_with_origins(
+        PretrainConfig, Sources(defaults, request.config, request.options, followed.options)
+    )
     settings = located(asked)
     if info is not None and settings.image_size is not None:
         raise UsageError(f"--image-size is for folders; {info.name}'s images have {info.image_size} pixels")

@@ -2,7 +2,8 @@
 
 import shlex
 
-from m2sd_cli.config import DistillConfig, PretrainConfig, flag, options_of
+from m2sd_cli.config.option import flag, options_of
+from m2sd_cli.config.stages import DistillConfig, PretrainConfig
 from m2sd_cli.runs.manifest import Manifest
 
 

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from m2sd_cli.config import recorded_choice
+from m2sd_cli.config.stages import recorded_choice
 from m2sd_cli.data.catalogue import SIMULATED, DataSetInfo, get_info, listed_names
 from m2sd_cli.data.choosing import choose_training
 from m2sd_cli.data.datasets import DataSet, Shots

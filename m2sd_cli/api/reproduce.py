@@ -19,7 +19,7 @@ from m2sd_cli.api.edits import write_edits
 from m2sd_cli.api.increment import Lesson, find_extended, official_number, teach
 from m2sd_cli.api.pretrain import fit_pretrain
 from m2sd_cli.api.recorded_data import own_session, recorded_data
-from m2sd_cli.config import NO_INIT, DistillConfig, PretrainConfig, recorded_config
+from m2sd_cli.config.stages import NO_INIT, DistillConfig, PretrainConfig, recorded_config
 from m2sd_cli.data.datasets import DataSet, Shots
 from m2sd_cli.data.folders import read_shots
 from m2sd_cli.data.names import class_name

@@ -8,15 +8,11 @@ from typing import Any
 
 from m2sd_cli import progress
 from m2sd_cli.api.recorded_data import recorded_data
-from m2sd_cli.config import (
-    Config,
-    PretrainConfig,
-    ProtocolOptions,
-    flag,
-    given_options,
-    options_of,
-    read_options,
-)
+from m2sd_cli.config.files import read_options
+from m2sd_cli.config.merging import given_options
+from m2sd_cli.config.option import flag, options_of
+from m2sd_cli.config.protocol import ProtocolOptions
+from m2sd_cli.config.stages import Config, PretrainConfig
 from m2sd_cli.data.catalogue import DataSetInfo, get_info
 from m2sd_cli.data.datasets import DataSet
 from m2sd_cli.data.protocol import Protocol, choose_protocol

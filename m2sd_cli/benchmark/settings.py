@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 
-from m2sd_cli.config import DistillConfig, PretrainConfig, resolve
+from m2sd_cli.config.merging import Sources, resolve
+from m2sd_cli.config.stages import DistillConfig, PretrainConfig
 from m2sd_cli.data.catalogue import get_info
 from m2sd_cli.data.choosing import count_trained
 from m2sd_cli.errors import UsageError
@@ -88,9 +89,10 @@ def configure(
     defaults = dict(info.defaults if info else USUAL)
     given = {"batch_size": batch_size}
     pretrain = resolve(
-        PretrainConfig, defaults, options=given | {"backbone": backbone, "image_size": image_size}, recipe=followed
+        PretrainConfig,
+        Sources(defaults, options=given | {"backbone": backbone, "image_size": image_size}, recipe=followed),
     )
-    distill = resolve(DistillConfig, defaults, options=given, recipe=followed, init=pretrain.init)
+    distill = resolve(DistillConfig, Sources(defaults, options=given, recipe=followed, init=pretrain.init))
     schedules = {}
     if info is not None:
         images = info.base * count_trained(info.images, pretrain.held_out, pretrain.images_per_class)

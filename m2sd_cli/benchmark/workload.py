@@ -7,7 +7,7 @@ from torch import nn
 
 from m2sd_cli.benchmark.machine import synchronise
 from m2sd_cli.benchmark.settings import Settings
-from m2sd_cli.config import DistillConfig, PretrainConfig
+from m2sd_cli.config.stages import DistillConfig, PretrainConfig
 from m2sd_cli.data import cifar100
 from m2sd_cli.data.augmentation import Augmentation
 from m2sd_cli.data.catalogue import get_info

@@ -10,17 +10,10 @@ import typer
 from m2sd_cli.cli import options
 from m2sd_cli.cli.groups import Command, Group
 from m2sd_cli.cli.output import document, note, result, table
-from m2sd_cli.config import (
-    MODELS,
-    STAGES,
-    OptionsFile,
-    TrainingOption,
-    as_word,
-    flag,
-    options_of,
-    read_options,
-    resolve_with_origins,
-)
+from m2sd_cli.config.files import OptionsFile, read_options
+from m2sd_cli.config.merging import Sources, resolve_with_origins
+from m2sd_cli.config.option import TrainingOption, as_word, flag, options_of
+from m2sd_cli.config.stages import MODELS, STAGES
 from m2sd_cli.data.catalogue import DATA_SETS, FOLDER_DEFAULTS, find_info
 from m2sd_cli.recipes import Recipe, find_recipe
 
@@ -159,7 +152,9 @@ def origins(stage: str, data: str | None, file: Path | None, followed: Recipe) -
         first = origins("pretrain", data, file, followed)
         init, seed = first["init"][0], first["seed"][0]
     defaults = info.defaults if info else FOLDER_DEFAULTS
-    settings, sources = resolve_with_origins(model, defaults, file, recipe=followed.options, init=init, seed=seed)
+    settings, sources = resolve_with_origins(
+        model, Sources(defaults, file, recipe=followed.options, init=init, seed=seed)
+    )
     return {name: (getattr(settings, name), origin) for name, origin in sources.items()}
 
 

@@ -10,7 +10,7 @@ from m2sd_cli.cli.output import command, note
 from m2sd_cli.cli.plan import report_plan
 from m2sd_cli.cli.removal import confirm_removal
 from m2sd_cli.cli.training import report_training, stopped_in_time, training_arguments, training_options
-from m2sd_cli.config import DistillConfig
+from m2sd_cli.config.stages import DistillConfig
 
 
 @training_options(DistillConfig)

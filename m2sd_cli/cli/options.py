@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from m2sd_cli.config import flag
+from m2sd_cli.config.option import flag
 from m2sd_cli.data.catalogue import all_infos
 from m2sd_cli.errors import UsageError
 from m2sd_cli.recipes import find_recipe, recipe_names

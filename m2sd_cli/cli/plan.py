@@ -4,7 +4,8 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Literal
 
 from m2sd_cli.cli.output import as_text, document, duration, note, result, results, table
-from m2sd_cli.config import MODELS, as_word, flag, options_of
+from m2sd_cli.config.option import as_word, flag, options_of
+from m2sd_cli.config.stages import MODELS
 from m2sd_cli.errors import UsageError
 
 if TYPE_CHECKING:

@@ -8,16 +8,10 @@ import typer
 
 from m2sd_cli.cli import options
 from m2sd_cli.cli.output import as_text, document, duration, note
-from m2sd_cli.config import (
-    DistillConfig,
-    PretrainConfig,
-    TrainingOption,
-    as_word,
-    flag,
-    insert_parameters,
-    options_of,
-    stage_defaults,
-)
+from m2sd_cli.config.merging import stage_defaults
+from m2sd_cli.config.option import TrainingOption, as_word, flag, options_of
+from m2sd_cli.config.signatures import insert_parameters
+from m2sd_cli.config.stages import DistillConfig, PretrainConfig
 from m2sd_cli.data.catalogue import DATA_SETS, FOLDER_DEFAULTS
 from m2sd_cli.errors import SignalledTrainingError, StoppedError
 from m2sd_cli.registry import one_of

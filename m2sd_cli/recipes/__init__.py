@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from m2sd_cli.config import NO_OPTIONS, OptionsFile, read_options
+from m2sd_cli.config.files import NO_OPTIONS, OptionsFile, read_options
 from m2sd_cli.errors import UsageError
 from m2sd_cli.reading import quoted
 

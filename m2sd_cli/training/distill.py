@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from m2sd_cli.checkpoints import PretrainCheckpoint
-from m2sd_cli.config import DistillConfig
+from m2sd_cli.config.stages import DistillConfig
 from m2sd_cli.errors import UsageError
 from m2sd_cli.method.class_weights import ClassWeights
 from m2sd_cli.method.distillation import distillation_terms, total_loss

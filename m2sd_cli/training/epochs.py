@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from m2sd_cli import progress
-from m2sd_cli.config import STAGES
+from m2sd_cli.config.stages import STAGES
 from m2sd_cli.data.sources import ImageSource
 from m2sd_cli.data.transforms import TestTransform
 from m2sd_cli.errors import M2sdError, UsageError

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from m2sd_cli.config import NO_INIT, PretrainConfig
+from m2sd_cli.config.stages import NO_INIT, PretrainConfig
 from m2sd_cli.data.augmentation import Augmentation
 from m2sd_cli.data.datasets import DataSet
 from m2sd_cli.data.transforms import TestTransform

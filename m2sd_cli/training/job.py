@@ -6,7 +6,7 @@ from typing import Generic, Literal
 
 from torch import Tensor
 
-from m2sd_cli.config import Config
+from m2sd_cli.config.stages import Config
 from m2sd_cli.data.datasets import DataSet
 from m2sd_cli.errors import RunError
 from m2sd_cli.runs.folder import RunFolder

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from m2sd_cli import progress
-from m2sd_cli.config import Config, DistillConfig, PretrainConfig
+from m2sd_cli.config.stages import Config, DistillConfig, PretrainConfig
 from m2sd_cli.data.augmentation import Augmentation
 from m2sd_cli.data.auto_augment import auto_augment
 from m2sd_cli.data.colour import jitter

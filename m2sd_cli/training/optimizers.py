@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from m2sd_cli.config import DistillConfig, PretrainConfig
+from m2sd_cli.config.stages import DistillConfig, PretrainConfig
 from m2sd_cli.method.backbone import Backbone
 from m2sd_cli.registry import OPTIMIZERS, load
 

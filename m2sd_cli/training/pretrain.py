@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from m2sd_cli.config import PretrainConfig
+from m2sd_cli.config.stages import PretrainConfig
 from m2sd_cli.method.backbone import build_backbone
 from m2sd_cli.method.class_weights import ClassWeights
 from m2sd_cli.method.losses import cross_entropy

@@ -10,7 +10,7 @@ from typing import Any, TypedDict
 import torch
 
 from m2sd_cli import __version__
-from m2sd_cli.config import TrainingConfig
+from m2sd_cli.config.stages import TrainingConfig
 from m2sd_cli.data.catalogue import DATA_SETS, SIMULATED, get_info
 from m2sd_cli.data.datasets import DataSet, Skipped
 from m2sd_cli.data.folders import has_own_split

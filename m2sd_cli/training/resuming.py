@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from m2sd_cli.config import Config, recorded_config, shown
+from m2sd_cli.config.option import shown
+from m2sd_cli.config.stages import Config, recorded_config
 from m2sd_cli.errors import DamagedError, RunError, UsageError
 from m2sd_cli.runs.manifest import Manifest, TrainingState
 from m2sd_cli.runs.training_state import StateStore

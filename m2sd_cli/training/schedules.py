@@ -2,7 +2,7 @@
 
 import math
 
-from m2sd_cli.config import DistillConfig, PretrainConfig, TrainingConfig, milestones
+from m2sd_cli.config.stages import DistillConfig, PretrainConfig, TrainingConfig, milestones
 from m2sd_cli.registry import SCHEDULES, load
 
 

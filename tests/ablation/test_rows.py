@@ -5,7 +5,8 @@ from dataclasses import asdict
 import pytest
 
 from m2sd_cli.ablation.rows import ROWS, choose_rows
-from m2sd_cli.config import DistillConfig, options_of, validate
+from m2sd_cli.config.option import options_of
+from m2sd_cli.config.stages import DistillConfig, validate
 from m2sd_cli.errors import UsageError
 from m2sd_cli.training.distill import loss_weights
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from m2sd_cli.api.recorded_commands import recorded_command
-from m2sd_cli.config import DistillConfig, PretrainConfig, flag, options_of
+from m2sd_cli.config.option import flag, options_of
+from m2sd_cli.config.stages import DistillConfig, PretrainConfig
 from m2sd_cli.runs.folder import RunFolder
 
 

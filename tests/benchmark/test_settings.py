@@ -9,7 +9,8 @@ import pytest
 import m2sd_cli
 from m2sd_cli.benchmark.settings import EPOCHS, LEARNING_RATE, Schedule, Settings, configure
 from m2sd_cli.benchmark.workload import distill_stage, treatment
-from m2sd_cli.config import DistillConfig, PretrainConfig, resolve
+from m2sd_cli.config.merging import Sources, resolve
+from m2sd_cli.config.stages import DistillConfig, PretrainConfig
 from m2sd_cli.data import cifar100, cub200, demo, miniimagenet
 from m2sd_cli.data.catalogue import DATA_SETS
 from m2sd_cli.errors import UsageError
@@ -40,8 +41,8 @@ def test_a_recipe_is_measured_as_its_commands_train(name: str) -> None:
     info = DATA_SETS[recipe.options.data]
     found = measured(recipe=recipe)
     endless: dict[str, Any] = {"epochs": EPOCHS, "learning_rate": LEARNING_RATE}
-    pretrain = resolve(PretrainConfig, info.defaults, recipe=recipe.options)
-    distill = resolve(DistillConfig, info.defaults, recipe=recipe.options)
+    pretrain = resolve(PretrainConfig, Sources(info.defaults, recipe=recipe.options))
+    distill = resolve(DistillConfig, Sources(info.defaults, recipe=recipe.options))
     assert found.pretrain == replace(pretrain, **endless)
     assert found.distill == replace(distill, **endless)
     assert (found.image_size, found.classes, found.recipe) == (info.image_size, info.base, name)

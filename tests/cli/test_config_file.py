@@ -9,7 +9,9 @@ import pytest
 
 import m2sd_cli
 from m2sd_cli.cli.config import commented
-from m2sd_cli.config import MODELS, STAGES, options_of, read_options
+from m2sd_cli.config.files import read_options
+from m2sd_cli.config.option import options_of
+from m2sd_cli.config.stages import MODELS, STAGES
 from m2sd_cli.errors import UsageError
 from m2sd_cli.recipes import NOTHING, find_recipe, recipe_names
 from m2sd_cli.runs.folder import RunFolder

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from platformdirs import user_cache_path
 
-from m2sd_cli.config import DistillConfig, PretrainConfig, resolve
+from m2sd_cli.config.merging import Sources, resolve
+from m2sd_cli.config.stages import DistillConfig, PretrainConfig
 from m2sd_cli.data.catalogue import DATA_SETS, FOLDER_DEFAULTS, all_infos, find_info
 from m2sd_cli.data.locate import data_roots, locate, open_data
 from m2sd_cli.errors import DataError, M2sdError, UsageError
@@ -68,7 +69,7 @@ def test_the_indices_of_cifar100_are_of_training_images() -> None:
 
 @pytest.mark.parametrize("defaults", [*(info.defaults for info in all_infos().values()), FOLDER_DEFAULTS])
 def test_all_defaults_make_two_configurations(defaults: dict[str, object]) -> None:
-    first, second = resolve(PretrainConfig, defaults), resolve(DistillConfig, defaults)
+    first, second = resolve(PretrainConfig, Sources(defaults)), resolve(DistillConfig, Sources(defaults))
     assert first.epochs + second.epochs == defaults["total_epochs"]
     assert first.batch_size == defaults["batch_size"]
 

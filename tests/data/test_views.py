@@ -7,7 +7,7 @@ import torch
 from pydantic import TypeAdapter
 from torch import Tensor
 
-from m2sd_cli.config import DistillConfig
+from m2sd_cli.config.stages import DistillConfig
 from m2sd_cli.data.views import CORNERS, MOST_VIEWS, views
 from m2sd_cli.runs.manifest import TransformRecord, Views
 

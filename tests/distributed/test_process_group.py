@@ -16,7 +16,7 @@ from torch import Tensor, nn
 import m2sd_cli
 from m2sd_cli.checkpoints import BaseCheckpoint
 from m2sd_cli.cli.evaluate import as_data
-from m2sd_cli.config import DistillConfig, PretrainConfig
+from m2sd_cli.config.stages import DistillConfig, PretrainConfig
 from m2sd_cli.data.augmentation import Augmentation
 from m2sd_cli.data.choosing import choose_training
 from m2sd_cli.data.folders import open_folder

@@ -20,7 +20,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from PIL import Image
 
-from m2sd_cli.config import DistillConfig, PretrainConfig, resolve, validate
+from m2sd_cli.config.merging import Sources, resolve
+from m2sd_cli.config.stages import DistillConfig, PretrainConfig, validate
 from m2sd_cli.data import cub200, miniimagenet
 from m2sd_cli.data.cache import RECORD, list_entries
 from m2sd_cli.data.images import open_rgb
@@ -94,9 +95,9 @@ def run(folder: Path, content: bytes) -> object:
 def options(folder: Path, content: bytes) -> object:
     file = folder / "options.toml"
     file.write_bytes(content)
-    result = resolve(PretrainConfig, {"epochs": 1}, file)
+    result = resolve(PretrainConfig, Sources({"epochs": 1}, file))
     assert validate(PretrainConfig, json.loads(json.dumps(asdict(result)))) == result
-    return resolve(DistillConfig, {"epochs": 1}, file)
+    return resolve(DistillConfig, Sources({"epochs": 1}, file))
 
 
 def tensors(folder: Path, content: bytes) -> object:

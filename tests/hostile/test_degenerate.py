@@ -13,7 +13,8 @@ from torch import Tensor
 
 import m2sd_cli
 from m2sd_cli.cli.evaluate import as_data
-from m2sd_cli.config import DistillConfig, PretrainConfig, resolve
+from m2sd_cli.config.merging import Sources, resolve
+from m2sd_cli.config.stages import DistillConfig, PretrainConfig
 from m2sd_cli.data.images import open_rgb
 from m2sd_cli.errors import TrainingError
 from m2sd_cli.exporting.deployed import Deployed
@@ -168,7 +169,7 @@ def batches(pictures: Pictures) -> Iterator[tuple[str, Tensor, Tensor]]:
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("similarity", SIMILARITIES)
 def test_every_loss_and_gradient_is_a_number(pictures: Pictures, similarity: str, precision: str, zero: bool) -> None:
-    config = resolve(PretrainConfig, {"epochs": 1, "backbone": "resnet20", "similarity": similarity})
+    config = resolve(PretrainConfig, Sources({"epochs": 1, "backbone": "resnet20", "similarity": similarity}))
     settings = DistillConfig(epochs=1, clean_weight=1.0)
     weights = loss_weights(settings)
     for what, x, labels in batches(pictures):

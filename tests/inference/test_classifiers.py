@@ -12,7 +12,8 @@ from safetensors import safe_open
 from torch import Tensor
 
 import m2sd_cli
-from m2sd_cli.config import DistillConfig, options_of
+from m2sd_cli.config.option import options_of
+from m2sd_cli.config.stages import DistillConfig
 from m2sd_cli.data.folders import read_shots
 from m2sd_cli.data.sources import ArrayImages
 from m2sd_cli.data.views import MOST_VIEWS, views

@@ -16,7 +16,9 @@ from hypothesis import strategies as st
 import m2sd_cli
 from m2sd_cli import recipes
 from m2sd_cli.cli.commands import COMMANDS
-from m2sd_cli.config import DistillConfig, OptionsFile, PretrainConfig, resolve
+from m2sd_cli.config.files import OptionsFile
+from m2sd_cli.config.merging import Sources, resolve
+from m2sd_cli.config.stages import DistillConfig, PretrainConfig
 from m2sd_cli.data.catalogue import DATA_SETS
 from m2sd_cli.errors import UsageError
 from m2sd_cli.method.loss_weights import LossWeights
@@ -69,8 +71,8 @@ def test_every_recipe_makes_two_configurations_on_its_data(name: str) -> None:
     assert recipe.options.data is not None
     assert recipe.options.data in DATA_SETS
     defaults = DATA_SETS[recipe.options.data].defaults
-    first = resolve(PretrainConfig, defaults, recipe=recipe.options)
-    second = resolve(DistillConfig, defaults, recipe=recipe.options)
+    first = resolve(PretrainConfig, Sources(defaults, recipe=recipe.options))
+    second = resolve(DistillConfig, Sources(defaults, recipe=recipe.options))
     for config, stage in ((first, "pretrain"), (second, "distill")):
         # Its file says how long both stages are, so that the data set's defaults may change.
         assert config.epochs == recipe.options.tables[stage]["epochs"] > 0
@@ -102,7 +104,10 @@ def test_every_recipe_begins_with_what_makes_it_and_what_it_takes(name: str, tmp
 def test_the_papers_recipe_adds_nothing_to_the_paper() -> None:
     options = find_recipe("cifar100-resnet20-paper").options
     defaults = DATA_SETS["cifar100"].defaults
-    first, second = resolve(PretrainConfig, defaults, recipe=options), resolve(DistillConfig, defaults, recipe=options)
+    first, second = (
+        resolve(PretrainConfig, Sources(defaults, recipe=options)),
+        resolve(DistillConfig, Sources(defaults, recipe=options)),
+    )
     assert loss_weights(second) == LossWeights()
     assert (second.mixing, second.enhancement, second.clean_weight) == ("both", "full", 0)
     assert (second.classifier, second.views) == ("means", 1)
@@ -130,10 +135,10 @@ def test_the_command_line_wins_over_the_file_the_file_over_the_recipe(given: lis
     options = {"batch_size": 2} if by_option else {}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            "m2sd_cli.config.read_options",
+            "m2sd_cli.config.merging.read_options",
             lambda _: OptionsFile(None, {"distill": {"batch_size": 9}, "pretrain": {"batch_size": 8}}),
         )
-        config = resolve(DistillConfig, defaults, Path("file") if by_file else None, options, recipe)
+        config = resolve(DistillConfig, Sources(defaults, Path("file") if by_file else None, options, recipe))
     places = [(by_option, 2), (by_file, 9), (by_recipe, 3), (by_stage, 4), (by_defaults, 5), (True, 256)]
     assert config.batch_size == next(value for there, value in places if there)
 
@@ -280,5 +285,5 @@ def test_what_is_shown_can_be_saved_and_given_as_a_file(m2sd: Cli, tmp_path: Pat
     file = tmp_path / "mine.toml"
     file.write_text(done.out)
     options = find_recipe(name).options
-    assert resolve(PretrainConfig, {}, file) == resolve(PretrainConfig, {}, recipe=options)
-    assert resolve(DistillConfig, {}, file) == resolve(DistillConfig, {}, recipe=options)
+    assert resolve(PretrainConfig, Sources({}, file)) == resolve(PretrainConfig, Sources({}, recipe=options))
+    assert resolve(DistillConfig, Sources({}, file)) == resolve(DistillConfig, Sources({}, recipe=options))

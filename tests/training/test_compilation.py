@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from m2sd_cli.config import PretrainConfig
+from m2sd_cli.config.stages import PretrainConfig
 from m2sd_cli.data.augmentation import Augmentation
 from m2sd_cli.data.sources import TrainingImages
 from m2sd_cli.data.transforms import TestTransform

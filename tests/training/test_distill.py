@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from m2sd_cli.config import DistillConfig, PretrainConfig, resolve
+from m2sd_cli.config.merging import Sources, resolve
+from m2sd_cli.config.stages import DistillConfig, PretrainConfig
 from m2sd_cli.training.distill import build_enhancement, distill_objective, loss_weights, saves_memory
 from m2sd_cli.training.pretrain import build_network
 
@@ -11,7 +12,7 @@ from m2sd_cli.training.pretrain import build_network
 @pytest.mark.parametrize("enhancement", ["full", "no-attention", "no-pyramid"])
 @pytest.mark.parametrize(("mixing", "images"), [("both", 10), ("mixup", 5), ("cutmix", 5), ("none", 5)])
 def test_branches_and_enhancement_are_those_of_the_configuration(mixing: str, images: int, enhancement: str) -> None:
-    config = resolve(DistillConfig, {"epochs": 1}, None, {"mixing": mixing, "enhancement": enhancement})
+    config = resolve(DistillConfig, Sources({"epochs": 1}, None, {"mixing": mixing, "enhancement": enhancement}))
     network = build_network(PretrainConfig(epochs=1, backbone="resnet20"), 3)
     weights = loss_weights(config)
     made = build_enhancement(network, config, weights)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import m2sd_cli
-from m2sd_cli.config import PretrainConfig
+from m2sd_cli.config.stages import PretrainConfig
 from m2sd_cli.method.backbone import Backbone, Features
 from m2sd_cli.registry import OPTIMIZERS, SCHEDULES
 from m2sd_cli.runs.folder import RunFolder

@@ -12,7 +12,7 @@ from torch import Tensor
 import m2sd_cli
 from m2sd_cli.cli.commands import build_command
 from m2sd_cli.cli.options import seconds
-from m2sd_cli.config import DistillConfig, PretrainConfig
+from m2sd_cli.config.stages import DistillConfig, PretrainConfig
 from m2sd_cli.distributed.process_group import ProcessGroup
 from m2sd_cli.errors import UsageError
 from m2sd_cli.runs.folder import RunFolder

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from m2sd_cli.config import PretrainConfig
+from m2sd_cli.config.stages import PretrainConfig
 from m2sd_cli.training.batches import batch_bounds
 from m2sd_cli.training.schedules import learning_rate
 

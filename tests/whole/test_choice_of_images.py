@@ -10,7 +10,9 @@ import pytest
 
 import m2sd_cli
 from m2sd_cli.api.recorded_data import recorded_data
-from m2sd_cli.config import PretrainConfig, flag, resolve
+from m2sd_cli.config.merging import Sources, resolve
+from m2sd_cli.config.option import flag
+from m2sd_cli.config.stages import PretrainConfig
 from m2sd_cli.data.cache import list_entries
 from m2sd_cli.data.catalogue import FOLDER_DEFAULTS, find_info
 from m2sd_cli.data.datasets import DataSet
@@ -169,5 +171,5 @@ def test_the_share_is_the_recipe_s(name: str, share: float) -> None:
     for each in (name, f"{name}-simulated"):
         info = find_info(each)
         assert info is not None
-        assert resolve(PretrainConfig, info.defaults).held_out == share
-    assert resolve(PretrainConfig, FOLDER_DEFAULTS).held_out == 0.05
+        assert resolve(PretrainConfig, Sources(info.defaults)).held_out == share
+    assert resolve(PretrainConfig, Sources(FOLDER_DEFAULTS)).held_out == 0.05

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 import m2sd_cli
-from m2sd_cli.config import DistillConfig, PretrainConfig, resolve
+from m2sd_cli.config.merging import Sources, resolve
+from m2sd_cli.config.stages import DistillConfig, PretrainConfig
 from m2sd_cli.inference.session import load_session
 from m2sd_cli.method.backbone import Backbone, Features
 from m2sd_cli.method.numerics import global_average_pool
@@ -161,8 +162,8 @@ def test_an_entry_is_in_the_help(table: str, entry: str, label: str, command: st
 def test_an_entry_is_configured_and_completed(m2sd: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(BACKBONES.entries, "toy", BackboneEntry("toy:build", "Toy"))
     monkeypatch.setitem(CLASSIFIERS.entries, "toy", ClassifierEntry("toy:build"))
-    assert resolve(PretrainConfig, {"epochs": 1, "backbone": "toy"}).backbone == "toy"
-    assert resolve(DistillConfig, {"epochs": 1, "classifier": "toy"}).classifier == "toy"
+    assert resolve(PretrainConfig, Sources({"epochs": 1, "backbone": "toy"})).backbone == "toy"
+    assert resolve(DistillConfig, Sources({"epochs": 1, "classifier": "toy"})).classifier == "toy"
     refused = m2sd("evaluate", "--classifier", "tay")
     assert refused.err == f"m2sd: --classifier tay: choose {SHIPPED}, toy (did you mean toy?)\n"
     monkeypatch.setenv("_M2SD_COMPLETE", "complete_bash")

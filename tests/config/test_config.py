@@ -9,16 +9,10 @@ import pytest
 
 import m2sd_cli
 from m2sd_cli.cli.commands import build_command
-from m2sd_cli.config import (
-    DistillConfig,
-    OptionsFile,
-    PretrainConfig,
-    as_word,
-    given_options,
-    options_of,
-    resolve,
-    stage_defaults,
-)
+from m2sd_cli.config.files import OptionsFile
+from m2sd_cli.config.merging import Sources, given_options, resolve, stage_defaults
+from m2sd_cli.config.option import as_word, options_of
+from m2sd_cli.config.stages import DistillConfig, PretrainConfig
 from m2sd_cli.data.catalogue import DATA_SETS, FOLDER_DEFAULTS, all_infos
 from m2sd_cli.errors import UsageError
 from m2sd_cli.registry import DEFAULT_CLASSIFIER, UNTRAINED_CLASSIFIER
@@ -34,9 +28,9 @@ def write(folder: Path, text: str) -> Path:
 def test_options_win_over_the_file_the_file_over_the_recipe(tmp_path: Path) -> None:
     recipe = {"epochs": 3, "batch_size": 10, "learning_rate": 0.3, "backbone": "resnet20"}
     file = write(tmp_path, "[pretrain]\nbatch_size = 20\nlearning_rate = 0.2\n[distill]\nbatch_size = 7\n")
-    config = resolve(PretrainConfig, recipe, file, {"learning_rate": 0.1, "seed": None})
+    config = resolve(PretrainConfig, Sources(recipe, file, {"learning_rate": 0.1, "seed": None}))
     assert (config.epochs, config.batch_size, config.learning_rate, config.seed) == (3, 20, 0.1, 0)
-    assert resolve(DistillConfig, recipe, file).batch_size == 7
+    assert resolve(DistillConfig, Sources(recipe, file)).batch_size == 7
 
 
 @pytest.mark.parametrize(
@@ -44,15 +38,15 @@ def test_options_win_over_the_file_the_file_over_the_recipe(tmp_path: Path) -> N
 )
 def test_epochs_are_divided_between_the_stages(total: int, share: float | None, first: int, second: int) -> None:
     recipe = {"total_epochs": total} | ({} if share is None else {"pretrain_share": share})
-    assert resolve(PretrainConfig, recipe).epochs == first
-    assert resolve(DistillConfig, recipe).epochs == second
+    assert resolve(PretrainConfig, Sources(recipe)).epochs == first
+    assert resolve(DistillConfig, Sources(recipe)).epochs == second
 
 
 def test_learning_rate_and_weight_decay_go_with_the_optimiser() -> None:
     data_set = {"epochs": 1, "learning_rate": 0.01, "weight_decay": 0.001}
 
     def rates(model: Any, **options: Any) -> tuple[float, float]:
-        config = resolve(model, data_set, options=options)
+        config = resolve(model, Sources(data_set, options=options))
         return config.learning_rate, config.weight_decay
 
     assert rates(PretrainConfig) == (0.01, 0.001)
@@ -61,15 +55,15 @@ def test_learning_rate_and_weight_decay_go_with_the_optimiser() -> None:
     assert rates(DistillConfig, optimizer="adamw") == (2e-4, 0.05)
     assert rates(DistillConfig, optimizer="adamw", learning_rate=0.5) == (0.5, 0.05)
     adamw = OptionsFile(None, {"pretrain": {"optimizer": "adamw", "weight_decay": 0.2}})
-    both = resolve(PretrainConfig, data_set, recipe=adamw)
+    both = resolve(PretrainConfig, Sources(data_set, recipe=adamw))
     assert (both.learning_rate, both.weight_decay) == (1e-3, 0.2)
-    back = resolve(PretrainConfig, data_set, recipe=adamw, options={"optimizer": "sgd"})
+    back = resolve(PretrainConfig, Sources(data_set, recipe=adamw, options={"optimizer": "sgd"}))
     assert (back.learning_rate, back.weight_decay) == (0.1, 5e-4)
 
 
 def test_weights_that_begin_trained_have_an_optimiser_of_their_own() -> None:
     def chosen(**options: Any) -> tuple[str, float, float, float]:
-        config = resolve(PretrainConfig, {"epochs": 1}, options=options)
+        config = resolve(PretrainConfig, Sources({"epochs": 1}, options=options))
         return config.optimizer, config.learning_rate, config.backbone_rate, config.weight_decay
 
     assert chosen() == chosen(init="none") == ("sgd", 0.1, 1.0, 5e-4)
@@ -77,14 +71,14 @@ def test_weights_that_begin_trained_have_an_optimiser_of_their_own() -> None:
     assert chosen(init="imagenet", backbone_rate=1.0, weight_decay=0.0) == ("adamw", 1e-3, 1.0, 0.0)
     assert chosen(init="imagenet", learning_rate=0.01) == ("sgd", 0.01, 1.0, 5e-4)
     assert chosen(init="imagenet", optimizer="sgd") == ("sgd", 0.1, 1.0, 5e-4)
-    cub200 = resolve(PretrainConfig, all_infos()["cub200"].defaults)
+    cub200 = resolve(PretrainConfig, Sources(all_infos()["cub200"].defaults))
     assert (cub200.init, cub200.optimizer, cub200.learning_rate) == ("imagenet", "sgd", 0.01)
 
 
 @pytest.mark.parametrize("init", ["imagenet", "mine.pth"])
 def test_stage_2_after_weights_that_began_trained_has_an_optimiser_of_its_own(init: str) -> None:
     def chosen(init: str | None, **options: Any) -> tuple[str, float, float, float]:
-        config = resolve(DistillConfig, {"epochs": 1}, options=options, init=init)
+        config = resolve(DistillConfig, Sources({"epochs": 1}, options=options, init=init))
         return config.optimizer, config.learning_rate, config.backbone_rate, config.weight_decay
 
     assert chosen(None) == chosen("none") == ("sgd", 0.02, 1.0, 5e-4)
@@ -92,7 +86,7 @@ def test_stage_2_after_weights_that_began_trained_has_an_optimiser_of_its_own(in
     assert chosen(init, weight_decay=0.0) == ("adamw", 2e-4, 1.0, 0.0)
     assert chosen(init, learning_rate=0.01) == ("sgd", 0.01, 1.0, 5e-4)
     assert chosen(init, optimizer="sgd") == ("sgd", 0.02, 1.0, 5e-4)
-    cub200 = resolve(DistillConfig, all_infos()["cub200"].defaults, init=init)
+    cub200 = resolve(DistillConfig, Sources(all_infos()["cub200"].defaults, init=init))
     assert (cub200.optimizer, cub200.learning_rate) == ("sgd", 0.01)
 
 
@@ -111,18 +105,21 @@ def test_stage_2_after_weights_that_began_trained_has_an_optimiser_of_its_own(in
 )
 def test_a_schedule_that_does_not_fit_is_refused(options: dict[str, Any], says: str) -> None:
     with pytest.raises(UsageError, match=f"^{says}"):
-        resolve(PretrainConfig, {"epochs": 2}, options=options)
+        resolve(PretrainConfig, Sources({"epochs": 2}, options=options))
 
 
 def test_a_recipe_has_a_table_for_one_stage() -> None:
     recipe = {"epochs": 1, "seed": 1, "distill": {"seed": 2}}
-    assert resolve(PretrainConfig, recipe).seed == 1
-    assert resolve(DistillConfig, recipe).seed == 2
+    assert resolve(PretrainConfig, Sources(recipe)).seed == 1
+    assert resolve(DistillConfig, Sources(recipe)).seed == 2
 
 
 @pytest.mark.parametrize("recipe", [*(info.defaults for info in all_infos().values()), FOLDER_DEFAULTS])
 def test_shipped_recipes_are_valid(recipe: dict[str, Any]) -> None:
-    assert resolve(PretrainConfig, recipe).epochs + resolve(DistillConfig, recipe).epochs == recipe["total_epochs"]
+    assert (
+        resolve(PretrainConfig, Sources(recipe)).epochs + resolve(DistillConfig, Sources(recipe)).epochs
+        == recipe["total_epochs"]
+    )
     used = {*options_of(PretrainConfig), *options_of(DistillConfig), "total_epochs", "pretrain_share"}
     assert set(recipe) <= used
 
@@ -142,7 +139,7 @@ def test_shipped_recipes_are_valid(recipe: dict[str, Any]) -> None:
 )
 def test_a_wrong_value_is_named(options: dict[str, Any], named: str) -> None:
     with pytest.raises(UsageError, match=f"^{named}: "):
-        resolve(PretrainConfig, {"epochs": 1}, None, options)
+        resolve(PretrainConfig, Sources({"epochs": 1}, None, options))
 
 
 @pytest.mark.parametrize(
@@ -158,13 +155,13 @@ def test_a_wrong_value_is_named(options: dict[str, Any], named: str) -> None:
 )
 def test_a_wrong_file_is_named(tmp_path: Path, text: str, named: str) -> None:
     with pytest.raises(UsageError, match=named) as caught:
-        resolve(PretrainConfig, {"epochs": 1}, write(tmp_path, text))
+        resolve(PretrainConfig, Sources({"epochs": 1}, write(tmp_path, text)))
     assert "config.toml" in str(caught.value)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"nowhere\.toml"):
-        resolve(PretrainConfig, {"epochs": 1}, tmp_path / "nowhere.toml")
+        resolve(PretrainConfig, Sources({"epochs": 1}, tmp_path / "nowhere.toml"))
 
 
 @pytest.mark.parametrize(
@@ -184,7 +181,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 )
 def test_a_value_of_another_kind_is_named(tmp_path: Path, value: object, named: str) -> None:
     with pytest.raises(UsageError, match=f"^{named}"):
-        resolve(PretrainConfig, {"epochs": 1}, write(tmp_path, f"[pretrain]\nepochs = {value}\n"))
+        resolve(PretrainConfig, Sources({"epochs": 1}, write(tmp_path, f"[pretrain]\nepochs = {value}\n")))
 
 
 @pytest.mark.parametrize(
@@ -204,7 +201,7 @@ def test_a_file_made_to_harm_is_refused_in_one_short_line(tmp_path: Path, conten
     file = tmp_path / "config.toml"
     file.write_bytes(content)
     with pytest.raises(UsageError) as caught:
-        resolve(PretrainConfig, {"epochs": 1}, file)
+        resolve(PretrainConfig, Sources({"epochs": 1}, file))
     assert len(str(caught.value)) < len(str(file)) + 200
     assert "\n" not in str(caught.value)
 
@@ -213,21 +210,24 @@ def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path, tmp_path / "pipe", Path("/dev/zero")):
         with pytest.raises(UsageError, match=f"^--config {path}: not a regular file"):
-            resolve(PretrainConfig, {"epochs": 1}, path)
+            resolve(PretrainConfig, Sources({"epochs": 1}, path))
 
 
 @pytest.mark.parametrize("mixing", ["mixup", "cutmix", "none"])
 def test_one_branch_has_no_pair_to_compare(mixing: str) -> None:
-    assert resolve(DistillConfig, {"epochs": 1}, None, {"mixing": mixing}).kl_weight == 0
+    assert resolve(DistillConfig, Sources({"epochs": 1}, None, {"mixing": mixing})).kl_weight == 0
     with pytest.raises(UsageError, match=rf"^--kl-weight 1\.0: it compares both branches; 0 with --mixing {mixing}$"):
-        resolve(DistillConfig, {"epochs": 1, "kl_weight": 1.0}, None, {"mixing": mixing})
-    assert resolve(DistillConfig, {"epochs": 1}, None, {"mixing": "both"}).kl_weight == 1
+        resolve(DistillConfig, Sources({"epochs": 1, "kl_weight": 1.0}, None, {"mixing": mixing}))
+    assert resolve(DistillConfig, Sources({"epochs": 1}, None, {"mixing": "both"})).kl_weight == 1
 
 
 def test_clean_images_are_not_mixed_in_twice() -> None:
     with pytest.raises(UsageError, match=r"^--clean-weight 0\.5: with --mixing none all images are unmixed"):
-        resolve(DistillConfig, {"epochs": 1}, None, {"mixing": "none", "clean_weight": 0.5})
-    assert resolve(DistillConfig, {"epochs": 1}, None, {"mixing": "mixup", "clean_weight": 0.5}).clean_weight == 0.5
+        resolve(DistillConfig, Sources({"epochs": 1}, None, {"mixing": "none", "clean_weight": 0.5}))
+    assert (
+        resolve(DistillConfig, Sources({"epochs": 1}, None, {"mixing": "mixup", "clean_weight": 0.5})).clean_weight
+        == 0.5
+    )
 
 
 def test_what_was_given_is_told_apart_from_defaults(tmp_path: Path) -> None:
@@ -274,9 +274,9 @@ def test_the_help_names_the_defaults_that_each_data_set_has(
         for data, info in DATA_SETS.entries.items():
             if info.simulates is None:
                 config = (
-                    resolve(PretrainConfig, info.defaults)
+                    resolve(PretrainConfig, Sources(info.defaults))
                     if stage == "pretrain"
-                    else resolve(DistillConfig, info.defaults)
+                    else resolve(DistillConfig, Sources(info.defaults))
                 )
                 used = getattr(config, name)
                 assert used is None or told.get(data, usual).split("; ")[0] == as_word(used), (name, data)

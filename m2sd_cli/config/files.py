@@ -1,0 +1,67 @@
+"""Files of options: recipes, and what is given with --config."""
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from m2sd_cli.config.option import find_option, nearest, options_of, shown
+from m2sd_cli.config.stages import MODELS, STAGES
+from m2sd_cli.errors import UsageError
+from m2sd_cli.reading import quoted, read_regular
+
+FILE_LIMIT = 2**20  # bytes of a file of options
+
+
+@dataclass(frozen=True)
+class OptionsFile:
+    """The content of a file of options: a recipe, or a file that is given with --config."""
+
+    data: str | None  # the images, as --data names them
+    tables: Mapping[str, Mapping[str, Any]]  # by stage; a stage that the file does not mention has none
+
+
+NO_OPTIONS = OptionsFile(None, {})
+
+
+def read_options(file: Path) -> OptionsFile:
+    """Read a TOML file: `data`, and a table for each stage.
+
+    Raises:
+        UsageError: the file is missing, no TOML, or holds something else.
+    """
+    try:
+        content = tomllib.loads(read_regular(file, FILE_LIMIT).decode())
+    except OSError as error:
+        raise UsageError(f"--config {file}: {error.strerror or error}") from None
+    except (ValueError, RecursionError) as error:  # the first of TOML, of UTF-8 and of numbers of thousands of digits
+        raise UsageError(f"--config {file}: not TOML ({quoted(str(error))})") from None
+    data = content.pop("data", None)
+    if not isinstance(data, str | None):
+        raise UsageError(f"--config {file}: data {shown(data)}: write the name of a data set or folder in quotes")
+    for name, table in content.items():
+        if name not in STAGES or not isinstance(table, dict):
+            named = quoted(repr(name))
+            hint = nearest(name, STAGES)
+            raise UsageError(f"--config {file}: only data, [pretrain] and [distill] are known, not {named}{hint}")
+        for option in table:
+            find_option(options_of(MODELS[name]), option, f"--config {file}: [{name}]")
+    return OptionsFile(data, content)
+
+
+def checked_tables(file: Path | None) -> dict[str, dict[str, Any]]:
+    """Return the tables of a file of options, for both stages, as they are recorded: without folders of this machine.
+
+    Raises:
+        UsageError: the file cannot be used, or a value does not fit its option.
+    """
+    tables = read_options(file).tables if file is not None else {}
+    checked = {
+        stage: {name: options_of(MODELS[stage])[name].check(value) for name, value in table.items()}
+        for stage, table in tables.items()
+    }
+    for table in checked.values():
+        files = {name: table[name] for name in ("init", "class_order", "split") if isinstance(table.get(name), str)}
+        table |= {name: Path(value).name for name, value in files.items()}
+    return checked

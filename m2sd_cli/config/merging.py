@@ -1,0 +1,141 @@
+"""The options of a stage merged from data set, recipe, file and command line, each with its origin."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from m2sd_cli.config.files import NO_OPTIONS, OptionsFile, read_options
+from m2sd_cli.config.option import find_option, options_of
+from m2sd_cli.config.stages import NO_INIT, Config, DistillConfig, PretrainConfig, stage_of, validate
+from m2sd_cli.registry import OPTIMIZERS
+
+PRETRAIN_SHARE = 0.2  # of a data set's epochs; the paper's stage 1
+OPTIMIZER_OPTIONS = ("learning_rate", "weight_decay")
+TRAINED: dict[str, dict[str, Any]] = {  # of each stage, where stage 1 begins from the weights of --init
+    "pretrain": {"optimizer": "adamw", "backbone_rate": 0.1},
+    "distill": {"optimizer": "adamw"},
+}
+DEFAULT_ORIGIN = "default"
+
+
+@dataclass(frozen=True)
+class Sources:
+    """The sources of the options of one stage.
+
+    The options win over the file, the file over the one that stage 1 was given, this over the recipe, the recipe over
+    the defaults of the data set, and these over those of the model.
+    """
+
+    # Of the data set, for both stages or in a table for one. `total_epochs` are divided between the stages, stage 1
+    # taking `pretrain_share` of them.
+    defaults: Mapping[str, Any]
+    file: Path | None = None  # TOML with a table for each stage, [pretrain] and [distill]
+    options: Mapping[str, Any] = field(default_factory=dict)  # None stands for an option that was not given
+    recipe: OptionsFile = NO_OPTIONS  # the recipe that is followed
+    inherited: OptionsFile = NO_OPTIONS  # the file of stage 1, which stage 2 follows
+    init: object = None  # the weights that stage 1 began from, for stage 2
+    seed: int | None = None  # of stage 1, for stage 2
+
+
+class Layer(NamedTuple):
+    """Values of options of one stage, and the source that they come from."""
+
+    origin: str
+    values: Mapping[str, Any]
+
+
+def resolve(model: type[Config], sources: Sources) -> Config:
+    """Merge and validate one configuration, see `resolve_with_origins`."""
+    return resolve_with_origins(model, sources)[0]
+
+
+def resolve_with_origins(model: type[Config], sources: Sources) -> tuple[Config, dict[str, str]]:
+    """Merge and validate one configuration.
+
+    Returns:
+        the configuration, and the source of each option by its name.
+
+    Raises:
+        UsageError: a value does not fit; the message names the option.
+    """
+    merged = merge(model, layers(model, sources), sources.init)
+    values = {name: value for name, (_, value) in merged.items()}
+    settings = validate(model, values, source=str(sources.file) if sources.file else None)
+    return settings, {name: merged.get(name, (DEFAULT_ORIGIN,))[0] for name in options_of(model)}
+
+
+def layers(model: type[Config], sources: Sources) -> list[Layer]:
+    """List the values of the options of one stage by their source; a later one wins.
+
+    Raises:
+        UsageError: the file is missing, no TOML, or holds something else; or an option is unknown.
+    """
+    stage = stage_of(model)
+    return [
+        Layer("data set", stage_defaults(model, sources.defaults)),
+        Layer("pretrain", {} if sources.seed is None else {"seed": sources.seed}),
+        Layer("recipe", sources.recipe.tables.get(stage, {})),
+        Layer("pretrain's file", sources.inherited.tables.get(stage, {})),
+        Layer("file", given_options(model, sources.file, {})),
+        Layer("command line", given_options(model, None, sources.options)),
+    ]
+
+
+def merge(model: type[Config], sources: Sequence[Layer], init: object = None) -> dict[str, tuple[str, Any]]:
+    """Merge layers, of which a later one wins, over the defaults of the optimiser that they choose.
+
+    Learning rate and weight decay of a layer go with its optimiser: a later layer with another one drops them. Where no
+    layer tells of optimiser or learning rate, weights that stage 1 begins from are trained as TRAINED says.
+
+    Args:
+        model: the configuration of a stage.
+        sources: the layers.
+        init: the weights that stage 1 began from, for stage 2.
+
+    Returns:
+        origin and value by the name of the option, for those that are not the model's defaults.
+    """
+    optimizer = options_of(model)["optimizer"]
+    chosen: str = optimizer.default
+    merged: dict[str, tuple[str, Any]] = {}
+    for origin, values in sources:
+        other = optimizer.check(values.get("optimizer", chosen))
+        if other != chosen:
+            merged = {name: each for name, each in merged.items() if name not in OPTIMIZER_OPTIONS}
+        chosen = other
+        merged |= {name: (origin, value) for name, value in values.items()}
+    begins_trained = merged.get("init", ("", init))[1] not in (None, NO_INIT)
+    if begins_trained and not merged.keys() & {"optimizer", "learning_rate"}:
+        trained = TRAINED[stage_of(model)]
+        chosen = trained["optimizer"]
+        merged = {**{name: (DEFAULT_ORIGIN, value) for name, value in trained.items()}, **merged}
+    own = OPTIMIZERS[chosen].defaults.get(stage_of(model), {})
+    return {**{name: (DEFAULT_ORIGIN, value) for name, value in own.items()}, **merged}
+
+
+def stage_defaults(model: type[PretrainConfig | DistillConfig], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the defaults of one stage from those of a data set, as `resolve` takes them."""
+    values = {name: value for name, value in defaults.items() if name in options_of(model)}
+    values |= defaults.get(stage_of(model), {})
+    if "total_epochs" in defaults:
+        first = max(1, round(defaults.get("pretrain_share", PRETRAIN_SHARE) * defaults["total_epochs"]))
+        values["epochs"] = first if model is PretrainConfig else defaults["total_epochs"] - first
+    return values
+
+
+def given_options(model: type[Config], file: Path | None, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of one stage that a person has set: the options over the file.
+
+    Args:
+        model: the configuration of a stage.
+        file: TOML with a table for each stage.
+        options: None stands for an option that was not given.
+
+    Raises:
+        UsageError: the file is missing, no TOML, or holds something else; or an option is unknown.
+    """
+    for name in options:
+        find_option(options_of(model), name)
+    table = dict(read_options(file).tables.get(stage_of(model), {})) if file is not None else {}
+    return table | {name: value for name, value in options.items() if value is not None}

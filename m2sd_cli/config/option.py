@@ -1,0 +1,152 @@
+"""An option: its name, type, default, bounds and help, as the command line, Python and a file know it."""
+
+import dataclasses
+import inspect
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from types import NoneType
+from typing import Annotated, Any, get_args, get_type_hints
+
+from m2sd_cli.errors import UsageError
+from m2sd_cli.reading import quoted
+from m2sd_cli.registry import Registry, one_of
+
+MANY = 10**9  # the highest bound of a count
+
+
+@dataclass(frozen=True, kw_only=True)
+class Option:
+    """The bounds and the help of an option, whose name, type and default are those of its field.
+
+    `{choices}` in the help stands for the choices.
+    """
+
+    help: str
+    gt: float | None = None
+    ge: float | None = None
+    lt: float | None = None
+    le: float | None = None
+    table: Registry[Any] | None = None  # the table of what the option names
+    default: str | None = None  # for the help page, where None or the default of the field is not the whole truth
+    aliases: tuple[str, ...] = ()  # earlier names, which the command line takes without showing them
+
+
+@dataclass(frozen=True)
+class TrainingOption:
+    """An option of a configuration, as the command line, Python and a file know it."""
+
+    name: str
+    type: Any  # of a value that is given
+    optional: bool  # whether None is a value, too
+    default: Any  # dataclasses.MISSING if there is none
+    option: Option
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The names to choose from, if the option is a choice."""
+        return get_args(self.type) if self.option.table is None else self.option.table.names()
+
+    @property
+    def help(self) -> str:
+        """The line of help, with the choices in it."""
+        choices = one_of(get_args(self.type)) if self.option.table is None else self.option.table.listed()
+        return self.option.help.replace("{choices}", choices)
+
+    @property
+    def shown_default(self) -> str:
+        """The default as a help page shows it; empty if there is none."""
+        if self.option.default is not None or self.default is dataclasses.MISSING:
+            return self.option.default or ""
+        return as_word(self.default)
+
+    def check(self, value: object) -> Any:
+        """Return the value, or the same number as a float where one is wanted.
+
+        Raises:
+            UsageError: the option cannot have it.
+        """
+        from pydantic import ValidationError
+
+        if value is None and self.optional:
+            return None
+        try:
+            checked = self._validator.validate_python(value)
+        except ValidationError as error:
+            raise UsageError(f"{flag(self.name)} {shown(value)}: {error.errors()[0]['msg'].lower()}") from None
+        if self.option.table is not None:
+            self.option.table[checked]
+        return checked
+
+    def schema(self) -> dict[str, Any]:
+        """Return the JSON Schema of a value, without the names in a table."""
+        found: dict[str, Any] = self._validator.json_schema()
+        return found
+
+    @property
+    def _validator(self) -> Any:
+        return _validator(self.type, **{name: getattr(self.option, name) for name in ("gt", "ge", "lt", "le")})
+
+
+@lru_cache
+def _validator(kind: Any, **bounds: float | None) -> Any:
+    """Return the validator of a type within bounds."""
+    from pydantic import ConfigDict, Field, TypeAdapter
+
+    given: dict[str, Any] = {name: bound for name, bound in bounds.items() if bound is not None}
+    if kind is float and not given.keys() & {"lt", "le"}:
+        given["allow_inf_nan"] = False
+    # Strict, or a file's true would be one epoch.
+    return TypeAdapter(Annotated[kind, Field(**given)], config=ConfigDict(strict=True))
+
+
+def options_of(model: type[Any]) -> dict[str, TrainingOption]:
+    """Return the options of a configuration by name, those of its own class first."""
+    hints = get_type_hints(model, include_extras=True)
+    defaults = {field.name: field.default for field in dataclasses.fields(model)}
+    found = {}
+    for name in dict.fromkeys(name for each in model.__mro__ for name in inspect.get_annotations(each)):
+        kind, option = get_args(hints[name])
+        optional = NoneType in get_args(kind)
+        plain = next(each for each in get_args(kind) if each is not NoneType) if optional else kind
+        found[name] = TrainingOption(name, plain, optional, defaults[name], option)
+    return found
+
+
+def find_option(options: Mapping[str, TrainingOption], name: str, source: str | None = None) -> TrainingOption:
+    """Return an option by its name.
+
+    Raises:
+        UsageError: there is none of that name; the message names the nearest one.
+    """
+    if name not in options:
+        where = f"{source}: " if source else ""
+        raise UsageError(f"{where}there is no option {quoted(repr(name))}{nearest(name, options)}")
+    return options[name]
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """Return the end of a message that names the most similar of some names; empty if none is similar."""
+    import difflib
+
+    nearest = difflib.get_close_matches(name, names, 1)
+    return f"; did you mean {nearest[0]!r}?" if nearest else ""
+
+
+def as_word(value: object) -> str:
+    """Return a default as a help page shows it."""
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def flag(name: str) -> str:
+    """Return what a field is called on the command line: `--batch-size` of `batch_size`."""
+    return "--" + name.replace("_", "-")
+
+
+def shown(value: object) -> str:
+    """Return a value that was given, of whatever kind, as a message can show it."""
+    if isinstance(value, dict | list):
+        return "(a table)" if isinstance(value, dict) else "(a list)"
+    if isinstance(value, int) and value.bit_length() > 80:
+        return "(a large number)"  # Python refuses to write very large ones
+    return quoted(str(value))

@@ -1,0 +1,257 @@
+"""The configurations of stages 1 and 2: every field is an option, with its bounds and its help."""
+
+import dataclasses
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, TypeVar
+
+from m2sd_cli.config.option import MANY, Option, find_option, flag, options_of
+from m2sd_cli.config.protocol import ImageChoice, ProtocolOptions
+from m2sd_cli.errors import UsageError
+from m2sd_cli.method.loss_weights import LossWeights
+from m2sd_cli.reading import quoted
+from m2sd_cli.registry import (
+    BACKBONES,
+    CLASSIFIERS,
+    DEFAULT_CLASSIFIER,
+    OPTIMIZERS,
+    SCHEDULES,
+    UNTRAINED_CLASSIFIER,
+)
+
+STAGES = ("pretrain", "distill")
+NO_INIT = "none"
+CLASSIFIER_DEFAULT = f"{DEFAULT_CLASSIFIER}, or {UNTRAINED_CLASSIFIER} without any training"
+SEED = "Same seed: same result, on the same CPU with as many threads."
+RATE = "Of W, after the warm-up."
+DEFAULT_MILESTONES = (0.6, 0.8)  # of the epochs
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """The options that both stages share."""
+
+    epochs: Annotated[int, Option(help="Epochs of this stage.", ge=1, le=MANY)]
+    batch_size: Annotated[int, Option(help="Images a step.", ge=2, le=MANY)] = 256  # the paper's
+    optimizer: Annotated[str, Option(help="{choices}.", table=OPTIMIZERS)] = "sgd"
+    learning_rate: Annotated[float, Option(help=RATE, gt=0, default="0.1; adamw: 0.001")] = 0.1
+    backbone_rate: Annotated[float, Option(help="Learning rate of the backbone, W's being 1.", gt=0)] = 1.0
+    schedule: Annotated[
+        str, Option(help="{choices}: the learning rate falls to 0, at milestones, or not.", table=SCHEDULES)
+    ] = "cosine"
+    milestones: Annotated[
+        str | None,
+        Option(
+            help="Epochs after which multistep lowers the learning rate, as 60,80.", default="60 % and 80 % of them"
+        ),
+    ] = None
+    gamma: Annotated[float, Option(help="Its factor at each milestone.", gt=0, lt=1)] = 0.1
+    warmup_epochs: Annotated[
+        float, Option(help="Epochs in which the learning rate rises from 0; 0.5 is half of one.", ge=0)
+    ] = 0.0
+    momentum: Annotated[float, Option(help="Nesterov momentum; adamw: beta_1.", gt=0, lt=1)] = 0.9
+    weight_decay: Annotated[
+        float, Option(help="L2 penalty; adamw: decoupled.", ge=0, default="0.0005; adamw: 0.05")
+    ] = 5e-4
+    auto_augment: Annotated[
+        Literal["none", "cifar10", "imagenet"],
+        Option(help="AutoAugment's policy for training images: {choices}."),
+    ] = "none"
+    colour: Annotated[
+        float, Option(help="Vary brightness, contrast and saturation by up to this share, 0 to 1.", ge=0, le=1)
+    ] = 0.0
+    cutout: Annotated[
+        float, Option(help="A hole in each training image, its side this share of the image's.", ge=0, le=1)
+    ] = 0.0
+    seed: Annotated[int, Option(help=SEED, ge=0, lt=2**63)] = 0
+
+    def __post_init__(self) -> None:
+        """Refuse a schedule that does not fit the epochs.
+
+        Raises:
+            UsageError: it does not; the message names the option.
+        """
+        if self.epochs and self.warmup_epochs >= self.epochs:
+            raise UsageError(f"--warmup-epochs {self.warmup_epochs:g}: less than the {self.epochs} epochs of the stage")
+        if self.milestones is not None and self.schedule != "multistep":
+            raise UsageError(f"--milestones {quoted(self.milestones)}: for --schedule multistep")
+        milestones(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainConfig(TrainingConfig, ImageChoice, ProtocolOptions):
+    """The options of stage 1. With 0 epochs the network is the one that it begins from."""
+
+    epochs: Annotated[
+        int, Option(help="Epochs of this stage; 0 leaves the weights of --init as they are.", ge=0, le=MANY)
+    ]
+    optimizer: Annotated[
+        str, Option(help="{choices}.", table=OPTIMIZERS, default="sgd, or adamw with --init alone")
+    ] = "sgd"
+    backbone_rate: Annotated[
+        float, Option(help="Learning rate of the backbone, W's being 1.", gt=0, default="1, or 0.1 with --init alone")
+    ] = 1.0
+    backbone: Annotated[str, Option(help="{choices}.", table=BACKBONES)] = "resnet18"
+    similarity: Annotated[
+        Literal["cosine", "linear"], Option(help="Of features and class weights: {choices}.", aliases=("classifier",))
+    ] = "cosine"
+    # A lower scale trades novel classes for base classes.
+    scale: Annotated[float, Option(help="Factor of the cosine.", gt=0)] = 16.0
+    image_size: Annotated[int | None, Option(help="Pixels, for a folder.", ge=8, le=4096, default="224")] = None
+    split: Annotated[
+        str | None,
+        Option(help="List of a folder's base, session and test images, as TOML.", default="none"),
+    ] = None  # in a configuration that was used the name of the file, without its folder
+    transform: Annotated[
+        str | None,
+        Option(help="Treat a folder's pictures as those of a built-in data set, as cifar100.", default="none"),
+    ] = None
+    init: Annotated[
+        str | None,
+        Option(
+            help="Begin from weights: imagenet, a file (.safetensors, .pth), timm's local-dir:DIR, or none.",
+            default="none",
+        ),
+    ] = None  # in a configuration that was used the name of the file, without its folder
+
+    def __post_init__(self) -> None:
+        """Refuse a random network that is not trained.
+
+        Raises:
+            UsageError: there are no epochs, and no weights to begin from.
+        """
+        super().__post_init__()
+        if self.epochs == 0 and self.init in (None, NO_INIT):
+            raise UsageError("--epochs 0: the network would stay random; begin from weights, as --init imagenet does")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillConfig(TrainingConfig):
+    """The options of stage 2. With 0 epochs the base session is made of stage 1 as it is.
+
+    The learning rate is lower than that of stage 1, because L is a sum of some five terms of the size of a
+    cross-entropy.
+    """
+
+    epochs: Annotated[int, Option(help="Epochs of this stage; 0 leaves the network as it is.", ge=0, le=MANY)]
+    optimizer: Annotated[
+        str, Option(help="{choices}.", table=OPTIMIZERS, default="sgd, or adamw after pretrain --init")
+    ] = "sgd"
+    learning_rate: Annotated[float, Option(help=RATE, gt=0, default="0.02; adamw: 0.0002")] = 0.02
+    mixing: Annotated[
+        Literal["both", "mixup", "cutmix", "none"], Option(help="both, mixup or cutmix; none: unmixed images.")
+    ] = "both"
+    enhancement: Annotated[Literal["full", "no-attention", "no-pyramid"], Option(help="{choices}.")] = "full"
+    beta: Annotated[float, Option(help="a of lambda ~ Beta(a, a).", gt=0)] = 1.0
+    temperature: Annotated[float, Option(help="Of the distillation.", gt=0)] = 4.0  # KL(p_hat, f)
+    ce_weight: Annotated[float, Option(help="Cross-entropy of virtual images.", ge=0)] = LossWeights.ce  # L_ce^v
+    # L_KL^v; 0 by default where there is one branch.
+    kl_weight: Annotated[float, Option(help="Symmetric KL of both branches.", ge=0)] = LossWeights.kl
+    kd_weight: Annotated[float, Option(help="Distillation from the enhanced features.", ge=0)] = LossWeights.kd
+    attention_weight: Annotated[float, Option(help="Attention transfer.", ge=0)] = LossWeights.attention
+    # W' alone teaches FE: kd and attention stop there.
+    teacher_weight: Annotated[
+        float, Option(help="Cross-entropy of the teacher, the only term that teaches it.", ge=0)
+    ] = LossWeights.teacher
+    clean_weight: Annotated[
+        float, Option(help="Cross-entropy of unmixed images, which the paper does not have.", ge=0)
+    ] = LossWeights.clean
+    # Channels of T_i for each of phi_i.
+    pyramid_width: Annotated[int, Option(help="Channels of the pyramid for each of the network's.", ge=1, le=8)] = 1
+    classifier: Annotated[
+        str | None, Option(help="Of new classes: {choices}.", table=CLASSIFIERS, default=CLASSIFIER_DEFAULT)
+    ] = None  # of stage 3, from session 0 on
+    seed: Annotated[int, Option(help=SEED, ge=0, lt=2**63, default="pretrain's")] = 0
+    views: Annotated[
+        int,
+        Option(
+            help="Of every image, new ones too: 1 as in the paper, 2 adds its mirror image, more adds shifted crops.",
+            ge=1,
+            le=18,
+        ),
+    ] = 1  # from session 0 on
+
+    def __post_init__(self) -> None:
+        """Refuse weights of terms that the mixing does not have.
+
+        Raises:
+            UsageError: there is one; the message names the option.
+        """
+        super().__post_init__()
+        if self.kl_weight and self.mixing != "both":
+            raise UsageError(f"--kl-weight {self.kl_weight}: it compares both branches; 0 with --mixing {self.mixing}")
+        if self.clean_weight and self.mixing == "none":
+            raise UsageError(
+                f"--clean-weight {self.clean_weight}: with --mixing none all images are unmixed, and --ce-weight is "
+                f"theirs; give --clean-weight 0"
+            )
+
+
+def milestones(config: TrainingConfig) -> list[int]:
+    """Return the milestones of the schedule multistep, in epochs.
+
+    Raises:
+        UsageError: they are no growing numbers of epochs within the training.
+    """
+    if config.milestones is None:
+        return [round(share * config.epochs) for share in DEFAULT_MILESTONES]
+    given = config.milestones
+    try:
+        epochs = [int(each) for each in given.split(",")]
+    except ValueError:
+        raise UsageError(f"--milestones {quoted(given)}: write epochs with commas, as 60,80") from None
+    if not all(a < b for a, b in itertools.pairwise([0, *epochs])):
+        raise UsageError(f"--milestones {quoted(given)}: each is an epoch after the one before, from 1 on")
+    if config.epochs and epochs[-1] >= config.epochs:
+        raise UsageError(f"--milestones {quoted(given)}: the training has {config.epochs} epochs")
+    return epochs
+
+
+MODELS: dict[str, type[PretrainConfig] | type[DistillConfig]] = {"pretrain": PretrainConfig, "distill": DistillConfig}
+Config = TypeVar("Config", PretrainConfig, DistillConfig)
+AnyConfig = TypeVar("AnyConfig", PretrainConfig, DistillConfig, ImageChoice)
+
+
+def stage_of(model: type[PretrainConfig | DistillConfig]) -> str:
+    """Return the name of the stage that a configuration is of."""
+    return "pretrain" if model is PretrainConfig else "distill"
+
+
+def validate(model: type[AnyConfig], values: Mapping[str, Any], source: str | None = None) -> AnyConfig:
+    """Make a configuration of plain values.
+
+    Raises:
+        UsageError: a value does not fit, or a name is unknown; the message names the option.
+    """
+    options = options_of(model)
+    values = {name: find_option(options, name, source).check(value) for name, value in values.items()}
+    if model is DistillConfig and values.get("mixing", "both") != "both":
+        values = {"kl_weight": 0.0} | values
+    for name, option in options.items():
+        if option.default is dataclasses.MISSING and name not in values:
+            raise UsageError(f"{flag(name)} (a table): field required")
+    return model(**values)
+
+
+def recorded_config(model: type[Config], recorded: Mapping[str, Any], source: str) -> Config:
+    """Validate the configuration that something was made with.
+
+    Args:
+        model: the configuration of a stage.
+        recorded: its values as they were written down.
+        source: where they were written down, for messages.
+
+    Raises:
+        UsageError: it makes no sense.
+    """
+    return validate(model, dict(recorded), source)
+
+
+def recorded_choice(recorded: Mapping[str, Any]) -> ImageChoice:
+    """Return the choice of images in a recorded configuration, whatever else is recorded.
+
+    Raises:
+        UsageError: it makes no sense.
+    """
+    return validate(ImageChoice, {name: recorded[name] for name in options_of(ImageChoice) if name in recorded})
