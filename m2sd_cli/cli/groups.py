@@ -111,6 +111,14 @@ def spare_conversions(command: TyperCommand | TyperGroup, ctx: Any) -> None:
         vars(parameter).setdefault("process_value", _Sparing(parameter))
 
 
+def _missing(parameter: Any, ctx: Any) -> str:
+    """Say which argument or option a command cannot do without, and its line of help."""
+    option = parameter.param_type_name == "option"
+    name = parameter.opts[0] if option else (parameter.metavar or parameter.name.upper())
+    command = ctx.command_path
+    return f"{command.partition(' ')[2]} needs {name} ({parameter.help.rstrip('.')}); '{command} -h' shows examples"
+
+
 class _Sparing:
     """The replacement for the method `process_value` of a parameter."""
 
@@ -124,6 +132,8 @@ class _Sparing:
         parameter = self._parameter
         if value is None and getattr(parameter, "is_flag", False) and not parameter.expose_value:
             value = False  # --help and its like, whose callbacks take either for no
+        if parameter.required and (value is None or value == ()):
+            raise UsageError(_missing(parameter, ctx))
         many = parameter.nargs != 1 or getattr(parameter, "multiple", False)
         if value is None and not (many or parameter.required or parameter.callback):
             return None

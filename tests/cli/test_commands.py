@@ -314,9 +314,7 @@ def test_a_locked_run_is_not_written_to(m2sd: Cli, run: Path, places: dict[str, 
         "train",
         "pretrain --no-such-option",
         "increment --session one",
-        "export --format onnx",
         "pretrain --epochs many",
-        "predict",
     ],
 )
 def test_wrong_usage_prints_nothing_to_stdout(m2sd: Cli, command: str) -> None:
@@ -325,6 +323,22 @@ def test_wrong_usage_prints_nothing_to_stdout(m2sd: Cli, command: str) -> None:
     if command:  # without a command there is help
         assert done.out == ""
         assert "Error" in done.err
+
+
+@pytest.mark.parametrize(
+    ("command", "needs"),
+    [
+        ("export", "--out (The file or folder to write)"),
+        ("export --format onnx", "--out (The file or folder to write)"),
+        ("predict", "IMAGES (Pictures, or folders of pictures; - for their names on stdin)"),
+        ("sessions forget", "CLASS (The class)"),
+        ("sessions replay", "--from (The run whose sessions to teach)"),
+    ],
+)
+def test_a_missing_word_is_named_in_one_line(m2sd: Cli, command: str, needs: str) -> None:
+    name = command.partition(" --")[0]
+    check_refusal(m2sd(*command.split()), 2, f"m2sd: {name} needs {needs}; 'm2sd {name} -h' shows examples\n")
+    assert m2sd(*command.split(), "-h").code == 0
 
 
 def test_debug_shows_where_an_error_comes_from(m2sd: Cli, tmp_path: Path) -> None:
