@@ -22,18 +22,12 @@ def confirm_removal(run: Path | None, force: bool, yes: bool) -> None:
 
     folder = m2sd_cli.open_run(run)
     try:
-        chain = folder.summary()
+        taught = folder.summary().describe_taught()
     except RunError:  # there is none, or one that cannot be read any more
         return
-    taught = chain.sessions[1:]
-    if not taught:
+    if taught is None:
         return
-    classes = sum(each.session > 0 for each in chain.classes.all)
-    shots = sum(each.shots for part in taught for each in part.classes)
-    what = (
-        f"{folder.path}: --force removes {_count(len(taught), 'taught session')} of {_count(classes, 'class')} and "
-        f"{_count(shots, 'shot')}"
-    )
+    what = f"{folder.path}: --force removes {taught}"
     way = "train with another --run, and teach them there with 'm2sd sessions replay --from'"
     if not is_asked():
         raise RunError(f"{what}; --yes agrees, or to keep them {way}")
@@ -44,7 +38,3 @@ def confirm_removal(run: Path | None, force: bool, yes: bool) -> None:
 def is_asked() -> bool:
     """Tell if somebody sits at a terminal and can answer."""
     return sys.stdin is not None and sys.stdin.isatty()
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}{'es' if noun.endswith('s') else 's'}"

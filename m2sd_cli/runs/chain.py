@@ -38,6 +38,15 @@ class ChainSummary:
         """Return the session of every class that was not forgotten, by the class's name."""
         return {each.name: each.session for each in self.classes.known}
 
+    def describe_taught(self) -> str | None:
+        """Say how many classes and shots the sessions after session 0 have taught; None if there are none."""
+        taught = self.sessions[1:]
+        if not taught:
+            return None
+        classes = sum(each.session > 0 for each in self.classes.all)
+        shots = sum(each.shots for part in taught for each in part.classes)
+        return f"{_count(len(taught), 'taught session')} of {_count(classes, 'class')} and {_count(shots, 'shot')}"
+
     def taught_pictures(self) -> dict[str, str]:
         """Return the class and session of every shot as text, by the shot's SHA-256.
 
@@ -49,6 +58,10 @@ class ChainSummary:
             for number, place in each.shots
             for sha256 in self.sessions[number].classes[place].shot_sha256
         }
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}{'es' if noun.endswith('s') else 's'}"
 
 
 def _steadily(read: Read[Parameters, Result]) -> Read[Parameters, Result]:

@@ -1,6 +1,7 @@
 """The conditions for beginning a training anew, and for going on with an interrupted one."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, Literal
 
 from m2sd_cli.config.option import shown
@@ -83,7 +84,11 @@ def refuse_unless_new(store: StateStore, finished: str | None, force: bool) -> N
     if force:
         return
     if finished is not None:
-        raise RunError(f"{store.run.path}: {finished}; --force replaces it once the new training has finished")
+        taught = None
+        with suppress(RunError):  # there is no session, or one that cannot be read any more
+            taught = store.run.summary().describe_taught()
+        lost = f", and removes {taught}" if taught else ""
+        raise RunError(f"{store.run.path}: {finished}; --force replaces it once the new training has finished{lost}")
     if store.exists():
         raise RunError(
             f"{store.run.path}: an interrupted {store.load().stage} is in it; go on with --resume, or start over "
