@@ -133,8 +133,9 @@ def _summary_lines(name: str, summary: "Summary") -> "Iterator[str]":
     for each in summary.class_counts:
         by_counts.setdefault((each.training, each.test), []).append(each.name)
     yield from _shortened(
-        "training and test images of each class",
+        "images to train on and to test on, by class",
         [f"{training} and {test}: {shorten(names)}" for (training, test), names in by_counts.items()],
+        counted=False,  # the lines are no classes
     )
     for word, size in (("smallest", summary.smallest), ("largest", summary.largest)):
         if size is not None:
@@ -152,10 +153,10 @@ def _summary_lines(name: str, summary: "Summary") -> "Iterator[str]":
     yield from _shortened("remarks", summary.remarks)
 
 
-def _shortened(title: str, lines: "Sequence[str]") -> "Iterator[str]":
-    """Write a title with the number of lines, and the first of them, if there are any."""
+def _shortened(title: str, lines: "Sequence[str]", counted: bool = True) -> "Iterator[str]":
+    """Write a title, with the number of lines where that tells something, and the first of them, if there are any."""
     if lines:
-        yield f"{title} ({len(lines)}):"
+        yield f"{title} ({len(lines)}):" if counted else f"{title}:"
         yield from (f"  {line}" for line in lines[:LISTED])
         if len(lines) > LISTED:
             yield f"  and {len(lines) - LISTED} more; --json lists all"
