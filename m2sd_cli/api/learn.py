@@ -1,5 +1,6 @@
 """Session 0 of a folder of pictures in one go: a pretrained network, as it is or fine-tuned, and the class means."""
 
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +15,10 @@ from m2sd_cli.api.stage import refuse_shared_folder, remember_folder, require_on
 from m2sd_cli.config.merging import Sources, resolve
 from m2sd_cli.config.option import flag, shown
 from m2sd_cli.config.stages import DistillConfig, PretrainConfig
-from m2sd_cli.data.catalogue import find_info
+from m2sd_cli.data.catalogue import get_info
 from m2sd_cli.data.choosing import choose_training, count_held_out
 from m2sd_cli.data.datasets import DataSet
+from m2sd_cli.data.layout import require_folder
 from m2sd_cli.data.locate import open_data
 from m2sd_cli.data.remarks import remarks
 from m2sd_cli.data.repeated import list_pictures, say_repeated
@@ -104,8 +106,11 @@ def learn(
     if resume and minutes is None:
         raise UsageError("--resume: goes on with --minutes alone; give those that it began with")
     name = str(folder)
-    if find_info(name) is not None:
+    if not os.path.isdir(name) and get_info(name) is not None:
         raise UsageError(f"{name}: learn is for a folder of pictures; a data set has 'm2sd pretrain --data {name}'")
+    require_folder(Path(name))
+    if get_info(name) is not None:
+        name = os.path.join(os.curdir, name)  # the folder, and no data set of its name
     opened = open_run(run)
     refuse_shared_folder(opened, name)
     with progress.stage("learn"), executing(Execution(choose_device(device)), opened, "learn") as execution:

@@ -174,8 +174,12 @@ def simulation_of(info: DataSetInfo) -> DataSetInfo | None:
     )
 
 
-def find_info(name: str) -> DataSetInfo | None:
+def find_info(name: str, source: str = "--data ") -> DataSetInfo | None:
     """Look up the data set of that name; None if `name` is a folder.
+
+    Args:
+        name: of a data set, or the path of a folder.
+        source: the option that gave it, for messages; empty for an argument.
 
     Raises:
         DataError: it is a path, and there is no such folder.
@@ -184,9 +188,9 @@ def find_info(name: str) -> DataSetInfo | None:
     info = get_info(name)
     if info is not None or os.path.isdir(name):
         return info
-    refuse_address(name, "--data")
+    refuse_address(name, source.strip())
     if Path(name).name != name:
-        raise DataError(f"--data {name}: no such folder")
+        raise DataError(f"{source}{name}: no such folder")
     raise UsageError(
-        f"--data {name}: no data set of that name and no folder either; choose {listed_names()}, or a folder"
+        f"{source}{name}: no data set of that name and no folder either; choose {listed_names()}, or a folder"
     )

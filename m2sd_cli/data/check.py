@@ -102,7 +102,9 @@ def check(name: str, data_root: Path | None = None) -> Summary:
         UsageError: there is no such data set and no such folder.
         DataError: a built-in data set is not there or its lists are damaged, or a folder cannot be read at all.
     """
-    return check_data(open_data(name, data_root)) if find_info(name) is not None else check_folder(Path(name))
+    return (
+        check_data(open_data(name, data_root)) if find_info(name, source="") is not None else check_folder(Path(name))
+    )
 
 
 def check_data(data: DataSet) -> Summary:

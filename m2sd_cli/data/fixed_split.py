@@ -8,6 +8,7 @@ import torch
 
 from m2sd_cli.data.datasets import DataSet, Shots, Skipped, Treatment
 from m2sd_cli.data.folders import folder_name
+from m2sd_cli.data.layout import require_folder
 from m2sd_cli.data.names import as_pair, clash, class_name, is_text, relative_name
 from m2sd_cli.data.picture_files import list_folder, pictures_among
 from m2sd_cli.data.skipping import leave_out
@@ -36,8 +37,7 @@ def open_fixed_split(folder: Path, listed: SplitList, treatment: Treatment, skip
     Raises:
         DataError: a path is missing, there twice or outside of the folder; or a class is taught twice or not at all.
     """
-    if not os.path.isdir(folder):
-        raise DataError(f"{folder}: no such folder")
+    require_folder(folder)
     faults: list[str] = []
     left_out = {each.file for each in skipped}
     parts: dict[str, list[Path]] = {}

@@ -15,6 +15,7 @@ from m2sd_cli.data.layout import (
     Classes,
     find_split,
     refuse_faults,
+    require_folder,
     scan_classes,
     visible_folders,
 )
@@ -104,8 +105,7 @@ def open_folder(folder: Path, image_size: int, skipped: Sequence[Skipped] = ()) 
         UsageError: the size is below 8 pixels.
     """
     treatment = usual_treatment(image_size)
-    if not os.path.isdir(folder):
-        raise DataError(f"{folder}: no such folder")
+    require_folder(folder)
     layout = scan_folder(folder, skipped)
     refuse_faults(layout.faults, folder)
     for line in layout.remarks:

@@ -36,6 +36,7 @@ OTHERS: Final = frozenset(
     | {".ai", ".eps", ".exr", ".hdr", ".ico", ".j2k", ".jp2", ".jxl", ".pbm", ".pcx", ".pgm", ".ppm", ".psd", ".svg"}
     | {".tga", ".xcf"}
 )
+ARCHIVES: Final = frozenset({".7z", ".bz2", ".gz", ".rar", ".tar", ".tbz2", ".tgz", ".txz", ".xz", ".zip", ".zst"})
 # Files that systems leave behind, in lower case; hidden ones are passed over, too.
 SYSTEM_FILES: Final = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"})
 
@@ -70,6 +71,8 @@ def way_out(suffix: str, them: str) -> str:
     kind = _BY_SUFFIX.get(suffix)
     if kind is not None:
         return f"{kind.way_out} {them}"
+    if suffix in ARCHIVES:
+        return f"an archive; unpack {them}" if them == "it" else f"archives; unpack {them}"
     return f"convert {them} to jpg or png" if suffix in OTHERS else "no picture by the name"
 
 

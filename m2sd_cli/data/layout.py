@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from m2sd_cli.data.kinds import is_any_picture, listed_kinds
+from m2sd_cli.data.kinds import ARCHIVES, is_any_picture, listed_kinds
 from m2sd_cli.data.left_out import LeftOut, by_kind, count_suffixes, describe, shorten
 from m2sd_cli.data.names import as_pair, clash, class_name, is_text
 from m2sd_cli.data.picture_files import is_passed_over, is_run_folder, list_folder, pictures_among, pictures_below
@@ -105,6 +105,21 @@ def _named(paths: Sequence[Path], name: str) -> Path | None:
     return next((path for path in alike if path.name == name), alike[0] if alike else None)
 
 
+def require_folder(folder: Path) -> None:
+    """Refuse a path at which there is no folder.
+
+    Raises:
+        DataError: there is none.
+    """
+    if os.path.isdir(folder):
+        return
+    refuse_address(folder)
+    if not os.path.isfile(folder):
+        raise DataError(f"{folder}: no such folder")
+    packed = "; unpack it, and name the folder" if folder.suffix.lower() in ARCHIVES else ""
+    raise DataError(f"{folder}: a file, and no folder{packed}")
+
+
 def visible_folders(folder: Path) -> list[Path]:
     """List the folders in a folder that may be classes, sorted.
 
@@ -120,12 +135,10 @@ def scan_classes(folder: Path) -> Classes:
     Raises:
         DataError: there is no such folder, or it cannot be read.
     """
-    if not os.path.isdir(folder):
-        refuse_address(folder)
-        raise DataError(f"{folder}: no such folder")
+    require_folder(folder)
     found = Classes(folder)
     suffixes: Counter[str] = Counter()
-    inside, beside = [], 0
+    inside, beside, archives = [], 0, Counter[str]()
     for path in list_folder(folder):
         if is_passed_over(path):
             continue
@@ -139,6 +152,7 @@ def scan_classes(folder: Path) -> Classes:
             inside.append(path)
         else:
             beside += is_any_picture(path)
+            archives.update({path.suffix.lower()} & ARCHIVES)
     names = [path.name for path in inside if is_text(path.name)]
     pair = clash(sorted(names, key=lambda name: (class_name(name), name)))
     if pair is not None:  # one class on a file system that ignores case, and to a person
@@ -164,7 +178,7 @@ def scan_classes(folder: Path) -> Classes:
                 found.faults.append(f"{path}: no picture in it{_why_none(path, counts)}")
         except DataError as error:
             found.faults.append(str(error))
-    found.left_out = by_kind(suffixes)
+    found.left_out = by_kind(suffixes + archives)
     if nested:
         total, places = sum(count for count, _ in nested), shorten([name for _, name in nested])
         kind = f"in folders inside of classes ({places})"

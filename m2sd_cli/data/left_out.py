@@ -48,7 +48,8 @@ def describe(left_out: Sequence[LeftOut]) -> str:
     """Describe what is left out in one line."""
     more = len(left_out) - NAMED
     named = [str(each) for each in left_out[:NAMED]]
-    rest = f"; and {sum(each.files for each in left_out[NAMED:])} files of {more} more kinds" if more > 0 else ""
+    files = sum(each.files for each in left_out[NAMED:])
+    rest = f"; and {files} file{'s' * (files > 1)} of {more} more kind{'s' * (more > 1)}" if more > 0 else ""
     return "; ".join(named) + rest
 
 

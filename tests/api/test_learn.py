@@ -17,7 +17,7 @@ from m2sd_cli.errors import M2sdError, RunError, UsageError
 from m2sd_cli.method.backbone import build_backbone
 from m2sd_cli.registry import BACKBONES, BackboneEntry, ImageNetWeights
 from m2sd_cli.runs.folder import RunFolder
-from tests.helpers import Cli, Pictures, finished
+from tests.helpers import Cli, Pictures, check_refusal, finished
 
 COLOURS = {"blue": (20, 40, 220), "green": (30, 200, 40), "red": (220, 30, 30)}
 
@@ -109,6 +109,17 @@ def test_what_is_there_is_not_replaced_unasked(photos: Path, tmp_path: Path) -> 
         m2sd_cli.learn(photos, run=tmp_path / "run", device="cpu")
     m2sd_cli.learn(photos, run=tmp_path / "run", device="cpu", image_size=24, force=True)
     assert RunFolder(tmp_path / "run").session(0).manifest.transform.crop == 24
+
+
+def test_a_folder_that_is_not_there_is_named_and_one_of_the_name_of_a_data_set_is_read(
+    photos: Path, tmp_path: Path, m2sd: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    check_refusal(m2sd("learn", "nothing"), 3, "m2sd: nothing: no such folder\n")
+    check_refusal(m2sd("learn", "cub200"), 2, "m2sd: cub200: learn is for a folder of pictures; a data set has")
+    photos.rename(tmp_path / "demo")
+    done = m2sd("learn", "demo", "--run", "run")
+    assert (done.code, done.out.splitlines()[0][:27]) == (0, "3 classes from 24 pictures "), done.err
 
 
 def test_one_class_is_refused(photos: Path, tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ def test_what_is_left_out_is_counted_by_kind(tmp_path: Path, monkeypatch: pytest
     unnamed = "1 without a suffix: no picture by the name"
     assert said == [
         f"{tmp_path}: left out: {heic}; {unnamed}; {others}; 4 in folders inside of classes (cat): a class has its "
-        "pictures in its own folder; move them there; and 1 files of 1 more kinds"
+        "pictures in its own folder; move them there; and 1 file of 1 more kind"
     ]
     reporter = Listener()
     with report_to(reporter):
@@ -86,6 +86,20 @@ def test_what_is_left_out_is_counted_by_kind(tmp_path: Path, monkeypatch: pytest
         f"{tmp_path}: left out: {heic}; {unnamed}; 1 .cr2: convert it to jpg or png; "
         "1 .csv: no picture by the name; 1 .txt: no picture by the name"
     ]
+
+
+def test_an_archive_is_not_left_out_in_silence(tmp_path: Path) -> None:
+    parts(tmp_path, ".")
+    for name in ("birds.zip", "more.tar.gz", "cat/more.ZIP"):
+        (tmp_path / name).touch()
+    _, said = heard(tmp_path)
+    assert said == [
+        f"{tmp_path}: left out: 2 .zip: archives; unpack them; 1 .gz: an archive; unpack it",
+    ]
+    with pytest.raises(DataError, match=r"birds\.zip: a file, and no folder; unpack it, and name the folder$"):
+        open_folder(tmp_path / "birds.zip", 16)
+    with pytest.raises(DataError, match=r"cat/000\.png: a file, and no folder$"):
+        open_folder(tmp_path / "cat" / "000.png", 16)
 
 
 def test_a_class_of_pictures_that_cannot_be_read_here_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
