@@ -1,6 +1,5 @@
 """Stage 2, paper sections 3.2 and 3.3: self-distillation on virtual classes, then session 0."""
 
-from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -16,25 +15,25 @@ from m2sd_cli.api.stage import (
     named_data,
     remembering_folder,
     require_one_beginning,
+    take_arguments,
+    takes_arguments,
     within_budget,
 )
 from m2sd_cli.checkpoints import BaseCheckpoint, HeldOut
 from m2sd_cli.config.files import NO_OPTIONS, OptionsFile
 from m2sd_cli.config.merging import Sources, resolve_with_origins
 from m2sd_cli.config.option import shown
-from m2sd_cli.config.signatures import takes_options
 from m2sd_cli.config.stages import DistillConfig
 from m2sd_cli.data.catalogue import FOLDER_DEFAULTS
 from m2sd_cli.data.datasets import DataSet
 from m2sd_cli.distributed.torchrun import is_distributed
 from m2sd_cli.errors import RunError, UsageError
-from m2sd_cli.inference.device import choose_device
 from m2sd_cli.inference.features import Sample, base_features, held_out_features
 from m2sd_cli.inference.session import require_directions, to_transform
 from m2sd_cli.method.familiarity import known_score_name
 from m2sd_cli.method.network import Network
 from m2sd_cli.method.stage3 import default_classifier
-from m2sd_cli.paths import expand, expand_given
+from m2sd_cli.paths import expand
 from m2sd_cli.recipes import find_recipe
 from m2sd_cli.reports.draws import LabelledFeatures
 from m2sd_cli.reports.rehearsal import choose_for_classes, sample_images
@@ -51,8 +50,8 @@ from m2sd_cli.training.distill import (
     loss_weights,
     saves_memory,
 )
-from m2sd_cli.training.epochs import EpochFigures, check_tensorboard, end_log
-from m2sd_cli.training.execution import SAVE_EVERY, Execution, executing
+from m2sd_cli.training.epochs import end_log
+from m2sd_cli.training.execution import Execution, executing
 from m2sd_cli.training.job import Fitted, Job
 from m2sd_cli.training.loop import fit
 from m2sd_cli.training.memory import freed_memory_kept
@@ -69,29 +68,17 @@ from m2sd_cli.training.records import (
 from m2sd_cli.training.resuming import begun_config, load_state, refuse_unless_new, require_same
 
 
-@takes_options(DistillConfig)
+@takes_arguments(DistillConfig)
 def distill(
     data: Path | str | None = None,
     *,
     run: Path | str | None = None,
-    data_root: Path | str | None = None,
-    recipe: str | None = None,
-    config: Path | str | None = None,
-    device: str = "auto",
-    precision: str = "auto",
     resume: bool = False,
     requeue: bool = False,
     force: bool = False,
-    stop_after: float | None = None,
-    time_budget: float | None = None,
-    save_every: float = SAVE_EVERY,
-    compile: bool = False,
-    deterministic: bool = False,
     ignore_new: bool = False,
     source: Path | str | None = None,
-    on_epoch: Callable[[EpochFigures], None] | None = None,
-    tensorboard: Path | str | None = None,
-    **options: Any,
+    **arguments: Any,
 ) -> StoredManifest | None:
     """Distil the network on virtual classes, and make session 0 of it: stage 2. Other arguments as for `pretrain`.
 
@@ -109,8 +96,9 @@ def distill(
         M2sdError: one of its kinds; the chain is as it was, and after InterruptedTrainingError the training saved.
     """
     require_one_beginning(resume, requeue, force)
-    find_recipe(recipe)
-    request = replace(Request.from_arguments(data, data_root, recipe, config, options), ignore_new=ignore_new)
+    request, asked = take_arguments(data, arguments)
+    find_recipe(request.recipe)
+    request = replace(request, ignore_new=ignore_new)
     folder = open_run(run)
     if source is not None:
         origin = RunFolder(expand(source, "--from"))
@@ -118,19 +106,6 @@ def distill(
         if request.data is None:
             request = replace(request, data=find_folder(origin, folder.pretrain().manifest, None))
     folder.pretrain()  # raises before the lock would make a missing folder
-    curves = expand_given(tensorboard, "--tensorboard")
-    check_tensorboard(curves)
-    asked = Execution(
-        choose_device(device),
-        precision,
-        stop_after,
-        save_every,
-        compile,
-        deterministic,
-        on_epoch=on_epoch,
-        tensorboard=curves,
-        time_budget=time_budget,
-    )
     with progress.stage("distill"), executing(asked, folder, "distill") as execution:
         parent = folder.pretrain()
         if resume or (requeue and (folder.sessions() or StateStore(folder).exists())):

@@ -10,7 +10,7 @@ from torch import nn
 
 from m2sd_cli.api import distill as distilling
 from m2sd_cli.api import pretrain as pretraining
-from m2sd_cli.api.stage import Request, refuse_shared_folder
+from m2sd_cli.api.stage import Request, refuse_shared_folder, take_arguments
 from m2sd_cli.config.files import OptionsFile
 from m2sd_cli.config.merging import DEFAULT_ORIGIN, Sources, resolve
 from m2sd_cli.config.option import options_of
@@ -22,7 +22,6 @@ from m2sd_cli.data.skipping import say_skipped
 from m2sd_cli.data.sources import FileImages, TrainingImages
 from m2sd_cli.distributed.process_group import process_group
 from m2sd_cli.errors import DataError
-from m2sd_cli.inference.device import choose_device
 from m2sd_cli.method.network import Network
 from m2sd_cli.recipes import find_recipe
 from m2sd_cli.runs.folder import RunFolder, open_run
@@ -46,7 +45,6 @@ from m2sd_cli.training.records import data_record
 
 BATCHES = 2  # of images that are read to time steps
 ENDLESS = 10**6  # epochs, of which as many steps are taken as the measurement wants
-CONDITIONS = ("device", "precision", "compile", "deterministic", "time_budget")
 AUGMENTATIONS = ("auto_augment", "colour", "cutout")
 
 
@@ -116,13 +114,11 @@ def plan(
     Raises:
         M2sdError: one of its kinds, as the training would; or the data set would have to be downloaded.
     """
-    conditions = {name: arguments.pop(name) for name in CONDITIONS if name in arguments}
-    data_root, recipe, config = (arguments.pop(name, None) for name in ("data_root", "recipe", "config"))
-    request = Request.from_arguments(data, data_root, recipe, config, arguments)
+    request, asked = take_arguments(data, arguments)
     request = replace(request, ignore_new=ignore_new)
     folder = open_run(run)
-    with process_group(choose_device(conditions.pop("device", "auto"))) as (group, device):
-        execution = Execution(device, group=group, **conditions)
+    with process_group(asked.device) as (group, device):
+        execution = replace(asked, device=device, group=group)
         with deterministic_algorithms(execution.deterministic):
             if stage == "pretrain":
                 return _plan_pretrain(request, folder, execution, force, skip_bad)

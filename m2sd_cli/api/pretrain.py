@@ -1,6 +1,5 @@
 """Stage 1: train backbone and classifier on the base classes."""
 
-from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -16,12 +15,13 @@ from m2sd_cli.api.stage import (
     refuse_shared_folder,
     remembering_folder,
     require_one_beginning,
+    take_arguments,
+    takes_arguments,
     within_budget,
 )
 from m2sd_cli.checkpoints import PretrainCheckpoint
 from m2sd_cli.config.files import checked_tables
 from m2sd_cli.config.merging import Sources, resolve_with_origins
-from m2sd_cli.config.signatures import takes_options
 from m2sd_cli.config.stages import NO_INIT, PretrainConfig
 from m2sd_cli.data.catalogue import DATA_SETS, FOLDER_DEFAULTS, find_info, listed_names
 from m2sd_cli.data.choosing import choose_training
@@ -31,11 +31,10 @@ from m2sd_cli.data.repeated import list_pictures, say_repeated
 from m2sd_cli.data.skipping import say_skipped, skip_bad_pictures
 from m2sd_cli.data.split_list import read_list
 from m2sd_cli.errors import UsageError
-from m2sd_cli.inference.device import choose_device
 from m2sd_cli.inference.features import embed, require_finite
 from m2sd_cli.inference.skipping import check_pictures_together
 from m2sd_cli.method.network import Network
-from m2sd_cli.paths import expand, expand_given
+from m2sd_cli.paths import expand
 from m2sd_cli.recipes import Recipe, find_recipe
 from m2sd_cli.registry import BACKBONES, TIMM
 from m2sd_cli.runs.folder import RunFolder, open_run
@@ -43,8 +42,8 @@ from m2sd_cli.runs.manifest import BackboneRecord, Manifest
 from m2sd_cli.runs.reader import PRETRAIN, StoredManifest
 from m2sd_cli.runs.training_state import StateStore
 from m2sd_cli.training.determinism import deterministic as deterministic_algorithms
-from m2sd_cli.training.epochs import EpochFigures, check_tensorboard, end_log
-from m2sd_cli.training.execution import SAVE_EVERY, Execution, executing
+from m2sd_cli.training.epochs import end_log
+from m2sd_cli.training.execution import Execution, executing
 from m2sd_cli.training.initial_weights import (
     IMAGENET,
     initialise,
@@ -73,28 +72,16 @@ CHECKED_IMAGES = 16
 LISTS = ("class_order", "split")  # options that may be files, of which a record has the bare name
 
 
-@takes_options(PretrainConfig)
+@takes_arguments(PretrainConfig)
 def pretrain(
     data: Path | str | None = None,
     *,
     run: Path | str | None = None,
-    data_root: Path | str | None = None,
-    recipe: str | None = None,
-    config: Path | str | None = None,
-    device: str = "auto",
-    precision: str = "auto",
     resume: bool = False,
     requeue: bool = False,
     force: bool = False,
-    stop_after: float | None = None,
-    time_budget: float | None = None,
-    save_every: float = SAVE_EVERY,
-    compile: bool = False,
     skip_bad: bool = False,
-    deterministic: bool = False,
-    on_epoch: Callable[[EpochFigures], None] | None = None,
-    tensorboard: Path | str | None = None,
-    **options: Any,
+    **arguments: Any,
 ) -> StoredManifest | None:
     """Train backbone and W on the base classes: stage 1.
 
@@ -127,22 +114,9 @@ def pretrain(
         M2sdError: one of its kinds; the chain is as it was, and after InterruptedTrainingError the training saved.
     """
     require_one_beginning(resume, requeue, force)
-    followed = find_recipe(recipe)
-    request = Request.from_arguments(data, data_root, recipe, config, options)
+    request, asked = take_arguments(data, arguments)
+    followed = find_recipe(request.recipe)
     folder = open_run(run)
-    curves = expand_given(tensorboard, "--tensorboard")
-    check_tensorboard(curves)
-    asked = Execution(
-        choose_device(device),
-        precision,
-        stop_after,
-        save_every,
-        compile,
-        deterministic,
-        on_epoch=on_epoch,
-        tensorboard=curves,
-        time_budget=time_budget,
-    )
     if not resume:
         require_data(request, followed)
     if request.data is not None:

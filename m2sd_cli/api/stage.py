@@ -1,10 +1,10 @@
 """The part of beginning and resuming that stages 1 and 2 share: options, images, finished trainings."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from m2sd_cli import progress
 from m2sd_cli.api.recorded_data import recorded_data
@@ -12,21 +12,53 @@ from m2sd_cli.config.files import read_options
 from m2sd_cli.config.merging import given_options
 from m2sd_cli.config.option import flag, options_of
 from m2sd_cli.config.protocol import ProtocolOptions
-from m2sd_cli.config.stages import Config, PretrainConfig
+from m2sd_cli.config.signatures import insert_parameters, takes_options
+from m2sd_cli.config.stages import Config, DistillConfig, PretrainConfig
 from m2sd_cli.data.catalogue import DataSetInfo, get_info
 from m2sd_cli.data.datasets import DataSet
 from m2sd_cli.data.protocol import Protocol, choose_protocol
 from m2sd_cli.errors import InterruptedCommandError, StoppedError, UsageError
+from m2sd_cli.inference.device import choose_device
 from m2sd_cli.paths import expand_given, text_given
 from m2sd_cli.recipes import NOTHING, Recipe
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.places import remember_data
 from m2sd_cli.runs.reader import StoredManifest
 from m2sd_cli.runs.training_state import StateStore
-from m2sd_cli.training.execution import Execution
+from m2sd_cli.training.epochs import EpochFigures, check_tensorboard
+from m2sd_cli.training.execution import SAVE_EVERY, Execution
 from m2sd_cli.training.job import Job
 from m2sd_cli.training.records import base_records, classes_digest, data_record, name_changes
 from m2sd_cli.training.resuming import require_same
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+# The arguments of both stages that their functions hand on, with annotation and default.
+SOURCES: dict[str, tuple[Any, Any]] = {
+    "data_root": (Path | str | None, None),
+    "recipe": (str | None, None),
+    "config": (Path | str | None, None),
+}
+CONDITIONS: dict[str, tuple[Any, Any]] = {
+    "device": (str, "auto"),
+    "precision": (str, "auto"),
+    "stop_after": (float | None, None),
+    "time_budget": (float | None, None),
+    "save_every": (float, SAVE_EVERY),
+    "compile": (bool, False),
+    "deterministic": (bool, False),
+    "on_epoch": (Callable[[EpochFigures], None] | None, None),
+    "tensorboard": (Path | str | None, None),
+}
+
+
+def takes_arguments(model: type[PretrainConfig | DistillConfig]) -> Callable[[Function], Function]:
+    """Decorate a function of `**arguments` so that its signature lists those that `take_arguments` takes."""
+
+    def decorate(function: Function) -> Function:
+        insert_parameters(function, SOURCES | CONDITIONS)
+        return takes_options(model)(function)
+
+    return decorate
 
 
 @dataclass(frozen=True)
@@ -40,28 +72,32 @@ class Request:
     options: Mapping[str, Any]
     ignore_new: bool = False  # leave out pictures that stage 1 did not have
 
-    @classmethod
-    def from_arguments(
-        cls,
-        data: Path | str | None,
-        data_root: Path | str | None,
-        recipe: str | None,
-        config: Path | str | None,
-        options: Mapping[str, Any],
-    ) -> "Request":
-        """Make a request of arguments, in which texts and paths may stand for each other.
-
-        Raises:
-            UsageError: a path is empty.
-        """
-        texts = {name: str(value) if isinstance(value, Path) else value for name, value in options.items()}
-        root, file = expand_given(data_root, "--data-root"), expand_given(config, "--config")
-        return cls(text_given(data), root, recipe, file, texts)
-
     def given(self, model: type[Config]) -> dict[str, Any]:
         """Return the options that a training must have begun with to be resumed."""
         given = given_options(model, self.config, self.options)
         return given if self.recipe is None else given | {"recipe": self.recipe}
+
+
+def take_arguments(data: Path | str | None, arguments: Mapping[str, Any]) -> tuple[Request, Execution]:
+    """Make a request and the conditions of arguments, in which texts and paths may stand for each other.
+
+    Args:
+        data: a built-in data set's name or a folder.
+        arguments: those of SOURCES and CONDITIONS; the others are options of the stage.
+
+    Raises:
+        UsageError: a path is empty, or a condition makes no sense.
+        M2sdError: the folder for TensorBoard or its package cannot be used.
+    """
+    given = {name: default for name, (_, default) in (SOURCES | CONDITIONS).items()} | dict(arguments)
+    root, file = expand_given(given["data_root"], "--data-root"), expand_given(given["config"], "--config")
+    curves = expand_given(given["tensorboard"], "--tensorboard")
+    check_tensorboard(curves)
+    conditions = {name: given[name] for name in CONDITIONS}
+    asked = Execution(**conditions | {"device": choose_device(given["device"]), "tensorboard": curves})
+    options = {name: value for name, value in arguments.items() if name not in SOURCES | CONDITIONS}
+    texts = {name: str(value) if isinstance(value, Path) else value for name, value in options.items()}
+    return Request(text_given(data), root, given["recipe"], file, texts), asked
 
 
 def named_data(config: Path | None, recipe: Recipe = NOTHING) -> str | None:
