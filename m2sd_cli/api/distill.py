@@ -100,39 +100,43 @@ def distill(
     find_recipe(request.recipe)
     request = replace(request, ignore_new=ignore_new)
     folder = open_run(run)
-    if source is not None:
-        origin = RunFolder(expand(source, "--from"))
-        _copy_stage_1(origin, folder)
-        if request.data is None:
-            request = replace(request, data=find_folder(origin, folder.pretrain().manifest, None))
-    folder.pretrain()  # raises before the lock would make a missing folder
+    origin = None if source is None else RunFolder(expand(source, "--from"))
+    first = find_stage_1(folder, origin)  # raises before the lock would make a missing folder
+    if origin is not None and request.data is None:
+        request = replace(request, data=find_folder(origin, first.manifest, None))
     with progress.stage("distill"), executing(asked, folder, "distill") as execution:
-        parent = folder.pretrain()
+        parent = find_stage_1(folder, origin)
         if resume or (requeue and (folder.sessions() or StateStore(folder).exists())):
             job = _resume(request, folder, parent, execution)
         else:
             job = begin(request, folder, parent, execution, force)
         if isinstance(job, StoredManifest):
             return job
+        if origin is not None and not folder.has_pretrain():
+            folder.copy_pretrain(origin)
         with remembering_folder(job):
             return fit_distill(job)
 
 
-def _copy_stage_1(source: RunFolder, folder: RunFolder) -> None:
-    """Begin a run with the stage 1 of another one, unless it has begun with it already.
+def find_stage_1(folder: RunFolder, origin: RunFolder | None) -> StoredManifest:
+    """Return the manifest of the stage 1 to begin with.
+
+    Args:
+        folder: the run folder.
+        origin: the run that stage 1 is copied from, if it is not there yet; None for the run itself.
 
     Raises:
         UsageError: several processes would copy at once.
-        RunError: the other run has no stage 1, or this one has one of its own.
+        RunError: there is no stage 1, or the run has another one than that it would be copied from.
     """
+    if origin is None:
+        return folder.pretrain()
     if is_distributed():
         raise UsageError("--from: one process copies stage 1; leave torchrun out")
-    first = source.pretrain()  # raises before the lock would make a missing folder
-    with folder.locked("distill"):
-        if not folder.has_pretrain():
-            folder.copy_pretrain(source)
-        elif folder.pretrain().record.sha256 != first.record.sha256:
-            raise RunError(f"{folder.path}: it has another stage 1 than {source.path}; name a new folder with --run")
+    first = origin.pretrain()
+    if folder.has_pretrain() and folder.pretrain().record.sha256 != first.record.sha256:
+        raise RunError(f"{folder.path}: it has another stage 1 than {origin.path}; name a new folder with --run")
+    return first
 
 
 def begin(
@@ -156,6 +160,7 @@ def begin(
     )
     if execution.time_budget is not None:
         settings = within_budget(settings, request.options)
+    choose_classifier(settings, parent)
     data = _open_images(folder, request, parent, execution)
     classes = base_classes(folder, parent, data)
     return Job(
@@ -231,6 +236,23 @@ def _begin_with_means(network: Network, job: Job[DistillConfig]) -> None:
         weight.copy_(F.normalize(means, dim=1) * weight.norm(dim=1).mean())
 
 
+def is_trained(config: DistillConfig, parent: StoredManifest) -> bool:
+    """Tell whether the network has been trained once stage 2 has ended."""
+    return bool(config.epochs or parent.manifest.config.get("epochs"))
+
+
+def choose_classifier(config: DistillConfig, parent: StoredManifest) -> str:
+    """Return the classifier of stage 3.
+
+    Raises:
+        UsageError: it compares directions where stage 1 was not trained to.
+    """
+    similarity = parent.manifest.backbone.similarity
+    classifier = config.classifier or default_classifier(similarity, is_trained(config, parent))
+    require_directions(classifier, similarity)
+    return classifier
+
+
 def fit_distill(job: Job[DistillConfig]) -> StoredManifest | None:
     """Train stage 2 of a job into its run folder, and make session 0, which replaces the sessions of the chain.
 
@@ -248,9 +270,8 @@ def fit_distill(job: Job[DistillConfig]) -> StoredManifest | None:
     group = execution.group
     weights = loss_weights(config)
     record = parent.manifest.backbone
-    trained = bool(config.epochs or parent.manifest.config.get("epochs"))
-    classifier = config.classifier or default_classifier(record.similarity, trained)
-    require_directions(classifier, record.similarity)
+    trained = is_trained(config, parent)
+    classifier = choose_classifier(config, parent)
     chosen = sample_images(data.train.labels, len(job.classes))
     sample = Sample(chosen) if config.classifier is None and not trained else None
     with deterministic_algorithms(execution.deterministic):

@@ -10,6 +10,7 @@ from torch import nn
 
 from m2sd_cli.api import distill as distilling
 from m2sd_cli.api import pretrain as pretraining
+from m2sd_cli.api.recorded_data import find_folder
 from m2sd_cli.api.stage import Request, refuse_shared_folder, take_arguments
 from m2sd_cli.config.files import OptionsFile
 from m2sd_cli.config.merging import DEFAULT_ORIGIN, Sources, resolve
@@ -23,6 +24,7 @@ from m2sd_cli.data.sources import FileImages, TrainingImages
 from m2sd_cli.distributed.process_group import process_group
 from m2sd_cli.errors import DataError
 from m2sd_cli.method.network import Network
+from m2sd_cli.paths import expand
 from m2sd_cli.recipes import find_recipe
 from m2sd_cli.runs.folder import RunFolder, open_run
 from m2sd_cli.runs.training_state import StateStore
@@ -99,6 +101,7 @@ def plan(
     force: bool = False,
     skip_bad: bool = False,
     ignore_new: bool = False,
+    source: Path | str | None = None,
     **arguments: Any,
 ) -> Plan:
     """Tell what `pretrain` or `distill` would do with the same arguments, and time a few steps of it.
@@ -108,7 +111,7 @@ def plan(
 
     Args:
         stage: the function that would be called.
-        data, run, force, skip_bad, ignore_new: as for this function.
+        data, run, force, skip_bad, ignore_new, source: as for this function.
         arguments: others of it.
 
     Raises:
@@ -117,12 +120,13 @@ def plan(
     request, asked = take_arguments(data, arguments)
     request = replace(request, ignore_new=ignore_new)
     folder = open_run(run)
+    origin = None if source is None else RunFolder(expand(source, "--from"))
     with process_group(asked.device) as (group, device):
         execution = replace(asked, device=device, group=group)
         with deterministic_algorithms(execution.deterministic):
             if stage == "pretrain":
                 return _plan_pretrain(request, folder, execution, force, skip_bad)
-            return _plan_distill(request, folder, execution, force)
+            return _plan_distill(request, folder, origin, execution, force)
 
 
 def _plan_pretrain(request: Request, folder: RunFolder, execution: Execution, force: bool, skip_bad: bool) -> Plan:
@@ -146,10 +150,14 @@ def _plan_pretrain(request: Request, folder: RunFolder, execution: Execution, fo
     return _plan(job, network, seconds, [first, _measure_distill(pretraining.begin_network(job), images, then)])
 
 
-def _plan_distill(request: Request, folder: RunFolder, execution: Execution, force: bool) -> Plan:
-    parent = folder.pretrain()
+def _plan_distill(
+    request: Request, folder: RunFolder, origin: RunFolder | None, execution: Execution, force: bool
+) -> Plan:
+    parent = distilling.find_stage_1(folder, origin)
+    if origin is not None and request.data is None:
+        request = replace(request, data=find_folder(origin, parent.manifest, None))
     job = distilling.begin(request, folder, parent, execution, force)
-    network = load_network(folder, parent)
+    network = load_network(origin or folder, parent)
     images, seconds = _read_few(job.data, job.config.batch_size)
     return _plan(job, network, seconds, [_measure_distill(network, images, job)])
 

@@ -40,7 +40,7 @@ def distill(
     arguments = training_arguments(DistillConfig, given)
 
     if arguments.pop("dry_run"):
-        report_plan("distill", arguments, json, quiet, data=data, run=run, ignore_new=ignore_new)
+        report_plan("distill", arguments, json, quiet, data=data, run=run, ignore_new=ignore_new, source=source)
         return
     confirm_removal(run, arguments["force"], arguments.pop("yes"))
 

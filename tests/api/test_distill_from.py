@@ -2,11 +2,12 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import m2sd_cli
-from m2sd_cli.errors import RunError, UsageError
+from m2sd_cli.errors import DataError, RunError, UsageError
 from m2sd_cli.runs.folder import RunFolder
 from tests.helpers import QUICK_DISTILL, Cli, finished, tree
 
@@ -33,6 +34,40 @@ def test_a_run_without_stage_1_makes_no_folder(tmp_path: Path) -> None:
     with pytest.raises(RunError):
         m2sd_cli.distill(run=tmp_path / "other", source=tmp_path / "none")
     assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"batch_size": 1},
+        {"no_such": 1},
+        {"mixing": "mixup", "kl_weight": 1.0},
+        {"device": "tpu"},
+        {"precision": "fp8"},
+        {"recipe": "nowhere"},
+        {"time_budget": 9.0, "epochs": 3},
+        {"classifier": "nowhere"},
+    ],
+    ids=lambda wrong: " ".join(wrong),
+)
+def test_a_wrong_option_leaves_nothing_written(wrong: dict[str, Any], trained: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError):
+        m2sd_cli.distill(run=tmp_path / "other", source=trained, **wrong)
+    assert not (tmp_path / "other").exists()
+
+
+def test_another_folder_of_pictures_leaves_nothing_written(trained: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError):
+        m2sd_cli.distill(tmp_path / "none", run=tmp_path / "other", source=trained, **QUICK_DISTILL)
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_dry_run_copies_nothing(m2sd: Cli, trained: Path, tmp_path: Path) -> None:
+    before, other = tree(trained), tmp_path / "other"
+    done = m2sd("distill", "--from", trained, "--run", other, "--dry-run", "--device", "cpu")
+    assert done.code == 0, done.err
+    assert "nothing was trained" in done.err
+    assert (tree(trained), other.exists()) == (before, False)
 
 
 def test_several_processes_do_not_copy(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
