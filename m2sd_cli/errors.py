@@ -3,6 +3,17 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
+
+EXIT_CODES: Final = {
+    0: "done; an `ablation` whose `--stop-after` is over, too",
+    1: "failed",
+    2: "wrong usage",
+    3: "the data is bad",
+    4: "the run folder does not allow it: missing, locked, damaged, wrong session; or a file could not be written",
+    5: "`pretrain` or `distill` stopped in time and saved: by `--stop-after`, or by a signal with `--requeue`",
+    130: "interrupted",
+}
 
 
 class M2sdError(Exception):

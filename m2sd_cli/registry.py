@@ -336,6 +336,8 @@ class ClassifierEntry:
     builder: Builder  # of (known: KnownClasses, similarity: str, scale: float), returns a Head
     cosine_only: bool = False  # True if it compares directions, as a linear W was not trained to
     candidate: bool = False  # True if a base session may choose it for its classes, see reports/rehearsal.py
+    rule: str = ""  # the class that an image goes to, for the documents
+    source: str = ""  # the publication, for the documents
 
 
 CLASSIFIERS: Final = Registry(
@@ -343,12 +345,43 @@ CLASSIFIERS: Final = Registry(
     "m2sd.classifiers",
     ClassifierEntry,
     {
-        "means": ClassifierEntry("m2sd_cli.method.means:build", candidate=True),
-        "teen": ClassifierEntry("m2sd_cli.method.teen:build", cosine_only=True, candidate=True),
-        "fecam": ClassifierEntry("m2sd_cli.method.fecam:build", candidate=True),
-        "ranpac": ClassifierEntry("m2sd_cli.method.ranpac:build", candidate=True),
-        "debiased": ClassifierEntry("m2sd_cli.method.debiased:build"),
-        "centred": ClassifierEntry("m2sd_cli.method.centred:build", candidate=True),
+        "means": ClassifierEntry(
+            "m2sd_cli.method.means:build",
+            candidate=True,
+            rule="the class whose mean feature has the most similar direction; the paper's",
+            source="M2SD, Lin et al., AAAI 2024, section 3.4",
+        ),
+        "teen": ClassifierEntry(
+            "m2sd_cli.method.teen:build",
+            cosine_only=True,
+            candidate=True,
+            rule="as with `means`, but the mean of a new class is moved towards the base classes that it resembles",
+            source="TEEN, Wang et al., NeurIPS 2023",
+        ),
+        "fecam": ClassifierEntry(
+            "m2sd_cli.method.fecam:build",
+            candidate=True,
+            rule="the nearest mean of square roots of features, by their covariance within classes; the default",
+            source="FeCAM, Goswami et al., NeurIPS 2023",
+        ),
+        "ranpac": ClassifierEntry(
+            "m2sd_cli.method.ranpac:build",
+            candidate=True,
+            rule="the highest score of a ridge regression on 1,024 random features, solved for each new class alone",
+            source="RanPAC, McDonnell et al., NeurIPS 2023",
+        ),
+        "debiased": ClassifierEntry(
+            "m2sd_cli.method.debiased:build",
+            rule="as with `fecam`, but base classes have to win by a margin; in the recipes but `-paper`",
+            source="calibrated stacking, Chao et al., ECCV 2016",
+        ),
+        "centred": ClassifierEntry(
+            "m2sd_cli.method.centred:build",
+            candidate=True,
+            rule="as with `fecam`, but by the cosine seen from the middle of the base classes, without the noise "
+            "of few shots; the default of a network that was not trained further",
+            source="WCCN, Hatch et al., Interspeech 2006",
+        ),
     },
 )
 # The classifier of a new base session. It beats class means wherever both were tried; `debiased` gains far more with

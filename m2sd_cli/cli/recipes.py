@@ -9,6 +9,7 @@ from m2sd_cli.cli.groups import Command, Group
 from m2sd_cli.cli.output import document, result, results, table
 from m2sd_cli.errors import UsageError
 from m2sd_cli.recipes import find_recipe, recipe_names
+from m2sd_cli.recipes.results import words_on
 
 app = typer.Typer(cls=Group, rich_markup_mode=None)
 
@@ -46,7 +47,7 @@ def list_recipes(json: options.Json = False) -> None:
                         "name": name,
                         "title": each.title,
                         "data": each.options.data,
-                        **{field.lower(): each.header(field) for field in ("Hardware", "Time", "Accuracy")},
+                        **words_on(name),
                         **each.options.tables,
                     }
                     for name, each in named.items()
@@ -54,7 +55,8 @@ def list_recipes(json: options.Json = False) -> None:
             }
         )
         return
-    rows = [[name, each.header("Time"), each.header("Accuracy"), each.title] for name, each in named.items()]
+    measured = {name: words_on(name) for name in named}
+    rows = [[name, measured[name]["time"], measured[name]["accuracy"], each.title] for name, each in named.items()]
     results(table(["name", "time", "accuracy", "what"], rows))
 
 

@@ -30,6 +30,7 @@ class Option:
     table: Registry[Any] | None = None  # the table of what the option names
     default: str | None = None  # for the help page, where None or the default of the field is not the whole truth
     aliases: tuple[str, ...] = ()  # earlier names, which the command line takes without showing them
+    symbol: str = ""  # in the paper, as tables of the documents show it
 
 
 @dataclass(frozen=True)

@@ -92,9 +92,10 @@ class PretrainConfig(TrainingConfig, ImageChoice, ProtocolOptions):
     backbone_rate: Annotated[
         float, Option(help="Learning rate of the backbone, W's being 1.", gt=0, default="1, or 0.1 with --init alone")
     ] = 1.0
-    backbone: Annotated[str, Option(help="{choices}.", table=BACKBONES)] = "resnet18"
+    backbone: Annotated[str, Option(help="{choices}.", table=BACKBONES, symbol="φ")] = "resnet18"
     similarity: Annotated[
-        Literal["cosine", "linear"], Option(help="Of features and class weights: {choices}.", aliases=("classifier",))
+        Literal["cosine", "linear"],
+        Option(help="Of features and class weights: {choices}.", aliases=("classifier",), symbol="f(x) = Wᵀφ(x)"),
     ] = "cosine"
     # A lower scale trades novel classes for base classes.
     scale: Annotated[float, Option(help="Factor of the cosine.", gt=0)] = 16.0
@@ -140,27 +141,39 @@ class DistillConfig(TrainingConfig):
     ] = "sgd"
     learning_rate: Annotated[float, Option(help=RATE, gt=0, default="0.02; adamw: 0.0002")] = 0.02
     mixing: Annotated[
-        Literal["both", "mixup", "cutmix", "none"], Option(help="both, mixup or cutmix; none: unmixed images.")
+        Literal["both", "mixup", "cutmix", "none"],
+        Option(help="both, mixup or cutmix; none: unmixed images.", symbol="x_I, x_II"),
     ] = "both"
-    enhancement: Annotated[Literal["full", "no-attention", "no-pyramid"], Option(help="{choices}.")] = "full"
-    beta: Annotated[float, Option(help="a of lambda ~ Beta(a, a).", gt=0)] = 1.0
+    enhancement: Annotated[Literal["full", "no-attention", "no-pyramid"], Option(help="{choices}.", symbol="FE")] = (
+        "full"
+    )
+    beta: Annotated[float, Option(help="a of lambda ~ Beta(a, a).", gt=0, symbol="λ")] = 1.0
     temperature: Annotated[float, Option(help="Of the distillation.", gt=0)] = 4.0  # KL(p_hat, f)
-    ce_weight: Annotated[float, Option(help="Cross-entropy of virtual images.", ge=0)] = LossWeights.ce  # L_ce^v
+    ce_weight: Annotated[float, Option(help="Cross-entropy of virtual images.", ge=0, symbol="L_ce^v")] = (
+        LossWeights.ce
+    )  # L_ce^v
     # L_KL^v; 0 by default where there is one branch.
-    kl_weight: Annotated[float, Option(help="Symmetric KL of both branches.", ge=0)] = LossWeights.kl
-    kd_weight: Annotated[float, Option(help="Distillation from the enhanced features.", ge=0)] = LossWeights.kd
-    attention_weight: Annotated[float, Option(help="Attention transfer.", ge=0)] = LossWeights.attention
+    kl_weight: Annotated[float, Option(help="Symmetric KL of both branches.", ge=0, symbol="L_KL^v")] = LossWeights.kl
+    kd_weight: Annotated[
+        float, Option(help="Distillation from the enhanced features.", ge=0, symbol="KL(p̂, f(x)) in L_AT")
+    ] = LossWeights.kd
+    attention_weight: Annotated[
+        float, Option(help="Attention transfer.", ge=0, symbol="Σ ‖at(T_i) - at(φ_i(x))‖² in L_AT")
+    ] = LossWeights.attention
     # W' alone teaches FE: kd and attention stop there.
     teacher_weight: Annotated[
-        float, Option(help="Cross-entropy of the teacher, the only term that teaches it.", ge=0)
+        float, Option(help="Cross-entropy of the teacher, the only term that teaches it.", ge=0, symbol="W'")
     ] = LossWeights.teacher
     clean_weight: Annotated[
         float, Option(help="Cross-entropy of unmixed images, which the paper does not have.", ge=0)
     ] = LossWeights.clean
     # Channels of T_i for each of phi_i.
-    pyramid_width: Annotated[int, Option(help="Channels of the pyramid for each of the network's.", ge=1, le=8)] = 1
+    pyramid_width: Annotated[
+        int, Option(help="Channels of the pyramid for each of the network's.", ge=1, le=8, symbol="T_i")
+    ] = 1
     classifier: Annotated[
-        str | None, Option(help="Of new classes: {choices}.", table=CLASSIFIERS, default=CLASSIFIER_DEFAULT)
+        str | None,
+        Option(help="Of new classes: {choices}.", table=CLASSIFIERS, default=CLASSIFIER_DEFAULT, symbol="w_i"),
     ] = None  # of stage 3, from session 0 on
     seed: Annotated[int, Option(help=SEED, ge=0, lt=2**63, default="pretrain's")] = 0
     views: Annotated[

@@ -1,4 +1,4 @@
-"""Named recipes: files of options that ship in the package, with hardware, time and accuracy where measured."""
+"""Named recipes: files of options that ship in the package. `results.toml` has the figures measured with them."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,12 +9,13 @@ from m2sd_cli.errors import UsageError
 from m2sd_cli.reading import quoted
 
 FOLDER: Final = Path(__file__).parent
+RESULTS: Final = "results.toml"
 NO_RECIPE: Final = "none"
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """A recipe as it ships. Its text begins with comments: a title, then commands, then lines such as `# Time: 1 h`."""
+    """A recipe as it ships. Its text begins with comments: a title, then commands."""
 
     name: str | None
     text: str
@@ -25,18 +26,13 @@ class Recipe:
         """Return the first line, which describes the recipe."""
         return self.text.splitlines()[0].removeprefix("# ")
 
-    def header(self, field: str) -> str:
-        """Return a comment: the `Hardware`, the `Time` or the `Accuracy`."""
-        comments = (line for line in self.text.splitlines() if line.startswith(f"# {field}: "))
-        return next(comments).removeprefix(f"# {field}: ")
-
 
 NOTHING: Final = Recipe(None, "", NO_OPTIONS)  # in the place of a recipe
 
 
 def recipe_names() -> list[str]:
     """List the names of the recipes."""
-    return sorted(file.stem for file in FOLDER.glob("*.toml"))
+    return sorted(file.stem for file in FOLDER.glob("*.toml") if file.name != RESULTS)
 
 
 def find_recipe(name: str | None) -> Recipe:

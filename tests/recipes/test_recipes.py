@@ -23,6 +23,7 @@ from m2sd_cli.data.catalogue import DATA_SETS
 from m2sd_cli.errors import UsageError
 from m2sd_cli.method.loss_weights import LossWeights
 from m2sd_cli.recipes import NOTHING, find_recipe, recipe_names
+from m2sd_cli.recipes.results import find_measured, read_results, words_on
 from m2sd_cli.registry import BACKBONES
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.reader import StoredManifest
@@ -87,8 +88,7 @@ def test_every_recipe_begins_with_what_makes_it_and_what_it_takes(name: str, tmp
     recipe = find_recipe(name)
     lines = recipe.text.splitlines()
     assert re.fullmatch(r"# \S.*", lines[0])
-    for field in ("Hardware", "Time", "Accuracy"):
-        assert recipe.header(field)
+    assert all(words_on(name).values())
     commands = [line.removeprefix("#   ") for line in lines if line.startswith("#   ")]
     assert commands[:3] == [f"export M2SD_RUN={name}", f"m2sd pretrain --recipe {name}", "m2sd distill"]
     assert recipe.options.data is not None
@@ -99,6 +99,20 @@ def test_every_recipe_begins_with_what_makes_it_and_what_it_takes(name: str, tmp
     ]
     for words in map(shlex.split, commands):
         assert words[0] != "m2sd" or words[1] in COMMANDS
+
+
+def test_every_measured_recipe_ships() -> None:
+    assert set(read_results()["recipes"]) <= set(recipe_names())
+
+
+def test_the_words_on_a_recipe_are_its_figures() -> None:
+    measured = find_measured("cifar100-resnet20-cpu")
+    assert measured is not None
+    mean, deviation = map(str, measured.harmonic)
+    assert re.fullmatch(r"\d+\.\d \d\.\d", f"{mean} {deviation}")
+    assert f"HM {mean} (mean of {len(measured.seeds)} seeds)" in words_on("cifar100-resnet20-cpu")["accuracy"]
+    assert find_measured("of nobody") is None
+    assert set(words_on("of nobody").values()) == {"not yet measured"}
 
 
 def test_the_papers_recipe_adds_nothing_to_the_paper() -> None:
@@ -272,7 +286,11 @@ def test_the_list(m2sd: Cli) -> None:
     assert [each["name"] for each in content] == recipe_names()
     for each in content:
         own = find_recipe(each["name"])
-        assert (each["title"], each["data"], each["time"]) == (own.title, own.options.data, own.header("Time"))
+        assert (each["title"], each["data"], each["time"]) == (
+            own.title,
+            own.options.data,
+            words_on(each["name"])["time"],
+        )
         assert each["pretrain"] == own.options.tables["pretrain"]
 
 

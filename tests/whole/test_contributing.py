@@ -20,14 +20,6 @@ FILES = dict(re.findall(r"^```python\n# (\S+)\n(.*?)^```$", TEXT, flags=re.MULTI
 [TOML] = re.findall(r"^```toml\n(.*?)^```$", TEXT, flags=re.MULTILINE | re.DOTALL)
 
 
-def test_the_files_that_are_named_are_there() -> None:
-    names = re.findall(r"`((?:m2sd_cli|tests|\.ci)/[\w/]+\.\w+)`", TEXT)
-    examples = {f"{before}{name}" for name in FILES for before in ("", "test_")}
-    absent = [name for name in names if not (ROOT / name).exists()]
-    assert {Path(name).name for name in absent} <= examples
-    assert len(absent) < len(names)
-
-
 @pytest.fixture
 def examples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The files of the examples, in the working folder and on the path of imports."""

@@ -1,0 +1,224 @@
+"""The tables of the documents, each made from a table of the program or from a file of figures."""
+
+import textwrap
+import tomllib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from decimal import Decimal
+from typing import Any
+
+from m2sd_cli.cli.commands import COMMANDS
+from m2sd_cli.config.option import flag, options_of
+from m2sd_cli.config.stages import MODELS
+from m2sd_cli.data.catalogue import DATA_SETS
+from m2sd_cli.errors import EXIT_CODES
+from m2sd_cli.exporting import EXPORT_FORMATS
+from m2sd_cli.recipes import find_recipe, recipe_names
+from m2sd_cli.recipes.results import find_measured, read_results, words_on
+from m2sd_cli.registry import BACKBONES, CLASSIFIERS
+from m2sd_cli.reports.published import Published, published_methods
+from tests.documents.markdown import ROOT
+
+Rows = Iterable[Sequence[object]]
+
+
+def markdown(columns: Sequence[str], rows: Rows) -> str:
+    """Write a table as Markdown does; None leaves a cell empty."""
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "".join(f"| {' | '.join(map(_cell, line))} |\n" for line in lines).replace("|  |", "| |")
+
+
+def _cell(value: object) -> str:
+    return "" if value is None else str(value).replace("|", "\\|")
+
+
+def code(text: object) -> str:
+    """Mark a word as code."""
+    return f"`{text}`"
+
+
+def commands() -> str:
+    """The commands, in the order of `m2sd --help`."""
+    return markdown(["command", ""], ([code(f"m2sd {name}"), entry.help] for name, entry in COMMANDS.items()))
+
+
+def exit_codes() -> str:
+    """The exit codes of all commands."""
+    return markdown(["exit code", "meaning"], EXIT_CODES.items())
+
+
+def options(stage: str) -> str:
+    """The options of a stage with their symbols in the paper."""
+    rows = (
+        [code(flag(option.name)), option.shown_default, option.option.symbol, option.help]
+        for option in options_of(MODELS[stage]).values()
+    )
+    return markdown([f"option of `m2sd {stage}`", "default", "in the paper", ""], rows)
+
+
+def symbols() -> str:
+    """The options that have a symbol in the paper, of both stages."""
+    rows = (
+        [option.option.symbol, code(f"m2sd {stage} {flag(option.name)}"), option.shown_default, option.help]
+        for stage, model in MODELS.items()
+        for option in options_of(model).values()
+        if option.option.symbol
+    )
+    return markdown(["in the paper", "option", "default", ""], rows)
+
+
+def classifiers() -> str:
+    """The classifiers of stage 3."""
+    rows = ([code(name), entry.rule, entry.source] for name, entry in CLASSIFIERS.entries.items())
+    return markdown(["`--classifier`", "an image goes to", "source"], rows)
+
+
+def backbones() -> str:
+    """The backbones, and the weights of ImageNet that they can begin from."""
+    rows = (
+        [
+            code(name),
+            entry.label,
+            entry.imagenet and code(entry.imagenet.name),
+            entry.imagenet and entry.imagenet.licence,
+        ]
+        for name, entry in BACKBONES.entries.items()
+    )
+    return markdown(["`--backbone`", "network", "`--init imagenet`", "licence"], rows)
+
+
+def data_sets() -> str:
+    """The data sets that come with sessions of their own."""
+    rows = (
+        [
+            code(name),
+            info.base,
+            f"{info.sessions} x {info.way}",
+            info.shots,
+            info.image_size,
+            info.layout or "in the package",
+        ]
+        for name, info in DATA_SETS.entries.items()
+    )
+    return markdown(["`--data`", "base classes", "sessions x classes", "shots", "pixels", "files"], rows)
+
+
+def export_formats() -> str:
+    """The formats of `m2sd export`."""
+    rows = (
+        [code(name), "folder" if entry.folder else "file", entry.extra and code(f"m2sd[{entry.extra}]")]
+        for name, entry in EXPORT_FORMATS.entries.items()
+    )
+    return markdown(["`--format`", "writes a", "needs"], rows)
+
+
+def extras() -> str:
+    """The optional dependencies of the package."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    rows = (
+        [code(f"m2sd[{name}]"), ", ".join(map(code, needs))] for name, needs in project["optional-dependencies"].items()
+    )
+    return markdown(["extra", "packages"], rows)
+
+
+def recipes() -> str:
+    """The recipes that ship, with what they take where that has been measured."""
+    named = {name: find_recipe(name) for name in recipe_names()}
+    words = {name: words_on(name) for name in named}
+    rows = ([code(name), each.title, words[name]["time"], words[name]["accuracy"]] for name, each in named.items())
+    return markdown(["`--recipe`", "", "time", "accuracy"], rows)
+
+
+def results(name: str) -> str:
+    """A table of `results.toml`, and its origin below it."""
+    table = read_results()["tables"][name]
+    signed = table.get("signed", False)
+    return markdown(table["columns"], ([figure(cell, signed) for cell in row] for row in table["rows"])) + caption(
+        table
+    )
+
+
+def figure(cell: object, signed: bool = False) -> str:
+    """Write a cell: a text, a number, or a mean and its deviation."""
+    if isinstance(cell, list | tuple):
+        return f"{figure(cell[0], signed)} ± {cell[1]}"
+    plus = "+" * (signed and isinstance(cell, Decimal) and not cell.is_signed())
+    return f"{plus}{cell}"
+
+
+def caption(table: Mapping[str, Any]) -> str:
+    """Write the origin of figures in one line."""
+    seeds = [str(each) for each in table.get("seeds", [])]
+    recipe = table["recipe"]
+    named = f"with the recipe {code(recipe)}" if recipe in recipe_names() else f"without a recipe: {recipe[6:]}"
+    parts = (
+        f"Measured {named}",
+        table.get("images"),
+        f"seed{'s' * (len(seeds) > 1)} {', '.join(seeds)}" if seeds else None,
+        f"{table['hours']} h a seed" if "hours" in table else None,
+        table.get("hardware"),
+        code(table["command"]) if "command" in table else None,
+    )
+    sentence = f"{'; '.join(filter(None, parts))}."
+    return "\n" + textwrap.fill(sentence, 120, break_long_words=False, break_on_hyphens=False) + "\n"
+
+
+def compared(recipe: str) -> str:
+    """The result of a recipe above the published figures of its data set and backbone."""
+    options, own = find_recipe(recipe).options, find_measured(recipe)
+    assert own is not None, f"{recipe} has not been measured"
+    assert options.data is not None
+    columns = ["method", "session 0", "last", "AVG", "PD", "HM"]
+    first = own.base_session
+    drop = None if first is None else first[0] - own.last[0]
+    ours = [f"**`{recipe}`**", *map(figure, (first or "-", own.last, own.average, drop or "-", own.harmonic))]
+    label = BACKBONES[options.tables["pretrain"]["backbone"]].label
+    return markdown(columns, [ours, *([*row, "-"] for row in published_rows(options.data, label))])
+
+
+def published(data: str, backbone: str) -> str:
+    """The published figures on a data set with a backbone, as papers call it; the oldest first."""
+    return markdown(["method", "session 0", "last", "AVG", "PD"], published_rows(data, backbone))
+
+
+def published_rows(data: str, backbone: str) -> list[list[object]]:
+    """Return the rows of the published figures; a * marks an epoch that was chosen on test images."""
+    found = [Published(method, row) for method in published_methods() for row in method.rows]
+    chosen = [each for each in found if (each.row.data, each.row.backbone) == (data, backbone)]
+    assert chosen, f"nothing is published on {data} with {backbone}"
+    return [
+        [
+            f"{each.method.name} ({each.method.year}){' *' * (each.method.epoch_chosen_on_test is True)}",
+            *(
+                "-" if value is None else value
+                for value in (each.row.base, each.row.last, each.row.average, each.row.drop)
+            ),
+        ]
+        for each in sorted(chosen, key=lambda each: each.method.year)
+    ]
+
+
+TABLES: dict[str, Callable[..., str]] = {
+    "commands": commands,
+    "exit codes": exit_codes,
+    "options": options,
+    "symbols": symbols,
+    "classifiers": classifiers,
+    "backbones": backbones,
+    "data sets": data_sets,
+    "export formats": export_formats,
+    "extras": extras,
+    "recipes": recipes,
+    "published": published,
+    "results": results,
+    "compared": compared,
+}
+
+
+def make_table(name: str) -> str:
+    """Make the table of a marker: the name of a function, and its arguments.
+
+    Raises:
+        KeyError: there is no such table.
+    """
+    found = max((each for each in TABLES if f"{name} ".startswith(f"{each} ")), key=len, default=name)
+    return TABLES[found](*name.removeprefix(found).split())

@@ -1,0 +1,81 @@
+"""Every command, option and file that a sentence names is there."""
+
+import re
+import shlex
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from m2sd_cli.cli.commands import COMMANDS, build_command
+from tests.documents.markdown import ROOT, Document, documents
+
+SPAN = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
+FILE = re.compile(r"(?:m2sd_cli|tests|completions|\.github|\.ci)/[\w/.-]*\w")
+GENERAL = {"--help", "--version", "--debug", "--install-completion", "--show-completion"}  # of any command
+EXAMPLE = re.compile(r"^# (?:test_)?(\S+\.py)$", re.MULTILINE)  # the first line of a file that a document shows
+PRESENT = [each for each in documents() if each.path.name != "CHANGELOG.md"]  # which tells what was there, too
+
+
+@cache
+def options_of_commands() -> dict[tuple[str, ...], set[str]]:
+    """Return the options of each command, also of those with two words."""
+
+    def options(command: Any) -> set[str]:
+        return {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)} | GENERAL
+
+    found: dict[tuple[str, ...], set[str]] = {}
+    for name in COMMANDS:
+        command: Any = build_command(name)
+        found[(name,)] = options(command)
+        for second, sub in getattr(command, "commands", {}).items():
+            found[name, second] = options(sub) | options(command)
+    return found
+
+
+def wrong_words(document: Document) -> list[str]:
+    """List the spans of code that name a command, an option or a file that there is not."""
+    known = options_of_commands()
+    every = set().union(*known.values())
+    shown = {Path(name).name for name in EXAMPLE.findall(document.text)}
+    wrong = []
+    for span in SPAN.findall(document.prose):
+        words = shlex.split(span, comments=True) if span.startswith(("m2sd ", "--")) else []
+        if words[:1] == ["m2sd"]:
+            rest = [word for word in words[1:] if word not in GENERAL and word != "help"]
+            command = tuple(rest[:2]) if tuple(rest[:2]) in known else tuple(rest[:1])
+            options = known.get(command, set()) if rest else GENERAL
+            if rest and command not in known and not rest[0].isupper():
+                wrong.append(span)
+        else:
+            options = every
+        given = {option for word in words if (option := word.partition("=")[0]).startswith("--")}
+        wrong += [span] * (not given <= options)
+        named = FILE.fullmatch(span) and Path(span)
+        wrong += [span] * bool(named and named.name.removeprefix("test_") not in shown and not (ROOT / named).exists())
+    return wrong
+
+
+@pytest.mark.parametrize("document", PRESENT, ids=lambda document: document.name)
+def test_what_a_sentence_names_is_there(document: Document) -> None:
+    assert wrong_words(document) == []
+
+
+@pytest.mark.parametrize(
+    ("span", "wrong"),
+    [
+        ("m2sd pretrain --epochs 3", False),
+        ("m2sd sessions undo --force", False),
+        ("m2sd sing", True),
+        ("m2sd pretrain --loudness 3", True),
+        ("m2sd sessions show --epochs", True),
+        ("--epochs", False),
+        ("--loudness", True),
+        ("m2sd_cli/config/stages.py", False),
+        ("m2sd_cli/config/no.py", True),
+        ("m2sd help COMMAND", False),
+    ],
+)
+def test_a_wrong_word_is_found(span: str, wrong: bool) -> None:
+    assert bool(wrong_words(Document(ROOT / "README.md", f"Take `{span}`.\n"))) is wrong
