@@ -1,12 +1,13 @@
 """The command `m2sd evaluate`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from m2sd_cli.cli import options
 from m2sd_cli.cli.evaluation_files import EvaluationFiles
+from m2sd_cli.cli.option_sets import Evaluating, LabelledImages, Printing, takes_option_sets, values
 from m2sd_cli.cli.output import document, note, results, table, unknown_tells_little
 from m2sd_cli.distributed.torchrun import is_distributed, is_main_process
 from m2sd_cli.errors import UsageError
@@ -25,28 +26,15 @@ def _complete_sessions(context: typer.Context) -> list[str]:
     return ["all", *options.complete_sessions(context)]
 
 
-def _output(option: str, help: str) -> Any:
-    return typer.Option(option, help=help, show_default=False, readable=False)
-
-
+@takes_option_sets
 def evaluate(
+    *,
     session: Annotated[
         str,
         typer.Option("--session", help="all, or the number of one session.", autocompletion=_complete_sessions),
     ] = "all",
-    test: Annotated[
-        Path | None,
-        typer.Option("--test", help="Your own labelled pictures, DIR/CLASS/*.jpg.", show_default=False, readable=False),
-    ] = None,
-    data: options.FolderOfPretrain = None,
-    confusion: Annotated[Path | None, _output("--confusion", "Write the confusion matrix to this CSV file.")] = None,
-    per_class: Annotated[
-        Path | None, _output("--per-class", "Write precision, recall and F1 of every class to this CSV file.")
-    ] = None,
-    latex: Annotated[
-        Path | None, _output("--latex", "Write a table for LaTeX, with published rows if --compare is given.")
-    ] = None,
-    figures: Annotated[Path | None, _output("--figures", "Write the figures into this folder, as SVG.")] = None,
+    images: LabelledImages,
+    files: EvaluationFiles,
     compare: Annotated[
         bool, typer.Option("--compare", help="Show published rows of the same data set and backbone, too.")
     ] = False,
@@ -60,13 +48,8 @@ def evaluate(
             readable=False,
         ),
     ] = None,
-    data_root: options.DataRoot = None,
-    device: options.Device = "auto",
-    precision: options.ExactPrecision = "auto",
-    skip_bad: options.SkipBad = False,
-    ignore_new: options.IgnoreNew = False,
-    json: options.Json = False,
-    quiet: options.Quiet = False,
+    evaluating: Evaluating,
+    printing: Printing,
 ) -> None:
     """Measure the accuracy after every session on the test images of all classes so far, in per cent.
 
@@ -85,15 +68,16 @@ def evaluate(
       m2sd evaluate --classifier teen
       m2sd evaluate --run seed-0 --run seed-1
     """
+    json, quiet = printing.json, printing.quiet
     if session != "all" and not session.isdecimal():
         raise UsageError(f"--session {session}: all, or the number of one session")
-    if compare and test is not None:
+    if compare and images.test is not None:
         raise UsageError("--compare and --test: what is published is of the data set's own test images; leave one out")
     if compare and session != "all":
         raise UsageError(f"--compare and --session {session}: what is published is of all sessions; leave one out")
 
     if runs is not None and len(runs) > 1:
-        of_one = {"--session": session != "all", "--confusion": confusion, "--per-class": per_class}
+        of_one = {"--session": session != "all", "--confusion": files.confusion, "--per-class": files.per_class}
         for option, given in of_one.items():
             if given:
                 raise UsageError(f"{option}: it is of one run; name one --run, or see 'm2sd study --csv'")
@@ -101,18 +85,8 @@ def evaluate(
             raise UsageError("--run: several runs are evaluated by one process; leave torchrun out, or name one run")
         from m2sd_cli.cli.study import StudyFiles, print_study
 
-        shared = {
-            "test": test,
-            "data": data,
-            "classifier": classifier,
-            "data_root": data_root,
-            "device": device,
-            "precision": precision,
-            "skip_bad": skip_bad,
-            "ignore_new": ignore_new,
-            "compare": compare,
-        }
-        print_study(runs, StudyFiles(latex=latex, figures=figures), shared, json, quiet)
+        arguments = values(images, evaluating) | {"classifier": classifier, "compare": compare}
+        print_study(runs, StudyFiles(latex=files.latex, figures=files.figures), arguments, printing)
         return
 
     import m2sd_cli
@@ -120,7 +94,6 @@ def evaluate(
 
     run = runs[0] if runs else None
     folder = m2sd_cli.open_run(run)
-    files = EvaluationFiles(confusion, per_class, latex, figures)
     files.check(folder, json)
     last = None if session == "all" else int(session)
     comparison = m2sd_cli.compare(run) if compare else None
@@ -128,18 +101,12 @@ def evaluate(
         evaluation = m2sd_cli.evaluate(
             run=run,
             session=last,
-            test=test,
-            data=data,
-            data_root=data_root,
-            device=device,
-            precision=precision,
-            skip_bad=skip_bad,
-            ignore_new=ignore_new,
             classifier=classifier,
-            keep_features=figures is not None,
+            keep_features=files.figures is not None,
+            **values(images, evaluating),
         )
     if is_main_process():
-        files.write(evaluation, comparison, folder, own=test is not None, quiet=quiet)
+        files.write(evaluation, comparison, folder, own=images.test is not None, quiet=quiet)
     if json:
         document(as_data(evaluation, last, comparison))
     else:
@@ -158,7 +125,7 @@ def evaluate(
     if evaluation.confidence.told is not None and evaluation.confidence.tells_little:
         note(unknown_tells_little(evaluation.confidence.told), quiet)
     if evaluation.untested:
-        say = "none of them in --test DIR" if test is not None else "name labelled ones with --test DIR"
+        say = "none of them in --test DIR" if images.test is not None else "name labelled ones with --test DIR"
         note(f"without test images, left out: {_named(evaluation.untested)}; {say}", quiet)
     if evaluation.unknown:
         what = "only AUROC and FPR95 look at them" if evaluation.confidence.calibrated else "left out"

@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
+from m2sd_cli.cli import options
 from m2sd_cli.cli.output import note
 from m2sd_cli.errors import UsageError
 
@@ -44,14 +45,24 @@ def require_places_apart(tables: "Mapping[str, Path]", json: bool) -> bool:
     return bool(to_stdout)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class EvaluationFiles:
     """The files that were asked for; None for one that was not."""
 
-    confusion: Path | None
-    per_class: Path | None
-    latex: Path | None
-    figures: Path | None  # a folder
+    confusion: Annotated[
+        Path | None, options.output_file("--confusion", "Write the confusion matrix to this CSV file.")
+    ] = None
+    per_class: Annotated[
+        Path | None,
+        options.output_file("--per-class", "Write precision, recall and F1 of every class to this CSV file."),
+    ] = None
+    latex: Annotated[
+        Path | None,
+        options.output_file("--latex", "Write a table for LaTeX, with published rows if --compare is given."),
+    ] = None
+    figures: Annotated[Path | None, options.output_file("--figures", "Write the figures into this folder, as SVG.")] = (
+        None  # a folder
+    )
 
     @property
     def tables(self) -> dict[str, Path]:

@@ -6,12 +6,15 @@ from typing import Annotated
 import typer
 
 from m2sd_cli.cli import options
+from m2sd_cli.cli.option_sets import Computing, Printing, takes_option_sets, values
 from m2sd_cli.cli.output import as_text, document, note
 from m2sd_cli.data.parts import PARTS, check_part
 from m2sd_cli.errors import UsageError
 
 
+@takes_option_sets
 def features(
+    *,
     out: Annotated[
         Path, typer.Option("--out", help="The safetensors file to write.", show_default=False, readable=False)
     ],
@@ -26,12 +29,9 @@ def features(
     ] = "train",
     run: options.Run = None,
     data: options.FolderOfPretrain = None,
-    data_root: options.DataRoot = None,
-    device: options.Device = "auto",
-    precision: options.ExactPrecision = "auto",
+    computing: Computing,
     ignore_new: options.IgnoreNew = False,
-    json: options.Json = False,
-    quiet: options.Quiet = False,
+    printing: Printing,
 ) -> None:
     """Write the features of images, for work of your own with them.
 
@@ -47,13 +47,11 @@ def features(
     from m2sd_cli.cli.progress import reporting
     from m2sd_cli.output_files import check_output, is_stdout, write_output
 
-    if json and is_stdout(out):
+    if printing.json and is_stdout(out):
         raise UsageError(f"--out {out} and --json: both write to stdout; name a file")
     check_output("--out", out, m2sd_cli.open_run(run))
-    with reporting(quiet):
-        found = m2sd_cli.features(
-            run, data, part, data_root=data_root, device=device, precision=precision, ignore_new=ignore_new
-        )
+    with reporting(printing.quiet):
+        found = m2sd_cli.features(run, data, part, ignore_new=ignore_new, **values(computing))
 
     from m2sd_cli.exporting.feature_file import feature_file
 
@@ -66,7 +64,7 @@ def features(
         "session_0_sha256": found.sha256,
     }
     write_output(out, feature_file(found.features, found.labels, about))
-    if json:
+    if printing.json:
         document({"file": as_text(out), "part": part, "images": images, "width": width})
     else:
-        note(f"wrote {out}: features of {images} images, {width} numbers each", quiet)
+        note(f"wrote {out}: features of {images} images, {width} numbers each", printing.quiet)

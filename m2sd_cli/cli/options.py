@@ -77,6 +77,11 @@ def named(table: Registry[Any], help: str = "{choices}.", show_default: str | bo
     )
 
 
+def output_file(option: str, help: str) -> Any:
+    """Make an option of a file or folder to write."""
+    return typer.Option(option, help=help, show_default=False, readable=False)
+
+
 Run = Annotated[
     Path | None,
     typer.Option(

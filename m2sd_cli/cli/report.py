@@ -1,29 +1,37 @@
 """The command `m2sd report`."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from m2sd_cli.cli import options
+from m2sd_cli.cli.option_sets import Answering, takes_option_sets, values
 from m2sd_cli.cli.output import note
 
 
-def report(
-    out: Annotated[Path, typer.Option("--out", help="The page to write.", readable=False)] = Path("report.html"),
+@dataclass(frozen=True, kw_only=True)
+class Pictures:
+    """The options that name pictures for the page."""
+
     test: Annotated[
         Path | None,
         typer.Option("--test", help="Your own labelled pictures, DIR/CLASS/*.jpg.", show_default=False, readable=False),
-    ] = None,
-    shots: options.ShotFolders = None,
+    ] = None
+    shots: options.ShotFolders = None
+
+
+@takes_option_sets
+def report(
+    *,
+    out: Annotated[Path, typer.Option("--out", help="The page to write.", readable=False)] = Path("report.html"),
+    pictures: Pictures,
     session: options.SessionChoice = None,
     data: options.FolderOfPretrain = None,
     classifier: options.Classifier = None,
     run: options.Run = None,
-    data_root: options.DataRoot = None,
-    device: options.Device = "auto",
-    precision: options.ExactPrecision = "auto",
-    skip_bad: options.SkipBad = False,
+    answering: Answering,
     quiet: options.Quiet = False,
 ) -> None:
     """Write one page of a run: what it knows, its figures, its mistakes and why, and how it was made.
@@ -36,7 +44,7 @@ def report(
       m2sd report --run birds --test ./labelled --out birds.html
       m2sd report --run birds --shots 1=./new-birds
     """
-    folders = options.shot_folders(shots or [])
+    folders = options.shot_folders(pictures.shots or [])
 
     import m2sd_cli
     from m2sd_cli.cli.progress import reporting
@@ -47,14 +55,11 @@ def report(
         page = m2sd_cli.report(
             run=run,
             session=session,
-            test=test,
+            test=pictures.test,
             data=data,
-            data_root=data_root,
             shots=folders,
-            device=device,
-            precision=precision,
-            skip_bad=skip_bad,
             classifier=classifier,
+            **values(answering),
         )
     content = page.encode()
     write_output(out, content)

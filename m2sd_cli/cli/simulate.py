@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from m2sd_cli.cli import options
+from m2sd_cli.cli.option_sets import Answering, Printing, takes_option_sets, values
 from m2sd_cli.cli.output import FIGURES, document, format_mean, results, table
 from m2sd_cli.registry import CLASSIFIERS
 
@@ -15,19 +16,17 @@ if TYPE_CHECKING:
     from m2sd_cli.reports.draws import DrawFigures, Simulation
 
 
+@takes_option_sets
 def simulate(
+    *,
     draws: Annotated[int, typer.Option("--draws", help="How often to draw the shots.")] = 20,
     classifier: Annotated[
         list[str] | None, options.named(CLASSIFIERS, "{choices}, may be repeated; all by default.")
     ] = None,
     run: options.Run = None,
     data: options.FolderOfPretrain = None,
-    data_root: options.DataRoot = None,
-    device: options.Device = "auto",
-    precision: options.ExactPrecision = "auto",
-    skip_bad: options.SkipBad = False,
-    json: options.Json = False,
-    quiet: options.Quiet = False,
+    answering: Answering,
+    printing: Printing,
 ) -> None:
     """Compare classifiers on a network, on average over many draws of the shots; no test image has a say.
 
@@ -44,18 +43,15 @@ def simulate(
     import m2sd_cli
     from m2sd_cli.cli.progress import reporting
 
-    with reporting(quiet):
+    with reporting(printing.quiet):
         simulation = m2sd_cli.simulate(
             run=run,
             data=data,
             draws=draws,
             classifiers=classifier or None,
-            data_root=data_root,
-            device=device,
-            precision=precision,
-            skip_bad=skip_bad,
+            **values(answering),
         )
-    if json:
+    if printing.json:
         from dataclasses import asdict
 
         document(

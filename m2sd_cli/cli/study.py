@@ -8,6 +8,7 @@ import typer
 
 from m2sd_cli.cli import options
 from m2sd_cli.cli.evaluation_files import require_places_apart
+from m2sd_cli.cli.option_sets import Evaluating, LabelledImages, Printing, takes_option_sets, values
 from m2sd_cli.cli.output import document, format_mean, note, printable, results, table
 from m2sd_cli.errors import UsageError
 
@@ -18,18 +19,18 @@ if TYPE_CHECKING:
     from m2sd_cli.reports.study import Sample, Study
 
 
-def _output(option: str, help: str) -> Any:
-    return typer.Option(option, help=help, show_default=False, readable=False)
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class StudyFiles:
     """The files that were asked for; None for one that was not."""
 
-    csv: Path | None = None
-    markdown: Path | None = None
-    latex: Path | None = None
-    figures: Path | None = None  # a folder
+    csv: Annotated[Path | None, options.output_file("--csv", "Write every figure of every run to this CSV file.")] = (
+        None
+    )
+    markdown: Annotated[Path | None, options.output_file("--markdown", "Write a table in Markdown.")] = None
+    latex: Annotated[Path | None, options.output_file("--latex", "Write a table for LaTeX.")] = None
+    figures: Annotated[
+        Path | None, options.output_file("--figures", "Write curves with bands into this folder, as SVG.")
+    ] = None  # a folder
 
     @property
     def tables(self) -> dict[str, Path]:
@@ -101,30 +102,20 @@ class StudyFiles:
         note(f"figures in {folder}: {', '.join(written)}", quiet)
 
 
+@takes_option_sets
 def study(
+    *,
     runs: Annotated[
         list[Path], typer.Argument(metavar="RUN...", help="Run folders, one for each seed.", show_default=False)
     ],
-    test: Annotated[
-        Path | None,
-        typer.Option("--test", help="Your own labelled pictures, DIR/CLASS/*.jpg.", show_default=False, readable=False),
-    ] = None,
-    data: options.FolderOfPretrain = None,
-    csv: Annotated[Path | None, _output("--csv", "Write every figure of every run to this CSV file.")] = None,
-    markdown: Annotated[Path | None, _output("--markdown", "Write a table in Markdown.")] = None,
-    latex: Annotated[Path | None, _output("--latex", "Write a table for LaTeX.")] = None,
-    figures: Annotated[Path | None, _output("--figures", "Write curves with bands into this folder, as SVG.")] = None,
+    images: LabelledImages,
+    files: StudyFiles,
     compare: Annotated[
         bool, typer.Option("--compare", help="Put published rows of the same data set and backbone into the tables.")
     ] = False,
     classifier: options.Classifier = None,
-    data_root: options.DataRoot = None,
-    device: options.Device = "auto",
-    precision: options.ExactPrecision = "auto",
-    skip_bad: options.SkipBad = False,
-    ignore_new: options.IgnoreNew = False,
-    json: options.Json = False,
-    quiet: options.Quiet = False,
+    evaluating: Evaluating,
+    printing: Printing,
 ) -> None:
     """Evaluate runs that differ in seed, and average every figure, in per cent, over them.
 
@@ -141,37 +132,24 @@ def study(
       m2sd study seed-* --csv - > figures.csv
       m2sd study seed-* --classifier teen --json
     """
-    if compare and test is not None:
+    if compare and images.test is not None:
         raise UsageError("--compare and --test: what is published is of the data set's own test images; leave one out")
-    files = StudyFiles(csv, markdown, latex, figures)
-    evaluation_options = {
-        "test": test,
-        "data": data,
-        "classifier": classifier,
-        "data_root": data_root,
-        "device": device,
-        "precision": precision,
-        "skip_bad": skip_bad,
-        "ignore_new": ignore_new,
-        "compare": compare,
-    }
-    print_study(runs, files, evaluation_options, json, quiet)
+    print_study(runs, files, values(images, evaluating) | {"classifier": classifier, "compare": compare}, printing)
 
 
-def print_study(
-    runs: list[Path], files: StudyFiles, evaluation_options: dict[str, Any], json: bool, quiet: bool
-) -> None:
+def print_study(runs: list[Path], files: StudyFiles, given: dict[str, Any], printing: Printing) -> None:
     """Study runs, write the files and print the result.
 
     Args:
-        evaluation_options: of `m2sd_cli.study`.
+        given: options of `m2sd_cli.study`.
     """
     import m2sd_cli
     from m2sd_cli.cli.progress import reporting
 
+    json, quiet = printing.json, printing.quiet
     on_stdout = files.check(runs, json)
     with reporting(quiet):
-        done = m2sd_cli.study(runs, **evaluation_options)
+        done = m2sd_cli.study(runs, **given)
     files.write(done, quiet)
     if json:
         document(as_data(done))
