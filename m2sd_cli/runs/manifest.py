@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from m2sd_cli.runs.checksummed import ChecksummedModel, Sha256
 
-SCHEMA_VERSION: Final = 4
+SCHEMA_VERSION: Final = 4  # frozen since 0.2.0: every later version reads its files, see tests/kept
 SchemaVersion = Literal[4]  # files of others are refused, see `misread`
 
 FileName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$", max_length=64)]
