@@ -8,7 +8,9 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 FENCE = re.compile(r"^```(?P<language>\S*)[^\n]*\n(?P<text>.*?)^```[ \t]*$", re.MULTILINE | re.DOTALL)
 TABLE = re.compile(r"<!-- table: (?P<name>[^>]+?) -->\n(?P<text>.*?)<!-- /table -->", re.DOTALL)
-LINK = re.compile(r"(?<!\\)\[(?:[^\[\]]|\[[^\]]*\])*\]\((?P<target>[^)\s]+)(?:\s+\"[^\"]*\")?\)")
+LINK = re.compile(
+    r"(?<!\\)\[(?:[^\[\]]|\[[^\]]*\])*\]\((?P<target>[^)\s]+)(?:\s+\"[^\"]*\")?\)|<(?:img|a)\s[^>]*?(?:src|href)=\"(?P<source>[^\"]+)\""
+)
 HEADING = re.compile(r"^#{1,6} (?P<text>.+?)[ \t]*#*$", re.MULTILINE)
 
 
@@ -28,6 +30,12 @@ class Block(Part):
 
     language: str
     markers: tuple[str, ...]
+
+    @property
+    def runs(self) -> bool:
+        """Tell whether the block is run: a shell's, or a Python script, unless a marker leaves it out."""
+        shown = self.language == "python" and re.match(r'"""|# \S+\.py\n', self.text) is not None
+        return self.language in ("sh", "python") and not shown and self.marker("not run") is None
 
     def marker(self, name: str) -> str | None:
         """Return the text of the marker `name: text`, which may be empty; None if there is none of that name."""
@@ -96,7 +104,7 @@ class Document:
         """Yield line and target of each link and picture."""
         prose = re.sub(r"`[^`\n]*`", lambda found: " " * len(found[0]), self.prose)
         for found in LINK.finditer(prose):
-            yield self._line(found.start()), found["target"]
+            yield self._line(found.start()), found["target"] or found["source"]
 
     def line_of(self, part: Part) -> str:
         """Write where a part stands, as editors read it."""

@@ -1,8 +1,7 @@
 """Plays a document: runs its blocks in order, as a reader would, and compares the output that it shows.
 
-Markers are comments directly above a block. `<!-- new folder -->` begins a scene: an empty folder with the pictures of
-`workshop.fill`. `<!-- not run: REASON -->` leaves a block out. `<!-- prints: COMMAND -->` stands above the output of a
-command of its scene, which is run if no block has; ` && ` joins commands, and ` | tail -3` filters their output.
+The markers, comments directly above a block, are explained in .github/CONTRIBUTING.md. `<!-- new folder -->` begins a
+scene: a folder of its own, with the pictures of `workshop.fill` and nothing else.
 """
 
 import re
@@ -82,9 +81,11 @@ def play(document: Document, pair: Callable[..., Any] | None = None, full: bool 
             with shortened(Path(scratch), demo=brief):
                 for block in scene:
                     assert block.marker("not run") != "", f"{document.line_of(block)}: `not run` has no reason"
-                    if block.language == "sh" and block.marker("not run") is None:
+                    if block.runs:
                         try:
-                            runs = terminal.run(block.text)
+                            runs = (
+                                terminal.run(block.text) if block.language == "sh" else terminal.run_python(block.text)
+                            )
                         except AssertionError as error:
                             raise AssertionError(f"{document.line_of(block)}: {error}") from None
                         assert runs, f"{document.line_of(block)}: the block runs no command"
@@ -105,7 +106,7 @@ def scenes(document: Document) -> Iterator[list[Block]]:
         if block.marker("new folder") is not None and scene:
             yield scene
             scene = []
-        if block.language == "sh" or block.marker("prints") is not None:
+        if block.language in ("sh", "python") or block.marker("prints") is not None:
             scene.append(block)
     if scene:
         yield scene

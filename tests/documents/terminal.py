@@ -114,6 +114,13 @@ class Terminal:
         assert shell.returncode == 0, f"exit code {shell.returncode} of\n{block}\n{printed}"
         return self.runs[first:]
 
+    def run_python(self, script: str) -> list[Run]:
+        """Run a script in Python, as `run` runs a block."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "script.py")
+            path.write_text(script, encoding="utf-8")
+            return self.run(f"python3 {path}")
+
     def _programs(self) -> Mapping[str, Callable[[Sequence[str]], None]]:
         return {
             "m2sd": self._m2sd,
@@ -150,8 +157,8 @@ class Terminal:
                     self._programs()[words[0]](words[1:])
                 except SystemExit as end:
                     code = end.code or 0
-                except AssertionError as error:
-                    print(f"{shlex.join(words)}: {error}", file=sys.stderr)
+                except Exception as error:
+                    print(f"{shlex.join(words)}: {type(error).__name__}: {error}", file=sys.stderr)
                     code = 1
         self.runs.append(Run(tuple(words), terminal.getvalue()))
         return {"out": out.getvalue(), "err": err.getvalue(), "code": code if isinstance(code, int) else 1}

@@ -48,6 +48,8 @@ def test_there_are_links() -> None:
         ("[a](.github/CONTRIBUTING.md#the-sea)", True),
         ("[a](https://example.org/nowhere)", False),
         ("`[a](nowhere.md)`", False),
+        ('<img src=".github/report.png" width="9">', False),
+        ('<img width="9" src=".github/none.png">', True),
     ],
 )
 def test_a_link_that_leads_nowhere_is_found(text: str, dead: bool) -> None:

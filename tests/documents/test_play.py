@@ -11,7 +11,7 @@ from tests.documents.markdown import ROOT, Block, Document, documents
 from tests.documents.play import Shown, play
 from tests.survival.nursery import End
 
-PLAYED = [each for each in documents() if any(block.language == "sh" for block in each.blocks)]
+PLAYED = [each for each in documents() if any(block.runs for block in each.blocks)]
 
 
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # of forking beside threads, from Python 3.12
@@ -60,6 +60,23 @@ def readme(text: str | None = None) -> Document:
 def test_a_block_that_fails_is_found(block: str, reason: str) -> None:
     with pytest.raises(AssertionError, match=reason):
         list(play(readme(f"```sh\n{block}\n```\n")))
+
+
+@pytest.mark.parametrize(
+    ("block", "reason"),
+    [
+        ("import m2sd_cli\n\nm2sd_cli.sing()", "AttributeError"),
+        ("import m2sd_cli\n\nm2sd_cli.pretrain('demo', loudness=3)", "there is no option 'loudness'"),
+        ("raise SystemExit(3)", "exit code 3"),
+    ],
+)
+def test_a_script_that_fails_is_found(block: str, reason: str) -> None:
+    with pytest.raises(AssertionError, match=reason):
+        list(play(readme(f"```python\n{block}\n```\n")))
+
+
+def test_a_file_that_is_shown_is_no_script() -> None:
+    assert list(play(readme('```python\n# tiny.py\n1 / 0\n```\n```python\n"""Roots."""\n1 / 0\n```\n'))) == []
 
 
 def test_a_block_may_be_left_out_with_a_reason() -> None:
