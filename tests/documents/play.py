@@ -74,7 +74,9 @@ def play(document: Document, pair: Callable[..., Any] | None = None, full: bool 
         printed = any(block.marker("prints") is not None for block in scene)
         with tempfile.TemporaryDirectory() as scratch, pytest.MonkeyPatch.context() as patch:
             folder = Path(scratch, "work")
-            patch.setenv("XDG_CACHE_HOME", str(Path(scratch, "cache")))
+            for name in ("M2SD_RUN", "M2SD_DATA"):
+                patch.delenv(name, raising=False)
+            patch.setenv("M2SD_CACHE", str(Path(scratch, "cache")))
             fill(folder)
             terminal = Terminal(folder, pair)
             brief = not (full and printed)
