@@ -1,25 +1,65 @@
-"""Docstrings of the package tell what a thing is or does: they begin with a verb or a noun phrase."""
+"""Docstrings tell of a thing in short sentences that begin with a verb or a noun phrase, and hold no measurement."""
 
 import ast
+import io
+import re
+import tokenize
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "m2sd_cli"
-REFUSED = ("What", "Whether", "How", "All", "Everything", "Of")
+FILES = sorted(PACKAGE.rglob("*.py"))
+REFUSED = ("What", "Whether", "How", "All", "Everything", "Of")  # first words; ruff's D401 asks functions for a verb
+LONGEST = 32  # words of a sentence
+SECTION = re.compile(r"^(?:Args|Attributes|Raises|Returns|Yields|Examples?):$", re.MULTILINE)
+SENTENCE = re.compile(r"(?<=[.:;])\s+")
+FIGURE = re.compile(
+    r"\d\.\d[^.]*\b(?:AVG|HM|AUROC|points)\b|\b(?:AVG|HM|AUROC)\b[^.]*\d\.\d|\d images/s|\d times as |\bin \d+ of \d+ "
+)
+
+
+def docstrings(source: str) -> Iterator[str]:
+    kinds = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, kinds) and (docstring := ast.get_docstring(node)):
+            yield docstring
+
+
+def comments(source: str) -> Iterator[str]:
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            yield token.string
 
 
 def refused_beginnings(source: str) -> list[str]:
     """The first lines of docstrings that begin with the word of a question or of a fragment."""
-    kinds = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
-    docstrings = [ast.get_docstring(node) for node in ast.walk(ast.parse(source)) if isinstance(node, kinds)]
-    lines = [docstring.split("\n")[0] for docstring in docstrings if docstring]
+    lines = [docstring.split("\n")[0] for docstring in docstrings(source)]
     return [line for line in lines if line.split()[0].strip(",.:;") in REFUSED]
 
 
-@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: path.relative_to(PACKAGE).as_posix())
-def test_no_docstring_is_a_question_or_a_fragment(path: Path) -> None:
-    assert refused_beginnings(path.read_text(encoding="utf-8")) == []
+def long_sentences(source: str) -> list[str]:
+    """The sentences of docstrings that have to be read twice, before the sections; formulas have lines of their own."""
+    found = []
+    for docstring in docstrings(source):
+        for paragraph in SECTION.split(docstring)[0].split("\n\n"):
+            if not paragraph.startswith("    "):
+                found += [each for each in SENTENCE.split(paragraph) if len(each.split()) > LONGEST]
+    return found
+
+
+def measured_figures(source: str) -> list[str]:
+    """The measurements in docstrings and comments; these belong to m2sd_cli/recipes/results.toml."""
+    return [found[0] for text in (*docstrings(source), *comments(source)) for found in FIGURE.finditer(text)]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
+def test_docstrings_and_comments_read_well(path: Path) -> None:
+    source = path.read_text(encoding="utf-8")
+    assert refused_beginnings(source) == []
+    assert long_sentences(source) == []
+    assert measured_figures(source) == []
 
 
 @pytest.mark.parametrize(
@@ -31,5 +71,27 @@ def test_no_docstring_is_a_question_or_a_fragment(path: Path) -> None:
         ('class A:\n    """Everything."""', "Everything."),
     ],
 )
-def test_a_planted_one_is_found(source: str, line: str) -> None:
+def test_a_planted_beginning_is_found(source: str, line: str) -> None:
     assert refused_beginnings(source) == [line]
+
+
+def test_a_planted_sentence_is_found() -> None:
+    long = " ".join(["word"] * 33) + "."
+    assert long_sentences(f'"""Short.\n\n{long} Short.\n"""') == [long]
+    assert long_sentences(f'"""Short.\n\nArgs:\n    x: {long}\n"""') == []
+    assert long_sentences('"""Short: ' + "word " * 20 + "; " + "word " * 20 + '."""') == []
+
+
+@pytest.mark.parametrize(
+    ("source", "figures"),
+    [
+        ("x = 1  # 64.7 of AVG", 1),
+        ('"""It has an AVG of 64.7."""', 1),
+        ('"""A step takes 1.5 times as long."""', 1),
+        ("x = 1  # it aborted in 3 of 10 trainings", 1),
+        ("x = 1  # bytes; 2 MB", 0),
+        ('"""Compute AVG over sessions 0, 1, ..."""', 0),
+    ],
+)
+def test_a_planted_figure_is_found(source: str, figures: int) -> None:
+    assert len(measured_figures(source)) == figures

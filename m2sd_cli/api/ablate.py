@@ -113,9 +113,9 @@ def ablate(
 ) -> Ablation:
     """Train every row with every seed on one budget, teach all official sessions, and evaluate.
 
-    A run that an earlier call finished is skipped, and one that was cut off is gone on with. Seeds and rows may differ
+    A run that an earlier call finished is skipped, and one that was cut off is resumed. Seeds and rows may differ
     from call to call; nothing else that decides a result may. Calls of several processes share the runs. Each takes
-    the runs that no other is at, and waits only for a stage 1 that it needs.
+    the runs that no other works on, and waits only for a stage 1 that it needs.
 
     Args:
         out: the folder for runs and results.
@@ -314,7 +314,7 @@ def _stage_1(study: _Study, seed: int, wait: bool) -> RunFolder:
 
 
 def _lock(study: _Study, name: str, patience: float | None = 0.0) -> AbstractContextManager[None]:
-    """Be the only process at a run, for longer than one command locks its folder.
+    """Hold a run for this process, for longer than one command locks its folder.
 
     Raises:
         LockedError: another process still is after so many seconds; None waits for as long as it takes.

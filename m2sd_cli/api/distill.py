@@ -226,7 +226,7 @@ def base_classes(run: RunFolder, parent: StoredManifest, data: DataSet) -> list[
 
 
 def _begin_with_means(network: Network, job: Job[DistillConfig]) -> None:
-    """Turn the rows of W, which a stage 1 without training leaves random, to the class means; W keeps its size."""
+    """Turn the rows of W to the class means; a stage 1 without training leaves them random. W keeps its size."""
     if job.state is not None:
         return
     backbone = network.backbone.to(job.execution.device).to(memory_format=torch.channels_last)

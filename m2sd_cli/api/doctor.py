@@ -1,7 +1,6 @@
 """Examination of this installation and machine: versions, devices, memory, disk, data, run folder.
 
-Torch and all that imports it is imported by the probes, each of which fails softly: an installation that is broken is
-one that should be examined.
+The probes import torch, and each of them fails softly: a broken installation is one to examine.
 """
 
 import os
@@ -54,7 +53,7 @@ class Diagnosis:
 
     @property
     def remarks(self) -> list[str]:
-        """List what works, but worse than it could."""
+        """List the parts that work worse than they could."""
         return [each for finding in self.findings for each in finding.remarks]
 
 

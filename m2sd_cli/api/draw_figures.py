@@ -39,7 +39,7 @@ def draw_figures(
 def material_of(
     evaluation: Evaluation, folder: RunFolder, manifests: list[Manifest], own_images: bool = False
 ) -> Material:
-    """Put together what the figures are drawn of.
+    """Collect the data that the figures are drawn from.
 
     Args:
         evaluation: of the run, with its features.

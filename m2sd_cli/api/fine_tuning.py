@@ -1,8 +1,8 @@
 """Fine-tuning of a pretrained network within minutes, which is kept only if base pictures say that it is better.
 
-A trial decides first: it trains without a third of the classes, and these play new ones. A training on all classes
-follows if both the accuracy on the others and the harmonic mean with the new ones are at least as high as those of the
-network as it was published, and one is higher. Held-out pictures of all classes have the last word.
+A trial decides first: it trains without a third of the classes, and these play new ones. Two figures
+are compared with the published network's: the accuracy on the others, and the harmonic mean with the new ones. If none
+is lower and one is higher, a training on all classes follows. Held-out pictures of all classes have the last word.
 """
 
 import math

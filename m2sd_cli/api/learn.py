@@ -83,7 +83,7 @@ def learn(
 ) -> Learned:
     """Make session 0 of a folder of pictures from a pretrained network, as it is or fine-tuned where that is better.
 
-    The chain is that of `pretrain` and `distill`; with 0 epochs, where the network stays as it is.
+    The chain is that of `pretrain` and `distill`, with 0 epochs where the network stays as it is.
 
     Args:
         folder: with FOLDER/CLASS/*.jpg, or train/CLASS and test/CLASS in it.

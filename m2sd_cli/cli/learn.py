@@ -1,4 +1,4 @@
-"""m2sd learn."""
+"""The command `m2sd learn`."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated

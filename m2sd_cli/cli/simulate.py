@@ -31,7 +31,7 @@ def simulate(
     """Compare classifiers on a network, on average over many draws of the shots; no test image has a say.
 
     Some of the base classes play the new ones: those of a simulated data set that are not trained on, or a third of a
-    folder's classes at a time, which is fair if the network was not trained on them, as after learn.
+    folder's classes at a time. The latter is fair if the network was not trained on them, as after learn.
 
     Examples:
       m2sd pretrain --data cifar100-simulated --run simulation

@@ -23,8 +23,8 @@ DEFAULT_ORIGIN = "default"
 class Sources:
     """The sources of the options of one stage.
 
-    The options win over the file, the file over the one that stage 1 was given, this over the recipe, the recipe over
-    the defaults of the data set, and these over those of the model.
+    Of two sources that set an option the earlier one wins: the options, the file, the file that stage 1 was given, the
+    recipe, the defaults of the data set, the defaults of the model.
     """
 
     # Of the data set, for both stages or in a table for one. `total_epochs` are divided between the stages, stage 1

@@ -74,6 +74,7 @@ class BiFPN(nn.Module):
     Up:   M_4 = a_4,  M_i = conv(w_1 a_i + w_2 up(M_i+1))                  for i = 3, 2, 1
     Down: T_1 = M_1,  T_i = conv(w_1 b_i + w_2 M_i + w_3 down(T_i-1))      for i = 2, 3
                       T_4 = conv(w_1 b_4 + w_2 down(T_3))
+
     with a_i and b_i two separate 1x1 laterals of level i, and w the fusion weights of that sum.
     """
 

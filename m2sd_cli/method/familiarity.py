@@ -78,9 +78,9 @@ def build_likeness(name: str, known: KnownClasses) -> Familiarity | Head | None:
 def build_familiarity(known: KnownClasses) -> Familiarity:
     """Build P = L^2 / D (S + gamma V I)^-1 and the means of all classes known.
 
-    S is the covariance of the power-transformed features within the base classes, V its mean variance, and L the mean
-    length of the base classes' means, so that the likeness is minus about one for an image of a class. Without any
-    variance P is the identity.
+    S is the covariance of the power-transformed features within the base classes, and V its mean variance. L is the
+    mean length of the base classes' means, so that the likeness is minus about one for an image of a class. Without
+    any variance P is the identity.
 
     Raises:
         ValueError: the statistics are of no features.

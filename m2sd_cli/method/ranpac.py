@@ -35,7 +35,7 @@ def ranpac_head(
     """Build the head of ridge regression onto one-hot labels: 1 for the images of a class, 0 for those of others.
 
     With A = G + lambda I and m_c the mean h of class c, a base class has the row A^-1 m_c / C. A new class with shots
-    H (K, M) has (A + H^T H / (K C))^-1 m_c / C, which the Woodbury identity gets from A^-1 H^T and a K x K matrix.
+    H (K, M) has (A + H^T H / (K C))^-1 m_c / C. The Woodbury identity gets that from A^-1 H^T and a K x K matrix.
 
     Args:
         projection: P (D, M).

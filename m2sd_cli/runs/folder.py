@@ -2,8 +2,8 @@
 
 A checkpoint and its manifest are written into `incoming` first. Then `head.json` names the manifest as the newest: from
 that moment on it is part of the chain, and whatever followed it is not. Only then are the two moved into the folder. A
-reader looks into `incoming` first, and the next writer moves the files that a killed one has left there, so that at
-every moment there is the old chain or the new one.
+reader looks into `incoming` first, and the next writer moves the files that a killed one has left there. At every
+moment there is the old chain or the new one.
 """
 
 import hashlib

@@ -66,8 +66,8 @@ Objective = Callable[[Tensor, Tensor, torch.Generator, slice], tuple[Tensor, dic
 class Training:
     """The training of one module in one stage.
 
-    Every process of a group draws the whole batch from the same streams and computes on its shard of it, so that a
-    training does not depend on their number, but for rounding.
+    Every process of a group draws the whole batch from the same streams and computes on its shard of it. A training
+    depends on their number by rounding alone.
 
     Args:
         stage: the name of the stage; the random streams of different stages differ.
