@@ -5,7 +5,7 @@ Without --write it changes nothing, and tells what differs. The demo runs at its
 
 import sys
 
-from tests.documents.markdown import ROOT, Document, Part, documents
+from tests.documents.markdown import Document, Part, documents
 from tests.documents.play import play
 from tests.documents.tables import make_table
 
@@ -41,7 +41,7 @@ def main(words: list[str]) -> int:
                     parts.append((shown.block, shown.printed))
         differs |= bool(parts)
         if write and parts:
-            (ROOT / document.name).write_text(replaced(document, parts), encoding="utf-8")
+            document.path.write_text(replaced(document, parts), encoding="utf-8")
     return int(differs and not write)
 
 

@@ -1,5 +1,6 @@
 """The parts of a Markdown document that can be compared with the program: blocks of code, generated tables, links."""
 
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -63,7 +64,7 @@ class Document:
     @property
     def name(self) -> str:
         """Return the path from the root of the repository."""
-        return self.path.relative_to(ROOT).as_posix()
+        return Path(os.path.relpath(self.path, ROOT)).as_posix()
 
     @property
     def blocks(self) -> list[Block]:
