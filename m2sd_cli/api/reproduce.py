@@ -1,4 +1,4 @@
-"""Reproduction: a chain is run again from its manifests, and the weights are compared."""
+"""Reproduction of a chain: it is run again from its manifests, and the weights are compared."""
 
 import math
 import os

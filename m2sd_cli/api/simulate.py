@@ -1,4 +1,4 @@
-"""Compare classifiers over many draws of the shots, without test images."""
+"""Comparison of classifiers over many draws of the shots, without test images."""
 
 from collections.abc import Sequence
 from pathlib import Path

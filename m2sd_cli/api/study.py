@@ -29,7 +29,7 @@ NAMED = 3  # runs in a sentence
 
 @dataclass(frozen=True)
 class _Told:
-    """A run by its manifests."""
+    """A run, as its manifests tell of it."""
 
     name: str
     path: Path

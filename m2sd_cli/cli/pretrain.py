@@ -33,7 +33,7 @@ def pretrain(
 ) -> None:
     """Stage 1: train the network on the base classes.
 
-    What is not given, --data included, comes from --config, then from --recipe, then from the data set's defaults.
+    Options that are not given, --data too, come from --config, then --recipe, then the data set's defaults.
 
     Examples:
       m2sd pretrain --data cifar100

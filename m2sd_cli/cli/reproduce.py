@@ -41,7 +41,8 @@ def reproduce(
 ) -> None:
     """Run all stages once more from what their manifests say, and compare the weights. The run is only read.
 
-    It takes as long as it took. The data have to be at hand, and are compared first. The statistics are batch norm's.
+    It takes as long as the trainings took. The data have to be at hand, and are compared first. The
+    statistics are batch norm's.
 
     Examples:
       m2sd sessions reproduce

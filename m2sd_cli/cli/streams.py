@@ -69,7 +69,7 @@ def write_note(text: str) -> None:
 
 
 def silence(stream: TextIO) -> None:
-    """Lead a stream that cannot be written to nowhere, since the interpreter flushes it once more at the end."""
+    """Point a broken stream to the null device, since the interpreter flushes it once more at the end."""
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, stream.fileno())
     os.close(null)
