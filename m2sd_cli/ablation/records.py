@@ -1,21 +1,27 @@
 """Files of an ablation: the budget that all runs share, and the result of each run beside it."""
 
-from dataclasses import dataclass
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, TypeVar
+from typing import Annotated, Any, Final, Literal, Self, TypeVar
 
 from pydantic import Field
 
 from m2sd_cli.ablation.rows import ROWS, Row
 from m2sd_cli.errors import DamagedError, RunError, UsageError
-from m2sd_cli.runs.checksummed import ChecksummedModel
+from m2sd_cli.reports.metrics import Figures, SessionFigures, summarise
+from m2sd_cli.runs.checksummed import ChecksummedModel, Sha256
 from m2sd_cli.runs.files import TEXT_LIMIT, read_bounded, write_atomically
 from m2sd_cli.runs.lock import lock_folder
-from m2sd_cli.runs.manifest import Count, Name, Setting, Text
+from m2sd_cli.runs.manifest import Count, Name, Record, Setting, Text, Whole
 
 COMMAND: Final = "ablation"
 BUDGET: Final = "ablation.json"
 RESULT: Final = "result.json"
+CLASSIFIER: Final = "classifier"  # the one option of stage 2 that the network does not depend on
+DIGEST: Final = 10  # digits in the name of a folder
 PATIENCE: Final = 60.0  # seconds to wait for a process that writes the budget down
 
 Percent = Annotated[float, Field(ge=0, le=100)]
@@ -32,8 +38,36 @@ class Checksummed(ChecksummedModel):
         return self.model_dump(exclude={"seal", "schema_version"})
 
 
+class RowRecord(Record):
+    """A row of a table, by the options in which it differs from those that all rows share."""
+
+    what: Text = ""
+    pretrain: dict[Text, Setting] = Field(default_factory=dict)
+    distill: dict[Text, Setting] = Field(default_factory=dict)
+    digests: dict[Text, Sha256] = Field(default_factory=dict)  # of files that options of stage 1 name
+
+    @property
+    def stage_1(self) -> str:
+        """The name of its stage 1, which rows of the same one share."""
+        changes = {**self.pretrain, **{f"{name} of SHA-256": value for name, value in self.digests.items()}}
+        return f"stage-1-{_short_digest(changes)}" if changes else "stage-1"
+
+    @property
+    def network(self) -> str:
+        """A name of the network after stage 2, which rows that differ in their classifier alone share."""
+        changes = {name: value for name, value in self.distill.items() if name != CLASSIFIER}
+        return f"stage-2-{_short_digest({'stage 1': self.stage_1, **changes})}"
+
+    def settings(self) -> dict[str, Setting]:
+        """Return every option under a name for messages."""
+        settings: dict[str, Setting] = {f"{name} of SHA-256": value for name, value in self.digests.items()}
+        for stage, options in (("pretrain", self.pretrain), ("distill", self.distill)):
+            settings |= {f"{stage} {name}": value for name, value in options.items()}
+        return settings
+
+
 class Budget(Checksummed):
-    """Options that every run of a table has in common; the seed and the changes of the row come on top."""
+    """Options that every run of a table has in common, and the rows; the seed comes on top."""
 
     data: Name
     recipe: Name | None
@@ -43,30 +77,86 @@ class Budget(Checksummed):
     init_sha256: Text | None = None  # of the file that stage 1 begins from
     pretrain: dict[Text, Setting]
     distill: dict[Text, Setting]
+    digests: dict[Text, Sha256] = Field(default_factory=dict)  # of other files that options of stage 1 name
+    rows: dict[Name, RowRecord] = Field(default_factory=dict)  # that were begun, since tables have them
 
     def settings(self) -> dict[str, Setting]:
-        """Return every option under a name for messages."""
+        """Return every option that all rows share, under a name for messages."""
         shared = self.model_dump(include={"data", "recipe", "shared_stage_1", "device", "precision", "init_sha256"})
         names = {"shared_stage_1": "shared stage 1", "init_sha256": "weights of SHA-256"}
         settings: dict[str, Setting] = {names.get(name, name): value for name, value in shared.items()}
+        settings |= {f"{name} of SHA-256": value for name, value in self.digests.items()}
         for stage, options in (("pretrain", self.pretrain), ("distill", self.distill)):
             settings |= {f"{stage} {name}": value for name, value in options.items()}
         return settings
+
+    def described(self) -> dict[str, str]:
+        """Return the description of every row, in the order of the table: built-in rows first."""
+        rows = {name: row.description for name, row in ROWS.items()}
+        return rows | {name: row.what for name, row in self.rows.items() if name not in ROWS}
+
+    def own_rows(self) -> list[Row]:
+        """Return the rows of one's own, by name and description."""
+        return [Row(name, row.what) for name, row in self.rows.items() if name not in ROWS]
+
+
+class SessionResult(Record):
+    """Figures after a session, see `SessionFigures`."""
+
+    session: Count
+    classes: Count
+    images: Count
+    overall: Percent | None
+    base: Percent | None
+    novel: Percent | None
+    harmonic: Percent | None
+    top5: Percent | None
+    forgetting: float | None
 
 
 class Result(Checksummed):
     """Accuracies and time of a run. Accuracies are top-1 in per cent, of the last session unless said otherwise."""
 
-    seed: Count
+    seed: Whole
     row: Name
-    session_0: Percent
-    last: Percent
-    average: Annotated[Percent, Field(description="AVG, over all sessions")]
-    base: Percent
-    novel: Percent
-    harmonic: Percent
+    session_0: Percent | None
+    last: Percent | None
+    average: Annotated[Percent | None, Field(description="AVG, over all sessions")]
+    base: Percent | None
+    novel: Percent | None
+    harmonic: Percent | None
     seconds: Annotated[float, Field(ge=0, description="wall time of stage 2")]
-    ms_per_step: Annotated[float, Field(ge=0)]
+    ms_per_step: Annotated[float, Field(ge=0)]  # of stage 2; 0 without a step
+    classifier: Name | None = None  # that answered
+    backbone: Name | None = None
+    sha256: Sha256 | None = None  # of the manifest of the last session
+    sessions: list[SessionResult] = Field(default_factory=list)  # all; none where an earlier version made the result
+
+    @classmethod
+    def of(cls, figures: Figures, **fields: Any) -> Self:
+        """Make a result of the figures of a run.
+
+        Args:
+            fields: the others.
+        """
+        first, last = figures.sessions[0], figures.sessions[-1]
+        return cls(
+            session_0=first.overall,
+            last=last.overall,
+            average=figures.average,
+            base=last.base,
+            novel=last.novel,
+            harmonic=last.harmonic,
+            sessions=[SessionResult(**asdict(each)) for each in figures.sessions],
+            **fields,
+        )
+
+    @property
+    def figures(self) -> Figures | None:
+        """The figures of all sessions, if they were kept."""
+        if not self.sessions:
+            return None
+        return summarise([SessionFigures(**dict(each)) for each in self.sessions])
 
 
 @dataclass(frozen=True)
@@ -75,12 +165,12 @@ class Run:
 
     table: Path
     seed: int
-    row: Row
+    row: str
 
     @property
     def name(self) -> str:
         """Its folder within that of the table."""
-        return f"seed-{self.seed}/{self.row.name}"
+        return f"seed-{self.seed}/{self.row}"
 
     @property
     def path(self) -> Path:
@@ -101,11 +191,15 @@ class Run:
         write_atomically(self.path / RESULT, result.encoded())
 
 
-def has_begun(folder: Path, budget: Budget) -> bool:
-    """Return True if a table of this budget is in the folder, False if nothing is.
+def has_begun(folder: Path, budget: Budget) -> Budget | None:
+    """Return the recorded budget of a table in the folder, None if nothing is there.
+
+    Args:
+        folder: of the table.
+        budget: the one of now, which has to be the same, with rows as they were begun, or new ones.
 
     Raises:
-        UsageError: that one has another budget; the message names the first difference.
+        UsageError: that one is another; the message names the first difference.
         RunError: something else is in the folder.
         DamagedError: its budget cannot be read.
     """
@@ -116,27 +210,46 @@ def has_begun(folder: Path, budget: Budget) -> bool:
         other = next((name for name in names if not name.startswith(".")), None)
         if other is not None:
             raise RunError(f"{folder}: {other!r} is in it, and no ablation; name another folder with --out")
-        return False
-    then, now = stored.settings(), budget.settings()
+        return None
+    _require_same(f"--out {folder}: its table began with", stored.settings(), budget.settings())
+    for name, row in budget.rows.items():
+        if name in stored.rows:
+            beginning = f"--out {folder}: its row {name} began with"
+            _require_same(beginning, stored.rows[name].settings(), row.settings())
+    return stored
+
+
+def _require_same(beginning: str, then: Mapping[str, Setting], now: Mapping[str, Setting]) -> None:
+    """Refuse other settings than the recorded ones.
+
+    Raises:
+        UsageError: one differs.
+    """
     for name in {**then, **now}:
         if then.get(name) != now.get(name):
+            values = [each.get(name, "that of all rows") for each in (then, now)]
             raise UsageError(
-                f"--out {folder}: its table began with {name} {then.get(name)}, not {now.get(name)}; give the same "
-                f"options, or name another folder"
+                f"{beginning} {name} {values[0]}, not {values[1]}; give the same options, or name another folder"
             )
-    return True
 
 
-def begin(folder: Path, budget: Budget) -> None:
-    """Write down the budget of a table, unless another process did.
+def begin(folder: Path, budget: Budget) -> Budget:
+    """Write down the budget of a table and the rows that it lacks, unless another process did.
+
+    Returns:
+        what is written down now.
 
     Raises:
         RunError: it could not be written.
         M2sdError: as `has_begun`.
     """
     with lock_folder(folder, COMMAND, PATIENCE):
-        if not has_begun(folder, budget):
-            write_atomically(folder / BUDGET, budget.encoded())
+        stored = has_begun(folder, budget)
+        rows = {**(stored.rows if stored else {}), **budget.rows}
+        if stored is None or rows != stored.rows:
+            stored = budget.model_copy(update={"rows": rows})
+            write_atomically(folder / BUDGET, stored.encoded())
+        return stored
 
 
 def read_budget(folder: Path) -> Budget:
@@ -152,8 +265,12 @@ def read_budget(folder: Path) -> Budget:
     return budget
 
 
-def read_results(folder: Path) -> list[Result]:
+def read_results(folder: Path, rows: Sequence[str] = tuple(ROWS)) -> list[Result]:
     """Read the results so far, seed by seed in the order of the rows.
+
+    Args:
+        folder: of the table.
+        rows: the names of the rows in their order; others are left out.
 
     Raises:
         DamagedError: one of them is damaged.
@@ -164,10 +281,13 @@ def read_results(folder: Path) -> list[Result]:
             result = _read(path, Result)
         except DamagedError as error:
             raise DamagedError(f"{error}; or remove it, and the same 'm2sd ablation' evaluates the run again") from None
-        if result is not None and result.row in ROWS:
+        if result is not None and result.row in rows:
             results.append(result)
-    order = list(ROWS)
-    return sorted(results, key=lambda each: (each.seed, order.index(each.row)))
+    return sorted(results, key=lambda each: (each.seed, rows.index(each.row)))
+
+
+def _short_digest(settings: Mapping[str, Setting]) -> str:
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:DIGEST]
 
 
 def _read(path: Path, model: type[File]) -> File | None:

@@ -1,44 +1,37 @@
 """Ablation: stage 1 once a seed, then every row of the table from there, each in a run folder of its own.
 
 Several processes may share a table. Each run and each stage 1 has a lock, and a result beside the run tells that the
-run has ended; nothing else is shared.
+run has ended; nothing else is shared. Rows that differ in stage 2 alone have one stage 1, and rows that differ in their
+classifier alone one network.
 """
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, replace
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from m2sd_cli.ablation.records import COMMAND, Budget, Result, Run, begin, has_begun, read_results
-from m2sd_cli.ablation.rows import Row, choose_rows
-from m2sd_cli.api.distill import distill
+from m2sd_cli.ablation.rows import choose_seeds
+from m2sd_cli.api.distill import copy_session_0, distill
 from m2sd_cli.api.evaluate import evaluate
 from m2sd_cli.api.increment import increment
 from m2sd_cli.api.pretrain import pretrain
-from m2sd_cli.api.stage import chosen_protocol, named_data
-from m2sd_cli.config.merging import Sources, resolve
-from m2sd_cli.config.stages import DistillConfig, PretrainConfig, validate
-from m2sd_cli.data.catalogue import find_info
+from m2sd_cli.api.stage import chosen_protocol
+from m2sd_cli.api.sweep import RowOptions, Sweep, resolve_sweep
 from m2sd_cli.data.locate import open_data
+from m2sd_cli.data.split_list import read_list
 from m2sd_cli.distributed.torchrun import is_distributed
 from m2sd_cli.errors import InterruptedTrainingError, LockedError, UsageError
-from m2sd_cli.inference.device import choose_device, training_precision
-from m2sd_cli.paths import expand, expand_given, text_given
+from m2sd_cli.paths import expand, expand_given
 from m2sd_cli.progress import say
-from m2sd_cli.recipes import find_recipe
-from m2sd_cli.reports.metrics import require_figure
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.lock import lock_folder
 from m2sd_cli.runs.reader import StoredManifest
 from m2sd_cli.runs.training_state import StateStore
 from m2sd_cli.training.batches import batch_bounds
-from m2sd_cli.training.distill import loss_weights
 from m2sd_cli.training.execution import SAVE_EVERY
-from m2sd_cli.training.initial_weights import file_digest, located, without_path
-
-DATA = "cifar100"  # unless another is named
 
 
 @dataclass(frozen=True)
@@ -60,8 +53,8 @@ class _Study:
     """Choices that all runs of a call share."""
 
     folder: Path
-    budget: Budget
-    init: str | None  # where the weights of stage 1 begin, if not at random
+    sweep: Sweep
+    budget: Budget  # with the rows of all calls
     data_root: Path | None
     device: str
     save_every: float
@@ -71,6 +64,11 @@ class _Study:
     def seconds_left(self) -> float | None:
         """Seconds until the deadline."""
         return None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
+
+    @property
+    def pictures(self) -> str | None:
+        """The folder of the images, if they are a folder's."""
+        return self.sweep.data if self.sweep.info is None else None
 
     def train(self, stage: Callable[..., StoredManifest | None], run: RunFolder, **options: Any) -> StoredManifest:
         """Begin or resume a training.
@@ -102,14 +100,21 @@ def ablate(
     images_per_class: int | None = None,
     pretrain_epochs: int | None = None,
     epochs: int | None = None,
-    seeds: int = 3,
+    seeds: int | str | Sequence[int] = 3,
     rows: str | Sequence[str] | None = None,
+    rows_file: Path | str | None = None,
     shared_stage_1: bool = False,
     data_root: Path | str | None = None,
     device: str = "auto",
     precision: str = "auto",
     stop_after: float | None = None,
     save_every: float = SAVE_EVERY,
+    base_classes: int | None = None,
+    way: int | None = None,
+    shots_per_class: int | None = None,
+    class_order: Path | str | None = None,
+    shots_draw: int | None = None,
+    split: Path | str | None = None,
 ) -> Ablation:
     """Train every row with every seed on one budget, teach all official sessions, and evaluate.
 
@@ -119,112 +124,90 @@ def ablate(
 
     Args:
         out: the folder for runs and results.
-        data: a built-in data set; else the one that the file or the recipe names, else cifar100.
+        data: a built-in data set, or a folder that `split` divides; else the one that the file or the recipe names,
+            else cifar100.
         recipe: that every run follows, but for the changes of its row.
         config: a TOML file with the tables [pretrain] and [distill], for every run; it wins over the recipe.
         images_per_class: of the base classes, for both stages; None for what the file or the recipe says, else all.
         pretrain_epochs, epochs: of stage 1, and of stage 2 in every row.
-        seeds: how many: 0, 1, ...
-        rows: their names; None for all.
+        seeds: how many: 0, 1, ...; or which, as [0, 2, 5], or "0,2,5", or "0..4".
+        rows: their names; None for all, which are those of `rows_file` if it is given.
+        rows_file: a TOML file with rows of one's own, see `read_rows`.
         shared_stage_1: begin all seeds from the stage 1 of seed 0, instead of each from its own.
         data_root: the folder of built-in data sets.
         device, precision: of training; `auto` chooses.
         stop_after: seconds after which to save and stop.
         save_every: seconds between two saves of the resumable state.
+        base_classes, way, shots_per_class, class_order, shots_draw, split: as for `pretrain`, for every row.
 
     Raises:
         M2sdError: one of its kinds; the runs that have ended by then are kept.
     """
     if is_distributed():
         raise UsageError("an ablation runs as one process, or as several of its own; begin it without torchrun")
-    chosen = choose_rows(rows)
-    if seeds < 1:
-        raise UsageError(f"--seeds {seeds}: at least 1")
-    if pretrain_epochs is not None and pretrain_epochs < 1:
-        raise UsageError(f"--pretrain-epochs {pretrain_epochs}: at least 1")
-    folder, computing = expand(out, "--out"), choose_device(device)
-    root = expand_given(data_root, "--data-root")
-    budget, init = _make_budget(
-        text_given(data),
-        recipe,
-        expand_given(config, "--config"),
-        {"epochs": pretrain_epochs, "images_per_class": images_per_class},
-        {"epochs": epochs},
-        shared_stage_1=shared_stage_1,
-        device=computing.type,
-        precision=training_precision(precision, computing),
+    folder, root = expand(out, "--out"), expand_given(data_root, "--data-root")
+    chosen_seeds = choose_seeds(seeds)
+    sweep = resolve_sweep(
+        {
+            "data": data,
+            "recipe": recipe,
+            "config": config,
+            "images_per_class": images_per_class,
+            "pretrain_epochs": pretrain_epochs,
+            "epochs": epochs,
+            "rows": rows,
+            "rows_file": rows_file,
+            "shared_stage_1": shared_stage_1,
+            "device": device,
+            "precision": precision,
+            "base_classes": base_classes,
+            "way": way,
+            "shots_per_class": shots_per_class,
+            "class_order": class_order,
+            "shots_draw": shots_draw,
+            "split": split,
+        }
     )
-    # Options that do not go together are refused before anything is written and hours are spent.
-    if budget.distill["epochs"] == 0:
-        raise UsageError("--epochs 0: every row would be the same network")
-    for row in chosen:
-        loss_weights(_row_config(budget, row, 0))
     deadline = None if stop_after is None else time.monotonic() + stop_after
-    study = _Study(folder, budget, init, root, device, save_every, deadline)
-    runs = [Run(folder, seed, row) for seed in range(seeds) for row in chosen]
+    runs = [(Run(folder, seed, row.row.name), row) for seed in chosen_seeds for row in sweep.rows]
+    stored = has_begun(folder, sweep.budget)
     busy: list[str] = []
-    if not (has_begun(folder, budget) and all(run.has_ended for run in runs)):
-        read_results(folder)  # a damaged one is named before hours are spent
-        protocol = chosen_protocol(find_info(budget.data), validate(PretrainConfig, budget.pretrain))
-        sessions = open_data(budget.data, root, protocol=protocol).sessions  # may download them
-        begin(folder, budget)
+    if stored is None or not all(run.has_ended for run, _ in runs):
+        read_results(folder, list(sweep.budget.described()))  # a damaged one is named before hours are spent
+        sessions = _count_sessions(sweep, root)
+        study = _Study(folder, sweep, begin(folder, sweep.budget), root, device, save_every, deadline)
+        stored = study.budget
         try:
             busy = _run_all(study, runs, sessions)
         except _TimeUpError:
             pass
         except InterruptedTrainingError:
             raise InterruptedTrainingError("interrupted and saved; go on with the same command") from None
-    return Ablation(budget, read_results(folder), all(run.has_ended for run in runs), busy)
+    results = read_results(folder, list(stored.described()))
+    return Ablation(stored, results, all(run.has_ended for run, _ in runs), busy)
 
 
-def _make_budget(
-    data: str | None,
-    recipe: str | None,
-    config: Path | None,
-    first: Mapping[str, Any],
-    second: Mapping[str, Any],
-    **shared: Any,
-) -> tuple[Budget, str | None]:
-    """Resolve the options of both stages now, so that no call goes on with others.
-
-    Args:
-        data, recipe, config: as for `ablate`.
-        first, second: options of stage 1 and of stage 2 that win over the file.
-        shared: the other fields of the budget.
+def _count_sessions(sweep: Sweep, data_root: Path | None) -> dict[str, int]:
+    """Count the sessions after session 0 that every row teaches; this may download a data set.
 
     Returns:
-        the budget, and where the weights of stage 1 begin.
-
-    Raises:
-        UsageError: a value does not fit, or the data set has no sessions of its own.
-        DataError: a file of weights to begin from cannot be read.
+        the number by the name of stage 1.
     """
-    followed = find_recipe(recipe)
-    data = data or named_data(config, followed) or DATA
-    info = find_info(data)
-    if info is None:
-        raise UsageError(f"--data {data}: a folder has no official sessions; name a built-in data set")
-    one = located(resolve(PretrainConfig, Sources(info.defaults, config, first, followed.options)))
-    two = resolve(DistillConfig, Sources(info.defaults, config, second, followed.options, init=one.init))
-    if one.seed or two.seed:
-        raise UsageError("a seed is set in the file of options; here the seeds are 0, 1, ..., as many as --seeds says")
-    # Where a file of weights lies on this machine is nobody else's business.
-    options = [asdict(replace(one, init=without_path(one.init))), asdict(two)]
-    for each in options:
-        del each["seed"]
-    digest = file_digest(one.init)
-    budget = Budget(
-        data=data, recipe=followed.name, init_sha256=digest, pretrain=options[0], distill=options[1], **shared
-    )
-    return budget, one.init
+    sessions: dict[str, int] = {}
+    for each in sweep.rows:
+        if each.record.stage_1 not in sessions:
+            config = each.pretrain
+            folder: dict[str, Any] = {}
+            if config.split is not None:
+                listed = read_list(expand(config.split, "--split"))
+                folder = {"image_size": config.image_size, "transform": config.transform, "listed": listed}
+            protocol = chosen_protocol(sweep.info, config)
+            opened = open_data(sweep.data, data_root, protocol=protocol, **folder)
+            sessions[each.record.stage_1] = opened.sessions
+    return sessions
 
 
-def _row_config(budget: Budget, row: Row, seed: int) -> DistillConfig:
-    options = {**budget.distill, **row.changes(budget.distill), "seed": seed}
-    return validate(DistillConfig, options, f"the row {row.name}")
-
-
-def _run_all(study: _Study, runs: Sequence[Run], sessions: int) -> list[str]:
+def _run_all(study: _Study, runs: Sequence[tuple[Run, RowOptions]], sessions: Mapping[str, int]) -> list[str]:
     """Train and evaluate every run that has no result yet, seed by seed.
 
     Returns:
@@ -234,13 +217,13 @@ def _run_all(study: _Study, runs: Sequence[Run], sessions: int) -> list[str]:
         _TimeUpError: the time limit has come.
     """
     busy: list[str] = []
-    for wait in (False, True):  # first the runs that need nobody, then those whose stage 1 another process trains
+    for wait in (False, True):  # first the runs that need nobody, then those whose stages another process trains
         busy.clear()
-        for number, run in enumerate(runs, 1):
+        for number, (run, row) in enumerate(runs, 1):
             if run.has_ended:
                 continue
             try:
-                _finish(study, run, f"run {number} of {len(runs)}", sessions, wait)
+                _finish(study, run, row, f"run {number} of {len(runs)}", sessions[row.record.stage_1], wait)
             except LockedError:
                 busy.append(run.name)
                 continue
@@ -249,68 +232,89 @@ def _run_all(study: _Study, runs: Sequence[Run], sessions: int) -> list[str]:
     return busy
 
 
-def _finish(study: _Study, run: Run, number: str, sessions: int, wait: bool) -> None:
+def _finish(study: _Study, run: Run, row: RowOptions, number: str, sessions: int, wait: bool) -> None:
     """Train and evaluate one run from wherever it was cut off.
 
     Raises:
-        LockedError: another process is at it; or at its stage 1, unless to `wait` for that.
+        LockedError: another process is at it; or at a stage that it shares, unless to `wait` for that.
         _TimeUpError: the time limit ended a training.
     """
-    seed, row, folder = run.seed, run.row, RunFolder(run.path)
+    seed, folder = run.seed, RunFolder(run.path)
     with _lock(study, run.name):
         if run.has_ended:  # meanwhile, by another process
             return
         if not folder.has_pretrain():
-            first = _stage_1(study, 0 if study.budget.shared_stage_1 else seed, wait)
+            first = _stage_1(study, row, 0 if study.budget.shared_stage_1 else seed, wait)
             with folder.locked(COMMAND):
                 folder.copy_pretrain(first)
-        say(f"{number}: seed {seed}, {row.name} ({row.description})")
-        config = _row_config(study.budget, row, seed)
-        base = folder.session(0) if folder.sessions() else study.train(distill, folder, **asdict(config))
+        what = f" ({row.row.description})" if row.row.description else ""
+        say(f"{number}: seed {seed}, {row.row.name}{what}")
+        base = folder.session(0) if folder.sessions() else _stage_2(study, run, row, wait)
         for session in range(len(folder.sessions()), sessions + 1):
-            increment(session, run=folder.path, data_root=study.data_root, device=study.device)
-        figures = evaluate(run=folder.path, data_root=study.data_root, device=study.device).figures
-        last = figures.sessions[-1]
+            increment(session, run=folder.path, data=study.pictures, data_root=study.data_root, device=study.device)
+        evaluation = evaluate(run=folder.path, data=study.pictures, data_root=study.data_root, device=study.device)
         images = sum(each.shots for each in base.manifest.classes)
-        steps = config.epochs * len(batch_bounds(images, config.batch_size))
-        result = Result(
+        steps = row.distill.epochs * len(batch_bounds(images, row.distill.batch_size))
+        result = Result.of(
+            evaluation.figures,
             seed=seed,
-            row=row.name,
-            session_0=require_figure(figures.sessions[0].overall),
-            last=require_figure(last.overall),
-            average=require_figure(figures.average),
-            base=require_figure(last.base),
-            novel=require_figure(last.novel),
-            harmonic=require_figure(last.harmonic),
+            row=row.row.name,
             seconds=base.manifest.seconds,
-            ms_per_step=1000 * base.manifest.seconds / steps,
+            ms_per_step=1000 * base.manifest.seconds / steps if steps else 0.0,
+            classifier=evaluation.classifier,
+            backbone=base.manifest.backbone.name,
+            sha256=folder.chain()[-1].record.sha256,
         )
         run.end(result)
-    say(
-        f"seed {seed}, {row.name}: AVG {result.average:.2f}, last {result.last:.2f}, novel {result.novel:.2f}, "
-        f"HM {result.harmonic:.2f}"
-    )
+    figures = {"AVG": result.average, "last": result.last, "novel": result.novel, "HM": result.harmonic}
+    told = ", ".join(f"{name} {'-' if value is None else f'{value:.2f}'}" for name, value in figures.items())
+    say(f"seed {seed}, {row.row.name}: {told}")
 
 
-def _stage_1(study: _Study, seed: int, wait: bool) -> RunFolder:
-    """Return the run that holds stage 1 of a seed, trained now if it is not there.
+def _stage_1(study: _Study, row: RowOptions, seed: int, wait: bool) -> RunFolder:
+    """Return the run that holds stage 1 of a row and a seed, trained now if it is not there.
 
     Raises:
         LockedError: another process is at it, for longer than may be waited.
         _TimeUpError: the time limit ended it.
     """
-    name = "stage-1" if study.budget.shared_stage_1 else f"seed-{seed}/stage-1"
+    own = row.record.stage_1
+    name = own if study.budget.shared_stage_1 else f"seed-{seed}/{own}"
+    told = f"stage 1 of seed {seed}" if own == "stage-1" else f"stage 1 of seed {seed} for {row.row.name}"
     first = RunFolder(study.folder / name)
     if first.has_pretrain():
         return first
     if wait:
-        say(f"waiting for stage 1 of seed {seed}")
+        say(f"waiting for {told}")
     with _lock(study, name, study.seconds_left if wait else 0.0):
         if not first.has_pretrain():
-            say(f"stage 1 of seed {seed}")
-            options = {**study.budget.pretrain, "init": study.init, "seed": seed}
-            study.train(pretrain, first, data=study.budget.data, recipe=study.budget.recipe, **options)
+            say(told)
+            options = {**asdict(row.pretrain), "seed": seed}
+            study.train(pretrain, first, data=study.sweep.data, recipe=study.budget.recipe, **options)
     return first
+
+
+def _stage_2(study: _Study, run: Run, row: RowOptions, wait: bool) -> StoredManifest:
+    """Make session 0 of a run: of the network of a row that differs in its classifier alone, or by training.
+
+    Raises:
+        LockedError: another process trains the network, for longer than may be waited.
+        _TimeUpError: the time limit ended the training.
+    """
+    options = {**asdict(row.distill), "seed": run.seed, "data": study.pictures}
+    same = [
+        RunFolder(Run(study.folder, run.seed, name).path)
+        for name, other in study.budget.rows.items()
+        if row.distill.epochs and name != run.row and other.network == row.record.network
+    ]
+    name = f"seed-{run.seed}/{row.record.network}"
+    lock = _lock(study, name, study.seconds_left if wait else 0.0) if same else nullcontext()
+    with lock:
+        trained = next((other for other in same if other.sessions()), None)
+        if trained is not None:
+            say(f"the network is that of {trained.path.name}, with another classifier")
+            return copy_session_0(trained, RunFolder(run.path), row.distill)
+        return study.train(distill, RunFolder(run.path), **options)
 
 
 def _lock(study: _Study, name: str, patience: float | None = 0.0) -> AbstractContextManager[None]:

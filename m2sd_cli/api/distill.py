@@ -139,6 +139,36 @@ def find_stage_1(folder: RunFolder, origin: RunFolder | None) -> StoredManifest:
     return first
 
 
+def copy_session_0(source: RunFolder, folder: RunFolder, config: DistillConfig) -> StoredManifest:
+    """Make session 0 of a run of the trained network of another one, which differs in its classifier alone.
+
+    Args:
+        source: the other run, with the same stage 1.
+        folder: the run, which has no session yet.
+        config: the options of stage 2, which has epochs; the other run had the same but for the classifier.
+
+    Raises:
+        RunError: the run could not be written.
+        DamagedError: the other run is damaged.
+    """
+    stored = source.session(0)
+    manifest = stored.manifest
+    classifier = config.classifier or default_classifier(manifest.backbone.similarity)
+    plugins = plugins_record(manifest.data, manifest.backbone.name, classifier, config)
+    with folder.locked("distill"):
+        return folder.write_manifest(
+            session_name(0),
+            manifest.model_copy(
+                update={
+                    "checkpoint": folder.copy_checkpoint(source, stored),
+                    "config": {**manifest.config, "classifier": config.classifier},
+                    "classifier": classifier,
+                    "plugins": plugins,
+                }
+            ),
+        )
+
+
 def begin(
     request: Request, folder: RunFolder, parent: StoredManifest, execution: Execution, force: bool
 ) -> Job[DistillConfig]:

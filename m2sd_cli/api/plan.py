@@ -1,6 +1,7 @@
 """The course of a training that has not begun, by the time of a few steps that leave nothing behind."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +17,7 @@ from m2sd_cli.config.files import OptionsFile
 from m2sd_cli.config.merging import DEFAULT_ORIGIN, Sources, resolve
 from m2sd_cli.config.option import options_of
 from m2sd_cli.config.stages import NO_INIT, Config, DistillConfig, PretrainConfig
-from m2sd_cli.data.catalogue import FOLDER_DEFAULTS, find_info
+from m2sd_cli.data.catalogue import FOLDER_DEFAULTS, DataSetInfo, find_info
 from m2sd_cli.data.datasets import DataSet
 from m2sd_cli.data.locate import locate
 from m2sd_cli.data.skipping import say_skipped
@@ -135,19 +136,45 @@ def _plan_pretrain(request: Request, folder: RunFolder, execution: Execution, fo
     if request.data is not None:
         refuse_shared_folder(folder, request.data)
     info = find_info(name)
-    if info is not None and info.layout and locate(info, request.data_root) is None:
-        raise DataError(f"{info.name}: not on this machine, so that no step of it can be timed; get it first")
+    require_present(info, request.data_root)
     job = pretraining.begin(request, followed, folder, execution, force, skip_bad)
     say_skipped(job.data.skipped)
     defaults = info.defaults if info else FOLDER_DEFAULTS
     inherited = OptionsFile(None, job.options_file)
     second = resolve(DistillConfig, Sources(defaults, None, {}, followed.options, inherited, job.config.init))
+    return _plan(job, *time_stages(job, [second]))
+
+
+def require_present(info: DataSetInfo | None, data_root: Path | None) -> None:
+    """Refuse a data set that would have to be downloaded first.
+
+    Raises:
+        DataError: it would.
+    """
+    if info is not None and info.layout and locate(info, data_root) is None:
+        raise DataError(f"{info.name}: not on this machine, so that no step of it can be timed; get it first")
+
+
+def time_stages(job: Job[PretrainConfig], seconds: Sequence[DistillConfig]) -> tuple[Network, float, list[StagePlan]]:
+    """Time a few steps of stage 1, and of each stage 2 after it.
+
+    Args:
+        job: stage 1.
+        seconds: configurations of stage 2.
+
+    Returns:
+        the network, the seconds in which its images are decoded, and the stages.
+    """
     network = pretraining.begin_network(job)
-    images, seconds = _read_few(job.data, max(job.config.batch_size, second.batch_size))
-    first = _measure("pretrain", network, pretrain_objective(network), images, job)
-    # Training turns modules of a network to its precision: the second one begins anew, as in a command of its own.
-    then = Job("distill", folder, job.data, job.classes, second, replace(execution, time_budget=None))
-    return _plan(job, network, seconds, [first, _measure_distill(pretraining.begin_network(job), images, then)])
+    largest = max(each.batch_size for each in (job.config, *seconds))
+    images, decoding = _read_few(job.data, largest)
+    stages = [_measure("pretrain", network, pretrain_objective(network), images, job)]
+    execution = replace(job.execution, time_budget=None)
+    for second in seconds:
+        then = Job("distill", job.run, job.data, job.classes, second, execution)
+        # Training turns modules of a network to its precision: the next one begins anew, as in a command of its own.
+        stages.append(_measure_distill(pretraining.begin_network(job), images, then))
+    return network, decoding, stages
 
 
 def _plan_distill(

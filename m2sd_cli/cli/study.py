@@ -13,10 +13,13 @@ from m2sd_cli.cli.output import document, format_mean, note, printable, results,
 from m2sd_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from m2sd_cli.reports.method_rows import MethodRow
-    from m2sd_cli.reports.study import Sample, Study
+    from m2sd_cli.reports.study import Sample, StudiedSession, Study
+
+
+BUDGET = "ablation.json"  # that of m2sd_cli.ablation.records, which takes a while to import
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,8 +41,12 @@ class StudyFiles:
         every = {"--csv": self.csv, "--markdown": self.markdown, "--latex": self.latex}
         return {option: path for option, path in every.items() if path is not None}
 
-    def check(self, runs: list[Path], json: bool) -> bool:
+    def check(self, runs: "Iterable[Path]", json: bool) -> bool:
         """Refuse what cannot be written, before any work is done for it.
+
+        Args:
+            runs: run folders, whose own files are not overwritten.
+            json: whether the result is printed as JSON.
 
         Returns:
             True if a table is written to stdout.
@@ -57,8 +64,13 @@ class StudyFiles:
                 check_output_folder("--figures", self.figures, run)
         return require_places_apart(self.tables, json)
 
-    def write(self, study: "Study", quiet: bool) -> None:
-        """Write them all.
+    def write(self, csv: "Iterable[bytes]", rows: "Sequence[MethodRow]", quiet: bool) -> None:
+        """Write the tables.
+
+        Args:
+            csv: every figure.
+            rows: of the tables for a paper.
+            quiet: says nothing of it.
 
         Raises:
             M2sdError: a file cannot be written.
@@ -66,21 +78,32 @@ class StudyFiles:
         from m2sd_cli.output_files import write_output
         from m2sd_cli.reports.latex import latex_table
         from m2sd_cli.reports.markdown import markdown_table
-        from m2sd_cli.reports.study import study_csv
 
         contents: dict[str, Callable[[], Iterable[bytes]]] = {
-            "--csv": lambda: study_csv(study),
-            "--markdown": lambda: [markdown_table(_rows(study)).encode()],
-            "--latex": lambda: [latex_table(_rows(study)).encode()],
+            "--csv": lambda: csv,
+            "--markdown": lambda: [markdown_table(rows).encode()],
+            "--latex": lambda: [latex_table(rows).encode()],
         }
         for option, path in self.tables.items():
             write_output(path, contents[option]())
             note(f"table: {path}", quiet)
-        if self.figures is not None:
-            self._draw(study, self.figures, quiet)
+
+    def draw(self, studies: "Mapping[str, Study]", quiet: bool) -> None:
+        """Write the curves, each study's under its name.
+
+        Args:
+            studies: by the beginnings of the names of their files.
+            quiet: says nothing of it.
+
+        Raises:
+            M2sdError: a file cannot be written.
+        """
+        for beginning, study in studies.items():
+            if self.figures is not None:
+                self._draw(study, self.figures, beginning, quiet)
 
     @staticmethod
-    def _draw(study: "Study", folder: Path, quiet: bool) -> None:
+    def _draw(study: "Study", folder: Path, beginning: str, quiet: bool) -> None:
         from m2sd_cli.output_files import make_output_folder, write_output
         from m2sd_cli.reports.figures.accuracy import draw_accuracy, draw_forgetting
         from m2sd_cli.reports.figures.svg import LeftOutError, standalone
@@ -95,10 +118,10 @@ class StudyFiles:
         written = []
         for name, draw in drawings.items():
             try:
-                write_output(folder / f"{name}.svg", standalone(draw()).encode())
-                written.append(name)
+                write_output(folder / f"{beginning}{name}.svg", standalone(draw()).encode())
+                written.append(f"{beginning}{name}")
             except LeftOutError as reason:
-                note(f"no figure {name}: {reason}", quiet)
+                note(f"no figure {beginning}{name}: {reason}", quiet)
         note(f"figures in {folder}: {', '.join(written)}", quiet)
 
 
@@ -106,7 +129,10 @@ class StudyFiles:
 def study(
     *,
     runs: Annotated[
-        list[Path], typer.Argument(metavar="RUN...", help="Run folders, one for each seed.", show_default=False)
+        list[Path],
+        typer.Argument(
+            metavar="RUN...", help="Run folders, one for each seed; or the folder of an ablation.", show_default=False
+        ),
     ],
     images: LabelledImages,
     files: StudyFiles,
@@ -126,15 +152,26 @@ def study(
     their best accuracy so far, on average. Runs of other data or with other sessions are refused; other differences
     between them, as in options, are named.
 
+    Of an ablation all rows are shown, with the figures that it has kept of every run after every session. Its runs can
+    be named one by one, too; then they are evaluated, class by class.
+
     Examples:
       m2sd study seed-0 seed-1 seed-2
       m2sd study seed-* --compare --latex table.tex --figures curves
       m2sd study seed-* --csv - > figures.csv
       m2sd study seed-* --classifier teen --json
+      m2sd study m2sd-ablation --latex table.tex
+      m2sd study m2sd-ablation/seed-*/m2sd
     """
     if compare and images.test is not None:
         raise UsageError("--compare and --test: what is published is of the data set's own test images; leave one out")
-    print_study(runs, files, values(images, evaluating) | {"classifier": classifier, "compare": compare}, printing)
+    given = values(images, evaluating) | {"classifier": classifier, "compare": compare}
+    if any((run / BUDGET).is_file() for run in runs):
+        from m2sd_cli.cli.row_study import print_ablation
+
+        print_ablation(runs, files, given, printing)
+        return
+    print_study(runs, files, given, printing)
 
 
 def print_study(runs: list[Path], files: StudyFiles, given: dict[str, Any], printing: Printing) -> None:
@@ -145,21 +182,29 @@ def print_study(runs: list[Path], files: StudyFiles, given: dict[str, Any], prin
     """
     import m2sd_cli
     from m2sd_cli.cli.progress import reporting
+    from m2sd_cli.reports.study import study_csv
 
     json, quiet = printing.json, printing.quiet
     on_stdout = files.check(runs, json)
     with reporting(quiet):
         done = m2sd_cli.study(runs, **given)
-    files.write(done, quiet)
+    files.write(study_csv(done), _rows(done), quiet)
+    files.draw({"": done}, quiet)
     if json:
         document(as_data(done))
-    elif on_stdout:
-        for line in as_lines(done):
-            note(line, quiet)
     else:
-        results(as_lines(done))
+        print_lines(as_lines(done), on_stdout, quiet)
     for each in done.differences:
         note(each, quiet)
+
+
+def print_lines(lines: list[str], on_stdout: bool, quiet: bool) -> None:
+    """Print lines where the result goes, or beside a table that is written there."""
+    if not on_stdout:
+        results(lines)
+        return
+    for line in lines:
+        note(line, quiet)
 
 
 def _rows(study: "Study") -> "list[MethodRow]":
@@ -170,7 +215,8 @@ def _rows(study: "Study") -> "list[MethodRow]":
     return [*published, run_row("these runs" if runs > 1 else study.runs[0].run, study.figures)]
 
 
-def _cell(sample: "Sample") -> str:
+def cell(sample: "Sample") -> str:
+    """Format mean and deviation of a figure."""
     summary = sample.summary
     return "-" if summary is None else format_mean(summary)
 
@@ -188,13 +234,20 @@ def as_lines(study: "Study") -> list[str]:
     over = "1 run" if count == 1 else f"{count} runs, mean +- standard deviation (n - 1)"
     lines = [f"{printable(first.data)}, {first.backbone}, {first.recipe or 'no recipe'}: {over}", ""]
     rows = [
-        [str(each.session), str(each.classes), str(each.images[0]), *map(_cell, each.figures.values())]
+        [str(each.session), str(each.classes), str(each.images[0]), *map(cell, each.figures.values())]
         for each in study.sessions
     ]
     lines += table(["session", "classes", "images", *OF_SESSION.values()], rows)
-    lines.append("  ".join(f"{title} {_cell(study.chain[name])}" for name, title in OF_CHAIN.items()))
+    lines.append("  ".join(f"{title} {cell(study.chain[name])}" for name, title in OF_CHAIN.items()))
     last = study.sessions[-1]
-    rows = [
+    head = ["run", "seed", *OF_CHAIN.values(), *OF_SESSION.values()]
+    return [*lines, "", f"each run, after session {last.session}", *table(head, run_rows(study))]
+
+
+def run_rows(study: "Study") -> list[list[str]]:
+    """Format the figures of each run after the last session."""
+    last = study.sessions[-1]
+    return [
         [
             printable(each.run),
             str(each.seed) if each.seed == each.seed_of_distill else f"{each.seed}, {each.seed_of_distill}",
@@ -203,36 +256,39 @@ def as_lines(study: "Study") -> list[str]:
         ]
         for number, each in enumerate(study.runs)
     ]
-    head = ["run", "seed", *OF_CHAIN.values(), *OF_SESSION.values()]
-    return [*lines, "", f"each run, after session {last.session}", *table(head, rows)]
+
+
+def _sample_data(sample: "Sample") -> dict[str, object]:
+    from dataclasses import asdict
+
+    summary = sample.summary
+    both = {"mean": None, "deviation": None} if summary is None else asdict(summary)
+    return {**both, "values": sample.values}
+
+
+def session_data(session: "StudiedSession") -> dict[str, object]:
+    """Return the figures of a session for JSON, unrounded."""
+    return {
+        "session": session.session,
+        "classes": session.classes,
+        "images": session.images,
+        **{name: _sample_data(figure) for name, figure in session.figures.items()},
+    }
 
 
 def as_data(study: "Study") -> dict[str, object]:
     """Return all figures for JSON, unrounded."""
     from dataclasses import asdict
 
-    def sample(each: "Sample") -> dict[str, object]:
-        summary = each.summary
-        both = {"mean": None, "deviation": None} if summary is None else asdict(summary)
-        return {**both, "values": each.values}
-
     content: dict[str, object] = {
         "runs": [asdict(each) for each in study.runs],
         "deviation": "standard deviation of the sample, which divides by n - 1",
-        "sessions": [
-            {
-                "session": each.session,
-                "classes": each.classes,
-                "images": each.images,
-                **{name: sample(figure) for name, figure in each.figures.items()},
-            }
-            for each in study.sessions
-        ],
-        **{name: sample(figure) for name, figure in study.chain.items()},
+        "sessions": list(map(session_data, study.sessions)),
+        **{name: _sample_data(figure) for name, figure in study.chain.items()},
         "classes": [
             {
                 "name": each.name,
-                "sessions": [{"session": number, **sample(figure)} for number, figure in each.sessions.items()],
+                "sessions": [{"session": number, **_sample_data(figure)} for number, figure in each.sessions.items()],
             }
             for each in study.classes
         ],

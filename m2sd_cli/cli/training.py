@@ -48,7 +48,7 @@ def training_options(model: type[PretrainConfig | DistillConfig]) -> Callable[[C
     They stand between the positional and the keyword-only parameters of the command.
     """
     configured = options_of(model).values()
-    parameters = {option.name: (_annotation(model, option), None) for option in configured}
+    parameters = {option.name: (option_annotation(model, option), None) for option in configured}
     aliases = [alias for option in configured for alias in option.option.aliases]
     parameters |= {alias: (Annotated[str | None, typer.Option(flag(alias), hidden=True)], None) for alias in aliases}
 
@@ -59,7 +59,7 @@ def training_options(model: type[PretrainConfig | DistillConfig]) -> Callable[[C
     return decorate
 
 
-def _annotation(model: type[PretrainConfig | DistillConfig], option: TrainingOption) -> Any:
+def option_annotation(model: type[PretrainConfig | DistillConfig], option: TrainingOption) -> Any:
     """Return the annotation from which Typer makes the option; what is not given is None."""
     kind = str if get_args(option.type) else option.type
     return Annotated[

@@ -1,7 +1,7 @@
 """Rows of a table of methods: a run, several runs over seeds, published methods."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 
 from m2sd_cli.reports.deviation import MeanAndDeviation
@@ -44,6 +44,11 @@ def run_row(method: str, runs: Sequence[Figures]) -> MethodRow:
         joined([each.drop for each in runs]),
         joined([each.sessions[-1].harmonic for each in runs]),
     )
+
+
+def row_of_length(row: MethodRow, sessions: int) -> MethodRow:
+    """Return the row with so many sessions, of which those that it does not have are empty."""
+    return replace(row, sessions=[*row.sessions, *[None] * (sessions - len(row.sessions))])
 
 
 def published_rows(comparison: Comparison, sessions: int) -> list[MethodRow]:

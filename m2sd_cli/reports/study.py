@@ -137,23 +137,22 @@ def class_curves(evaluation: Evaluation) -> dict[str, dict[int, float | None]]:
     return curves
 
 
+def csv_line(*cells: object) -> bytes:
+    """Return a line of a CSV file; None is an empty cell."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow(["" if cell is None else cell for cell in cells])
+    return text.getvalue().encode("utf-8", "backslashreplace")
+
+
 def study_csv(study: Study) -> Iterator[bytes]:
     """Write every figure in a line of its own: mean, deviation with n - 1, and the value of each run, unrounded."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-
-    def line(*cells: object) -> bytes:
-        text.seek(0)
-        text.truncate()
-        writer.writerow(["" if cell is None else cell for cell in cells])
-        return text.getvalue().encode("utf-8", "backslashreplace")
 
     def figure(name: str, session: int | None, of_class: str | None, sample: Sample) -> bytes:
         summary = sample.summary
         both = (None, None) if summary is None else (summary.mean, summary.deviation)
-        return line(name, session, of_class, *both, *sample.values)
+        return csv_line(name, session, of_class, *both, *sample.values)
 
-    yield line("figure", "session", "class", "mean", "deviation", *(each.run for each in study.runs))
+    yield csv_line("figure", "session", "class", "mean", "deviation", *(each.run for each in study.runs))
     for session in study.sessions:
         for name, sample in session.figures.items():
             yield figure(name, session.session, None, sample)

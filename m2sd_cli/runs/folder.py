@@ -109,9 +109,18 @@ class RunFolder(ChainReader):
             DamagedError: the other run's is damaged.
         """
         stored = source.pretrain()
-        checkpoint = stored.manifest.checkpoint
-        self._write(checkpoint.file, source.content(checkpoint, CHECKPOINT_LIMIT))
+        self.copy_checkpoint(source, stored)
         self._add(PRETRAIN, source.content(stored.record, TEXT_LIMIT))
+
+    def copy_checkpoint(self, source: ChainReader, stored: StoredManifest) -> FileRecord:
+        """Copy the checkpoint of a stage or session of another run; until its manifest follows, nothing refers to it.
+
+        Raises:
+            RunError: it could not be written.
+            DamagedError: the other run's is damaged.
+        """
+        checkpoint = stored.manifest.checkpoint
+        return self._write(checkpoint.file, source.content(checkpoint, CHECKPOINT_LIMIT))
 
     def _add(self, name: str, manifest: bytes) -> FileRecord:
         record = self._write(f"{name}.json", manifest)

@@ -24,6 +24,7 @@ from m2sd_cli.cli import output
 from m2sd_cli.errors import DamagedError, DataError, InterruptedTrainingError, RunError, UsageError
 from m2sd_cli.method.backbone import build_backbone
 from m2sd_cli.progress import Reporter, Snapshot, report_to
+from m2sd_cli.reports.metrics import require_figure
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.lock import lock_folder
 from tests.helpers import Cli, check_refusal, open_less, tree
@@ -56,7 +57,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def timeless(results: Sequence[Result]) -> list[dict[str, object]]:
-    return [each.model_dump(exclude={"seconds", "ms_per_step", "seal"}) for each in results]
+    return [each.model_dump(exclude={"seconds", "ms_per_step", "seal", "sha256"}) for each in results]
 
 
 def weights(out: Path, seed: int, row: str) -> list[str]:
@@ -309,7 +310,7 @@ def test_damaged_results_say_that_they_can_be_made_again(whole: Path, tmp_path: 
         (["--rows", "plain,all"], 2, "--rows all: no such row; choose plain, "),
         (["--seeds", 0], 2, "--seeds 0: at least 1"),
         (["--epochs", 0], 2, "--epochs 0: every row would be the same network"),
-        (["--data", "."], 2, "--data .: a folder has no official sessions; name a built-in data set"),
+        (["--data", "."], 2, "--data .: a folder has no sessions of its own; divide it by a list with --split"),
         (["--data", "nothing"], 2, "--data nothing: no data set of that name"),
         (["--stop-after", "9"], 2, "--stop-after 9: write 90s, 9m or 2h"),
         (["--table"], 4, "out: no ablation in it; begin one with 'm2sd ablation --out DIR'"),
@@ -471,14 +472,20 @@ def test_the_table(m2sd: Cli, whole: Path) -> None:
         ["row", "AVG", "last", "base", "novel", "HM", "session", "0", "seconds", "ms/step", "seeds", "what"]
     )
     for line, own in zip(lines[1:3], (plain, mixup), strict=True):
-        averages = [each.average for each in own]
+        averages = [require_figure(each.average) for each in own]
         shown = f"{own[0].row}  {statistics.fmean(averages):.2f} +- {statistics.stdev(averages):.2f}"
         assert line.split()[:4] == shown.split()
-    assert lines[4] == "above plain, seed by seed"
-    differences = [a.average - b.average for a, b in zip(mixup, plain, strict=True)]
-    assert lines[5].split()[-1] == "seeds"
-    assert lines[6].split()[-1] == "2"
-    assert lines[6].split()[:4] == [
+    assert lines[4] == "accuracy after each session"
+    assert lines[5].split() == ["row", "0", "1", "2"]
+    for line, own in zip(lines[6:8], (plain, mixup), strict=True):
+        middle = [require_figure(each.sessions[1].overall) for each in own]
+        expected = f"{statistics.fmean(middle):.2f} +- {statistics.stdev(middle):.2f}"
+        assert line.split()[4:7] == expected.split()
+    assert lines[9] == "above plain, seed by seed"
+    differences = [require_figure(a.average) - require_figure(b.average) for a, b in zip(mixup, plain, strict=True)]
+    assert lines[10].split()[-1] == "seeds"
+    assert lines[11].split()[-1] == "2"
+    assert lines[11].split()[:4] == [
         "mixup",
         f"{statistics.fmean(differences):+.2f}",
         "+-",
@@ -490,12 +497,12 @@ def test_the_table(m2sd: Cli, whole: Path) -> None:
 def test_json_has_the_rows_and_the_runs(m2sd: Cli, whole: Path) -> None:
     done = m2sd("ablation", "--table", "--out", whole, "--json")
     content = json.loads(done.out)
-    assert set(content) == {"out", "budget", "rows", "runs"}
+    assert set(content) == {"out", "budget", "baseline", "rows", "runs"}
     assert (content["budget"]["data"], content["budget"]["pretrain"]["epochs"]) == ("demo", 1)
     assert "seal" not in content["budget"]
     assert content["runs"] == [each.as_data() for each in read_results(whole)]
     assert [row["row"] for row in content["rows"]] == ROWS
-    assert content["rows"][1]["above_plain"]["novel"]["mean"] == pytest.approx(
+    assert content["rows"][1]["above"]["novel"]["mean"] == pytest.approx(
         statistics.fmean(run["novel"] * (1 if run["row"] == "mixup" else -1) for run in content["runs"]) * 2
     )
 
@@ -510,4 +517,4 @@ def test_time_that_is_up_is_said(m2sd: Cli, tmp_path: Path) -> None:
     assert (quiet.code, quiet.err) == (0, "")
     content = json.loads(quiet.out)
     assert content.pop("budget")["data"] == "demo"
-    assert content == {"out": str(tmp_path / "out"), "finished": False, "rows": [], "runs": []}
+    assert content == {"out": str(tmp_path / "out"), "finished": False, "baseline": None, "rows": [], "runs": []}

@@ -437,7 +437,7 @@ KEYS = {
     "config": {"data", "recipe", "pretrain", "distill"},
     "recipes": {"recipes"},
     "simulate": {"data", "sizes", "parts", "shots", "views", "skipped", "classifiers"},
-    "ablation": {"out", "budget", "finished", "rows", "runs"},
+    "ablation": {"out", "baseline", "budget", "finished", "rows", "runs"},
     "doctor": {"works", "problems", "remarks", "findings"},
     "bench": {
         "conditions",

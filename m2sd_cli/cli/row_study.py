@@ -1,0 +1,104 @@
+"""The command `m2sd study` of an ablation: its rows, by the figures that it has kept."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import m2sd_cli
+from m2sd_cli.ablation.records import BUDGET, read_budget, read_results
+from m2sd_cli.ablation.table import RowStudy, rows_csv, study_rows
+from m2sd_cli.cli.option_sets import Printing
+from m2sd_cli.cli.output import as_text, document, table
+from m2sd_cli.cli.study import StudyFiles, as_data, cell, print_lines, run_rows
+from m2sd_cli.config.option import flag
+from m2sd_cli.errors import RunError, UsageError
+from m2sd_cli.reports.method_rows import published_rows, row_of_length, run_row
+from m2sd_cli.reports.study import OF_CHAIN, OF_SESSION
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def print_ablation(runs: list[Path], files: StudyFiles, given: dict[str, Any], printing: Printing) -> None:
+    """Study an ablation, whose figures are kept.
+
+    Args:
+        runs: the arguments of the command, one of which is an ablation.
+        files: to write.
+        given: options of `m2sd_cli.study`.
+        printing: options of the output.
+
+    Raises:
+        UsageError: something else was named with it, or an option of evaluation was given.
+        M2sdError: there is no figure yet, or a file cannot be read or written.
+    """
+    out = next(run for run in runs if (run / BUDGET).is_file())
+    runs_of_it = f"its runs, as {as_text(out)}/seed-*/ROW"
+    if len(runs) > 1:
+        raise UsageError(f"{out}: an ablation; name it alone, or {runs_of_it}")
+    for name in ("test", "data", "classifier", "skip_bad", "ignore_new"):
+        if given[name]:
+            raise UsageError(f"{flag(name)}: {out} is an ablation, whose figures are kept; name {runs_of_it}")
+    _print_rows(out, files, given["compare"], printing)
+
+
+def _print_rows(out: Path, files: StudyFiles, compare: bool, printing: Printing) -> None:
+    """Study the rows of an ablation by the figures that it has kept, write the files and print the result.
+
+    Args:
+        out: the folder of the ablation.
+        files: to write.
+        compare: take along what is published for the data set and backbone of the first run.
+        printing: options of the output.
+
+    Raises:
+        M2sdError: there is no figure yet, or a file cannot be read or written.
+    """
+    json, quiet = printing.json, printing.quiet
+    budget = read_budget(out)
+    found = read_results(out, list(budget.described()))
+    if not found:
+        raise RunError(f"{out}: no run of this ablation has ended yet; go on with the same 'm2sd ablation'")
+    on_stdout = files.check((out / f"seed-{each.seed}" / each.row for each in found), json)
+    studies = study_rows(budget, found)
+    sessions = max(len(each.study.sessions) for each in studies)
+    comparison = m2sd_cli.compare(out / studies[0].study.runs[0].run) if compare else None
+    rows = [] if comparison is None else published_rows(comparison, sessions)
+    rows += [row_of_length(run_row(each.row, each.study.figures), sessions) for each in studies]
+    files.write(rows_csv(studies), rows, quiet)
+    files.draw({f"{each.row}-": each.study for each in studies}, quiet)
+    if json:
+        data = {"ablation": as_text(out), "budget": budget.as_data()}
+        lines = [{"row": each.row, "what": each.what, **as_data(each.study)} for each in studies]
+        published = {}
+        if comparison is not None:
+            published = {
+                "comparable": comparison.comparable,
+                "published": [each.as_data() for each in comparison.rows],
+            }
+        document({**data, "rows": lines, **published})
+    else:
+        print_lines(rows_as_lines(studies), on_stdout, quiet)
+
+
+def rows_as_lines(studies: "Sequence[RowStudy]") -> list[str]:
+    """Format the accuracy of every row after every session, its other figures, and every run."""
+    sessions = max(len(each.study.sessions) for each in studies)
+    lines = ["accuracy after each session, mean +- standard deviation (n - 1)", ""]
+    cells = [
+        [each.row, str(len(each.study.runs)), *(cell(session.figures["overall"]) for session in each.study.sessions)]
+        for each in studies
+    ]
+    full = [[*row, *["-"] * (sessions + 2 - len(row))] for row in cells]
+    lines += table(["row", "seeds", *map(str, range(sessions))], full)
+    lines += ["", "all sessions, and after the last one"]
+    rows = [
+        [
+            each.row,
+            *(cell(each.study.chain[name]) for name in OF_CHAIN),
+            *(cell(each.study.sessions[-1].figures[name]) for name in OF_SESSION),
+        ]
+        for each in studies
+    ]
+    head = [*OF_CHAIN.values(), *OF_SESSION.values()]
+    lines += [*table(["row", *head], rows), "", "each run"]
+    return [*lines, *table(["run", "seed", *head], [row for each in studies for row in run_rows(each.study)])]
