@@ -4,6 +4,7 @@ import json
 import shutil
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -371,3 +372,25 @@ def test_few_classes_and_no_time_are_refused(six: Path, tmp_path: Path, m2sd: Cl
         "only a trial in which some classes play new ones tells if it pays: 5 of 5 classes have 6 pictures",
     )
     assert not (tmp_path / "run").exists()
+
+
+def test_a_network_that_is_off_wins_its_trial_and_is_kept(
+    six: Path, tmp_path: Path, m2sd: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No figure is made up here: the means of all batch norms are off, which a few steps mend."""
+
+    def off(name: str) -> dict[str, Tensor]:
+        return {key: each + 2 if key.endswith("running_mean") else each for key, each in state(name).items()}
+
+    spoilt = replace(BACKBONES["small"], imagenet=ImageNetWeights(off, "off", image_size=16, resize=16))
+    monkeypatch.setitem(BACKBONES.entries, "small", spoilt)
+    run = tmp_path / "run"
+    done = m2sd("learn", six, "--run", run, "--minutes", 1.3, "--device", "cpu")
+    tuning = RunFolder(run).session(0).manifest.tuning
+    assert (done.code, tuning is not None and tuning.tuned) == (0, True), done.err + done.out
+    assert tuning is not None
+    figures = [tuning.trial_base, tuning.trial_harmonic, tuning.held_out]
+    assert all(each is not None and each.tuned > each.frozen + 30 for each in figures), figures
+    assert "fine-tuning: kept: of the pictures held out " in done.out
+    share = float(done.out.splitlines()[1].split()[7])  # of the pictures to test with, which none of it has seen
+    assert share > 60, done.out
