@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import nn
 
 from m2sd_cli.api import distill as distilling
 from m2sd_cli.api import pretrain as pretraining
+from m2sd_cli.api.course import StagePlan, expected_distill, measure, measure_distill
 from m2sd_cli.api.recorded_data import find_folder
 from m2sd_cli.api.stage import Request, refuse_shared_folder, take_arguments
-from m2sd_cli.config.files import OptionsFile
-from m2sd_cli.config.merging import DEFAULT_ORIGIN, Sources, resolve
+from m2sd_cli.config.merging import DEFAULT_ORIGIN
 from m2sd_cli.config.option import options_of
 from m2sd_cli.config.stages import NO_INIT, Config, DistillConfig, PretrainConfig
 from m2sd_cli.data.catalogue import FOLDER_DEFAULTS, DataSetInfo, find_info
@@ -29,37 +28,17 @@ from m2sd_cli.paths import expand
 from m2sd_cli.recipes import find_recipe
 from m2sd_cli.runs.folder import RunFolder, open_run
 from m2sd_cli.runs.training_state import StateStore
-from m2sd_cli.training.batches import batch_bounds
 from m2sd_cli.training.determinism import deterministic as deterministic_algorithms
 from m2sd_cli.training.distill import (
-    build_enhancement,
-    distill_module,
-    distill_objective,
     load_network,
-    loss_weights,
-    saves_memory,
 )
-from m2sd_cli.training.epochs import HELD_OUT_SHARE, peak_memory
 from m2sd_cli.training.execution import Execution
 from m2sd_cli.training.job import Job
-from m2sd_cli.training.loop import Objective, Training, steps_explained, too_little_time
 from m2sd_cli.training.pretrain import pretrain_objective
 from m2sd_cli.training.records import data_record
 
 BATCHES = 2  # of images that are read to time steps
-ENDLESS = 10**6  # epochs, of which as many steps are taken as the measurement wants
 AUGMENTATIONS = ("auto_augment", "colour", "cutout")
-
-
-@dataclass(frozen=True)
-class StagePlan:
-    """The expected course of a stage."""
-
-    stage: str
-    epochs: int
-    epoch_steps: int
-    seconds: float  # of the training alone
-    peak_memory: int | None  # bytes, as in the log; of no training, or where nobody tells, None
 
 
 @dataclass(frozen=True)
@@ -140,8 +119,7 @@ def _plan_pretrain(request: Request, folder: RunFolder, execution: Execution, fo
     job = pretraining.begin(request, followed, folder, execution, force, skip_bad)
     say_skipped(job.data.skipped)
     defaults = info.defaults if info else FOLDER_DEFAULTS
-    inherited = OptionsFile(None, job.options_file)
-    second = resolve(DistillConfig, Sources(defaults, None, {}, followed.options, inherited, job.config.init))
+    second = expected_distill(job, defaults, followed)
     return _plan(job, *time_stages(job, [second]))
 
 
@@ -168,12 +146,12 @@ def time_stages(job: Job[PretrainConfig], seconds: Sequence[DistillConfig]) -> t
     network = pretraining.begin_network(job)
     largest = max(each.batch_size for each in (job.config, *seconds))
     images, decoding = _read_few(job.data, largest)
-    stages = [_measure("pretrain", network, pretrain_objective(network), images, job)]
+    stages = [measure("pretrain", network, pretrain_objective(network), images, job)]
     execution = replace(job.execution, time_budget=None)
     for second in seconds:
         then = Job("distill", job.run, job.data, job.classes, second, execution)
         # Training turns modules of a network to its precision: the next one begins anew, as in a command of its own.
-        stages.append(_measure_distill(pretraining.begin_network(job), images, then))
+        stages.append(measure_distill(pretraining.begin_network(job), images, then))
     return network, decoding, stages
 
 
@@ -186,7 +164,7 @@ def _plan_distill(
     job = distilling.begin(request, folder, parent, execution, force)
     network = load_network(origin or folder, parent)
     images, seconds = _read_few(job.data, job.config.batch_size)
-    return _plan(job, network, seconds, [_measure_distill(network, images, job)])
+    return _plan(job, network, seconds, [measure_distill(network, images, job)])
 
 
 def _plan(job: Job[Config], network: Network, seconds: float, stages: list[StagePlan]) -> Plan:
@@ -245,45 +223,3 @@ def _read_few(data: DataSet, batch_size: int) -> tuple[TrainingImages, float]:
     pixels = torch.cat([batch for batch, _ in few.batches(squashed, batch_size)])
     seconds = (time.monotonic() - began) / count * len(data.train)
     return TrainingImages(pixels.permute(0, 2, 3, 1).contiguous(), torch.ones(count), few.labels), seconds
-
-
-def _measure_distill(network: Network, images: TrainingImages, job: Job[DistillConfig]) -> StagePlan:
-    config = job.config
-    weights = loss_weights(config)
-    enhancement = build_enhancement(network, config, weights)
-    module = distill_module(network, enhancement, saves_memory(job.execution.device, job.execution.group.size))
-    return _measure("distill", module, distill_objective(network, enhancement, config, weights), images, job)
-
-
-def _measure(
-    stage: str, module: nn.Module, objective: Objective, images: TrainingImages, job: Job[Config]
-) -> StagePlan:
-    """Time a few steps on a few images."""
-    data, config, execution = job.data, job.config, job.execution
-    bounds = batch_bounds(len(data.train), config.batch_size)
-    if not config.epochs:
-        return StagePlan(stage, 0, len(bounds), 0.0, None)
-    with steps_explained(stage, config, execution):
-        training = Training(
-            stage,
-            module,
-            objective,
-            images,
-            data.augmentation,
-            data.transform,
-            replace(config, epochs=ENDLESS),
-            execution,
-            _save_nothing,
-        )
-        share = HELD_OUT_SHARE if data.held_out is not None else 0.0
-        epoch_seconds = training.step_seconds() * len(bounds) * (1 + share)
-    epochs = config.epochs
-    if execution.time_budget is not None:
-        epochs = int(execution.time_budget / epoch_seconds)
-        if not epochs:
-            raise too_little_time(execution.time_budget, epoch_seconds)
-    return StagePlan(stage, epochs, len(bounds), epochs * epoch_seconds, peak_memory(execution.device))
-
-
-def _save_nothing(*_: object) -> None:
-    """Save no state of a training that is only timed."""

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from m2sd_cli import progress
+from m2sd_cli.api.course import tell_both
 from m2sd_cli.api.recorded_data import find_folder, recorded_data
 from m2sd_cli.api.stage import (
     Request,
@@ -23,7 +24,7 @@ from m2sd_cli.checkpoints import PretrainCheckpoint
 from m2sd_cli.config.files import checked_tables
 from m2sd_cli.config.merging import Sources, resolve_with_origins
 from m2sd_cli.config.stages import NO_INIT, PretrainConfig
-from m2sd_cli.data.catalogue import DATA_SETS, FOLDER_DEFAULTS, find_info, listed_names
+from m2sd_cli.data.catalogue import DATA_SETS, FOLDER_DEFAULTS, find_info, get_info, listed_names
 from m2sd_cli.data.choosing import choose_training
 from m2sd_cli.data.locate import open_data
 from m2sd_cli.data.recorded import list_files
@@ -130,6 +131,9 @@ def pretrain(
             return job
         say_skipped(job.data.skipped)
         say_repeated(list_pictures(job.data.train, job.data.classes, job.data.location))
+        if job.state is None:
+            info = None if data_record(job.data).kind == "folder" else get_info(job.data.name)
+            tell_both(job, info.defaults if info else FOLDER_DEFAULTS, followed)
         with remembering_folder(job):
             return fit_pretrain(job)
 

@@ -9,7 +9,8 @@ from m2sd_cli.config.stages import MODELS
 from m2sd_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from m2sd_cli.api.plan import Plan, StagePlan
+    from m2sd_cli.api.course import StagePlan
+    from m2sd_cli.api.plan import Plan
 
 # Arguments of a training that a plan does not have, as they change nothing that it tells.
 UNUSED = ("resume", "requeue", "stop_after", "save_every", "tensorboard", "yes")

@@ -62,6 +62,19 @@ class _Pace:
         return [f"{step.done} of {step.total} {step.unit}", f"{rate:.0f}/s", f"{left} left"]
 
 
+class _Said:
+    """The lines that were said: trainings of one command have the same to say of the same network."""
+
+    def __init__(self) -> None:
+        self._lines: set[str] = set()
+
+    def is_new(self, text: str) -> bool:
+        """Tell whether a line has not been said before, and keep it."""
+        new = text not in self._lines
+        self._lines.add(text)
+        return new
+
+
 class Lines(Reporter):
     """Plain lines on stderr: one of a training every half minute, and of a pass, if it lasts as long."""
 
@@ -70,6 +83,7 @@ class Lines(Reporter):
     def __init__(self) -> None:
         self._stage = ""
         self._pace = _Pace()
+        self._said = _Said()
 
     def begin_stage(self, stage: str) -> None:
         """See Reporter."""
@@ -88,7 +102,8 @@ class Lines(Reporter):
 
     def say(self, text: str) -> None:
         """See Reporter."""
-        note(text)
+        if self._said.is_new(text):
+            note(text)
 
 
 class Bars(Reporter):
@@ -101,6 +116,7 @@ class Bars(Reporter):
         self._training: TaskID | None = None
         self._pass: TaskID | None = None
         self._pace = _Pace()
+        self._said = _Said()
 
     def begin_stage(self, stage: str) -> None:
         """See Reporter."""
@@ -142,6 +158,8 @@ class Bars(Reporter):
 
     def say(self, text: str) -> None:
         """See Reporter."""
+        if not self._said.is_new(text):
+            return
         if self._live is None:
             note(text)
         else:  # above the bar, which would otherwise be broken by the line

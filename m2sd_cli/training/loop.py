@@ -245,8 +245,13 @@ class Training:
         progress.say(f"{self.stage}: --time-budget allows {epochs} epochs; --epochs {epochs} repeats the training")
         return epochs
 
-    def step_seconds(self) -> float:
-        """Measure the time of a step on the first batches, and take the steps back: nothing has been learned."""
+    def step_seconds(self, enough: float | None = None) -> float:
+        """Measure the time of a step on the first batches, and take the steps back: nothing has been learned.
+
+        Args:
+            enough: seconds of steps, of which there are two at least; None for PROBED.
+        """
+        enough = PROBED if enough is None else enough
         before = {name: tensor.detach().clone() for name, tensor in self.module.state_dict().items()}
         sums = Sums(self.device, {})
         began = took = 0.0
@@ -257,7 +262,7 @@ class Training:
                 if self.position.step == 1:
                     began = time.monotonic()  # the first step of a process is slower
                 took = time.monotonic() - began
-                if self.group.any(took >= PROBED and self.position.step > 1):
+                if self.group.any(took >= enough and self.position.step > 1):
                     break
         seconds = took / (self.position.step - 1)
         self.module.load_state_dict(before)

@@ -24,7 +24,7 @@ def _quick_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop, "PROBED", 0.0)
     measure = Training.step_seconds
 
-    def step_seconds(training: Training) -> float:
+    def step_seconds(training: Training, _enough: float | None = None) -> float:
         assert measure(training) > 0
         return 1.0
 
@@ -35,7 +35,7 @@ def _quick_steps(monkeypatch: pytest.MonkeyPatch) -> None:
 def planned(pictures: Pictures) -> Plan:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "PROBED", 0.0)
-        patch.setattr(Training, "step_seconds", lambda _: 1.0)
+        patch.setattr(Training, "step_seconds", lambda *_: 1.0)
         return plan("pretrain", pictures.folder, run=pictures.folder.parent / "no-run", **QUICK | {"epochs": 3})
 
 

@@ -27,7 +27,7 @@ def quick_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop, "PROBED", 0.0)
     measure = Training.step_seconds
 
-    def step_seconds(training: Training) -> float:
+    def step_seconds(training: Training, _enough: float | None = None) -> float:
         measure(training)
         return 1.0
 
