@@ -104,7 +104,7 @@ def learn(
         if hard:
             results([f"hardest: {', '.join(hard)}"])
     if manifest.choice is not None:
-        results([_say_choice(manifest.choice, manifest.classifier)])
+        results(_say_choice(manifest.choice, manifest.classifier))
     if manifest.tuning is not None:
         results([_say_tuning(manifest.tuning, len(manifest.classes))])
     for remark in learned.remarks:
@@ -114,17 +114,19 @@ def learn(
     note(f"to teach new classes, a folder a class in DIR: {command('increment', run, ' --shots DIR')}", quiet)
 
 
-def _say_choice(choice: "ChoiceRecord", classifier: str | None) -> str:
-    """Write the choice of a classifier and its figures in one line."""
+def _say_choice(choice: "ChoiceRecord", classifier: str | None) -> list[str]:
+    """Write the choice of a classifier and its figures, those of the others in a line of their own."""
     if choice.reason is not None:
-        return f"classifier: {classifier}, compared with no other: {choice.reason}"
+        return [f"classifier: {classifier}, compared with no other: {choice.reason}"]
     own = classifier or ""
-    ranked = sorted(choice.figures, key=lambda name: (name != own, -choice.figures[name].harmonic))
-    shown = [f"{name} {each.base:.1f} and {each.novel:.1f} %" for name in ranked for each in [choice.figures[name]]]
-    return (
-        f"classifier: {shown[0]} right of known and of new classes, where a third of yours played new ones with "
-        f"{choice.shots} pictures; {', '.join(shown[1:])}"
-    )
+    chosen = choice.figures[own]
+    others = sorted(choice.figures.keys() - {own}, key=lambda name: -choice.figures[name].harmonic)
+    beside = [f"{name} {choice.figures[name].base:.1f} and {choice.figures[name].novel:.1f} %" for name in others]
+    return [
+        f"classifier: {own} ({chosen.base:.1f} % of known, {chosen.novel:.1f} % of new classes right, where a third of "
+        f"yours played new ones with {choice.shots} photos)",
+        f"beside it: {', '.join(beside)}",
+    ]
 
 
 def _say_tuning(tuning: "TuningRecord", classes: int) -> str:

@@ -172,8 +172,8 @@ def test_learn_chooses_and_simulate_shows_the_same(six: Path, tmp_path: Path, m2
     [told] = [line for line in done.out.splitlines() if line.startswith("classifier: ")]
     manifest = RunFolder(run).session(0).manifest
     assert manifest.choice is not None
-    assert told.startswith(f"classifier: {manifest.classifier} ")
-    assert "where a third of yours played new ones with 5 pictures" in told
+    assert told.startswith(f"classifier: {manifest.classifier} (")
+    assert "where a third of yours played new ones with 5 photos" in told
     shown = m2sd("simulate", "--run", run, "--data", six, "--draws", 10, "--json")
     content = json.loads(shown.out)
     assert (shown.err, content["parts"], content["sizes"]) == ("", 3, [4, 6])

@@ -1,4 +1,4 @@
-"""The README's classifier is registered by a script and by an installed package, and a backbone from Python."""
+"""The classifier of the method's README is registered by a script and a package, and a backbone from Python."""
 
 import json
 import os
@@ -25,7 +25,7 @@ from tests.helpers import Cli, Pictures, check_refusal
 
 SHIPPED = ", ".join(CLASSIFIERS.entries)  # none of a plug-in is among them when this is imported
 ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+README = (ROOT / "m2sd_cli" / "method" / "README.md").read_text(encoding="utf-8")
 SCRIPT, PROJECT = (
     next(iter(re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)))
     for language in ("python", "toml")
@@ -55,7 +55,7 @@ def script(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def installed(tmp_path: Path) -> Path:
-    """The folder of a package with the README's entry point, as an installer lays it out."""
+    """The folder of a package with the entry point of the README, as an installer lays it out."""
     folder = tmp_path / "installed"
     metadata = folder / "roots-1.2.dist-info"
     metadata.mkdir(parents=True)

@@ -1,0 +1,30 @@
+"""The README is short enough to be read, and its Python example runs."""
+
+import re
+import runpy
+from pathlib import Path
+
+import pytest
+
+from tests.documents.markdown import ROOT, Document
+from tests.documents.workshop import shortened
+
+PATH = ROOT / "README.md"
+README = Document(PATH, PATH.read_text(encoding="utf-8"))
+
+
+def test_it_is_short() -> None:
+    lines = README.text.splitlines()
+    assert len(lines) <= 220
+    assert [line for line in lines if len(line) > 120] == []
+
+
+def test_the_python_example_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    [example] = [block.text for block in README.blocks if block.language == "python"]
+    monkeypatch.chdir(tmp_path)
+    Path("example.py").write_text(example, encoding="utf-8")
+    with shortened(tmp_path):
+        runpy.run_path("example.py")
+    assert re.fullmatch(r"AVG \d+\.\d, PD -?\d+\.\d\n", capsys.readouterr().out)
