@@ -25,10 +25,12 @@ from m2sd_cli.training.distill import (
     saves_memory,
 )
 from m2sd_cli.training.epochs import HELD_OUT_SHARE, peak_memory
+from m2sd_cli.training.fitting import steps_explained
 from m2sd_cli.training.job import Job
-from m2sd_cli.training.loop import Objective, Training, steps_explained, too_little_time
+from m2sd_cli.training.loop import Inputs, Objective, Training
 from m2sd_cli.training.memory import freed_memory_kept
 from m2sd_cli.training.pretrain import build_network, pretrain_objective
+from m2sd_cli.training.time_budget import too_little_time
 
 ENDLESS = 10**6  # epochs, of which as many steps are taken as the measurement wants
 WORTH: Final = 10**7  # pixels over all epochs of stage 1; one of fewer is over in half a minute
@@ -109,9 +111,7 @@ def measure(
             stage,
             module,
             objective,
-            images,
-            data.augmentation,
-            data.transform,
+            Inputs(images, data.augmentation, data.transform),
             replace(config, epochs=ENDLESS),
             execution,
             _save_nothing,

@@ -52,8 +52,8 @@ from m2sd_cli.training.distill import (
 )
 from m2sd_cli.training.epochs import end_log
 from m2sd_cli.training.execution import Execution, executing
+from m2sd_cli.training.fitting import fit
 from m2sd_cli.training.job import Fitted, Job
-from m2sd_cli.training.loop import fit
 from m2sd_cli.training.memory import freed_memory_kept
 from m2sd_cli.training.records import (
     base_records,

@@ -42,8 +42,8 @@ from m2sd_cli.training.distill import (
     saves_memory,
 )
 from m2sd_cli.training.execution import Execution
+from m2sd_cli.training.fitting import step_seconds
 from m2sd_cli.training.job import Job
-from m2sd_cli.training.loop import step_seconds
 from m2sd_cli.training.memory import freed_memory_kept
 from m2sd_cli.training.pretrain import build_network, pretrain_objective
 from m2sd_cli.training.records import base_records

@@ -45,6 +45,7 @@ from m2sd_cli.runs.training_state import StateStore
 from m2sd_cli.training.determinism import deterministic as deterministic_algorithms
 from m2sd_cli.training.epochs import end_log
 from m2sd_cli.training.execution import Execution, executing
+from m2sd_cli.training.fitting import fit
 from m2sd_cli.training.initial_weights import (
     IMAGENET,
     initialise,
@@ -55,7 +56,6 @@ from m2sd_cli.training.initial_weights import (
     without_path,
 )
 from m2sd_cli.training.job import Fitted, Job
-from m2sd_cli.training.loop import fit
 from m2sd_cli.training.pretrain import build_network, pretrain_objective
 from m2sd_cli.training.records import (
     base_records,

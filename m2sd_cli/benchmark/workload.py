@@ -24,7 +24,7 @@ from m2sd_cli.training.distill import (
     saves_memory,
 )
 from m2sd_cli.training.execution import Execution
-from m2sd_cli.training.loop import Objective, Training
+from m2sd_cli.training.loop import Inputs, Objective, Training
 from m2sd_cli.training.pretrain import build_network, pretrain_objective
 from m2sd_cli.training.stopping import StopRequest
 
@@ -91,9 +91,7 @@ class Stage:
             stage=name,
             module=module,
             objective=objective,
-            data=data,
-            augmentation=augmentation,
-            transform=transform,
+            inputs=Inputs(data, augmentation, transform),
             config=config,
             execution=execution,
             save=lambda _position, _tensors: None,

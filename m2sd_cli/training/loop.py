@@ -2,42 +2,30 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
-from dataclasses import replace
+from collections.abc import Callable
+from contextlib import closing
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from m2sd_cli import progress
-from m2sd_cli.config.stages import Config, DistillConfig, PretrainConfig
+from m2sd_cli.config.stages import DistillConfig, PretrainConfig
 from m2sd_cli.data.augmentation import Augmentation
 from m2sd_cli.data.auto_augment import auto_augment
 from m2sd_cli.data.colour import jitter
 from m2sd_cli.data.cutout import cutout
-from m2sd_cli.data.sources import ImageSource, TrainingImages
+from m2sd_cli.data.sources import TrainingImages
 from m2sd_cli.data.transforms import TestTransform
 from m2sd_cli.distributed.batch_norm import share_statistics
-from m2sd_cli.errors import DamagedError, TrainingError, UsageError
+from m2sd_cli.errors import TrainingError, UsageError
 from m2sd_cli.inference.device import autocast
-from m2sd_cli.inference.features import FEATURE_BATCH, held_out_sample
-from m2sd_cli.runs.manifest import EpochRecord, TrainingState
+from m2sd_cli.runs.manifest import EpochRecord
 from m2sd_cli.runs.tensors import find_mismatch, tensor_specs
-from m2sd_cli.runs.training_state import StateStore
 from m2sd_cli.training.batches import Batches, to_device
-from m2sd_cli.training.compilation import compilation_failed, compile_forward, mark_step, not_compiled
-from m2sd_cli.training.determinism import is_not_deterministic
-from m2sd_cli.training.epochs import (
-    HELD_OUT_SHARE,
-    EpochObserver,
-    HeldOutAccuracy,
-    Listener,
-    LogListener,
-    tensorboard_listener,
-)
+from m2sd_cli.training.compilation import compile_forward, mark_step
 from m2sd_cli.training.execution import Execution
-from m2sd_cli.training.job import Fitted, Job, Position
-from m2sd_cli.training.memory import freed_memory_kept
+from m2sd_cli.training.job import Position
 from m2sd_cli.training.optimizers import (
     build_optimizer,
     optimizer_likes,
@@ -51,6 +39,9 @@ from m2sd_cli.training.small_maps import spare_small_maps
 from m2sd_cli.training.stopping import StopRequest
 from m2sd_cli.training.sums import Sums, all_finite
 
+if TYPE_CHECKING:
+    from m2sd_cli.training.epochs import EpochObserver
+
 MODULE = "module."
 TOLD_AFTER = 5.0  # seconds of training, after which its whole time can be told
 PROBED = 3.0  # seconds of steps on which a budget of time is divided
@@ -63,6 +54,14 @@ BF16 = ", or try --precision fp32"
 Objective = Callable[[Tensor, Tensor, torch.Generator, slice], tuple[Tensor, dict[str, Tensor]]]
 
 
+class Inputs(NamedTuple):
+    """The images of a training, and the way of a batch into the network."""
+
+    images: TrainingImages
+    augmentation: Augmentation  # from stored images to images of the network's size
+    transform: TestTransform  # from these to the network's input
+
+
 class Training:
     """The training of one module in one stage.
 
@@ -71,9 +70,7 @@ class Training:
 
     Args:
         stage: the name of the stage; the random streams of different stages differ.
-        data: all images; moved to the device if they fit there.
-        augmentation: from stored images to images of the network's size.
-        transform: from these to the network's input.
+        inputs: all images, moved to the device if they fit there, and their way into the network.
         execution: where and how to compute; `stop_after` is the caller's business.
         save: the function of a position and all tensors that saves them, called between two steps.
 
@@ -87,14 +84,13 @@ class Training:
         stage: str,
         module: nn.Module,
         objective: Objective,
-        data: TrainingImages,
-        augmentation: Augmentation,
-        transform: TestTransform,
+        inputs: Inputs,
         config: PretrainConfig | DistillConfig,
         execution: Execution,
         save: Callable[[Position, dict[str, Tensor]], None],
     ) -> None:
         device, group = execution.device, execution.group
+        data, self.augmentation, self.transform = inputs
         if len(data.labels) < 2:
             raise TrainingError("training needs at least two images")
         data = to_device(data, device)
@@ -114,7 +110,7 @@ class Training:
         self.group = group
         self.stage = stage
         self.module = module.to(device).to(memory_format=torch.channels_last).train()
-        spare_small_maps(module, augmentation.size, device, execution.exact_precision)
+        spare_small_maps(module, self.augmentation.size, device, execution.exact_precision)
         if group.size > 1:
             share_statistics(module, device)
             group.broadcast(module)
@@ -122,8 +118,6 @@ class Training:
         if self.compiled:
             compile_forward(module, device)
         self.objective = objective
-        self.augmentation = augmentation
-        self.transform = transform
         self.config: PretrainConfig | DistillConfig = config
         self.device = device
         self.precision = execution.exact_precision
@@ -218,32 +212,6 @@ class Training:
         left = progress.duration((self.steps - self.position.step) * seconds_a_step)
         epochs = f"{self.config.epochs} epoch{'s' if self.config.epochs > 1 else ''} of {len(self.bounds)} steps"
         progress.say(f"{self.stage}: {epochs}, about {left} from now on")
-
-    def fit_epochs(self, seconds: float, began: float) -> int:
-        """Choose as many epochs as a time allows, by the time of a few steps that are taken back.
-
-        Args:
-            seconds: for the training.
-            began: when this time began, by time.monotonic().
-
-        Returns:
-            their number.
-
-        Raises:
-            UsageError: one epoch takes longer.
-        """
-        epoch_seconds = self.step_seconds() * len(self.bounds) * (1 + HELD_OUT_SHARE)
-        left = seconds - (time.monotonic() - began)
-        # Processes measure different times, and have to come to the same number.
-        choice = torch.tensor(left / epoch_seconds if self.group.is_main else 0.0, device=self.device)
-        self.group.all_reduce(choice)
-        epochs = int(choice)
-        if epochs < 1:
-            raise too_little_time(seconds, epoch_seconds)
-        self.config = replace(self.config, epochs=epochs)
-        self.steps = epochs * len(self.bounds)
-        progress.say(f"{self.stage}: --time-budget allows {epochs} epochs; --epochs {epochs} repeats the training")
-        return epochs
 
     def step_seconds(self, enough: float | None = None) -> float:
         """Measure the time of a step on the first batches, and take the steps back: nothing has been learned.
@@ -379,141 +347,3 @@ class Training:
                 seconds_left=(self.steps - self.position.step) * seconds_a_step,
             )
         )
-
-
-def too_little_time(seconds: float, epoch_seconds: float) -> UsageError:
-    """Make the error of a budget of time in which no epoch fits."""
-    return UsageError(
-        f"--time-budget: an epoch takes about {progress.duration(epoch_seconds)}, and {seconds:.0f} s are too "
-        f"little for it; allow more time, or train on fewer images with --images-per-class"
-    )
-
-
-@contextmanager
-def steps_explained(stage: str, config: PretrainConfig | DistillConfig, execution: Execution) -> Iterator[None]:
-    """Turn what torch raises of steps into errors that name the option.
-
-    Raises:
-        TrainingError: torch lacks memory, a compiler or an algorithm.
-    """
-    try:
-        yield
-    except torch.OutOfMemoryError:
-        raise TrainingError(
-            f"{stage}: the memory of {execution.device} is too small for batches of {config.batch_size} images; lower "
-            f"--batch-size"
-        ) from None
-    except RuntimeError as error:
-        if is_not_deterministic(error):
-            raise TrainingError(f"--deterministic: {str(error).split(',')[0]}; begin without it") from None
-        if not compilation_failed(error):
-            raise
-        raise not_compiled(error) from None
-
-
-def fit(job: Job[Config], module: nn.Module, objective: Objective) -> Fitted[Config] | None:
-    """Train to the last epoch, or until stopped.
-
-    Returns:
-        None if the time limit ended it, after the state was saved.
-
-    Raises:
-        DataError: a picture cannot be read; held-out ones are read, too.
-        InterruptedTrainingError: a signal ended it, after the state was saved.
-        RunError: the state to resume from belongs to other images or another stage 1.
-        DamagedError: it is not a state of this training.
-        TrainingError: the loss is no longer finite, or torch lacks memory, a compiler or an algorithm.
-    """
-    data, execution = job.data, job.execution
-    began = time.monotonic()
-    # The time runs from here on, since a cluster counts the decoding of images, too.
-    stop = StopRequest(execution.stop_after)
-    with stop.on_signals(), freed_memory_kept(execution.device):
-        with execution.group.local_main_first():
-            held_out = None
-            if data.held_out is not None and len(data.held_out):
-                # They are used after an epoch, but an unreadable picture should be reported before it.
-                held_out = held_out_sample(data.held_out)
-                held_out.for_testing(data.transform, FEATURE_BATCH)
-            images = data.train.for_training(data.augmentation)
-        training = Training(
-            job.stage, module, objective, images, data.augmentation, data.transform, job.config, execution, job.saver()
-        )
-        if job.state is not None:
-            _resume(training, job, job.state)
-            if execution.time_budget is not None:
-                progress.say(f"{job.stage}: the budget of time allowed {job.config.epochs} epochs when it began")
-        elif execution.time_budget is not None:
-            epochs = training.fit_epochs(execution.time_budget, began)
-            job = replace(job, config=replace(job.config, epochs=epochs))
-            training.save = job.saver()
-        with steps_explained(job.stage, job.config, execution):
-            try:
-                with _observing(training, job, held_out):
-                    ended = training.run(stop)
-            except RuntimeError as error:
-                if not stop.interrupted or not compilation_failed(error):
-                    raise
-                # The signal has ended the compiler, too.
-                way = "nothing was saved" if training.saved is None else "go on with the same command and --resume"
-                raise stop.error(f"interrupted while the network was compiled; {way}") from None
-    if ended:
-        return Fitted(job.config, training.position.seconds, training.position.history)
-    if execution.group.any(stop.interrupted):
-        raise stop.error("interrupted and saved; go on with the same command and --resume")
-    return None
-
-
-def step_seconds(job: Job[Config], module: nn.Module, objective: Objective) -> float:
-    """Measure the time of a training step of a job; nothing is learned or saved.
-
-    Args:
-        job: with epochs enough to measure a few steps.
-    """
-    data, execution = job.data, job.execution
-    with freed_memory_kept(execution.device):
-        images = data.train.for_training(data.augmentation)
-        training = Training(
-            job.stage, module, objective, images, data.augmentation, data.transform, job.config, execution, job.saver()
-        )
-        return training.step_seconds()
-
-
-@contextmanager
-def _observing(training: Training, job: Job[Config], held_out: ImageSource | None) -> Iterator[None]:
-    """Tell the log of the run, TensorBoard and the caller of every epoch; one process of a group does."""
-    execution = job.execution
-    if not execution.group.is_main:
-        yield
-        return
-    done = len(training.position.history)
-    listeners: list[Listener] = [LogListener(job.run.path, job.stage, done)]
-    with ExitStack() as stack:
-        if execution.tensorboard is not None:
-            listeners.append(stack.enter_context(tensorboard_listener(execution.tensorboard, job.stage, done)))
-        if execution.on_epoch is not None:
-            listeners.append(execution.on_epoch)
-        accuracy = None
-        if held_out is not None:
-            accuracy = HeldOutAccuracy(held_out, job.data.transform, training.precision)
-        training.observer = EpochObserver(
-            job.stage, job.config.epochs, training.module, training.device, training.compiled, accuracy, listeners
-        )
-        yield
-
-
-def _resume(training: Training, job: Job[Config], state: TrainingState) -> None:
-    """Bring a training to the saved state of a job.
-
-    Raises:
-        RunError: the state belongs to other images or another stage 1.
-        DamagedError: it is not a state of this training.
-    """
-    job.require_same_images(state)
-    position = Position(state.step, state.seconds, dict(state.sums), list(state.history))
-    try:
-        training.restore(position, StateStore(job.run).tensors(state))
-    except ValueError as error:
-        raise DamagedError(
-            f"{job.run.training}: not the state of this training: {error}; start over with --force"
-        ) from None

@@ -23,7 +23,7 @@ from m2sd_cli.reports.draws import LabelledFeatures
 from m2sd_cli.reports.rehearsal import Part, play
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.manifest import BackboneRecord, NetworksRecord, TuningRecord
-from m2sd_cli.training import loop
+from m2sd_cli.training import fitting, loop
 from m2sd_cli.training.loop import Training
 from tests.helpers import COLOURS, Cli, check_refusal, fill, tree
 
@@ -244,7 +244,7 @@ def test_the_frozen_network_is_kept_where_it_is_better(
 def test_too_little_time_is_told(
     six: Path, tmp_path: Path, m2sd: Cli, monkeypatch: pytest.MonkeyPatch, frozen: Callable[[], dict[str, bytes]]
 ) -> None:
-    monkeypatch.setattr(fine_tuning, "step_seconds", loop.step_seconds)
+    monkeypatch.setattr(fine_tuning, "step_seconds", fitting.step_seconds)
     done = m2sd("learn", six, "--run", tmp_path / "run", "--minutes", 1e-6, "--device", "cpu")
     assert done.code == 0, done.err
     assert "fine-tuning: none, the network is as it was: one epoch of each stage takes about " in done.out

@@ -31,7 +31,7 @@ from m2sd_cli.progress import Reporter, Snapshot, report_to
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.training.distill import build_enhancement, distill_module, distill_objective, loss_weights
 from m2sd_cli.training.execution import Execution
-from m2sd_cli.training.loop import Objective, Training
+from m2sd_cli.training.loop import Inputs, Objective, Training
 from m2sd_cli.training.pretrain import build_network, pretrain_objective
 from m2sd_cli.training.stopping import StopRequest
 from tests.helpers import QUICK, QUICK_DISTILL, Pictures, finished
@@ -70,9 +70,7 @@ def test_a_batch_that_cannot_be_shared_is_refused() -> None:
             stage="pretrain",
             module=nn.Linear(1, 1),
             objective=lambda x, labels, generator, rows: (x.sum(), {}),
-            data=images,
-            augmentation=Augmentation(size=8, padding=1),
-            transform=TestTransform(8, 8, (0.0,) * 3, (1.0,) * 3),
+            inputs=Inputs(images, Augmentation(size=8, padding=1), TestTransform(8, 8, (0.0,) * 3, (1.0,) * 3)),
             config=PretrainConfig(epochs=1, batch_size=7),
             execution=Execution(torch.device("cpu"), "fp32", group=ProcessGroup(0, 3)),
             save=lambda position, tensors: None,
@@ -170,9 +168,7 @@ def steps_of_both_stages(group: ProcessGroup, count: int) -> list[dict[str, floa
             stage="any",
             module=module,
             objective=objective,
-            data=data,
-            augmentation=Augmentation(size=16, padding=2),
-            transform=TestTransform(16, 16, (0.5,) * 3, (0.25,) * 3),
+            inputs=Inputs(data, Augmentation(size=16, padding=2), TestTransform(16, 16, (0.5,) * 3, (0.25,) * 3)),
             config=config,
             execution=Execution(torch.device("cpu"), "fp32", save_every=float("inf"), group=group),
             save=lambda position, tensors: None,

@@ -140,7 +140,7 @@ def test_a_bad_picture_among_those_held_out_is_found_before_training(
     else:
         words = [*QUICK, "--held-out", 0.25]
     before = tree(run) if run.exists() else {}
-    monkeypatch.setattr("m2sd_cli.training.loop.Training", None)
+    monkeypatch.setattr("m2sd_cli.training.fitting.Training", None)
     done = m2sd(stage, "--data", photos, "--run", run, *CPU, *words)
     assert (done.code, done.out) == (3, "")
     assert done.err.startswith(f"m2sd: {bad}: damaged picture")

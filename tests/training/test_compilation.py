@@ -14,7 +14,7 @@ from m2sd_cli.data.augmentation import Augmentation
 from m2sd_cli.data.sources import TrainingImages
 from m2sd_cli.data.transforms import TestTransform
 from m2sd_cli.training.execution import Execution
-from m2sd_cli.training.loop import Training
+from m2sd_cli.training.loop import Inputs, Training
 from m2sd_cli.training.stopping import StopRequest
 from tests.helpers import Cli, OneLayer, Pictures
 
@@ -31,13 +31,15 @@ def trained(compiled: bool) -> tuple[list[float], dict[str, Tensor]]:
         stage="any",
         module=module,
         objective=objective,
-        data=TrainingImages(
-            torch.randint(0, 256, (10, 8, 8, 3), dtype=torch.uint8, generator=generator),
-            torch.ones(10),
-            torch.arange(10) % 3,
+        inputs=Inputs(
+            TrainingImages(
+                torch.randint(0, 256, (10, 8, 8, 3), dtype=torch.uint8, generator=generator),
+                torch.ones(10),
+                torch.arange(10) % 3,
+            ),
+            Augmentation(size=8, padding=1),
+            TestTransform(8, 8, (0.5,) * 3, (0.25,) * 3),
         ),
-        augmentation=Augmentation(size=8, padding=1),
-        transform=TestTransform(8, 8, (0.5,) * 3, (0.25,) * 3),
         config=PretrainConfig(epochs=2, batch_size=4, learning_rate=0.01),
         execution=Execution(torch.device("cpu"), "fp32", save_every=float("inf"), compile=compiled),
         save=lambda position, tensors: None,

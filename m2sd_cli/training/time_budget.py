@@ -1,0 +1,47 @@
+"""The time of a training by that of its first steps, and the epochs that a budget of time allows."""
+
+import time
+from dataclasses import replace
+
+import torch
+
+from m2sd_cli import progress
+from m2sd_cli.errors import UsageError
+from m2sd_cli.training.epochs import HELD_OUT_SHARE
+from m2sd_cli.training.loop import Training
+
+
+def fit_epochs(training: Training, seconds: float, began: float) -> int:
+    """Choose as many epochs as a time allows, by the time of a few steps that are taken back.
+
+    Args:
+        training: that has not begun.
+        seconds: for the training.
+        began: when this time began, by time.monotonic().
+
+    Returns:
+        their number.
+
+    Raises:
+        UsageError: one epoch takes longer.
+    """
+    epoch_seconds = training.step_seconds() * len(training.bounds) * (1 + HELD_OUT_SHARE)
+    left = seconds - (time.monotonic() - began)
+    # Processes measure different times, and have to come to the same number.
+    choice = torch.tensor(left / epoch_seconds if training.group.is_main else 0.0, device=training.device)
+    training.group.all_reduce(choice)
+    epochs = int(choice)
+    if epochs < 1:
+        raise too_little_time(seconds, epoch_seconds)
+    training.config = replace(training.config, epochs=epochs)
+    training.steps = epochs * len(training.bounds)
+    progress.say(f"{training.stage}: --time-budget allows {epochs} epochs; --epochs {epochs} repeats the training")
+    return epochs
+
+
+def too_little_time(seconds: float, epoch_seconds: float) -> UsageError:
+    """Make the error of a budget of time in which no epoch fits."""
+    return UsageError(
+        f"--time-budget: an epoch takes about {progress.duration(epoch_seconds)}, and {seconds:.0f} s are too "
+        f"little for it; allow more time, or train on fewer images with --images-per-class"
+    )
