@@ -9,7 +9,6 @@ import math
 import shutil
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from statistics import fmean
 from time import monotonic
 from typing import Any, Final
 
@@ -18,6 +17,7 @@ import torch
 from m2sd_cli import progress
 from m2sd_cli.api.distill import fit_distill
 from m2sd_cli.api.pretrain import fit_pretrain
+from m2sd_cli.api.tuning_trial import compare, held_out_accuracy, is_better
 from m2sd_cli.checkpoints import BaseCheckpoint
 from m2sd_cli.config.merging import Sources, resolve
 from m2sd_cli.config.stages import DistillConfig, PretrainConfig
@@ -25,12 +25,11 @@ from m2sd_cli.data.datasets import DataSet
 from m2sd_cli.data.sources import select_where
 from m2sd_cli.errors import RunError, TrainingError, UsageError, os_errors_as
 from m2sd_cli.inference.session import to_transform
-from m2sd_cli.method.stage3 import KnownClasses, build_head
-from m2sd_cli.reports.draws import LabelledFeatures, embed_source
-from m2sd_cli.reports.rehearsal import Part, play, sample_images, why_not
+from m2sd_cli.reports.draws import embed_source
+from m2sd_cli.reports.rehearsal import Part, sample_images, why_not
 from m2sd_cli.runs.files import TEXT_LIMIT, read_bounded, write_atomically
 from m2sd_cli.runs.folder import RunFolder
-from m2sd_cli.runs.manifest import BackboneRecord, NetworksRecord, TuningRecord, TuningState
+from m2sd_cli.runs.manifest import NetworksRecord, TuningRecord, TuningState
 from m2sd_cli.runs.reader import PRETRAIN, StoredManifest, session_name
 from m2sd_cli.runs.training_log import LOG
 from m2sd_cli.runs.training_state import StateStore
@@ -295,39 +294,6 @@ def fit_epochs(seconds: float, first: float, second: float) -> tuple[int, int] |
     distill = max(1, int(left / 2 / second))
     pretrain = int((left - distill * second) / first)
     return (pretrain, distill) if pretrain >= 1 else None
-
-
-def is_better(record: TuningRecord) -> bool:
-    """Tell whether fine-tuning has won its trial: in one figure, and lost in none."""
-    base, harmonic = record.trial_base, record.trial_harmonic
-    if base is None or harmonic is None:
-        return False
-    gains = [each.tuned - each.frozen for each in (base, harmonic)]
-    return min(gains) >= 0 and max(gains) > 0
-
-
-def compare(known: LabelledFeatures, part: Part, record: BackboneRecord, classifier: str) -> tuple[float, float]:
-    """Compute the accuracy of the old classes before the new ones are taught, and the harmonic mean after; per cent."""
-    tested = part.tested & (part.labels < len(part.old))
-    own = LabelledFeatures(known.features[tested], part.labels[tested])
-    draws = play(known, part, record, [classifier])[classifier]
-    return accuracy(part.base(known.features), own, record, classifier), fmean(draw.harmonic for draw in draws)
-
-
-def held_out_accuracy(run: RunFolder, stored: StoredManifest) -> float:
-    """Compute the accuracy of a base session on its held-out images, in per cent."""
-    checkpoint, manifest = BaseCheckpoint.read(run, stored), stored.manifest
-    assert checkpoint.held_out is not None, "a class that can play a new one has a held-out image"
-    means = checkpoint.means
-    known = KnownClasses(means, means[:0], [], checkpoint.statistics, checkpoint.images)
-    return accuracy(known, LabelledFeatures(*checkpoint.held_out), manifest.backbone, str(manifest.classifier))
-
-
-@torch.inference_mode()
-def accuracy(known: KnownClasses, tested: LabelledFeatures, record: BackboneRecord, classifier: str) -> float:
-    """Compute the accuracy of a classifier on images of the base classes, in per cent."""
-    logits = build_head(classifier, known, record.similarity, record.scale).eval()(tested.features)
-    return 100 * float((logits.argmax(dim=1) == tested.labels).double().mean())
 
 
 def _networks(figures: list[float]) -> NetworksRecord:

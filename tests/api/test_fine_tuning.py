@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 import m2sd_cli
-from m2sd_cli.api import fine_tuning
+from m2sd_cli.api import fine_tuning, tuning_trial
 from m2sd_cli.api import learn as learning
 from m2sd_cli.errors import RunError, TrainingError, UsageError
 from m2sd_cli.method.backbone import build_backbone
@@ -139,8 +139,8 @@ def test_a_trial_is_won_in_one_figure_and_lost_in_none(base: Any, harmonic: Any,
         return NetworksRecord(frozen=figures[0], tuned=figures[1])
 
     record = TuningRecord(minutes=1, trial_base=networks(base), trial_harmonic=networks(harmonic))
-    assert fine_tuning.is_better(record) == better
-    assert not fine_tuning.is_better(TuningRecord(minutes=1, reason="too short"))
+    assert tuning_trial.is_better(record) == better
+    assert not tuning_trial.is_better(TuningRecord(minutes=1, reason="too short"))
 
 
 def test_both_figures_of_a_trial_by_a_plain_loop() -> None:
@@ -148,7 +148,7 @@ def test_both_figures_of_a_trial_by_a_plain_loop() -> None:
     features = torch.rand(6, 8, generator=torch.Generator().manual_seed(0))[labels] + torch.rand(72, 8)
     part = Part.of(labels, 6, 0)
     record = BackboneRecord(name="resnet20", width=8, similarity="cosine", scale=16.0)
-    base, harmonic = fine_tuning.compare(LabelledFeatures(features, labels), part, record, "means")
+    base, harmonic = tuning_trial.compare(LabelledFeatures(features, labels), part, record, "means")
     old = part.old.tolist()
     rows: list[list[float]] = features.double().tolist()
     means = {}
@@ -183,7 +183,7 @@ def test_the_whole_of_it_keeps_what_its_figures_say(six: Path, tmp_path: Path, m
     tuning = TuningRecord.model_validate(json.loads(done.out)["tuning"])
     assert tuning == RunFolder(run).session(0).manifest.tuning
     assert tuning.trial_base is not None
-    better = fine_tuning.is_better(tuning)
+    better = tuning_trial.is_better(tuning)
     assert (tuning.held_out is not None) == better
     assert tuning.tuned == (tuning.held_out is not None and tuning.held_out.tuned >= tuning.held_out.frozen)
     assert m2sd("sessions", "verify", "--run", run).code == 0
