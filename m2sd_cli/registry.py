@@ -16,6 +16,10 @@ from m2sd_cli.reading import quoted
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
+FILE_ORIGINS: Final[dict[str, str]] = {}  # by module, the name and SHA-256 of a file that the command line has named
+FILE_SHA256: Final = "SHA-256 "
+_registered: list[str] = []  # names of all tables that were registered in this process
+
 NAME: Final = r"[a-z0-9][a-z0-9._-]{0,63}"  # the pattern of a well-formed name
 
 Builder = str | Callable[..., Any]
@@ -36,6 +40,30 @@ def load(builder: Builder) -> Callable[..., Any]:
     except (ImportError, AttributeError) as error:
         raise M2sdError(f"{builder}: it cannot be imported ({error})") from error
     return loaded
+
+
+def registrations() -> int:
+    """Count what was registered in this process, in all tables."""
+    return len(_registered)
+
+
+def file_of(origin: str) -> str | None:
+    """Return the name of the file that a record names as an origin, see `Registry.origin`; None for a package."""
+    return origin.rpartition(f" ({FILE_SHA256}")[0] or None
+
+
+def way_to(origin: str | None) -> str:
+    """Return the end of a message on a name that nothing has: the way to what a record says it came from.
+
+    Args:
+        origin: as `Registry.origin` returned it; None for a name that came with the package.
+    """
+    if origin is None:
+        return ""
+    file = file_of(origin)
+    if file is not None:
+        return f"; it comes from {quoted(file)}, to be named before the command: m2sd --plugin {quoted(file)}"
+    return f"; it comes from {quoted(origin)}, which has to be installed"
 
 
 def one_of(names: Sequence[str]) -> str:
@@ -98,6 +126,7 @@ class Registry(Generic[Entry]):
         if name in self:
             raise UsageError(f"{self.option} {name}: the name is taken")
         self.entries[name] = entry
+        _registered.append(name)
         self._modules[name] = builder.partition(":")[0] if isinstance(builder, str) else builder.__module__
 
     def __contains__(self, name: object) -> bool:
@@ -147,6 +176,8 @@ class Registry(Generic[Entry]):
             from importlib import metadata
 
             package = family.package if family is not None else self._modules[name].partition(".")[0]
+            if package in FILE_ORIGINS:
+                return FILE_ORIGINS[package]
             try:
                 return f"{package} {metadata.version(package)}"
             except metadata.PackageNotFoundError:

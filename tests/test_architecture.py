@@ -30,6 +30,7 @@ MAY_IMPORT = {
     "extras": set[str](),
     "pairing": set[str](),
     "host": set[str](),
+    "plugin_files": set[str](),
     "method": set[str](),
     "data": set[str](),
     "runs": set[str](),

@@ -4,6 +4,7 @@ import shlex
 
 from m2sd_cli.config.option import flag, options_of
 from m2sd_cli.config.stages import DistillConfig, PretrainConfig
+from m2sd_cli.registry import file_of
 from m2sd_cli.runs.manifest import Manifest
 
 
@@ -13,7 +14,7 @@ def recorded_command(manifest: Manifest) -> str:
     data = manifest.data.name
     if manifest.kind in ("pretrain", "base"):
         name, model = ("pretrain", PretrainConfig) if manifest.kind == "pretrain" else ("distill", DistillConfig)
-        words = ["m2sd", name, "--data", f"./{data}" if own else data]
+        words = [*_program(manifest), name, "--data", f"./{data}" if own else data]
         for option in options_of(model):
             value = manifest.config.get(option)
             if value is True:
@@ -25,8 +26,14 @@ def recorded_command(manifest: Manifest) -> str:
     if manifest.kind in ("rename", "forget"):
         edited = ([each.name] if each.new_name is None else [each.name, each.new_name] for each in manifest.edits)
         return "; ".join(shlex.join(["m2sd", "sessions", manifest.kind, *words]) for words in edited)
-    words = ["m2sd", "increment", "--session", str(manifest.session)]
+    words = [*_program(manifest), "increment", "--session", str(manifest.session)]
     words += ["--shots", f"./{data}"] if own else ["--data", data]
     if manifest.classifier is not None:
         words += ["--classifier", manifest.classifier]
     return shlex.join(words)
+
+
+def _program(manifest: Manifest) -> list[str]:
+    """Return the words before the command, with the files that registered what the manifest names."""
+    files = dict.fromkeys(filter(None, map(file_of, manifest.plugins.values())))
+    return ["m2sd", *(word for file in files for word in ("--plugin", file))]

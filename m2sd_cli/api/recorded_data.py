@@ -10,7 +10,7 @@ from m2sd_cli.data.datasets import DataSet, Shots
 from m2sd_cli.data.locate import open_data
 from m2sd_cli.data.recorded import find_changes, only_recorded
 from m2sd_cli.errors import DamagedError, RunError, UsageError
-from m2sd_cli.reading import quoted
+from m2sd_cli.registry import way_to
 from m2sd_cli.runs.manifest import DataRecord, Manifest, TrainingState
 from m2sd_cli.runs.places import read_places
 from m2sd_cli.runs.reader import FileReader
@@ -29,9 +29,8 @@ def recorded_info(manifest: Manifest | TrainingState) -> DataSetInfo | None:
         return None
     info = get_info(name)
     if info is None:
-        package = manifest.plugins.get(name.removesuffix(SIMULATED)) if isinstance(manifest, Manifest) else None
-        hint = f"; it comes from {quoted(package)}, which has to be installed" if package else ""
-        raise RunError(f"this run is of {name!r}, and this version knows no data set of that name{hint}")
+        origin = manifest.plugins.get(name.removesuffix(SIMULATED)) if isinstance(manifest, Manifest) else None
+        raise RunError(f"this run is of {name!r}, and this version knows no data set of that name{way_to(origin)}")
     return info
 
 

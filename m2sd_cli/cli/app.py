@@ -2,6 +2,7 @@
 
 import sys
 from itertools import takewhile
+from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
@@ -13,6 +14,7 @@ from m2sd_cli.cli.groups import Command, Group
 from m2sd_cli.distributed.torchrun import is_distributed
 from m2sd_cli.errors import UsageError
 from m2sd_cli.paths import require_current_folder
+from m2sd_cli.plugin_files import OPTION, load_plugin
 
 INSTALL: Final = "--install-completion"  # Typer's option
 
@@ -33,7 +35,11 @@ class Commands(Group):
         at_terminal = all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stdout))
         if INSTALL in takewhile(lambda arg: arg.startswith("-"), args) and not at_terminal:
             raise UsageError(f"{INSTALL}: it changes your shell's start-up file, and only at a terminal")
-        return super().parse_args(ctx, [*args[1:], "--help"] if args[:1] == ["help"] else args)
+        rest = super().parse_args(ctx, [*args[1:], "--help"] if args[:1] == ["help"] else args)
+        # Before the command is built, whose help and checks know what a file registers. A completion runs no file.
+        for file in () if ctx.resilient_parsing else ctx.params.get("plugin") or ():
+            load_plugin(file)
+        return rest
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """See click."""
@@ -67,6 +73,16 @@ def common(
     version: Annotated[  # noqa: ARG001 (its callback answers)
         bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
     ] = False,
+    plugin: Annotated[  # noqa: ARG001 (the group loads them)
+        list[Path] | None,
+        typer.Option(
+            OPTION,
+            metavar="FILE.py",
+            help="Run a file of yours first, which registers a backbone, classifier or data set.",
+            show_default=False,
+            readable=False,
+        ),
+    ] = None,
 ) -> None:
     """Take the options that stand before every command."""
     errors.debugging = debug

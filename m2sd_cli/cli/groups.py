@@ -13,6 +13,7 @@ from m2sd_cli.cli.output import printable
 from m2sd_cli.cli.usual_names import meant_by
 from m2sd_cli.errors import UsageError
 from m2sd_cli.paths import expand
+from m2sd_cli.plugin_files import OPTION as PLUGIN
 
 
 class Command(TyperCommand):
@@ -93,7 +94,12 @@ def _fit_errors(command: TyperCommand | TyperGroup) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        meant = meant_by(getattr(error, "option_name", ""), command)
+        name = getattr(error, "option_name", "")
+        if name == PLUGIN:
+            raise UsageError(
+                f"{name}: write it before the command, as in 'm2sd {name} FILE.py {command.name}'"
+            ) from None
+        meant = meant_by(name, command)
         if meant:
             vars(error)["possibilities"] = meant
         message = getattr(error, "message", None)

@@ -12,8 +12,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from m2sd_cli import plugin_files
 from m2sd_cli.cli.streams import write_note, write_result
 from m2sd_cli.distributed.torchrun import is_main_process
+from m2sd_cli.plugin_files import OPTION as PLUGIN
 from m2sd_cli.progress import duration as duration
 from m2sd_cli.reading import printable as printable
 
@@ -70,7 +72,8 @@ def command(name: str, run: Path | None, rest: str = "", **options: object) -> s
     """Return a command to type next, on the same run folder, with the options that were given: others are None."""
     given = {"run": run, **options}
     words = [f" --{key.replace('_', '-')} {shlex.quote(str(each))}" for key, each in given.items() if each is not None]
-    return f"m2sd {name}{''.join(words)}{rest}"
+    plugins = "".join(f"{PLUGIN} {shlex.quote(str(file))} " for file in plugin_files.loaded)
+    return f"m2sd {plugins}{name}{''.join(words)}{rest}"
 
 
 def as_word(path: Path) -> str:

@@ -1,7 +1,9 @@
 """phi: the contract of a network that returns its feature maps beside the pooled feature."""
 
+import itertools
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from m2sd_cli.registry import BACKBONES, load
@@ -49,7 +51,11 @@ class Backbone(nn.Module):
         return state
 
     def check(self, image_size: int) -> None:
-        """Refuse images of a size, in pixels, that the network cannot take; by default it takes any."""
+        """Refuse images of a size, in pixels, that the network cannot take; by default it takes any.
+
+        Raises:
+            UsageError: it cannot.
+        """
 
 
 def build_backbone(name: str, image_size: int | None = None) -> Backbone:
@@ -72,3 +78,55 @@ def build_backbone(name: str, image_size: int | None = None) -> Backbone:
             name, f"level_widths {backbone.level_widths} and width {backbone.width}: four levels, the last as wide"
         )
     return backbone
+
+
+def check_features(backbone: Backbone, name: str, image_size: int) -> None:
+    """Refuse a network that does not keep the contract, by its features of one image.
+
+    Args:
+        backbone: the network; it is left as it was.
+        name: in the table BACKBONES, for messages.
+        image_size: side of the image, in pixels.
+
+    Raises:
+        M2sdError: it fails, or its features are not as `Backbone` and `Features` say; the message has their sizes.
+    """
+    was_training = backbone.training
+    try:
+        with torch.no_grad():
+            features = backbone.eval()(torch.zeros(1, 3, image_size, image_size))
+    except Exception as error:  # whatever a network of somebody else raises
+        reason = str(error).partition("\n")[0]
+        raise BACKBONES.broken(name, f"it fails at an image of {image_size} pixels: {reason}") from error
+    finally:
+        backbone.train(was_training)
+    fault = find_fault(features, backbone)
+    if fault is not None:
+        raise BACKBONES.broken(name, f"of an image of {image_size} pixels {fault}")
+
+
+def find_fault(features: object, backbone: Backbone) -> str | None:
+    """Describe how features differ from those that a backbone promises; None if they do not.
+
+    Args:
+        features: of one image, in evaluation.
+        backbone: the network.
+    """
+    if not isinstance(features, Features):
+        return f"it makes a {type(features).__name__}, and no Features"
+    shapes = [tuple(phi.shape) for phi in features.maps]
+    told = ", ".join("x".join(map(str, shape[1:])) for shape in shapes)
+    if [shape[1:2] for shape in shapes] != [(width,) for width in backbone.level_widths] or any(
+        len(shape) != 4 for shape in shapes
+    ):
+        widths = ", ".join(map(str, backbone.level_widths))
+        return f"its maps are {told}; level_widths promises four of {widths} channels, each (B, C, H, W)"
+    for before, after in itertools.pairwise(shapes):
+        if after[2] > before[2] or after[3] > before[3]:
+            return f"its maps are {told}: each has to be as large as the one before, or smaller"
+    pooled = tuple(features.pooled.shape)
+    if pooled != (1, backbone.width):
+        return f"its pooled feature has shape {pooled}; width promises (1, {backbone.width})"
+    if backbone.pools_last and not torch.allclose(features.pooled, features.maps[-1].mean(dim=(2, 3)), atol=1e-4):
+        return "its pooled feature is not the mean of the last map; pools_last = False says so"
+    return None

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from m2sd_cli.errors import DamagedError, RunError
-from m2sd_cli.reading import quoted
+from m2sd_cli.registry import way_to
 from m2sd_cli.runs.checksummed import misread
 from m2sd_cli.runs.files import CHECKPOINT_LIMIT, TEXT_LIMIT, decode_tensors, read_bounded, read_verified
 from m2sd_cli.runs.manifest import FileRecord, Manifest, ManifestSummary, NewestPointer
@@ -162,8 +162,7 @@ class FileReader:
 
     def unknown(self, stored: StoredManifest, kind: str, name: str) -> DamagedError:
         """Make the error of a manifest with a backbone, classifier or data set that this version does not know."""
-        package = stored.manifest.plugins.get(name)
-        hint = f"; it comes from {quoted(package)}, which has to be installed" if package else ""
+        hint = way_to(stored.manifest.plugins.get(name))
         return DamagedError(f"{self.path / stored.record.file}: this version knows no {kind} {name!r}{hint}")
 
     def content(self, record: FileRecord, limit: int) -> bytes:

@@ -4,10 +4,11 @@ import torch
 from torch import Tensor
 
 from m2sd_cli.config.stages import PretrainConfig
-from m2sd_cli.method.backbone import build_backbone
+from m2sd_cli.method.backbone import Backbone, build_backbone, check_features
 from m2sd_cli.method.class_weights import ClassWeights
 from m2sd_cli.method.losses import cross_entropy
 from m2sd_cli.method.network import Network
+from m2sd_cli.registry import BACKBONES
 from m2sd_cli.training.loop import ACCURACY, Objective
 
 
@@ -19,12 +20,16 @@ def build_network(config: PretrainConfig, classes: int, image_size: int | None =
 
     Raises:
         UsageError: it cannot take images of that size.
+        M2sdError: a network of another package does not keep the contract.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         backbone = build_backbone(config.backbone, image_size)
         if image_size is not None:
             backbone.check(image_size)
+            # A network that knows what it takes has answered; those of the package are tested.
+            if type(backbone).check is Backbone.check and BACKBONES.origin(config.backbone) is not None:
+                check_features(backbone, config.backbone, image_size)
         return Network(backbone, ClassWeights(backbone.width, classes, config.similarity, config.scale))
 
 

@@ -4,11 +4,13 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from m2sd_cli.config.stages import PretrainConfig
 from m2sd_cli.errors import M2sdError, UsageError
-from m2sd_cli.method.backbone import Backbone, build_backbone
+from m2sd_cli.method.backbone import Backbone, Features, build_backbone, check_features
 from m2sd_cli.registry import BACKBONES, BackboneEntry
+from m2sd_cli.training.pretrain import build_network
 
 
 @pytest.mark.parametrize("name", BACKBONES.entries)
@@ -74,3 +76,65 @@ def test_a_builder_that_breaks_the_contract_is_named(
     monkeypatch.setitem(BACKBONES.entries, "broken", BackboneEntry(builder, "Broken"))
     with pytest.raises(M2sdError, match=f"^--backbone broken: {says}"):
         build_backbone("broken")
+
+
+class Sized(Backbone):
+    """A backbone of a plug-in that makes maps of given shapes."""
+
+    level_widths = (2, 2, 4, 4)
+    width = 4
+
+    def __init__(self, sizes: tuple[int, ...], widths: tuple[int, ...] = (2, 2, 4, 4), pooled: str = "mean") -> None:
+        super().__init__()
+        self.sizes, self.widths, self.pooled = sizes, widths, pooled
+
+    def forward(self, x: Tensor) -> Features:
+        """See Backbone."""
+        assert not self.training
+        maps = tuple(torch.ones(len(x), width, size, size) for width, size in zip(self.widths, self.sizes, strict=True))
+        mean = maps[-1].mean(dim=(2, 3))
+        return Features(maps, {"mean": mean, "other": mean + 1, "wide": mean.repeat(1, 2)}[self.pooled])
+
+
+@pytest.mark.parametrize(
+    ("backbone", "reason"),
+    [
+        (Sized((8, 4, 5, 2)), "its maps are 2x8x8, 2x4x4, 4x5x5, 4x2x2: each has to be as large as the one before, or"),
+        (
+            Sized((8, 4, 2, 1), (2, 2, 4, 3)),
+            "its maps are 2x8x8, 2x4x4, 4x2x2, 3x1x1; level_widths promises four of 2, ",
+        ),
+        (
+            Sized((8, 4, 2), (2, 2, 4)),
+            "its maps are 2x8x8, 2x4x4, 4x2x2; level_widths promises four of 2, 2, 4, 4 channels",
+        ),
+        (Sized((8, 4, 2, 1), pooled="wide"), r"its pooled feature has shape \(1, 8\); width promises \(1, 4\)"),
+        (Sized((8, 4, 2, 1), pooled="other"), "its pooled feature is not the mean of the last map; pools_last = False"),
+        (Sized((8, 4, 2, 1), (2,)), "it fails at an image of 8 pixels: zip"),
+    ],
+)
+def test_features_that_break_the_contract_are_told(backbone: Sized, reason: str) -> None:
+    with pytest.raises(M2sdError, match=rf"^--backbone own: (of an image of 8 pixels )?{reason}"):
+        check_features(backbone.train(), "own", 8)
+    assert backbone.training
+
+
+@pytest.mark.parametrize("sizes", [(8, 4, 2, 1), (8, 8, 8, 8), (7, 3, 1, 1)])
+def test_maps_that_grow_nowhere_are_taken(sizes: tuple[int, ...]) -> None:
+    check_features(Sized(sizes), "own", 8)
+
+
+@pytest.mark.parametrize("name", BACKBONES.entries)
+def test_the_networks_of_the_package_keep_what_others_are_held_to(name: str) -> None:
+    torch.manual_seed(0)
+    check_features(build_backbone(name), name, 33)
+
+
+def test_a_training_of_a_broken_plug_in_ends_before_it_begins(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(BACKBONES, "entries", dict(BACKBONES.entries))
+    BACKBONES.register("own", BackboneEntry(lambda: Sized((8, 4, 5, 2)), "Own"), "own:build")
+    config = PretrainConfig(epochs=1, backbone="own")
+    with pytest.raises(M2sdError, match="own, of own without a version: of an image of 32 pixels its maps are "):
+        build_network(config, 3, 32)
+    BACKBONES.register("fine", BackboneEntry(lambda: Sized((8, 4, 2, 1)), "Own"), "own:build")
+    build_network(PretrainConfig(epochs=1, backbone="fine"), 3, 32)

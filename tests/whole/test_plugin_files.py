@@ -1,0 +1,152 @@
+"""A file of one's own, named by --plugin, brings a classifier, a backbone or a data set."""
+
+import hashlib
+import json
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from m2sd_cli import plugin_files, registry
+from m2sd_cli.api.recorded_commands import recorded_command
+from m2sd_cli.data.catalogue import DATA_SETS
+from m2sd_cli.registry import BACKBONES, CLASSIFIERS, way_to
+from m2sd_cli.runs.folder import RunFolder
+from tests.helpers import Cli, Pictures, check_refusal
+
+NEAREST = '''"""The nearest class mean."""
+import torch
+
+import m2sd_cli
+from m2sd_cli.method.heads import Head
+
+
+def build(known, _similarity, scale):
+    means = torch.cat([known.base, known.new])
+    factor = scale / known.base.square().sum(dim=1).mean()
+    return Head(factor * means, "linear", bias=-factor * means.square().sum(dim=1) / 2)
+
+
+m2sd_cli.register_classifier("nearest", build)
+'''
+TINY = '''"""Four convolutions."""
+from torch import nn
+
+import m2sd_cli
+from m2sd_cli.method.backbone import Backbone, Features
+from m2sd_cli.method.numerics import global_average_pool
+
+
+class Tiny(Backbone):
+    level_widths = (4, 4, 8, 8)
+    width = 8
+
+    def __init__(self):
+        super().__init__()
+        pairs = zip((3, 4, 4, 8), self.level_widths)
+        self.levels = nn.ModuleList(nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in pairs)
+
+    def forward(self, x):
+        maps = [x := level(x).relu() for level in self.levels]
+        return Features(tuple(maps), global_average_pool(x))
+
+
+m2sd_cli.register_backbone("tiny", Tiny)
+'''
+
+
+@pytest.fixture(autouse=True)
+def _tables_as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    for table in (BACKBONES, CLASSIFIERS, DATA_SETS):
+        monkeypatch.setattr(table, "entries", dict(table.entries))
+        monkeypatch.setattr(table, "_modules", dict(vars(table)["_modules"]))
+    monkeypatch.setattr(registry, "FILE_ORIGINS", registry.FILE_ORIGINS)
+    yield
+    plugin_files.loaded.clear()
+    for name in [each for each in sys.modules if each.startswith("m2sd_plugin_")]:
+        del sys.modules[name]
+
+
+def written(folder: Path, text: str, name: str = "own.py") -> Path:
+    (folder / name).write_text(text)
+    return folder / name
+
+
+def test_a_classifier_of_a_file_answers_and_is_recorded(
+    run: Path, pictures: Pictures, tmp_path: Path, m2sd: Cli
+) -> None:
+    file = written(tmp_path, NEAREST, "nearest.py")
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    RunFolder(copy).remove_sessions(first=2)
+    words = ["--run", copy, "--device", "cpu"]
+    evaluated = m2sd(
+        "--plugin", file, "evaluate", *words, "--test", pictures.labelled, "--classifier", "nearest", "--json"
+    )
+    assert evaluated.code == 0, evaluated.err
+    assert json.loads(evaluated.out)["classifier"] == "nearest"
+    # Tables have it in this process from now on; in another one it has to be named again.
+    taught = m2sd("increment", *words, "--session", 2, "--shots", pictures.second_shots, "--classifier", "nearest")
+    assert taught.code == 0, taught.err
+    manifest = RunFolder(copy).session(2).manifest
+    sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
+    assert (manifest.classifier, manifest.plugins) == ("nearest", {"nearest": f"nearest.py (SHA-256 {sha256})"})
+    del CLASSIFIERS.entries["nearest"]
+    refused = m2sd("predict", pictures.labelled, *words)
+    check_refusal(refused, 4, "knows no classifier 'nearest'; it comes from nearest.py, to be named before the command")
+    assert recorded_command(manifest).startswith("m2sd --plugin nearest.py increment --session 2")
+
+
+def test_a_backbone_of_a_file_is_trained_and_the_next_command_names_the_file(
+    pictures: Pictures, tmp_path: Path, m2sd: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = written(tmp_path, TINY, "tiny.py")
+    run = tmp_path / "run"
+    words = ["--data", pictures.folder, "--run", run, "--backbone", "tiny", "--image-size", 16, "--epochs", 1]
+    trained = m2sd("--plugin", file, "pretrain", *words, "--device", "cpu")
+    assert trained.code == 0, trained.err
+    assert f"next: m2sd --plugin {file} distill " in trained.err
+    assert RunFolder(run).pretrain().manifest.plugins["tiny"].startswith("tiny.py (SHA-256 ")
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "says"),
+    [
+        ("x =", 2, "no Python (invalid syntax"),
+        ("x = '\0'", 2, "no Python ("),
+        ("x = 1", 2, "it registers nothing; call m2sd_cli.register_classifier or its like"),
+        ("1 / 0", 1, "it fails (ZeroDivisionError: division by zero); --debug shows where"),
+        ("raise SystemExit(0)", 1, "it fails (SystemExit: 0)"),
+        ("import m2sd_cli\nm2sd_cli.register_classifier('means', print)", 2, "--classifier means: the name is taken"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_told_in_one_line(
+    tmp_path: Path, m2sd: Cli, text: str, code: int, says: str
+) -> None:
+    file = written(tmp_path, text)
+    check_refusal(m2sd("--plugin", file, "recipes"), code, f"--plugin {file}: {says}")
+
+
+def test_a_file_is_named_before_the_command_and_has_to_be_there(tmp_path: Path, m2sd: Cli) -> None:
+    check_refusal(m2sd("--plugin", tmp_path / "none.py", "recipes"), 2, "cannot be read (No such file")
+    check_refusal(m2sd("--plugin", tmp_path, "recipes"), 2, "cannot be read")
+    check_refusal(
+        m2sd("evaluate", "--plugin", "own.py"), 2, "--plugin: write it before the command, as in 'm2sd --plugin FILE.py"
+    )
+
+
+def test_a_completion_runs_no_file(tmp_path: Path, m2sd: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = written(tmp_path, f"open({str(tmp_path / 'ran')!r}, 'w')\n" + NEAREST)
+    monkeypatch.setenv("_M2SD_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", f"m2sd --plugin {file} evaluate --classifier te")
+    monkeypatch.setenv("COMP_CWORD", "5")
+    assert m2sd().out.split() == ["teen"]
+    assert not (tmp_path / "ran").exists()
+
+
+def test_the_way_to_an_origin() -> None:
+    assert way_to(None) == ""
+    assert way_to("roots 1.2") == "; it comes from roots 1.2, which has to be installed"
+    assert way_to("a (1).py (SHA-256 00)").endswith("m2sd --plugin a (1).py")
