@@ -364,7 +364,7 @@ SCHEDULES: Final = Registry(
 class ClassifierEntry:
     """A classifier of stage 3, see method/stage3.py."""
 
-    builder: Builder  # of (known: KnownClasses, similarity: str, scale: float), returns a Head
+    builder: Builder  # of (known: KnownClasses, similarity: str, scale: float), returns a Head or a Classifier
     cosine_only: bool = False  # True if it compares directions, as a linear W was not trained to
     candidate: bool = False  # True if a base session may choose it for its classes, see reports/rehearsal.py
     rule: str = ""  # the class that an image goes to, for the documents
@@ -426,7 +426,8 @@ def register_classifier(name: str, builder: Builder, cosine_only: bool = False) 
     Args:
         name: lower-case letters, digits, dots, dashes and underscores.
         builder: a function of (known, similarity, scale), which are a `m2sd_cli.method.stage3.KnownClasses`, that of
-            the trained W ("cosine" or "linear") and the factor of a cosine. It returns a `m2sd_cli.method.heads.Head`.
+            the trained W ("cosine" or "linear") and the factor of a cosine. It returns a `m2sd_cli.method.heads.Head`,
+            or another nn.Module, see `m2sd_cli.method.heads.Classifier`.
             Its "module:function" does as well.
         cosine_only: True if it goes with a network that was trained with the similarity "cosine" only.
 

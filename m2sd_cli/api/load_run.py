@@ -9,21 +9,21 @@ from torch import Tensor, nn
 from m2sd_cli.data.transforms import TestTransform
 from m2sd_cli.inference.device import choose_device
 from m2sd_cli.inference.session import load_chain
-from m2sd_cli.method.heads import Head
+from m2sd_cli.method.heads import AnyHead
 from m2sd_cli.method.stage3 import choices
 from m2sd_cli.runs.chain import ChainSummary
 from m2sd_cli.runs.folder import RunFolder, open_run
 
 
-class Heads(Mapping[str, Head]):
+class Heads(Mapping[str, AnyHead]):
     """The heads of all classifiers that a run can answer with, each built when it is first asked for."""
 
-    def __init__(self, run: RunFolder, chain: ChainSummary, device: str, loaded: Mapping[str, Head]) -> None:
+    def __init__(self, run: RunFolder, chain: ChainSummary, device: str, loaded: Mapping[str, AnyHead]) -> None:
         self._run, self._chain, self._device = run, chain, device
         self._loaded = {**loaded}
         self._names = choices(chain.base.manifest.backbone.similarity)
 
-    def __getitem__(self, name: str) -> Head:
+    def __getitem__(self, name: str) -> AnyHead:
         """Return the head of a classifier, in eval mode.
 
         Raises:
@@ -55,14 +55,14 @@ class LoadedRun:
 
     backbone: nn.Module = field(repr=False)  # in eval mode; maps images (B, 3, H, W) to phi_1 .. phi_4 and `pooled`
     means: Tensor = field(repr=False)  # class means (C, D), in the order of `classes`
-    heads: Mapping[str, Head]  # by the name of the classifier; each maps features (B, D) to logits (B, C)
+    heads: Mapping[str, AnyHead]  # by the name of the classifier; each maps features (B, D) to logits (B, C)
     classifier: str  # that the session names
     classes: list[str]
     taught: list[int]  # the session that taught each of `classes` first
     transform: TestTransform  # that every image goes through before the backbone
 
     @property
-    def head(self) -> Head:
+    def head(self) -> AnyHead:
         """The head of the classifier that the session names."""
         return self.heads[self.classifier]
 

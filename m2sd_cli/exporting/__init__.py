@@ -20,6 +20,7 @@ class ExportFormat:
     extra: str | None = None  # of this package, without which the builder has not all that it imports
     modules: tuple[str, ...] = ()  # that the extra installs
     folder: bool = False  # it is a folder of files
+    tensors_only: bool = False  # it holds no program, so that only a Head of rows can be read from it
 
 
 EXPORT_FORMATS: Final = Registry(
@@ -27,10 +28,10 @@ EXPORT_FORMATS: Final = Registry(
     "m2sd.export_formats",
     ExportFormat,
     {
-        "safetensors": ExportFormat("m2sd_cli.exporting.export:to_safetensors"),
+        "safetensors": ExportFormat("m2sd_cli.exporting.export:to_safetensors", tensors_only=True),
         "onnx": ExportFormat("m2sd_cli.exporting.export:to_onnx", "onnx", ("onnx", "onnxscript")),
         "pt2": ExportFormat("m2sd_cli.exporting.export:to_pt2"),
-        "hub": ExportFormat("m2sd_cli.exporting.hub.folder:to_folder", folder=True),
+        "hub": ExportFormat("m2sd_cli.exporting.hub.folder:to_folder", folder=True, tensors_only=True),
     },
 )
 

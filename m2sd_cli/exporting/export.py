@@ -11,13 +11,15 @@ import safetensors.torch
 import torch
 
 from m2sd_cli.checkpoints import network_tensors
-from m2sd_cli.errors import M2sdError
+from m2sd_cli.errors import M2sdError, UsageError
 from m2sd_cli.exporting import EXPORT_FORMATS
 from m2sd_cli.exporting.deployed import Deployed, description
 from m2sd_cli.exporting.hub.card import Origin
 from m2sd_cli.extras import install_extra
 from m2sd_cli.inference.session import SessionModel
+from m2sd_cli.method.heads import Head
 from m2sd_cli.output_files import write_output, write_output_folder
+from m2sd_cli.reading import quoted
 from m2sd_cli.registry import load
 
 HEAD_PREFIX = "head."
@@ -37,13 +39,18 @@ def export_session(model: SessionModel, form: str, out: Path, origin: Origin | N
         origin: of the session, which a folder tells.
 
     Raises:
-        UsageError: the format is unknown.
+        UsageError: the format is unknown, or cannot hold the classifier.
         M2sdError: a package that the format needs is not installed.
         M2sdError: the file cannot be written.
     """
     entry = EXPORT_FORMATS[form]
     if entry.extra is not None and any(find_spec(module) is None for module in entry.modules):
         raise M2sdError(f"--format {form} needs more packages: {install_extra(entry.extra)}")
+    if entry.tensors_only and not isinstance(model.head, Head):
+        raise UsageError(
+            f"--format {form}: the classifier {model.classifier} is a program, and no rows of numbers; choose onnx or "
+            f"pt2"
+        )
     text, build = json.dumps(description(model), ensure_ascii=False), load(entry.builder)
     if entry.folder:
         write_output_folder(out, build(model, text, origin))
@@ -66,10 +73,20 @@ def _example(model: SessionModel) -> torch.Tensor:
 
 
 def export_program(model: SessionModel) -> torch.export.ExportedProgram:
-    """Export the network `Deployed` as a program of torch.export, for any batch of images."""
+    """Export the network `Deployed` as a program of torch.export, for any batch of images.
+
+    Raises:
+        M2sdError: torch cannot export a classifier that is no Head.
+    """
     shapes = {"images": {0: torch.export.Dim.DYNAMIC}}
     with torch.no_grad():
-        return torch.export.export(Deployed(model).eval(), (_example(model),), dynamic_shapes=shapes)
+        try:
+            return torch.export.export(Deployed(model).eval(), (_example(model),), dynamic_shapes=shapes)
+        except Exception as error:  # of whatever a classifier computes
+            if isinstance(model.head, Head):
+                raise
+            reason = str(error).strip().split("\n")[0]
+            raise M2sdError(f"torch cannot export the classifier {model.classifier}: {quoted(reason)}") from None
 
 
 def to_pt2(model: SessionModel, text: str) -> bytes:

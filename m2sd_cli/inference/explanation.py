@@ -9,6 +9,7 @@ from m2sd_cli.inference.features import exact_convolutions
 from m2sd_cli.inference.session import SessionModel
 from m2sd_cli.method.activation_map import activation_maps
 from m2sd_cli.method.feature_maps import PlainFeatures
+from m2sd_cli.method.heads import Head
 
 
 def splits_its_score(model: SessionModel) -> bool:
@@ -16,7 +17,7 @@ def splits_its_score(model: SessionModel) -> bool:
 
     They can where it compares the features themselves with its rows. A map before that is linear in no position.
     """
-    return isinstance(model.head.features, PlainFeatures)
+    return isinstance(model.head, Head) and isinstance(model.head.features, PlainFeatures)
 
 
 @torch.inference_mode()
@@ -43,7 +44,7 @@ def explain(model: SessionModel, pixels: Tensor, classes: Tensor) -> Tensor:
             ]
             maps.append(found.flip(3).float() if number % 2 else found.float())
     phi = torch.stack(maps).mean(dim=0)
-    if splits_its_score(model):
+    if isinstance(model.head, Head) and splits_its_score(model):
         rows, similarity, scale = model.head.rows, model.head.similarity, model.head.scale
     else:
         rows, similarity, scale = model.means, "cosine", 1.0

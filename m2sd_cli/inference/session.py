@@ -14,7 +14,7 @@ from m2sd_cli.method.backbone import Backbone
 from m2sd_cli.method.calibration import Confidence, fit_confidence
 from m2sd_cli.method.extension import extended_base, joined_mean
 from m2sd_cli.method.familiarity import Familiarity, build_likeness
-from m2sd_cli.method.heads import Head
+from m2sd_cli.method.heads import AnyHead, Head
 from m2sd_cli.method.stage3 import KnownClasses, build_head, choices
 from m2sd_cli.registry import CLASSIFIERS
 from m2sd_cli.runs.chain import ChainSummary
@@ -41,7 +41,7 @@ class SessionModel:
 
     backbone: Backbone  # in eval mode
     means: Tensor  # class means (C, D), in the order of `classes`
-    head: Head  # features to logits
+    head: AnyHead  # features to logits
     classifier: str  # the name of that head
     score: str  # the name of the score that tells unknown images
     familiarity: Familiarity | Head | None  # features to the likeness to each class; None if the logits are that
@@ -201,7 +201,11 @@ def _load(
             confidence = _confidence(head, familiarity, base.held_out, len(base.means))
         except ValueError as error:
             raise DamagedError(f"{file}: {error}; restore it from a backup") from None
-        if any(not tensor.abs().amax() < BEYOND for tensor in head.state_dict().values() if tensor.numel()):
+        if any(
+            not tensor.abs().amax() < BEYOND
+            for tensor in head.state_dict().values()
+            if tensor.numel() and tensor.dtype.is_floating_point
+        ):
             raise DamagedError(f"{file}: {chosen} makes numbers of it beyond all bounds; restore it from a backup")
         kept, means = classes.known, torch.cat([known.base, known.new])
         if len(kept) < len(classes.all):
@@ -276,7 +280,9 @@ def likeness(familiarity: Familiarity | Head | None, features: Tensor, logits: T
 
 
 @torch.inference_mode()
-def _confidence(head: Head, familiarity: Familiarity | Head | None, held_out: HeldOut | None, base: int) -> Confidence:
+def _confidence(
+    head: AnyHead, familiarity: Familiarity | Head | None, held_out: HeldOut | None, base: int
+) -> Confidence:
     """Fit the confidence in a head's answers to its logits of the base classes alone: no later session changes it.
 
     Raises:

@@ -1,6 +1,6 @@
 """Stage 3's head: the frozen network's features to one logit a class, whichever classifier was chosen."""
 
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -47,6 +47,11 @@ class Head(nn.Module):
         logits = class_logits(self.features(features), self.rows, self.similarity, self.scale)
         return logits if self.bias is None else logits + self.bias
 
+    @property
+    def classes(self) -> int:
+        """The number of classes."""
+        return len(self.rows)
+
     def first(self, classes: int) -> "Head":
         """Make the head of the first classes alone."""
         bias = None if self.bias is None else self.bias[:classes]
@@ -69,6 +74,58 @@ class Head(nn.Module):
             "rows": self.similarity,
             "scale": self.scale if self.similarity == "cosine" else 1.0,
         }
+
+
+class Classifier(Protocol):
+    """The contract of a classifier that is no Head: a network from features to logits.
+
+    It is an nn.Module too, all of whose tensors are parameters and buffers. The logit of a class depends on the base
+    session and on the class's own shots, and on no other class.
+    """
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Map features (B, D) float32 to logits (B, C), base classes first, of about the size of `scale`."""
+
+
+class NetworkHead(nn.Module):
+    """A classifier of any kind, asked for some of its classes.
+
+    Args:
+        network: see Classifier.
+        chosen: the indices (N,) int64 of the classes among those of the network.
+    """
+
+    chosen: Tensor
+
+    def __init__(self, network: nn.Module, chosen: Tensor) -> None:
+        super().__init__()
+        self.network = network
+        self.register_buffer("chosen", chosen)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Map features (B, D) to logits (B, N)."""
+        logits: Tensor = self.network(features)
+        return logits.float()[:, self.chosen]
+
+    @property
+    def classes(self) -> int:
+        """The number of classes."""
+        return len(self.chosen)
+
+    def first(self, classes: int) -> "NetworkHead":
+        """Make the head of the first classes alone."""
+        return NetworkHead(self.network, self.chosen[:classes])
+
+    def select(self, classes: Tensor) -> "NetworkHead":
+        """Make the head of some classes, by their indices (N,) int64."""
+        return NetworkHead(self.network, self.chosen[classes])
+
+    def describe(self) -> dict[str, Any]:
+        """Describe the head to somebody who has its program."""
+        return {"network": type(self.network).__name__}
+
+
+AnyHead = Head | NetworkHead
 
 
 def on_unit_sphere(vectors: Tensor) -> Tensor:

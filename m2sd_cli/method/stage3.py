@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from m2sd_cli.method.base_statistics import BaseStatistics
 from m2sd_cli.method.feature_maps import power_transform
-from m2sd_cli.method.heads import Head
+from m2sd_cli.method.heads import AnyHead, Head, NetworkHead
 from m2sd_cli.registry import CLASSIFIERS, DEFAULT_CLASSIFIER, UNTRAINED_CLASSIFIER, load
 
 
@@ -45,7 +45,7 @@ def choices(similarity: str) -> list[str]:
     return [name for name in CLASSIFIERS.names() if similarity == "cosine" or not CLASSIFIERS[name].cosine_only]
 
 
-def build_head(name: str, known: KnownClasses, similarity: str, scale: float) -> Head:
+def build_head(name: str, known: KnownClasses, similarity: str, scale: float) -> AnyHead:
     """Build the head of a classifier.
 
     Args:
@@ -60,9 +60,17 @@ def build_head(name: str, known: KnownClasses, similarity: str, scale: float) ->
         ValueError: the statistics are of no features.
     """
     head = load(CLASSIFIERS[name].builder)(known, similarity, scale)
-    if not isinstance(head, Head):
-        raise CLASSIFIERS.broken(name, f"it builds a {type(head).__name__}, and no Head")
     classes = len(known.base) + len(known.new)
+    if isinstance(head, nn.Module) and not isinstance(head, Head):
+        example = known.base[:2]
+        with torch.no_grad():
+            logits = head.eval()(example)
+        if not isinstance(logits, Tensor) or logits.shape != (len(example), classes):
+            shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+            raise CLASSIFIERS.broken(name, f"its logits of {len(example)} features and {classes} classes are {shape}")
+        return NetworkHead(head, torch.arange(classes))
+    if not isinstance(head, Head):
+        raise CLASSIFIERS.broken(name, f"it builds a {type(head).__name__}, and no Head or nn.Module")
     if len(head.rows) != classes:
         raise CLASSIFIERS.broken(name, f"it builds a Head of {len(head.rows)} rows for {classes} classes")
     return head

@@ -11,7 +11,7 @@ from m2sd_cli.data.sources import ImageSource
 from m2sd_cli.data.transforms import TestTransform
 from m2sd_cli.inference.features import FEATURE_BATCH, embed_batches
 from m2sd_cli.method.backbone import Backbone
-from m2sd_cli.method.heads import Head
+from m2sd_cli.method.heads import AnyHead
 from m2sd_cli.method.stage3 import KnownClasses, build_head
 from m2sd_cli.progress import Pass
 from m2sd_cli.reports.answers import class_sessions, first_loss
@@ -128,7 +128,7 @@ def compare_classifiers(
     return figures
 
 
-def _evaluate(head: Head, tested: LabelledFeatures, sizes: Sequence[int], draws: int) -> list[DrawFigures]:
+def _evaluate(head: AnyHead, tested: LabelledFeatures, sizes: Sequence[int], draws: int) -> list[DrawFigures]:
     """Evaluate each draw, with the base classes and its own new ones.
 
     Args:
@@ -139,7 +139,7 @@ def _evaluate(head: Head, tested: LabelledFeatures, sizes: Sequence[int], draws:
     """
     sessions = class_sessions(sizes)
     base = torch.arange(sizes[0])
-    columns = [torch.cat([base, each]) for each in torch.arange(sizes[0], len(head.rows)).view(draws, -1)]
+    columns = [torch.cat([base, each]) for each in torch.arange(sizes[0], head.classes).view(draws, -1)]
     lost: list[list[Tensor]] = [[] for _ in columns]
     batches = zip(*(torch.split(each, FEATURE_BATCH) for each in (tested.features, tested.labels)), strict=True)
     for features, labels in batches:

@@ -20,6 +20,7 @@ from m2sd_cli.errors import M2sdError, RunError, UsageError
 from m2sd_cli.exporting import EXPORT_FORMATS, ExportFormat
 from m2sd_cli.exporting.export import export_session
 from m2sd_cli.inference.session import SessionModel, load_session
+from m2sd_cli.method.heads import Head
 from m2sd_cli.runs.folder import RunFolder
 from tests.helpers import QUICK, Pictures, tree
 
@@ -109,6 +110,7 @@ def test_safetensors_hold_backbone_and_class_means(exported: dict[str, Path], mo
     with safe_open(exported["safetensors"], "pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     assert torch.equal(tensors.pop("class_means"), model.means)
+    assert isinstance(model.head, Head)
     assert torch.equal(tensors.pop("head.rows"), model.head.rows)
     assert model.head.bias is not None
     assert torch.equal(tensors.pop("head.bias"), model.head.bias)

@@ -403,7 +403,7 @@ def test_a_session_with_other_features_than_it_names_is_refused(run: Path, count
 @pytest.mark.parametrize(
     ("build", "says"),
     [
-        (lambda known, similarity, scale: known.base, "it builds a Tensor, and no Head"),
+        (lambda known, similarity, scale: known.base, "it builds a Tensor, and no Head or nn.Module"),
         (lambda known, similarity, scale: Head(known.base), "it builds a Head of 4 rows for 7 classes"),
     ],
 )

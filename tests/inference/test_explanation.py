@@ -9,6 +9,7 @@ import torch.nn.functional as F
 
 from m2sd_cli.inference.explanation import explain, splits_its_score
 from m2sd_cli.inference.session import load_session
+from m2sd_cli.method.heads import Head
 from m2sd_cli.registry import CLASSIFIERS
 from m2sd_cli.runs.folder import RunFolder
 
@@ -24,6 +25,7 @@ def test_the_mean_of_a_map_is_the_score_or_the_similarity(trained: Path, name: s
     assert maps.shape[:2] == (3, 2)
     features = model.embed(pixels)
     if splits_its_score(model):
+        assert isinstance(model.head, Head)
         scores = model.classify(features)
         scores = scores if model.head.bias is None else scores - model.head.bias
     else:

@@ -1,0 +1,125 @@
+"""A classifier that is no rows of numbers, wherever one answers: the nearest neighbours of CONTRIBUTING.md."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import onnxruntime
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import m2sd_cli
+from m2sd_cli.errors import M2sdError
+from m2sd_cli.inference.session import SessionModel, load_all_sessions, load_session
+from m2sd_cli.method.heads import NetworkHead
+from m2sd_cli.registry import CLASSIFIERS, ClassifierEntry
+from m2sd_cli.runs.folder import RunFolder
+from tests.helpers import Cli, Pictures, check_refusal
+
+TEXT = (Path(__file__).parents[2] / ".github" / "CONTRIBUTING.md").read_text(encoding="utf-8")
+FILES = dict(re.findall(r"^```python\n# (\S+)\n(.*?)^```$", TEXT, flags=re.MULTILINE | re.DOTALL))
+CPU = ["--device", "cpu"]
+
+
+@pytest.fixture(autouse=True)
+def _registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    module: dict[str, Any] = {}
+    exec(compile(FILES["neighbours.py"], "neighbours.py", "exec"), module)
+    monkeypatch.setitem(CLASSIFIERS.entries, "neighbours", ClassifierEntry(module["build"]))
+
+
+def plain_logits(run: Path, model: SessionModel, features: Tensor) -> list[list[float]]:
+    """The largest cosine of each feature to the samples of each class, one at a time in float64."""
+    samples = [[row] for row in RunFolder(run).tensors(RunFolder(run).session(0))["class_means"]]
+    for session in range(1, len(RunFolder(run).sessions())):
+        stored = RunFolder(run).session(session)
+        rows = iter(RunFolder(run).tensors(stored)["shot_features"])
+        samples += [[next(rows) for _ in range(each.shots)] for each in stored.manifest.classes]
+    return [
+        [
+            max(model.record.scale * float(F.cosine_similarity(phi.double(), x.double(), dim=0)) for x in of_class)
+            for of_class in samples
+        ]
+        for phi in features
+    ]
+
+
+def test_its_logits_are_those_of_a_plain_loop(trained: Path) -> None:
+    model = load_session(RunFolder(trained), classifier="neighbours")
+    features = torch.randn(3, model.record.width, generator=torch.Generator().manual_seed(0)).abs()
+    torch.testing.assert_close(
+        model.classify(features), torch.tensor(plain_logits(trained, model, features)), rtol=1e-4, atol=1e-4
+    )
+    one = model.classify(features[:1])
+    torch.testing.assert_close(one, model.classify(features)[:1], rtol=1e-5, atol=1e-5)
+
+
+def test_figures_probabilities_and_forgotten_classes(calibrated: Path, pictures: Pictures, m2sd: Cli) -> None:
+    done = m2sd("evaluate", "--run", calibrated, "--classifier", "neighbours", "--json", *CPU)
+    assert done.code == 0, done.err
+    content = json.loads(done.out)
+    assert content["calibrated"]
+    assert [each["classes"] for each in content["sessions"]] == [4, 6, 7]
+    album = pictures.labelled / "purple"
+    answers = m2sd("predict", album, "--run", calibrated, "--classifier", "neighbours", "--json", *CPU)
+    assert answers.code == 0, answers.err
+    head = load_session(RunFolder(calibrated), classifier="neighbours").head
+    features = torch.rand(2, 64)
+    chosen = torch.tensor([0, 5])
+    torch.testing.assert_close(head.select(chosen)(features), head(features)[:, chosen])
+    torch.testing.assert_close(head.select(chosen).first(1)(features), head(features)[:, :1])
+
+
+def test_a_chain_without_one_of_its_classes(run: Path) -> None:
+    whole = load_session(RunFolder(run), classifier="neighbours")
+    m2sd_cli.forget("white", run=run)
+    models = load_all_sessions(RunFolder(run), RunFolder(run).summary(), classifier="neighbours")
+    features = torch.rand(2, 64)
+    kept = [place for place, name in enumerate(whole.classes) if name != "white"]
+    torch.testing.assert_close(models[-1].classify(features), whole.classify(features)[:, kept])
+
+
+def test_programs_hold_it_and_tensors_do_not(trained: Path, tmp_path: Path, m2sd: Cli, load_one_layer: Any) -> None:
+    words = ["export", "--run", trained, "--classifier", "neighbours", "--out"]
+    for form in ("safetensors", "hub"):
+        refused = m2sd(*words, tmp_path / "out", "--format", form)
+        check_refusal(refused, 2, f"--format {form}: the classifier neighbours is a program")
+        assert not (tmp_path / "out").exists()
+    done = m2sd(*words, tmp_path / "model.onnx")
+    assert done.code == 0, done.err
+    model = load_one_layer(RunFolder(trained), classifier="neighbours")
+    pixels = torch.randint(0, 256, (3, 3, 16, 16), dtype=torch.uint8)
+    logits, _ = onnxruntime.InferenceSession(tmp_path / "model.onnx").run(None, {"images": pixels.numpy()})
+    expected = model.classify(model.embed(pixels)) / model.confidence.temperature
+    torch.testing.assert_close(torch.from_numpy(logits), expected, rtol=1e-3, atol=1e-3)
+
+
+class Wrong(nn.Module):
+    """Logits of one class too few, or a branch that no program has."""
+
+    def __init__(self, classes: int, branch: bool) -> None:
+        super().__init__()
+        self.classes, self.branch = classes, branch
+
+    def forward(self, features: Tensor) -> Tensor:
+        if self.branch and float(features.sum()) > 1e9:
+            return features[:, : self.classes] * 2
+        return features[:, : self.classes]
+
+
+def test_what_breaks_the_contract_is_named(
+    trained: Path, tmp_path: Path, m2sd: Cli, load_one_layer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert load_one_layer is not None
+    monkeypatch.setitem(CLASSIFIERS.entries, "few", ClassifierEntry(lambda known, _, scale: Wrong(6, False)))
+    with pytest.raises(M2sdError, match=r"^--classifier few: its logits of 2 features and 7 classes are \(2, 6\)$"):
+        load_session(RunFolder(trained), classifier="few")
+    monkeypatch.setitem(CLASSIFIERS.entries, "branch", ClassifierEntry(lambda known, _, scale: Wrong(7, True)))
+    assert isinstance(load_session(RunFolder(trained), classifier="branch").head, NetworkHead)
+    done = m2sd("export", "--run", trained, "--classifier", "branch", "--out", tmp_path / "model.pt2")
+    *_, last = done.err.strip().splitlines()  # after whatever torch says
+    assert (done.code, last.startswith("m2sd: torch cannot export the classifier branch: ")) == (1, True), done.err
+    assert not any(tmp_path.iterdir())
