@@ -129,8 +129,11 @@ def require_present(info: DataSetInfo | None, data_root: Path | None) -> None:
     Raises:
         DataError: it would.
     """
-    if info is not None and info.layout and locate(info, data_root) is None:
-        raise DataError(f"{info.name}: not on this machine, so that no step of it can be timed; get it first")
+    if info is not None and info.download is not None and locate(info, data_root) is None:
+        raise DataError(
+            f"{info.name}: not on this machine, and --dry-run downloads nothing; "
+            f"'m2sd data download {info.name}' gets it, or name its parent folder with --data-root"
+        )
 
 
 def time_stages(job: Job[PretrainConfig], seconds: Sequence[DistillConfig]) -> tuple[Network, float, list[StagePlan]]:

@@ -166,7 +166,8 @@ def report_training(
             }
         )
         return
-    trained = f"{len(manifest.history)} epochs in {duration(manifest.seconds)}" if last else "no training"
+    epochs = len(manifest.history)
+    trained = f"{epochs} epoch{'s' if epochs > 1 else ''} in {duration(manifest.seconds)}" if last else "no training"
     note(
         f"{stage}: {len(manifest.classes)} base classes of {manifest.data.name}, {trained}; "
         f"{run.path / stored.record.file}",

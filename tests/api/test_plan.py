@@ -1,6 +1,7 @@
 """The plan of a training: what it would do, without a trace of it."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -113,9 +114,20 @@ def test_a_plan_is_refused_as_the_training_would_be(
     assert done.err.startswith(f"m2sd: {says.format(run=run)}")
 
 
-def test_nothing_is_downloaded(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"^cifar100: not on this machine"):
-        plan("pretrain", "cifar100", run=tmp_path / "run", data_root=tmp_path)
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        (
+            "cifar100",
+            "cifar100: not on this machine, and --dry-run downloads nothing; 'm2sd data download cifar100' gets it",
+        ),
+        ("cub200", "cub200: no folder CUB_200_2011 in"),
+    ],
+)
+def test_nothing_is_downloaded(name: str, says: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=f"^{re.escape(says)}"):
+        plan("pretrain", name, run=tmp_path / "run", data_root=tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_built_in_data_set_has_a_size_of_its_own(tmp_path: Path) -> None:

@@ -481,7 +481,7 @@ def test_pretrain_and_distill_say_what_comes_next(m2sd: Cli, pictures: Pictures,
     assert lines[0].startswith("pretrain: epoch 1/1, loss ")
     assert "accuracy" in lines[0]
     assert "images/s" in lines[0]
-    assert lines[1].startswith("pretrain: 4 base classes of colours, 1 epochs in ")
+    assert lines[1].startswith("pretrain: 4 base classes of colours, 1 epoch in ")
     assert lines[2].startswith("next: m2sd distill")
     second = m2sd("distill", *options, "--epochs", 0)
     assert (second.code, second.out) == (0, "")
