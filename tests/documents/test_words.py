@@ -13,7 +13,7 @@ from tests.documents.markdown import ROOT, Document, documents
 
 SPAN = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
 FILE = re.compile(r"(?:m2sd_cli|tests|completions|\.github|\.ci)/[\w/.-]*\w")
-GENERAL = {"--help", "--version", "--debug", "--install-completion", "--show-completion"}  # of any command
+GENERAL = {"--help", "--version", "--debug", "--plugin", "--install-completion", "--show-completion"}  # of any command
 EXAMPLE = re.compile(r"^# (?:test_)?(\S+\.py)$", re.MULTILINE)  # the first line of a file that a document shows
 PRESENT = [each for each in documents() if each.path.name != "CHANGELOG.md"]  # which tells what was there, too
 
@@ -43,7 +43,9 @@ def wrong_words(document: Document) -> list[str]:
     for span in SPAN.findall(document.prose):
         words = shlex.split(span, comments=True) if span.startswith(("m2sd ", "--")) else []
         if words[:1] == ["m2sd"]:
-            rest = [word for word in words[1:] if word not in GENERAL and word != "help"]
+            files = [number + 1 for number, word in enumerate(words) if word == "--plugin"]
+            rest = [word for number, word in enumerate(words) if number not in (0, *files)]
+            rest = [word for word in rest if word not in GENERAL and word != "help"]
             command = tuple(rest[:2]) if tuple(rest[:2]) in known else tuple(rest[:1])
             options = known.get(command, set()) if rest else GENERAL
             if rest and command not in known and not rest[0].isupper():
