@@ -28,10 +28,9 @@ SIZE = 8  # of the look-alike's images, in pixels
 CLOTHES = {  # folders of pictures of the demo, by the numbers of their classes, with the numbers of the pictures
     "photos": (range(6), range(12)),
     "new-clothes": (range(6, 8), range(5)),
-    "new-birds": (range(6, 8), range(5)),
     "labelled": (range(8), range(20, 23)),
 }
-WARDROBE = ("wardrobe", "holiday")  # folders of pictures of no class
+WARDROBE = "wardrobe"  # a folder of pictures of no class
 LOOSE = range(30, 33)
 
 
@@ -50,9 +49,8 @@ def fill(folder: Path) -> None:
         for label in labels:
             for number in numbers:
                 write(folder / name / demo.classes[label] / f"{number}.png", label, number)
-    for name in WARDROBE:
-        for number, label in zip(LOOSE, (1, 7, 5), strict=True):
-            write(folder / name / f"{number}.png", label, number)
+    for number, label in zip(LOOSE, (1, 7, 5), strict=True):
+        write(folder / WARDROBE / f"{number}.png", label, number)
 
 
 def small_cifar100() -> DataSet:
