@@ -6,7 +6,7 @@ Each kind is a class whose `tensors` are the content of its file; no other modul
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
-from typing import Any, Final, NamedTuple, Self
+from typing import Any, Final, Self
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 
 from m2sd_cli.errors import DamagedError, UsageError
 from m2sd_cli.method.backbone import Backbone, build_backbone
-from m2sd_cli.method.base_statistics import BaseStatistics
+from m2sd_cli.method.base_statistics import BaseStatistics, HeldOut
 from m2sd_cli.registry import BACKBONES
 from m2sd_cli.runs.chain import ChainReader
 from m2sd_cli.runs.manifest import Manifest, ManifestSummary
@@ -29,13 +29,6 @@ HELD_OUT: Final = "held_out_features"
 HELD_OUT_LABELS: Final = "held_out_labels"
 SHOTS: Final = "shot_features"
 INITIALISERS = {torch.Tensor.normal_, torch.Tensor.uniform_, nn.init.kaiming_normal_, nn.init.kaiming_uniform_}
-
-
-class HeldOut(NamedTuple):
-    """Features and labels of N base images that were not trained on."""
-
-    features: Tensor  # (N, D)
-    labels: Tensor  # (N,) in [0, C)
 
 
 @dataclass(frozen=True)

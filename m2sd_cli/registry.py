@@ -367,6 +367,7 @@ class ClassifierEntry:
     builder: Builder  # of (known: KnownClasses, similarity: str, scale: float), returns a Head or a Classifier
     cosine_only: bool = False  # True if it compares directions, as a linear W was not trained to
     candidate: bool = False  # True if a base session may choose it for its classes, see reports/rehearsal.py
+    base_cost: bool = False  # True if it looks at the points that a new class may cost
     rule: str = ""  # the class that an image goes to, for the documents
     source: str = ""  # the publication, for the documents
 
@@ -403,6 +404,7 @@ CLASSIFIERS: Final = Registry(
         ),
         "debiased": ClassifierEntry(
             "m2sd_cli.method.debiased:build",
+            base_cost=True,
             rule="as with `fecam`, but base classes have to win by a margin",
             source="calibrated stacking, ECCV 2016",
         ),
@@ -418,6 +420,7 @@ CLASSIFIERS: Final = Registry(
 # tens of base classes, and loses with few, see method/debiased.py.
 DEFAULT_CLASSIFIER: Final = "fecam"
 UNTRAINED_CLASSIFIER: Final = "centred"  # of a base session whose network is a pretrained one as it was
+BASE_COST: Final = 0.5  # points, of `debiased`, where base images were held out
 
 
 def register_classifier(name: str, builder: Builder, cosine_only: bool = False) -> None:

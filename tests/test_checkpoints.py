@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from m2sd_cli.checkpoints import BaseCheckpoint, HeldOut, IncrementCheckpoint, PretrainCheckpoint
+from m2sd_cli.checkpoints import BaseCheckpoint, IncrementCheckpoint, PretrainCheckpoint
 from m2sd_cli.errors import DamagedError
 from m2sd_cli.method.backbone import Backbone, build_backbone
-from m2sd_cli.method.base_statistics import BaseSums
+from m2sd_cli.method.base_statistics import BaseSums, HeldOut
 from m2sd_cli.runs.folder import RunFolder
 
 CLASSES, WIDTH = 3, 64

@@ -19,7 +19,7 @@ from m2sd_cli.api.stage import (
     takes_arguments,
     within_budget,
 )
-from m2sd_cli.checkpoints import BaseCheckpoint, HeldOut
+from m2sd_cli.checkpoints import BaseCheckpoint
 from m2sd_cli.config.files import NO_OPTIONS, OptionsFile
 from m2sd_cli.config.merging import Sources, resolve_with_origins
 from m2sd_cli.config.option import shown
@@ -30,11 +30,14 @@ from m2sd_cli.distributed.torchrun import is_distributed
 from m2sd_cli.errors import RunError, UsageError
 from m2sd_cli.inference.features import Sample, base_features, held_out_features
 from m2sd_cli.inference.session import require_directions, to_transform
+from m2sd_cli.method.base_statistics import HeldOut
+from m2sd_cli.method.debiased import SHARE, allowed_rank
 from m2sd_cli.method.familiarity import known_score_name
 from m2sd_cli.method.network import Network
 from m2sd_cli.method.stage3 import default_classifier
 from m2sd_cli.paths import expand
 from m2sd_cli.recipes import find_recipe
+from m2sd_cli.registry import BASE_COST, CLASSIFIERS
 from m2sd_cli.reports.draws import LabelledFeatures
 from m2sd_cli.reports.rehearsal import choose_for_classes, sample_images
 from m2sd_cli.runs.folder import RunFolder, open_run
@@ -192,6 +195,11 @@ def begin(
         settings = within_budget(settings, request.options)
     choose_classifier(settings, parent)
     data = _open_images(folder, request, parent, execution)
+    if settings.base_cost is not None and data.held_out is None:
+        raise UsageError(
+            f"--base-cost {settings.base_cost:g}: no base image is held out to measure it with; leave it out, or give "
+            f"pretrain --held-out"
+        )
     classes = base_classes(folder, parent, data)
     return Job(
         "distill", folder, data, classes, settings, execution, recipe=followed.name, parent=parent, origins=origins
@@ -283,6 +291,13 @@ def choose_classifier(config: DistillConfig, parent: StoredManifest) -> str:
     return classifier
 
 
+def base_cost(config: DistillConfig, held_out: HeldOut | None) -> float | None:
+    """Return the points of accuracy that a new class may cost; None where no held-out image measures them."""
+    if held_out is None:
+        return None
+    return BASE_COST if config.base_cost is None else config.base_cost
+
+
 def fit_distill(job: Job[DistillConfig]) -> StoredManifest | None:
     """Train stage 2 of a job into its run folder, and make session 0, which replaces the sessions of the chain.
 
@@ -350,6 +365,7 @@ def fit_distill(job: Job[DistillConfig]) -> StoredManifest | None:
             config=asdict(fitted.config),
             classifier=classifier,
             choice=choice,
+            base_cost=base_cost(config, held_out),
             known_score=known_score_name(trained),
             seed=config.seed,
             history=fitted.history,
@@ -361,5 +377,18 @@ def fit_distill(job: Job[DistillConfig]) -> StoredManifest | None:
         ),
     )
     end_log(run.path, job.stage, len(fitted.history))
+    if CLASSIFIERS[classifier].base_cost:
+        _say_margin(classifier, stored.manifest.base_cost, held_out, len(job.classes))
     group.barrier()
     return stored
+
+
+def _say_margin(classifier: str, cost: float | None, held_out: HeldOut | None, classes: int) -> None:
+    """Say by what the base classes are held back."""
+    if held_out is None or cost is None:
+        say = f"no base image is held out: base classes are held back by {SHARE:.0%} of the distance between them"
+    elif allowed_rank(len(held_out.labels), classes, cost):
+        say = f"a new class may cost {cost:g} points of base classes, by {len(held_out.labels)} images held out"
+    else:
+        say = f"{len(held_out.labels)} images held out are too few to tell {cost:g} points: no base class is held back"
+    progress.say(f"{classifier}: {say}")

@@ -26,6 +26,7 @@ def evaluate(
     skip_bad: bool = False,
     ignore_new: bool = False,
     classifier: str | None = None,
+    base_cost: float | None = None,
     keep_features: bool = False,
 ) -> Evaluation:
     """Compute the figures of every session of the chain in one pass over the test images.
@@ -40,6 +41,8 @@ def evaluate(
         skip_bad: leave out test images that cannot be read. The images that stage 1 left out are left out anyway.
         ignore_new: leave out the pictures of a folder that pretrain did not have.
         classifier: the name in CLASSIFIERS that answers in every session; None for that of the last session.
+        base_cost: points of base accuracy that each new class may cost, of the classifier `debiased`; None for those
+            of the base session.
         keep_features: return the features of the test images, too, which `draw_figures` needs.
 
     Raises:
@@ -49,7 +52,7 @@ def evaluate(
     exact = inference_precision(precision)
     with process_group(choose_device(device)) as (group, chosen):
         chain = folder.summary(session)
-        models = load_all_sessions(folder, chain, chosen, exact, classifier)
+        models = load_all_sessions(folder, chain, chosen, exact, classifier, base_cost)
         tested = open_tested_images(folder, chain, group, test, data, root, skip_bad, ignore_new)
         keep = tested.data_set is not None
         evaluation = evaluate_session(

@@ -92,7 +92,8 @@ def simulate(
     pool = embed_source(checkpoint.backbone, shots.source, transform, exact, "features of shots")
     sizes = [min(opened.base + session * info.way, len(opened.classes)) for session in range(1 + opened.sessions)]
     try:
-        known = KnownClasses(checkpoint.means, checkpoint.means[:0], [], checkpoint.statistics, checkpoint.images)
+        means, statistics = checkpoint.means, checkpoint.statistics
+        known = KnownClasses(means, means[:0], [], statistics, checkpoint.images, checkpoint.held_out, base.base_cost)
         figures = compare_classifiers(known, base.backbone, tested, pool, sizes, names, draws, info.shots)
     except ValueError as error:
         file = folder.path / base.checkpoint.file
@@ -123,10 +124,11 @@ def _rehearse(
         raise UsageError(f"{data.name}: {reason}")
     if _is_trained(folder, chain):
         progress.say("the network was trained on these classes: as new ones they look easier than others will be")
-    backbone = BaseCheckpoint.read(folder, chain.base).backbone
+    checkpoint = BaseCheckpoint.read(folder, chain.base)
+    backbone = checkpoint.backbone
     backbone.to(device).to(memory_format=torch.channels_last)
     known = embed_source(backbone, source, transform, precision, "features of base images")
-    rehearsal = rehearse(known, data.base, base.backbone, names, draws)
+    rehearsal = rehearse(known, data.base, base.backbone, names, draws, checkpoint.held_out, base.base_cost)
     sizes = [data.base - rehearsal.new[0], data.base]
     return Simulation(data.name, sizes, SHOTS, base.transform.views, rehearsal.draws(), parts=PARTS)
 

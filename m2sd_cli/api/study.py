@@ -53,6 +53,7 @@ def study(
     skip_bad: bool = False,
     ignore_new: bool = False,
     classifier: str | None = None,
+    base_cost: float | None = None,
     compare: bool = False,
 ) -> Study:
     """Evaluate runs that differ in seed, and average every figure.
@@ -60,7 +61,8 @@ def study(
     Args:
         runs: run folders of one data set, with the same sessions.
         compare: take along what is published for the data set and backbone of the first run.
-        test, data, data_root, device, precision, skip_bad, ignore_new, classifier: those of `evaluate`, for every run.
+        test, data, data_root, device, precision, skip_bad, ignore_new, classifier, base_cost: those of `evaluate`, for
+            every run.
 
     Raises:
         UsageError: there is no run, one was given twice, or they are of other data or sessions.
@@ -90,6 +92,7 @@ def study(
             skip_bad=skip_bad,
             ignore_new=ignore_new,
             classifier=classifier,
+            base_cost=base_cost,
         )
         figures.append(evaluation.figures)
         curves.append(class_curves(evaluation))

@@ -7,7 +7,7 @@ import typer
 
 from m2sd_cli.cli import options
 from m2sd_cli.cli.evaluation_files import EvaluationFiles
-from m2sd_cli.cli.option_sets import Evaluating, LabelledImages, Printing, takes_option_sets, values
+from m2sd_cli.cli.option_sets import Classifying, Evaluating, LabelledImages, Printing, takes_option_sets, values
 from m2sd_cli.cli.output import document, note, results, table, unknown_tells_little
 from m2sd_cli.distributed.torchrun import is_distributed, is_main_process
 from m2sd_cli.errors import UsageError
@@ -38,7 +38,7 @@ def evaluate(
     compare: Annotated[
         bool, typer.Option("--compare", help="Show published rows of the same data set and backbone, too.")
     ] = False,
-    classifier: options.Classifier = None,
+    classifying: Classifying,
     runs: Annotated[
         list[Path] | None,
         typer.Option(
@@ -66,6 +66,7 @@ def evaluate(
       m2sd evaluate --figures figures --latex table.tex --compare
       m2sd evaluate --compare
       m2sd evaluate --classifier teen
+      m2sd evaluate --classifier debiased --base-cost 1
       m2sd evaluate --run seed-0 --run seed-1
     """
     json, quiet = printing.json, printing.quiet
@@ -85,7 +86,7 @@ def evaluate(
             raise UsageError("--run: several runs are evaluated by one process; leave torchrun out, or name one run")
         from m2sd_cli.cli.study import StudyFiles, print_study
 
-        arguments = values(images, evaluating) | {"classifier": classifier, "compare": compare}
+        arguments = values(images, classifying, evaluating) | {"compare": compare}
         print_study(runs, StudyFiles(latex=files.latex, figures=files.figures), arguments, printing)
         return
 
@@ -101,9 +102,8 @@ def evaluate(
         evaluation = m2sd_cli.evaluate(
             run=run,
             session=last,
-            classifier=classifier,
             keep_features=files.figures is not None,
-            **values(images, evaluating),
+            **values(images, classifying, evaluating),
         )
     if is_main_process():
         files.write(evaluation, comparison, folder, own=images.test is not None, quiet=quiet)

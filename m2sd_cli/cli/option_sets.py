@@ -37,6 +37,14 @@ class Evaluating(Answering):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Classifying:
+    """The options that choose how a run answers."""
+
+    classifier: options.Classifier = None
+    base_cost: options.BaseCost = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class LabelledImages:
     """The options that name the images to test on."""
 

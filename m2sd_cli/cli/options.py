@@ -189,6 +189,15 @@ ShotFolders = Annotated[
     typer.Option("--shots", metavar="N=DIR", help="The folder that taught session N.", show_default=False),
 ]
 Classifier = Annotated[str | None, named(CLASSIFIERS, "{choices}; what the session names by default.")]
+BaseCost = Annotated[
+    float | None,
+    typer.Option(
+        "--base-cost",
+        metavar="POINTS",
+        help="debiased: accuracy of base classes that each new class may cost; the base session's by default.",
+        show_default=False,
+    ),
+]
 SessionChoice = Annotated[
     int | None,
     typer.Option(

@@ -35,8 +35,8 @@ def print_ablation(runs: list[Path], files: StudyFiles, given: dict[str, Any], p
     runs_of_it = f"its runs, as {as_text(out)}/seed-*/ROW"
     if len(runs) > 1:
         raise UsageError(f"{out}: an ablation; name it alone, or {runs_of_it}")
-    for name in ("test", "data", "classifier", "skip_bad", "ignore_new"):
-        if given[name]:
+    for name in ("test", "data", "classifier", "base_cost", "skip_bad", "ignore_new"):
+        if given[name] not in (None, False):
             raise UsageError(f"{flag(name)}: {out} is an ablation, whose figures are kept; name {runs_of_it}")
     _print_rows(out, files, given["compare"], printing)
 

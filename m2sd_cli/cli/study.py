@@ -8,7 +8,7 @@ import typer
 
 from m2sd_cli.cli import options
 from m2sd_cli.cli.evaluation_files import require_places_apart
-from m2sd_cli.cli.option_sets import Evaluating, LabelledImages, Printing, takes_option_sets, values
+from m2sd_cli.cli.option_sets import Classifying, Evaluating, LabelledImages, Printing, takes_option_sets, values
 from m2sd_cli.cli.output import document, format_mean, note, printable, results, table
 from m2sd_cli.errors import UsageError
 
@@ -139,7 +139,7 @@ def study(
     compare: Annotated[
         bool, typer.Option("--compare", help="Put published rows of the same data set and backbone into the tables.")
     ] = False,
-    classifier: options.Classifier = None,
+    classifying: Classifying,
     evaluating: Evaluating,
     printing: Printing,
 ) -> None:
@@ -165,7 +165,7 @@ def study(
     """
     if compare and images.test is not None:
         raise UsageError("--compare and --test: what is published is of the data set's own test images; leave one out")
-    given = values(images, evaluating) | {"classifier": classifier, "compare": compare}
+    given = values(images, classifying, evaluating) | {"compare": compare}
     if any((run / BUDGET).is_file() for run in runs):
         from m2sd_cli.cli.row_study import print_ablation
 

@@ -13,6 +13,7 @@ from m2sd_cli.method.loss_weights import LossWeights
 from m2sd_cli.reading import quoted
 from m2sd_cli.registry import (
     BACKBONES,
+    BASE_COST,
     CLASSIFIERS,
     DEFAULT_CLASSIFIER,
     OPTIMIZERS,
@@ -175,6 +176,15 @@ class DistillConfig(TrainingConfig):
         str | None,
         Option(help="Of new classes: {choices}.", table=CLASSIFIERS, default=CLASSIFIER_DEFAULT, symbol="w_i"),
     ] = None  # of stage 3, from session 0 on
+    base_cost: Annotated[
+        float | None,
+        Option(
+            help="debiased: accuracy of base classes that each new class may cost, in points of held-out images.",
+            ge=0,
+            le=100,
+            default=f"{BASE_COST:g}",
+        ),
+    ] = None
     seed: Annotated[int, Option(help=SEED, ge=0, lt=2**63, default="pretrain's")] = 0
     views: Annotated[
         int,

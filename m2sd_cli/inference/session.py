@@ -1,22 +1,23 @@
 """A session of a run folder, loaded: frozen backbone, the head of all sessions so far, names, transform."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from m2sd_cli.checkpoints import BaseCheckpoint, HeldOut, IncrementCheckpoint
+from m2sd_cli.checkpoints import BaseCheckpoint, IncrementCheckpoint
 from m2sd_cli.data.names import class_name
 from m2sd_cli.data.transforms import TestTransform
 from m2sd_cli.errors import DamagedError, UsageError
 from m2sd_cli.inference.features import embed
 from m2sd_cli.method.backbone import Backbone
+from m2sd_cli.method.base_statistics import HeldOut
 from m2sd_cli.method.calibration import Confidence, fit_confidence
 from m2sd_cli.method.extension import extended_base, joined_mean
 from m2sd_cli.method.familiarity import Familiarity, build_likeness
 from m2sd_cli.method.heads import AnyHead, Head
 from m2sd_cli.method.stage3 import KnownClasses, build_head, choices
-from m2sd_cli.registry import CLASSIFIERS
+from m2sd_cli.registry import CLASSIFIERS, one_of
 from m2sd_cli.runs.chain import ChainSummary
 from m2sd_cli.runs.classes import ChainClasses, TaughtClass
 from m2sd_cli.runs.folder import RunFolder
@@ -114,6 +115,26 @@ def require_directions(name: str, similarity: str) -> None:
         )
 
 
+def choose_base_cost(
+    chain: ChainSummary, held_out: HeldOut | None, classifier: str, asked: float | None
+) -> float | None:
+    """Choose the points of accuracy that a new class may cost: those that are asked for, else the base session's.
+
+    Raises:
+        UsageError: points are asked for that the classifier ignores, or that no image measures.
+    """
+    if asked is None:
+        return chain.base.manifest.base_cost
+    if not 0 <= asked <= 100:
+        raise UsageError(f"--base-cost {asked:g}: points of accuracy, 0 to 100")
+    if not CLASSIFIERS[classifier].base_cost:
+        able = one_of([name for name in CLASSIFIERS.entries if CLASSIFIERS[name].base_cost])
+        raise UsageError(f"--base-cost {asked:g}: it is of --classifier {able}, not of {classifier}")
+    if held_out is None:
+        raise UsageError(f"--base-cost {asked:g}: pretrain held no base image out to measure it with; leave it out")
+    return asked
+
+
 def load_session(
     run: RunFolder,
     last: int | None = None,
@@ -146,7 +167,7 @@ def load_chain(
         DamagedError: a checkpoint is damaged, or does not fit its manifest.
         UsageError: the chain cannot answer with that classifier; see `choose_classifier`.
     """
-    return _load(run, chain, [_cuts(chain)[-1]], device, precision, classifier)[0]
+    return _load(run, chain, [_cuts(chain)[-1]], device, precision, classifier, None)[0]
 
 
 def load_all_sessions(
@@ -155,16 +176,18 @@ def load_all_sessions(
     device: torch.device | str = "cpu",
     precision: str = "fp32",
     classifier: str | None = None,
+    base_cost: float | None = None,
 ) -> list[SessionModel]:
     """Load all sessions of a chain: a model for each part of it in which no class is extended or forgotten.
 
     Args:
         classifier: to answer with in all sessions; None for the one that the last session names.
+        base_cost: points of accuracy that a new class may cost; None for those that the base session names.
 
     Raises:
-        DamagedError, UsageError: as `load_chain` does.
+        DamagedError, UsageError: as `load_chain` does; or no image measures the points, or the classifier ignores them.
     """
-    return _load(run, chain, _cuts(chain), device, precision, classifier)
+    return _load(run, chain, _cuts(chain), device, precision, classifier, base_cost)
 
 
 def _cuts(chain: ChainSummary) -> list[tuple[int, int]]:
@@ -180,10 +203,12 @@ def _load(
     device: torch.device | str,
     precision: str,
     classifier: str | None,
+    base_cost: float | None,
 ) -> list[SessionModel]:
     chosen = choose_classifier(run, chain, classifier)
     record = chain.base.manifest.backbone
     base = BaseCheckpoint.read(run, chain.base)
+    cost = choose_base_cost(chain, base.held_out, chosen, base_cost)
     later = {
         number: IncrementCheckpoint.read(run, part, record.width)
         for number, part in enumerate(chain.sessions)
@@ -194,7 +219,7 @@ def _load(
     models = []
     for first, end in parts:
         classes = chain.classes if end == len(chain.sessions) else ChainClasses.of(chain.sessions[:end])
-        known = _known_classes(base, later, classes)
+        known = replace(_known_classes(base, later, classes), base_cost=cost)
         try:
             head = build_head(chosen, known, record.similarity, record.scale)
             familiarity = build_likeness(chain.base.manifest.known_score, known)
@@ -270,7 +295,7 @@ def _known_classes(base: BaseCheckpoint, later: dict[int, IncrementCheckpoint], 
         shots.append(parts[0] if len(parts) == 1 else torch.cat(parts))
         mean = later[number].means[place] if len(parts) == 1 else joined_mean(shots[-1])
         new.append(mean[None])
-    return KnownClasses(means, torch.cat(new), shots, statistics, images)
+    return KnownClasses(means, torch.cat(new), shots, statistics, images, base.held_out)
 
 
 def likeness(familiarity: Familiarity | Head | None, features: Tensor, logits: Tensor) -> Tensor:

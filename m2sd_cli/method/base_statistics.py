@@ -1,6 +1,7 @@
 """The statistics of the base session for stage 3's classifiers, from one pass over its images."""
 
 from dataclasses import dataclass, fields
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,6 +26,13 @@ class BaseStatistics:
     def tensors(self) -> dict[str, Tensor]:
         """Return each tensor under its name."""
         return {each.name: getattr(self, each.name) for each in fields(self)}
+
+
+class HeldOut(NamedTuple):
+    """Features and labels of N base images that were not trained on."""
+
+    features: Tensor  # (N, D)
+    labels: Tensor  # (N,) in [0, C)
 
 
 class BaseSums:

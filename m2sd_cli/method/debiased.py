@@ -2,21 +2,24 @@
 
 A network that was trained on the base classes answers with them too readily. Taking a constant from their logits is
 calibrated stacking: Chao, Changpinyo, Gong, Sha, "An Empirical Study and Analysis of Generalized Zero-Shot Learning for
-Object Recognition in the Wild", ECCV 2016. The constant has to differ by a factor of five from one network to another;
-as a share of the distance between the base classes' means it does not.
+Object Recognition in the Wild", ECCV 2016. The constant has to differ by a factor of five from one network to another.
+Images that were held out of training measure it: it is the largest that costs no more of their accuracy than was
+allowed. Without them it is a share of the distance between the base classes' means.
 """
 
 import torch
 from torch import Tensor
 
+from m2sd_cli.method import fecam
 from m2sd_cli.method.feature_maps import POWER
 from m2sd_cli.method.fecam import fecam_head
 from m2sd_cli.method.heads import Head, on_unit_sphere
 from m2sd_cli.method.stage3 import KnownClasses
 
-# It is for tens of base classes: the more there are, the more often one of them wins by chance. With six, new classes
-# are hardly held back and lose by it.
+# It is for tens of base classes: the more there are, the more often one of them wins by chance. With six they lose
+# more by it than new classes gain.
 SHARE = 0.05  # chosen on base training images alone
+ROUNDING = 1e-9  # of a number of pairs
 
 
 def separation(means: Tensor) -> float:
@@ -25,6 +28,47 @@ def separation(means: Tensor) -> float:
     unit = on_unit_sphere(means)
     cosines = unit.sum(dim=0).square().sum() - unit.square().sum()  # of all pairs
     return 1 - float(cosines) / (classes * (classes - 1)) if classes > 1 else 0.0
+
+
+def affordable_margin(logits: Tensor, labels: Tensor, cost: float) -> float:
+    """Find the largest margin with which a class takes at most `cost` points of the other classes' accuracy.
+
+    A class has the margin m if m is taken from the logits of all others. It takes an image from another class if the
+    image was answered rightly and the logit of its own class is less than m ahead. Every class stands for a new one in
+    turn, which gives n = N (C - 1) pairs of an image and another class.
+
+    As a conformal quantile (Vovk, Gammerman, Shafer, "Algorithmic Learning in a Random World", 2005) the margin is the
+    k-th smallest lead, k = floor(cost / 100 (n + 1)): one more pair is below it with a chance of k / (n + 1) at most.
+    Few images allow no margin, although they show no cost.
+
+    Args:
+        logits: (N, C), of images held out of training.
+        labels: (N,) in [0, C).
+        cost: in points, 0 to 100.
+
+    Returns:
+        At least 0, and no more than the largest lead, beyond which a margin takes nothing more; 0 for too few pairs,
+        and where no image is answered rightly.
+    """
+    images, classes = logits.shape
+    own = logits.gather(1, labels[:, None])
+    right = logits.argmax(dim=1) == labels
+    others = torch.ones_like(logits, dtype=torch.bool).scatter(1, labels[:, None], False)
+    leads = (own - logits)[right[:, None] & others].sort().values
+    rank = min(allowed_rank(images, classes, cost), len(leads))
+    return float(leads[rank - 1]) if rank else 0.0
+
+
+def allowed_rank(images: int, classes: int, cost: float) -> int:
+    """Return k of `affordable_margin`; 0 where there are too few pairs of an image and another class."""
+    return int(cost / 100 * (images * (classes - 1) + 1) + ROUNDING)
+
+
+def held_back(head: Head, base: int, margin: float) -> Head:
+    """Take a margin from the logits of the first `base` classes of a head."""
+    amounts = torch.zeros(len(head.rows))
+    amounts[:base] = margin
+    return head.less(amounts)
 
 
 def debiased_head(
@@ -42,13 +86,16 @@ def debiased_head(
         share: of the base classes' separation.
         power: of the transformation.
     """
-    gamma = torch.zeros(len(base) + len(new))
-    gamma[: len(base)] = share * separation(base)
-    return fecam_head(torch.cat([base, new]), covariance, scale, power).less(scale * gamma)
+    head = fecam_head(torch.cat([base, new]), covariance, scale, power)
+    return held_back(head, len(base), scale * share * separation(base))
 
 
-def build(known: KnownClasses, _similarity: str, scale: float) -> Head:
+def build(known: KnownClasses, similarity: str, scale: float) -> Head:
     """Build the head of all classes known, whatever the similarity of the trained W."""
-    statistics, new = known.statistics, known.power_means()
-    power = float(statistics.power)
-    return debiased_head(statistics.power_means, new, statistics.power_covariance, scale, power=power)
+    statistics, base = known.statistics, len(known.base)
+    if known.held_out is None or known.base_cost is None:
+        new, power = known.power_means(), float(statistics.power)
+        return debiased_head(statistics.power_means, new, statistics.power_covariance, scale, power=power)
+    head = fecam.build(known, similarity, scale)
+    logits = head.first(base)(known.held_out.features)
+    return held_back(head, base, affordable_margin(logits, known.held_out.labels, known.base_cost))

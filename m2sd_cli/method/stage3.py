@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from m2sd_cli.method.base_statistics import BaseStatistics
+from m2sd_cli.method.base_statistics import BaseStatistics, HeldOut
 from m2sd_cli.method.feature_maps import power_transform
 from m2sd_cli.method.heads import AnyHead, Head, NetworkHead
 from m2sd_cli.registry import CLASSIFIERS, DEFAULT_CLASSIFIER, UNTRAINED_CLASSIFIER, load
@@ -21,6 +21,8 @@ class KnownClasses:
     shots: Sequence[Tensor]  # of each new class, the features (K, D) of all views of its shots
     statistics: BaseStatistics
     images: Sequence[int]  # of each base class
+    held_out: HeldOut | None = None  # images of base classes; None where all were trained on
+    base_cost: float | None = None  # of `debiased`, in points; None for the margin that is not measured
 
     def power_means(self) -> Tensor:
         """Average the power-transformed features of each new class, (N, D)."""

@@ -1,7 +1,7 @@
 """Comparison of the classifiers of stage 3 over many draws of the shots."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -120,7 +120,7 @@ def compare_classifiers(
         # A row depends on the shots of its own class alone: one head answers with all draws.
         features = [pool.features[each] for draw in some for each in draw_shots(pool.labels, new, shots, draw)]
         means = torch.stack([each.double().mean(dim=0).float() for each in features])
-        taught = KnownClasses(base.base, means, features, base.statistics, base.images)
+        taught = replace(base, new=means, shots=features)
         for name in names:
             head = build_head(name, taught, record.similarity, record.scale).eval()
             figures[name] += _evaluate(head, tested, sizes, len(some))

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from m2sd_cli.data.catalogue import SHOTS
-from m2sd_cli.method.base_statistics import BaseSums
+from m2sd_cli.method.base_statistics import BaseSums, HeldOut
 from m2sd_cli.method.stage3 import KnownClasses, choices
 from m2sd_cli.registry import CLASSIFIERS
 from m2sd_cli.reports.draws import DrawFigures, LabelledFeatures, compare_classifiers
@@ -88,21 +88,42 @@ class Part:
         tested = plays[labels] & (ranks >= first) & (ranks < first + tests[labels])
         return cls(old, new, others[labels] & ~tested, ~others[labels] & ~tested, tested, place[labels])
 
-    def base(self, features: Tensor) -> KnownClasses:
-        """Return what is known of the old classes by the features (N, D) of all images."""
+    def base(self, features: Tensor, held_out: HeldOut | None = None, base_cost: float | None = None) -> KnownClasses:
+        """Return what is known of the old classes.
+
+        Args:
+            features: (N, D) of all images.
+            held_out: images of all classes that were not trained on.
+            base_cost: see KnownClasses.
+        """
         labels = self.labels[self.learned]
         sums = BaseSums(labels.bincount(minlength=len(self.old)), features.shape[1])
         sums.add(features[self.learned], labels)
         means = sums.means.means()
-        return KnownClasses(means, means[:0], [], sums.statistics(), labels.bincount(minlength=len(self.old)).tolist())
+        images = labels.bincount(minlength=len(self.old)).tolist()
+        return KnownClasses(means, means[:0], [], sums.statistics(), images, self._of_old(held_out), base_cost)
+
+    def _of_old(self, held_out: HeldOut | None) -> HeldOut | None:
+        """Select the held-out images of the old classes, and label them as these; None if there is none."""
+        if held_out is None:
+            return None
+        member = held_out.labels[:, None] == self.old
+        kept = member.any(dim=1)
+        return HeldOut(held_out.features[kept], member[kept].int().argmax(dim=1)) if kept.any() else None
 
 
 def play(
-    known: LabelledFeatures, part: Part, record: BackboneRecord, classifiers: Sequence[str], draws: int = DRAWS
+    known: LabelledFeatures,
+    part: Part,
+    record: BackboneRecord,
+    classifiers: Sequence[str],
+    draws: int = DRAWS,
+    held_out: HeldOut | None = None,
+    base_cost: float | None = None,
 ) -> Mapping[str, list[DrawFigures]]:
     """Compare classifiers in one division; see `rehearse`."""
     return compare_classifiers(
-        part.base(known.features),
+        part.base(known.features, held_out, base_cost),
         record,
         LabelledFeatures(known.features[part.tested], part.labels[part.tested]),
         LabelledFeatures(known.features[part.pool], part.labels[part.pool] - len(part.old)),
@@ -137,7 +158,13 @@ def why_not(labels: Tensor, classes: int) -> str | None:
 
 @torch.inference_mode()
 def rehearse(
-    known: LabelledFeatures, classes: int, record: BackboneRecord, classifiers: Sequence[str], draws: int = DRAWS
+    known: LabelledFeatures,
+    classes: int,
+    record: BackboneRecord,
+    classifiers: Sequence[str],
+    draws: int = DRAWS,
+    held_out: HeldOut | None = None,
+    base_cost: float | None = None,
 ) -> Rehearsal:
     """Compare classifiers where base classes play new ones.
 
@@ -147,12 +174,14 @@ def rehearse(
         record: gives the similarity and the scale.
         classifiers: their names.
         draws: of the shots, in each part.
+        held_out: images of all classes that were not trained on.
+        base_cost: see KnownClasses.
     """
     figures: dict[str, list[list[DrawFigures]]] = {name: [] for name in classifiers}
     new = []
     for number in range(PARTS):
         part = Part.of(known.labels, classes, number)
-        found = play(known, part, record, classifiers, draws)
+        found = play(known, part, record, classifiers, draws, held_out, base_cost)
         new.append(len(part.new))
         for name, of_classifier in found.items():
             figures[name].append(of_classifier)

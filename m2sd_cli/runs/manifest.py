@@ -237,6 +237,10 @@ class Manifest(Record):
         Literal["logit", "distance", "centred"],
         Field(description="of the likeness to the classes known, in the base session; see method/familiarity.py"),
     ] = "logit"
+    base_cost: Annotated[
+        Percent | None,
+        Field(description="of debiased, in the base session: points that a new class may cost; None: a fixed margin"),
+    ] = None
     views: Views | None = None
     seed: Whole
     versions: dict[Text, Text]

@@ -14,6 +14,7 @@ from torch import Tensor
 
 import m2sd_cli
 from m2sd_cli.method.backbone import build_backbone
+from m2sd_cli.method.base_statistics import HeldOut
 from m2sd_cli.registry import BACKBONES, CLASSIFIERS, BackboneEntry, ImageNetWeights
 from m2sd_cli.reports import rehearsal as rehearsing
 from m2sd_cli.reports.draws import DrawFigures, LabelledFeatures, draw_shots
@@ -211,3 +212,19 @@ def test_a_trained_network_knows_its_new_classes(six: Path, tmp_path: Path, m2sd
     shown = m2sd("simulate", "--run", tmp_path / "run", "--data", six, "--draws", 1, "--classifier", "means")
     assert shown.code == 0
     assert shown.err == "the network was trained on these classes: as new ones they look easier than others will be\n"
+
+
+def test_held_out_images_of_classes_that_play_are_left_out() -> None:
+    known = images([8] * 6)
+    part = rehearsing.Part.of(known.labels, 6, 0)
+    labels = torch.tensor([0, 1, 2, 3, 4, 5, 5, 0])
+    held = HeldOut(torch.arange(8.0)[:, None].expand(8, 8), labels)
+    kept = part.base(known.features, held, 0.5).held_out
+    assert kept is not None
+    old = part.old.tolist()
+    wanted = [(place, old.index(label)) for place, label in enumerate(labels.tolist()) if label in old]
+    assert [int(each) for each in kept.features[:, 0]] == [place for place, _ in wanted]
+    assert kept.labels.tolist() == [label for _, label in wanted]
+    playing = HeldOut(held.features[:1], part.new[:1])
+    assert part.base(known.features, playing, 0.5).held_out is None
+    assert part.base(known.features).held_out is None

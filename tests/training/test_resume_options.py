@@ -75,6 +75,7 @@ DIFFERENT: dict[str, dict[str, Any]] = {
         "pyramid_width": 2,
         "views": 2,
         "classifier": "teen",
+        "base_cost": 1.0,
     },
 }
 # What says where things are, when to stop and save and what to print; --data and --config have tests of their own.

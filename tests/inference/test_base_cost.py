@@ -1,0 +1,128 @@
+"""The points of base accuracy that a new class may cost: recorded, chosen again, and the same in exported files."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+import m2sd_cli
+from m2sd_cli.errors import UsageError
+from m2sd_cli.exporting.deployed import Deployed
+from m2sd_cli.inference.session import SessionModel, load_all_sessions, load_session
+from m2sd_cli.method.debiased import SHARE, affordable_margin, separation
+from m2sd_cli.method.heads import Head
+from m2sd_cli.registry import BASE_COST
+from m2sd_cli.runs.folder import RunFolder
+from tests.helpers import QUICK_DISTILL, Cli, Pictures
+from tests.inference.test_classifiers import rewrite
+
+
+def margin(run: Path, base_cost: float | None = None) -> float:
+    """What `debiased` takes from the logits of base classes."""
+    folder = RunFolder(run)
+
+    def bias(classifier: str, cost: float | None) -> float:
+        model = load_all_sessions(folder, folder.summary(), classifier=classifier, base_cost=cost)[-1]
+        assert isinstance(model.head, Head)
+        assert model.head.bias is not None
+        return float(model.head.bias[0])
+
+    return bias("fecam", None) - bias("debiased", base_cost)
+
+
+def measured(run: Path, base_cost: float) -> float:
+    """The margin that held-out images allow, from the tensors of session 0."""
+    folder = RunFolder(run)
+    tensors = folder.tensors(folder.session(0))
+    model = load_session(folder, 0, classifier="fecam")
+    logits = model.classify(tensors["held_out_features"])
+    return affordable_margin(logits, tensors["held_out_labels"], base_cost)
+
+
+def test_session_0_records_the_points_and_answers_by_them(calibrated: Path) -> None:
+    assert RunFolder(calibrated).session(0).manifest.base_cost == BASE_COST
+    assert margin(calibrated) == pytest.approx(measured(calibrated, BASE_COST), abs=1e-4)
+
+
+def test_distill_takes_other_points(calibrated: Path, pictures: Pictures, tmp_path: Path, m2sd: Cli) -> None:
+    words = ["--from", calibrated, "--run", tmp_path / "run", "--classifier", "debiased", "--base-cost", "30"]
+    done = m2sd("distill", "--data", pictures.folder, *words, "--epochs", "0", "--device", "cpu")
+    assert done.code == 0
+    assert "debiased: a new class may cost 30 points of base classes, by 8 images held out" in done.err
+    manifest = RunFolder(tmp_path / "run").session(0).manifest
+    assert (manifest.base_cost, manifest.config["base_cost"]) == (30.0, 30.0)
+    assert margin(tmp_path / "run") == pytest.approx(measured(tmp_path / "run", 30.0), abs=1e-4)
+
+
+def test_evaluate_chooses_them_again(calibrated: Path, pictures: Pictures, m2sd: Cli) -> None:
+    assert margin(calibrated, 30.0) == pytest.approx(measured(calibrated, 30.0), abs=1e-4)
+    assert margin(calibrated, 30.0) > margin(calibrated)
+    words = ("evaluate", "--run", calibrated, "--test", pictures.labelled, "--classifier", "debiased", "--json")
+    plain, asked = (m2sd(*words, *more) for more in ((), ("--base-cost", "100")))
+    assert (plain.code, asked.code) == (0, 0)
+    last = [json.loads(each.out)["sessions"][-1] for each in (plain, asked)]
+    assert last[0]["base"] > last[1]["base"] == 0  # every class taught later wins
+
+
+@pytest.mark.parametrize(
+    ("run", "words", "says"),
+    [
+        ("calibrated", ["--base-cost", "1"], "it is of --classifier debiased, not of fecam"),
+        ("calibrated", ["--classifier", "debiased", "--base-cost", "101"], "points of accuracy, 0 to 100"),
+        ("calibrated", ["--classifier", "debiased", "--base-cost", "nan"], "points of accuracy, 0 to 100"),
+        ("trained", ["--classifier", "debiased", "--base-cost", "1"], "held no base image out to measure it with"),
+    ],
+)
+def test_points_that_mean_nothing_are_refused(
+    request: pytest.FixtureRequest, m2sd: Cli, run: str, words: list[str], says: str
+) -> None:
+    done = m2sd("evaluate", "--run", request.getfixturevalue(run), *words)
+    assert (done.code, done.out) == (2, "")
+    assert says in done.err
+
+
+@pytest.mark.parametrize(
+    ("run", "says"),
+    [
+        ("calibrated", "8 images held out are too few to tell 0.5 points: no base class is held back"),
+        ("trained", "no base image is held out: base classes are held back by 5% of the distance between them"),
+    ],
+)
+def test_distill_says_where_nothing_can_be_measured(
+    request: pytest.FixtureRequest, pictures: Pictures, tmp_path: Path, m2sd: Cli, run: str, says: str
+) -> None:
+    words = ["--from", request.getfixturevalue(run), "--run", tmp_path / "run", "--classifier", "debiased"]
+    done = m2sd("distill", "--data", pictures.folder, *words, "--epochs", "0", "--device", "cpu")
+    assert done.code == 0
+    assert f"debiased: {says}" in done.err
+
+
+def test_distill_refuses_points_that_nothing_measures(trained: Path, pictures: Pictures, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no base image is held out to measure it with"):
+        m2sd_cli.distill(str(pictures.folder), run=tmp_path / "run", source=trained, base_cost=1.0, **QUICK_DISTILL)
+    assert not (tmp_path / "run").exists()
+
+
+def fixed_margin(model: SessionModel, run: Path) -> float:
+    folder = RunFolder(run)
+    return model.record.scale * SHARE * separation(folder.tensors(folder.session(0))["statistics.power_means"])
+
+
+def test_a_run_without_the_field_means_what_it_meant(calibrated: Path, trained: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(calibrated, run)
+    folder = RunFolder(run)
+    folder.remove_sessions(first=1)
+    rewrite(run, 0, lambda tensors: None, base_cost=None)
+    for each in (run, trained):
+        assert RunFolder(each).session(0).manifest.base_cost is None
+        assert margin(each) == pytest.approx(fixed_margin(load_session(RunFolder(each)), each), abs=1e-4)
+
+
+def test_an_exported_file_has_the_same_margin(calibrated: Path) -> None:
+    model = load_session(RunFolder(calibrated), classifier="debiased")
+    pixels = torch.randint(0, 256, (4, 3, model.transform.crop, model.transform.crop)).float()
+    exported = Deployed(model).eval()(pixels)[0] * model.confidence.temperature
+    torch.testing.assert_close(exported, model.classify(model.embed(pixels.to(torch.uint8))), atol=1e-3, rtol=1e-3)
