@@ -16,7 +16,7 @@ from tests.documents.tables import TABLES, figure, make_table, markdown
 
 DECIMAL = re.compile(r"(?<![\w.])\d+\.\d+(?![\w.]*[\d/])")
 NOT_MEASURED = re.compile(
-    r"`[^`\n]*`|\]\([^)]*\)|\w+://\S+|\bdoi \S+|\bPython \S+(?: and \S+)?|\btorch\w* \S+|\bsection \S+"
+    r"`[^`\n]*`|\]\([^)]*\)|\w+://\S+|\bdoi \S+|\bPython \S+(?: (?:and|to) \S+)?|\btorch\w* \S+|\bsection \S+"
 )
 FIGURE = re.compile(r"^\|.*\d\.\d.*\|$", re.MULTILINE)
 
