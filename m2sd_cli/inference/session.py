@@ -14,8 +14,8 @@ from m2sd_cli.method.backbone import Backbone
 from m2sd_cli.method.base_statistics import HeldOut
 from m2sd_cli.method.calibration import Confidence, fit_confidence
 from m2sd_cli.method.extension import extended_base, joined_mean
-from m2sd_cli.method.familiarity import Familiarity, build_likeness
-from m2sd_cli.method.heads import AnyHead, Head
+from m2sd_cli.method.familiarity import Likeness, build_likeness
+from m2sd_cli.method.heads import AnyHead
 from m2sd_cli.method.stage3 import KnownClasses, build_head, choices
 from m2sd_cli.registry import CLASSIFIERS, one_of
 from m2sd_cli.runs.chain import ChainSummary
@@ -45,7 +45,7 @@ class SessionModel:
     head: AnyHead  # features to logits
     classifier: str  # the name of that head
     score: str  # the name of the score that tells unknown images
-    familiarity: Familiarity | Head | None  # features to the likeness to each class; None if the logits are that
+    familiarity: Likeness | None  # features to the likeness to each class; None if the logits are that
     confidence: Confidence  # of its answers
     classes: list[str]
     base: int  # the number of base classes among them
@@ -298,16 +298,14 @@ def _known_classes(base: BaseCheckpoint, later: dict[int, IncrementCheckpoint], 
     return KnownClasses(means, torch.cat(new), shots, statistics, images, base.held_out)
 
 
-def likeness(familiarity: Familiarity | Head | None, features: Tensor, logits: Tensor) -> Tensor:
+def likeness(familiarity: Likeness | None, features: Tensor, logits: Tensor) -> Tensor:
     """Map features (B, D) and their logits (B, C) to the likeness to each class, (B, C)."""
     found: Tensor = logits if familiarity is None else familiarity(features)
     return found
 
 
 @torch.inference_mode()
-def _confidence(
-    head: AnyHead, familiarity: Familiarity | Head | None, held_out: HeldOut | None, base: int
-) -> Confidence:
+def _confidence(head: AnyHead, familiarity: Likeness | None, held_out: HeldOut | None, base: int) -> Confidence:
     """Fit the confidence in a head's answers to its logits of the base classes alone: no later session changes it.
 
     Raises:

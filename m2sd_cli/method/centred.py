@@ -69,6 +69,11 @@ def centred_head(
 
 def build(known: KnownClasses, _similarity: str, scale: float) -> Head:
     """Build the head of all classes known, whatever the similarity of the trained W."""
+    return known_head(known, scale)
+
+
+def known_head(known: KnownClasses, scale: float, diagonal: float = DIAGONAL) -> Head:
+    """Build the head of all classes known, see `centred_head`."""
     statistics = known.statistics
     return centred_head(
         torch.cat([statistics.power_means, known.power_means()]),
@@ -77,4 +82,5 @@ def build(known: KnownClasses, _similarity: str, scale: float) -> Head:
         statistics.power_covariance,
         scale,
         float(statistics.power),
+        diagonal,
     )

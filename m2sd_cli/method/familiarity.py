@@ -10,11 +10,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from m2sd_cli.method import centred
-from m2sd_cli.method.feature_maps import PowerFeatures
+from m2sd_cli.method.feature_maps import CentredFeatures, PowerFeatures
 from m2sd_cli.method.heads import Head, on_unit_sphere
 from m2sd_cli.method.stage3 import KnownClasses
 
 DIAGONAL = 0.5  # gamma, the share of the mean variance that is added to every variance
+CENTRED_DIAGONAL = 3.0  # gamma of the score "centred-length"
+LENGTH_WEIGHT = 0.5  # of the logarithm in it
+SHORTEST = 1e-6  # length whose logarithm is taken
 
 
 class Familiarity(nn.Module):
@@ -51,17 +54,56 @@ class Familiarity(nn.Module):
         return Familiarity(self.means[classes], self.precision, self.features.power)
 
 
+class CentredLikeness(nn.Module):
+    """cos(z, z_c) - log|y| / 2 of each class c: an image is familiar in a direction, and strange by its length.
+
+    z and z_c are those of centred.py. y = (L u - d) W, with u the power-transformed feature of unit length. L is the
+    mean length of the base classes' means m_b, and d the mean of L m_b / |m_b|. y is long where a feature varies in
+    ways that no base class does. Its term is the same for all classes, and no class that is taught later changes it.
+
+    Args:
+        head: of z and all classes, with scale 1.
+        middle: d / L, (D,).
+        projection: L W, (D, D).
+        power: of the transformation of features.
+    """
+
+    middle: Tensor
+    projection: Tensor
+
+    def __init__(self, head: Head, middle: Tensor, projection: Tensor, power: float) -> None:
+        super().__init__()
+        self.head = head
+        self.features = PowerFeatures(power)
+        self.register_buffer("middle", middle)
+        self.register_buffer("projection", projection)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Map features (B, D) to the likeness (B, C)."""
+        y = (self.features(features) - self.middle) @ self.projection
+        found: Tensor = self.head(features) - LENGTH_WEIGHT * y.norm(dim=1, keepdim=True).clamp_min(SHORTEST).log()
+        return found
+
+    def select(self, classes: Tensor) -> "CentredLikeness":
+        """Make the likeness to some of the classes, by their indices."""
+        return CentredLikeness(self.head.select(classes), self.middle, self.projection, self.features.power)
+
+
+Likeness = Familiarity | CentredLikeness | Head
+
+
 def known_score_name(trained: bool) -> str:
-    """Name the score of a new base session: "centred" for a pretrained network as it was, else "distance"."""
-    return "distance" if trained else "centred"
+    """Name the score of a new base session: "centred-length" for a pretrained network as it was, else "distance"."""
+    return "distance" if trained else "centred-length"
 
 
-def build_likeness(name: str, known: KnownClasses) -> Familiarity | Head | None:
+def build_likeness(name: str, known: KnownClasses) -> Likeness | None:
     """Build the map from features to the likeness to each class.
 
     Args:
-        name: "distance"; "centred", the cosine of centred.py, which tells more where the network was pretrained
-            elsewhere; or "logit", for which the likeness is the classifier's logits.
+        name: "distance"; "centred-length", which tells more where the network was pretrained elsewhere; "centred", the
+            cosine of centred.py, which was taken for such networks before; or "logit", for which the likeness is the
+            classifier's logits.
         known: the tensors of the sessions.
 
     Returns:
@@ -72,7 +114,9 @@ def build_likeness(name: str, known: KnownClasses) -> Familiarity | Head | None:
     """
     if name == "logit":
         return None
-    return build_familiarity(known) if name == "distance" else centred.build(known, "cosine", 1.0)
+    if name == "distance":
+        return build_familiarity(known)
+    return centred.build(known, "cosine", 1.0) if name == "centred" else build_centred_likeness(known)
 
 
 def build_familiarity(known: KnownClasses) -> Familiarity:
@@ -99,6 +143,21 @@ def build_familiarity(known: KnownClasses) -> Familiarity:
         precision = torch.cholesky_inverse(lower) * length.square() / width
     means = on_unit_sphere(torch.cat([statistics.power_means, known.power_means()]))
     return Familiarity(means.float(), precision.float().contiguous(), float(statistics.power))
+
+
+def build_centred_likeness(known: KnownClasses) -> CentredLikeness:
+    """Build the cosines of all classes known, and the term of length that the base classes alone decide.
+
+    Raises:
+        ValueError: the statistics are of no features.
+    """
+    statistics = known.statistics
+    power = float(statistics.power)
+    head = centred.known_head(known, 1.0, CENTRED_DIAGONAL)
+    length = statistics.power_means.double().norm(dim=1).mean()
+    middle = on_unit_sphere(statistics.power_means).mean(dim=0)
+    assert isinstance(head.features, CentredFeatures)
+    return CentredLikeness(head, middle.float(), length.float() * head.features.projection, power)
 
 
 def left_out_scores(likeness: Tensor, labels: Tensor) -> Tensor:

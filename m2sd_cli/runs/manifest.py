@@ -234,7 +234,7 @@ class Manifest(Record):
     choice: Annotated[ChoiceRecord | None, Field(description="of the classifier; None if it was not compared")] = None
     tuning: Annotated[TuningRecord | None, Field(description="of session 0 of learn --minutes")] = None
     known_score: Annotated[
-        Literal["logit", "distance", "centred"],
+        Literal["logit", "distance", "centred", "centred-length"],
         Field(description="of the likeness to the classes known, in the base session; see method/familiarity.py"),
     ] = "logit"
     base_cost: Annotated[

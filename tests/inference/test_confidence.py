@@ -14,7 +14,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 import m2sd_cli
-from m2sd_cli.checkpoints import HELD_OUT, HELD_OUT_LABELS
+from m2sd_cli.checkpoints import HELD_OUT, HELD_OUT_LABELS, BaseCheckpoint
 from m2sd_cli.data.choosing import choose_training
 from m2sd_cli.data.folders import open_folder, read_shots
 from m2sd_cli.data.sources import ImageSource
@@ -22,6 +22,8 @@ from m2sd_cli.errors import DamagedError, TrainingError
 from m2sd_cli.inference.features import held_out_features
 from m2sd_cli.inference.session import SessionModel, load_session
 from m2sd_cli.method.calibration import Confidence, fit_temperature, unknown_threshold
+from m2sd_cli.method.familiarity import build_centred_likeness
+from m2sd_cli.method.stage3 import KnownClasses
 from m2sd_cli.runs.folder import RunFolder
 from tests.helpers import Cli, Pictures, copy_base_session
 from tests.inference.test_classifiers import HEADS, rewrite
@@ -309,11 +311,11 @@ def test_a_network_that_can_hardly_tell_says_so(
         assert done.err.count("worth little") == (told == 59.9)
 
 
-@pytest.mark.parametrize("score", ["logit", "centred"])
+@pytest.mark.parametrize("score", ["logit", "centred", "centred-length"])
 def test_a_base_session_says_which_score_it_goes_by(
     calibrated: Path, pictures: Pictures, tmp_path: Path, score: str, load_one_layer: Callable[..., SessionModel]
 ) -> None:
-    """One of a pretrained network goes by the centred cosine; one that names none, by the highest logit."""
+    """A pretrained network goes by the centred cosine, less the length today; one that names none, by the logit."""
     run = copy_base_session(calibrated, tmp_path / "run")
     assert RunFolder(run).session(0).manifest.known_score == "distance"
     rewrite(run, 0, lambda tensors: None, known_score=score)
@@ -322,9 +324,15 @@ def test_a_base_session_says_which_score_it_goes_by(
     logits = model.classify(features)
     other = load_session(RunFolder(run), classifier="centred").classify(features)
     likeness = model.recognise(features, logits)
-    torch.testing.assert_close(
-        likeness, logits if score == "logit" else other / model.record.scale, rtol=1e-4, atol=1e-5
-    )
+    if score == "centred-length":
+        chain = RunFolder(run).summary()
+        base = BaseCheckpoint.read(RunFolder(run), chain.base)
+        known = KnownClasses(base.means, base.means[:0], [], base.statistics, base.images)
+        wanted = build_centred_likeness(known)(features)
+        assert not torch.allclose(wanted, other / model.record.scale, atol=0.1)
+    else:
+        wanted = logits if score == "logit" else other / model.record.scale
+    torch.testing.assert_close(likeness, wanted, rtol=1e-4, atol=1e-5)
     path = m2sd_cli.export("onnx", tmp_path / "out.onnx", run=run, classifier="means")
     pixels = pixels_of(read_shots(pictures.labelled).source, run)
     _, scores = onnxruntime.InferenceSession(path).run(None, {"images": pixels.numpy()})

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from m2sd_cli.method.base_statistics import BaseSums
-from m2sd_cli.method.familiarity import DIAGONAL, build_familiarity, left_out_scores
+from m2sd_cli.method.centred import SHORTEST
+from m2sd_cli.method.familiarity import DIAGONAL, build_familiarity, build_likeness, known_score_name, left_out_scores
 from m2sd_cli.method.stage3 import KnownClasses
 
 
@@ -60,9 +61,65 @@ def test_it_is_the_distance_to_each_mean(shots: tuple[int, ...]) -> None:
         assert row.tolist() == pytest.approx(plain_likeness(known, image.tolist()), rel=1e-3, abs=1e-4)
 
 
-def test_no_image_becomes_unknown_by_what_is_learned_later() -> None:
+def plain_centred_likeness(known: KnownClasses, x: list[float]) -> list[float]:
+    """cos(z, z_c) - log|y| / 2 with gamma 3, number by number; products with the inverse take the place of W."""
+    statistics = known.statistics
+    covariance = statistics.power_covariance.double()
+    width = len(covariance)
+    variance = sum(float(covariance[i, i]) for i in range(width)) / width
+    shrunk = covariance + 3 * variance * torch.eye(width, dtype=torch.float64)
+    inverse: list[list[float]] = torch.linalg.inv(shrunk).tolist()
+
+    def product(a: list[float], b: list[float]) -> float:
+        return sum(a[i] * inverse[i][j] * b[j] for i in range(width) for j in range(width))
+
+    def less(a: list[float], b: list[float]) -> list[float]:
+        return [first - second for first, second in zip(a, b, strict=True)]
+
+    def length(vector: list[float]) -> float:
+        return math.sqrt(sum(v * v for v in vector))
+
+    base = statistics.power_means.double().tolist()
+    means = base + [
+        [sum(math.sqrt(v) for v in column) / len(each) for column in each.T.tolist()] for each in known.shots
+    ]
+    images = [*known.images, *map(len, known.shots)]
+    centre = [sum(column) / len(base) for column in zip(*base, strict=True)]
+    scale = sum(map(length, base)) / len(base)
+    middle = [
+        scale * sum(column) / len(base) for column in zip(*([v / length(m) for v in m] for m in base), strict=True)
+    ]
+    u = [math.sqrt(v) for v in x]
+    y = less([scale * v / length(u) for v in u], middle)
+    z = less(u, centre)
+    noise = sum(float(covariance[i, j]) * inverse[j][i] for i in range(width) for j in range(width))
+    found = []
+    for mean, count in zip(means, images, strict=True):
+        row = less(mean, centre)
+        squared = product(row, row)
+        shortened = math.sqrt(max(squared - noise / count, SHORTEST * squared))
+        found.append(product(z, row) / math.sqrt(product(z, z)) / shortened - math.log(product(y, y)) / 4)
+    return found
+
+
+@pytest.mark.parametrize("shots", [(), (1,), (2, 1)])
+def test_of_a_pretrained_network_it_is_the_direction_less_the_length(shots: tuple[int, ...]) -> None:
+    known = known_classes(shots=shots)
+    likeness = build_likeness(known_score_name(trained=False), known)
+    assert likeness is not None
+    images = torch.rand(5, 4, generator=torch.Generator().manual_seed(1))
+    found = likeness(images)
+    assert found.shape == (5, 3 + len(shots))
+    for row, image in zip(found, images, strict=True):
+        assert row.tolist() == pytest.approx(plain_centred_likeness(known, image.tolist()), rel=1e-3, abs=1e-4)
+
+
+@pytest.mark.parametrize("score", ["distance", "centred-length", "centred"])
+def test_no_image_becomes_unknown_by_what_is_learned_later(score: str) -> None:
     images = torch.rand(50, 4, generator=torch.Generator().manual_seed(2))
-    later, before = build_familiarity(known_classes()), build_familiarity(known_classes(shots=()))
+    later, before = build_likeness(score, known_classes()), build_likeness(score, known_classes(shots=()))
+    assert later is not None
+    assert before is not None
     torch.testing.assert_close(later(images)[:, :3], before(images))
     assert torch.equal(later.select(torch.arange(3))(images), before(images))
     assert bool((later(images).amax(dim=1) >= before(images).amax(dim=1) - 1e-5).all())
@@ -75,17 +132,23 @@ def test_a_shot_is_what_its_class_looks_like() -> None:
     assert int(likeness.argmax()) == 4
 
 
+@pytest.mark.parametrize("score", ["distance", "centred-length"])
 @pytest.mark.parametrize(("images", "classes"), [(1, 1), (1, 3), (5, 1)])
-def test_few_images_make_numbers(images: int, classes: int) -> None:
-    found: Tensor = build_familiarity(known_classes(images, classes))(torch.rand(2, 4))
-    assert bool(found.isfinite().all())
+def test_few_images_make_numbers(images: int, classes: int, score: str) -> None:
+    known = known_classes(images, classes)
+    likeness = build_likeness(score, known)
+    assert likeness is not None
+    for features in (torch.rand(2, 4), torch.zeros(1, 4), known.base):
+        found: Tensor = likeness(features)
+        assert bool(found.isfinite().all())
 
 
-def test_statistics_of_no_features_are_refused() -> None:
+@pytest.mark.parametrize("score", ["distance", "centred-length"])
+def test_statistics_of_no_features_are_refused(score: str) -> None:
     known = known_classes()
     known.statistics.power_covariance.neg_()
     with pytest.raises(ValueError, match="not the covariance of any features"):
-        build_familiarity(known)
+        build_likeness(score, known)
 
 
 def test_the_own_class_is_left_out() -> None:
