@@ -23,6 +23,7 @@ from m2sd_cli.extras import DISTRIBUTION, install_extra
 from m2sd_cli.host import core_limit, cores, cpu_model, memory
 from m2sd_cli.pairing import describe_failure, describe_wrong_pair, install_command
 from m2sd_cli.paths import environment_path, expand_given
+from m2sd_cli.reading import counted
 
 DISK_NEEDED: Final = 200 * 10**6  # bytes: the checkpoints and the state of a training of ResNet-18
 MEMORY_NEEDED: Final = 800 * 10**6  # bytes: a small network's training on a CPU, torch included
@@ -245,7 +246,8 @@ def _cpu() -> Finding:
     facts = {"model": cpu_model(), "cores": cores(), "core_limit": allowed, "threads": threads, "bf16": bf16}
     usable = cores() if allowed is None else min(cores(), allowed)
     limit = "" if allowed is None or allowed >= cores() else f", of which a limit allows {allowed:.3g}"
-    line = f"{cpu_model()}, {cores()} cores{limit}, torch with {threads} threads, {'bf16' if bf16 else 'no bf16'} units"
+    units = "bf16 units" if bf16 else "no bf16 units"
+    line = f"{cpu_model()}, {counted(cores(), 'core')}{limit}, torch with {counted(threads, 'thread')}, {units}"
     remarks = []
     if threads > max(1, round(usable)):
         remarks.append(

@@ -21,6 +21,7 @@ from m2sd_cli.inference.device import choose_device, inference_precision
 from m2sd_cli.inference.session import load_all_sessions
 from m2sd_cli.paths import expand, expand_given
 from m2sd_cli.progress import say
+from m2sd_cli.reading import counted
 from m2sd_cli.reports.evaluation import evaluate_session
 from m2sd_cli.reports.figures.svg import LeftOutError
 from m2sd_cli.reports.figures.table import FIGURES, draw_all, draw_histories
@@ -166,12 +167,14 @@ def _facts(
     first: Manifest, manifests: list[Manifest], classifier: str, images: TestedImages | None
 ) -> list[tuple[str, str]]:
     base, last = manifests[0], manifests[-1]
+    epochs = [len(each.history) for each in (first, base)]
+    training = f"{counted(epochs[0], 'epoch')} of stage 1 and {epochs[1]} of stage 2, seed {first.seed}"
     backbone = base.backbone
     return [
         ("network", f"{backbone.name}, {backbone.width} features, {backbone.similarity}"),
         ("classifier", classifier),
         ("test images", "none" if images is None else f"{len(images.source)}"),
-        ("training", f"{len(first.history)} epochs of stage 1 and {len(base.history)} of stage 2, seed {first.seed}"),
+        ("training", training if any(epochs) else "none; the network is as it was published"),
         ("recipe", first.recipe or "none"),
         ("made", f"{first.created[:10]} to {last.created[:10]} with m2sd {last.versions.get('m2sd', '')}"),
     ]
@@ -203,9 +206,7 @@ def _sessions(
             pictures, reason = _shots(manifest, named, number in shots, root, transform)
         left -= sum(map(len, pictures.values()))
         classes = [
-            TaughtClassEntry(
-                each.name, f"{each.shots} {'image' if each.shots == 1 else 'images'}", pictures.get(each.name, [])
-            )
+            TaughtClassEntry(each.name, counted(each.shots, "image"), pictures.get(each.name, []))
             for each in manifest.classes
         ]
         edits = [
@@ -280,7 +281,7 @@ def _thumbnails(source: ImageSource, names: Sequence[str], transform: TestTransf
 def _stage(name: str, stored: StoredManifest) -> Stage:
     manifest = stored.manifest
     versions = ", ".join(f"{package} {version}" for package, version in manifest.versions.items())
-    threads = f", {manifest.threads} threads" if manifest.threads else ""
+    threads = f", {counted(manifest.threads, 'thread')}" if manifest.threads else ""
     return Stage(
         name=f"{name}: {stored.record.file}",
         command=recorded_command(manifest),

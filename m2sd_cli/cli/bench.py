@@ -6,6 +6,7 @@ import typer
 
 from m2sd_cli.cli import options
 from m2sd_cli.cli.output import document, duration, results, table
+from m2sd_cli.reading import counted
 from m2sd_cli.registry import BACKBONES
 
 if TYPE_CHECKING:
@@ -92,7 +93,8 @@ def as_lines(report: "Report") -> list[str]:
     """Format the conditions, the throughput, the ratios, the durations of a recipe, and the commands."""
     done = report.conditions
     lines = [
-        f"{report.device_name}, {report.cores} cores, torch {report.versions['torch']} with {report.threads} threads",
+        f"{report.device_name}, {counted(report.cores, 'core')}, torch {report.versions['torch']} with "
+        f"{counted(report.threads, 'thread')}",
         f"{done.backbone}, {done.image_size_pixels} px, {done.classes} classes; training in {done.training_precision}, "
         f"features in {done.feature_precision}",
         "",

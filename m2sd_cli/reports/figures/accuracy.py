@@ -35,7 +35,12 @@ def draw_accuracy(runs: Sequence[Figures], published: Sequence[Published] = ()) 
     Args:
         runs: one, or several with the same sessions, whose means are drawn with bands of one deviation on either side.
         published: of the same sessions.
+
+    Raises:
+        LeftOutError: there is one session only, and no curve.
     """
+    if len(runs[0].sessions) < 2:
+        raise LeftOutError("no session was taught after session 0")
     last = max(len(runs[0].sessions) - 1, 1)
     beside = [row for row in (each.row for each in published) if row.sessions is None or len(row.sessions) == last + 1]
     lines = [(row.sessions is not None, points) for row in beside if (points := _points(row, last))]
@@ -77,7 +82,8 @@ def _draw(
     curves = {name: _curve(runs, name) for name in names}
     values = [value for points in curves.values() for _, *three in points for value in three]
     values += [value for _, known in lines for _, value in known]
-    plot = Plot(x=[0, last], y=round_steps(min([*values, 100]), max([*values, 0])))
+    steps = round_steps(min([*values, 100]), max([*values, 0]))
+    plot = Plot(x=[0, last], y=[each for each in steps if each <= 100])  # room is left above equal values
     step = max(1, -(-len(runs[0].sessions) // 12))
     parts = [plot.axes("session", unit, x_ticks=range(0, last + 1, step))]
     for whole, known in lines:
@@ -130,9 +136,8 @@ def draw_last_session(figures: Figures) -> str:
         left, zero = plot.at(place + 0.2, 0)
         right, top = plot.at(place + 0.8, value or 0)
         middle = (left + right) / 2
-        style = (0, 0, 1, 2)[place]
         if value is not None:
-            parts.append(box(left, top, right - left, zero - top, f"bar{style}"))
+            parts.append(box(left, top, right - left, zero - top, f"bar{place}"))  # coloured as its curve
         parts.append(label(middle, top - 5, "-" if value is None else f"{value:.1f}", "value"))
         parts.append(label(middle, zero + 16, name, "name"))
     known = ", ".join(f"{name} {value:.1f} %" for name, value in bars if value is not None)

@@ -6,11 +6,15 @@ from itertools import groupby
 import torch
 from torch import Tensor
 
-from m2sd_cli.reports.figures.svg import WIDTH, box, label, number, rule, svg
+from m2sd_cli.reading import printable
+from m2sd_cli.reports.figures.svg import box, label, number, rule, svg
 
 MOST_CELLS = 250  # a side; of more classes neighbours share a cell
 LEVELS = 10  # of the shade
-LEFT, TOP, SIDE = 46, 28, 350
+LEGEND = 96  # its left edge
+TOP, LEFT, RIGHT = 28, 46, 396
+MOST_NAMES = 20  # classes, which have room for their names
+LONGEST_NAME = 16  # characters
 
 
 def confusion_shares(labels: Tensor, predicted: Tensor, classes: int) -> Tensor:
@@ -30,16 +34,20 @@ def confusion_shares(labels: Tensor, predicted: Tensor, classes: int) -> Tensor:
     return counts.double() / counts.sum(dim=1, keepdim=True).clamp_min(1)
 
 
-def draw_confusion(labels: Tensor, predicted: Tensor, taught: Sequence[int]) -> str:
+def draw_confusion(labels: Tensor, predicted: Tensor, taught: Sequence[int], names: Sequence[str]) -> str:
     """Draw the matrix; the darker a cell, the larger the share of the row's test images.
 
     Args:
         labels: (N,) true class in [0, C), at least one.
         predicted: (N,) answer in [0, C).
         taught: the session of each of the C classes, ascending.
+        names: of the C classes; written at the rows if they are MOST_NAMES at most.
     """
+    rows = [_shortened(name) for name in names] if len(names) <= MOST_NAMES else []
+    left = max(LEFT, 28 + 5.7 * max(map(len, rows), default=0))
+    side = RIGHT - left
     shares = confusion_shares(labels, predicted, len(taught))
-    cell = SIDE / len(shares)
+    cell = side / len(shares)
     parts = []
     levels = (shares * LEVELS).ceil().long()
     for level in range(1, LEVELS + 1):
@@ -47,36 +55,42 @@ def draw_confusion(labels: Tensor, predicted: Tensor, taught: Sequence[int]) -> 
         d = "".join(f"M{column} {row}h1v1h-1z" for row, column in cells)
         if d:
             parts.append(f'<path class="heat" fill-opacity="{number(0.04 + 0.96 * level / LEVELS)}" d="{d}"/>')
-    place = f"translate({LEFT} {TOP}) scale({cell:.4f})"
-    drawn = [f'<g transform="{place}">{"".join(parts)}</g>', box(LEFT, TOP, SIDE, SIDE, "frame")]
+    place = f"translate({number(left)} {TOP}) scale({cell:.4f})"
+    drawn = [f'<g transform="{place}">{"".join(parts)}</g>', box(left, TOP, side, side, "frame")]
     begin, free = 0, 0.0
     for session, group in groupby(taught):
         end = begin + len(list(group))
-        first, after = (SIDE * each / len(taught) for each in (begin, end))
+        first, after = (side * each / len(taught) for each in (begin, end))
         if begin:
             drawn += [
-                rule(LEFT + first, TOP, LEFT + first, TOP + SIDE, "frame"),
-                rule(LEFT, TOP + first, LEFT + SIDE, TOP + first, "frame"),
+                rule(left + first, TOP, left + first, TOP + side, "frame"),
+                rule(left, TOP + first, left + side, TOP + first, "frame"),
             ]
         middle = (first + after) / 2
         if middle >= free:  # narrow sessions leave no room for all their numbers
-            drawn.append(label(LEFT + middle, TOP - 5, str(session)))
-            drawn.append(label(LEFT - 5, TOP + middle + 4, str(session), anchor="end"))
+            drawn.append(label(left + middle, TOP - 5, str(session)))
+            if not rows:
+                drawn.append(label(left - 5, TOP + middle + 4, str(session), anchor="end"))
             free = middle + 13
         begin = end
-    drawn.append(label(LEFT + SIDE / 2, 11, "answer, by session", "name"))
-    drawn.append(label(11, TOP + SIDE / 2, "true class, by session", "name", turn=-90))
-    bottom = TOP + SIDE + 12
+    for row, name in enumerate(rows):
+        drawn.append(label(left - 5, TOP + cell * (row + 0.5) + 4, name, anchor="end"))
+    drawn.append(label(left + side / 2, 11, "answer, by session", "name"))
+    drawn.append(label(11, TOP + side / 2, "true class" if rows else "true class, by session", "name", turn=-90))
+    bottom = TOP + side + 12
     for level in range(LEVELS):
         opacity = f'fill-opacity="{number(0.04 + 0.96 * (level + 1) / LEVELS)}"'
-        drawn.append(
-            f'<rect class="heat" {opacity} x="{WIDTH / 2 - 80 + 16 * level:.0f}" y="{bottom}" width="16" height="9"/>'
-        )
-    drawn.append(label(WIDTH / 2 - 86, bottom + 9, "0 %", anchor="end"))
-    drawn.append(label(WIDTH / 2 + 86, bottom + 9, "100 % of the true class", anchor="start"))
+        drawn.append(f'<rect class="heat" {opacity} x="{LEGEND + 16 * level}" y="{bottom}" width="16" height="9"/>')
+    drawn.append(label(LEGEND - 6, bottom + 9, "0 %", anchor="end"))
+    drawn.append(label(LEGEND + 166, bottom + 9, "100 % of the true class", anchor="start"))
     right = 100 * float((labels == predicted).double().mean())
     text = (
         f"{len(taught)} classes of {len(set(taught))} sessions; "
         f"{right:.1f} % of {len(labels)} test images are on its diagonal"
     )
     return svg("Confusion matrix", text, *drawn, height=bottom + 20)
+
+
+def _shortened(name: str) -> str:
+    shown = printable(name)
+    return shown if len(shown) <= LONGEST_NAME else f"{shown[: LONGEST_NAME - 1]}\N{HORIZONTAL ELLIPSIS}"

@@ -50,7 +50,8 @@ class Figure(NamedTuple):
 def _confusion(material: Material) -> str:
     evaluation = material.evaluation
     known = evaluation.answers.labels >= 0
-    return draw_confusion(evaluation.answers.labels[known], evaluation.answers.predicted[known], evaluation.taught)
+    answers = evaluation.answers
+    return draw_confusion(answers.labels[known], answers.predicted[known], evaluation.taught, evaluation.classes)
 
 
 def _reliability(material: Material) -> str:

@@ -52,7 +52,8 @@ def _figure(value: float | None) -> str:
 def _headline(evaluation: Evaluation) -> list[tuple[str, str]]:
     figures, last = evaluation.figures, evaluation.figures.sessions[-1]
     named = [("overall", last.overall), ("base", last.base), ("novel", last.novel), ("HM", last.harmonic)]
-    named += [("AVG", figures.average), ("AHM", figures.average_harmonic), ("PD", figures.drop)]
+    if len(figures.sessions) > 1:
+        named += [("AVG", figures.average), ("AHM", figures.average_harmonic), ("PD", figures.drop)]
     return [(name, f"{value:.1f}") for name, value in named if value is not None]
 
 
