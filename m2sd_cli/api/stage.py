@@ -10,7 +10,7 @@ from m2sd_cli import progress
 from m2sd_cli.api.recorded_data import recorded_data
 from m2sd_cli.config.files import read_options
 from m2sd_cli.config.merging import given_options
-from m2sd_cli.config.option import flag, options_of
+from m2sd_cli.config.option import find_option, flag, options_of
 from m2sd_cli.config.protocol import ProtocolOptions
 from m2sd_cli.config.signatures import insert_parameters, takes_options
 from m2sd_cli.config.stages import Config, DistillConfig, PretrainConfig
@@ -86,7 +86,7 @@ def take_arguments(data: Path | str | None, arguments: Mapping[str, Any]) -> tup
         arguments: those of SOURCES and CONDITIONS; the others are options of the stage.
 
     Raises:
-        UsageError: a path is empty, or a condition makes no sense.
+        UsageError: a path is empty, a condition makes no sense, or no stage has an option of a name.
         M2sdError: the folder for TensorBoard or its package cannot be used.
     """
     given = {name: default for name, (_, default) in (SOURCES | CONDITIONS).items()} | dict(arguments)
@@ -96,6 +96,9 @@ def take_arguments(data: Path | str | None, arguments: Mapping[str, Any]) -> tup
     conditions = {name: given[name] for name in CONDITIONS}
     asked = Execution(**conditions | {"device": choose_device(given["device"]), "tensorboard": curves})
     options = {name: value for name, value in arguments.items() if name not in SOURCES | CONDITIONS}
+    known = options_of(PretrainConfig) | options_of(DistillConfig)
+    for name in options:
+        find_option(known, name)
     texts = {name: str(value) if isinstance(value, Path) else value for name, value in options.items()}
     return Request(text_given(data), root, given["recipe"], file, texts), asked
 

@@ -84,7 +84,7 @@ def evaluate(
                 raise UsageError(f"{option}: it is of one run; name one --run, or see 'm2sd study --csv'")
         if is_distributed():
             raise UsageError("--run: several runs are evaluated by one process; leave torchrun out, or name one run")
-        from m2sd_cli.cli.study import StudyFiles, print_study
+        from m2sd_cli.cli.study import StudyFiles, explain_comparison, print_study
 
         arguments = values(images, classifying, evaluating) | {"compare": compare}
         print_study(runs, StudyFiles(latex=files.latex, figures=files.figures), arguments, printing)
@@ -118,7 +118,7 @@ def evaluate(
         else:
             results(lines)
     if comparison is not None:
-        _explain(comparison, quiet)
+        explain_comparison(comparison, quiet)
     note(f"classifier: {evaluation.classifier}", quiet)
     if not evaluation.confidence.calibrated:
         note("no ECE, AUROC and FPR95: no base images were held out to calibrate probabilities with", quiet)
@@ -135,25 +135,6 @@ def evaluate(
 def _named(names: list[str]) -> str:
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
     return ", ".join(names[:NAMED]) + more
-
-
-def _explain(comparison: "Comparison", quiet: bool) -> None:
-    if comparison.others:
-        note(f"published on {comparison.data} with other backbones, not shown: {comparison.others} rows", quiet)
-    if comparison.other_base:
-        note(f"this run has {' and '.join(comparison.other_base)}: no published figure can be compared", quiet)
-    elif not comparison.comparable:
-        note(
-            f"this run has other sessions than the {comparison.official} official ones after session 0; "
-            f"only its session 0 can be compared",
-            quiet,
-        )
-    if comparison.images_per_class is not None:
-        note(
-            f"this run was trained on {comparison.images_per_class} images of each base class, "
-            f"the published ones on all",
-            quiet,
-        )
 
 
 def _figure(value: float | None) -> str:

@@ -8,7 +8,7 @@ from m2sd_cli.ablation.records import BUDGET, read_budget, read_results
 from m2sd_cli.ablation.table import RowStudy, rows_csv, study_rows
 from m2sd_cli.cli.option_sets import Printing
 from m2sd_cli.cli.output import as_text, document, table
-from m2sd_cli.cli.study import StudyFiles, as_data, cell, print_lines, run_rows
+from m2sd_cli.cli.study import StudyFiles, as_data, cell, explain_comparison, print_lines, run_rows
 from m2sd_cli.config.option import flag
 from m2sd_cli.errors import RunError, UsageError
 from m2sd_cli.reports.method_rows import published_rows, row_of_length, run_row
@@ -78,6 +78,8 @@ def _print_rows(out: Path, files: StudyFiles, compare: bool, printing: Printing)
         document({**data, "rows": lines, **published})
     else:
         print_lines(rows_as_lines(studies), on_stdout, quiet)
+    if comparison is not None:
+        explain_comparison(comparison, quiet, f"the run {studies[0].study.runs[0].run}")
 
 
 def rows_as_lines(studies: "Sequence[RowStudy]") -> list[str]:

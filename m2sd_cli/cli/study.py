@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from m2sd_cli.reports.method_rows import MethodRow
+    from m2sd_cli.reports.published import Comparison
     from m2sd_cli.reports.study import Sample, StudiedSession, Study
 
 
@@ -196,6 +197,8 @@ def print_study(runs: list[Path], files: StudyFiles, given: dict[str, Any], prin
         print_lines(as_lines(done), on_stdout, quiet)
     for each in done.differences:
         note(each, quiet)
+    if done.comparison is not None:
+        explain_comparison(done.comparison, quiet, f"the run {done.runs[0].run}")
 
 
 def print_lines(lines: list[str], on_stdout: bool, quiet: bool) -> None:
@@ -205,6 +208,31 @@ def print_lines(lines: list[str], on_stdout: bool, quiet: bool) -> None:
         return
     for line in lines:
         note(line, quiet)
+
+
+def explain_comparison(comparison: "Comparison", quiet: bool, who: str = "this run") -> None:
+    """Say which published figures are left out, and why.
+
+    Args:
+        comparison: of a run.
+        quiet: says nothing.
+        who: the run.
+    """
+    if comparison.others:
+        note(f"published on {comparison.data} with other backbones, not shown: {comparison.others} rows", quiet)
+    if comparison.other_base:
+        note(f"{who} has {' and '.join(comparison.other_base)}: no published figure can be compared", quiet)
+    elif not comparison.comparable:
+        note(
+            f"{who} has other sessions than the {comparison.official} official ones after session 0; "
+            f"only its session 0 can be compared",
+            quiet,
+        )
+    if comparison.images_per_class is not None:
+        note(
+            f"{who} was trained on {comparison.images_per_class} images of each base class, the published ones on all",
+            quiet,
+        )
 
 
 def _rows(study: "Study") -> "list[MethodRow]":

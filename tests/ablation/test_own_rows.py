@@ -19,6 +19,7 @@ from m2sd_cli.data.locate import open_data
 from m2sd_cli.errors import DamagedError, UsageError
 from m2sd_cli.progress import report_to
 from m2sd_cli.reports.metrics import require_figure
+from m2sd_cli.reports.published import Comparison
 from m2sd_cli.runs.folder import RunFolder
 from tests.ablation.test_run import BUDGET, Teller
 from tests.helpers import Cli, Pictures, check_refusal, open_less, tree
@@ -321,3 +322,16 @@ def test_a_result_of_the_last_session_alone_is_told(table: tuple[Path, Path, lis
     assert summarise(early, budget.described())[0].sessions == []
     with pytest.raises(DamagedError, match="row halved: an earlier version kept the figures of the last session alone"):
         study_rows(budget, early)
+
+
+def test_what_cannot_be_compared_is_told(
+    table: tuple[Path, Path, list[str]], m2sd: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = Comparison("demo", "ResNet-20", [], 3, 2, 2, False, other_base=["7 base classes, not 6"])
+    monkeypatch.setattr(m2sd_cli, "compare", lambda _run: other)
+    done = m2sd("study", table[0], "--compare")
+    assert done.code == 0, done.err
+    assert done.err.splitlines() == [
+        "published on demo with other backbones, not shown: 3 rows",
+        "the run seed-3/halved has 7 base classes, not 6: no published figure can be compared",
+    ]

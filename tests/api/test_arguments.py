@@ -103,3 +103,8 @@ def test_evaluate_names_them_too(trained: Path, pictures: Pictures, tmp_path: Pa
     says = f"name others with --test DIR: 'red' has 7 images, not 8; 1 gone: train/red/{gone.name}$"
     with pytest.raises(DataError, match=says):
         m2sd_cli.evaluate(data=other, run=trained, device="cpu")
+
+
+def test_a_misspelt_option_is_told_before_the_run_is_looked_for(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"^there is no option 'clasifier'; did you mean 'classifier'\?$"):
+        m2sd_cli.distill(run=tmp_path / "none", clasifier="teen")
