@@ -21,8 +21,11 @@ from tests.documents.workshop import fill, shortened
 
 TRAIN = {"pretrain", "distill", "demo", "ablation", "simulate", "bench"}  # commands that are made brief
 TOLERANCE = 5.0  # of a decimal figure, where nothing was made brief: processors round differently
-# Lines that come by the clock.
-PROGRESS = re.compile(r"^\w+: (?:epoch \d+/\d+|\d+ epochs? of \d+ steps?|image \d+/\d+).*\n", re.MULTILINE)
+# Lines of progress, which come by the clock.
+PROGRESS = re.compile(
+    r"^\w+(?:: (?:epoch \d+/\d+|\d+ epochs? of \d+ steps?|image \d+/\d+)| takes about \d+ (?:s|min|h)\b).*\n",
+    re.MULTILINE,
+)
 # Figures of the machine and the moment, and the spaces with which a table makes room for them.
 MASKS = (
     (re.compile(r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d(?::\d\d)?"), "DATE"),

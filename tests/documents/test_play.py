@@ -114,6 +114,8 @@ def test_an_output_of_another_version_is_found() -> None:
         ("AVG   9.0  x", "AVG  10.0  x", False, True),
         ("a\nb", "a", True, False),
         ("a", "pretrain: epoch 3/12, loss 0.476\na", False, True),
+        ("a", "pretrain takes about 4 min, distill after it about 5 min with its 8 epochs\na", False, True),
+        ("a", "pretrain takes a while\na", False, False),
     ],
 )
 def test_figures_of_the_machine_are_masked_and_nothing_else(
