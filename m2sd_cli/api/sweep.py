@@ -50,7 +50,7 @@ class _Request:
     base_classes: int | None = None
     way: int | None = None
     shots_per_class: int | None = None
-    class_order: Path | str | None = None
+    class_order: Path | str | int | None = None
     shots_draw: int | None = None
     split: Path | str | None = None
 

@@ -62,7 +62,7 @@ class TrainingOption:
         return as_word(self.default)
 
     def check(self, value: object) -> Any:
-        """Return the value, or the same number as a float where one is wanted.
+        """Return the value, or the same number as a float or as a word where one is wanted.
 
         Raises:
             UsageError: the option cannot have it.
@@ -71,6 +71,8 @@ class TrainingOption:
 
         if value is None and self.optional:
             return None
+        if self.type is str and type(value) is int:
+            value = shown(value)  # a seed needs no quotes in Python and TOML
         try:
             checked = self._validator.validate_python(value)
         except ValidationError as error:

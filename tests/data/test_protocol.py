@@ -218,7 +218,7 @@ def test_a_run_follows_its_protocol(m2sd: Cli, tmp_path: Path) -> None:
         way=2,
         shots_per_class=1,
         shots_draw=4,
-        class_order="3",
+        class_order=3,
         images_per_class=8,
         batch_size=256,
         device="cpu",
