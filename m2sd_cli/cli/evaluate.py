@@ -9,6 +9,7 @@ from m2sd_cli.cli import options
 from m2sd_cli.cli.evaluation_files import EvaluationFiles
 from m2sd_cli.cli.option_sets import Classifying, Evaluating, LabelledImages, Printing, takes_option_sets, values
 from m2sd_cli.cli.output import document, note, results, table, unknown_tells_little
+from m2sd_cli.cli.study import StudyFiles, explain_comparison, print_study
 from m2sd_cli.distributed.torchrun import is_distributed, is_main_process
 from m2sd_cli.errors import UsageError
 
@@ -84,8 +85,6 @@ def evaluate(
                 raise UsageError(f"{option}: it is of one run; name one --run, or see 'm2sd study --csv'")
         if is_distributed():
             raise UsageError("--run: several runs are evaluated by one process; leave torchrun out, or name one run")
-        from m2sd_cli.cli.study import StudyFiles, explain_comparison, print_study
-
         arguments = values(images, classifying, evaluating) | {"compare": compare}
         print_study(runs, StudyFiles(latex=files.latex, figures=files.figures), arguments, printing)
         return
