@@ -107,7 +107,7 @@ def learn(
         raise UsageError("--resume: goes on with --minutes alone; give those that it began with")
     name = str(folder)
     if not os.path.isdir(name) and get_info(name) is not None:
-        raise UsageError(f"{name}: learn is for a folder of pictures; a data set has 'm2sd pretrain --data {name}'")
+        raise UsageError(f"{name}: learn is for a folder of photos; a data set has 'm2sd pretrain --data {name}'")
     require_folder(Path(name))
     if get_info(name) is not None:
         name = os.path.join(os.curdir, name)  # the folder, and no data set of its name

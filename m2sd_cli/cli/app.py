@@ -50,7 +50,7 @@ class Commands(Group):
 app = typer.Typer(
     name="m2sd",
     cls=Commands,
-    help="Teach an image classifier new classes from a handful of pictures each, without forgetting.\n\n"
+    help="Teach an image classifier new classes from a few photos each, without forgetting.\n\n"
     "Stages: pretrain, distill, then increment once a session. See it all: m2sd demo\n\n"
     "Help on a command: m2sd help COMMAND",
     no_args_is_help=True,

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 COMMANDS = {
     "import_torch": 'python -c "import torch"',
     "help": "m2sd --help",
-    "increment": "m2sd increment, 5 classes x 5 pictures",
-    "predict": "m2sd predict, 1 picture",
+    "increment": "m2sd increment, 5 classes x 5 images",
+    "predict": "m2sd predict, 1 image",
 }
 
 

@@ -35,7 +35,7 @@ def rename(
     run: options.Run = None,
     quiet: options.Quiet = False,
 ) -> None:
-    """Rename a class: a new session. Earlier ones stay as they were; labelled pictures may have either name.
+    """Rename a class: a new session. Earlier ones stay as they were; labelled photos may have either name.
 
     Example:
       m2sd sessions rename heron "grey heron"

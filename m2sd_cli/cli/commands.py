@@ -19,12 +19,12 @@ class Entry:
 
 
 COMMANDS: Final = {
-    "learn": Entry("m2sd_cli.cli.learn:learn", "Learn a folder of pictures in a minute."),
+    "learn": Entry("m2sd_cli.cli.learn:learn", "Learn a folder of photos in a minute."),
     "pretrain": Entry("m2sd_cli.cli.pretrain:pretrain", "Stage 1: train a network on base classes.", distributed=True),
     "distill": Entry("m2sd_cli.cli.distill:distill", "Stage 2: distil it, and make session 0.", distributed=True),
-    "increment": Entry("m2sd_cli.cli.increment:increment", "Stage 3: teach new classes from a few pictures each."),
+    "increment": Entry("m2sd_cli.cli.increment:increment", "Stage 3: teach new classes from a few photos each."),
     "evaluate": Entry("m2sd_cli.cli.evaluate:evaluate", "Measure the accuracy after every session.", distributed=True),
-    "predict": Entry("m2sd_cli.cli.predict:predict", "Label your own pictures."),
+    "predict": Entry("m2sd_cli.cli.predict:predict", "Label your own photos."),
     "report": Entry("m2sd_cli.cli.report:report", "Write one page of a run: figures, mistakes, how it was made."),
     "export": Entry("m2sd_cli.cli.export:export", "Write backbone and classifier as one file."),
     "features": Entry("m2sd_cli.cli.features:features", "Write the features of images."),

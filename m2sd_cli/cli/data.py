@@ -97,7 +97,7 @@ def list_data(data_root: options.DataRoot = None, json: options.Json = False) ->
 def verify(
     name: Name, data_root: options.DataRoot = None, json: options.Json = False, quiet: options.Quiet = False
 ) -> None:
-    """Read every picture of a data set or folder, and list all that is wrong with it, before hours are spent.
+    """Read every image of a data set or folder, and list all that is wrong with it, before hours are spent.
 
     Exit code 3 if 'm2sd pretrain' or 'm2sd evaluate' would refuse it, 0 otherwise, whatever is remarked on.
 

@@ -17,7 +17,7 @@ def demo(
     device: options.Device = "auto",
     quiet: options.Quiet = False,
 ) -> None:
-    """Show the whole life of a model on bundled pictures of clothes, in a few minutes on a laptop's CPU.
+    """Show the whole life of a model on bundled images of clothes, in a few minutes on a laptop's CPU.
 
     Example:
       m2sd demo
@@ -35,16 +35,16 @@ def demo(
     try:
         with reporting(quiet):
             m2sd_cli.pretrain("demo", run=run, seed=seed, device=device)
-        note("2/5 distill: it learns from mixed pictures, and from its own enhanced features", quiet)
+        note("2/5 distill: it learns from mixed images, and from its own enhanced features", quiet)
         with reporting(quiet):
             m2sd_cli.distill(run=run, device=device)
     except InterruptedTrainingError:
         raise InterruptedTrainingError(f"interrupted; remove {run} to begin the demo again") from None
     for session in range(1, data.sessions + 1):
         stored = m2sd_cli.increment(session, run=run, device=device)
-        taught = " and ".join(f"{each.name} ({each.shots} pictures)" for each in stored.manifest.classes)
+        taught = " and ".join(f"{each.name} ({each.shots} images)" for each in stored.manifest.classes)
         note(f"3/5 increment: session {session} teaches {taught}", quiet)
-    note("4/5 evaluate: accuracy in per cent on pictures that it has never seen", quiet)
+    note("4/5 evaluate: accuracy in per cent on images that it has never seen", quiet)
     results(as_lines(m2sd_cli.evaluate(run=run, device=device), None))
     out = m2sd_cli.export("safetensors", run / "demo.safetensors", run=run)
     note(f"5/5 export: {os.path.relpath(out)}, one file for use elsewhere", quiet)
@@ -53,6 +53,6 @@ def demo(
         f"next: {command('sessions', run)}",
         f"      {command('predict', run, ' IMAGE')}",
         f"      {command('increment', run, f' --session {data.sessions + 1} --shots DIR')}    a folder a class in DIR",
-        f"      {command('learn', None, ' ./photos')}    your own pictures, photos/CLASS/*.jpg",
+        f"      {command('learn', None, ' ./photos')}    your own photos, photos/CLASS/*.jpg",
     ):
         note(line, quiet)

@@ -60,8 +60,6 @@ def distill(
         next_steps.append(command("evaluate", run, data_root=root))
     report_training("distill", stored, m2sd_cli.open_run(run), next_steps, json, quiet)
     if not tested and not json:
-        note(
-            f"to test it, labelled pictures, a folder a class in DIR: {command('evaluate', run, ' --test DIR')}", quiet
-        )
+        note(f"to test it, labelled photos, a folder a class in DIR: {command('evaluate', run, ' --test DIR')}", quiet)
     if folder and not json:
         note(f"to teach new classes, a folder a class in DIR: {command('increment', run, ' --shots DIR')}", quiet)

@@ -54,7 +54,7 @@ def export(
         Path | None,
         typer.Option(
             "--test",
-            help="hub, --quantize: measure with your own labelled pictures, DIR/CLASS/*.jpg.",
+            help="hub, --quantize: measure with your own labelled photos, DIR/CLASS/*.jpg.",
             show_default=False,
             readable=False,
         ),

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from m2sd_cli.inference.prediction import Prediction
 
-EXPLAINED = 2  # guesses of a picture
-LONGEST = 60  # characters of a picture's name
+EXPLAINED = 2  # guesses of a photo
+LONGEST = 60  # characters of a photo's name
 
 
 class HeatMapFiles:
-    """A folder that gets a PNG for each picture: the picture, what speaks for its answer, and for the next likeliest.
+    """A folder that gets a PNG for each photo: the photo, what speaks for its answer, and for the next likeliest.
 
     Args:
-        folder: made when the first picture is there.
+        folder: made when the first photo is there.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -23,7 +23,7 @@ class HeatMapFiles:
         self.count = 0
 
     def write(self, prediction: "Prediction") -> Path:
-        """Write the file of a picture, and return its path: a number, and what is harmless of the picture's name.
+        """Write the file of a photo, and return its path: a number, and what is harmless of the photo's name.
 
         Raises:
             M2sdError: it cannot be written.

@@ -14,11 +14,11 @@ from m2sd_cli.registry import CLASSIFIERS
 def increment(
     images: Annotated[
         list[Path] | None,
-        typer.Argument(help="Of --class: pictures, or folders of them.", show_default=False, readable=False),
+        typer.Argument(help="Of --class: photos, or folders of them.", show_default=False, readable=False),
     ] = None,
     name: Annotated[
         list[str] | None,
-        typer.Option("--class", help="The class that the pictures named are of.", show_default=False),
+        typer.Option("--class", help="The class that the photos named are of.", show_default=False),
     ] = None,
     session: Annotated[int | None, typer.Option("--session", help="Its number.", show_default="the next one")] = None,
     shots: Annotated[
@@ -61,7 +61,7 @@ def increment(
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Stage 3: teach new classes from a few pictures each. Takes a moment; nothing old is needed or changed.
+    """Stage 3: teach new classes from a few photos each. Takes a moment; nothing old is needed or changed.
 
     Examples:
       m2sd increment --shots ./birds     birds/heron/1.jpg, ...
@@ -73,7 +73,7 @@ def increment(
     if len(name or []) > 1:
         raise UsageError("--class: one at a time; several come with --shots DIR, a folder a class in DIR")
     if bool(name) != bool(images):
-        raise UsageError("--class CLASS and pictures belong together: m2sd increment --class heron 1.jpg 2.jpg")
+        raise UsageError("--class CLASS and photos belong together: m2sd increment --class heron 1.jpg 2.jpg")
     if name and (shots or data):
         raise UsageError("--class and --shots or --data: choose one")
 

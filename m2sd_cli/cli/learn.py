@@ -41,9 +41,9 @@ def learn(
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Learn the classes of a folder of pictures, in a minute: session 0 from a pretrained network.
+    """Learn the classes of a folder of photos, in a minute: session 0 from a pretrained network.
 
-    Some pictures of each class are held out: some to test with, a few to tell the unknown by. The classifier is the one
+    Some photos of each class are held out: some to test with, a few to tell the unknown by. The classifier is the one
     that is best where some of the classes play new ones. Nothing is trained without --minutes.
 
     Examples:
@@ -93,13 +93,13 @@ def learn(
         return
     results(
         [
-            f"{len(manifest.classes)} classes from {learned.pictures} pictures in {duration(learned.seconds)}, "
+            f"{len(manifest.classes)} classes from {learned.pictures} photos in {duration(learned.seconds)}, "
             f"with {manifest.backbone.name}"
         ]
     )
     if learned.tested:
         share = 100 * learned.right / learned.tested
-        results([f"of {learned.tested} pictures that were held out {share:.1f} % are answered rightly"])
+        results([f"{share:.1f} % of {learned.tested} photos that were held out are answered rightly"])
         hard = [f"{name} {100 * accuracy:.1f} %" for name, accuracy in learned.worst if accuracy < 1]
         if hard:
             results([f"hardest: {', '.join(hard)}"])
@@ -142,7 +142,7 @@ def _say_tuning(tuning: "TuningRecord", classes: int) -> str:
     if tuning.held_out is None:
         return f"fine-tuning: not kept, and no more time spent: {trial}"
     word = "kept" if tuning.tuned else "not kept"
-    return f"fine-tuning: {word}: of the pictures held out {_say_figures(tuning.held_out)}; {trial}"
+    return f"fine-tuning: {word}: of the photos held out {_say_figures(tuning.held_out)}; {trial}"
 
 
 def _say_figures(figures: "NetworksRecord") -> str:

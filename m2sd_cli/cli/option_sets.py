@@ -24,7 +24,7 @@ class Computing:
 
 @dataclass(frozen=True, kw_only=True)
 class Answering(Computing):
-    """The options of commands that may leave out unreadable pictures, too."""
+    """The options of commands that may leave out unreadable photos, too."""
 
     skip_bad: options.SkipBad = False
 
@@ -50,7 +50,7 @@ class LabelledImages:
 
     test: Annotated[
         Path | None,
-        typer.Option("--test", help="Your own labelled pictures, DIR/CLASS/*.jpg.", show_default=False, readable=False),
+        typer.Option("--test", help="Your own labelled photos, DIR/CLASS/*.jpg.", show_default=False, readable=False),
     ] = None
     data: options.FolderOfPretrain = None
 

@@ -158,10 +158,10 @@ TimeBudget = Annotated[
         show_default=False,
     ),
 ]
-SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out pictures that cannot be read, and name them.")]
+SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out photos that cannot be read, and name them.")]
 IgnoreNew = Annotated[
     bool,
-    typer.Option("--ignore-new", help="Leave out pictures that came into the folder after pretrain; needs all others."),
+    typer.Option("--ignore-new", help="Leave out photos that came into the folder after pretrain; needs all others."),
 ]
 SaveEvery = Annotated[
     str, typer.Option("--save-every", help="Save the resumable state every 90s, 5m or 2h; 0s: after every step.")

@@ -80,7 +80,7 @@ def _expected(planned: "Plan") -> list[str]:
     """Describe the time and the memory of each stage."""
     lines = []
     if planned.decoding_seconds:
-        lines.append(f"pictures: about {duration(planned.decoding_seconds)} to decode, unless the cache has them")
+        lines.append(f"images: about {duration(planned.decoding_seconds)} to decode, unless the cache has them")
     return [*lines, *map(_course, planned.stages)]
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 STDIN = "-"
 CHUNK = 65536  # bytes of stdin at a time
-UNCALIBRATED = "probabilities are not calibrated, no picture is called unknown: no base pictures were held out"
+UNCALIBRATED = "probabilities are not calibrated, no photo is called unknown: no base images were held out"
 COLUMNS = ("class", "probability")  # of each guess
 
 
@@ -28,7 +28,7 @@ def predict(
     images: Annotated[
         list[Path],
         typer.Argument(
-            help="Pictures, or folders of pictures; - for their names on stdin.", show_default=False, readable=False
+            help="Photos, or folders of photos; - for their names on stdin.", show_default=False, readable=False
         ),
     ],
     top_k: Annotated[int, typer.Option("--top-k", help="How many classes to name for each.")] = 5,
@@ -42,18 +42,18 @@ def predict(
         Path | None,
         typer.Option(
             "--explain",
-            help="Write into this folder which parts of each picture speak for its two likeliest classes.",
+            help="Write into this folder which parts of each photo speak for its two likeliest classes.",
             show_default=False,
             readable=False,
         ),
     ] = None,
-    csv: Annotated[bool, typer.Option("--csv", help="Print comma-separated columns, a line a picture.")] = False,
+    csv: Annotated[bool, typer.Option("--csv", help="Print comma-separated columns, a line a photo.")] = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Label your own pictures with what the model has been taught.
+    """Label your own photos with what the model has been taught.
 
-    A picture is unknown if it looks less like any class taught so far than 95 % of the base pictures that were held out
+    A photo is unknown if it looks less like any class taught so far than 95 % of the base images that were held out
     of training; the likeliest classes follow in brackets. Where the network can hardly tell, a line says so.
 
     Examples:
@@ -64,7 +64,7 @@ def predict(
       m2sd predict ./holiday --top-k 1 --csv | cut -d, -f1,4
       find ./holiday -newer last.jpg | m2sd predict -
 
-    Answers come in the order of the pictures, as soon as they are there. Those that cannot be read are named; the exit
+    Answers come in the order of the photos, as soon as they are there. Those that cannot be read are named; the exit
     code is 3 at the end then, unless they may be left out by --skip-bad.
     """
     from dataclasses import asdict
@@ -78,7 +78,7 @@ def predict(
     skipped: list[dict[str, str]] = []
 
     def named(predictions: "Iterator[Prediction]") -> "Iterator[Prediction]":
-        """Yield the predictions of readable pictures, and say which pictures are left out, once one can be read."""
+        """Yield the predictions of readable photos, and say which photos are left out, once one can be read."""
         answered = False
         for each in predictions:
             if each.skipped is not None:
@@ -96,11 +96,11 @@ def predict(
                     note(unknown_tells_little(each.told), quiet)
             yield each
         if not skipped and not answered:
-            raise DataError(f"{STDIN}: no picture is named on stdin")
+            raise DataError(f"{STDIN}: no photo is named on stdin")
         if skipped and not answered:
             more = f"; and {len(skipped) - 1} more" if len(skipped) > 1 else ""
             first = skipped[0]
-            raise DataError(f"no picture can be read: {first['image']}: {first['reason']}{more}")
+            raise DataError(f"no photo can be read: {first['image']}: {first['reason']}{more}")
 
     def say_left_out(bad: "dict[str, str]") -> None:
         note(f"left out: {bad['image']}: {bad['reason']}", quiet)
@@ -146,7 +146,7 @@ def predict(
                 if maps is not None:
                     maps.write(each)
     if maps is not None:
-        note(f"heat maps of {maps.count} pictures: {maps.folder}", quiet)
+        note(f"heat maps of {maps.count} photos: {maps.folder}", quiet)
     if skipped and not skip_bad:
         bad = skipped[0]
         others = f"; and {len(skipped) - 1} more" if len(skipped) > 1 else ""
@@ -154,7 +154,7 @@ def predict(
 
 
 def _groups(images: list[Path]) -> "Iterator[list[str]]":
-    """Yield the named pictures in groups; the lines of stdin are one as soon as they are there."""
+    """Yield the named photos in groups; the lines of stdin are one as soon as they are there."""
     for image in images:
         if str(image) == STDIN:
             rest = b""

@@ -19,7 +19,7 @@ def pretrain(
         str | None,
         typer.Option(
             "--data",
-            help=f"{', '.join(DATA_SETS.entries)}, one of these with {SIMULATED}, or a folder of pictures.",
+            help=f"{', '.join(DATA_SETS.entries)}, one of these with {SIMULATED}, or a folder of photos.",
             show_default=False,
             autocompletion=options.complete_data_sets,
         ),

@@ -13,11 +13,11 @@ from m2sd_cli.cli.output import note
 
 @dataclass(frozen=True, kw_only=True)
 class Pictures:
-    """The options that name pictures for the page."""
+    """The options that name photos for the page."""
 
     test: Annotated[
         Path | None,
-        typer.Option("--test", help="Your own labelled pictures, DIR/CLASS/*.jpg.", show_default=False, readable=False),
+        typer.Option("--test", help="Your own labelled photos, DIR/CLASS/*.jpg.", show_default=False, readable=False),
     ] = None
     shots: options.ShotFolders = None
 
@@ -37,7 +37,7 @@ def report(
     """Write one page of a run: what it knows, its figures, its mistakes and why, and how it was made.
 
     The page is one file of HTML without a script, which needs no network: to be sent, printed and kept. Folders of
-    pictures are looked for where they were. What the run cannot tell is left out, and the page says why.
+    photos are looked for where they were. What the run cannot tell is left out, and the page says why.
 
     Examples:
       m2sd report

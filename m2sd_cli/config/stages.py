@@ -107,7 +107,7 @@ class PretrainConfig(TrainingConfig, ImageChoice, ProtocolOptions):
     ] = None  # in a configuration that was used the name of the file, without its folder
     transform: Annotated[
         str | None,
-        Option(help="Treat a folder's pictures as those of a built-in data set, as cifar100.", default="none"),
+        Option(help="Treat a folder's photos as those of a built-in data set, as cifar100.", default="none"),
     ] = None
     init: Annotated[
         str | None,

@@ -214,7 +214,7 @@ def test_the_better_network_is_kept_and_made_again(
             ["trial"],
             "fine-tuning: not kept, and no more time spent: in a trial without 2 of 6 classes ",
         ),
-        ((BETTER, BETTER, WORSE), ["trial", "whole"], "fine-tuning: not kept: of the pictures held out 79.0 % "),
+        ((BETTER, BETTER, WORSE), ["trial", "whole"], "fine-tuning: not kept: of the photos held out 79.0 % "),
     ],
 )
 def test_the_frozen_network_is_kept_where_it_is_better(
@@ -391,6 +391,6 @@ def test_a_network_that_is_off_wins_its_trial_and_is_kept(
     assert tuning is not None
     figures = [tuning.trial_base, tuning.trial_harmonic, tuning.held_out]
     assert all(each is not None and each.tuned > each.frozen + 30 for each in figures), figures
-    assert "fine-tuning: kept: of the pictures held out " in done.out
+    assert "fine-tuning: kept: of the photos held out " in done.out
     share = float(done.out.splitlines()[1].split()[7])  # of the pictures to test with, which none of it has seen
     assert share > 60, done.out

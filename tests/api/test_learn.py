@@ -56,9 +56,9 @@ def test_a_folder_becomes_session_0(photos: Path, tmp_path: Path, m2sd: Cli, pic
     assert done.code == 0, done.err
     first, second, fourth = done.out.splitlines()  # no class is hard
     # A fifth of twelve pictures is held out for testing, a fifth of the other ten to calibrate with.
-    assert first.startswith("3 classes from 24 pictures in ")
+    assert first.startswith("3 classes from 24 photos in ")
     assert first.endswith(" s, with small")
-    assert second == "of 6 pictures that were held out 100.0 % are answered rightly"
+    assert second == "100.0 % of 6 photos that were held out are answered rightly"
     assert fourth == (
         "classifier: centred, compared with no other: 3 of 3 classes have 6 pictures or more to learn from, "
         "6 such are needed"
@@ -116,10 +116,10 @@ def test_a_folder_that_is_not_there_is_named_and_one_of_the_name_of_a_data_set_i
 ) -> None:
     monkeypatch.chdir(tmp_path)
     check_refusal(m2sd("learn", "nothing"), 3, "m2sd: nothing: no such folder\n")
-    check_refusal(m2sd("learn", "cub200"), 2, "m2sd: cub200: learn is for a folder of pictures; a data set has")
+    check_refusal(m2sd("learn", "cub200"), 2, "m2sd: cub200: learn is for a folder of photos; a data set has")
     photos.rename(tmp_path / "demo")
     done = m2sd("learn", "demo", "--run", "run")
-    assert (done.code, done.out.splitlines()[0][:27]) == (0, "3 classes from 24 pictures "), done.err
+    assert (done.code, done.out.splitlines()[0][:25]) == (0, "3 classes from 24 photos "), done.err
 
 
 def test_one_class_is_refused(photos: Path, tmp_path: Path) -> None:
@@ -136,7 +136,7 @@ def test_one_picture_a_class_is_enough(photos: Path, tmp_path: Path, m2sd: Cli) 
             path.unlink()
     done = m2sd("learn", photos, "--run", tmp_path / "run")
     assert done.code == 0, done.err
-    assert done.out.startswith("3 classes from 3 pictures in ")
+    assert done.out.startswith("3 classes from 3 photos in ")
     assert done.out.count("\n") == 2
     assert "note: few pictures: blue (1), green (1), red (1); a class is known better from 10 or more" in done.err
     assert "note: no picture to test with: blue, green, red" in done.err
@@ -166,7 +166,7 @@ def test_a_trained_stage_1_is_not_replaced_unasked(photos: Path, tmp_path: Path)
 
 
 def test_a_data_set_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"demo: learn is for a folder of pictures; .*'m2sd pretrain --data demo'"):
+    with pytest.raises(UsageError, match=r"demo: learn is for a folder of photos; .*'m2sd pretrain --data demo'"):
         m2sd_cli.learn("demo", run=tmp_path / "run")
 
 

@@ -163,7 +163,7 @@ def test_notes_go_to_stderr(measured: tuple[str, str, Report]) -> None:
 def test_the_table_shows_what_is_known(measured: tuple[str, str, Report]) -> None:
     report = measured[2]
     text = "\n".join(as_lines(report))
-    for word in ("images/s", "GFLOP/s", "MiB", "distill / pretrain", "--workers 1", "m2sd predict, 1 picture"):
+    for word in ("images/s", "GFLOP/s", "MiB", "distill / pretrain", "--workers 1", "m2sd predict, 1 image"):
         assert word in text
     hour = replace(report.durations["distill"], epochs=3, steps=700, seconds=Measurements.of([3540.0, 3660.0]))
     assert "distill of cifar100-resnet20, 3 epochs, 700 steps: 1 h 00 min (59 min to 1 h 01 min)" in as_lines(

@@ -330,7 +330,7 @@ def test_wrong_usage_prints_nothing_to_stdout(m2sd: Cli, command: str) -> None:
     [
         ("export", "--out (The file or folder to write)"),
         ("export --format onnx", "--out (The file or folder to write)"),
-        ("predict", "IMAGES (Pictures, or folders of pictures; - for their names on stdin)"),
+        ("predict", "IMAGES (Photos, or folders of photos; - for their names on stdin)"),
         ("sessions forget", "CLASS (The class)"),
         ("sessions replay", "--from (The run whose sessions to teach)"),
     ],
@@ -629,7 +629,7 @@ def test_predict_prints_a_line_a_picture(m2sd: Cli, trained: Path, pictures: Pic
     command = ["predict", pictures.second_shots, "--run", trained, *CPU, "--top-k", 2]
     done = m2sd(*command)
     assert done.code == 0
-    assert done.err.startswith("probabilities are not calibrated, no picture is called unknown: ")
+    assert done.err.startswith("probabilities are not calibrated, no photo is called unknown: ")
     assert done.err.count("\n") == 1
     lines = done.out.splitlines()
     assert len(lines) == 4
@@ -780,7 +780,7 @@ def test_the_demo_tells_the_whole_story(m2sd: Cli, tmp_path: Path, monkeypatch: 
         position = done.err.index(words)
     data = open_demo()
     for number in (1, 2):
-        assert " and ".join(f"{name} (5 pictures)" for name in data.session(number).classes) in done.err
+        assert " and ".join(f"{name} (5 images)" for name in data.session(number).classes) in done.err
     for words in ("m2sd predict", "m2sd increment", "m2sd learn ./photos"):
         assert words in done.err[position:]
     assert RunFolder(run).verify() == []

@@ -23,7 +23,7 @@ def test_every_picture_gets_a_file_whatever_its_name(
     plain = m2sd(*words)
     done = m2sd(*words, "--explain", tmp_path / "why")
     assert (done.code, done.out) == (0, plain.out)
-    assert f"heat maps of 4 pictures: {tmp_path / 'why'}" in done.err
+    assert f"heat maps of 4 photos: {tmp_path / 'why'}" in done.err
     files = sorted((tmp_path / "why").iterdir())
     assert [file.name[:6] for file in files] == ["00001-", "00002-", "00003-", "00004-"]
     for file in files:

@@ -91,8 +91,8 @@ def test_what_cannot_be_taught_as_one_class_is_refused(m2sd: Cli, run: Path, pic
     before = tree(run)
     for words, code, says in (
         (["--class", "a", "--class", "b", picture], 2, "--class: one at a time; several come with --shots DIR"),
-        (["--class", "a"], 2, "--class CLASS and pictures belong together"),
-        ([picture], 2, "--class CLASS and pictures belong together"),
+        (["--class", "a"], 2, "--class CLASS and photos belong together"),
+        ([picture], 2, "--class CLASS and photos belong together"),
         (["--class", "a", picture, "--shots", pictures.first_shots], 2, "--class and --shots or --data: choose one"),
         (["--class", " ", picture], 2, "--class ' ': not the name of a class"),
         (["--class", "../a", picture], 2, "not the name of a class"),

@@ -97,7 +97,7 @@ def test_names_come_from_stdin(m2sd: Cli, trained: Path, album: Path) -> None:
 def test_no_name_on_stdin_is_told(m2sd: Cli, trained: Path, names: bytes) -> None:
     with stdin_of(names):
         done = m2sd("predict", "-", "--run", trained, *CPU, "--json")
-    assert (done.code, done.out, done.err) == (3, "", "m2sd: -: no picture is named on stdin\n")
+    assert (done.code, done.out, done.err) == (3, "", "m2sd: -: no photo is named on stdin\n")
 
 
 def test_a_stdin_that_cannot_be_read_is_told(m2sd: Cli, trained: Path, tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ def test_an_entry_is_in_the_help() -> None:
         env=os.environ | {"COLUMNS": "200", "TERM": "dumb"},
     )
     names = ", ".join([*DATA_SETS.names(), "toy"])
-    assert f"{names}, one of these with -simulated, or a folder of pictures" in " ".join(done.stdout.split())
+    assert f"{names}, one of these with -simulated, or a folder of photos" in " ".join(done.stdout.split())
 
 
 def test_an_entry_is_trained_on_and_its_sessions_are_taught(

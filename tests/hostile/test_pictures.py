@@ -238,7 +238,7 @@ def test_evaluate_and_predict_skip_what_they_are_given(
     assert shown.code == 0
     assert len(shown.out.splitlines()) == 2
     *lines, calibrated = shown.err.splitlines()
-    assert calibrated.startswith("probabilities are not calibrated, no picture is called unknown: ")
+    assert calibrated.startswith("probabilities are not calibrated, no photo is called unknown: ")
     assert [line.split(": ")[1] for line in lines] == [str(labelled / "red" / name) for name in names]
     assert all(line.startswith("left out: ") for line in lines)
 
@@ -248,7 +248,7 @@ def test_predict_fails_if_no_picture_can_be_read(m2sd: Cli, trained: Path, tmp_p
         (tmp_path / name).write_bytes(b"Dear Sir,")
     command = ["predict", tmp_path, "--run", trained, *CPU, "--skip-bad"]
     reason = f"not a picture that can be read ({listed_kinds()})"
-    says = f"m2sd: no picture can be read: {tmp_path / 'a.jpg'}: {reason}; and 1 more\n"
+    says = f"m2sd: no photo can be read: {tmp_path / 'a.jpg'}: {reason}; and 1 more\n"
     for words in (command, [*command, "--json"]):
         done = m2sd(*words)
         assert (done.code, done.out, done.err) == (3, "", says)
