@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from m2sd_cli.errors import EXIT_CODES
 from tests.documents.markdown import ROOT, Document
 from tests.documents.workshop import shortened
 
@@ -17,6 +18,11 @@ def test_it_is_short() -> None:
     lines = README.text.splitlines()
     assert len(lines) <= 220
     assert [line for line in lines if len(line) > 120] == []
+
+
+def test_the_exit_codes_are_all_there() -> None:
+    [codes] = re.findall(r"^\| exit code \| (.*) \|$", README.text, re.MULTILINE)
+    assert codes.split(" | ") == [str(code) for code in EXIT_CODES]
 
 
 def test_the_python_example_runs(
