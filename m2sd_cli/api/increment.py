@@ -196,8 +196,10 @@ def check_names(taught: Mapping[str, int], names: Sequence[str]) -> None:
         if same is None:
             continue
         if class_name(same) == class_name(name):
+            new = any(caseless(each) not in by_key for each in names)
             raise RunError(
                 f"class {name!r} exists already, since session {taught[same]}; --extend adds these shots to its own"
+                f"{', from a folder without the new classes' if new else ''}"
             )
         raise RunError(
             f"the classes {as_pair(name, same)}, and {same!r} exists since session {taught[same]}; write it so, and "
@@ -217,7 +219,7 @@ def find_extended(known: Sequence[TaughtClass], names: Sequence[str]) -> list[Ta
         more = f" and {len(missing) - NAMED} more" if len(missing) > NAMED else ""
         raise RunError(
             f"--extend is for classes that are there; not there: {', '.join(map(repr, missing[:NAMED]))}{more}; teach "
-            f"these without it"
+            f"these without it{', from a folder of their own' if len(missing) < len(names) else ''}"
         )
     return [by_name[class_name(name)] for name in names]
 

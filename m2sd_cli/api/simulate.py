@@ -77,7 +77,7 @@ def simulate(
     if info.simulates is None:
         raise UsageError(
             f"this run is of {base.data.name}; to choose without its test images, pretrain on a data set of base "
-            f"training images alone, as with --data cifar100{SIMULATED}"
+            f"training images alone, --data {info.name}{SIMULATED}"
         )
     opened = recorded_data(first, text_given(data), root, None)
     info = under(info, opened.protocol)

@@ -7,6 +7,7 @@ import typer
 from m2sd_cli.cli import options
 from m2sd_cli.cli.option_sets import Answering, Printing, takes_option_sets, values
 from m2sd_cli.cli.output import FIGURES, document, format_mean, results, table
+from m2sd_cli.reading import counted
 from m2sd_cli.registry import CLASSIFIERS
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ def as_lines(simulation: "Simulation", draws: int) -> list[str]:
         played = f"{simulation.sizes[-1]} base classes, {way} at a time play new ones in {simulation.parts} parts"
         played += f", {simulation.shots} shots"
     else:
-        played = f"{base} base classes, {len(later)} sessions of {way} classes x {simulation.shots} shots"
+        played = f"{base} base classes, {counted(len(later), 'session')} of {way} classes x {simulation.shots} shots"
     return [
         f"{simulation.data}: {played}, views {simulation.views}, draws {draws}",
         "",

@@ -17,6 +17,7 @@ from m2sd_cli.data.picture_files import is_passed_over, is_run_folder, list_fold
 from m2sd_cli.errors import DataError
 from m2sd_cli.paths import refuse_address
 from m2sd_cli.progress import say
+from m2sd_cli.reading import counted
 
 TRAIN = "train"
 TEST = ("test", "val", "valid", "validation")  # the first of them that is there is tested on
@@ -186,7 +187,7 @@ def scan_classes(folder: Path) -> Classes:
     if beside:
         found.left_out.append(LeftOut(beside, "beside the folders of classes", "each belongs into that of its class"))
     if not found.pictures and not found.faults:
-        why = f"; {beside} pictures lie in it" if beside else ""
+        why = f"; {counted(beside, 'picture')} {'lies' if beside == 1 else 'lie'} in it" if beside else ""
         found.faults.append(
             f"{folder}: no class in it; it needs one sub-folder a class, holding that class's pictures{why}"
         )

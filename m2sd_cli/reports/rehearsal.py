@@ -152,8 +152,9 @@ def why_not(labels: Tensor, classes: int) -> str | None:
     playing = len(_playing(labels, classes))
     if playing >= LEAST_CLASSES:
         return None
-    enough = f"{playing} of {classes} classes have {LEAST_IMAGES} pictures or more to learn from"
-    return f"{enough}, {LEAST_CLASSES} such are needed"
+    return (
+        f"{LEAST_CLASSES} classes of {LEAST_IMAGES} pictures or more to learn from are needed, and here are {playing}"
+    )
 
 
 @torch.inference_mode()

@@ -60,8 +60,8 @@ def test_a_folder_becomes_session_0(photos: Path, tmp_path: Path, m2sd: Cli, pic
     assert first.endswith(" s, with small")
     assert second == "100.0 % of 6 photos that were held out are answered rightly"
     assert fourth == (
-        "classifier: centred, compared with no other: 3 of 3 classes have 6 pictures or more to learn from, "
-        "6 such are needed"
+        "classifier: centred, compared with no other: 6 classes of 6 pictures or more "
+        "to learn from are needed, and here are 3"
     )
     hints = [line for line in done.err.splitlines() if line.startswith(("next: ", "      "))]
     assert "note:" not in done.err

@@ -111,7 +111,7 @@ def test_all_classifiers_are_compared_and_nothing_is_written(m2sd: Cli, simulate
     done = m2sd("simulate", "--run", simulated, "--draws", 3, "--device", "cpu")
     assert (done.code, done.err) == (0, "")
     first, blank, heading, *lines = done.out.splitlines()
-    assert first == "demo-simulated: 4 base classes, 1 sessions of 2 classes x 5 shots, views 1, draws 3"
+    assert first == "demo-simulated: 4 base classes, 1 session of 2 classes x 5 shots, views 1, draws 3"
     assert not blank
     assert heading.split() == ["classifier", "AVG", "last", "base", "novel", "HM"]
     assert [line.split()[0] for line in lines] == [*CLASSIFIERS.entries]
@@ -172,11 +172,11 @@ def test_a_run_on_a_whole_data_set_is_not_to_choose_by(m2sd: Cli, simulated: Pat
     assert (done.code, done.out) == (2, "")
     assert done.err == (
         "m2sd: this run is of demo; to choose without its test images, pretrain on a data set of base training images "
-        "alone, as with --data cifar100-simulated\n"
+        "alone, --data demo-simulated\n"
     )
 
 
 def test_a_folder_of_few_classes_is_refused(m2sd: Cli, trained: Path, pictures: Pictures) -> None:
     done = m2sd("simulate", "--run", trained, "--data", pictures.folder)
     assert (done.code, done.out) == (2, "")
-    assert done.err == ("m2sd: colours: 4 of 4 classes have 6 pictures or more to learn from, 6 such are needed\n")
+    assert done.err == ("m2sd: colours: 6 classes of 6 pictures or more to learn from are needed, and here are 4\n")

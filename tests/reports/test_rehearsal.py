@@ -123,7 +123,7 @@ def test_the_record_has_the_means_and_says_why_there_are_none() -> None:
     few, name = choose_for_classes(images([12] * 5 + [5]), 6, RECORD, "centred")
     assert name == "centred"
     assert few.figures == {}
-    assert few.reason == "5 of 6 classes have 6 pictures or more to learn from, 6 such are needed"
+    assert few.reason == "6 classes of 6 pictures or more to learn from are needed, and here are 5"
 
 
 def test_many_images_are_sampled_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
