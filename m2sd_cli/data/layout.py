@@ -182,16 +182,22 @@ def scan_classes(folder: Path) -> Classes:
     found.left_out = by_kind(suffixes + archives)
     if nested:
         total, places = sum(count for count, _ in nested), shorten([name for _, name in nested])
-        kind = f"in folders inside of classes ({places})"
+        kind = f"{_pictures(total)} in folders inside of classes ({places})"
         found.left_out.append(LeftOut(total, kind, "a class has its pictures in its own folder; move them there"))
     if beside:
-        found.left_out.append(LeftOut(beside, "beside the folders of classes", "each belongs into that of its class"))
+        found.left_out.append(
+            LeftOut(beside, f"{_pictures(beside)} beside the folders of classes", "each belongs into that of its class")
+        )
     if not found.pictures and not found.faults:
         why = f"; {counted(beside, 'picture')} {'lies' if beside == 1 else 'lie'} in it" if beside else ""
         found.faults.append(
             f"{folder}: no class in it; it needs one sub-folder a class, holding that class's pictures{why}"
         )
     return found
+
+
+def _pictures(count: int) -> str:
+    return "picture" if count == 1 else "pictures"
 
 
 def _why_none(path: Path, counts: Counter[str]) -> str:

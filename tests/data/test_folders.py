@@ -285,7 +285,8 @@ def test_a_class_called_train_that_has_folders_stays_a_class(vehicles: Path) -> 
     assert classes == ["bus", "car", "train"]
     assert said == [
         f"{vehicles / 'train'}: it holds pictures itself, so it is a class, and no part of a split",
-        f"{vehicles}: left out: 2 in folders inside of classes (train): a class has its pictures in its own folder; "
+        f"{vehicles}: left out: 2 pictures in folders inside of classes (train): a class has its pictures "
+        "in its own folder; "
         "move them there",
     ]
     assert has_own_split(vehicles) is False
