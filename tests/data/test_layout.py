@@ -76,8 +76,8 @@ def test_what_is_left_out_is_counted_by_kind(tmp_path: Path, monkeypatch: pytest
     others = "1 .cr2: convert it to jpg or png; 1 .txt: no picture by the name"
     unnamed = "1 without a suffix: no picture by the name"
     assert said == [
-        f"{tmp_path}: left out: {heic}; {unnamed}; {others}; 4 pictures in folders inside of classes (cat): a class has "
-        "its pictures in its own folder; move them there; and 1 file of 1 more kind"
+        f"{tmp_path}: left out: {heic}; {unnamed}; {others}; 4 pictures in folders inside of classes (cat): a class "
+        "has its pictures in its own folder; move them there; and 1 file of 1 more kind"
     ]
     reporter = Listener()
     with report_to(reporter):
