@@ -7,6 +7,7 @@ from decimal import Decimal
 from typing import Any
 
 from m2sd_cli.cli.commands import COMMANDS
+from m2sd_cli.cli.evaluate import MARKS, TRAINED_W
 from m2sd_cli.config.option import flag, options_of
 from m2sd_cli.config.stages import MODELS
 from m2sd_cli.data.catalogue import DATA_SETS
@@ -172,25 +173,26 @@ def compared(recipe: str) -> str:
     drop = None if first is None else first[0] - own.last[0]
     ours = [f"**`{recipe}`**", *map(figure, (first or "-", own.last, own.average, drop or "-", own.harmonic))]
     label = BACKBONES[options.tables["pretrain"]["backbone"]].label
-    return markdown(columns, [ours, *([*row, "-"] for row in published_rows(options.data, label))])
+    return markdown(columns, [ours, *published_rows(options.data, label)])
 
 
 def published(data: str, backbone: str) -> str:
     """The published figures on a data set with a backbone, as papers call it; the oldest first."""
-    return markdown(["method", "session 0", "last", "AVG", "PD"], published_rows(data, backbone))
+    return markdown(["method", "session 0", "last", "AVG", "PD", "HM"], published_rows(data, backbone))
 
 
 def published_rows(data: str, backbone: str) -> list[list[object]]:
-    """Return the rows of the published figures; a * marks an epoch that was chosen on test images."""
+    """Return the rows of the published figures, with the marks of `m2sd evaluate --compare`."""
     found = [Published(method, row) for method in published_methods() for row in method.rows]
     chosen = [each for each in found if (each.row.data, each.row.backbone) == (data, backbone)]
     assert chosen, f"nothing is published on {data} with {backbone}"
     return [
         [
-            f"{each.method.name} ({each.method.year}){' *' * (each.method.epoch_chosen_on_test is True)}",
+            f"{each.method.name} ({each.method.year}){MARKS[each.method.epoch_chosen_on_test]}",
+            f"{'-' if each.row.base is None else each.row.base}{TRAINED_W * each.method.trained_w_in_session_0}",
             *(
                 "-" if value is None else value
-                for value in (each.row.base, each.row.last, each.row.average, each.row.drop)
+                for value in (each.row.last, each.row.average, each.row.drop, each.row.harmonic)
             ),
         ]
         for each in sorted(chosen, key=lambda each: each.method.year)
