@@ -23,6 +23,7 @@ from m2sd_cli.reports.published import Published, Row
 FIGURES = {"overall": "overall", "base": "base classes", "novel": "novel classes", "harmonic": "HM"}
 
 
+MOST_MARKERS = 40  # of a curve; more would hide it
 LATER = {"top5": "top-5", "forgetting": "forgetting"}
 
 
@@ -85,6 +86,7 @@ def _draw(
     steps = round_steps(min([*values, 100]), max([*values, 0]))
     plot = Plot(x=[0, last], y=[each for each in steps if each <= 100])  # room is left above equal values
     step = max(1, -(-len(runs[0].sessions) // 12))
+    apart = max(1, -(-len(runs[0].sessions) // MOST_MARKERS))
     parts = [plot.axes("session", unit, x_ticks=range(0, last + 1, step))]
     for whole, known in lines:
         parts.append(polyline((plot.at(*point) for point in known), "thin" if whole else "dotted"))
@@ -98,7 +100,7 @@ def _draw(
             lower = [plot.at(x, low) for x, _, low, _ in points]
             parts.append(polyline([*upper, *reversed(lower)], f"band m{style}"))
         places = [plot.at(x, mean) for x, mean, _, _ in points]
-        parts += [polyline(places, f"line l{style}"), *(marker(*place, style) for place in places)]
+        parts += [polyline(places, f"line l{style}"), *(marker(*place, style) for place in places[::apart])]
         entries.append((sample_line(style), named))
     if lines:
         entries.append((rule(-12, 0, 12, 0, "thin"), "published"))

@@ -15,6 +15,7 @@ LEGEND = 96  # its left edge
 TOP, LEFT, RIGHT = 28, 46, 396
 MOST_NAMES = 20  # classes, which have room for their names
 LONGEST_NAME = 16  # characters
+NARROWEST = 8  # units of a session that has a rule before it, besides the first that teaches
 
 
 def confusion_shares(labels: Tensor, predicted: Tensor, classes: int) -> Tensor:
@@ -61,7 +62,8 @@ def draw_confusion(labels: Tensor, predicted: Tensor, taught: Sequence[int], nam
     for session, group in groupby(taught):
         end = begin + len(list(group))
         first, after = (side * each / len(taught) for each in (begin, end))
-        if begin:
+        is_first = begin and taught[begin - 1] == taught[0]
+        if is_first or (begin and after - first >= NARROWEST):  # rules of narrow sessions would hide the cells
             drawn += [
                 rule(left + first, TOP, left + first, TOP + side, "frame"),
                 rule(left, TOP + first, left + side, TOP + first, "frame"),
@@ -71,7 +73,7 @@ def draw_confusion(labels: Tensor, predicted: Tensor, taught: Sequence[int], nam
             drawn.append(label(left + middle, TOP - 5, str(session)))
             if not rows:
                 drawn.append(label(left - 5, TOP + middle + 4, str(session), anchor="end"))
-            free = middle + 13
+            free = middle + 26
         begin = end
     for row, name in enumerate(rows):
         drawn.append(label(left - 5, TOP + cell * (row + 0.5) + 4, name, anchor="end"))

@@ -122,6 +122,12 @@ def test_a_bar_has_the_colour_of_its_curve() -> None:
         assert f".bar{place} {{ fill: var(--fill{place}); stroke: var(--c{place});" in css
 
 
+def test_hundreds_of_sessions_leave_the_cells_to_be_seen() -> None:
+    labels = torch.arange(300)
+    drawn = draw_confusion(labels, labels, list(range(300)), [str(each) for each in range(300)])
+    assert len(elements(drawn, "frame")) == 3  # the border, and base from novel
+
+
 def test_one_session_has_no_curve() -> None:
     figures = material().evaluation.figures
     with pytest.raises(LeftOutError, match="no session was taught after session 0"):
