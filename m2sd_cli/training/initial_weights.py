@@ -208,9 +208,7 @@ def read_weights(path: Path) -> Mapping[object, object]:
     """
     import safetensors.torch
 
-    refuse_address(path, "--init")
-    if not path.exists():
-        raise DataError(f"--init {path}: no such file")
+    _require_file(path)
     try:
         with open_regular(path) as file:
             size = os.fstat(file.fileno()).st_size
@@ -238,6 +236,12 @@ def read_weights(path: Path) -> Mapping[object, object]:
     return _checked(content, str(path))
 
 
+def _require_file(path: Path) -> None:
+    refuse_address(path, "--init")
+    if not path.exists():
+        raise DataError(f"--init {path}: no such file")
+
+
 def _unread(error: Exception) -> str:
     """Say why a file was not read, by the exception that torch raises."""
     alone = "save its state_dict alone"
@@ -263,6 +267,7 @@ def file_digest(init: str | None) -> str | None:
     """
     if init in (None, NO_INIT) or is_published(init):
         return None
+    _require_file(Path(init))
     try:
         with open_regular(Path(init)) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
