@@ -48,11 +48,11 @@ from m2sd_cli.training.execution import Execution, executing
 from m2sd_cli.training.fitting import fit
 from m2sd_cli.training.initial_weights import (
     IMAGENET,
-    file_digest,
     initialise,
     known_weights,
     located,
     prepared_for_weights,
+    require_weights,
     weights_record,
     without_path,
 )
@@ -133,7 +133,7 @@ def pretrain(
         say_skipped(job.data.skipped)
         say_repeated(list_pictures(job.data.train, job.data.classes, job.data.location))
         if job.state is None:
-            file_digest(job.init)  # a file that is missing is told before an estimate takes its time
+            require_weights(job.init)  # a file that is missing is told before an estimate takes its time
             info = None if data_record(job.data).kind == "folder" else get_info(job.data.name)
             tell_both(job, info.defaults if info else FOLDER_DEFAULTS, followed)
         with remembering_folder(job):

@@ -236,6 +236,16 @@ def read_weights(path: Path) -> Mapping[object, object]:
     return _checked(content, str(path))
 
 
+def require_weights(init: str | None) -> None:
+    """Refuse a file to begin from that is missing.
+
+    Raises:
+        DataError: it is.
+    """
+    if init not in (None, NO_INIT) and not is_published(init):
+        _require_file(Path(init))
+
+
 def _require_file(path: Path) -> None:
     refuse_address(path, "--init")
     if not path.exists():
@@ -267,7 +277,6 @@ def file_digest(init: str | None) -> str | None:
     """
     if init in (None, NO_INIT) or is_published(init):
         return None
-    _require_file(Path(init))
     try:
         with open_regular(Path(init)) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
