@@ -2,7 +2,9 @@
 
 import hashlib
 import shutil
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,9 +17,12 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from m2sd_cli import plugin_files, registry
+from m2sd_cli.data.catalogue import DATA_SETS
 from m2sd_cli.data.datasets import DataSet
 from m2sd_cli.data.locate import open_data
 from m2sd_cli.method.backbone import Backbone, Features
+from m2sd_cli.registry import BACKBONES, CLASSIFIERS
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.reader import StoredManifest
 
@@ -177,3 +182,17 @@ class OneLayer(Backbone):
         """Images (B, 3, H, W) to one map, four times, and its mean (B, width)."""
         level = F.relu(F.conv2d(x, self.weight, stride=2))
         return Features((level,) * 4, level.mean(dim=(2, 3)))
+
+
+@contextmanager
+def tables_as_before() -> Iterator[None]:
+    """Forget at the end what files of one's own registered meanwhile."""
+    with pytest.MonkeyPatch.context() as patch:
+        for table in (BACKBONES, CLASSIFIERS, DATA_SETS):
+            patch.setattr(table, "entries", dict(table.entries))
+            patch.setattr(table, "_modules", dict(vars(table)["_modules"]))
+        patch.setattr(registry, "FILE_ORIGINS", registry.FILE_ORIGINS)
+        yield
+    plugin_files.loaded.clear()
+    for name in [each for each in sys.modules if each.startswith("m2sd_plugin_")]:
+        del sys.modules[name]

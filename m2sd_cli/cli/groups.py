@@ -140,7 +140,6 @@ class _Sparing:
             value = False  # --help and its like, whose callbacks take either for no
         if parameter.required and (value is None or value == ()):
             raise UsageError(_missing(parameter, ctx))
-        many = parameter.nargs != 1 or getattr(parameter, "multiple", False)
-        if value is None and not (many or parameter.required or parameter.callback):
+        if value is None and parameter.nargs == 1 and not (parameter.required or parameter.callback):
             return None
         return self._process(ctx, value)

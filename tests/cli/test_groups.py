@@ -51,7 +51,6 @@ def build(**spared: Any) -> typer.Typer:
         "--help",
         "work --help",
         "work 3",
-        "work",
         "work three",
         "work 3 4 5",
         "work 3 4 five",

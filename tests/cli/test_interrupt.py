@@ -53,7 +53,10 @@ pytestmark = pytest.mark.usefixtures("signals_as_at_a_terminal")
         ("sessions --run RUN", "m2sd_cli.runs.folder.RunFolder.chain"),
         ("sessions verify --run RUN", "m2sd_cli.runs.folder.RunFolder.verify"),
         ("sessions show 1 --run RUN", "m2sd_cli.runs.folder.RunFolder.session"),
-        ("pretrain --data FOLDER --run RUN --force --yes --device cpu", "m2sd_cli.api.pretrain.build_network"),
+        (
+            "pretrain --data FOLDER --epochs 1 --run RUN --force --yes --device cpu",
+            "m2sd_cli.api.pretrain.build_network",
+        ),
         ("distill --data FOLDER --run RUN --force --yes --device cpu", "m2sd_cli.api.distill.load_network"),
     ],
 )

@@ -18,6 +18,7 @@ import pytest
 from tests.documents.markdown import Block, Document
 from tests.documents.terminal import Run, Terminal
 from tests.documents.workshop import fill, shortened
+from tests.helpers import tables_as_before
 
 TRAIN = {"pretrain", "distill", "demo", "ablation", "simulate", "bench"}  # commands that are made brief
 TOLERANCE = 5.0  # of a decimal figure, where nothing was made brief: processors round differently
@@ -75,7 +76,7 @@ def play(document: Document, pair: Callable[..., Any] | None = None, full: bool 
     """
     for scene in scenes(document):
         printed = any(block.marker("prints") is not None for block in scene)
-        with tempfile.TemporaryDirectory() as scratch, pytest.MonkeyPatch.context() as patch:
+        with tempfile.TemporaryDirectory() as scratch, pytest.MonkeyPatch.context() as patch, tables_as_before():
             folder = Path(scratch, "work")
             for name in ("M2SD_RUN", "M2SD_DATA"):
                 patch.delenv(name, raising=False)

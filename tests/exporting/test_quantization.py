@@ -158,7 +158,7 @@ def test_the_package_may_be_missing(trained: Path, tmp_path: Path, monkeypatch: 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_it_loads_the_session_that_is_asked_for(trained: Path, tmp_path: Path) -> None:
-    m2sd_cli.quantize(tmp_path / "x.onnx", run=trained, session=0)
+def test_it_loads_the_session_that_is_asked_for(trained: Path, pictures: Pictures, tmp_path: Path) -> None:
+    m2sd_cli.quantize(tmp_path / "x.onnx", run=trained, session=0, data=pictures.folder)
     text = onnxruntime.InferenceSession(tmp_path / "x.onnx").get_modelmeta().custom_metadata_map["m2sd"]
     assert json.loads(text)["classes"] == load_session(RunFolder(trained), 0).classes

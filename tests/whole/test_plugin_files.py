@@ -3,18 +3,15 @@
 import hashlib
 import json
 import shutil
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from m2sd_cli import plugin_files, registry
 from m2sd_cli.api.recorded_commands import recorded_command
-from m2sd_cli.data.catalogue import DATA_SETS
-from m2sd_cli.registry import BACKBONES, CLASSIFIERS, way_to
+from m2sd_cli.registry import CLASSIFIERS, way_to
 from m2sd_cli.runs.folder import RunFolder
-from tests.helpers import Cli, Pictures, check_refusal
+from tests.helpers import Cli, Pictures, check_refusal, tables_as_before
 
 NEAREST = '''"""The nearest class mean."""
 import torch
@@ -58,15 +55,9 @@ m2sd_cli.register_backbone("tiny", Tiny)
 
 
 @pytest.fixture(autouse=True)
-def _tables_as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    for table in (BACKBONES, CLASSIFIERS, DATA_SETS):
-        monkeypatch.setattr(table, "entries", dict(table.entries))
-        monkeypatch.setattr(table, "_modules", dict(vars(table)["_modules"]))
-    monkeypatch.setattr(registry, "FILE_ORIGINS", registry.FILE_ORIGINS)
-    yield
-    plugin_files.loaded.clear()
-    for name in [each for each in sys.modules if each.startswith("m2sd_plugin_")]:
-        del sys.modules[name]
+def _tables_as_before() -> Iterator[None]:
+    with tables_as_before():
+        yield
 
 
 def written(folder: Path, text: str, name: str = "own.py") -> Path:
