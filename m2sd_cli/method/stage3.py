@@ -63,7 +63,8 @@ def build_head(name: str, known: KnownClasses, similarity: str, scale: float) ->
     """
     head = load(CLASSIFIERS[name].builder)(known, similarity, scale)
     classes = len(known.base) + len(known.new)
-    if isinstance(head, nn.Module) and not isinstance(head, Head):
+    # The forward of a subclass of Head may be another one, which rows and map do not describe.
+    if isinstance(head, nn.Module) and type(head) is not Head:
         example = known.base[:2]
         with torch.no_grad():
             logits = head.eval()(example)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 import m2sd_cli
 from m2sd_cli.errors import M2sdError
 from m2sd_cli.inference.session import SessionModel, load_all_sessions, load_session
-from m2sd_cli.method.heads import NetworkHead
+from m2sd_cli.method.heads import Head, NetworkHead
 from m2sd_cli.registry import CLASSIFIERS, ClassifierEntry
 from m2sd_cli.runs.folder import RunFolder
 from tests.helpers import Cli, Pictures, check_refusal
@@ -122,4 +122,26 @@ def test_what_breaks_the_contract_is_named(
     done = m2sd("export", "--run", trained, "--classifier", "branch", "--out", tmp_path / "model.pt2")
     *_, last = done.err.strip().splitlines()  # after whatever torch says
     assert (done.code, last.startswith("m2sd: torch cannot export the classifier branch: ")) == (1, True), done.err
+    assert not any(tmp_path.iterdir())
+
+
+class Farthest(Head):
+    """The opposite of its rows."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        return -super().forward(features)
+
+
+def test_a_subclass_of_head_answers_as_its_forward_does_and_is_no_table_of_rows(
+    trained: Path, tmp_path: Path, m2sd: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def build(known: Any, similarity: str, scale: float) -> Head:
+        return Farthest(torch.cat([known.base, known.new]), similarity, scale)
+
+    monkeypatch.setitem(CLASSIFIERS.entries, "farthest", ClassifierEntry(build))
+    features = torch.rand(3, 64)
+    means = load_session(RunFolder(trained), classifier="means").classify(features)
+    torch.testing.assert_close(load_session(RunFolder(trained), classifier="farthest").classify(features), -means)
+    words = ["export", "--run", trained, "--classifier", "farthest", "--out", tmp_path / "model.safetensors"]
+    check_refusal(m2sd(*words), 2, "farthest")
     assert not any(tmp_path.iterdir())
