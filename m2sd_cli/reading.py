@@ -5,6 +5,7 @@ import os
 import stat
 from io import BufferedReader
 from pathlib import Path
+from typing import Any
 
 QUOTED = 80  # characters
 
@@ -38,6 +39,22 @@ def read_regular(path: Path, limit: int) -> bytes:
     if len(content) > limit:
         raise OSError(errno.EFBIG, f"larger than {limit} bytes", str(path))
     return content
+
+
+def read_toml(path: Path, limit: int) -> dict[str, Any]:
+    """Read a TOML file of at most `limit` bytes.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no TOML; the message says why.
+    """
+    import tomllib
+
+    content = read_regular(path, limit)
+    try:
+        return tomllib.loads(content.decode())
+    except (ValueError, RecursionError) as error:  # the first of TOML, of UTF-8 and of numbers of thousands of digits
+        raise ValueError(f"not TOML ({quoted(str(error))})") from None
 
 
 def quoted(text: str) -> str:

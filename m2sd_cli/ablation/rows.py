@@ -1,7 +1,6 @@
 """Rows of the ablation table, each with the options that it changes, and its seeds; imports no torch."""
 
 import re
-import tomllib
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -12,7 +11,7 @@ from m2sd_cli.config.option import find_option, options_of
 from m2sd_cli.config.stages import MODELS, STAGES, DistillConfig
 from m2sd_cli.errors import M2sdError, UsageError, os_errors_as
 from m2sd_cli.method.loss_weights import LossWeights
-from m2sd_cli.reading import quoted, read_regular
+from m2sd_cli.reading import quoted, read_toml
 from m2sd_cli.registry import NAME
 
 PLAIN: Final = "plain"  # the row that the others are compared with
@@ -123,12 +122,11 @@ def read_rows(file: Path) -> list[Row]:
         UsageError: the file cannot be used; the message names the row and the option.
     """
     where = f"--rows-file {file}"
-    with os_errors_as(UsageError, f"{where}: cannot be read"):
-        content = read_regular(file, FILE_LIMIT)
     try:
-        tables = tomllib.loads(content.decode())
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"{where}: not TOML ({quoted(str(error))})") from None
+        with os_errors_as(UsageError, f"{where}: cannot be read"):
+            tables = read_toml(file, FILE_LIMIT)
+    except ValueError as error:
+        raise UsageError(f"{where}: {error}") from None
     if not tables:
         raise UsageError(f"{where}: no row in it; a row is a table, as [long.distill] with epochs = 200")
     return [_row(name, table, f"{where}: row {quoted(name)}") for name, table in tables.items()]

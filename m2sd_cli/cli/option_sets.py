@@ -5,10 +5,7 @@ import functools
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Any, get_type_hints
-
-import typer
+from typing import Any, get_type_hints
 
 from m2sd_cli.cli import options
 
@@ -48,10 +45,7 @@ class Classifying:
 class LabelledImages:
     """The options that name the images to test on."""
 
-    test: Annotated[
-        Path | None,
-        typer.Option("--test", help="Your own labelled photos, DIR/CLASS/*.jpg.", show_default=False, readable=False),
-    ] = None
+    test: options.LabelledFolder = None
     data: options.FolderOfPretrain = None
 
 

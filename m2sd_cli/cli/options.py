@@ -184,6 +184,10 @@ FolderOfPretrain = Annotated[
     str | None,
     typer.Option("--data", help="The folder of pretrain, if it is not where it was.", show_default=False),
 ]
+LabelledFolder = Annotated[
+    Path | None,
+    typer.Option("--test", help="Your own labelled photos, DIR/CLASS/*.jpg.", show_default=False, readable=False),
+]
 ShotFolders = Annotated[
     list[str] | None,
     typer.Option("--shots", metavar="N=DIR", help="The folder that taught session N.", show_default=False),

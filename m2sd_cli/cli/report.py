@@ -15,10 +15,7 @@ from m2sd_cli.cli.output import note
 class Pictures:
     """The options that name photos for the page."""
 
-    test: Annotated[
-        Path | None,
-        typer.Option("--test", help="Your own labelled photos, DIR/CLASS/*.jpg.", show_default=False, readable=False),
-    ] = None
+    test: options.LabelledFolder = None
     shots: options.ShotFolders = None
 
 

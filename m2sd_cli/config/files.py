@@ -1,6 +1,5 @@
 """Files of options: recipes, and what is given with --config."""
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 from m2sd_cli.config.option import find_option, nearest, options_of, shown
 from m2sd_cli.config.stages import MODELS, STAGES
 from m2sd_cli.errors import UsageError
-from m2sd_cli.reading import quoted, read_regular
+from m2sd_cli.reading import quoted, read_toml
 
 FILE_LIMIT = 2**20  # bytes of a file of options
 
@@ -32,11 +31,11 @@ def read_options(file: Path) -> OptionsFile:
         UsageError: the file is missing, no TOML, or holds something else.
     """
     try:
-        content = tomllib.loads(read_regular(file, FILE_LIMIT).decode())
+        content = read_toml(file, FILE_LIMIT)
     except OSError as error:
         raise UsageError(f"--config {file}: {error.strerror or error}") from None
-    except (ValueError, RecursionError) as error:  # the first of TOML, of UTF-8 and of numbers of thousands of digits
-        raise UsageError(f"--config {file}: not TOML ({quoted(str(error))})") from None
+    except ValueError as error:
+        raise UsageError(f"--config {file}: {error}") from None
     data = content.pop("data", None)
     if not isinstance(data, str | None):
         raise UsageError(f"--config {file}: data {shown(data)}: write the name of a data set or folder in quotes")

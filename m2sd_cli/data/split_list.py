@@ -1,12 +1,11 @@
 """The list that divides a folder: base images, sessions and test images; knows no images and no torch."""
 
-import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from m2sd_cli.errors import DataError, os_errors_as
-from m2sd_cli.reading import quoted, read_regular
+from m2sd_cli.reading import quoted, read_toml
 
 LIST_LIMIT = 2**28  # bytes
 BASE, TEST = "base", "test"
@@ -35,12 +34,11 @@ def read_list(path: Path) -> SplitList:
     Raises:
         DataError: it cannot be read, or holds something else.
     """
-    with os_errors_as(DataError, f"--split {path}: cannot be read"):
-        content = read_regular(path, LIST_LIMIT)
     try:
-        table = tomllib.loads(content.decode())
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"--split {path}: not TOML ({quoted(str(error))})") from None
+        with os_errors_as(DataError, f"--split {path}: cannot be read"):
+            table = read_toml(path, LIST_LIMIT)
+    except ValueError as error:
+        raise DataError(f"--split {path}: {error}") from None
     unknown = next((key for key in table if key not in KEYS), None)
     if unknown is not None:
         raise DataError(f"--split {path}: only base, sessions and test are known, not {quoted(repr(unknown))}")
