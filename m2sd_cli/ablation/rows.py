@@ -10,7 +10,7 @@ from m2sd_cli.config.files import FILE_LIMIT
 from m2sd_cli.config.option import find_option, options_of
 from m2sd_cli.config.stages import MODELS, STAGES, DistillConfig
 from m2sd_cli.errors import M2sdError, UsageError, os_errors_as
-from m2sd_cli.method.loss_weights import LossWeights
+from m2sd_cli.method.loss_weights import ATTENTION, LossWeights
 from m2sd_cli.reading import quoted, read_toml
 from m2sd_cli.registry import NAME
 
@@ -41,6 +41,7 @@ class Parts:
         A term among them keeps its weight there, or has the usual one where that is 0; other terms have none.
         """
         usual = {name: options_of(DistillConfig)[name].default or 1.0 for name in WEIGHTS}
+        usual["attention_weight"] = ATTENTION[distill["attention_reduction"]]
         weights = {name: (distill[name] or usual[name]) if name in self.terms else 0.0 for name in WEIGHTS}
         return {"mixing": self.mixing, "enhancement": self.enhancement, **weights}
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from m2sd_cli.config.option import MANY, Option, find_option, flag, options_of
 from m2sd_cli.config.protocol import ImageChoice, ProtocolOptions
 from m2sd_cli.errors import UsageError
-from m2sd_cli.method.loss_weights import LossWeights
+from m2sd_cli.method.loss_weights import ATTENTION, LossWeights
 from m2sd_cli.reading import quoted
 from m2sd_cli.registry import (
     BACKBONES,
@@ -159,8 +159,20 @@ class DistillConfig(TrainingConfig):
         float, Option(help="Distillation from the enhanced features.", ge=0, symbol="KL(p̂, f(x)) in L_AT")
     ] = LossWeights.kd
     attention_weight: Annotated[
-        float, Option(help="Attention transfer.", ge=0, symbol="Σ ‖at(T_i) - at(φ_i(x))‖² in L_AT")
+        float,
+        Option(
+            help="Attention transfer.",
+            ge=0,
+            default=", or ".join(f"{weight:g} with {name}" for name, weight in ATTENTION.items()),
+            symbol="Σ ‖at(T_i) - at(φ_i(x))‖² in L_AT",
+        ),
     ] = LossWeights.attention
+    attention_reduction: Annotated[
+        Literal["mean", "sum"],
+        Option(
+            help="Of the squares of attention transfer over a map: mean, or sum as in the paper.", symbol="‖·‖² there"
+        ),
+    ] = "mean"
     # W' alone teaches FE: kd and attention stop there.
     teacher_weight: Annotated[
         float, Option(help="Cross-entropy of the teacher, the only term that teaches it.", ge=0, symbol="W'")
@@ -251,6 +263,8 @@ def validate(model: type[AnyConfig], values: Mapping[str, Any], source: str | No
     values = {name: find_option(options, name, source).check(value) for name, value in values.items()}
     if model is DistillConfig and values.get("mixing", "both") != "both":
         values = {"kl_weight": 0.0} | values
+    if model is DistillConfig and "attention_reduction" in values:
+        values = {"attention_weight": ATTENTION[values["attention_reduction"]]} | values
     for name, option in options.items():
         if option.default is dataclasses.MISSING and name not in values:
             raise UsageError(f"{flag(name)} (a table): field required")

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from m2sd_cli.method.enhancement import FeatureEnhancement
 from m2sd_cli.method.loss_weights import LossWeights
-from m2sd_cli.method.losses import cross_entropy, l_at, l_ce, l_kl
+from m2sd_cli.method.losses import Reduction, cross_entropy, l_at, l_ce, l_kl
 from m2sd_cli.method.mixing import Mixing, mix
 from m2sd_cli.method.network import Network
 from m2sd_cli.method.numerics import to_nhwc
@@ -37,6 +37,7 @@ def distillation_terms(
     generator: torch.Generator,
     shard: slice | None = None,
     mixing: Mixing = "both",
+    reduction: Reduction = "mean",
 ) -> dict[str, Tensor]:
     """Compute the unweighted terms of L for one batch of clean images, by the names of LossWeights.
 
@@ -57,6 +58,7 @@ def distillation_terms(
         shard: the slice of the batch that the terms are of; None for all. Terms of the shards of a batch average to
             those of the whole, so that several processes can share one.
         mixing: the branches; `none` stands for one of clean images.
+        reduction: of the squares of `attention`.
 
     Raises:
         ValueError: a term needs enhancement and there is none, or a second branch.
@@ -93,7 +95,7 @@ def distillation_terms(
             enhanced = enhancement(maps)
             students = maps[-len(enhanced.maps) :]
             weighted = [name for name in ("kd", "attention") if getattr(weights, name)]
-            terms |= l_at(enhanced.logits, enhanced.maps, logits, students, temperature, branches, weighted)
+            terms |= l_at(enhanced.logits, enhanced.maps, logits, students, temperature, branches, weighted, reduction)
             if weights.teacher:
                 terms["teacher"] = l_ce(enhanced.logits, soft)
     if weights.clean:

@@ -1,6 +1,7 @@
 """The losses of stages 1 and 2, functions of logits or maps; all average over the batch, in float32 or better."""
 
 from collections.abc import Container
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -8,6 +9,8 @@ from torch import Tensor
 
 from m2sd_cli.method.backbone import Maps
 from m2sd_cli.method.numerics import at_least_float32, to_nhwc
+
+Reduction = Literal["mean", "sum"]  # over the positions of a map
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
@@ -40,6 +43,7 @@ def l_at(
     temperature: float,
     branches: int = 1,
     terms: Container[str] = ("kd", "attention"),
+    reduction: Reduction = "mean",
 ) -> dict[str, Tensor]:
     """L_AT = KL(p_hat, f(x)) + sum_i || at(T_i) - at(phi_i(x)) ||^2, paper section 3.3, summed over the branches.
 
@@ -51,6 +55,7 @@ def l_at(
         temperature: of the divergence.
         branches: n.
         terms: the terms to compute.
+        reduction: of the squares of attention transfer.
 
     Returns:
         `kd` and `attention`, the two terms, each with a weight of its own.
@@ -59,7 +64,7 @@ def l_at(
     if "kd" in terms:
         computed["kd"] = branches * kl_divergence(p_hat.detach(), logits, temperature)
     if "attention" in terms:
-        computed["attention"] = branches * attention_transfer(teachers, students)
+        computed["attention"] = branches * attention_transfer(teachers, students, reduction)
     return computed
 
 
@@ -90,16 +95,19 @@ def attention_map(features: Tensor) -> Tensor:
     return F.normalize(energy.flatten(1), dim=1)
 
 
-def attention_transfer(teachers: Maps, students: Maps) -> Tensor:
-    """sum_i mean |at(T_i) - at(phi_i)|^2 over the levels; the mean runs over positions and samples.
+def attention_transfer(teachers: Maps, students: Maps, reduction: Reduction = "mean") -> Tensor:
+    """sum_i || at(T_i) - at(phi_i) ||^2 over the levels, a mean over the samples: a scalar >= 0.
 
     Args:
         teachers: T_i (B, C'_i, H_i, W_i) of the levels that are compared; no gradient flows into them.
         students: phi_i (B, C_i, H_i, W_i) of these levels.
+        reduction: of the squares at the positions of a map. `sum` is the formula, within [0, 2] a level, since no
+            entry of a unit vector is negative; `mean` is the formula over H_i W_i.
     """
     loss = students[0].new_zeros((), dtype=at_least_float32(students[0]).dtype)
     for teacher, student in zip(teachers, students, strict=True):
         with torch.no_grad():
             target = attention_map(teacher)
-        loss = loss + (target - attention_map(student)).square().mean()
+        squares = (target - attention_map(student)).square()
+        loss = loss + (squares.sum(dim=1) if reduction == "sum" else squares).mean()
     return loss

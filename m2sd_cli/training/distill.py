@@ -86,6 +86,7 @@ def distill_objective(
             generator=generator,
             shard=shard,
             mixing=config.mixing,
+            reduction=config.attention_reduction,
         )
         return total_loss(weights, terms), terms
 

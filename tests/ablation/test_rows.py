@@ -59,6 +59,11 @@ def test_a_weight_that_is_set_is_kept() -> None:
     assert (changes["attention_weight"], changes["kd_weight"], changes["clean_weight"]) == (10, 1, 0)
 
 
+def test_attention_transfer_as_a_sum_has_the_usual_weight_of_a_sum() -> None:
+    base = asdict(validate(DistillConfig, {"epochs": 1, "attention_reduction": "sum", "attention_weight": 0.0}))
+    assert ROWS["m2sd"].changes(base)["attention_weight"] == 1
+
+
 def test_there_is_a_row_for_each_expectation() -> None:
     assert list(ROWS) == list(EXPECTED)
 

@@ -221,6 +221,14 @@ def test_one_branch_has_no_pair_to_compare(mixing: str) -> None:
     assert resolve(DistillConfig, Sources({"epochs": 1}, None, {"mixing": "both"})).kl_weight == 1
 
 
+def test_the_usual_weight_of_attention_transfer_goes_with_its_reduction() -> None:
+    summed = {"epochs": 1, "attention_reduction": "sum"}
+    assert resolve(DistillConfig, Sources({"epochs": 1})).attention_weight == 100
+    assert resolve(DistillConfig, Sources(summed)).attention_weight == 1
+    assert resolve(DistillConfig, Sources(summed, None, {"attention_weight": 25.0})).attention_weight == 25
+    assert resolve(DistillConfig, Sources(summed, None, {"attention_reduction": "mean"})).attention_weight == 100
+
+
 def test_clean_images_are_not_mixed_in_twice() -> None:
     with pytest.raises(UsageError, match=r"^--clean-weight 0\.5: with --mixing none all images are unmixed"):
         resolve(DistillConfig, Sources({"epochs": 1}, None, {"mixing": "none", "clean_weight": 0.5}))

@@ -14,6 +14,7 @@ from m2sd_cli.method.class_weights import ClassWeights
 from m2sd_cli.method.distillation import distillation_terms, total_loss
 from m2sd_cli.method.enhancement import FeatureEnhancement
 from m2sd_cli.method.loss_weights import LossWeights
+from m2sd_cli.method.losses import Reduction
 from m2sd_cli.method.mixing import Mixing, mix
 from m2sd_cli.method.network import Network
 from m2sd_cli.method.resnet import Architecture, ResNet
@@ -49,6 +50,7 @@ def terms_of(
     labels: list[int],
     temperature: float = 4.0,
     mixing: Mixing = "both",
+    reduction: Reduction = "mean",
 ) -> dict[str, Tensor]:
     x, y = batch(labels)
     generator = torch.Generator().manual_seed(2)
@@ -62,6 +64,7 @@ def terms_of(
         temperature=temperature,
         generator=generator,
         mixing=mixing,
+        reduction=reduction,
     )
 
 
@@ -92,6 +95,7 @@ def plain_terms(
     labels: list[int],
     temperature: float,
     chosen: Sequence[int] = (0, 1),
+    reduction: Reduction = "mean",
 ) -> dict[str, float]:
     """Every term as the mean over one branch, summed over the chosen branches, mixup's (0) and CutMix's (1).
 
@@ -121,7 +125,7 @@ def plain_terms(
             for teacher, student in zip(enhanced.maps, compared, strict=True):
                 goal, own = attention_map(teacher[branch].tolist()), attention_map(student[branch].tolist())
                 squares = [(a - b) ** 2 for a, b in zip(goal, own, strict=True)]
-                terms["attention"] += sum(squares) / len(squares) / count
+                terms["attention"] += sum(squares) / (1 if reduction == "sum" else len(squares)) / count
     return terms
 
 
@@ -140,6 +144,14 @@ def test_every_term_is_its_formula(labels: list[int], temperature: float, pyrami
     for name, value in terms.items():
         assert value.shape == ()
         assert float(value.detach()) == pytest.approx(expected[name], rel=1e-6, abs=1e-12), name
+
+
+@pytest.mark.parametrize("labels", [[0, 1, 2, 3, 1, 0], [2, 2, 2], [3]])
+def test_attention_transfer_is_the_plain_sum_of_squares_where_that_is_asked_for(labels: list[int]) -> None:
+    network, enhancement = models()
+    expected = plain_terms(copy.deepcopy(network), copy.deepcopy(enhancement), labels, 4.0, reduction="sum")
+    terms = terms_of(network, enhancement, weights_of("attention", "clean"), labels, reduction="sum")
+    assert float(terms["attention"].detach()) == pytest.approx(expected["attention"], rel=1e-6)
 
 
 @pytest.mark.parametrize("labels", [[0, 1, 2, 3, 1, 0], [2, 2, 2], [0, 1]])

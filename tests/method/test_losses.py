@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from m2sd_cli.method.losses import (
+    Reduction,
     attention_map,
     attention_transfer,
     cross_entropy,
@@ -55,7 +56,7 @@ def plain_attention_map(features: Tensor) -> list[list[float]]:
     return rows
 
 
-def plain_attention_transfer(teachers: list[Tensor], students: list[Tensor]) -> float:
+def plain_attention_transfer(teachers: list[Tensor], students: list[Tensor], reduction: str = "mean") -> float:
     loss = 0.0
     for teacher, student in zip(teachers, students, strict=True):
         squares = [
@@ -63,7 +64,7 @@ def plain_attention_transfer(teachers: list[Tensor], students: list[Tensor]) -> 
             for t_row, s_row in zip(plain_attention_map(teacher), plain_attention_map(student), strict=True)
             for t, s in zip(t_row, s_row, strict=True)
         ]
-        loss += sum(squares) / len(squares)
+        loss += sum(squares) / (len(teacher) if reduction == "sum" else len(squares))
     return loss
 
 
@@ -201,15 +202,25 @@ def test_attention_map_of_zeros_is_zeros_and_has_a_finite_gradient() -> None:
     assert torch.isfinite(features.grad).all()
 
 
-def test_attention_transfer_is_the_sum_over_levels_of_mean_squares() -> None:
-    teachers, students = levels(10, expansion=2), levels(20)
-    result = float(attention_transfer(tuple(teachers), tuple(students)))
-    assert result == pytest.approx(plain_attention_transfer(teachers, students), rel=1e-12)
+@pytest.mark.parametrize("batch", [1, 2, 3])
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_attention_transfer_is_the_sum_over_levels_of_mean_or_summed_squares(reduction: Reduction, batch: int) -> None:
+    teachers, students = levels(10, expansion=2, batch=batch), levels(20, batch=batch)
+    result = float(attention_transfer(tuple(teachers), tuple(students), reduction))
+    assert result == pytest.approx(plain_attention_transfer(teachers, students, reduction), rel=1e-12)
 
 
-def test_attention_transfer_between_equals_is_zero() -> None:
+def test_the_sum_of_a_level_is_its_mean_times_its_positions() -> None:
+    for teacher, student in zip(levels(10, expansion=2), levels(20), strict=True):
+        summed, mean = (attention_transfer((teacher,), (student,), reduction) for reduction in ("sum", "mean"))
+        torch.testing.assert_close(summed, mean * teacher.shape[2] * teacher.shape[3], rtol=1e-12, atol=0)
+        assert 0 < float(summed) < 2
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_attention_transfer_between_equals_is_zero(reduction: Reduction) -> None:
     maps = tuple(levels(10))
-    assert float(attention_transfer(maps, maps)) == 0.0
+    assert float(attention_transfer(maps, maps, reduction)) == 0.0
 
 
 def test_attention_transfer_moves_the_students_only() -> None:

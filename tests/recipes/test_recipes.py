@@ -6,6 +6,7 @@ import shlex
 import shutil
 import tomllib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,7 @@ def test_the_recipes_of_the_benchmarks_are_there() -> None:
     assert {
         "cifar100-resnet20",
         "cifar100-resnet20-paper",
+        "cifar100-resnet20-letter",
         "cifar100-resnet20-cpu",
         "cifar100-resnet18",
         "miniimagenet-resnet18",
@@ -115,19 +117,27 @@ def test_the_words_on_a_recipe_are_its_figures() -> None:
     assert set(words_on("of nobody").values()) == {"not yet measured"}
 
 
-def test_the_papers_recipe_adds_nothing_to_the_paper() -> None:
-    options = find_recipe("cifar100-resnet20-paper").options
-    defaults = DATA_SETS["cifar100"].defaults
-    first, second = (
-        resolve(PretrainConfig, Sources(defaults, recipe=options)),
-        resolve(DistillConfig, Sources(defaults, recipe=options)),
-    )
+def configurations(recipe: str) -> tuple[PretrainConfig, DistillConfig]:
+    sources = Sources(DATA_SETS["cifar100"].defaults, recipe=find_recipe(recipe).options)
+    return resolve(PretrainConfig, sources), resolve(DistillConfig, sources)
+
+
+def test_the_papers_recipe_has_the_loss_the_classifier_and_the_division_of_the_paper() -> None:
+    first, second = configurations("cifar100-resnet20-paper")
     assert loss_weights(second) == LossWeights()
     assert (second.mixing, second.enhancement, second.clean_weight) == ("both", "full", 0)
     assert (second.classifier, second.views) == ("means", 1)
     assert (first.held_out, first.images_per_class) == (0, None)
     assert first.batch_size == second.batch_size == 256
     assert first.epochs / (first.epochs + second.epochs) == 0.2
+
+
+def test_the_recipe_to_the_letter_differs_from_the_papers_in_three_things() -> None:
+    first, second = configurations("cifar100-resnet20-paper")
+    letter = configurations("cifar100-resnet20-letter")
+    linear = replace(first, similarity="linear")
+    formula = replace(second, attention_reduction="sum", attention_weight=1.0, teacher_weight=0.0)
+    assert letter == (linear, formula)
 
 
 def test_nothing_says_nothing() -> None:

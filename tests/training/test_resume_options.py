@@ -70,6 +70,7 @@ DIFFERENT: dict[str, dict[str, Any]] = {
         "kl_weight": 0.5,
         "kd_weight": 0.5,
         "attention_weight": 0.5,
+        "attention_reduction": "sum",
         "teacher_weight": 0.5,
         "clean_weight": 0.5,
         "pyramid_width": 2,
