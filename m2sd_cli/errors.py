@@ -42,11 +42,11 @@ class DataError(M2sdError):
     exit_code = 3
 
 
-class PictureError(DataError):
-    """A picture that cannot be read, which --skip-bad leaves out.
+class ImageError(DataError):
+    """An image that cannot be read, which --skip-bad leaves out.
 
     Args:
-        path: the picture.
+        path: the image.
         reason: without the path.
     """
 

@@ -227,7 +227,7 @@ Numbers = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class ImageNetWeights:
-    """Weights for `--init imagenet`, and how the pictures were prepared that they were trained on."""
+    """Weights for `--init imagenet`, and how the images were prepared that they were trained on."""
 
     builder: Builder  # of `name`, returns a state dict with the names of the backbone
     name: str  # of the weights: torchvision's enumeration, or a package

@@ -23,7 +23,7 @@ from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.manifest import ClassRecord
 from m2sd_cli.runs.reader import session_name
 from m2sd_cli.training.stopping import SIGNALS
-from tests.helpers import BASE, QUICK, QUICK_DISTILL, TESTED, TRAINED, Cli, OneLayer, Outcome, Pictures, fill
+from tests.helpers import BASE, QUICK, QUICK_DISTILL, TESTED, TRAINED, Cli, OneLayer, Outcome, Stripes, fill
 from tests.survival.nursery import End, Nursery
 
 REAL_DATA = os.environ.get("M2SD_DATA")  # before the tests hide it
@@ -53,9 +53,9 @@ def _own_places(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPa
 
 
 @pytest.fixture(scope="session")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Pictures:
-    root = tmp_path_factory.mktemp("pictures")
-    found = Pictures(root / "colours", root / "first", root / "second", root / "labelled")
+def stripes(tmp_path_factory: pytest.TempPathFactory) -> Stripes:
+    root = tmp_path_factory.mktemp("images")
+    found = Stripes(root / "colours", root / "first", root / "second", root / "labelled")
     for colour in BASE:
         fill(found.folder / "train", colour, TRAINED)
         fill(found.folder / "test", colour, TESTED, first=100)
@@ -68,25 +68,25 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Pictures:
     return found
 
 
-def train_chain(run: Path, pictures: Pictures, **options: Any) -> Path:
+def train_chain(run: Path, stripes: Stripes, **options: Any) -> Path:
     """Train four base classes and teach two sessions."""
-    m2sd_cli.pretrain(str(pictures.folder), run=run, **QUICK | options)
-    m2sd_cli.distill(str(pictures.folder), run=run, **QUICK_DISTILL)
-    m2sd_cli.increment(1, pictures.first_shots, run=run, device="cpu")
-    m2sd_cli.increment(2, pictures.second_shots, run=run, device="cpu")
+    m2sd_cli.pretrain(str(stripes.folder), run=run, **QUICK | options)
+    m2sd_cli.distill(str(stripes.folder), run=run, **QUICK_DISTILL)
+    m2sd_cli.increment(1, stripes.first_shots, run=run, device="cpu")
+    m2sd_cli.increment(2, stripes.second_shots, run=run, device="cpu")
     return run
 
 
 @pytest.fixture(scope="session")
-def trained(pictures: Pictures, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(stripes: Stripes, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Train a run of four base classes and two sessions, which is not to be changed: see `run`."""
-    return train_chain(tmp_path_factory.mktemp("trained") / "run", pictures)
+    return train_chain(tmp_path_factory.mktemp("trained") / "run", stripes)
 
 
 @pytest.fixture(scope="session")
-def calibrated(pictures: Pictures, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Train a run as `trained`, without two pictures of each base class. It is not to be changed."""
-    return train_chain(tmp_path_factory.mktemp("calibrated") / "run", pictures, held_out=0.25, epochs=4)
+def calibrated(stripes: Stripes, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Train a run as `trained`, without two images of each base class. It is not to be changed."""
+    return train_chain(tmp_path_factory.mktemp("calibrated") / "run", stripes, held_out=0.25, epochs=4)
 
 
 @pytest.fixture(scope="session")

@@ -37,7 +37,7 @@ COLOURS = {
     "grey": (110, 110, 110),
     "orange": (250, 130, 10),
 }
-TRAINED, TESTED = 8, 3  # pictures a base class
+TRAINED, TESTED = 8, 3  # images a base class
 
 # Run the commands of a JSON list on stdin in one process, since importing torch takes seconds.
 COMMANDS = """
@@ -63,8 +63,8 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Pictures:
-    """Folders of generated pictures."""
+class Stripes:
+    """Folders of generated images."""
 
     folder: Path  # train/CLASS and test/CLASS of the four base classes
     first_shots: Path  # purple x 3, white x 2
@@ -92,7 +92,7 @@ def tree(folder: Path) -> dict[str, bytes | None]:
 
 
 def draw(colour: str, number: int) -> Image.Image:
-    """Draw a striped picture; each colour has its own stripes, each number its own noise and size."""
+    """Draw a striped image; each colour has its own stripes, each number its own noise and size."""
     kind = list(COLOURS).index(colour)
     rng = np.random.default_rng([kind, number])
     height, width = 16 + number % 5, 16 + kind % 3
@@ -104,7 +104,7 @@ def draw(colour: str, number: int) -> Image.Image:
 
 
 def fill(folder: Path, colour: str, count: int, first: int = 0) -> None:
-    """Write pictures of a colour into FOLDER/COLOUR."""
+    """Write images of a colour into FOLDER/COLOUR."""
     (folder / colour).mkdir(parents=True)
     for number in range(first, first + count):
         draw(colour, number).save(folder / colour / f"{colour}-{number:02d}.png")

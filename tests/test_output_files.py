@@ -11,7 +11,7 @@ import pytest
 from m2sd_cli.errors import M2sdError, RunError, UsageError
 from m2sd_cli.output_files import check_output, check_output_folder, is_special, is_stdout, write_output
 from m2sd_cli.runs.folder import RunFolder
-from tests.helpers import Cli, Pictures
+from tests.helpers import Cli, Stripes
 
 
 @pytest.fixture
@@ -142,8 +142,8 @@ def test_other_files_are_not_stdout(tmp_path: Path) -> None:
         assert not is_special(path)
 
 
-def test_the_confusion_matrix_goes_to_stdout(trained: Path, pictures: Pictures, m2sd: Cli) -> None:
-    words = ["evaluate", "--run", trained, "--test", pictures.labelled, "--device", "cpu", "--confusion", "-"]
+def test_the_confusion_matrix_goes_to_stdout(trained: Path, stripes: Stripes, m2sd: Cli) -> None:
+    words = ["evaluate", "--run", trained, "--test", stripes.labelled, "--device", "cpu", "--confusion", "-"]
     done = subprocess.run(
         [sys.executable, "-m", "m2sd_cli", *map(str, words)], capture_output=True, text=True, check=True
     )

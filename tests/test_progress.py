@@ -10,12 +10,12 @@ import torch
 import m2sd_cli
 from m2sd_cli.data.check import check_data
 from m2sd_cli.data.folders import open_folder
-from m2sd_cli.data.skipping import check_pictures
+from m2sd_cli.data.skipping import check_images
 from m2sd_cli.data.sources import FileImages
 from m2sd_cli.inference.features import base_features
 from m2sd_cli.method.backbone import build_backbone
 from m2sd_cli.progress import Pass, Reporter, count_passing, report_to, say, stage
-from tests.helpers import Pictures
+from tests.helpers import Stripes
 
 
 class Listener(Reporter):
@@ -45,8 +45,8 @@ def told(passes: list[Pass]) -> list[tuple[str, int]]:
     return [(each.name, each.total) for each in passes]
 
 
-def test_files_are_read_then_decoded(pictures: Pictures, passes: list[Pass], tmp_path: Path) -> None:
-    data = open_folder(pictures.folder, 11)  # a size that no other test has kept
+def test_files_are_read_then_decoded(stripes: Stripes, passes: list[Pass], tmp_path: Path) -> None:
+    data = open_folder(stripes.folder, 11)  # a size that no other test has kept
     data.train.for_training(data.augmentation)
     assert told(passes) == [("reading", 32), ("decoding", 32)]
     batches = data.test.for_testing(data.transform, 5)
@@ -55,19 +55,19 @@ def test_files_are_read_then_decoded(pictures: Pictures, passes: list[Pass], tmp
     assert len(passes) == 4
 
 
-def test_checks_features_and_evaluations(pictures: Pictures, trained: Path, passes: list[Pass]) -> None:
-    data = open_folder(pictures.folder, 16)
+def test_checks_features_and_evaluations(stripes: Stripes, trained: Path, passes: list[Pass]) -> None:
+    data = open_folder(stripes.folder, 16)
     check_data(data)
-    sizes = Counter(path.stat().st_size for path in pictures.folder.rglob("*.png"))
-    alike = sum(count for count in sizes.values() if count > 1)  # of one size, which may be one picture
+    sizes = Counter(path.stat().st_size for path in stripes.folder.rglob("*.png"))
+    alike = sum(count for count in sizes.values() if count > 1)  # of one size, which may be one image
     assert told(passes) == [("checking", 44), ("reading", alike)]
     passes.clear()
     assert isinstance(data.test, FileImages)
-    check_pictures(data.test.paths)
+    check_images(data.test.paths)
     assert told(passes) == [("checking", 12)]
     base_features(build_backbone("resnet20"), data.train, 4, data.transform)
     assert told(passes[1:]) == [("features of base images", 32)]
-    m2sd_cli.evaluate(run=trained, test=pictures.labelled, device="cpu")
+    m2sd_cli.evaluate(run=trained, test=stripes.labelled, device="cpu")
     assert told(passes)[-1][0] == "evaluating"
 
 

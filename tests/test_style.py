@@ -1,4 +1,7 @@
-"""Docstrings tell of a thing in short sentences that begin with a verb or a noun phrase, and hold no measurement."""
+"""Docstrings tell of a thing in short sentences that begin with a verb or a noun phrase, and hold no measurement.
+
+All files have one word for one thing.
+"""
 
 import ast
 import io
@@ -9,8 +12,17 @@ from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parent.parent / "m2sd_cli"
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "m2sd_cli"
 FILES = sorted(PACKAGE.rglob("*.py"))
+ROOMS = ("m2sd_cli", "tests", ".github", "completions")
+READ = [
+    path
+    for path in (ROOT / "README.md", *(path for room in ROOMS for path in sorted((ROOT / room).rglob("*"))))
+    if path.suffix in (".py", ".md", ".j2", ".toml", ".fish", ".bash") and path != Path(__file__)
+]
+THIRD_WORD = re.compile("picture", re.IGNORECASE)  # the two words are image, and photo for a person's own
+INTERFACES = ('"picture"', '"pictures"', ".pictures", "pictures: int")  # of JSON and Python, which stay as they are
 REFUSED = ("What", "Whether", "How", "All", "Everything", "Of")  # first words; ruff's D401 asks functions for a verb
 LONGEST = 32  # words of a sentence
 SECTION = re.compile(r"^(?:Args|Attributes|Raises|Returns|Yields|Examples?):$", re.MULTILINE)
@@ -52,6 +64,34 @@ def long_sentences(source: str) -> list[str]:
 def measured_figures(source: str) -> list[str]:
     """The measurements in docstrings and comments; these belong to m2sd_cli/recipes/results.toml."""
     return [found[0] for text in (*docstrings(source), *comments(source)) for found in FIGURE.finditer(text)]
+
+
+def third_words(text: str) -> list[str]:
+    """The lines that have a third word beside image and photo, but for the names that others rely on."""
+    for name in INTERFACES:
+        text = text.replace(name, "")
+    return [line for line in text.splitlines() if THIRD_WORD.search(line)]
+
+
+def test_an_image_is_called_image_or_photo() -> None:
+    assert {
+        path.name: found
+        for path in READ
+        if (found := third_words(f"{path.name}\n{path.read_text('utf-8', 'replace')}"))
+    } == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("def read_pictures():", 1),
+        ("Pictures of cats\nand a picture", 2),
+        ('"pictures": learned.pictures', 0),
+        ("images and photos", 0),
+    ],
+)
+def test_a_planted_word_is_found(text: str, found: int) -> None:
+    assert len(third_words(text)) == found
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(PACKAGE).as_posix())

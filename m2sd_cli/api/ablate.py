@@ -66,7 +66,7 @@ class _Study:
         return None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
 
     @property
-    def pictures(self) -> str | None:
+    def image_folder(self) -> str | None:
         """The folder of the images, if they are a folder's."""
         return self.sweep.data if self.sweep.info is None else None
 
@@ -251,8 +251,8 @@ def _finish(study: _Study, run: Run, row: RowOptions, number: str, sessions: int
         say(f"{number}: seed {seed}, {row.row.name}{what}")
         base = folder.session(0) if folder.sessions() else _stage_2(study, run, row, wait)
         for session in range(len(folder.sessions()), sessions + 1):
-            increment(session, run=folder.path, data=study.pictures, data_root=study.data_root, device=study.device)
-        evaluation = evaluate(run=folder.path, data=study.pictures, data_root=study.data_root, device=study.device)
+            increment(session, run=folder.path, data=study.image_folder, data_root=study.data_root, device=study.device)
+        evaluation = evaluate(run=folder.path, data=study.image_folder, data_root=study.data_root, device=study.device)
         images = sum(each.shots for each in base.manifest.classes)
         steps = row.distill.epochs * len(batch_bounds(images, row.distill.batch_size))
         result = Result.of(
@@ -301,7 +301,7 @@ def _stage_2(study: _Study, run: Run, row: RowOptions, wait: bool) -> StoredMani
         LockedError: another process trains the network, for longer than may be waited.
         _TimeUpError: the time limit ended the training.
     """
-    options = {**asdict(row.distill), "seed": run.seed, "data": study.pictures}
+    options = {**asdict(row.distill), "seed": run.seed, "data": study.image_folder}
     same = [
         RunFolder(Run(study.folder, run.seed, name).path)
         for name, other in study.budget.rows.items()

@@ -67,12 +67,12 @@ def bench(
     return run_bench(settings, _make_run)
 
 
-def _make_run(run: Path, pictures: Path, settings: Settings) -> None:
+def _make_run(run: Path, images: Path, settings: Settings) -> None:
     """Make a run with a base session, after a single step of training."""
     device, network = str(settings.device), settings.pretrain
     try:
         pretrain(
-            str(pictures),
+            str(images),
             run=run,
             device=device,
             precision=settings.precision,
@@ -82,6 +82,6 @@ def _make_run(run: Path, pictures: Path, settings: Settings) -> None:
             learning_rate=network.learning_rate,
             held_out=0.0,
         )
-        distill(str(pictures), run=run, device=device, epochs=0, views=settings.distill.views)
+        distill(str(images), run=run, device=device, epochs=0, views=settings.distill.views)
     except InterruptedTrainingError:
         raise InterruptedTrainingError("interrupted") from None

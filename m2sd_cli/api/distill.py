@@ -89,7 +89,7 @@ def distill(
         data: the folder of pretrain, if it is not where it was; not needed for a built-in data set.
         recipe: the name of a recipe; None for that of stage 1 and for the table [distill] of the file that stage 1 was
             given, `none` for neither.
-        ignore_new: leave out the pictures of a folder that pretrain did not have.
+        ignore_new: leave out the images of a folder that pretrain did not have.
         source: a run whose stage 1 to begin with, which is copied into a run folder without one.
 
     Returns:

@@ -39,7 +39,7 @@ def evaluate(
         data_root: the folder of built-in data sets.
         device, precision: `auto` chooses; precision `auto` is fp32.
         skip_bad: leave out test images that cannot be read. The images that stage 1 left out are left out anyway.
-        ignore_new: leave out the pictures of a folder that pretrain did not have.
+        ignore_new: leave out the images of a folder that pretrain did not have.
         classifier: the name in CLASSIFIERS that answers in every session; None for that of the last session.
         base_cost: points of base accuracy that each new class may cost, of the classifier `debiased`; None for those
             of the base session.

@@ -58,7 +58,7 @@ def features(
         part: one of PARTS. `train` has the base images that were trained on, without the held-out ones.
         data_root: the folder of built-in data sets.
         device, precision: `auto` chooses; precision `auto` is fp32.
-        ignore_new: leave out the pictures of a folder that pretrain did not have.
+        ignore_new: leave out the images of a folder that pretrain did not have.
 
     Raises:
         UsageError: there is no such part.

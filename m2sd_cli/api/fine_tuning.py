@@ -1,8 +1,8 @@
-"""Fine-tuning of a pretrained network within minutes, which is kept only if base pictures say that it is better.
+"""Fine-tuning of a pretrained network within minutes, which is kept only if base images say that it is better.
 
 A trial decides first: it trains without a third of the classes, and these play new ones. Two figures
 are compared with the published network's: the accuracy on the others, and the harmonic mean with the new ones. If none
-is lower and one is higher, a training on all classes follows. Held-out pictures of all classes have the last word.
+is lower and one is higher, a training on all classes follows. Held-out images of all classes have the last word.
 """
 
 import math
@@ -164,20 +164,20 @@ class FineTuning:
         left = 60 * self.minutes - (monotonic() - began)
         epochs = fit_epochs(left, sum(steps) * first, sum(steps) * second)
         progress.say(
-            f"--minutes {self.minutes:g}: a step of {batch} pictures takes {first:.2g} s in stage 1 and {second:.2g} s "
+            f"--minutes {self.minutes:g}: a step of {batch} images takes {first:.2g} s in stage 1 and {second:.2g} s "
             f"in stage 2"
         )
         record = TuningRecord(minutes=self.minutes, left_out=self.data.base - trial.base)
         if epochs is None:
             least = progress.duration(sum(steps) * ((1 + PASSES) * first + second) + monotonic() - began)
-            reason = f"one epoch of each stage takes about {least}, in a trial and on all pictures"
+            reason = f"one epoch of each stage takes about {least}, in a trial and on all images"
             return self._save(record.model_copy(update={"reason": reason}))
         one, two = epochs
         for count, said in zip(
             steps,
             (
-                f"trial of {len(trial.train)} pictures, without {record.left_out} of {self.data.base} classes",
-                f"if it is better, the same with all {len(self.data.train)} pictures",
+                f"trial of {len(trial.train)} images, without {record.left_out} of {self.data.base} classes",
+                f"if it is better, the same with all {len(self.data.train)} images",
             ),
             strict=True,
         ):

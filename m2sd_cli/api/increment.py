@@ -16,8 +16,8 @@ from m2sd_cli.checkpoints import BaseCheckpoint, IncrementCheckpoint
 from m2sd_cli.data.datasets import DataSet, Shots
 from m2sd_cli.data.folders import folder_name, read_class, read_shots
 from m2sd_cli.data.names import as_pair, caseless, class_name
-from m2sd_cli.data.repeated import list_pictures, say_repeated
-from m2sd_cli.data.skipping import check_pictures, say_skipped, skip_bad_shots
+from m2sd_cli.data.repeated import list_images, say_repeated
+from m2sd_cli.data.skipping import check_images, say_skipped, skip_bad_shots
 from m2sd_cli.data.sources import FileImages
 from m2sd_cli.data.views import MOST_VIEWS
 from m2sd_cli.errors import RunError, UsageError
@@ -74,13 +74,13 @@ def increment(
 
     Args:
         session: the number of the new session; None for the next one, which is the only one that can be taught.
-        shots: DIR with DIR/CLASS/*.jpg; or one class with its pictures, files and folders of them; None for a built-in
+        shots: DIR with DIR/CLASS/*.jpg; or one class with its images, files and folders of them; None for a built-in
             data set's official session.
         run: the run folder.
         data: the built-in data set whose official session to take, if it is not the one of stage 1.
         data_root: the folder of built-in data sets.
         device, precision: `auto` chooses; precision `auto` is fp32.
-        skip_bad: leave out pictures that cannot be read; the manifest lists them.
+        skip_bad: leave out images that cannot be read; the manifest lists them.
         classifier: the classifier that the chain answers with from now on; None for the one so far.
         views: the number of views of each shot, whose mean counts: 1 is the shot alone, 2 adds its mirror image, more
             add shifted crops. None is 1, and in extending the number that the classes were taught with.
@@ -120,9 +120,9 @@ def increment(
     else:
         check_names(chain.taught(), images.classes)
     if skip_bad:
-        images = skip_bad_shots(images, location, check_pictures)
+        images = skip_bad_shots(images, location, check_images)
         say_skipped(images.skipped)
-    say_repeated(list_pictures(images.source, images.classes, location), chain.taught_pictures())
+    say_repeated(list_images(images.source, images.classes, location), chain.taught_images())
     stored = teach(folder, chain, Lesson(session, images, record, classifier, views or 1, extended), execution)
     if places:
         remember_shots(folder.path, session, places)
@@ -139,11 +139,11 @@ def _open_shots(shots: Path | str | Mapping[str, Iterable[Path | str]]) -> tuple
         folder = expand(shots, "--shots")
         return read_shots(folder), folder, [folder]
     if len(shots) != 1:
-        raise UsageError("shots: name one class with its pictures; several lie in a folder with a folder a class")
+        raise UsageError("shots: name one class with its images; several lie in a folder with a folder a class")
     (name, named), *_ = shots.items()
     paths = [expand(each, "images") for each in ([named] if isinstance(named, (str, Path)) else named)]
     if not paths:
-        raise UsageError(f"--class {name}: name its pictures, files or folders")
+        raise UsageError(f"--class {name}: name its images, files or folders")
     images = read_class(name, paths)
     folders = list(dict.fromkeys((path if path.is_dir() else path.parent).absolute() for path in paths))
     return images, Path(os.path.commonpath(folders)), folders
@@ -253,7 +253,7 @@ def teach(run: RunFolder, chain: ChainSummary, lesson: Lesson, execution: Execut
 
     Raises:
         UsageError: the chain cannot answer with that classifier; see `choose_classifier`.
-        DataError: a picture cannot be read.
+        DataError: an image cannot be read.
         RunError: a file of the chain is damaged, the folder is locked, or another session was added meanwhile.
     """
     began = time.monotonic()

@@ -1,4 +1,4 @@
-"""Session 0 of a folder of pictures in one go: a pretrained network, as it is or fine-tuned, and the class means."""
+"""Session 0 of a folder of images in one go: a pretrained network, as it is or fine-tuned, and the class means."""
 
 import os
 import time
@@ -21,10 +21,10 @@ from m2sd_cli.data.datasets import DataSet
 from m2sd_cli.data.layout import require_folder
 from m2sd_cli.data.locate import open_data
 from m2sd_cli.data.remarks import remarks
-from m2sd_cli.data.repeated import list_pictures, say_repeated
-from m2sd_cli.data.skipping import check_pictures, say_skipped, skip_bad_pictures
+from m2sd_cli.data.repeated import list_images, say_repeated
+from m2sd_cli.data.skipping import check_images, say_skipped, skip_bad_images
 from m2sd_cli.data.sources import FileImages
-from m2sd_cli.errors import M2sdError, PictureError, RunError, UsageError
+from m2sd_cli.errors import ImageError, M2sdError, RunError, UsageError
 from m2sd_cli.extras import install_extra
 from m2sd_cli.inference.device import choose_device
 from m2sd_cli.inference.features import FEATURE_BATCH
@@ -45,22 +45,22 @@ from m2sd_cli.training.resuming import refuse_unless_new
 
 BEST, FALLBACK = "efficientnet-lite0", "resnet18"
 HELD_OUT = 0.05  # of each class, to calibrate with
-HELD_OUT_OF_FEW = 0.2  # where the usual share is less than ENOUGH pictures
-ENOUGH = 20  # pictures of which 95 % can be told
+HELD_OUT_OF_FEW = 0.2  # where the usual share is less than ENOUGH images
+ENOUGH = 20  # images of which 95 % can be told
 
 
 @dataclass(frozen=True)
 class Learned:
-    """The base session of a folder, and its answers to the pictures held out for testing."""
+    """The base session of a folder, and its answers to the images held out for testing."""
 
     stored: StoredManifest  # of session 0
     pictures: int  # learned from
-    tested: int  # pictures
+    tested: int  # images
     right: int  # of these
-    accuracies: dict[str, float]  # of each class that has pictures for testing
+    accuracies: dict[str, float]  # of each class that has images for testing
     remarks: list[str]
     seconds: float
-    example: Path | None  # a picture to ask about, for testing if there is one
+    example: Path | None  # an image to ask about, for testing if there is one
 
     @property
     def worst(self) -> list[tuple[str, float]]:
@@ -81,7 +81,7 @@ def learn(
     resume: bool = False,
     force: bool = False,
 ) -> Learned:
-    """Make session 0 of a folder of pictures from a pretrained network, as it is or fine-tuned where that is better.
+    """Make session 0 of a folder of images from a pretrained network, as it is or fine-tuned where that is better.
 
     The chain is that of `pretrain` and `distill`, with 0 epochs where the network stays as it is.
 
@@ -93,7 +93,7 @@ def learn(
         classifier: of stage 3; None for the default of such networks.
         minutes: to spend on fine-tuning, see `fine_tuning`; None for none.
         device: `auto` chooses.
-        skip_bad: leave out pictures that cannot be read.
+        skip_bad: leave out images that cannot be read.
         resume: go on with an interrupted fine-tuning, or fine-tune the network that a `learn` left as it was.
         force: replace what is in the run folder.
 
@@ -122,17 +122,17 @@ def learn(
         init, weights = settings.init, known_weights(settings.backbone, settings.init)
         begin |= {"backbone": settings.backbone, "init": without_path(init)}
         data = prepared_for_weights(open_data(name, None, settings.image_size), weights, settings.image_size)
-        if skip_bad or _worth_keeping(opened):  # which would be lost to a picture that turns out to be damaged
-            data = skip_bad_pictures(data, check_pictures)
+        if skip_bad or _worth_keeping(opened):  # which would be lost to an image that turns out to be damaged
+            data = skip_bad_images(data, check_images)
             if data.skipped and not skip_bad:
-                raise PictureError(data.location / data.skipped[0].file, data.skipped[0].reason)
+                raise ImageError(data.location / data.skipped[0].file, data.skipped[0].reason)
             say_skipped(data.skipped)
         settings = resolve(PretrainConfig, Sources({}, options={**begin, "held_out": share_to_hold_out(data)}))
         second = resolve(DistillConfig, Sources({}, options={"epochs": 0, "classifier": classifier}, init=init))
         images = choose_training(data, settings.held_out, None)
         classes = base_records(images)
-        say_repeated(list_pictures(images.train, images.classes, images.location))
-        # Used at the end only, but a picture that cannot be read is to be found before anything is written.
+        say_repeated(list_images(images.train, images.classes, images.location))
+        # Used at the end only, but an image that cannot be read is to be found before anything is written.
         data.test.for_testing(data.transform, FEATURE_BATCH)
         if minutes is not None:
             refuse_minutes(minutes, images, execution)
@@ -173,7 +173,7 @@ def _resumed(
 
     Raises:
         RunError: there is none, or classes were taught since, or the network was trained by other commands.
-        UsageError: an option is another one, or the pictures are others.
+        UsageError: an option is another one, or the images are others.
     """
     sessions = run.sessions()
     if not sessions and not (run.tuning.is_dir() and run.has_pretrain()):
@@ -193,7 +193,7 @@ def _resumed(
             )
     changes = base_records(data), first.classes
     if classes_digest(changes[0]) != classes_digest(changes[1]):
-        raise UsageError(f"{data.name}: it began with other pictures: {name_changes(*changes)}; --force starts over")
+        raise UsageError(f"{data.name}: it began with other images: {name_changes(*changes)}; --force starts over")
     if base is None or base.manifest.tuning is not None:
         return base
     if len(sessions) > 1:

@@ -50,7 +50,7 @@ class Heads(Mapping[str, AnyHead]):
 class LoadedRun:
     """The pieces of a run: logits are `head(backbone(transform.normalise(pixels)).pooled)`.
 
-    `transform.pixels` makes pixels (3, H, W) uint8 of an RGB picture.
+    `transform.pixels` makes pixels (3, H, W) uint8 of an RGB image.
     """
 
     backbone: nn.Module = field(repr=False)  # in eval mode; maps images (B, 3, H, W) to phi_1 .. phi_4 and `pooled`

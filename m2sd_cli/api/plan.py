@@ -51,7 +51,7 @@ class Plan:
         options: value and origin of each option by name.
         run: the run folder.
         content: of the run folder.
-        decoding_seconds: of the pictures to train on; 0 if they are in memory or in the cache of a built-in data set.
+        decoding_seconds: of the images to train on; 0 if they are in memory or in the cache of a built-in data set.
         stages: the asked one; after stage 1 also stage 2, with the options that it would have.
     """
 
@@ -86,7 +86,7 @@ def plan(
 ) -> Plan:
     """Tell what `pretrain` or `distill` would do with the same arguments, and time a few steps of it.
 
-    Nothing is written to the run folder, no picture is kept, nothing is downloaded. Built-in data sets of files keep
+    Nothing is written to the run folder, no image is kept, nothing is downloaded. Built-in data sets of files keep
     their decoded images in the cache, as for every command.
 
     Args:

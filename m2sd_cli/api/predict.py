@@ -1,9 +1,9 @@
-"""Predictions for a person's own pictures: `predict`."""
+"""Predictions for a person's own images: `predict`."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from m2sd_cli.data.picture_files import find_pictures
+from m2sd_cli.data.image_files import find_images
 from m2sd_cli.errors import DataError, UsageError
 from m2sd_cli.inference.device import choose_device, inference_precision
 from m2sd_cli.inference.prediction import Prediction, predict_files
@@ -24,19 +24,19 @@ def predict(
     classifier: str | None = None,
     explained: int = 0,
 ) -> Iterator[Prediction]:
-    """Label pictures.
+    """Label images.
 
     Args:
-        images: files, and folders whose pictures to take, with those of sub-folders; one alone may stand for itself. An
+        images: files, and folders whose images to take, with those of sub-folders; one alone may stand for itself. An
             iterator of them, or of lists of them, is taken as it goes on: one item is answered before the next one is
-            asked for, and a path that does not exist is a picture that cannot be read.
+            asked for, and a path that does not exist is an image that cannot be read.
         run: the run folder.
         session: the session that answers; None for the newest.
-        top_k: the number of guesses a picture, at least 1.
+        top_k: the number of guesses an image, at least 1.
         device, precision: `auto` chooses; precision `auto` is fp32.
-        skip_bad: go on after a picture that cannot be read; its prediction gives the reason and no guesses.
+        skip_bad: go on after an image that cannot be read; its prediction gives the reason and no guesses.
         classifier: the name in CLASSIFIERS that answers; None for that of the session.
-        explained: the number of guesses a picture whose evidence to give, too, as heat maps.
+        explained: the number of guesses an image whose evidence to give, too, as heat maps.
 
     Raises:
         M2sdError: one of its kinds.
@@ -49,7 +49,7 @@ def predict(
         groups: Iterable[list[Path]] = map(_find_each, images)
     else:
         given = [images] if isinstance(images, (str, Path)) else images
-        groups = [find_pictures([expand(image, "images") for item in given for image in _names(item)])]
+        groups = [find_images([expand(image, "images") for item in given for image in _names(item)])]
     model = load_session(folder, session, chosen, inference_precision(precision), classifier)
     return (each for paths in groups for each in predict_files(model, paths, top_k, skip_bad, explained))
 
@@ -59,12 +59,12 @@ def _names(item: Path | str | list[str]) -> Sequence[Path | str]:
 
 
 def _find_each(item: Path | str | list[str]) -> list[Path]:
-    """List the pictures that names stand for; names that stand for none are listed, too."""
+    """List the images that names stand for; names that stand for none are listed, too."""
     paths: list[Path] = []
     for name in _names(item):
         path = expand(name, "images")
         try:
-            paths += find_pictures([path])
+            paths += find_images([path])
         except DataError:
             paths.append(path)
     return paths

@@ -28,12 +28,12 @@ from m2sd_cli.data.catalogue import DATA_SETS, FOLDER_DEFAULTS, find_info, get_i
 from m2sd_cli.data.choosing import choose_training
 from m2sd_cli.data.locate import open_data
 from m2sd_cli.data.recorded import list_files
-from m2sd_cli.data.repeated import list_pictures, say_repeated
-from m2sd_cli.data.skipping import say_skipped, skip_bad_pictures
+from m2sd_cli.data.repeated import list_images, say_repeated
+from m2sd_cli.data.skipping import say_skipped, skip_bad_images
 from m2sd_cli.data.split_list import read_list
 from m2sd_cli.errors import UsageError
 from m2sd_cli.inference.features import embed, require_finite
-from m2sd_cli.inference.skipping import check_pictures_together
+from m2sd_cli.inference.skipping import check_images_together
 from m2sd_cli.method.network import Network
 from m2sd_cli.paths import expand
 from m2sd_cli.recipes import Recipe, find_recipe
@@ -103,8 +103,8 @@ def pretrain(
         time_budget: seconds that decide the number of epochs, by the time of the first steps; instead of `epochs`.
         save_every: seconds between two saves of the resumable state.
         compile: compile the network with torch.compile first.
-        skip_bad: leave out pictures that cannot be read; the manifest lists them, and no later stage reads them. A
-            training that is resumed leaves out the pictures that it began without.
+        skip_bad: leave out images that cannot be read; the manifest lists them, and no later stage reads them. A
+            training that is resumed leaves out the images that it began without.
         deterministic: use algorithms that repeat exactly on CUDA, too.
         on_epoch: a function that is called with the figures of every epoch when it has ended.
         tensorboard: the folder to write curves into for TensorBoard; needs the extra m2sd[tensorboard].
@@ -131,7 +131,7 @@ def pretrain(
         if isinstance(job, StoredManifest):
             return job
         say_skipped(job.data.skipped)
-        say_repeated(list_pictures(job.data.train, job.data.classes, job.data.location))
+        say_repeated(list_images(job.data.train, job.data.classes, job.data.location))
         if job.state is None:
             require_weights(job.init)  # a file that is missing is told before an estimate takes its time
             info = None if data_record(job.data).kind == "folder" else get_info(job.data.name)
@@ -187,7 +187,7 @@ def begin(
     if info is None and settings.transform is None:
         data = prepared_for_weights(data, known_weights(settings.backbone, settings.init), settings.image_size)
     if skip_bad:
-        data = skip_bad_pictures(data, partial(check_pictures_together, group=execution.group))
+        data = skip_bad_images(data, partial(check_images_together, group=execution.group))
     data = choose_training(data, settings.held_out, settings.images_per_class)
     if execution.time_budget is not None:
         settings = within_budget(settings, request.options)

@@ -75,7 +75,7 @@ def recorded_data(
         data: the folder, whose path is not recorded; a built-in data set need not be named.
         data_root: the folder of built-in data sets.
         image_size: the side of a folder's images in pixels.
-        ignore_new: leave out the pictures of a folder that stage 1 did not have.
+        ignore_new: leave out the images of a folder that stage 1 did not have.
 
     Raises:
         UsageError: a folder is not named, or another data set is.
@@ -108,13 +108,13 @@ def recorded_data(
         if ignore_new:
             files = first.files if isinstance(first, Manifest) else {}
             if not files:
-                raise UsageError("--ignore-new: this run does not list its pictures, so which are new is not known")
+                raise UsageError("--ignore-new: this run does not list its images, so which are new is not known")
             whole = only_recorded(whole, files)
     return choose_training(whole, choice.held_out, choice.images_per_class)
 
 
 def say_changes(data: DataSet, first: Manifest) -> str:
-    """Describe how the pictures of a folder differ from those that stage 1 lists, to follow a message; or nothing."""
+    """Describe how the images of a folder differ from those that stage 1 lists, to follow a message; or nothing."""
     changes = find_changes(data, first.files).describe() if first.files else ""
     return changes and f"; {changes}"
 

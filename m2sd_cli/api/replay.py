@@ -7,7 +7,7 @@ from m2sd_cli.api.edits import find_class, write_edits
 from m2sd_cli.api.increment import Lesson, check_names, find_extended, official_number, teach
 from m2sd_cli.api.recorded_data import official_data
 from m2sd_cli.data.datasets import Shots
-from m2sd_cli.data.picture_files import find_pictures
+from m2sd_cli.data.image_files import find_images
 from m2sd_cli.data.sources import FileImages
 from m2sd_cli.errors import DataError, RunError, UsageError
 from m2sd_cli.inference.device import choose_device, inference_precision
@@ -114,8 +114,8 @@ def _find_shots(left: Sequence[Manifest], named: list[Path], remembered: dict[st
     wanted = [each for each in left if each.kind in WITH_SHOTS and each.data.kind == "folder"]
     known = [Path(path) for each in wanted for path in remembered.get(str(each.session), []) if Path(path).is_dir()]
     folders = list(dict.fromkeys([*named, *(known if wanted else [])]))
-    pictures = FileImages.from_items((path, 0) for path in find_pictures(folders)) if folders and wanted else None
-    paths = {} if pictures is None else dict(zip(pictures.digests(), pictures.paths, strict=True))
+    files = FileImages.from_items((path, 0) for path in find_images(folders)) if folders and wanted else None
+    paths = {} if files is None else dict(zip(files.digests(), files.paths, strict=True))
     missing, found = [], {}
     for manifest in wanted:
         assert manifest.session is not None

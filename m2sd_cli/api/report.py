@@ -27,8 +27,8 @@ from m2sd_cli.reports.figures.svg import LeftOutError
 from m2sd_cli.reports.figures.table import FIGURES, draw_all, draw_histories
 from m2sd_cli.reports.page.content import Page, SessionEntry, Shown, Stage, TaughtClassEntry, Tested
 from m2sd_cli.reports.page.mistakes import tested_part
-from m2sd_cli.reports.page.pictures import thumbnail
 from m2sd_cli.reports.page.render import render
+from m2sd_cli.reports.page.thumbnails import thumbnail
 from m2sd_cli.reports.published import Published
 from m2sd_cli.runs.chain import ChainSummary
 from m2sd_cli.runs.folder import RunFolder, open_run
@@ -159,7 +159,7 @@ def _data_set_or_none(
     try:
         return open_base_data(folder, chain, data, root)
     except M2sdError as error:
-        say(f"no pictures of base classes: {error}")
+        say(f"no images of base classes: {error}")
         return None
 
 
@@ -193,20 +193,20 @@ def _sessions(
     entries = []
     for number, each in enumerate(stored):
         manifest = each.manifest
-        pictures: dict[str, list[str]] = {}
+        thumbnails: dict[str, list[str]] = {}
         reason: str | None = None
         if manifest.classes and left <= 0:
             reason = f"the page has {MOST_THUMBNAILS} already"
         elif number == 0:
             reason = "the data set is not at hand" if data_set is None else None
             if data_set is not None:
-                pictures = _first_images(data_set, transform, left)
+                thumbnails = _first_images(data_set, transform, left)
         elif manifest.classes:
             named = [shots[number]] if number in shots else [Path(path) for path in places.get(str(number), [])]
-            pictures, reason = _shots(manifest, named, number in shots, root, transform)
-        left -= sum(map(len, pictures.values()))
+            thumbnails, reason = _shots(manifest, named, number in shots, root, transform)
+        left -= sum(map(len, thumbnails.values()))
         classes = [
-            TaughtClassEntry(each.name, counted(each.shots, "image"), pictures.get(each.name, []))
+            TaughtClassEntry(each.name, counted(each.shots, "image"), thumbnails.get(each.name, []))
             for each in manifest.classes
         ]
         edits = [
@@ -238,7 +238,7 @@ def _shots(
         if not sources:
             return {}, f"name the folder of its shots with --shots {manifest.session}=DIR"
         taught = {sha256 for each in manifest.classes for sha256 in each.shot_sha256}
-        pictures: dict[str, list[str]] = {}
+        thumbnails: dict[str, list[str]] = {}
         for source, names in sources:
             digests = source.digests()
             seen: dict[int, int] = {}
@@ -248,12 +248,12 @@ def _shots(
                     seen[label] = seen.get(label, 0) + 1
                     chosen.append(index)
             indices = torch.tensor(chosen, dtype=torch.int64)
-            pictures |= _thumbnails(source.select(indices, source.labels[indices]), names, transform)
+            thumbnails |= _thumbnails(source.select(indices, source.labels[indices]), names, transform)
     except M2sdError as error:
         if given:
             raise
         return {}, str(error)
-    return pictures, None if pictures else "the images there are not those that taught it"
+    return thumbnails, None if thumbnails else "the images there are not those that taught it"
 
 
 def _shot_sources(
@@ -271,11 +271,11 @@ def _shot_sources(
 
 
 def _thumbnails(source: ImageSource, names: Sequence[str], transform: TestTransform) -> dict[str, list[str]]:
-    pictures: dict[str, list[str]] = {}
+    thumbnails: dict[str, list[str]] = {}
     for pixels, labels in source.batches(transform, 64):
         for image, label in zip(pixels, labels.tolist(), strict=True):
-            pictures.setdefault(class_name(names[label]), []).append(thumbnail(image, THUMBNAIL))
-    return pictures
+            thumbnails.setdefault(class_name(names[label]), []).append(thumbnail(image, THUMBNAIL))
+    return thumbnails
 
 
 def _stage(name: str, stored: StoredManifest) -> Stage:

@@ -237,7 +237,7 @@ def _open_inputs(
 
 
 def _is_of_folder(manifest: Manifest) -> bool:
-    """Tell if the shots of a session were all pictures of a folder, which has to be named, and not those of a list."""
+    """Tell if the shots of a session were all images of a folder, which has to be named, and not those of a list."""
     return manifest.data.kind == "folder" and manifest.data.split != LISTED
 
 

@@ -13,7 +13,7 @@ from m2sd_cli.data.catalogue import SHOTS, SIMULATED
 from m2sd_cli.data.datasets import DataSet
 from m2sd_cli.data.locate import open_shot_pool
 from m2sd_cli.data.protocol import under
-from m2sd_cli.data.skipping import check_pictures, say_skipped, skip_bad_shots
+from m2sd_cli.data.skipping import check_images, say_skipped, skip_bad_shots
 from m2sd_cli.data.sources import select_where
 from m2sd_cli.errors import DamagedError, UsageError
 from m2sd_cli.inference.device import choose_device, inference_precision
@@ -45,7 +45,7 @@ def simulate(
 
     Args:
         run: the run folder.
-        data: the folder of pictures of a run of one; None for where it was.
+        data: the folder of images of a run of one; None for where it was.
         draws: how many; of a folder in each third.
         classifiers: of CLASSIFIERS; None for all that the run can answer with.
         data_root: where built-in data sets lie.
@@ -70,9 +70,9 @@ def simulate(
     stored = folder.read(PRETRAIN, base.parent.sha256)
     first = stored.manifest
     if info is None:
-        pictures = find_folder(folder, first, text_given(data))
-        opened = recorded_data(first, pictures, root, first.transform.crop)
-        base_classes(folder, stored, opened)  # refuses other pictures than those that were learned
+        image_folder = find_folder(folder, first, text_given(data))
+        opened = recorded_data(first, image_folder, root, first.transform.crop)
+        base_classes(folder, stored, opened)  # refuses other images than those that were learned
         return _rehearse(folder, chain, opened, names, draws, chosen, exact)
     if info.simulates is None:
         raise UsageError(
@@ -87,7 +87,7 @@ def simulate(
     tested = embed_source(checkpoint.backbone, opened.test, transform, exact, "features of test images")
     shots, location = open_shot_pool(info, root, opened.protocol)
     if skip_bad:
-        shots = skip_bad_shots(shots, location, check_pictures)
+        shots = skip_bad_shots(shots, location, check_images)
         say_skipped(shots.skipped)
     pool = embed_source(checkpoint.backbone, shots.source, transform, exact, "features of shots")
     sizes = [min(opened.base + session * info.way, len(opened.classes)) for session in range(1 + opened.sessions)]
@@ -113,7 +113,7 @@ def _rehearse(
     """Compare classifiers for a run of a folder, whose base classes play new ones.
 
     Raises:
-        UsageError: there are too few classes or pictures.
+        UsageError: there are too few classes or images.
     """
     base = chain.base.manifest
     labels, transform = data.train.labels, to_transform(base.transform)

@@ -70,7 +70,7 @@ class Request:
     recipe: str | None
     config: Path | None
     options: Mapping[str, Any]
-    ignore_new: bool = False  # leave out pictures that stage 1 did not have
+    ignore_new: bool = False  # leave out images that stage 1 did not have
 
     def given(self, model: type[Config]) -> dict[str, Any]:
         """Return the options that a training must have begun with to be resumed."""
@@ -125,21 +125,19 @@ def chosen_protocol(info: DataSetInfo | None, settings: PretrainConfig) -> Proto
 
 
 def refuse_shared_folder(run: RunFolder, data: str) -> None:
-    """Refuse a run folder that would keep its own files among the pictures.
+    """Refuse a run folder that would keep its own files among the images.
 
     Raises:
-        UsageError: it is the folder of pictures, or one whose temporary files those would be taken for.
+        UsageError: it is the folder of images, or one whose temporary files those would be taken for.
     """
-    pictures, path = Path(data).resolve(), run.path.resolve()
-    inside = pictures == path or any(
-        map(pictures.is_relative_to, (path / "training", path / "tuning", path / "incoming"))
-    )
+    images, path = Path(data).resolve(), run.path.resolve()
+    inside = images == path or any(map(images.is_relative_to, (path / "training", path / "tuning", path / "incoming")))
     if inside and get_info(data) is None:
-        raise UsageError(f"--run {run.path}: the pictures of {data} are in it; name another folder for the run")
+        raise UsageError(f"--run {run.path}: the images of {data} are in it; name another folder for the run")
 
 
 def remember_folder(run: RunFolder, data: DataSet) -> None:
-    """Remember where the pictures of a run lie on this machine, if they are a folder's."""
+    """Remember where the images of a run lie on this machine, if they are a folder's."""
     record = data_record(data)
     if record.kind == "folder":
         remember_data(run.path, record.name, data.location)

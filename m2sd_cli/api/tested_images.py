@@ -13,7 +13,7 @@ from m2sd_cli.data.skipping import say_skipped, skip_bad_shots, skip_bad_tests
 from m2sd_cli.data.sources import ImageSource
 from m2sd_cli.distributed.process_group import ProcessGroup
 from m2sd_cli.errors import DataError
-from m2sd_cli.inference.skipping import check_pictures_together
+from m2sd_cli.inference.skipping import check_images_together
 from m2sd_cli.paths import expand, expand_given, text_given
 from m2sd_cli.runs.chain import ChainSummary
 from m2sd_cli.runs.folder import RunFolder
@@ -30,8 +30,8 @@ class TestedImages:
     source: ImageSource  # its labels index `classes`
     classes: list[str]
     location: str  # for messages
-    skipped: Sequence[Skipped]  # pictures that cannot be read and were left out, if that was asked for
-    data_set: DataSet | None  # that they are of; None for a folder of labelled pictures
+    skipped: Sequence[Skipped]  # images that cannot be read and were left out, if that was asked for
+    data_set: DataSet | None  # that they are of; None for a folder of labelled images
 
 
 def open_tested_images(
@@ -54,12 +54,12 @@ def open_tested_images(
         data: the folder of pretrain, if it is not where it was.
         data_root: the folder of built-in data sets.
         skip_bad: leave out test images that cannot be read. The images that stage 1 left out are left out anyway.
-        ignore_new: leave out the pictures of a folder that stage 1 did not have.
+        ignore_new: leave out the images of a folder that stage 1 did not have.
 
     Raises:
         M2sdError: one of its kinds.
     """
-    check = partial(check_pictures_together, group=group)
+    check = partial(check_images_together, group=group)
     if test is not None:
         location = expand(test, "--test")
         labelled = read_shots(location)

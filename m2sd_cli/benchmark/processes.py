@@ -24,10 +24,10 @@ from m2sd_cli.runs.folder import RunFolder
 
 WAY, SHOTS = 5, 5
 M2SD = ["-m", "m2sd_cli"]
-PIXELS = 256  # both sides of a generated picture
+PIXELS = 256  # both sides of a generated image
 MOST_ROUNDS = 3
 
-# Of the run folder, a folder of pictures of its base classes, and the network.
+# Of the run folder, a folder of images of its base classes, and the network.
 MakeRun = Callable[[Path, Path, Settings], None]
 
 
@@ -62,7 +62,7 @@ def _environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [home, os.environ.get("PYTHONPATH")]))}
 
 
-def write_pictures(folder: Path, classes: int, each: int) -> None:
+def write_images(folder: Path, classes: int, each: int) -> None:
     """Write noise as FOLDER/CLASS/*.jpg."""
     random = np.random.default_rng(0)
     for label in range(classes):
@@ -84,9 +84,9 @@ def measure_processes(settings: Settings, make_run: MakeRun) -> dict[str, Latenc
         folder = Path(temporary)
         run = RunFolder(folder / "run")
         say("processes: making a run to teach and to ask")
-        write_pictures(folder / "base", WAY, 1)
+        write_images(folder / "base", WAY, 1)
         make_run(run.path, folder / "base", settings)
-        write_pictures(folder / "new", WAY, SHOTS)
+        write_images(folder / "new", WAY, SHOTS)
         common = ["--run", str(run.path), "--device", str(settings.device), "--precision", settings.precision]
         commands = {
             "import_torch": ["-c", "import torch"],

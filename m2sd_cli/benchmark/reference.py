@@ -1,6 +1,6 @@
 """Plain loop of the field's kind, to compare stage 1 with; nothing trains with it.
 
-Most published code for few-shot class-incremental learning trains by it. Each image becomes a PIL picture, is cut
+Most published code for few-shot class-incremental learning trains by it. Each image becomes a PIL image, is cut
 and flipped by torchvision's transforms and made a tensor in a worker process of torch's DataLoader; the network
 computes in float32 and the default memory format; loss and accuracy are read from the device after every step. Network,
 loss, optimiser, batch size and the distribution of the augmented images are those of `m2sd pretrain`, but without
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from m2sd_cli.method.network import Network
 
 
-def picture_transform(augmentation: Augmentation, transform: TestTransform) -> Callable[[Image.Image], Tensor]:
-    """Compose transforms of torchvision for one picture, of the same distribution as our augmentation of a batch.
+def image_transform(augmentation: Augmentation, transform: TestTransform) -> Callable[[Image.Image], Tensor]:
+    """Compose transforms of torchvision for one image, of the same distribution as our augmentation of a batch.
 
     Raises:
         M2sdError: torchvision cannot be imported.
@@ -48,7 +48,7 @@ def picture_transform(augmentation: Augmentation, transform: TestTransform) -> C
     return composed
 
 
-class PictureDataset(Dataset[tuple[Tensor, int]]):
+class ImageDataset(Dataset[tuple[Tensor, int]]):
     """Images in memory, decoded and augmented one by one."""
 
     def __init__(self, data: TrainingImages, transform: Callable[[Image.Image], Tensor]) -> None:
@@ -102,7 +102,7 @@ class ReferenceLoop:
         )
         self._order = _Shuffled(len(data.labels), config.batch_size)
         self._loader: DataLoader[tuple[Tensor, int]] | None = DataLoader(
-            PictureDataset(data, picture_transform(augmentation, transform)),
+            ImageDataset(data, image_transform(augmentation, transform)),
             batch_sampler=self._order,
             num_workers=workers,
             persistent_workers=True,

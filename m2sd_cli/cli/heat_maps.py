@@ -29,7 +29,7 @@ class HeatMapFiles:
             M2sdError: it cannot be written.
         """
         from m2sd_cli.output_files import make_output_folder, write_output
-        from m2sd_cli.reports.page.pictures import evidence_png
+        from m2sd_cli.reports.page.thumbnails import evidence_png
 
         assert prediction.evidence is not None, "asked for with `explained`"
         make_output_folder(self.folder)

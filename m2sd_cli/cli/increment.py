@@ -80,7 +80,7 @@ def increment(
     import m2sd_cli
     from m2sd_cli.api.tested_images import has_test_images
     from m2sd_cli.cli.progress import reporting
-    from m2sd_cli.data.picture_files import find_pictures
+    from m2sd_cli.data.image_files import find_images
 
     with reporting(quiet):
         stored = m2sd_cli.increment(
@@ -116,7 +116,7 @@ def increment(
     verb = "extended" if extend else "learned"
     note(f"session {session}: {verb} {names}{more}; {known} classes now", quiet)
     own = images or ([shots] if shots else [])
-    asked = [command("predict", run, f" {as_word(find_pictures(own)[0])}")] if own else []
+    asked = [command("predict", run, f" {as_word(find_images(own)[0])}")] if own else []
     tested = has_test_images(m2sd_cli.open_run(run))
     next_steps = [*asked, *([command("evaluate", run, data_root=data_root)] if tested else [])]
     if next_steps:

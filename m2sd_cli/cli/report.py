@@ -12,7 +12,7 @@ from m2sd_cli.cli.output import note
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pictures:
+class Images:
     """The options that name photos for the page."""
 
     test: options.LabelledFolder = None
@@ -23,7 +23,7 @@ class Pictures:
 def report(
     *,
     out: Annotated[Path, typer.Option("--out", help="The page to write.", readable=False)] = Path("report.html"),
-    pictures: Pictures,
+    images: Images,
     session: options.SessionChoice = None,
     data: options.FolderOfPretrain = None,
     classifier: options.Classifier = None,
@@ -41,7 +41,7 @@ def report(
       m2sd report --run birds --test ./labelled --out birds.html
       m2sd report --run birds --shots 1=./new-birds
     """
-    folders = options.shot_folders(pictures.shots or [])
+    folders = options.shot_folders(images.shots or [])
 
     import m2sd_cli
     from m2sd_cli.cli.progress import reporting
@@ -52,7 +52,7 @@ def report(
         page = m2sd_cli.report(
             run=run,
             session=session,
-            test=pictures.test,
+            test=images.test,
             data=data,
             shots=folders,
             classifier=classifier,

@@ -18,7 +18,7 @@ from m2sd_cli.data.names import relative_name
 from m2sd_cli.data.remarks import on_sizes
 from m2sd_cli.data.sources import ArrayImages, FileImages, ImageSource
 from m2sd_cli.data.threads import in_order
-from m2sd_cli.errors import PictureError
+from m2sd_cli.errors import ImageError
 from m2sd_cli.progress import count_passing
 
 
@@ -42,7 +42,7 @@ class Size:
 
 @dataclass(frozen=True)
 class Unreadable:
-    """A picture that cannot be read."""
+    """An image that cannot be read."""
 
     file: str  # below the folder
     reason: str
@@ -122,7 +122,7 @@ def check_data(data: DataSet) -> Summary:
 
 
 def check_folder(folder: Path) -> Summary:
-    """Read every picture of a folder as `open_folder` takes it, and gather all that is wrong with it.
+    """Read every image of a folder as `open_folder` takes it, and gather all that is wrong with it.
 
     Raises:
         DataError: it is not there, or cannot be read at all.
@@ -198,7 +198,7 @@ def _summarise(
 def _read(path: Path) -> _Reading:
     try:
         image = open_rgb(path)
-    except PictureError as error:
+    except ImageError as error:
         return _Reading(reason=error.reason)
     return _Reading(image.size, image.info.get(SCALE))
 

@@ -18,7 +18,7 @@ from m2sd_cli.data.transforms import TestTransform
 
 @dataclass(frozen=True)
 class Skipped:
-    """A picture that cannot be read, and was left out."""
+    """An image that cannot be read, and was left out."""
 
     file: str  # below the folder of images, as text
     reason: str
@@ -73,7 +73,7 @@ class DataSet:
     held_out: ImageSource | None = None  # of the base classes, not in `train`: for what is set after training
     whole: ImageSource | None = None  # training images of all classes, as a data set of the catalogue is opened
     protocol: Protocol | None = None  # that divides it, if it is not the official one
-    listed: SplitList | None = None  # the list of every picture, if a list divides a folder
+    listed: SplitList | None = None  # the list of every image, if a list divides a folder
 
     @classmethod
     def from_info(

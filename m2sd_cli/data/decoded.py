@@ -44,7 +44,7 @@ class Column:
     above: float  # each number is finite and greater than this
 
 
-ASPECTS = Column("aspects.npy", np.float32, 0)  # how wide the picture was for its height
+ASPECTS = Column("aspects.npy", np.float32, 0)  # how wide the image was for its height
 LABELS = Column("labels.npy", np.int64, -1)
 
 
@@ -54,7 +54,7 @@ class Request:
 
     use: Literal["training", "test"]
     side: int  # of each image, in pixels
-    settings: Mapping[str, object]  # of what is done to a picture
+    settings: Mapping[str, object]  # of what is done to an image
     digests: Sequence[str]  # SHA-256 of each file, in order
     images: int | None = None  # in these files; None for one in each
     column: Column = ASPECTS
@@ -87,7 +87,7 @@ def load_or_decode(request: Request, decode: Callable[[], Generator[tuple[Tensor
         decode: begins to decode the images, to (S, S, 3) uint8 and the column's number, in the order of the request.
 
     Raises:
-        DataError: the cache cannot be written, or a picture cannot be read. Nothing is left behind.
+        DataError: the cache cannot be written, or an image cannot be read. Nothing is left behind.
     """
     cache = cache_folder()
     folder = cache / request.key

@@ -1,4 +1,4 @@
-"""Grey pictures of more than eight bits, whose white has to be known before they can be shown with eight."""
+"""Grey images of more than eight bits, whose white has to be known before they can be shown with eight."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -21,17 +21,17 @@ OVERSHOOT = 0.1  # of white: resampling leaves floats a little outside of their 
 
 
 class UnknownWhiteError(Exception):
-    """Numbers of a picture that say nothing of how bright they are."""
+    """Numbers of an image that say nothing of how bright they are."""
 
 
 def to_eight_bits(image: Image.Image) -> Image.Image:
-    """Convert a picture of 16-bit or 32-bit integers or floats, of mode I, I;16 or F, to mode L.
+    """Convert an image of 16-bit or 32-bit integers or floats, of mode I, I;16 or F, to mode L.
 
     White is the number that the tags of a TIFF name. Else it is that of the fewest bits, 8, 10, 12, 14 or 16, that hold
-    the largest number of the picture; of floats it may be 1, too. Integers keep their upper eight bits.
+    the largest number of the image; of floats it may be 1, too. Integers keep their upper eight bits.
 
     Raises:
-        UnknownWhiteError: the picture has numbers that are not finite, negative or larger than 16 bits, and no tag says
+        UnknownWhiteError: the image has numbers that are not finite, negative or larger than 16 bits, and no tag says
             which of them is white.
     """
     tags: Mapping[int, Any] = getattr(image, "tag_v2", {})
@@ -58,40 +58,40 @@ def refuse_signed(image: Image.Image) -> None:
     """Refuse the signed bytes of a TIFF, which Pillow takes for unsigned ones.
 
     Raises:
-        UnknownWhiteError: the picture has some.
+        UnknownWhiteError: the image has some.
     """
     if SIGNED in np.ravel(getattr(image, "tag_v2", {}).get(SAMPLE_FORMAT, 0)):
         raise UnknownWhiteError("signed bytes, and nothing says which is black")
 
 
 class Scales:
-    """The scales of the deep grey ones among pictures that are read in several threads."""
+    """The scales of the deep grey ones among images that are read in several threads."""
 
     def __init__(self) -> None:
         self._seen: list[str] = []
 
     def note(self, image: Image.Image) -> Image.Image:
-        """Take note of a picture, and return it."""
+        """Take note of an image, and return it."""
         if SCALE in image.info:
             self._seen.append(image.info[SCALE])
         return image
 
     def say(self) -> None:
-        """Report how such pictures were scaled, if there were any."""
+        """Report how such images were scaled, if there were any."""
         for line in describe_scales(Counter(self._seen)):
             say(line)
 
 
 def describe_scales(scales: Mapping[str, int]) -> list[str]:
-    """Say how deep grey pictures were scaled, by the number of pictures of each scale."""
+    """Say how deep grey images were scaled, by the number of images of each scale."""
     return [
-        f"{count} grey {'picture' if count == 1 else 'pictures'} of more than 8 bits: {scale}"
+        f"{count} grey {'image' if count == 1 else 'images'} of more than 8 bits: {scale}"
         for scale, count in scales.items()
     ]
 
 
 def _stated_range(tags: Mapping[int, Any], low: float, high: float) -> tuple[float, float] | None:
-    """Return the numbers of black and white that the tags name, if all numbers of the picture lie between them."""
+    """Return the numbers of black and white that the tags name, if all numbers of the image lie between them."""
     bits = tags.get(BITS, (0,))[0]
     if 8 < bits < 16:
         return 0.0, 2.0**bits - 1
@@ -104,7 +104,7 @@ def _stated_range(tags: Mapping[int, Any], low: float, high: float) -> tuple[flo
 
 
 def _white(mode: str, low: float, high: float) -> float:
-    """Find the number of white by the range of a picture whose black is 0."""
+    """Find the number of white by the range of an image whose black is 0."""
     if mode == "F" and high < BLACK:
         white = 1.0 if high <= 2 else None
     else:

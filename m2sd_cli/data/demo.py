@@ -1,4 +1,4 @@
-"""The bundled demo: part of Fashion-MNIST (Xiao, Rasul, Vollgraf, 2017; MIT), as one sheet of pictures a class."""
+"""The bundled demo: part of Fashion-MNIST (Xiao, Rasul, Vollgraf, 2017; MIT), as one sheet of images a class."""
 
 import json
 from pathlib import Path
@@ -42,7 +42,7 @@ def _read_sheets(part: str) -> ArrayImages:
 
 
 def _read_sheet(path: Path) -> Tensor:
-    """Read a grey column of square pictures as (N, SIDE, SIDE, 3) uint8."""
+    """Read a grey column of square images as (N, SIDE, SIDE, 3) uint8."""
     with Image.open(path) as sheet:
         grey = torch.from_numpy(np.array(sheet, dtype=np.uint8))
     return grey.view(-1, SIDE, SIDE, 1).expand(-1, -1, -1, 3).contiguous()

@@ -8,9 +8,9 @@ import torch
 
 from m2sd_cli.data.datasets import DataSet, Shots, Skipped, Treatment
 from m2sd_cli.data.folders import folder_name
+from m2sd_cli.data.image_files import images_among, list_folder
 from m2sd_cli.data.layout import require_folder
 from m2sd_cli.data.names import as_pair, clash, class_name, is_text, relative_name
-from m2sd_cli.data.picture_files import list_folder, pictures_among
 from m2sd_cli.data.skipping import leave_out
 from m2sd_cli.data.sources import FileImages
 from m2sd_cli.data.split_list import BASE, TEST, SplitList
@@ -23,16 +23,16 @@ NAMED = 3  # faults in a message
 def open_fixed_split(folder: Path, listed: SplitList, treatment: Treatment, skipped: Sequence[Skipped] = ()) -> DataSet:
     """Open a folder as a list divides it, after all of the list was checked.
 
-    Classes have the names of the folders that their pictures lie in, and the order of the list.
+    Classes have the names of the folders that their images lie in, and the order of the list.
 
     Args:
         folder: below which the paths of the list lie.
         listed: the list.
-        treatment: of the pictures.
-        skipped: pictures to leave out, which may be missing.
+        treatment: of the images.
+        skipped: images to leave out, which may be missing.
 
     Returns:
-        the data set, with the list of its pictures, in which no folder stands for the pictures in it.
+        the data set, with the list of its images, in which no folder stands for the images in it.
 
     Raises:
         DataError: a path is missing, there twice or outside of the folder; or a class is taught twice or not at all.
@@ -42,7 +42,7 @@ def open_fixed_split(folder: Path, listed: SplitList, treatment: Treatment, skip
     left_out = {each.file for each in skipped}
     parts: dict[str, list[Path]] = {}
     for part, names in listed.parts():
-        found = [path for name in names for path in _pictures(folder, name, f"{quoted(repr(name))} of {part}", faults)]
+        found = [path for name in names for path in _images(folder, name, f"{quoted(repr(name))} of {part}", faults)]
         parts[part] = [path for path in found if _is_usable(path, folder, left_out, faults)]
     faults += _find_faults(parts)
     if faults:
@@ -74,23 +74,23 @@ def open_fixed_split(folder: Path, listed: SplitList, treatment: Treatment, skip
     return leave_out(data, skipped)
 
 
-def _pictures(folder: Path, name: str, where: str, faults: list[str]) -> list[Path]:
-    """List the picture that a path names, or the pictures in a folder."""
+def _images(folder: Path, name: str, where: str, faults: list[str]) -> list[Path]:
+    """List the image that a path names, or the images in a folder."""
     parsed = PureWindowsPath(name)  # takes either slash, and drives
     if not name or parsed.anchor or ".." in parsed.parts or "\0" in name:
-        faults.append(f"{where} is not the path of a picture below the folder")
+        faults.append(f"{where} is not the path of an image below the folder")
         return []
     path = folder / name
     if not os.path.isdir(path):
         return [path]
-    found = sorted(pictures_among(list_folder(path)))
+    found = sorted(images_among(list_folder(path)))
     if not found:
-        faults.append(f"{where}: no picture in it")
+        faults.append(f"{where}: no image in it")
     return found
 
 
 def _is_usable(path: Path, folder: Path, left_out: Collection[str], faults: list[str]) -> bool:
-    """Tell if a picture is there, and note it if it should be."""
+    """Tell if an image is there, and note it if it should be."""
     if path.parent == folder:
         faults.append(f"{path}: it lies in no folder of a class")
     elif not is_text(path.name):
@@ -107,7 +107,7 @@ def _class_of(path: Path) -> str:
 
 
 def _find_faults(parts: Mapping[str, Sequence[Path]]) -> list[str]:
-    """List pictures and classes that are in two parts, and classes that are tested and never taught."""
+    """List images and classes that are in two parts, and classes that are tested and never taught."""
     faults = []
     seen: dict[Path, str] = {}
     taught: dict[str, str] = {}

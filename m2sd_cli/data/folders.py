@@ -8,6 +8,7 @@ from pathlib import Path
 
 from m2sd_cli.data.augmentation import Augmentation
 from m2sd_cli.data.datasets import DataSet, Shots, Skipped, Treatment
+from m2sd_cli.data.image_files import find_images
 from m2sd_cli.data.layout import (
     SPLIT_WORDS,
     TEST,
@@ -20,7 +21,6 @@ from m2sd_cli.data.layout import (
     visible_folders,
 )
 from m2sd_cli.data.names import as_pair, clash, class_name, is_class_name, name_digest, relative_name
-from m2sd_cli.data.picture_files import find_pictures
 from m2sd_cli.data.skipping import leave_out
 from m2sd_cli.data.sources import FileImages
 from m2sd_cli.data.transforms import IMAGENET_MEAN, IMAGENET_STD, TestTransform
@@ -31,17 +31,17 @@ TEST_SHARE = 0.2
 
 
 def read_classes(folder: Path) -> dict[str, list[Path]]:
-    """List the pictures of each class, FOLDER/CLASS/*.jpg and other kinds, classes and pictures sorted by name.
+    """List the images of each class, FOLDER/CLASS/*.jpg and other kinds, classes and images sorted by name.
 
     What is left out is reported.
 
     Raises:
-        DataError: there is no such folder, no class in it, a class without a picture, or two of one name.
+        DataError: there is no such folder, no class in it, a class without an image, or two of one name.
     """
     found = scan_classes(folder)
     refuse_faults(found.faults, folder)
     found.say_left_out()
-    return found.pictures
+    return found.images
 
 
 def folder_name(folder: Path) -> str:
@@ -50,7 +50,7 @@ def folder_name(folder: Path) -> str:
 
 
 def read_shots(folder: Path) -> Shots:
-    """Read the classes of a folder, in the order of their names, with all their pictures.
+    """Read the classes of a folder, in the order of their names, with all their images.
 
     Raises:
         DataError: as `read_classes` does.
@@ -60,20 +60,20 @@ def read_shots(folder: Path) -> Shots:
 
 
 def read_class(name: str, paths: Sequence[Path]) -> Shots:
-    """Take files, and the pictures of folders, for the shots of one class.
+    """Take files, and the images of folders, for the shots of one class.
 
     Raises:
         UsageError: the class cannot have that name.
-        DataError: a path does not exist, is there twice, or is a folder without a picture.
+        DataError: a path does not exist, is there twice, or is a folder without an image.
     """
     wanted = class_name(name)
     if not is_class_name(wanted):
         raise UsageError(f"--class {name!r}: not the name of a class, which a folder could have")
-    pictures = [path.absolute() for path in find_pictures(paths)]
-    repeated = next((path for path, count in Counter(pictures).items() if count > 1), None)
+    images = [path.absolute() for path in find_images(paths)]
+    repeated = next((path for path, count in Counter(images).items() if count > 1), None)
     if repeated is not None:
         raise DataError(f"{repeated}: named twice; name it once")
-    return Shots([wanted], FileImages.from_items((path, 0) for path in pictures))
+    return Shots([wanted], FileImages.from_items((path, 0) for path in images))
 
 
 def usual_treatment(image_size: int) -> Treatment:
@@ -97,10 +97,10 @@ def open_folder(folder: Path, image_size: int, skipped: Sequence[Skipped] = ()) 
     Args:
         folder: all classes in its training part are base classes.
         image_size: side of the square that the network will see, in pixels.
-        skipped: pictures to leave out, which have their part in the split even if they are missing.
+        skipped: images to leave out, which have their part in the split even if they are missing.
 
     Raises:
-        DataError: as `read_classes` does, or a test class is named as a training class but for its case, or no picture
+        DataError: as `read_classes` does, or a test class is named as a training class but for its case, or no image
             of a base class is left.
         UsageError: the size is below 8 pixels.
     """
@@ -134,7 +134,7 @@ def open_folder(folder: Path, image_size: int, skipped: Sequence[Skipped] = ()) 
 
 
 def _names_by_folder(skipped: Sequence[Skipped]) -> dict[str, list[str]]:
-    """List the names of pictures in FOLDER/CLASS by CLASS; records may say anything else, which is passed over."""
+    """List the names of images in FOLDER/CLASS by CLASS; records may say anything else, which is passed over."""
     names: dict[str, list[str]] = {}
     for each in skipped:
         folder, _, name = each.file.partition("/")
@@ -144,7 +144,7 @@ def _names_by_folder(skipped: Sequence[Skipped]) -> dict[str, list[str]]:
 
 
 def _with_missing(paths: list[Path], left_out: Mapping[str, list[str]]) -> list[Path]:
-    """Add the pictures that were left out and are missing to those of a class."""
+    """Add the images that were left out and are missing to those of a class."""
     home = paths[0].parent
     present = {relative_name(path, home) for path in paths}
     missing = [home / name for name in left_out.get(home.name, ()) if name not in present]
@@ -153,7 +153,7 @@ def _with_missing(paths: list[Path], left_out: Mapping[str, list[str]]) -> list[
 
 @dataclass(frozen=True)
 class Layout:
-    """The pictures of a folder for training and testing, and what is to be said of it."""
+    """The images of a folder for training and testing, and what is to be said of it."""
 
     train: Mapping[str, list[Path]]
     test: Mapping[str, list[Path]]
@@ -177,9 +177,9 @@ def scan_folder(folder: Path, skipped: Sequence[Skipped] = ()) -> Layout:
     if split is None:
         whole = scan_classes(folder)
         left_out = _names_by_folder(skipped)
-        halves = {name: split_class(_with_missing(paths, left_out)) for name, paths in whole.pictures.items()}
+        halves = {name: split_class(_with_missing(paths, left_out)) for name, paths in whole.images.items()}
         train, test = ({name: half[side] for name, half in halves.items()} for side in (0, 1))
-        faults = [*whole.faults, *_on_parts_without_classes(folder, whole.pictures)]
+        faults = [*whole.faults, *_on_parts_without_classes(folder, whole.images)]
         return Layout(train, test, [whole], faults, _on_class_called_train(folder))
     parts = [scan_classes(split.train)]
     faults = list(parts[0].faults)
@@ -190,7 +190,7 @@ def scan_folder(folder: Path, skipped: Sequence[Skipped] = ()) -> Layout:
             faults.append(str(error))
         else:
             faults += parts[1].faults
-    train, test = parts[0].pictures, parts[1].pictures if len(parts) > 1 else {}
+    train, test = parts[0].images, parts[1].images if len(parts) > 1 else {}
     layout = Layout(train, test, parts, faults, split.remarks())
     pair = None if faults else clash(layout.classes)
     if pair is not None:
@@ -211,7 +211,7 @@ def _on_class_called_train(folder: Path) -> list[str]:
     """Say that train/ is taken for a class although it has folders in it, if that is so."""
     train = folder / TRAIN
     inside = visible_folders(train) if os.path.isdir(train) else []
-    return [f"{train}: it holds pictures itself, so it is a class, and no part of a split"] * bool(inside)
+    return [f"{train}: it holds images itself, so it is a class, and no part of a split"] * bool(inside)
 
 
 def _on_parts_without_classes(folder: Path, names: Collection[str]) -> list[str]:
@@ -219,13 +219,13 @@ def _on_parts_without_classes(folder: Path, names: Collection[str]) -> list[str]
     if len(names) < 2 or not {name.lower() for name in names} <= {TRAIN, *SPLIT_WORDS}:
         return []
     parts = " and ".join(f"{name}/" for name in sorted(names))
-    return [f"{folder}: {parts} hold pictures themselves: no classes; sort them into {TRAIN}/CLASS and {TEST[0]}/CLASS"]
+    return [f"{folder}: {parts} hold images themselves: no classes; sort them into {TRAIN}/CLASS and {TEST[0]}/CLASS"]
 
 
 def split_class(paths: list[Path]) -> tuple[list[Path], list[Path]]:
     """Split a class: four fifths for training, one fifth for testing, chosen by the SHA-256 of the file names.
 
-    The choice depends on the names alone, not on their order or the path of the folder. A class of one picture is
+    The choice depends on the names alone, not on their order or the path of the folder. A class of one image is
     trained on and not tested.
     """
     ranked = sorted(paths, key=name_digest)

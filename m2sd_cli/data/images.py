@@ -1,13 +1,13 @@
-"""A picture of any kind as upright 8-bit RGB."""
+"""An image of any kind as upright 8-bit RGB."""
 
 from pathlib import Path
 
 from PIL import Image
 
-from m2sd_cli.data import picture_guards
+from m2sd_cli.data import image_guards
 from m2sd_cli.data.deep_grey import UnknownWhiteError, refuse_signed, to_eight_bits
-from m2sd_cli.data.picture_files import open_file
-from m2sd_cli.errors import PictureError
+from m2sd_cli.data.image_files import open_file
+from m2sd_cli.errors import ImageError
 
 # By EXIF orientation. Pillow's exif_transpose would also write the EXIF block anew, which fails if it is damaged.
 UPRIGHT: dict[object, Image.Transpose] = {
@@ -24,32 +24,32 @@ COLOUR = {"RGB": 3, "RGBA": 3, "RGBX": 3, "LA": 1}  # channels beside transparen
 
 
 def open_rgb(path: Path) -> Image.Image:
-    """Read a picture of any size and mode: turned as its EXIF orientation says, transparency laid on white.
+    """Read an image of any size and mode: turned as its EXIF orientation says, transparency laid on white.
 
     Of an animation the first frame is taken. Grey of more than eight bits is scaled as `to_eight_bits` says.
 
     Raises:
-        PictureError: the file is missing, is no picture, is damaged, is so large that it may be an attack, or does not
+        ImageError: the file is missing, is no image, is damaged, is so large that it may be an attack, or does not
             say how bright its numbers are.
         DataError: there is no memory for it.
     """
-    with picture_guards.name_damage(path), open_file(path) as file:
-        image = picture_guards.open_header(file, path)
-        with picture_guards.DECODING.reserved(image.width * image.height):
+    with image_guards.name_damage(path), open_file(path) as file:
+        image = image_guards.open_header(file, path)
+        with image_guards.DECODING.reserved(image.width * image.height):
             sixteen_bits = bool(image.tile) and ";16" in str(image.tile[0])
-            picture_guards.decode(image)
+            image_guards.decode(image)
             if sixteen_bits and image.mode in COLOUR:
                 _refuse_lower_bits(image, path)
-            turn = UPRIGHT.get(picture_guards.read_orientation(image))
+            turn = UPRIGHT.get(image_guards.read_orientation(image))
             try:
                 rgb = to_rgb(image)
             except UnknownWhiteError as error:
-                raise PictureError(path, f"{error}; save it with 8 bits, as a png") from None
+                raise ImageError(path, f"{error}; save it with 8 bits, as a png") from None
             return rgb if turn is None else rgb.transpose(turn)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Convert a picture of any mode to 8-bit RGB.
+    """Convert an image of any mode to 8-bit RGB.
 
     Raises:
         UnknownWhiteError: its numbers do not say how bright they are.
@@ -68,11 +68,11 @@ def _refuse_lower_bits(image: Image.Image, path: Path) -> None:
     """Refuse colour of 16 bits of which the lower 12 are used at most: Pillow keeps the upper eight.
 
     Raises:
-        PictureError: there is no colour brighter than that.
+        ImageError: there is no colour brighter than that.
     """
     brightest = max(high for _, high in _extrema(image)[: COLOUR[image.mode]])
     if 0 < brightest < 16:
-        raise PictureError(path, "16 bits a colour, and only the lower 12 are used; save it with 8 bits, as a png")
+        raise ImageError(path, "16 bits a colour, and only the lower 12 are used; save it with 8 bits, as a png")
 
 
 def _extrema(image: Image.Image) -> list[tuple[int, int]]:

@@ -1,4 +1,4 @@
-"""The table of the kinds of pictures: which files are pictures by their names, and what reading them takes."""
+"""The table of the kinds of images: which files are images by their names, and what reading them takes."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -12,7 +12,7 @@ HEIC_MODULE: Final = "pillow_heif"
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of pictures."""
+    """A kind of images."""
 
     format: str  # Pillow's name, which tells by the content what a file is
     suffixes: tuple[str, ...]  # in lower case; the first one stands for the kind in messages
@@ -30,7 +30,7 @@ KINDS: Final = (
     Kind("AVIF", (".avif",), "PIL._avif", "install a Pillow that reads AVIF, or convert"),
     Kind("HEIF", (".heic", ".heif", ".hif"), HEIC_MODULE, HEIC_EXTRA),
 )
-# Pictures that are not read, or not those of a person: by their names they are told from notes and lists.
+# Images that are not read, or not those of a person: by their names they are told from notes and lists.
 OTHERS: Final = frozenset(
     {".3fr", ".arw", ".cr2", ".cr3", ".dng", ".nef", ".orf", ".pef", ".raf", ".raw", ".rw2", ".srw"}
     | {".ai", ".eps", ".exr", ".hdr", ".ico", ".j2k", ".jp2", ".jxl", ".pbm", ".pcx", ".pgm", ".ppm", ".psd", ".svg"}
@@ -49,14 +49,14 @@ def is_at_hand(module: str) -> bool:
     return find_spec(module) is not None
 
 
-def is_picture(path: Path) -> bool:
-    """Tell by the name of a file if it is a picture that can be read here."""
+def is_image(path: Path) -> bool:
+    """Tell by the name of a file if it is an image that can be read here."""
     kind = _BY_SUFFIX.get(path.suffix.lower())
     return kind is not None and is_at_hand(kind.module)
 
 
-def is_any_picture(path: Path) -> bool:
-    """Tell by the name of a file if it is a picture, whether it can be read or not."""
+def is_any_image(path: Path) -> bool:
+    """Tell by the name of a file if it is an image, whether it can be read or not."""
     suffix = path.suffix.lower()
     return suffix in _BY_SUFFIX or suffix in OTHERS
 
@@ -73,7 +73,7 @@ def way_out(suffix: str, them: str) -> str:
         return f"{kind.way_out} {them}"
     if suffix in ARCHIVES:
         return f"an archive; unpack {them}" if them == "it" else f"archives; unpack {them}"
-    return f"convert {them} to jpg or png" if suffix in OTHERS else "no picture by the name"
+    return f"convert {them} to jpg or png" if suffix in OTHERS else "no image by the name"
 
 
 def listed_kinds() -> str:

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from m2sd_cli.data.kinds import ARCHIVES, is_any_picture, listed_kinds
+from m2sd_cli.data.image_files import images_among, images_below, is_passed_over, is_run_folder, list_folder
+from m2sd_cli.data.kinds import ARCHIVES, is_any_image, listed_kinds
 from m2sd_cli.data.left_out import LeftOut, by_kind, count_suffixes, describe, shorten
 from m2sd_cli.data.names import as_pair, clash, class_name, is_text
-from m2sd_cli.data.picture_files import is_passed_over, is_run_folder, list_folder, pictures_among, pictures_below
 from m2sd_cli.errors import DataError
 from m2sd_cli.paths import refuse_address
 from m2sd_cli.progress import say
@@ -29,7 +29,7 @@ class Classes:
     """The classes of a folder, FOLDER/CLASS/*.jpg, sorted by name, and what was found beside them."""
 
     folder: Path
-    pictures: dict[str, list[Path]] = field(default_factory=dict)  # of each class, sorted
+    images: dict[str, list[Path]] = field(default_factory=dict)  # of each class, sorted
     faults: list[str] = field(default_factory=list)  # each in one line, with the way out
     left_out: list[LeftOut] = field(default_factory=list)
     run_folders: list[Path] = field(default_factory=list)
@@ -81,7 +81,7 @@ class Split:
 def find_split(folder: Path) -> Split | None:
     """Find the parts of a folder that is laid out as train/CLASS, in any case; None if all its folders are classes.
 
-    A class may be called train, too: it is one if it has no folder of a class in it, or pictures of its own and other
+    A class may be called train, too: it is one if it has no folder of a class in it, or images of its own and other
     classes beside it.
 
     Raises:
@@ -95,7 +95,7 @@ def find_split(folder: Path) -> Split | None:
     test = next(filter(None, (_named(entries, name) for name in TEST)), None)
     others = [path for path in folders if path not in (train, test)]
     beside = [path.name for path in others if not is_run_folder(list_folder(path))]
-    if any(pictures_among(list_folder(train))) and any(name.lower() not in TEST for name in beside):
+    if any(images_among(list_folder(train))) and any(name.lower() not in TEST for name in beside):
         return None
     return Split(train, test, beside)
 
@@ -152,7 +152,7 @@ def scan_classes(folder: Path) -> Classes:
         if stat.S_ISDIR(mode):
             inside.append(path)
         else:
-            beside += is_any_picture(path)
+            beside += is_any_image(path)
             archives.update({path.suffix.lower()} & ARCHIVES)
     names = [path.name for path in inside if is_text(path.name)]
     pair = clash(sorted(names, key=lambda name: (class_name(name), name)))
@@ -165,48 +165,48 @@ def scan_classes(folder: Path) -> Classes:
             continue
         try:
             entries = list_folder(path)
-            pictures = sorted(pictures_among(entries))
+            images = sorted(images_among(entries))
             counts = count_suffixes(entries)
-            if pictures:
-                found.pictures.setdefault(class_name(path.name), pictures)
+            if images:
+                found.images.setdefault(class_name(path.name), images)
                 suffixes += counts
-                below = sum(len(pictures_below(each)) for each in visible_folders(path) if not each.is_symlink())
+                below = sum(len(images_below(each)) for each in visible_folders(path) if not each.is_symlink())
                 if below:
                     nested.append((below, path.name))
             elif is_run_folder(entries):
                 found.run_folders.append(path)
             else:
-                found.faults.append(f"{path}: no picture in it{_why_none(path, counts)}")
+                found.faults.append(f"{path}: no image in it{_why_none(path, counts)}")
         except DataError as error:
             found.faults.append(str(error))
     found.left_out = by_kind(suffixes + archives)
     if nested:
         total, places = sum(count for count, _ in nested), shorten([name for _, name in nested])
-        kind = f"{_pictures(total)} in folders inside of classes ({places})"
-        found.left_out.append(LeftOut(total, kind, "a class has its pictures in its own folder; move them there"))
+        kind = f"{_images(total)} in folders inside of classes ({places})"
+        found.left_out.append(LeftOut(total, kind, "a class has its images in its own folder; move them there"))
     if beside:
         found.left_out.append(
-            LeftOut(beside, f"{_pictures(beside)} beside the folders of classes", "each belongs into that of its class")
+            LeftOut(beside, f"{_images(beside)} beside the folders of classes", "each belongs into that of its class")
         )
-    if not found.pictures and not found.faults:
-        why = f"; {counted(beside, 'picture')} {'lies' if beside == 1 else 'lie'} in it" if beside else ""
+    if not found.images and not found.faults:
+        why = f"; {counted(beside, 'image')} {'lies' if beside == 1 else 'lie'} in it" if beside else ""
         found.faults.append(
-            f"{folder}: no class in it; it needs one sub-folder a class, holding that class's pictures{why}"
+            f"{folder}: no class in it; it needs one sub-folder a class, holding that class's images{why}"
         )
     return found
 
 
-def _pictures(count: int) -> str:
-    return "picture" if count == 1 else "pictures"
+def _images(count: int) -> str:
+    return "image" if count == 1 else "images"
 
 
 def _why_none(path: Path, counts: Counter[str]) -> str:
-    """Say why a class has no picture, and the way out."""
-    holders = [each.name for each in visible_folders(path) if pictures_below(each)]
+    """Say why a class has no image, and the way out."""
+    holders = [each.name for each in visible_folders(path) if images_below(each)]
     if not holders:
         return f" that can be read: {describe(by_kind(counts))}" if counts else f" ({listed_kinds()})"
     if path.name.lower() in SPLIT_WORDS:
         way = f"if {path.name} is a part of a split, call the parts train and test"
     else:
-        way = f"if these are the classes, name {path} instead; if {path.name} is one, move their pictures into it"
+        way = f"if these are the classes, name {path} instead; if {path.name} is one, move their images into it"
     return f", but in its folders ({shorten(holders)}): {way}"

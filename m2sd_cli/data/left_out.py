@@ -1,11 +1,11 @@
-"""Files in folders of pictures that are left out, counted by their kind, with the way out."""
+"""Files in folders of images that are left out, counted by their kind, with the way out."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from m2sd_cli.data.kinds import SYSTEM_FILES, is_picture, way_out
+from m2sd_cli.data.kinds import SYSTEM_FILES, is_image, way_out
 
 NAMED = 5  # kinds or names in a message
 
@@ -23,14 +23,14 @@ class LeftOut:
 
 
 def count_suffixes(entries: Iterable[Path]) -> Counter[str]:
-    """Count the files among entries of a folder that are no pictures which can be read, by their suffix.
+    """Count the files among entries of a folder that are no images which can be read, by their suffix.
 
     Hidden ones, folders and files that systems leave behind are passed over.
     """
     counts: Counter[str] = Counter()
     for path in entries:
         name = path.name
-        if not (is_picture(path) or name.startswith(".") or name.lower() in SYSTEM_FILES) and path.is_file():
+        if not (is_image(path) or name.startswith(".") or name.lower() in SYSTEM_FILES) and path.is_file():
             counts[path.suffix.lower()] += 1
     return counts
 

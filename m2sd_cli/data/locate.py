@@ -53,7 +53,7 @@ def open_data(
         name: of the catalogue, or a path.
         data_root: the folder of data sets; None for those of `data_roots`.
         image_size: of a folder's images as the network sees them, in pixels; default 224.
-        skipped: pictures to leave out.
+        skipped: images to leave out.
         protocol: of a data set of the catalogue; None for the official one.
         transform: the data set of the catalogue as whose images a folder's are treated, in the size of that; None for
             the usual treatment.
@@ -81,7 +81,7 @@ def open_data(
     from m2sd_cli.data.skipping import leave_out
 
     data = _open_original(info, data_root, protocol)
-    # Pictures that cannot be read have their part in the simulation all the same, so that no other changes its part.
+    # Images that cannot be read have their part in the simulation all the same, so that no other changes its part.
     return leave_out(data if info.simulates is None else simulate(data, under(info, data.protocol)), skipped)
 
 

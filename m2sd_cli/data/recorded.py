@@ -1,4 +1,4 @@
-"""The pictures of a folder as they were recorded, and those that are new, gone or changed since."""
+"""The images of a folder as they were recorded, and those that are new, gone or changed since."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 NAMED = 10  # files in a message
 
-Files = Mapping[str, str | None]  # SHA-256 by the name below the folder; None of a picture to test on
+Files = Mapping[str, str | None]  # SHA-256 by the name below the folder; None of an image to test on
 
 
 def list_files(data: DataSet) -> dict[str, str | None]:
-    """List the pictures of a folder for training, held out and for testing; none of images in memory."""
+    """List the images of a folder for training, held out and for testing; none of images in memory."""
     files: dict[str, str | None] = {}
     for source in (data.train, data.held_out):
         if isinstance(source, FileImages):
@@ -53,7 +53,7 @@ def _named(files: Sequence[str]) -> str:
 
 
 def find_changes(data: DataSet, recorded: Files) -> Changes:
-    """Compare the pictures of a folder with the recorded ones. Where they lie in it is told by the record alone."""
+    """Compare the images of a folder with the recorded ones. Where they lie in it is told by the record alone."""
     found = list_files(data)
     new = sorted(name for name in found if name not in recorded)
     gone = sorted(name for name in recorded if name not in found)
@@ -67,14 +67,14 @@ def find_changes(data: DataSet, recorded: Files) -> Changes:
 
 
 def only_recorded(data: DataSet, recorded: Files) -> DataSet:
-    """Leave out the pictures that are not recorded, so that the others have the parts that they had.
+    """Leave out the images that are not recorded, so that the others have the parts that they had.
 
     Args:
-        data: with all its pictures for training, before some are held out.
+        data: with all its images for training, before some are held out.
         recorded: of `list_files`.
 
     Raises:
-        DataError: a recorded picture is not there; the message names it.
+        DataError: a recorded image is not there; the message names it.
     """
     items: dict[str, tuple[Path, int]] = {}
     for source in (data.train, data.test):
@@ -83,7 +83,7 @@ def only_recorded(data: DataSet, recorded: Files) -> DataSet:
                 items[relative_name(path, data.location)] = path, label
     gone = sorted(name for name in recorded if name not in items)
     if gone:
-        raise DataError(f"{data.location}: recorded pictures are not there, {len(gone)} gone: {_named(gone)}")
+        raise DataError(f"{data.location}: recorded images are not there, {len(gone)} gone: {_named(gone)}")
     kept = sorted({items[name][1] for name in recorded})
     place = {label: number for number, label in enumerate(kept)}
 

@@ -1,4 +1,4 @@
-"""Remarks on a folder of pictures that can be used, and perhaps is not what was meant."""
+"""Remarks on a folder of images that can be used, and perhaps is not what was meant."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -10,13 +10,13 @@ from m2sd_cli.data.sources import FileImages
 if TYPE_CHECKING:
     from pathlib import Path
 
-FEW = 10  # pictures of a class
-UNEVEN = 20  # times as many pictures of one class as of another
-NAMED = 3  # classes or pairs of pictures in a remark
+FEW = 10  # images of a class
+UNEVEN = 20  # times as many images of one class as of another
+NAMED = 3  # classes or pairs of images in a remark
 
 
 def remarks(data: DataSet) -> list[str]:
-    """List the oddities of a folder, each in one line: few pictures, uneven classes, pictures that are there twice.
+    """List the oddities of a folder, each in one line: few images, uneven classes, images that are there twice.
 
     Every file is read as a whole for its SHA-256.
     """
@@ -28,17 +28,17 @@ def remarks(data: DataSet) -> list[str]:
 
 
 def on_sizes(counts: Mapping[str, tuple[int, int]]) -> Iterator[str]:
-    """Yield the oddities of the numbers of pictures of each class, for training and for testing."""
+    """Yield the oddities of the numbers of images of each class, for training and for testing."""
     sizes = {name: sum(each) for name, each in counts.items()}
     few = [f"{name} ({size})" for name, size in sizes.items() if size < FEW]
     if few:
-        yield f"few pictures: {_first(few)}; a class is known better from {FEW} or more"
+        yield f"few images: {_first(few)}; a class is known better from {FEW} or more"
     largest, smallest = max(sizes, key=sizes.__getitem__), min(sizes, key=sizes.__getitem__)
     if sizes[largest] >= UNEVEN * sizes[smallest]:
-        yield f"uneven classes: {largest} has {sizes[largest]} pictures, {smallest} has {sizes[smallest]}"
+        yield f"uneven classes: {largest} has {sizes[largest]} images, {smallest} has {sizes[smallest]}"
     untested = [name for name, (_, tested) in counts.items() if not tested]
     if untested:
-        yield f"no picture to test with: {_first(untested)}"
+        yield f"no image to test with: {_first(untested)}"
 
 
 def _on_copies(data: DataSet) -> Iterator[str]:
@@ -55,9 +55,9 @@ def _on_copies(data: DataSet) -> Iterator[str]:
                 (within if name == other else across).append(pair)
             first.setdefault(digest, (path, name))
     if across:
-        yield f"the same picture in two classes: {_first(across)}"
+        yield f"the same image in two classes: {_first(across)}"
     if within:
-        yield f"the same picture twice: {_first(within)}"
+        yield f"the same image twice: {_first(within)}"
 
 
 def _first(items: Sequence[str]) -> str:

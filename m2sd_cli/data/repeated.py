@@ -1,4 +1,4 @@
-"""Pictures that are there more than once, maybe as two classes: equal files, byte by byte."""
+"""Images that are there more than once, maybe as two classes: equal files, byte by byte."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,35 +8,35 @@ from m2sd_cli.data.names import relative_name
 from m2sd_cli.data.sources import FileImages, ImageSource
 from m2sd_cli.progress import say
 
-NAMED = 3  # groups of equal pictures in a message
+NAMED = 3  # groups of equal images in a message
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A picture of a person's own."""
+class Image:
+    """An image of a person's own."""
 
     file: str  # below the folder of images, as text
     class_name: str
     sha256: str
 
 
-def list_pictures(source: ImageSource, classes: Sequence[str], folder: Path) -> list[Picture]:
-    """List the pictures of a source with their digests; none of images in memory, which nobody has named."""
+def list_images(source: ImageSource, classes: Sequence[str], folder: Path) -> list[Image]:
+    """List the images of a source with their digests; none of images in memory, which nobody has named."""
     if not isinstance(source, FileImages):
         return []
     rows = zip(source.paths, source.labels.tolist(), source.digests(), strict=True)
-    return [Picture(relative_name(path, folder), classes[label], sha256) for path, label, sha256 in rows]
+    return [Image(relative_name(path, folder), classes[label], sha256) for path, label, sha256 in rows]
 
 
-def say_repeated(pictures: Iterable[Picture], taught: Mapping[str, str] | None = None) -> None:
-    """Report the pictures that are there more than once, if any, and the first of them.
+def say_repeated(images: Iterable[Image], taught: Mapping[str, str] | None = None) -> None:
+    """Report the images that are there more than once, if any, and the first of them.
 
     Args:
-        pictures: with their classes.
-        taught: what was taught before, by the SHA-256 of each of its pictures, for the message.
+        images: with their classes.
+        taught: what was taught before, by the SHA-256 of each of its images, for the message.
     """
     groups: dict[str, dict[str, str]] = {}
-    for each in pictures:
+    for each in images:
         groups.setdefault(each.sha256, {})[each.file] = each.class_name
     equal = [group for group in groups.values() if len(group) > 1]
     _say("in more than one class", [" = ".join(group) for group in equal if len({*group.values()}) > 1])
@@ -47,6 +47,6 @@ def say_repeated(pictures: Iterable[Picture], taught: Mapping[str, str] | None =
 
 def _say(what: str, named: Sequence[str]) -> None:
     if named:
-        count = "1 picture is" if len(named) == 1 else f"{len(named)} pictures are"
+        count = "1 image is" if len(named) == 1 else f"{len(named)} images are"
         more = f"; and {len(named) - NAMED} more" if len(named) > NAMED else ""
         say(f"{count} {what}: {'; '.join(named[:NAMED])}{more}")

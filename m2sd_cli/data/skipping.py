@@ -1,4 +1,4 @@
-"""Going on without the pictures that cannot be read."""
+"""Going on without the images that cannot be read."""
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
@@ -11,25 +11,25 @@ from m2sd_cli.data.images import open_rgb
 from m2sd_cli.data.names import relative_name
 from m2sd_cli.data.sources import FileImages, ImageSource, select_where
 from m2sd_cli.data.threads import in_order
-from m2sd_cli.errors import DataError, PictureError
+from m2sd_cli.errors import DataError, ImageError
 from m2sd_cli.progress import count_passing, say
 
-NAMED = 3  # skipped pictures in a message
+NAMED = 3  # skipped images in a message
 
-# Gives the reason why each picture cannot be read; None for those that can.
+# Gives the reason why each image cannot be read; None for those that can.
 Check = Callable[[Sequence[Path]], Sequence[str | None]]
 
 
-def check_pictures(paths: Sequence[Path]) -> list[str | None]:
-    """Read every picture as a whole, in threads. See `Check`."""
+def check_images(paths: Sequence[Path]) -> list[str | None]:
+    """Read every image as a whole, in threads. See `Check`."""
     return list(count_passing(in_order(_reason, paths), "checking", len(paths)))
 
 
 def say_skipped(skipped: Sequence[Skipped]) -> None:
-    """Report how many pictures were left out, if any, and the first of them."""
+    """Report how many images were left out, if any, and the first of them."""
     if skipped:
         count = len(skipped)
-        subject = "1 picture cannot be read and is" if count == 1 else f"{count} pictures cannot be read and are"
+        subject = "1 image cannot be read and is" if count == 1 else f"{count} images cannot be read and are"
         named = "; ".join(f"{each.file} ({each.reason})" for each in skipped[:NAMED])
         more = f"; and {count - NAMED} more" if count > NAMED else ""
         say(f"{subject} left out: {named}{more}")
@@ -38,22 +38,22 @@ def say_skipped(skipped: Sequence[Skipped]) -> None:
 def _reason(path: Path) -> str | None:
     try:
         open_rgb(path)
-    except PictureError as error:
+    except ImageError as error:
         return error.reason
     return None
 
 
-def skip_bad_pictures(data: DataSet, check: Check) -> DataSet:
-    """Leave out the pictures of a data set that cannot be read.
+def skip_bad_images(data: DataSet, check: Check) -> DataSet:
+    """Leave out the images of a data set that cannot be read.
 
     Raises:
-        DataError: no picture of a base class is left.
+        DataError: no image of a base class is left.
     """
     return leave_out(data, _unreadable([data.train, data.test], data.location, check))
 
 
 def skip_bad_tests(data: DataSet, check: Check) -> tuple[DataSet, Sequence[Skipped]]:
-    """Leave out the pictures for testing that cannot be read, and return them, too."""
+    """Leave out the images for testing that cannot be read, and return them, too."""
     skipped = _unreadable([data.test], data.location, check)
     return leave_out(data, [*data.skipped, *skipped]), skipped
 
@@ -65,7 +65,7 @@ def skip_bad_shots(shots: Shots, folder: Path, check: Check) -> Shots:
         folder: below which they lie.
 
     Raises:
-        DataError: no picture of a class is left.
+        DataError: no image of a class is left.
     """
     return leave_out_shots(shots, folder, _unreadable([shots.source], folder, check))
 
@@ -74,7 +74,7 @@ def leave_out_shots(shots: Shots, folder: Path, skipped: Sequence[Skipped]) -> S
     """Leave out certain shots; a file that is not among them does not matter.
 
     Raises:
-        DataError: no picture of a class is left.
+        DataError: no image of a class is left.
     """
     source = _without(shots.source, folder, {each.file for each in skipped})
     _refuse_empty(source, shots.classes, folder)
@@ -82,10 +82,10 @@ def leave_out_shots(shots: Shots, folder: Path, skipped: Sequence[Skipped]) -> S
 
 
 def leave_out(data: DataSet, skipped: Sequence[Skipped]) -> DataSet:
-    """Leave out certain pictures of a data set; a file that is not among them does not matter.
+    """Leave out certain images of a data set; a file that is not among them does not matter.
 
     Raises:
-        DataError: no picture of a base class is left.
+        DataError: no image of a base class is left.
     """
     if not skipped:
         return data
@@ -96,7 +96,7 @@ def leave_out(data: DataSet, skipped: Sequence[Skipped]) -> DataSet:
 
 
 def _unreadable(sources: Iterable[ImageSource], folder: Path, check: Check) -> list[Skipped]:
-    """List the pictures that cannot be read; images in memory always can."""
+    """List the images that cannot be read; images in memory always can."""
     paths = [path for source in sources if isinstance(source, FileImages) for path in source.paths]
     reasons = zip(paths, check(paths), strict=True)
     return [Skipped(relative_name(path, folder), reason) for path, reason in reasons if reason is not None]
@@ -114,4 +114,4 @@ def _refuse_empty(source: ImageSource, names: Sequence[str], folder: Path) -> No
     counts = source.labels.bincount(minlength=len(names)).tolist()
     for name, count in zip(names, counts, strict=True):
         if not count:
-            raise DataError(f"{folder}: no picture of class {name!r} can be read")
+            raise DataError(f"{folder}: no image of class {name!r} can be read")

@@ -16,13 +16,13 @@ from torch import Tensor
 from m2sd_cli.data.augmentation import Augmentation
 from m2sd_cli.data.decoded import Entry, Request, load_or_decode
 from m2sd_cli.data.deep_grey import Scales
+from m2sd_cli.data.image_files import open_file
 from m2sd_cli.data.images import open_rgb
 from m2sd_cli.data.mapped import MappedImages
 from m2sd_cli.data.names import name_digest
-from m2sd_cli.data.picture_files import open_file
 from m2sd_cli.data.threads import in_order
 from m2sd_cli.data.transforms import TestTransform, to_tensor
-from m2sd_cli.errors import DataError, PictureError
+from m2sd_cli.errors import DataError, ImageError
 from m2sd_cli.progress import count_passing
 
 ALL = slice(None)
@@ -156,7 +156,7 @@ class FileImages:
         """See ImageSource. The next batch is decoded while the caller works on the last.
 
         Raises:
-            DataError: a picture cannot be read.
+            DataError: an image cannot be read.
         """
         paths, labels = self.paths[shard], self.labels[shard]
         scales = Scales()
@@ -171,7 +171,7 @@ class FileImages:
         """See ImageSource: from the cache of decoded images, which is filled at once.
 
         Raises:
-            DataError: a picture cannot be read, or the cache not be written.
+            DataError: an image cannot be read, or the cache not be written.
         """
         request = Request("test", transform.crop, asdict(replace(transform, views=1)), self._digests)
         entry = self._load(request, transform.pixels)
@@ -183,7 +183,7 @@ class FileImages:
         """See ImageSource: squashed to a square of `augmentation.store` pixels, from the cache of decoded images.
 
         Raises:
-            DataError: a picture cannot be read, or the cache not be written.
+            DataError: an image cannot be read, or the cache not be written.
         """
         side = augmentation.store or augmentation.size
         request = Request("training", side, {"squash": "bilinear"}, self._digests)
@@ -203,7 +203,7 @@ class FileImages:
         return tuple(count_passing(in_order(_file_digest, self.paths), "reading", len(self)))
 
     def _load(self, request: Request, shape: Callable[[Image.Image], Tensor]) -> Entry:
-        """Load the pictures as `shape` makes them, (3, S, S) uint8, from the cache, which is filled first."""
+        """Load the images as `shape` makes them, (3, S, S) uint8, from the cache, which is filled first."""
         scales = Scales()
 
         def decode_one(item: tuple[Path, str]) -> tuple[Tensor, float]:
@@ -228,4 +228,4 @@ def _file_digest(path: Path) -> str:
         try:
             return hashlib.file_digest(file, "sha256").hexdigest()
         except OSError as error:
-            raise PictureError(path, f"cannot be read ({error.strerror or error})") from None
+            raise ImageError(path, f"cannot be read ({error.strerror or error})") from None

@@ -14,7 +14,7 @@ KEYS = (BASE, "sessions", TEST)
 
 @dataclass(frozen=True)
 class SplitList:
-    """Paths below a folder: of pictures, or of folders that stand for all pictures in them."""
+    """Paths below a folder: of images, or of folders that stand for all images in them."""
 
     base: tuple[str, ...]
     sessions: tuple[tuple[str, ...], ...]

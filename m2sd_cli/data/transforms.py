@@ -8,7 +8,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-SLENDER = 16  # long side by short side, beyond which only the middle of a picture is looked at
+SLENDER = 16  # long side by short side, beyond which only the middle of an image is looked at
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -30,7 +30,7 @@ class TestTransform:
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
 
     def pixels(self, image: Image.Image) -> Tensor:
-        """Transform an RGB picture of any size to (3, crop, crop) uint8. A picture of that very size is left untouched.
+        """Transform an RGB image of any size to (3, crop, crop) uint8. An image of that very size is left untouched.
 
         Sizes and corners are rounded as torchvision does, with which the field has made its figures.
         """
@@ -40,7 +40,7 @@ class TestTransform:
         else:
             short = min(width, height)
             if max(width, height) > SLENDER * short:
-                # The whole of a hair-thin picture would not fit in memory when resized, and only its centre is used.
+                # The whole of a hair-thin image would not fit in memory when resized, and only its centre is used.
                 image = ImageOps.fit(image, (min(width, SLENDER * short), min(height, SLENDER * short)))
                 width, height = image.size
             size = (int(self.resize * width / short), int(self.resize * height / short))
@@ -57,7 +57,7 @@ class TestTransform:
 
 
 def to_tensor(image: Image.Image) -> Tensor:
-    """Convert an RGB picture to (3, H, W) uint8."""
+    """Convert an RGB image to (3, H, W) uint8."""
     return torch.from_numpy(np.array(image, dtype=np.uint8)).permute(2, 0, 1)
 
 

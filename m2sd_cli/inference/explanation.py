@@ -1,4 +1,4 @@
-"""Heat maps of why: the parts of a picture that speak for a class."""
+"""Heat maps of why: the parts of an image that speak for a class."""
 
 import torch
 from torch import Tensor
@@ -24,7 +24,7 @@ def splits_its_score(model: SessionModel) -> bool:
 def explain(model: SessionModel, pixels: Tensor, classes: Tensor) -> Tensor:
     """Compute the map of each class: its mean is the class's score without bias, or its similarity.
 
-    Of several views of a picture the maps are averaged, of mirrored ones after turning them back. A shifted view lies
+    Of several views of an image the maps are averaged, of mirrored ones after turning them back. A shifted view lies
     by up to an eighth of the side beside its place.
 
     Args:

@@ -1,4 +1,4 @@
-"""Predictions for a person's own pictures."""
+"""Predictions for a person's own images."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -13,7 +13,7 @@ from torch import Tensor
 from m2sd_cli.data.deep_grey import Scales
 from m2sd_cli.data.images import open_rgb
 from m2sd_cli.data.threads import in_order
-from m2sd_cli.errors import PictureError
+from m2sd_cli.errors import ImageError
 from m2sd_cli.inference.explanation import explain
 from m2sd_cli.inference.session import SessionModel
 from m2sd_cli.method.calibration import known_score
@@ -23,16 +23,16 @@ PREDICT_BATCH = 64  # images; small, so that the first answers come soon
 
 @dataclass(frozen=True)
 class Guess:
-    """One of the likeliest classes of a picture."""
+    """One of the likeliest classes of an image."""
 
     name: str
     probability: float  # softmax of the logits over T
-    similarity: float  # cosine of the picture's feature and the class mean, -1 to 1, whatever the classifier
+    similarity: float  # cosine of the image's feature and the class mean, -1 to 1, whatever the classifier
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """A picture as the network sees it, and what in it speaks for its likeliest classes."""
+    """An image as the network sees it, and what in it speaks for its likeliest classes."""
 
     pixels: Tensor  # (3, S, S) uint8
     maps: Tensor  # (K, H, W) of the first guesses, see `explain`
@@ -40,38 +40,38 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Prediction:
-    """The likeliest classes of a picture, the likeliest first."""
+    """The likeliest classes of an image, the likeliest first."""
 
     path: Path
     guesses: list[Guess]
     score: float | None = None  # `known_score`
     unknown: bool = False  # the score is too low for a class that was taught; False if not calibrated
     calibrated: bool = False  # T was fitted to images that were not trained on; else it is 1
-    told: float | None = None  # estimated chance in per cent that a known picture scores higher than an unknown one
+    told: float | None = None  # estimated chance in per cent that a known image scores higher than an unknown one
     tells_little: bool = False  # True if that is hardly more than chance
-    skipped: str | None = None  # the reason why the picture cannot be read; it has no guesses and no score then
+    skipped: str | None = None  # the reason why the image cannot be read; it has no guesses and no score then
     evidence: Evidence | None = None  # if it was asked for
 
 
 def predict_files(
     model: SessionModel, paths: Sequence[Path], top_k: int, skip_bad: bool = False, explained: int = 0
 ) -> Iterator[Prediction]:
-    """Label pictures of any size, in their order, with one batch in memory at a time.
+    """Label images of any size, in their order, with one batch in memory at a time.
 
     Args:
-        top_k: the number of guesses a picture.
-        skip_bad: go on after a picture that cannot be read.
-        explained: the number of guesses a picture whose evidence to compute, which takes as long again.
+        top_k: the number of guesses an image.
+        skip_bad: go on after an image that cannot be read.
+        explained: the number of guesses an image whose evidence to compute, which takes as long again.
 
     Raises:
-        PictureError: a picture cannot be read, and `skip_bad` is false.
+        ImageError: an image cannot be read, and `skip_bad` is false.
     """
     scales = Scales()
 
-    def decode(path: Path) -> Tensor | PictureError:
+    def decode(path: Path) -> Tensor | ImageError:
         try:
             return model.transform.pixels(scales.note(open_rgb(path)))
-        except PictureError as error:
+        except ImageError as error:
             if not skip_bad:
                 raise
             return error
@@ -80,19 +80,19 @@ def predict_files(
         for start in range(0, len(paths), PREDICT_BATCH):
             batch = list(islice(decoded, PREDICT_BATCH))
             named = list(zip(paths[start:], batch, strict=False))
-            pictures = [(path, pixels) for path, pixels in named if isinstance(pixels, Tensor)]
-            predictions = iter(_predict(model, pictures, top_k, explained))
+            images = [(path, pixels) for path, pixels in named if isinstance(pixels, Tensor)]
+            predictions = iter(_predict(model, images, top_k, explained))
             for path, pixels in named:
                 yield next(predictions) if isinstance(pixels, Tensor) else Prediction(path, [], skipped=pixels.reason)
     scales.say()
 
 
 @torch.inference_mode()
-def _predict(model: SessionModel, pictures: list[tuple[Path, Tensor]], top_k: int, explained: int) -> list[Prediction]:
-    """Label pictures (3, H, W) uint8 after the test transform."""
-    if not pictures:
+def _predict(model: SessionModel, images: list[tuple[Path, Tensor]], top_k: int, explained: int) -> list[Prediction]:
+    """Label images (3, H, W) uint8 after the test transform."""
+    if not images:
         return []
-    batch = torch.stack([pixels for _, pixels in pictures])
+    batch = torch.stack([pixels for _, pixels in images])
     features = model.embed(batch)
     confidence = model.confidence
     logits = model.classify(features)
@@ -103,7 +103,7 @@ def _predict(model: SessionModel, pictures: list[tuple[Path, Tensor]], top_k: in
         [Guess(model.classes[index], *figures) for index, *figures in zip(*row, strict=True)]
         for row in zip(order.tolist(), likeliest.tolist(), similarity.tolist(), strict=True)
     ]
-    evidence: list[Evidence | None] = [None] * len(pictures)
+    evidence: list[Evidence | None] = [None] * len(images)
     if explained:
         maps = explain(model, batch, order[:, :explained].cpu())
         evidence = [Evidence(*each) for each in zip(batch, maps, strict=True)]
@@ -118,5 +118,5 @@ def _predict(model: SessionModel, pictures: list[tuple[Path, Tensor]], top_k: in
             confidence.tells_little,
             evidence=shown,
         )
-        for (path, _), likely, score, shown in zip(pictures, guesses, scores.tolist(), evidence, strict=True)
+        for (path, _), likely, score, shown in zip(images, guesses, scores.tolist(), evidence, strict=True)
     ]

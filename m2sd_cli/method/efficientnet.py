@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0, a small network for pictures of any kind (Tan & Le, ICML 2019; Lite: Google, 2020).
+"""EfficientNet-Lite0, a small network for images of any kind (Tan & Le, ICML 2019; Lite: Google, 2020).
 
 Lite0 is EfficientNet-B0 with ReLU6 in place of swish and without squeeze-and-excitation.
 """

@@ -76,7 +76,7 @@ def evaluate_session(
         keep_features: whether to return the features, too.
 
     Raises:
-        DataError: no test image is of a class that the last session knows, or a picture cannot be read.
+        DataError: no test image is of a class that the last session knows, or an image cannot be read.
     """
     model = models[-1]
     places = [_places(each, names) for each in models]

@@ -47,7 +47,7 @@ class ChainSummary:
         shots = sum(each.shots for part in taught for each in part.classes)
         return f"{_count(len(taught), 'taught session')} of {_count(classes, 'class')} and {_count(shots, 'shot')}"
 
-    def taught_pictures(self) -> dict[str, str]:
+    def taught_images(self) -> dict[str, str]:
         """Return the class and session of every shot as text, by the shot's SHA-256.
 
         Base images are not listed, nor are those of forgotten classes.

@@ -88,7 +88,7 @@ class RunFolder(ChainReader):
         if len(content) > CHECKPOINT_LIMIT:
             raise RunError(
                 f"{self.path}: {name} takes {len(content) / 2**30:.1f} GiB, and {CHECKPOINT_LIMIT / 2**30:.0f} are the "
-                f"most; teach fewer pictures at a time, or fewer --views of them"
+                f"most; teach fewer images at a time, or fewer --views of them"
             )
         return self._write(f"{name}.safetensors", content)
 

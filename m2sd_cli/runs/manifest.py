@@ -79,7 +79,7 @@ class ProtocolRecord(Record):
 
 
 class SplitRecord(Record):
-    """The list that divides a folder, each picture by its path below it."""
+    """The list that divides a folder, each image by its path below it."""
 
     base: list[Longer]
     sessions: list[list[Longer]] = []
@@ -117,7 +117,7 @@ class TransformRecord(Record):
 
 
 class WeightsRecord(Record):
-    """The weights that a network begins from, and the preparation of the pictures that they were trained on."""
+    """The weights that a network begins from, and the preparation of the images that they were trained on."""
 
     name: Annotated[Text, Field(description="of a file, without its folder, or as its publisher names the weights")]
     sha256: Annotated[Sha256 | None, Field(description="of the file")] = None
@@ -132,7 +132,7 @@ class WeightsRecord(Record):
 
 
 class SkippedRecord(Record):
-    """A picture that could not be read and was left out, as --skip-bad asks."""
+    """An image that could not be read and was left out, as --skip-bad asks."""
 
     file: Annotated[Longer, Field(min_length=1, description="below the folder of images; never a whole path")]
     reason: Longer
@@ -249,12 +249,10 @@ class Manifest(Record):
     seconds: Annotated[float, Field(ge=0, description="wall time")]
     created: Annotated[Text, Field(description="UTC, ISO 8601")]
     history: list[EpochRecord] = []
-    skipped: Annotated[list[SkippedRecord], Field(description="pictures left out since they cannot be read")] = []
+    skipped: Annotated[list[SkippedRecord], Field(description="images left out since they cannot be read")] = []
     files: Annotated[
         dict[Longer, Sha256 | None],
-        Field(
-            description="of stage 1 of a folder: its pictures below it, to train on with SHA-256, to test on without"
-        ),
+        Field(description="of stage 1 of a folder: its images below it, to train on with SHA-256, to test on without"),
     ] = {}
     split: Annotated[SplitRecord | None, Field(description="of stage 1 of a folder that --split divides")] = None
     threads: Annotated[int | None, Field(ge=1, le=65536, description="of torch on a CPU; rounding depends on them")] = (
@@ -379,7 +377,7 @@ class TrainingState(ChecksummedModel):
     config: dict[Text, Setting]
     sums: Annotated[dict[Text, float], Field(description="of the epoch under way")]
     history: list[EpochRecord]
-    skipped: list[SkippedRecord] = Field(default=[], description="pictures left out since they cannot be read")
+    skipped: list[SkippedRecord] = Field(default=[], description="images left out since they cannot be read")
     classes: list[ClassRecord] = Field(default=[], description="the base classes with their images, for messages")
     machines: list[MachineRecord] = Field(default=[], description="that it ran on, one after another")
     head: Annotated[Sha256 | None, Field(description="in head.json when it began, if there was one")] = None

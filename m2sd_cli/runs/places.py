@@ -1,4 +1,4 @@
-"""The folders of a run's pictures on this machine, so that they are named once.
+"""The folders of a run's images on this machine, so that they are named once.
 
 They lie in a small file beside the chain, which no other file refers to: without it folders have to be named again.
 """

@@ -55,7 +55,7 @@ def fit(job: Job[Config], module: nn.Module, objective: Objective) -> Fitted[Con
         None if the time limit ended it, after the state was saved.
 
     Raises:
-        DataError: a picture cannot be read; held-out ones are read, too.
+        DataError: an image cannot be read; held-out ones are read, too.
         InterruptedTrainingError: a signal ended it, after the state was saved.
         RunError: the state to resume from belongs to other images or another stage 1.
         DamagedError: it is not a state of this training.
@@ -69,7 +69,7 @@ def fit(job: Job[Config], module: nn.Module, objective: Objective) -> Fitted[Con
         with execution.group.local_main_first():
             held_out = None
             if data.held_out is not None and len(data.held_out):
-                # They are used after an epoch, but an unreadable picture should be reported before it.
+                # They are used after an epoch, but an unreadable image should be reported before it.
                 held_out = held_out_sample(data.held_out)
                 held_out.for_testing(data.transform, FEATURE_BATCH)
             images = data.train.for_training(data.augmentation)

@@ -114,7 +114,7 @@ def weights_record(backbone: str, init: str) -> WeightsRecord | None:
     """Record weights that were begun from, and warn if they may not be used for everything.
 
     Returns:
-        None if nobody says how their pictures were prepared.
+        None if nobody says how their images were prepared.
 
     Raises:
         DataError: their file cannot be read.
@@ -144,11 +144,11 @@ def weights_record(backbone: str, init: str) -> WeightsRecord | None:
 def prepared_for_weights(
     data: DataSet, weights: ImageNetWeights | WeightsRecord | None, image_size: int | None
 ) -> DataSet:
-    """Prepare the pictures of a folder as those were that the initial weights were trained on.
+    """Prepare the images of a folder as those were that the initial weights were trained on.
 
     Args:
         data: the folder.
-        weights: None to leave the pictures as they are.
+        weights: None to leave the images as they are.
         image_size: side of the square that the network sees, in pixels; None for that of the weights.
     """
     if weights is None:

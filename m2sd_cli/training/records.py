@@ -188,12 +188,12 @@ def shots_record(folder: str) -> DataRecord:
 
 
 def skipped_records(skipped: Sequence[Skipped]) -> list[SkippedRecord]:
-    """Record the pictures that were left out."""
-    return [SkippedRecord(**asdict(picture)) for picture in skipped]
+    """Record the images that were left out."""
+    return [SkippedRecord(**asdict(image)) for image in skipped]
 
 
 def left_out(records: Sequence[SkippedRecord]) -> list[Skipped]:
-    """Return the pictures that were left out according to their records."""
+    """Return the images that were left out according to their records."""
     return [Skipped(record.file, record.reason) for record in records]
 
 

@@ -22,7 +22,7 @@ from m2sd_cli.reports.metrics import require_figure
 from m2sd_cli.reports.published import Comparison
 from m2sd_cli.runs.folder import RunFolder
 from tests.ablation.test_run import BUDGET, Teller
-from tests.helpers import Cli, Pictures, check_refusal, open_less, tree
+from tests.helpers import Cli, Stripes, check_refusal, open_less, tree
 
 pytestmark = pytest.mark.usefixtures("signals_as_at_a_terminal")
 FILE = """
@@ -230,20 +230,20 @@ def test_a_class_order_is_known_by_its_content(tmp_path: Path) -> None:
 
 
 def test_a_folder_with_a_list_is_swept(
-    tmp_path: Path, pictures: Pictures, m2sd: Cli, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, stripes: Stripes, m2sd: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module in ("pretrain", "recorded_data", "ablate"):
         monkeypatch.setattr(f"m2sd_cli.api.{module}.open_data", open_data)
-    *base, new = [f"train/{path.name}" for path in sorted((pictures.folder / "train").iterdir())]
-    tested = [f"test/{path.name}" for path in sorted((pictures.folder / "test").iterdir())]
+    *base, new = [f"train/{path.name}" for path in sorted((stripes.folder / "train").iterdir())]
+    tested = [f"test/{path.name}" for path in sorted((stripes.folder / "test").iterdir())]
     split = tmp_path / "split.toml"
     split.write_text(f"base = {json.dumps(base)}\nsessions = [{json.dumps([new])}]\ntest = {json.dumps(tested)}\n")
-    words = ["--data", pictures.folder, "--split", split, "--rows", "plain", "--seeds", 1, "--epochs", 1]
+    words = ["--data", stripes.folder, "--split", split, "--rows", "plain", "--seeds", 1, "--epochs", 1]
     words += ["--pretrain-epochs", 1, "--device", "cpu", "--out", tmp_path / "out", "--config", tmp_path / "small.toml"]
     (tmp_path / "small.toml").write_text("[pretrain]\nbackbone = 'resnet20'\nimage_size = 16\n")
     done = m2sd("ablation", *words)
     assert done.code == 0, done.err
-    assert read_budget(tmp_path / "out").data == pictures.folder.name
+    assert read_budget(tmp_path / "out").data == stripes.folder.name
     [result] = read_results(tmp_path / "out")
     assert [each.classes for each in result.sessions] == [len(base), len(base) + 1]
 

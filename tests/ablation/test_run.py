@@ -1,4 +1,4 @@
-"""Running the table on few pictures: cut off and gone on with, refused, printed."""
+"""Running the table on few images: cut off and gone on with, refused, printed."""
 
 import json
 import os
@@ -37,7 +37,7 @@ WORDS = ["--data", "demo", "--pretrain-epochs", 1, "--epochs", 1, "--device", "c
 pytestmark = pytest.mark.usefixtures("signals_as_at_a_terminal")
 
 
-few = open_less(30, 10)  # of the demo 60 pictures, two steps an epoch, and every tenth test picture
+few = open_less(30, 10)  # of the demo 60 images, two steps an epoch, and every tenth test image
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -94,7 +94,7 @@ def test_results_stand_beside_their_runs_and_are_those_of_evaluate(whole: Path) 
         figures.sessions[-1].harmonic,
     )
     assert last.seconds == RunFolder(run).session(0).manifest.seconds
-    assert last.ms_per_step == pytest.approx(1000 * last.seconds / 2)  # 60 pictures, 32 a step
+    assert last.ms_per_step == pytest.approx(1000 * last.seconds / 2)  # 60 images, 32 a step
 
 
 def test_cut_off_after_every_step_it_ends_as_one_that_was_not(whole: Path, tmp_path: Path) -> None:

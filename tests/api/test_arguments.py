@@ -9,14 +9,14 @@ import pytest
 import m2sd_cli
 from m2sd_cli.errors import DataError, M2sdError, UsageError
 from m2sd_cli.runs.folder import open_run
-from tests.helpers import QUICK, QUICK_DISTILL, Cli, Pictures
+from tests.helpers import QUICK, QUICK_DISTILL, Cli, Stripes
 
 ADDRESS = "https://example.org/a/cat.jpg"
 
 
 @pytest.mark.parametrize("kind", [str, Path])
-def test_one_picture_may_stand_for_itself(trained: Path, pictures: Pictures, kind: Any) -> None:
-    path = next((pictures.labelled / "red").iterdir())
+def test_one_image_may_stand_for_itself(trained: Path, stripes: Stripes, kind: Any) -> None:
+    path = next((stripes.labelled / "red").iterdir())
     alone = list(m2sd_cli.predict(kind(path), run=kind(trained), device="cpu"))
     assert [each.path for each in alone] == [path]
     assert alone == list(m2sd_cli.predict([path], run=trained, device="cpu"))
@@ -31,23 +31,23 @@ def test_an_empty_name_is_not_the_current_folder(trained: Path, images: Any) -> 
 
 
 @pytest.mark.parametrize("kind", [str, Path])
-def test_texts_and_paths_stand_for_each_other(pictures: Pictures, tmp_path: Path, kind: Any) -> None:
+def test_texts_and_paths_stand_for_each_other(stripes: Stripes, tmp_path: Path, kind: Any) -> None:
     (tmp_path / "options.toml").write_text("[pretrain]\nseed = 5\n")
-    run, folder = kind(tmp_path / "run"), kind(pictures.folder)
+    run, folder = kind(tmp_path / "run"), kind(stripes.folder)
     common = {"run": run, "data_root": kind(tmp_path)}
     first = m2sd_cli.pretrain(folder, config=kind(tmp_path / "options.toml"), **common, **QUICK)
     assert first is not None
     assert first.manifest.seed == 5
     m2sd_cli.distill(folder, **common, **QUICK_DISTILL)
-    m2sd_cli.increment(1, kind(pictures.first_shots), device="cpu", **common)
+    m2sd_cli.increment(1, kind(stripes.first_shots), device="cpu", **common)
     assert m2sd_cli.evaluate(data=folder, device="cpu", **common) is not None
-    assert m2sd_cli.evaluate(test=kind(pictures.labelled), device="cpu", **common) is not None
+    assert m2sd_cli.evaluate(test=kind(stripes.labelled), device="cpu", **common) is not None
     m2sd_cli.export("safetensors", kind(tmp_path / "out.safetensors"), run=run)
     weights = kind(tmp_path / "run" / "pretrain.safetensors")
     again = m2sd_cli.pretrain(folder, run=kind(tmp_path / "again"), init=weights, **QUICK)
     assert again is not None
     assert again.manifest.config["init"] == "pretrain.safetensors"
-    shots = {1: kind(pictures.first_shots)}
+    shots = {1: kind(stripes.first_shots)}
     assert all(each.same for each in m2sd_cli.reproduce(data=folder, shots=shots, **common).stages)
 
 
@@ -59,7 +59,7 @@ def test_a_manifest_is_shown_in_one_short_line(trained: Path) -> None:
 
 
 @pytest.mark.parametrize("address", [ADDRESS, Path(ADDRESS), "s3://bucket/cats", "FTP://a.b/c"])
-def test_an_address_is_called_what_it_is(trained: Path, pictures: Pictures, tmp_path: Path, address: Any) -> None:
+def test_an_address_is_called_what_it_is(trained: Path, stripes: Stripes, tmp_path: Path, address: Any) -> None:
     def refused(call: Any, *arguments: Any, **options: Any) -> str:
         with pytest.raises(DataError) as error:
             call(*arguments, **options)
@@ -71,7 +71,7 @@ def test_an_address_is_called_what_it_is(trained: Path, pictures: Pictures, tmp_
     assert refused(m2sd_cli.increment, 3, address, run=trained, device="cpu") == says
     assert refused(m2sd_cli.evaluate, test=address, run=trained, device="cpu") == says
     assert refused(m2sd_cli.pretrain, address, run=tmp_path / "run", **QUICK) == f"--data {says}"
-    begun = refused(m2sd_cli.pretrain, pictures.folder, run=tmp_path / "run", init=address, **QUICK)
+    begun = refused(m2sd_cli.pretrain, stripes.folder, run=tmp_path / "run", init=address, **QUICK)
     assert begun == f"--init {says}"
 
 
@@ -82,8 +82,8 @@ def test_an_address_on_the_command_line(m2sd: Cli, trained: Path) -> None:
         assert f"{ADDRESS}: an address, and no file or folder; download it first" in done.err
 
 
-def test_other_images_are_named_by_their_classes(pretrained: Path, pictures: Pictures, tmp_path: Path) -> None:
-    other = shutil.copytree(pictures.folder, tmp_path / "colours")
+def test_other_images_are_named_by_their_classes(pretrained: Path, stripes: Stripes, tmp_path: Path) -> None:
+    other = shutil.copytree(stripes.folder, tmp_path / "colours")
     train = other / "train"
     shutil.move(train / "blue", train / "azure")
     next((train / "red").iterdir()).unlink()
@@ -96,8 +96,8 @@ def test_other_images_are_named_by_their_classes(pretrained: Path, pictures: Pic
         m2sd_cli.distill(other, run=pretrained, device="cpu")
 
 
-def test_evaluate_names_them_too(trained: Path, pictures: Pictures, tmp_path: Path) -> None:
-    other = shutil.copytree(pictures.folder, tmp_path / "colours")
+def test_evaluate_names_them_too(trained: Path, stripes: Stripes, tmp_path: Path) -> None:
+    other = shutil.copytree(stripes.folder, tmp_path / "colours")
     gone = next((other / "train" / "red").iterdir())
     gone.unlink()
     says = f"name others with --test DIR: 'red' has 7 images, not 8; 1 gone: train/red/{gone.name}$"

@@ -9,7 +9,7 @@ import m2sd_cli
 from m2sd_cli.api import course
 from m2sd_cli.training.epochs import HELD_OUT_SHARE
 from m2sd_cli.training.loop import Training
-from tests.helpers import QUICK, Cli, Pictures
+from tests.helpers import QUICK, Cli, Stripes
 
 WORDS = ["--image-size", 16, "--backbone", "resnet20", "--batch-size", 8, "--device", "cpu", "--precision", "fp32"]
 
@@ -38,10 +38,10 @@ def said(done: Any) -> list[str]:
 
 
 def test_both_stages_are_told_before_the_first_begins(
-    m2sd: Cli, pictures: Pictures, tmp_path: Path, measured: list[tuple[str, int]]
+    m2sd: Cli, stripes: Stripes, tmp_path: Path, measured: list[tuple[str, int]]
 ) -> None:
     done = m2sd(
-        "pretrain", "--data", pictures.folder, "--run", tmp_path / "run", "--epochs", 30, *WORDS, "--held-out", 0
+        "pretrain", "--data", stripes.folder, "--run", tmp_path / "run", "--epochs", 30, *WORDS, "--held-out", 0
     )
     # 32 images: four steps of 8 an epoch, or one of 32 instead of 64.
     assert said(done) == ["pretrain takes about 2 min, distill after it about 1 min with its 80 epochs"]
@@ -50,24 +50,24 @@ def test_both_stages_are_told_before_the_first_begins(
 
 
 def test_telling_changes_no_weight(
-    m2sd: Cli, pictures: Pictures, tmp_path: Path, measured: list[tuple[str, int]]
+    m2sd: Cli, stripes: Stripes, tmp_path: Path, measured: list[tuple[str, int]]
 ) -> None:
-    m2sd_cli.pretrain(str(pictures.folder), run=tmp_path / "one", **QUICK)
+    m2sd_cli.pretrain(str(stripes.folder), run=tmp_path / "one", **QUICK)
     assert measured == []  # nobody listens
     options = [each for name, value in QUICK.items() for each in (f"--{name.replace('_', '-')}", value)]
-    assert m2sd("pretrain", "--data", pictures.folder, "--run", tmp_path / "two", *options).code == 0
+    assert m2sd("pretrain", "--data", stripes.folder, "--run", tmp_path / "two", *options).code == 0
     assert len(measured) == 2
     one, two = ((tmp_path / run / "pretrain.safetensors").read_bytes() for run in ("one", "two"))
     assert one == two
 
 
 def test_large_batches_are_timed_by_small_ones_on_a_cpu(
-    m2sd: Cli, pictures: Pictures, tmp_path: Path, measured: list[tuple[str, int]], monkeypatch: pytest.MonkeyPatch
+    m2sd: Cli, stripes: Stripes, tmp_path: Path, measured: list[tuple[str, int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(course, "FEW_PIXELS", 10 * 16**2)
     words = [64 if word == 8 else word for word in WORDS]
     done = m2sd(
-        "pretrain", "--data", pictures.folder, "--run", tmp_path / "run", "--epochs", 2, *words, "--held-out", 0.25
+        "pretrain", "--data", stripes.folder, "--run", tmp_path / "run", "--epochs", 2, *words, "--held-out", 0.25
     )
     assert measured == [("pretrain", 10), ("distill", 10)]
     seconds = 80 * 24 / 10 * (1 + HELD_OUT_SHARE)
@@ -78,11 +78,11 @@ def test_large_batches_are_timed_by_small_ones_on_a_cpu(
 
 
 def test_nothing_is_timed_where_it_tells_nobody_anything(
-    m2sd: Cli, pictures: Pictures, tmp_path: Path, measured: list[Any], monkeypatch: pytest.MonkeyPatch
+    m2sd: Cli, stripes: Stripes, tmp_path: Path, measured: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    begin = ["pretrain", "--data", pictures.folder, "--epochs", 1, *WORDS]
+    begin = ["pretrain", "--data", stripes.folder, "--epochs", 1, *WORDS]
     assert said(m2sd(*begin, "--run", tmp_path / "quiet", "--quiet")) == []
-    m2sd_cli.pretrain(str(pictures.folder), run=tmp_path / "resumed", stop_after=0, **QUICK)
+    m2sd_cli.pretrain(str(stripes.folder), run=tmp_path / "resumed", stop_after=0, **QUICK)
     assert said(m2sd("pretrain", "--run", tmp_path / "resumed", "--resume", "--device", "cpu")) == []
     monkeypatch.setattr(course, "WORTH", 10**7)
     assert said(m2sd(*begin, "--run", tmp_path / "short")) == []
@@ -90,12 +90,12 @@ def test_nothing_is_timed_where_it_tells_nobody_anything(
 
 
 def test_a_stage_2_that_cannot_be_timed_is_told(
-    m2sd: Cli, pictures: Pictures, tmp_path: Path, measured: list[tuple[str, int]]
+    m2sd: Cli, stripes: Stripes, tmp_path: Path, measured: list[tuple[str, int]]
 ) -> None:
     options = tmp_path / "options.toml"
     options.write_text('[distill]\nmixing = "none"\nclean_weight = 1.0\n', encoding="utf-8")
     done = m2sd(
-        "pretrain", "--data", pictures.folder, "--run", tmp_path / "run", "--epochs", 1, *WORDS, "--config", options
+        "pretrain", "--data", stripes.folder, "--run", tmp_path / "run", "--epochs", 1, *WORDS, "--config", options
     )
     assert said(done) == []
     assert "pretrain: how long it and distill take is not known: --clean-weight 1" in done.err

@@ -56,7 +56,7 @@ def test_a_wrong_option_leaves_nothing_written(wrong: dict[str, Any], trained: P
     assert not (tmp_path / "other").exists()
 
 
-def test_another_folder_of_pictures_leaves_nothing_written(trained: Path, tmp_path: Path) -> None:
+def test_another_folder_of_images_leaves_nothing_written(trained: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError):
         m2sd_cli.distill(tmp_path / "none", run=tmp_path / "other", source=trained, **QUICK_DISTILL)
     assert not (tmp_path / "other").exists()
@@ -76,7 +76,7 @@ def test_several_processes_do_not_copy(trained: Path, tmp_path: Path, monkeypatc
         m2sd_cli.distill(run=tmp_path / "other", source=trained)
 
 
-def test_the_command_finds_the_pictures_where_the_other_run_did(m2sd: Cli, trained: Path, tmp_path: Path) -> None:
+def test_the_command_finds_the_images_where_the_other_run_did(m2sd: Cli, trained: Path, tmp_path: Path) -> None:
     source = shutil.copytree(trained, tmp_path / "source")
     words = ["--from", source, "--run", tmp_path / "other", "--epochs", 0, "--device", "cpu", "-q"]
     done = m2sd("distill", *words)

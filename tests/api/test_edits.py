@@ -12,7 +12,7 @@ from m2sd_cli.errors import RunError, UsageError
 from m2sd_cli.inference.session import SessionModel, load_session
 from m2sd_cli.registry import CLASSIFIERS
 from m2sd_cli.runs.folder import RunFolder
-from tests.helpers import Pictures, copy_base_session, draw, fill, tree
+from tests.helpers import Stripes, copy_base_session, draw, fill, tree
 
 
 def split_shots(folder: Path, first: Path, colour: str, count: int) -> Path:
@@ -25,14 +25,14 @@ def split_shots(folder: Path, first: Path, colour: str, count: int) -> Path:
 
 
 @pytest.fixture
-def extended(calibrated: Path, pictures: Pictures, tmp_path: Path) -> tuple[Path, Path]:
-    """A run that was taught four grey pictures at once, and one in two sessions with another session between them."""
+def extended(calibrated: Path, stripes: Stripes, tmp_path: Path) -> tuple[Path, Path]:
+    """A run that was taught four grey images at once, and one in two sessions with another session between them."""
     whole, parts = (copy_base_session(calibrated, tmp_path / name) for name in ("whole", "parts"))
-    rest = split_shots(pictures.second_shots, tmp_path / "first", "grey", 3)
-    m2sd_cli.increment(shots=pictures.second_shots, run=whole, device="cpu")
-    m2sd_cli.increment(shots=pictures.first_shots, run=whole, device="cpu")
+    rest = split_shots(stripes.second_shots, tmp_path / "first", "grey", 3)
+    m2sd_cli.increment(shots=stripes.second_shots, run=whole, device="cpu")
+    m2sd_cli.increment(shots=stripes.first_shots, run=whole, device="cpu")
     m2sd_cli.increment(shots=tmp_path / "first", run=parts, device="cpu")
-    m2sd_cli.increment(shots=pictures.first_shots, run=parts, device="cpu")
+    m2sd_cli.increment(shots=stripes.first_shots, run=parts, device="cpu")
     m2sd_cli.increment(shots=rest, run=parts, device="cpu", extend=True)
     return whole, parts
 
@@ -63,7 +63,7 @@ def test_the_history_keeps_both(extended: tuple[Path, Path]) -> None:
 
 
 def test_base_classes_are_extended_as_if_they_had_had_the_shots(
-    calibrated: Path, pictures: Pictures, tmp_path: Path
+    calibrated: Path, stripes: Stripes, tmp_path: Path
 ) -> None:
     run = Path(shutil.copytree(calibrated, tmp_path / "run"))
     fill(tmp_path / "more", "red", 2, first=300)
@@ -81,9 +81,9 @@ def test_base_classes_are_extended_as_if_they_had_had_the_shots(
         asked = load_session(RunFolder(run), classifier=classifier)
         assert asked.classify(features.float()).isfinite().all()
         assert load_session(RunFolder(run), 2, classifier=classifier).sizes == [4, 6, 7]
-    figures = m2sd_cli.evaluate(run=run, test=pictures.labelled, device="cpu").figures.sessions
+    figures = m2sd_cli.evaluate(run=run, test=stripes.labelled, device="cpu").figures.sessions
     assert [each.session for each in figures] == [0, 1, 2, 3]
-    assert figures[:3] == m2sd_cli.evaluate(run=calibrated, test=pictures.labelled, device="cpu").figures.sessions
+    assert figures[:3] == m2sd_cli.evaluate(run=calibrated, test=stripes.labelled, device="cpu").figures.sessions
 
 
 def answers(model: SessionModel) -> torch.Tensor:
@@ -91,7 +91,7 @@ def answers(model: SessionModel) -> torch.Tensor:
 
 
 def test_a_forgotten_class_is_no_answer_and_nothing_else_changes(
-    calibrated: Path, pictures: Pictures, tmp_path: Path
+    calibrated: Path, stripes: Stripes, tmp_path: Path
 ) -> None:
     run = Path(shutil.copytree(calibrated, tmp_path / "run"))
     before = load_session(RunFolder(run))
@@ -102,32 +102,32 @@ def test_a_forgotten_class_is_no_answer_and_nothing_else_changes(
     kept = [before.classes.index(name) for name in after.classes]
     assert torch.equal(answers(after), answers(before)[:, kept])
     assert after.confidence == before.confidence
-    evaluation = m2sd_cli.evaluate(run=run, test=pictures.labelled, device="cpu")
+    evaluation = m2sd_cli.evaluate(run=run, test=stripes.labelled, device="cpu")
     assert evaluation.classes == after.classes
     assert "purple" in evaluation.unknown
-    old = m2sd_cli.evaluate(run=calibrated, test=pictures.labelled, device="cpu")
+    old = m2sd_cli.evaluate(run=calibrated, test=stripes.labelled, device="cpu")
     assert evaluation.figures.sessions[:3] == old.figures.sessions
     assert [each.session for each in evaluation.calibration] == [0, 1, 2, 3]
     last = evaluation.figures.sessions[3]
     assert (last.classes, last.images) == (6, old.figures.sessions[2].images - 2)
     assert (evaluation.calibration[3].known, evaluation.calibration[3].unknown) == (10, 4)  # purple, orange
-    guesses = next(m2sd_cli.predict(pictures.labelled / "purple", run=run, top_k=9, device="cpu")).guesses
+    guesses = next(m2sd_cli.predict(stripes.labelled / "purple", run=run, top_k=9, device="cpu")).guesses
     assert sorted(guess.name for guess in guesses) == sorted(after.classes)
 
 
-def test_a_forgotten_name_is_free_and_has_an_index_of_its_own(run: Path, pictures: Pictures) -> None:
+def test_a_forgotten_name_is_free_and_has_an_index_of_its_own(run: Path, stripes: Stripes) -> None:
     m2sd_cli.forget("grey", run=run)
-    stored = m2sd_cli.increment(shots=pictures.second_shots, run=run, device="cpu")
+    stored = m2sd_cli.increment(shots=stripes.second_shots, run=run, device="cpu")
     assert [(each.index, each.name) for each in stored.manifest.classes] == [(7, "grey")]
     model = load_session(RunFolder(run))
     assert model.classes == ["blue", "green", "red", "yellow", "purple", "white", "grey"]
     assert (model.first, model.sizes) == (3, [6, 7])
-    figures = m2sd_cli.evaluate(run=run, test=pictures.labelled, device="cpu").figures.sessions
+    figures = m2sd_cli.evaluate(run=run, test=stripes.labelled, device="cpu").figures.sessions
     assert [each.classes for each in figures] == [4, 6, 7, 6, 7]
     assert (figures[4].overall, figures[4].novel) == (figures[2].overall, figures[2].novel)
 
 
-def test_base_classes_are_forgotten_too_but_not_the_last_class(run: Path, pictures: Pictures) -> None:
+def test_base_classes_are_forgotten_too_but_not_the_last_class(run: Path, stripes: Stripes) -> None:
     for name in ("blue", "green", "red", "yellow", "purple", "grey"):
         m2sd_cli.forget(name, run=run)
     before = tree(run)
@@ -136,21 +136,21 @@ def test_base_classes_are_forgotten_too_but_not_the_last_class(run: Path, pictur
     assert tree(run) == before
     model = load_session(RunFolder(run))
     assert (model.classes, model.base, answers(model).shape) == (["white"], 0, (40, 1))
-    fill(pictures.labelled.with_name("whites"), "white", 2, first=200)
-    figures = m2sd_cli.evaluate(run=run, test=pictures.labelled.with_name("whites"), device="cpu").figures.sessions[-1]
+    fill(stripes.labelled.with_name("whites"), "white", 2, first=200)
+    figures = m2sd_cli.evaluate(run=run, test=stripes.labelled.with_name("whites"), device="cpu").figures.sessions[-1]
     assert (figures.overall, figures.base, figures.novel, figures.harmonic) == (100, None, 100, None)
 
 
-def test_a_renamed_class_is_known_by_both_names(run: Path, pictures: Pictures, tmp_path: Path) -> None:
-    before = m2sd_cli.evaluate(run=run, test=pictures.labelled, device="cpu")
+def test_a_renamed_class_is_known_by_both_names(run: Path, stripes: Stripes, tmp_path: Path) -> None:
+    before = m2sd_cli.evaluate(run=run, test=stripes.labelled, device="cpu")
     stored = m2sd_cli.rename("grey", "slate", run=run)
     edit = stored.manifest.edits[0]
     assert (stored.manifest.kind, edit.index, edit.name, edit.new_name) == ("rename", 6, "grey", "slate")
-    after = m2sd_cli.evaluate(run=run, test=pictures.labelled, device="cpu")
+    after = m2sd_cli.evaluate(run=run, test=stripes.labelled, device="cpu")
     assert after.classes == [*before.classes[:-1], "slate"]
     assert after.figures.sessions[:3] == before.figures.sessions
     assert after.figures.sessions[3].overall == before.figures.sessions[2].overall
-    labelled = Path(shutil.copytree(pictures.labelled, tmp_path / "labelled"))
+    labelled = Path(shutil.copytree(stripes.labelled, tmp_path / "labelled"))
     (labelled / "grey").rename(labelled / "slate")
     renamed = m2sd_cli.evaluate(run=run, test=labelled, device="cpu")
     assert renamed.figures == after.figures
@@ -163,7 +163,7 @@ def test_a_renamed_class_is_known_by_both_names(run: Path, pictures: Pictures, t
     )
 
 
-def test_what_cannot_be_edited_is_refused_and_nothing_changes(run: Path, pictures: Pictures, tmp_path: Path) -> None:
+def test_what_cannot_be_edited_is_refused_and_nothing_changes(run: Path, stripes: Stripes, tmp_path: Path) -> None:
     m2sd_cli.rename("grey", "slate", run=run)
     m2sd_cli.forget("white", run=run)
     before = tree(run)
@@ -181,7 +181,7 @@ def test_what_cannot_be_edited_is_refused_and_nothing_changes(run: Path, picture
         with pytest.raises(UsageError, match="not the name of a class"):
             m2sd_cli.rename("slate", name, run=run)
     with pytest.raises(RunError, match="not there: 'grey'; teach these without it"):
-        m2sd_cli.increment(shots=pictures.second_shots, run=run, extend=True, device="cpu")
+        m2sd_cli.increment(shots=stripes.second_shots, run=run, extend=True, device="cpu")
     fill(tmp_path / "more", "purple", 1, first=400)
     with pytest.raises(UsageError, match="'purple' was taught with 1; leave --views out"):
         m2sd_cli.increment(shots=tmp_path / "more", run=run, extend=True, views=4, device="cpu")
@@ -212,15 +212,15 @@ def test_the_last_session_is_undone_and_the_class_is_back(run: Path) -> None:
     assert RunFolder(run).verify() == []
 
 
-def test_a_changed_chain_is_reproduced(run: Path, pictures: Pictures, tmp_path: Path) -> None:
+def test_a_changed_chain_is_reproduced(run: Path, stripes: Stripes, tmp_path: Path) -> None:
     fill(tmp_path / "more", "purple", 2, first=400)
     m2sd_cli.increment(shots=tmp_path / "more", run=run, extend=True, device="cpu")
     m2sd_cli.rename("purple", "violet", run=run)
     m2sd_cli.forget("red", run=run)
     done = m2sd_cli.reproduce(
         run=run,
-        data=pictures.folder,
-        shots={1: pictures.first_shots, 2: pictures.second_shots, 3: tmp_path / "more"},
+        data=stripes.folder,
+        shots={1: stripes.first_shots, 2: stripes.second_shots, 3: tmp_path / "more"},
         device="cpu",
     )
     assert (done.same, len(done.stages)) == (True, 7)

@@ -1,4 +1,4 @@
-"""m2sd learn --minutes: fine-tuning that is kept only if base pictures say that it is better."""
+"""m2sd learn --minutes: fine-tuning that is kept only if base images say that it is better."""
 
 import json
 import shutil
@@ -28,7 +28,7 @@ from m2sd_cli.training.loop import Training
 from tests.helpers import COLOURS, Cli, check_refusal, fill, tree
 
 SIX = [*COLOURS][:6]
-MINUTES = 0.21  # one epoch of each stage, with steps of a second, one of the trial and two of all pictures
+MINUTES = 0.21  # one epoch of each stage, with steps of a second, one of the trial and two of all images
 BETTER, EQUAL, WORSE = (80.0, 90.0), (80.0, 80.0), (80.0, 79.0)
 
 
@@ -52,7 +52,7 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def six(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twelve pictures of each of six colours, two of them to test with, and two of the others held out."""
+    """Twelve images of each of six colours, two of them to test with, and two of the others held out."""
     folder = tmp_path_factory.mktemp("six") / "photos"
     for colour in SIX:
         fill(folder, colour, 12)
@@ -174,10 +174,10 @@ def test_the_whole_of_it_keeps_what_its_figures_say(six: Path, tmp_path: Path, m
     assert done.code == 0, done.err
     said = [line for line in done.err.splitlines() if line.startswith(("--minutes", "trial of", "if it"))]
     assert said == [
-        "--minutes 0.21: a step of 24 pictures takes 1 s in stage 1 and 1 s in stage 2",
-        "trial of 24 pictures, without 2 of 6 classes: 1 epoch of stage 1 in about 1 s and 1 epoch of stage 2 in "
+        "--minutes 0.21: a step of 24 images takes 1 s in stage 1 and 1 s in stage 2",
+        "trial of 24 images, without 2 of 6 classes: 1 epoch of stage 1 in about 1 s and 1 epoch of stage 2 in "
         "about 1 s",
-        "if it is better, the same with all 48 pictures: 1 epoch of stage 1 in about 2 s and 1 epoch of stage 2 in "
+        "if it is better, the same with all 48 images: 1 epoch of stage 1 in about 2 s and 1 epoch of stage 2 in "
         "about 2 s",
     ]
     tuning = TuningRecord.model_validate(json.loads(done.out)["tuning"])
@@ -342,7 +342,7 @@ def test_it_goes_on_with_the_same_alone(six: Path, tmp_path: Path, monkeypatch: 
         m2sd_cli.learn(six, **again, classifier="fecam")
     other = shutil.copytree(six, tmp_path / "photos")
     (other / "red" / "red-00.png").unlink()
-    with pytest.raises(UsageError, match="photos: it began with other pictures: 'red' has "):
+    with pytest.raises(UsageError, match="photos: it began with other images: 'red' has "):
         m2sd_cli.learn(other, **again)
     assert tree(run) == before
     fill(tmp_path / "shots", "grey", 3)
@@ -369,7 +369,7 @@ def test_few_classes_and_no_time_are_refused(six: Path, tmp_path: Path, m2sd: Cl
     check_refusal(
         m2sd("learn", few, "--run", tmp_path / "run", "--minutes", 1),
         2,
-        "only a trial in which some classes play new ones tells if it pays: 6 classes of 6 pictures or more",
+        "only a trial in which some classes play new ones tells if it pays: 6 classes of 6 images or more",
     )
     assert not (tmp_path / "run").exists()
 
@@ -392,5 +392,5 @@ def test_a_network_that_is_off_wins_its_trial_and_is_kept(
     figures = [tuning.trial_base, tuning.trial_harmonic, tuning.held_out]
     assert all(each is not None and each.tuned > each.frozen + 30 for each in figures), figures
     assert "fine-tuning: kept: of the photos held out " in done.out
-    share = float(done.out.splitlines()[1].split()[0])  # of the pictures to test with, which none of it has seen
+    share = float(done.out.splitlines()[1].split()[0])  # of the images to test with, which none of it has seen
     assert share > 60, done.out

@@ -1,4 +1,4 @@
-"""Stage 1 of weights that begin trained: they are kept, and pictures are prepared as they want them."""
+"""Stage 1 of weights that begin trained: they are kept, and images are prepared as they want them."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +17,7 @@ from m2sd_cli.method.backbone import build_backbone
 from m2sd_cli.registry import BACKBONES, BackboneEntry, ImageNetWeights
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.training.job import Fitted, Job
-from tests.helpers import Cli, Pictures, finished
+from tests.helpers import Cli, Stripes, finished
 
 WEIGHTS = ImageNetWeights(
     "unused:unused",
@@ -45,10 +45,10 @@ def small(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     return {"backbone": "small", "init": "imagenet", "epochs": 0, "device": "cpu"}
 
 
-def test_the_weights_are_kept_and_the_pictures_follow_them(
-    pictures: Pictures, small: dict[str, Any], tmp_path: Path
+def test_the_weights_are_kept_and_the_images_follow_them(
+    stripes: Stripes, small: dict[str, Any], tmp_path: Path
 ) -> None:
-    stored = finished(m2sd_cli.pretrain(str(pictures.folder), run=tmp_path / "run", **small))
+    stored = finished(m2sd_cli.pretrain(str(stripes.folder), run=tmp_path / "run", **small))
     manifest = stored.manifest
     assert (manifest.history, manifest.config["epochs"], manifest.config["init"]) == ([], 0, "imagenet")
     transform = manifest.transform
@@ -57,57 +57,55 @@ def test_the_weights_are_kept_and_the_pictures_follow_them(
     kept = PretrainCheckpoint.read(RunFolder(tmp_path / "run"), stored).backbone.state_dict()
     assert all(torch.equal(kept[name], tensor) for name, tensor in small_state("small").items())
 
-    base = finished(m2sd_cli.distill(str(pictures.folder), run=tmp_path / "run", epochs=0, device="cpu"))
+    base = finished(m2sd_cli.distill(str(stripes.folder), run=tmp_path / "run", epochs=0, device="cpu"))
     assert base.manifest.transform == transform
     assert base.manifest.config["optimizer"] == "adamw"  # if there had been any training
     kept = BaseCheckpoint.read(RunFolder(tmp_path / "run"), base).backbone.state_dict()
     assert all(torch.equal(kept[name], tensor) for name, tensor in small_state("small").items())
-    m2sd_cli.increment(1, pictures.first_shots, run=tmp_path / "run", device="cpu")
-    assert m2sd_cli.reproduce(run=tmp_path / "run", data=str(pictures.folder), shots={1: pictures.first_shots}).same
+    m2sd_cli.increment(1, stripes.first_shots, run=tmp_path / "run", device="cpu")
+    assert m2sd_cli.reproduce(run=tmp_path / "run", data=str(stripes.folder), shots={1: stripes.first_shots}).same
 
 
 @pytest.mark.parametrize(("image_size", "resize"), [(16, 20), (32, 40), (24, 30)])
 def test_the_image_size_stays_free(
-    image_size: int, resize: int, pictures: Pictures, small: dict[str, Any], tmp_path: Path
+    image_size: int, resize: int, stripes: Stripes, small: dict[str, Any], tmp_path: Path
 ) -> None:
-    stored = finished(m2sd_cli.pretrain(str(pictures.folder), run=tmp_path / "run", image_size=image_size, **small))
+    stored = finished(m2sd_cli.pretrain(str(stripes.folder), run=tmp_path / "run", image_size=image_size, **small))
     assert (stored.manifest.transform.resize, stored.manifest.transform.crop) == (resize, image_size)
 
 
-def test_a_random_network_is_treated_as_before(pictures: Pictures, small: dict[str, Any], tmp_path: Path) -> None:
+def test_a_random_network_is_treated_as_before(stripes: Stripes, small: dict[str, Any], tmp_path: Path) -> None:
     options = small | {"epochs": 1, "init": "none", "image_size": 16, "batch_size": 16}
-    stored = finished(m2sd_cli.pretrain(str(pictures.folder), run=tmp_path / "run", **options))
+    stored = finished(m2sd_cli.pretrain(str(stripes.folder), run=tmp_path / "run", **options))
     assert (stored.manifest.transform.resize, stored.manifest.transform.interpolation) == (18, "bilinear")
 
 
 @pytest.mark.parametrize("init", [None, "none"])
 def test_a_network_that_would_stay_random_is_refused(
-    init: str | None, pictures: Pictures, small: dict[str, Any], tmp_path: Path
+    init: str | None, stripes: Stripes, small: dict[str, Any], tmp_path: Path
 ) -> None:
     with pytest.raises(UsageError, match=r"^--epochs 0: the network would stay random; begin from weights, as --init"):
-        m2sd_cli.pretrain(str(pictures.folder), run=tmp_path / "run", **small | {"init": init})
+        m2sd_cli.pretrain(str(stripes.folder), run=tmp_path / "run", **small | {"init": init})
     assert not (tmp_path / "run" / "pretrain.json").exists()
 
 
-def test_the_hint_goes_on_without_training(
-    pictures: Pictures, small: dict[str, Any], tmp_path: Path, m2sd: Cli
-) -> None:
+def test_the_hint_goes_on_without_training(stripes: Stripes, small: dict[str, Any], tmp_path: Path, m2sd: Cli) -> None:
     options = [word for name, value in small.items() for word in (f"--{name}", value)]
-    done = m2sd("pretrain", "--data", pictures.folder, "--run", tmp_path / "run", *options)
+    done = m2sd("pretrain", "--data", stripes.folder, "--run", tmp_path / "run", *options)
     assert done.err.splitlines()[-1] == f"next: m2sd distill --run {tmp_path / 'run'} --epochs 0"
 
 
-def test_a_finished_one_can_be_resumed(pictures: Pictures, small: dict[str, Any], tmp_path: Path) -> None:
-    stored = m2sd_cli.pretrain(str(pictures.folder), run=tmp_path / "run", **small)
+def test_a_finished_one_can_be_resumed(stripes: Stripes, small: dict[str, Any], tmp_path: Path) -> None:
+    stored = m2sd_cli.pretrain(str(stripes.folder), run=tmp_path / "run", **small)
     assert m2sd_cli.pretrain(run=tmp_path / "run", resume=True, device="cpu") == stored
     with pytest.raises(UsageError, match="--epochs 1: the training began with 0"):
         m2sd_cli.pretrain(run=tmp_path / "run", resume=True, device="cpu", epochs=1)
 
 
 def test_stage_2_begins_with_rows_in_the_direction_of_the_class_means(
-    pictures: Pictures, small: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    stripes: Stripes, small: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = str(pictures.folder)
+    folder = str(stripes.folder)
     m2sd_cli.pretrain(folder, run=tmp_path / "run", **small)
     m2sd_cli.distill(folder, run=tmp_path / "run", epochs=0, device="cpu")
     run = RunFolder(tmp_path / "run")

@@ -34,7 +34,7 @@ def distilled(home: Path, **options: object) -> str:
     return stored.manifest.checkpoint.sha256
 
 
-def test_the_pictures_are_listed_by_their_part(home: Path) -> None:
+def test_the_images_are_listed_by_their_part(home: Path) -> None:
     files = RunFolder(home / "run").pretrain().manifest.files
     assert len(files) == 30
     tested = [name for name, digest in files.items() if digest is None]
@@ -43,7 +43,7 @@ def test_the_pictures_are_listed_by_their_part(home: Path) -> None:
     assert trained == {name: sha256(home / "photos" / name) for name in trained}
 
 
-def test_new_pictures_are_named_and_ignored_if_asked(home: Path, m2sd: Cli) -> None:
+def test_new_images_are_named_and_ignored_if_asked(home: Path, m2sd: Cli) -> None:
     wanted = distilled(home)
     figures = m2sd_cli.evaluate(run=home / "run", device="cpu").figures
     for number in range(12):
@@ -61,7 +61,7 @@ def test_new_pictures_are_named_and_ignored_if_asked(home: Path, m2sd: Cli) -> N
     assert m2sd_cli.evaluate(run=home / "run", device="cpu", ignore_new=True).figures == figures
 
 
-def test_pictures_that_are_gone_or_changed_are_named_and_not_ignored(home: Path) -> None:
+def test_images_that_are_gone_or_changed_are_named_and_not_ignored(home: Path) -> None:
     files = RunFolder(home / "run").pretrain().manifest.files
     first, second, *_ = [name for name, digest in files.items() if digest is not None and name.startswith("red/")]
     draw("red", 900).save(home / "photos" / first)
@@ -77,9 +77,9 @@ def test_pictures_that_are_gone_or_changed_are_named_and_not_ignored(home: Path)
         distilled(home, ignore_new=True)
 
 
-def test_a_run_that_lists_no_pictures_cannot_ignore_new_ones(home: Path, tmp_path: Path) -> None:
+def test_a_run_that_lists_no_images_cannot_ignore_new_ones(home: Path, tmp_path: Path) -> None:
     run = tmp_path / "few"
     m2sd_cli.pretrain(str(home / "photos"), run=run, images_per_class=4, **QUICK)
     assert RunFolder(run).pretrain().manifest.files == {}
-    with pytest.raises(UsageError, match="this run does not list its pictures"):
+    with pytest.raises(UsageError, match="this run does not list its images"):
         m2sd_cli.distill(run=run, ignore_new=True, **QUICK_DISTILL)

@@ -10,7 +10,7 @@ import m2sd_cli
 import m2sd_cli.api.increment as increment
 from m2sd_cli.errors import RunError
 from m2sd_cli.runs.folder import RunFolder
-from tests.helpers import Pictures, tree
+from tests.helpers import Stripes, tree
 
 Meanwhile = Callable[[Callable[[], object]], dict[str, bytes | None]]
 
@@ -35,24 +35,24 @@ def meanwhile(run: Path, monkeypatch: pytest.MonkeyPatch) -> Meanwhile:
     return happen
 
 
-def test_a_session_added_meanwhile_is_not_overwritten(run: Path, pictures: Pictures, meanwhile: Meanwhile) -> None:
+def test_a_session_added_meanwhile_is_not_overwritten(run: Path, stripes: Stripes, meanwhile: Meanwhile) -> None:
     RunFolder(run).remove_sessions(first=1)
-    afterwards = meanwhile(lambda: m2sd_cli.increment(1, pictures.second_shots, run=run, device="cpu"))
+    afterwards = meanwhile(lambda: m2sd_cli.increment(1, stripes.second_shots, run=run, device="cpu"))
     with pytest.raises(RunError, match="a session was added, removed or replaced meanwhile; try again"):
-        m2sd_cli.increment(1, pictures.first_shots, run=run, device="cpu")
+        m2sd_cli.increment(1, stripes.first_shots, run=run, device="cpu")
     assert afterwards
     assert tree(run) == afterwards
 
 
-def test_a_replaced_parent_stops_an_increment(run: Path, pictures: Pictures, meanwhile: Meanwhile) -> None:
+def test_a_replaced_parent_stops_an_increment(run: Path, stripes: Stripes, meanwhile: Meanwhile) -> None:
     RunFolder(run).remove_sessions(first=2)
 
     def replace_parent() -> None:
         RunFolder(run).remove_sessions(first=1)
-        m2sd_cli.increment(1, pictures.first_shots, run=run, device="cpu")
+        m2sd_cli.increment(1, stripes.first_shots, run=run, device="cpu")
 
     afterwards = meanwhile(replace_parent)
     with pytest.raises(RunError, match="replaced meanwhile"):
-        m2sd_cli.increment(2, pictures.second_shots, run=run, device="cpu")
+        m2sd_cli.increment(2, stripes.second_shots, run=run, device="cpu")
     assert afterwards
     assert tree(run) == afterwards

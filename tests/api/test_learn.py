@@ -1,4 +1,4 @@
-"""m2sd learn: a folder of pictures to session 0 in one command."""
+"""m2sd learn: a folder of images to session 0 in one command."""
 
 import json
 import shutil
@@ -17,7 +17,7 @@ from m2sd_cli.errors import M2sdError, RunError, UsageError
 from m2sd_cli.method.backbone import build_backbone
 from m2sd_cli.registry import BACKBONES, BackboneEntry, ImageNetWeights
 from m2sd_cli.runs.folder import RunFolder
-from tests.helpers import Cli, Pictures, check_refusal, finished
+from tests.helpers import Cli, Stripes, check_refusal, finished
 
 COLOURS = {"blue": (20, 40, 220), "green": (30, 200, 40), "red": (220, 30, 30)}
 
@@ -40,27 +40,27 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    """Twelve pictures of each of three colours, none of them twice."""
+    """Twelve images of each of three colours, none of them twice."""
     for kind, (colour, rgb) in enumerate(COLOURS.items()):
         (tmp_path / "photos" / colour).mkdir(parents=True)
         for number in range(12):
-            picture = Image.new("RGB", (16, 16), rgb)
-            picture.putpixel((kind, number), (255, 255, 255))
-            picture.save(tmp_path / "photos" / colour / f"{number}.png")
+            image = Image.new("RGB", (16, 16), rgb)
+            image.putpixel((kind, number), (255, 255, 255))
+            image.save(tmp_path / "photos" / colour / f"{number}.png")
     return tmp_path / "photos"
 
 
-def test_a_folder_becomes_session_0(photos: Path, tmp_path: Path, m2sd: Cli, pictures: Pictures) -> None:
+def test_a_folder_becomes_session_0(photos: Path, tmp_path: Path, m2sd: Cli, stripes: Stripes) -> None:
     run = tmp_path / "run"
     done = m2sd("learn", photos, "--run", run, "--device", "cpu")
     assert done.code == 0, done.err
     first, second, fourth = done.out.splitlines()  # no class is hard
-    # A fifth of twelve pictures is held out for testing, a fifth of the other ten to calibrate with.
+    # A fifth of twelve images is held out for testing, a fifth of the other ten to calibrate with.
     assert first.startswith("3 classes from 24 photos in ")
     assert first.endswith(" s, with small")
     assert second == "100.0 % of 6 photos that were held out are answered rightly"
     assert fourth == (
-        "classifier: centred, compared with no other: 6 classes of 6 pictures or more "
+        "classifier: centred, compared with no other: 6 classes of 6 images or more "
         "to learn from are needed, and here are 3"
     )
     hints = [line for line in done.err.splitlines() if line.startswith(("next: ", "      "))]
@@ -75,7 +75,7 @@ def test_a_folder_becomes_session_0(photos: Path, tmp_path: Path, m2sd: Cli, pic
 
     asked = m2sd(*hints[0].removeprefix("next: m2sd ").split())
     assert (asked.code, asked.out.split(": ")[1].split()[0] in COLOURS) == (0, True), asked.err
-    taught = m2sd("increment", "--run", run, "--session", 1, "--shots", pictures.first_shots)
+    taught = m2sd("increment", "--run", run, "--session", 1, "--shots", stripes.first_shots)
     assert taught.code == 0, taught.err
     assert m2sd("sessions", "verify", "--run", run).code == 0
 
@@ -97,9 +97,9 @@ def test_json_has_all_that_is_said(photos: Path, tmp_path: Path, m2sd: Cli) -> N
     done = m2sd("learn", photos, "--run", tmp_path / "run", "--json", "--quiet", "--classifier", "means")
     content = json.loads(done.out)
     assert (done.err, content["backbone"], content["classifier"], content["classes"]) == ("", "small", "means", 3)
-    assert (content["tested"], content["pictures"]) == (7, 24)  # of thirteen blue pictures three are for testing
+    assert (content["tested"], content["pictures"]) == (7, 24)  # of thirteen blue images three are for testing
     assert content["accuracy_by_class"].keys() == COLOURS.keys()
-    assert [remark.split(":")[0] for remark in content["remarks"]] == ["the same picture in two classes"]
+    assert [remark.split(":")[0] for remark in content["remarks"]] == ["the same image in two classes"]
     assert "blue/red.png" in content["remarks"][0]
 
 
@@ -130,7 +130,7 @@ def test_one_class_is_refused(photos: Path, tmp_path: Path) -> None:
     assert not RunFolder(tmp_path / "run").has_pretrain()
 
 
-def test_one_picture_a_class_is_enough(photos: Path, tmp_path: Path, m2sd: Cli) -> None:
+def test_one_image_a_class_is_enough(photos: Path, tmp_path: Path, m2sd: Cli) -> None:
     for path in photos.glob("*/*.png"):
         if path.stem != "0":
             path.unlink()
@@ -138,20 +138,20 @@ def test_one_picture_a_class_is_enough(photos: Path, tmp_path: Path, m2sd: Cli) 
     assert done.code == 0, done.err
     assert done.out.startswith("3 classes from 3 photos in ")
     assert done.out.count("\n") == 2
-    assert "note: few pictures: blue (1), green (1), red (1); a class is known better from 10 or more" in done.err
-    assert "note: no picture to test with: blue, green, red" in done.err
+    assert "note: few images: blue (1), green (1), red (1); a class is known better from 10 or more" in done.err
+    assert "note: no image to test with: blue, green, red" in done.err
     assert "predict" in done.err
     assert m2sd("predict", "--run", tmp_path / "run", photos / "red" / "0.png").out.split()[1] == "red"
 
 
-def test_a_bad_picture_is_named_or_left_out(photos: Path, tmp_path: Path, m2sd: Cli) -> None:
-    (photos / "red" / "0.png").write_bytes(b"no picture")
+def test_a_bad_image_is_named_or_left_out(photos: Path, tmp_path: Path, m2sd: Cli) -> None:
+    (photos / "red" / "0.png").write_bytes(b"no image")
     done = m2sd("learn", photos, "--run", tmp_path / "run")
     assert (done.code, "0.png" in done.err) == (3, True)
     assert not (tmp_path / "run" / "session-000.json").exists()
     done = m2sd("learn", photos, "--run", tmp_path / "run", "--skip-bad")
     assert done.code == 0, done.err
-    assert "1 picture cannot be read and is left out: red/0.png" in done.err
+    assert "1 image cannot be read and is left out: red/0.png" in done.err
     before = (tmp_path / "run" / "session-000.json").read_bytes()
     done = m2sd("learn", photos, "--run", tmp_path / "run", "--force")
     assert (done.code, "0.png" in done.err) == (3, True)

@@ -12,15 +12,15 @@ from safetensors import safe_open
 import m2sd_cli
 from m2sd_cli.data.images import open_rgb
 from m2sd_cli.errors import DataError, RunError, UsageError
-from tests.helpers import BASE, Cli, Pictures, check_refusal
+from tests.helpers import BASE, Cli, Stripes, check_refusal
 
 CPU = ["--device", "cpu", "-q"]
 
 
 @pytest.mark.parametrize("kind", [str, Path])
-def test_the_pieces_answer_as_predict_does(trained: Path, pictures: Pictures, kind: Any) -> None:
+def test_the_pieces_answer_as_predict_does(trained: Path, stripes: Stripes, kind: Any) -> None:
     loaded = m2sd_cli.load_run(kind(trained))
-    path = next((pictures.labelled / "purple").iterdir())
+    path = next((stripes.labelled / "purple").iterdir())
     pixels = loaded.transform.pixels(open_rgb(path))[None]
     with torch.inference_mode():
         feature = loaded.backbone(loaded.transform.normalise(pixels)).pooled
@@ -51,12 +51,12 @@ def test_a_network_can_be_trained_further(trained: Path) -> None:
     assert all(each.grad is not None for each in loaded.backbone.parameters())
 
 
-def test_parts_are_those_of_the_run(calibrated: Path, pictures: Pictures) -> None:
+def test_parts_are_those_of_the_run(calibrated: Path, stripes: Stripes) -> None:
     found = {part: m2sd_cli.features(calibrated, part=part, device="cpu") for part in ("train", "held-out", "test")}
     assert {part: len(each.labels) for part, each in found.items()} == {"train": 24, "held-out": 8, "test": 12}
     paths = {part: {*(each.paths or [])} for part, each in found.items()}
     assert not paths["train"] & paths["held-out"]
-    assert paths["train"] | paths["held-out"] == {*(pictures.folder / "train").rglob("*.png")}
+    assert paths["train"] | paths["held-out"] == {*(stripes.folder / "train").rglob("*.png")}
     for each in found.values():
         assert each.paths is not None
         assert [each.classes[label] for label in each.labels] == [path.parent.name for path in each.paths]
@@ -89,9 +89,9 @@ def test_the_file_has_the_arrays(m2sd: Cli, trained: Path, tmp_path: Path) -> No
     assert about["files"][0].startswith("test/blue/")
 
 
-def test_other_images_than_those_trained_on_are_refused(trained: Path, pictures: Pictures) -> None:
+def test_other_images_than_those_trained_on_are_refused(trained: Path, stripes: Stripes) -> None:
     with pytest.raises(DataError):
-        m2sd_cli.features(trained, pictures.labelled, device="cpu")
+        m2sd_cli.features(trained, stripes.labelled, device="cpu")
 
 
 def test_what_is_not_there_is_named(trained: Path, tmp_path: Path) -> None:

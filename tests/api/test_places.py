@@ -1,4 +1,4 @@
-"""Run folders remember where their pictures lie, and nobody needs it."""
+"""Run folders remember where their images lie, and nobody needs it."""
 
 import json
 import shutil
@@ -10,38 +10,38 @@ import m2sd_cli
 from m2sd_cli.errors import UsageError
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.places import PLACES, Places, read_places, remember_data, remember_shots
-from tests.helpers import QUICK, QUICK_DISTILL, Cli, Pictures, check_refusal, copy_base_session, tree
+from tests.helpers import QUICK, QUICK_DISTILL, Cli, Stripes, check_refusal, copy_base_session, tree
 
 
-def test_folders_are_named_once(pictures: Pictures, tmp_path: Path) -> None:
+def test_folders_are_named_once(stripes: Stripes, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    assert m2sd_cli.pretrain(str(pictures.folder), run=run, stop_after=0, **QUICK) is None
+    assert m2sd_cli.pretrain(str(stripes.folder), run=run, stop_after=0, **QUICK) is None
     m2sd_cli.pretrain(run=run, resume=True, device="cpu")
     m2sd_cli.distill(run=run, **QUICK_DISTILL)
-    m2sd_cli.increment(shots=pictures.first_shots, run=run, device="cpu")
+    m2sd_cli.increment(shots=stripes.first_shots, run=run, device="cpu")
     asked = m2sd_cli.evaluate(run=run, device="cpu")
-    assert asked.figures == m2sd_cli.evaluate(run=run, data=pictures.folder, device="cpu").figures
+    assert asked.figures == m2sd_cli.evaluate(run=run, data=stripes.folder, device="cpu").figures
     assert m2sd_cli.reproduce(run=run, device="cpu").same
-    assert read_places(run) == Places({"colours": str(pictures.folder)}, {"1": [str(pictures.first_shots)]})
+    assert read_places(run) == Places({"colours": str(stripes.folder)}, {"1": [str(stripes.first_shots)]})
     for path in run.iterdir():
-        assert path.name == PLACES or str(pictures.folder).encode() not in path.read_bytes(), path
+        assert path.name == PLACES or str(stripes.folder).encode() not in path.read_bytes(), path
 
 
-def test_without_the_file_a_folder_is_named_again(run: Path, pictures: Pictures, m2sd: Cli) -> None:
+def test_without_the_file_a_folder_is_named_again(run: Path, stripes: Stripes, m2sd: Cli) -> None:
     (run / PLACES).unlink()
     assert RunFolder(run).verify() == []
     for words in (["distill", "--force", "--yes"], ["evaluate"]):
         check_refusal(m2sd(*words, "--run", run), 2, "is of the folder 'colours'; say where it is with --data")
     assert not (run / PLACES).exists()
-    m2sd_cli.evaluate(run=run, data=pictures.folder, device="cpu")
-    assert read_places(run).data == {"colours": str(pictures.folder)}
+    m2sd_cli.evaluate(run=run, data=stripes.folder, device="cpu")
+    assert read_places(run).data == {"colours": str(stripes.folder)}
 
 
-def test_a_moved_folder_is_asked_for_once(run: Path, pictures: Pictures, tmp_path: Path, m2sd: Cli) -> None:
+def test_a_moved_folder_is_asked_for_once(run: Path, stripes: Stripes, tmp_path: Path, m2sd: Cli) -> None:
     remember_data(run, "colours", tmp_path / "gone" / "colours")
     done = m2sd("evaluate", "--run", run)
     check_refusal(done, 2, f"it is not where it was, {tmp_path / 'gone' / 'colours'}; say where it is with --data")
-    moved = Path(shutil.copytree(pictures.folder, tmp_path / "new" / "colours"))
+    moved = Path(shutil.copytree(stripes.folder, tmp_path / "new" / "colours"))
     m2sd_cli.evaluate(run=run, data=moved, device="cpu")
     m2sd_cli.evaluate(run=run, device="cpu")
     assert read_places(run).data == {"colours": str(moved)}
@@ -76,14 +76,14 @@ def test_odd_names_are_remembered(tmp_path: Path) -> None:
 
 
 def test_a_run_folder_that_cannot_be_written_is_no_obstacle(
-    run: Path, pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Path, stripes: Stripes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise OSError(30, "Read-only file system")
 
     monkeypatch.setattr("m2sd_cli.runs.files.os.replace", refuse)
     before = tree(run)
-    moved = Path(shutil.copytree(pictures.folder, tmp_path / "new" / "colours"))
+    moved = Path(shutil.copytree(stripes.folder, tmp_path / "new" / "colours"))
     remember_data(run, "colours", moved)
     assert tree(run) == before
 

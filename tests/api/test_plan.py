@@ -14,7 +14,7 @@ from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.training import loop
 from m2sd_cli.training.epochs import HELD_OUT_SHARE
 from m2sd_cli.training.loop import Training
-from tests.helpers import QUICK, Cli, Pictures, tree
+from tests.helpers import QUICK, Cli, Stripes, tree
 
 FIRST = ["--image-size", 16, "--backbone", "resnet20", "--batch-size", 8, "--device", "cpu", "--precision", "fp32"]
 
@@ -33,14 +33,14 @@ def _quick_steps(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def planned(pictures: Pictures) -> Plan:
+def planned(stripes: Stripes) -> Plan:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "PROBED", 0.0)
         patch.setattr(Training, "step_seconds", lambda *_: 1.0)
-        return plan("pretrain", pictures.folder, run=pictures.folder.parent / "no-run", **QUICK | {"epochs": 3})
+        return plan("pretrain", stripes.folder, run=stripes.folder.parent / "no-run", **QUICK | {"epochs": 3})
 
 
-def test_both_stages_are_timed(planned: Plan, pictures: Pictures) -> None:
+def test_both_stages_are_timed(planned: Plan, stripes: Stripes) -> None:
     first, second = planned.stages
     steps = -(-planned.images // 8)
     assert (first.stage, first.epochs, first.epoch_steps) == ("pretrain", 3, steps)
@@ -48,7 +48,7 @@ def test_both_stages_are_timed(planned: Plan, pictures: Pictures) -> None:
     assert first.seconds == pytest.approx(3 * steps * (1 + share))
     assert (second.stage, second.epochs, second.epoch_steps) == ("distill", 80, -(-planned.images // 64))
     assert planned.decoding_seconds > 0
-    assert (planned.data, planned.content) == (pictures.folder.name, [])
+    assert (planned.data, planned.content) == (stripes.folder.name, [])
 
 
 def test_every_option_has_its_origin(planned: Plan, m2sd: Cli) -> None:
@@ -60,11 +60,11 @@ def test_every_option_has_its_origin(planned: Plan, m2sd: Cli) -> None:
 
 
 @pytest.mark.parametrize("stage", ["pretrain", "distill"])
-def test_nothing_is_written(stage: str, run: Path, m2sd: Cli, pictures: Pictures, tmp_path: Path) -> None:
+def test_nothing_is_written(stage: str, run: Path, m2sd: Cli, stripes: Stripes, tmp_path: Path) -> None:
     words: list[object] = FIRST if stage == "pretrain" else ["--batch-size", 8, "--device", "cpu"]
     cache = tree(cache_folder()) if cache_folder().exists() else {}
     before = tree(tmp_path)
-    done = m2sd(stage, "--data", pictures.folder, "--run", run, "--dry-run", "--force", "--epochs", 2, *words)
+    done = m2sd(stage, "--data", stripes.folder, "--run", run, "--dry-run", "--force", "--epochs", 2, *words)
     assert done.code == 0, done.err
     assert tree(tmp_path) == before
     assert (tree(cache_folder()) if cache_folder().exists() else {}) == cache
@@ -86,8 +86,8 @@ def test_a_plan_is_one_json_document(m2sd: Cli, run: Path) -> None:
     assert [(each["stage"], each["seconds"]) for each in content["stages"]] == [("distill", 0.0)]
 
 
-def test_a_budget_tells_the_epochs(m2sd: Cli, pictures: Pictures, tmp_path: Path) -> None:
-    words = ["pretrain", "--data", pictures.folder, "--run", tmp_path / "run", *FIRST, "--dry-run", "--json"]
+def test_a_budget_tells_the_epochs(m2sd: Cli, stripes: Stripes, tmp_path: Path) -> None:
+    words = ["pretrain", "--data", stripes.folder, "--run", tmp_path / "run", *FIRST, "--dry-run", "--json"]
     content = json.loads(m2sd(*words, "--time-budget", "1h").out)
     first = content["stages"][0]
     assert content["options"]["epochs"] == {"value": first["epochs"], "origin": "time budget"}
@@ -107,9 +107,9 @@ def test_a_budget_tells_the_epochs(m2sd: Cli, pictures: Pictures, tmp_path: Path
     ],
 )
 def test_a_plan_is_refused_as_the_training_would_be(
-    words: list[str], code: int, says: str, m2sd: Cli, run: Path, pictures: Pictures
+    words: list[str], code: int, says: str, m2sd: Cli, run: Path, stripes: Stripes
 ) -> None:
-    done = m2sd("pretrain", "--data", pictures.folder, "--run", run, "--dry-run", *words)
+    done = m2sd("pretrain", "--data", stripes.folder, "--run", run, "--dry-run", *words)
     assert (done.code, done.out) == (code, "")
     assert done.err.startswith(f"m2sd: {says.format(run=run)}")
 

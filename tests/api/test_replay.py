@@ -10,7 +10,7 @@ import m2sd_cli
 from m2sd_cli.errors import DataError, RunError, UsageError
 from m2sd_cli.inference.session import load_session
 from m2sd_cli.runs.folder import RunFolder
-from tests.helpers import QUICK_DISTILL, Cli, Pictures, check_refusal, copy_base_session, fill, finished, tree
+from tests.helpers import QUICK_DISTILL, Cli, Stripes, check_refusal, copy_base_session, fill, finished, tree
 
 
 @pytest.fixture
@@ -24,10 +24,10 @@ def edited(run: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def fresh(edited: Path, pictures: Pictures, tmp_path: Path) -> Path:
+def fresh(edited: Path, stripes: Stripes, tmp_path: Path) -> Path:
     """Another network, with its session 0 alone."""
     run = copy_base_session(edited, tmp_path / "fresh")
-    finished(m2sd_cli.distill(pictures.folder, run=run, force=True, **{**QUICK_DISTILL, "seed": 7}))
+    finished(m2sd_cli.distill(stripes.folder, run=run, force=True, **{**QUICK_DISTILL, "seed": 7}))
     return run
 
 
@@ -71,13 +71,13 @@ def test_a_replay_that_was_cut_off_goes_on(edited: Path, fresh: Path) -> None:
 
 
 def test_shots_are_found_by_their_content_in_several_folders(
-    edited: Path, fresh: Path, pictures: Pictures, tmp_path: Path
+    edited: Path, fresh: Path, stripes: Stripes, tmp_path: Path
 ) -> None:
     (edited / "places.json").unlink()
     places = [tmp_path / "a", tmp_path / "b"]
     for place in places:
         place.mkdir()
-    folders = (pictures.first_shots, pictures.second_shots, tmp_path / "more")
+    folders = (stripes.first_shots, stripes.second_shots, tmp_path / "more")
     for number, path in enumerate(sorted(file for folder in folders for file in folder.rglob("*.png"))):
         shutil.copy(path, places[number % 2] / f"{number}.png")
     with pytest.raises(
@@ -112,12 +112,12 @@ def test_official_sessions_need_no_folder(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("stage", ["pretrain", "distill", "learn"])
 def test_taught_sessions_are_not_removed_without_being_asked(
-    m2sd: Cli, edited: Path, pictures: Pictures, stage: str
+    m2sd: Cli, edited: Path, stripes: Stripes, stage: str
 ) -> None:
     before = tree(edited)
     words = [
         stage,
-        *([pictures.folder] if stage == "learn" else ["--data", pictures.folder]),
+        *([stripes.folder] if stage == "learn" else ["--data", stripes.folder]),
         "--run",
         edited,
         "--force",
@@ -129,11 +129,11 @@ def test_taught_sessions_are_not_removed_without_being_asked(
 
 
 def test_no_is_an_answer_and_yes_is_another(
-    m2sd: Cli, edited: Path, pictures: Pictures, monkeypatch: pytest.MonkeyPatch
+    m2sd: Cli, edited: Path, stripes: Stripes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("m2sd_cli.cli.removal.is_asked", lambda: True)
     before = tree(edited)
-    words = ["distill", "--data", pictures.folder, "--run", edited, "--force", "--epochs", 0, "--device", "cpu"]
+    words = ["distill", "--data", stripes.folder, "--run", edited, "--force", "--epochs", 0, "--device", "cpu"]
     refused = m2sd(*words, stdin="n\n")
     assert refused.code == 130
     assert "nothing removed" in refused.err

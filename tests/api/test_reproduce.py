@@ -16,16 +16,16 @@ from m2sd_cli.api.reproduce import largest_difference
 from m2sd_cli.errors import TrainingError
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.reader import PRETRAIN
-from tests.helpers import QUICK, QUICK_DISTILL, Cli, Pictures, backbone_weights, check_refusal, train_on_less, tree
+from tests.helpers import QUICK, QUICK_DISTILL, Cli, Stripes, backbone_weights, check_refusal, train_on_less, tree
 
 COMMAND = ("sessions", "reproduce")
 
 
 @pytest.fixture
-def data(pictures: Pictures) -> list[object]:
+def data(stripes: Stripes) -> list[object]:
     """List the options that name the data of the trained run."""
-    shots = ["--shots", f"1={pictures.first_shots}", "--shots", f"2={pictures.second_shots}"]
-    return ["--data", pictures.folder, *shots]
+    shots = ["--shots", f"1={stripes.first_shots}", "--shots", f"2={stripes.second_shots}"]
+    return ["--data", stripes.folder, *shots]
 
 
 @pytest.fixture
@@ -77,33 +77,33 @@ def test_the_same_chain_comes_out_and_the_run_is_only_read(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["again", "run"]
 
 
-def test_up_to_a_session_only_its_data_are_needed(run: Path, pictures: Pictures) -> None:
+def test_up_to_a_session_only_its_data_are_needed(run: Path, stripes: Stripes) -> None:
     before = tree(run)
-    done = m2sd_cli.reproduce(run=run, session=1, data=str(pictures.folder), shots={1: pictures.first_shots})
+    done = m2sd_cli.reproduce(run=run, session=1, data=str(stripes.folder), shots={1: stripes.first_shots})
     assert done.same
     assert [each.name for each in done.stages] == ["pretrain", "session-000", "session-001"]
-    only = m2sd_cli.reproduce(run=only_stage_1(run).path, data=str(pictures.folder))
+    only = m2sd_cli.reproduce(run=only_stage_1(run).path, data=str(stripes.folder))
     assert [each.name for each in only.stages] == ["pretrain"]
     assert only.same
     assert before.items() >= {name: each for name, each in tree(run).items() if name != "head.json"}.items()
 
 
 @pytest.fixture
-def other_seed(pictures: Pictures, tmp_path: Path) -> Path:
+def other_seed(stripes: Stripes, tmp_path: Path) -> Path:
     """A run that says that its seed was 0; it was 1."""
     run = tmp_path / "other"
-    m2sd_cli.pretrain(str(pictures.folder), run=run, seed=1, **QUICK)
+    m2sd_cli.pretrain(str(stripes.folder), run=run, seed=1, **QUICK)
     folder = RunFolder(run)
     rewrite(folder, config={**folder.pretrain().manifest.config, "seed": 0}, seed=0)
-    m2sd_cli.distill(str(pictures.folder), run=run, **QUICK_DISTILL | {"epochs": 0})
-    m2sd_cli.increment(1, pictures.first_shots, run=run, device="cpu")
+    m2sd_cli.distill(str(stripes.folder), run=run, **QUICK_DISTILL | {"epochs": 0})
+    m2sd_cli.increment(1, stripes.first_shots, run=run, device="cpu")
     assert folder.verify() == []
     return run
 
 
-def test_weights_of_another_seed_are_found_out(m2sd: Cli, other_seed: Path, pictures: Pictures) -> None:
+def test_weights_of_another_seed_are_found_out(m2sd: Cli, other_seed: Path, stripes: Stripes) -> None:
     before = tree(other_seed)
-    words = ["--run", other_seed, "--data", pictures.folder, "--shots", f"1={pictures.first_shots}"]
+    words = ["--run", other_seed, "--data", stripes.folder, "--shots", f"1={stripes.first_shots}"]
     done = m2sd(*COMMAND, *words, "--quiet")
     assert done.code == 1
     assert done.err == "m2sd: 3 of 3 differ; versions, device, CPU and threads are the recorded ones\n"
@@ -120,7 +120,7 @@ def test_weights_of_another_seed_are_found_out(m2sd: Cli, other_seed: Path, pict
     assert document["circumstances"] == []
 
 
-def test_what_was_otherwise_is_named(m2sd: Cli, run: Path, pictures: Pictures) -> None:
+def test_what_was_otherwise_is_named(m2sd: Cli, run: Path, stripes: Stripes) -> None:
     folder = only_stage_1(run)
     manifest = folder.pretrain().manifest
     versions = {**manifest.versions, "torch": "0.1\x1b[0m", "cuda": "3.2"}
@@ -133,7 +133,7 @@ def test_what_was_otherwise_is_named(m2sd: Cli, run: Path, pictures: Pictures) -
         threads=None,
         machines=[],
     )
-    done = m2sd(*COMMAND, "--run", run, "--data", pictures.folder, "--device", "cpu", "-q")
+    done = m2sd(*COMMAND, "--run", run, "--data", stripes.folder, "--device", "cpu", "-q")
     assert done.code == 1
     here = folder.pretrain().manifest
     assert here.versions["torch"].startswith("0.1")
@@ -144,7 +144,7 @@ def test_what_was_otherwise_is_named(m2sd: Cli, run: Path, pictures: Pictures) -
 
 @pytest.mark.parametrize("recorded", [True, False])
 def test_it_is_deterministic_if_it_was(
-    run: Path, pictures: Pictures, monkeypatch: pytest.MonkeyPatch, recorded: bool
+    run: Path, stripes: Stripes, monkeypatch: pytest.MonkeyPatch, recorded: bool
 ) -> None:
     rewrite(only_stage_1(run), deterministic=recorded)
     seen: list[bool] = []
@@ -155,13 +155,13 @@ def test_it_is_deterministic_if_it_was(
 
     monkeypatch.setattr("m2sd_cli.api.pretrain.fit", looking)
     with pytest.raises(TrainingError, match="enough"):
-        m2sd_cli.reproduce(run=run, data=str(pictures.folder))
+        m2sd_cli.reproduce(run=run, data=str(stripes.folder))
     assert seen == [recorded]
 
 
 @pytest.mark.parametrize(("recorded", "wanted"), [(2, 2), (3, 3), (None, 1), (1025, 1)])
 def test_as_many_threads_compute_as_did_then(
-    run: Path, pictures: Pictures, monkeypatch: pytest.MonkeyPatch, recorded: int | None, wanted: int
+    run: Path, stripes: Stripes, monkeypatch: pytest.MonkeyPatch, recorded: int | None, wanted: int
 ) -> None:
     rewrite(only_stage_1(run), threads=recorded)
     before = torch.get_num_threads()
@@ -175,15 +175,15 @@ def test_as_many_threads_compute_as_did_then(
     try:
         torch.set_num_threads(1)
         with pytest.raises(TrainingError, match="enough"):
-            m2sd_cli.reproduce(run=run, data=str(pictures.folder))
+            m2sd_cli.reproduce(run=run, data=str(stripes.folder))
         assert torch.get_num_threads() == 1
     finally:
         torch.set_num_threads(before)
     assert seen == [wanted]
 
 
-def test_settings_other_than_the_defaults_are_kept(pictures: Pictures, tmp_path: Path) -> None:
-    run, folder = tmp_path / "run", str(pictures.folder)
+def test_settings_other_than_the_defaults_are_kept(stripes: Stripes, tmp_path: Path) -> None:
+    run, folder = tmp_path / "run", str(stripes.folder)
     own = {"similarity": "linear", "seed": 5, "momentum": 0.5, "precision": "bf16", "deterministic": True}
     m2sd_cli.pretrain(folder, run=run, **QUICK | own)
     m2sd_cli.distill(
@@ -192,9 +192,9 @@ def test_settings_other_than_the_defaults_are_kept(pictures: Pictures, tmp_path:
         **QUICK_DISTILL
         | {"seed": 6, "kd_weight": 0.0, "clean_weight": 1.0, "mixing": "cutmix", "enhancement": "no-pyramid"},
     )
-    m2sd_cli.increment(1, pictures.first_shots, run=run, device="cpu", precision="bf16")
+    m2sd_cli.increment(1, stripes.first_shots, run=run, device="cpu", precision="bf16")
     keep = tmp_path / "again"
-    done = m2sd_cli.reproduce(run=run, data=folder, shots={1: pictures.first_shots}, keep=keep)
+    done = m2sd_cli.reproduce(run=run, data=folder, shots={1: stripes.first_shots}, keep=keep)
     assert done.same
     for name in ("pretrain", "session-000", "session-001"):
         then, now = (RunFolder(each).read(name).manifest for each in (run, keep))
@@ -218,12 +218,12 @@ def test_official_sessions_need_no_folders(m2sd: Cli, tmp_path: Path, monkeypatc
     assert "--shots 1: no folder taught a session 1" in refused.err
 
 
-def test_what_was_left_out_is_left_out_again(pictures: Pictures, tmp_path: Path) -> None:
+def test_what_was_left_out_is_left_out_again(stripes: Stripes, tmp_path: Path) -> None:
     data, shots, run = tmp_path / "colours", tmp_path / "first", tmp_path / "run"
-    shutil.copytree(pictures.folder, data)
-    shutil.copytree(pictures.first_shots, shots)
+    shutil.copytree(stripes.folder, data)
+    shutil.copytree(stripes.first_shots, shots)
     for folder in (data / "train" / "red", shots / "white"):
-        (folder / "bad.png").write_bytes(b"no picture")
+        (folder / "bad.png").write_bytes(b"no image")
     m2sd_cli.pretrain(str(data), run=run, skip_bad=True, **QUICK)
     m2sd_cli.distill(str(data), run=run, **QUICK_DISTILL | {"epochs": 0})
     m2sd_cli.increment(1, shots, run=run, device="cpu", skip_bad=True)
@@ -233,12 +233,12 @@ def test_what_was_left_out_is_left_out_again(pictures: Pictures, tmp_path: Path)
     assert m2sd_cli.reproduce(run=run, data=str(data), shots={1: shots}).same
 
 
-def test_weights_that_stage_1_began_from(m2sd: Cli, trained: Path, pictures: Pictures, tmp_path: Path) -> None:
+def test_weights_that_stage_1_began_from(m2sd: Cli, trained: Path, stripes: Stripes, tmp_path: Path) -> None:
     weights = backbone_weights(trained)
     file, run = tmp_path / "weights.safetensors", tmp_path / "run"
     save_file(weights, file)
-    m2sd_cli.pretrain(str(pictures.folder), run=run, init=str(file), **QUICK)
-    words = [*COMMAND, "--run", run, "--data", pictures.folder, "-q"]
+    m2sd_cli.pretrain(str(stripes.folder), run=run, init=str(file), **QUICK)
+    words = [*COMMAND, "--run", run, "--data", stripes.folder, "-q"]
     refused = m2sd(*words)
     assert (refused.code, refused.out) == (2, "")
     assert refused.err == ("m2sd: name what the run was made of: --init FILE, the weights 'weights.safetensors'\n")
@@ -248,7 +248,7 @@ def test_weights_that_stage_1_began_from(m2sd: Cli, trained: Path, pictures: Pic
     weights["conv1.weight"] += 1
     save_file(weights, file)
     assert m2sd(*words, "--init", file).code == 1
-    needless = m2sd(*COMMAND, "--run", trained, "--session", 0, "--data", pictures.folder, "--init", file)
+    needless = m2sd(*COMMAND, "--run", trained, "--session", 0, "--data", stripes.folder, "--init", file)
     assert (needless.code, needless.err) == (
         2,
         f"m2sd: --init {file}: the run began from random weights; leave it out\n",
@@ -259,7 +259,7 @@ def test_weights_that_stage_1_began_from(m2sd: Cli, trained: Path, pictures: Pic
 
 
 @pytest.mark.usefixtures("untrained")
-def test_all_that_is_missing_is_named_at_once(m2sd: Cli, run: Path, pictures: Pictures) -> None:
+def test_all_that_is_missing_is_named_at_once(m2sd: Cli, run: Path, stripes: Stripes) -> None:
     (run / "places.json").unlink()
     before = tree(run)
     done = m2sd(*COMMAND, "--run", run)
@@ -268,15 +268,15 @@ def test_all_that_is_missing_is_named_at_once(m2sd: Cli, run: Path, pictures: Pi
         "m2sd: name what the run was made of: --data DIR, the folder 'colours'; --shots 1=DIR, the folder 'first'; "
         "--shots 2=DIR, the folder 'second'\n"
     )
-    less = m2sd(*COMMAND, "--run", run, "--data", pictures.folder, "--shots", f"2={pictures.second_shots}")
+    less = m2sd(*COMMAND, "--run", run, "--data", stripes.folder, "--shots", f"2={stripes.second_shots}")
     assert less.err == "m2sd: name what the run was made of: --shots 1=DIR, the folder 'first'\n"
     assert tree(run) == before
 
 
 @pytest.mark.usefixtures("untrained")
-def test_other_images_are_named(m2sd: Cli, run: Path, data: list[object], pictures: Pictures, tmp_path: Path) -> None:
+def test_other_images_are_named(m2sd: Cli, run: Path, data: list[object], stripes: Stripes, tmp_path: Path) -> None:
     words = [*COMMAND, "--run", run, *data]
-    base = Path(shutil.copytree(pictures.folder, tmp_path / "colours"))
+    base = Path(shutil.copytree(stripes.folder, tmp_path / "colours"))
     shutil.copy(next((base / "train" / "blue").iterdir()), next((base / "train" / "red").iterdir()))
     shutil.rmtree(base / "train" / "green")
     other = m2sd(*words, "--data", base)
@@ -284,15 +284,15 @@ def test_other_images_are_named(m2sd: Cli, run: Path, data: list[object], pictur
     assert other.err == (
         f"m2sd: {base}: not the images that stage 1 was made of; these classes differ: 'green', 'red'\n"
     )
-    shots = Path(shutil.copytree(pictures.first_shots, tmp_path / "first"))
+    shots = Path(shutil.copytree(stripes.first_shots, tmp_path / "first"))
     next((shots / "white").iterdir()).unlink()
     (shots / "white").rename(shots / "whiter")
-    changed = m2sd(*COMMAND, "--run", run, "--data", pictures.folder, "--shots", f"1={shots}", *data[4:])
+    changed = m2sd(*COMMAND, "--run", run, "--data", stripes.folder, "--shots", f"1={shots}", *data[4:])
     assert (changed.code, changed.out) == (3, "")
     assert changed.err == (
         f"m2sd: {shots}: not the images that session 1 was made of; these classes differ: 'white', 'whiter'\n"
     )
-    absent = m2sd(*COMMAND, "--run", run, "--data", pictures.folder, "--shots", "1=/nowhere", *data[4:])
+    absent = m2sd(*COMMAND, "--run", run, "--data", stripes.folder, "--shots", "1=/nowhere", *data[4:])
     assert (absent.code, absent.err) == (3, "m2sd: /nowhere: no such folder\n")
 
 
@@ -364,11 +364,11 @@ def test_differences_of_tensors() -> None:
 
 
 def test_every_machine_of_a_training_is_recorded_and_named_where_it_differs(
-    m2sd: Cli, pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    m2sd: Cli, stripes: Stripes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, options = tmp_path / "run", {**QUICK, "epochs": 2}
     monkeypatch.setattr("m2sd_cli.training.records.cpu_model", lambda: "EPYC 1")
-    assert m2sd_cli.pretrain(pictures.folder, run=run, stop_after=0, **options) is None
+    assert m2sd_cli.pretrain(stripes.folder, run=run, stop_after=0, **options) is None
     assert m2sd_cli.pretrain(run=run, resume=True, stop_after=0, device="cpu") is None  # here again: no other entry
     monkeypatch.setattr("m2sd_cli.training.records.cpu_model", lambda: "EPYC 2")
     stored = m2sd_cli.pretrain(run=run, resume=True, device="cpu")
@@ -381,12 +381,12 @@ def test_every_machine_of_a_training_is_recorded_and_named_where_it_differs(
     with folder.locked("test"):
         record = folder.write_checkpoint(PRETRAIN, {**tensors, name: tensors[name] + 0.5})
         folder.write_manifest(PRETRAIN, stored.manifest.model_copy(update={"checkpoint": record}))
-    done = m2sd(*COMMAND, "--run", run, "--data", pictures.folder)
+    done = m2sd(*COMMAND, "--run", run, "--data", stripes.folder)
     assert done.code == 1
     assert done.out.splitlines()[1].split()[-4:] == ["same", "differs", "by", "5.0e-01"]
     assert done.err.splitlines()[-1] == "m2sd: 1 of 1 differ; from step 0 on CPU EPYC 1, here EPYC 2"
     monkeypatch.setattr("m2sd_cli.training.records.cpu_model", lambda: "EPYC 3")
-    found = json.loads(m2sd(*COMMAND, "--run", run, "--data", pictures.folder, "--json").out)
+    found = json.loads(m2sd(*COMMAND, "--run", run, "--data", stripes.folder, "--json").out)
     assert found["circumstances"] == [
         "from step 0 on CPU EPYC 1, here EPYC 3",
         "from step 2 on CPU EPYC 2, here EPYC 3",

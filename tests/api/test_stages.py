@@ -28,7 +28,7 @@ from m2sd_cli.runs.manifest import EpochRecord
 from m2sd_cli.runs.training_state import StateStore
 from m2sd_cli.training import recomputation
 from m2sd_cli.training.stopping import SIGNALS
-from tests.helpers import QUICK, QUICK_DISTILL, Pictures, finished, sha256, tree
+from tests.helpers import QUICK, QUICK_DISTILL, Stripes, finished, sha256, tree
 
 
 def history(run: Path, name: str) -> list[EpochRecord]:
@@ -51,8 +51,8 @@ class Watcher(Reporter):
 
 
 @pytest.fixture(scope="module")
-def folder(pictures: Pictures) -> str:
-    return str(pictures.folder)
+def folder(stripes: Stripes) -> str:
+    return str(stripes.folder)
 
 
 @pytest.fixture(scope="module")
@@ -104,9 +104,9 @@ def test_images_of_a_file_give_what_images_in_memory_give(
     def in_memory(source: FileImages, augmentation: Augmentation) -> TrainingImages:
         assert augmentation.store is not None
         size = (augmentation.store, augmentation.store)
-        pictures = [open_rgb(path) for path in source.paths]
-        images = [np.asarray(each.resize(size, Image.Resampling.BILINEAR)) for each in pictures]
-        aspects = torch.tensor([each.width / each.height for each in pictures])
+        originals = [open_rgb(path) for path in source.paths]
+        images = [np.asarray(each.resize(size, Image.Resampling.BILINEAR)) for each in originals]
+        aspects = torch.tensor([each.width / each.height for each in originals])
         return TrainingImages(torch.from_numpy(np.stack(images)), aspects, source.labels)
 
     def watched(source: FileImages, augmentation: Augmentation) -> TrainingImages:
@@ -274,8 +274,8 @@ def test_resuming_what_has_finished_returns_it(whole: Path, folder: str) -> None
 
 def test_other_images_cannot_be_resumed_on(folder: str, to_distill: Path, tmp_path: Path) -> None:
     other = Path(shutil.copytree(folder, tmp_path / "colours"))
-    picture = next((other / "train" / "red").iterdir())
-    shutil.copy(next((other / "train" / "blue").iterdir()), picture)
+    image = next((other / "train" / "red").iterdir())
+    shutil.copy(next((other / "train" / "blue").iterdir()), image)
     m2sd_cli.pretrain(folder, run=tmp_path / "begun", stop_after=0, **QUICK)
     with pytest.raises(RunError, match="began on other images"):
         m2sd_cli.pretrain(str(other), run=tmp_path / "begun", resume=True, device="cpu")
@@ -351,10 +351,10 @@ def test_a_single_image_left_over_joins_the_last_batch(folder: str, tmp_path: Pa
     assert sha256(tmp_path / "31" / "pretrain.safetensors") == sha256(tmp_path / "32" / "pretrain.safetensors")
 
 
-def test_two_classes_of_an_image_each_are_enough(pictures: Pictures, tmp_path: Path) -> None:
+def test_two_classes_of_an_image_each_are_enough(stripes: Stripes, tmp_path: Path) -> None:
     for number, colour in enumerate(("red", "blue")):
         (tmp_path / "few" / "train" / colour).mkdir(parents=True)
-        shutil.copy(next((pictures.folder / "train" / colour).iterdir()), tmp_path / "few" / "train" / colour)
+        shutil.copy(next((stripes.folder / "train" / colour).iterdir()), tmp_path / "few" / "train" / colour)
         if number == 0:
             with pytest.raises(UsageError, match="few: 1 base class; pretrain needs at least two"):
                 m2sd_cli.pretrain(str(tmp_path / "few"), run=tmp_path / "run", **QUICK)
@@ -363,10 +363,10 @@ def test_two_classes_of_an_image_each_are_enough(pictures: Pictures, tmp_path: P
     assert RunFolder(tmp_path / "run").verify() == []
 
 
-def test_a_broken_picture_is_named_and_nothing_is_left(folder: str, tmp_path: Path) -> None:
+def test_a_broken_image_is_named_and_nothing_is_left(folder: str, tmp_path: Path) -> None:
     broken = Path(shutil.copytree(folder, tmp_path / "colours"))
-    (broken / "train" / "red" / "broken.png").write_bytes(b"no picture")
-    with pytest.raises(DataError, match=r"red/broken\.png: not a picture"):
+    (broken / "train" / "red" / "broken.png").write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"red/broken\.png: not an image"):
         m2sd_cli.pretrain(str(broken), run=tmp_path / "run", **QUICK)
     assert not (tmp_path / "run").exists()
 

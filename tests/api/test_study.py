@@ -9,14 +9,14 @@ import pytest
 
 import m2sd_cli
 from m2sd_cli.errors import UsageError
-from tests.helpers import Cli, Pictures, check_refusal, copy_base_session
+from tests.helpers import Cli, Stripes, check_refusal, copy_base_session
 
 CPU = ["--device", "cpu", "-q"]
 
 
-def test_the_figures_are_those_of_each_evaluation(trained: Path, calibrated: Path, pictures: Pictures) -> None:
-    study = m2sd_cli.study([trained, str(calibrated)], test=pictures.labelled, device="cpu")
-    alone = [m2sd_cli.evaluate(run=each, test=pictures.labelled, device="cpu") for each in (trained, calibrated)]
+def test_the_figures_are_those_of_each_evaluation(trained: Path, calibrated: Path, stripes: Stripes) -> None:
+    study = m2sd_cli.study([trained, str(calibrated)], test=stripes.labelled, device="cpu")
+    alone = [m2sd_cli.evaluate(run=each, test=stripes.labelled, device="cpu") for each in (trained, calibrated)]
     assert study.figures == [each.figures for each in alone]
     assert [each.run for each in study.runs] == [str(trained), str(calibrated)]
     assert [each.name for each in study.classes] == ["blue", "green", "red", "yellow", "purple", "white", "grey"]
@@ -30,9 +30,9 @@ def test_the_figures_are_those_of_each_evaluation(trained: Path, calibrated: Pat
     assert any(each.startswith("runs have the same seed") for each in study.differences)
 
 
-def test_the_same_run_counts_once(trained: Path, run: Path, pictures: Pictures) -> None:
+def test_the_same_run_counts_once(trained: Path, run: Path, stripes: Stripes) -> None:
     with pytest.raises(UsageError, match="the same run as"):
-        m2sd_cli.study([trained, run], test=pictures.labelled, device="cpu")
+        m2sd_cli.study([trained, run], test=stripes.labelled, device="cpu")
     with pytest.raises(UsageError, match="is one run"):
         m2sd_cli.study(str(trained))
     with pytest.raises(UsageError, match="name the runs"):
@@ -49,20 +49,20 @@ def test_runs_of_other_sessions_or_data_are_refused(
         m2sd_cli.study([trained, simulated])
 
 
-def test_other_classes_are_refused(trained: Path, calibrated: Path, pictures: Pictures, tmp_path: Path) -> None:
+def test_other_classes_are_refused(trained: Path, calibrated: Path, stripes: Stripes, tmp_path: Path) -> None:
     other = copy_base_session(calibrated, tmp_path / "other")
-    shots = Path(shutil.copytree(pictures.first_shots, tmp_path / "shots"))
+    shots = Path(shutil.copytree(stripes.first_shots, tmp_path / "shots"))
     (shots / "white").rename(shots / "snow")
     m2sd_cli.increment(1, shots, run=other, device="cpu")
-    m2sd_cli.increment(2, pictures.second_shots, run=other, device="cpu")
+    m2sd_cli.increment(2, stripes.second_shots, run=other, device="cpu")
     with pytest.raises(UsageError, match="of other classes, such as 'snow'"):
         m2sd_cli.study([trained, other])
 
 
 def test_the_command_writes_every_table(
-    m2sd: Cli, trained: Path, calibrated: Path, pictures: Pictures, tmp_path: Path
+    m2sd: Cli, trained: Path, calibrated: Path, stripes: Stripes, tmp_path: Path
 ) -> None:
-    words = ["study", trained, calibrated, "--test", pictures.labelled, *CPU]
+    words = ["study", trained, calibrated, "--test", stripes.labelled, *CPU]
     files = {name: tmp_path / f"study.{name}" for name in ("csv", "markdown", "latex")}
     options = [word for name, path in files.items() for word in (f"--{name}", path)]
     done = m2sd(*words, *options, "--figures", tmp_path / "figures")
@@ -80,8 +80,8 @@ def test_the_command_writes_every_table(
     assert {path.name for path in (tmp_path / "figures").iterdir()} == {"accuracy.svg", "forgetting.svg"}
 
 
-def test_evaluate_of_several_runs_is_a_study(m2sd: Cli, trained: Path, calibrated: Path, pictures: Pictures) -> None:
-    common = ["--test", pictures.labelled, *CPU]
+def test_evaluate_of_several_runs_is_a_study(m2sd: Cli, trained: Path, calibrated: Path, stripes: Stripes) -> None:
+    common = ["--test", stripes.labelled, *CPU]
     both = m2sd("evaluate", "--run", trained, "--run", calibrated, *common)
     assert (both.code, both.out) == (0, m2sd("study", trained, calibrated, *common).out)
     one = m2sd("evaluate", "--run", trained, "--run", calibrated, "--session", "1", *common)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from m2sd_cli.api.bench import _make_run
-from m2sd_cli.benchmark.processes import launch, write_pictures
+from m2sd_cli.benchmark.processes import launch, write_images
 from m2sd_cli.errors import M2sdError
 from m2sd_cli.runs.folder import RunFolder
 from tests.benchmark.small import tiny
@@ -44,7 +44,7 @@ def test_processes_import_this_package(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_the_run_can_be_taught(tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "run")
-    write_pictures(tmp_path / "base", 5, 1)
+    write_images(tmp_path / "base", 5, 1)
     _make_run(run.path, tmp_path / "base", tiny(image_size=16))
     assert run.sessions() == [0]
     assert run.verify() == []

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from m2sd_cli.benchmark.reference import ReferenceLoop, picture_transform
+from m2sd_cli.benchmark.reference import ReferenceLoop, image_transform
 from m2sd_cli.benchmark.workload import treatment
 from m2sd_cli.data.augmentation import Augmentation
 from m2sd_cli.data.transforms import TestTransform
@@ -29,9 +29,9 @@ def test_crops_and_flips_are_distributed_as_ours(flip: bool) -> None:
     outcomes, each = 9 * (1 + flip), 100  # corners, mirrored or not
     pixels = torch.arange(10, 255, 9)[:27].view(3, 3, 3).to(torch.uint8)  # no two alike
     torch.manual_seed(0)
-    one = picture_transform(augmentation, TRANSFORM)
-    picture = Image.fromarray(pixels.numpy())
-    theirs = Counter(keys(torch.stack([one(picture) for _ in range(outcomes * each)])))
+    one = image_transform(augmentation, TRANSFORM)
+    pillow = Image.fromarray(pixels.numpy())
+    theirs = Counter(keys(torch.stack([one(pillow) for _ in range(outcomes * each)])))
     batch = pixels.expand(outcomes * each, 3, 3, 3)
     generator = torch.Generator().manual_seed(0)
     ours = Counter(keys(TRANSFORM.normalise(augmentation(batch, torch.ones(len(batch)), generator))))
@@ -48,11 +48,11 @@ def test_resized_crops_are_distributed_as_ours() -> None:
     # Of an image whose red grows to the right, and whose green grows downwards, a crop shows where it was taken.
     ramp = torch.linspace(0, 255, side).to(torch.uint8)
     image = torch.stack([ramp.expand(side, side), ramp[:, None].expand(side, side), torch.zeros(side, side)], dim=2)
-    picture = Image.fromarray(image.to(torch.uint8).numpy())
+    pillow = Image.fromarray(image.to(torch.uint8).numpy())
     torch.manual_seed(0)
-    one = picture_transform(augmentation, transform)
+    one = image_transform(augmentation, transform)
     count = 600
-    theirs = torch.stack([one(picture) for _ in range(count)])
+    theirs = torch.stack([one(pillow) for _ in range(count)])
     batch = image.to(torch.uint8).expand(count, side, side, 3)
     generator = torch.Generator().manual_seed(0)
     ours = transform.normalise(augmentation(batch, torch.ones(count), generator))

@@ -103,6 +103,6 @@ def test_images_are_made_once_even_if_stages_are_compiled(monkeypatch: pytest.Mo
     monkeypatch.setattr(run, "random_images", images)
     monkeypatch.setattr(run, "_survey", survey)
     with pytest.raises(KeyboardInterrupt):
-        run.run_bench(replace(tiny(), compile=True), lambda run, pictures, settings: None)
+        run.run_bench(replace(tiny(), compile=True), lambda run, images, settings: None)
     assert made == [1]
     assert surveyed == [("features", False), ("pretrain", False), ("distill", False)]

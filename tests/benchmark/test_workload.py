@@ -27,7 +27,7 @@ from m2sd_cli.data.folders import open_folder
 from m2sd_cli.data.sources import TrainingImages
 from m2sd_cli.training.loop import Training
 from tests.benchmark.small import few, tiny
-from tests.helpers import Pictures
+from tests.helpers import Stripes
 
 
 def test_small_images_are_treated_as_those_of_cifar100() -> None:
@@ -36,8 +36,8 @@ def test_small_images_are_treated_as_those_of_cifar100() -> None:
 
 
 @pytest.mark.parametrize("size", [33, 96, 224])
-def test_larger_images_are_treated_as_those_of_a_folder(size: int, pictures: Pictures) -> None:
-    data = open_folder(pictures.folder, size)
+def test_larger_images_are_treated_as_those_of_a_folder(size: int, stripes: Stripes) -> None:
+    data = open_folder(stripes.folder, size)
     assert treatment(size) == (data.transform, data.augmentation)
 
 

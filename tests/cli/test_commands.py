@@ -26,7 +26,7 @@ from m2sd_cli.data.locate import open_data
 from m2sd_cli.errors import DamagedError, DataError, RunError, StoppedError, UsageError
 from m2sd_cli.runs.folder import RunFolder
 from tests.benchmark.small import skip_slow_parts
-from tests.helpers import Cli, Outcome, Pictures, check_refusal, train_on_less, tree
+from tests.helpers import Cli, Outcome, Stripes, check_refusal, train_on_less, tree
 
 CPU = ["--device", "cpu"]
 
@@ -82,28 +82,28 @@ def test_the_first_help_names_every_command_and_the_demo(m2sd: Cli) -> None:
 
 
 @pytest.fixture
-def places(pictures: Pictures, simulated: Path, tmp_path: Path) -> dict[str, str]:
+def places(stripes: Stripes, simulated: Path, tmp_path: Path) -> dict[str, str]:
     """The paths for which the words of a command stand."""
     work = tmp_path / "work"
     (work / "empty").mkdir(parents=True)
     (work / "known" / "red").mkdir(parents=True)
-    picture = next((pictures.labelled / "red").iterdir())
-    shutil.copy(picture, work / "known" / "red")
+    image = next((stripes.labelled / "red").iterdir())
+    shutil.copy(image, work / "known" / "red")
     (work / "strangers" / "orange").mkdir(parents=True)
-    shutil.copy(picture, work / "strangers" / "orange")
-    shutil.copytree(pictures.first_shots, work / "broken")
+    shutil.copy(image, work / "strangers" / "orange")
+    shutil.copytree(stripes.first_shots, work / "broken")
     shutil.copytree(work / "strangers", work / "broken", dirs_exist_ok=True)
-    (work / "broken" / "white" / "bad.jpg").write_bytes(b"\xff\xd8\xff no picture")
+    (work / "broken" / "white" / "bad.jpg").write_bytes(b"\xff\xd8\xff no image")
     return {
         "RUN": str(tmp_path / "run"),
         "NONE": str(work / "none"),
         "SIMULATED": str(simulated),
-        "FOLDER": str(pictures.folder),
-        "SHOTS": str(pictures.second_shots),
-        "1=FIRST": f"1={pictures.first_shots}",
-        "2=SECOND": f"2={pictures.second_shots}",
+        "FOLDER": str(stripes.folder),
+        "SHOTS": str(stripes.second_shots),
+        "1=FIRST": f"1={stripes.first_shots}",
+        "2=SECOND": f"2={stripes.second_shots}",
         "NEW": str(work / "strangers"),
-        "PICTURE": str(picture),
+        "IMAGE": str(image),
         "KNOWN": str(work / "known"),
         "EMPTY": str(work / "empty"),
         "BROKEN": str(work / "broken"),
@@ -148,15 +148,15 @@ def fill(places: dict[str, str], words: str) -> list[str]:
         ("evaluate --test SHOTS --run RUN --device gpu", 2, "--device gpu: choose"),
         ("evaluate --test SHOTS --run RUN --precision half", 2, "--precision half: choose"),
         ("predict ABSENT --run RUN", 3, "absent: no such file or folder"),
-        ("predict EMPTY --run RUN", 3, "empty: no picture in it"),
-        ("predict PICTURE --top-k 0 --run RUN", 2, "--top-k 0"),
-        ("predict PICTURE --session 3 --run RUN", 4, "no session 3 in it"),
-        ("predict PICTURE --session -1 --run RUN", 4, "no session -1 in it"),
+        ("predict EMPTY --run RUN", 3, "empty: no image in it"),
+        ("predict IMAGE --top-k 0 --run RUN", 2, "--top-k 0"),
+        ("predict IMAGE --session 3 --run RUN", 4, "no session 3 in it"),
+        ("predict IMAGE --session -1 --run RUN", 4, "no session -1 in it"),
         ("export --format gif --out WORK/x.gif --run RUN", 2, "--format gif: choose safetensors, onnx, pt2"),
         ("export --out WORK/x.bin --run RUN", 2, "its suffix names no format; choose one with --format: safetensors"),
         ("export --format pt2 --out WORK/x.onnx --run RUN", 2, "the suffix is that of onnx; leave --format out"),
         ("export --format pt2 --out ABSENT/x.pt2 --run RUN", 2, "no such folder as"),
-        ("export --format pt2 --out PICTURE --run RUN", 2, "it exists already; --force replaces it"),
+        ("export --format pt2 --out IMAGE --run RUN", 2, "it exists already; --force replaces it"),
         ("export --format pt2 --out WORK/x.pt2 --session 3 --run RUN", 4, "no session 3 in it"),
         ("sessions show 3 --run RUN", 4, "no session 3 in it"),
         ("data verify ABSENT", 3, "absent"),
@@ -204,7 +204,7 @@ def test_a_refusal_on_a_finished_run(
         ("increment --session 1 --shots NEW --run NONE", 4, "no such run folder"),
         ("increment --session 1 --run EMPTY", 4, "no trained model in it"),
         ("evaluate --run NONE", 4, "no such run folder"),
-        ("predict PICTURE --run NONE", 4, "no such run folder"),
+        ("predict IMAGE --run NONE", 4, "no such run folder"),
         ("export --format onnx --out WORK/x.onnx --run NONE", 4, "no such run folder"),
         ("sessions --run NONE", 4, "no such run folder"),
         ("sessions list --run NONE", 4, "no such run folder"),
@@ -225,7 +225,7 @@ def test_a_refusal_makes_no_run(m2sd: Cli, places: dict[str, str], command: str,
     [
         ("increment --session 1 --shots NEW --run RUN", "no session in it yet; run 'm2sd distill' first"),
         ("evaluate --test SHOTS --run RUN", "run 'm2sd distill' first"),
-        ("predict PICTURE --run RUN", "run 'm2sd distill' first"),
+        ("predict IMAGE --run RUN", "run 'm2sd distill' first"),
         ("sessions undo --yes --run RUN", "no session in it"),
         ("distill --resume --data FOLDER --run RUN", "no interrupted training in it"),
     ],
@@ -236,17 +236,17 @@ def test_a_refusal_before_distill(m2sd: Cli, pretrained: Path, places: dict[str,
     assert tree(pretrained) == before
 
 
-def test_session_3_does_not_follow_session_1(m2sd: Cli, run: Path, pictures: Pictures) -> None:
+def test_session_3_does_not_follow_session_1(m2sd: Cli, run: Path, stripes: Stripes) -> None:
     RunFolder(run).remove_sessions(first=2)
     before = tree(run)
-    done = m2sd("increment", "--session", 3, "--shots", pictures.second_shots, "--run", run)
+    done = m2sd("increment", "--session", 3, "--shots", stripes.second_shots, "--run", run)
     check_refusal(done, 4, "session 3 needs session 2; the next one is 2")
     assert tree(run) == before
 
 
-def test_without_a_number_the_next_session_is_taught(m2sd: Cli, run: Path, pictures: Pictures) -> None:
+def test_without_a_number_the_next_session_is_taught(m2sd: Cli, run: Path, stripes: Stripes) -> None:
     RunFolder(run).remove_sessions(first=2)
-    done = m2sd("increment", "--shots", pictures.second_shots, "--run", run, *CPU)
+    done = m2sd("increment", "--shots", stripes.second_shots, "--run", run, *CPU)
     assert (done.code, RunFolder(run).sessions()) == (0, [0, 1, 2])
     assert "session 2: learned grey (4); 7 classes now" in done.err
 
@@ -262,7 +262,7 @@ def test_a_broken_shot_is_named(m2sd: Cli, run: Path, places: dict[str, str]) ->
 USERS_OF_THE_CHAIN = [
     "increment --session 3 --shots NEW --run RUN",
     "evaluate --test SHOTS --run RUN",
-    "predict PICTURE --run RUN",
+    "predict IMAGE --run RUN",
     "export --format pt2 --out WORK/x.pt2 --run RUN",
     "sessions verify --run RUN",
 ]
@@ -282,11 +282,11 @@ def test_a_damaged_chain_is_not_used(m2sd: Cli, run: Path, places: dict[str, str
     assert tree(run) == before
 
 
-def test_a_damaged_pretrain_is_not_distilled(m2sd: Cli, pretrained: Path, pictures: Pictures) -> None:
+def test_a_damaged_pretrain_is_not_distilled(m2sd: Cli, pretrained: Path, stripes: Stripes) -> None:
     path = pretrained / "pretrain.safetensors"
     path.write_bytes(path.read_bytes()[:-1] + b"\xff")
     before = tree(pretrained)
-    done = m2sd("distill", "--data", pictures.folder, "--run", pretrained)
+    done = m2sd("distill", "--data", stripes.folder, "--run", pretrained)
     check_refusal(done, 4, "pretrain.safetensors: damaged, its SHA-256 is not the recorded one; restore it")
     assert tree(pretrained) == before
 
@@ -392,7 +392,7 @@ JSON = {
     "evaluate": "--test SHOTS --run RUN",
     "study": "RUN --test SHOTS",
     "features": "--out WORK/features.safetensors --run RUN",
-    "predict": "PICTURE --run RUN",
+    "predict": "IMAGE --run RUN",
     "export": "--out WORK/x.safetensors --run RUN",
     "sessions": "--run RUN",
     "sessions list": "--run RUN",
@@ -473,8 +473,8 @@ def test_json_is_one_document(
     assert str(RunFolder(run).path) == places["RUN"]
 
 
-def test_pretrain_and_distill_say_what_comes_next(m2sd: Cli, pictures: Pictures, tmp_path: Path) -> None:
-    options = ["--run", tmp_path / "run", "--data", pictures.folder, *CPU, "--precision", "fp32", "--batch-size", 8]
+def test_pretrain_and_distill_say_what_comes_next(m2sd: Cli, stripes: Stripes, tmp_path: Path) -> None:
+    options = ["--run", tmp_path / "run", "--data", stripes.folder, *CPU, "--precision", "fp32", "--batch-size", 8]
     first = m2sd("pretrain", *options, "--image-size", 16, "--backbone", "resnet20", "--epochs", 1)
     assert (first.code, first.out) == (0, "")
     lines = first.err.splitlines()
@@ -487,16 +487,16 @@ def test_pretrain_and_distill_say_what_comes_next(m2sd: Cli, pictures: Pictures,
     assert (second.code, second.out) == (0, "")
     assert "no training" in second.err
     assert "next: m2sd evaluate" in second.err
-    third = m2sd("increment", "--session", 1, "--shots", pictures.first_shots, "--run", tmp_path / "run", *CPU)
+    third = m2sd("increment", "--session", 1, "--shots", stripes.first_shots, "--run", tmp_path / "run", *CPU)
     assert (third.code, third.out) == (0, "")
     assert third.err.startswith("session 1: learned purple (3), white (2); 6 classes now\n")
-    quiet = m2sd("increment", "--session", 2, "--shots", pictures.second_shots, "--run", tmp_path / "run", *CPU, "-q")
+    quiet = m2sd("increment", "--session", 2, "--shots", stripes.second_shots, "--run", tmp_path / "run", *CPU, "-q")
     assert quiet == type(quiet)(0, "", "")
     assert RunFolder(tmp_path / "run").sessions() == [0, 1, 2]
 
 
-def test_a_training_that_runs_out_of_time_can_be_resumed(m2sd: Cli, pictures: Pictures, tmp_path: Path) -> None:
-    options = ["--data", pictures.folder, "--run", tmp_path / "run", *CPU, "--precision", "fp32"]
+def test_a_training_that_runs_out_of_time_can_be_resumed(m2sd: Cli, stripes: Stripes, tmp_path: Path) -> None:
+    options = ["--data", stripes.folder, "--run", tmp_path / "run", *CPU, "--precision", "fp32"]
     small = ["--image-size", 16, "--backbone", "resnet20", "--epochs", 2, "--batch-size", 16]
     first = m2sd("pretrain", *options, *small, "--stop-after", "0s", "--json")
     assert first.code == StoppedError.exit_code
@@ -526,9 +526,9 @@ def test_the_place_of_the_run_can_come_from_the_environment(
 
 @pytest.mark.parametrize("held_out", [False, True])
 def test_the_table_of_evaluate_says_what_its_json_says(
-    m2sd: Cli, trained: Path, calibrated: Path, pictures: Pictures, held_out: bool
+    m2sd: Cli, trained: Path, calibrated: Path, stripes: Stripes, held_out: bool
 ) -> None:
-    command = ["evaluate", "--test", pictures.labelled, "--run", calibrated if held_out else trained, *CPU]
+    command = ["evaluate", "--test", stripes.labelled, "--run", calibrated if held_out else trained, *CPU]
     data, shown = one_document(m2sd(*command, "--json")), m2sd(*command)
     header, *rows, summary = shown.out.splitlines()
     columns = ["session", "classes", "images", "overall", "base", "novel", "HM", "ECE", "AUROC", "FPR95"]
@@ -558,12 +558,12 @@ def test_the_table_of_evaluate_says_what_its_json_says(
 
 
 def test_data_shows_the_decoded_images_and_clears_them(
-    m2sd: Cli, pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    m2sd: Cli, stripes: Stripes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place = tmp_path / "decoded"
     monkeypatch.setenv("M2SD_CACHE", str(place))
     assert m2sd("data").out.splitlines()[-1] == f"decoded images: 0 B in {place} (entries: 0)"
-    data = open_data(str(pictures.folder), image_size=16)
+    data = open_data(str(stripes.folder), image_size=16)
     data.train.for_training(data.augmentation)
     files = [path for path in place.rglob("*") if path.is_file()]
     taken = sum(path.stat().st_size for path in files)
@@ -581,8 +581,8 @@ def test_data_shows_the_decoded_images_and_clears_them(
     assert m2sd("data", "clear", "-q").err == ""
 
 
-def test_evaluate_names_what_it_leaves_out(m2sd: Cli, trained: Path, pictures: Pictures) -> None:
-    command = ["evaluate", "--test", pictures.labelled, "--run", trained, *CPU]
+def test_evaluate_names_what_it_leaves_out(m2sd: Cli, trained: Path, stripes: Stripes) -> None:
+    command = ["evaluate", "--test", stripes.labelled, "--run", trained, *CPU]
     shown = m2sd(*command)
     assert "without test images, left out: white; none of them in --test DIR\n" in shown.err
     assert "test images of classes not taught, left out: orange\n" in shown.err
@@ -592,15 +592,15 @@ def test_evaluate_names_what_it_leaves_out(m2sd: Cli, trained: Path, pictures: P
     assert m2sd(*command, "-q").err == ""
 
 
-def test_evaluate_takes_the_test_images_of_the_folder(m2sd: Cli, trained: Path, pictures: Pictures) -> None:
-    done = m2sd("evaluate", "--data", pictures.folder, "--run", trained, *CPU)
+def test_evaluate_takes_the_test_images_of_the_folder(m2sd: Cli, trained: Path, stripes: Stripes) -> None:
+    done = m2sd("evaluate", "--data", stripes.folder, "--run", trained, *CPU)
     assert done.code == 0
     assert done.out.splitlines()[1].split()[:3] == ["0", "4", "12"]
     assert "left out: purple, white, grey" in done.err
 
 
-def test_one_session_is_one_row(m2sd: Cli, trained: Path, pictures: Pictures) -> None:
-    command = ["evaluate", "--test", pictures.labelled, "--run", trained, *CPU]
+def test_one_session_is_one_row(m2sd: Cli, trained: Path, stripes: Stripes) -> None:
+    command = ["evaluate", "--test", stripes.labelled, "--run", trained, *CPU]
     whole = m2sd(*command).out.splitlines()
     alone = m2sd(*command, "--session", 1).out.splitlines()  # whose columns may be narrower
     assert [line.split() for line in alone] == [whole[0].split(), whole[2].split()]
@@ -610,10 +610,10 @@ def test_one_session_is_one_row(m2sd: Cli, trained: Path, pictures: Pictures) ->
 
 
 def test_the_confusion_matrix_counts_every_known_image(
-    m2sd: Cli, trained: Path, pictures: Pictures, tmp_path: Path
+    m2sd: Cli, trained: Path, stripes: Stripes, tmp_path: Path
 ) -> None:
     path = tmp_path / "confusion.csv"
-    done = m2sd("evaluate", "--test", pictures.labelled, "--run", trained, "--confusion", path, *CPU)
+    done = m2sd("evaluate", "--test", stripes.labelled, "--run", trained, "--confusion", path, *CPU)
     assert done.code == 0
     header, *rows = [line.split(",") for line in path.read_text().splitlines()]
     names = ["blue", "green", "red", "yellow", "purple", "white", "grey"]
@@ -625,8 +625,8 @@ def test_the_confusion_matrix_counts_every_known_image(
     assert float(done.out.splitlines()[3].split()[3]) == pytest.approx(100 * right / 12, abs=0.01)
 
 
-def test_predict_prints_a_line_a_picture(m2sd: Cli, trained: Path, pictures: Pictures) -> None:
-    command = ["predict", pictures.second_shots, "--run", trained, *CPU, "--top-k", 2]
+def test_predict_prints_a_line_an_image(m2sd: Cli, trained: Path, stripes: Stripes) -> None:
+    command = ["predict", stripes.second_shots, "--run", trained, *CPU, "--top-k", 2]
     done = m2sd(*command)
     assert done.code == 0
     assert done.err.startswith("probabilities are not calibrated, no photo is called unknown: ")
@@ -696,10 +696,10 @@ def test_undo_asks_before_it_removes(m2sd: Cli, run: Path) -> None:
     assert RunFolder(run).verify() == []
 
 
-def test_undo_and_teach_again(m2sd: Cli, run: Path, pictures: Pictures) -> None:
+def test_undo_and_teach_again(m2sd: Cli, run: Path, stripes: Stripes) -> None:
     before = (run / "session-002.safetensors").read_bytes()
     m2sd("sessions", "undo", "--yes", "--run", run)
-    again = m2sd("increment", "--session", 2, "--shots", pictures.second_shots, "--run", run, *CPU)
+    again = m2sd("increment", "--session", 2, "--shots", stripes.second_shots, "--run", run, *CPU)
     assert again.code == 0
     assert (run / "session-002.safetensors").read_bytes() == before
 
@@ -715,14 +715,14 @@ def test_an_option_before_the_subcommand_is_not_silently_dropped(
     assert tree(other) == tree(run)
 
 
-def test_names_from_outside_cannot_steer_the_terminal(m2sd: Cli, run: Path, pictures: Pictures, tmp_path: Path) -> None:
+def test_names_from_outside_cannot_steer_the_terminal(m2sd: Cli, run: Path, stripes: Stripes, tmp_path: Path) -> None:
     name = "evil\x1b[31m\u202e"
     shots = tmp_path / "shots"
-    shutil.copytree(pictures.first_shots / "white", shots / name)
+    shutil.copytree(stripes.first_shots / "white", shots / name)
     taught = m2sd("increment", "--session", 3, "--shots", shots, "--run", run, *CPU)
     assert taught.code == 0
     said = [taught, m2sd("sessions", "--run", run), m2sd("predict", shots, "--run", run, *CPU, "--top-k", 9)]
-    said.append(m2sd("evaluate", "--test", pictures.labelled, "--run", run, *CPU))
+    said.append(m2sd("evaluate", "--test", stripes.labelled, "--run", run, *CPU))
     said.append(m2sd("increment", "--session", 4, "--shots", shots, "--run", run, *CPU))
     assert any("evil" in each.out for each in said)
     assert any("evil" in each.err for each in said)
@@ -787,9 +787,9 @@ def test_the_demo_tells_the_whole_story(m2sd: Cli, tmp_path: Path, monkeypatch: 
     assert RunFolder(run).sessions() == [0, 1, 2]
     assert (run / "demo.safetensors").is_file()
     # What it says to type next works.
-    Image.new("L", (40, 30)).save(tmp_path / "picture.png")
+    Image.new("L", (40, 30)).save(tmp_path / "image.png")
     assert m2sd("sessions", "--run", "m2sd-demo").code == 0
-    assert m2sd("predict", "picture.png", "--run", "m2sd-demo", *CPU).code == 0
+    assert m2sd("predict", "image.png", "--run", "m2sd-demo", *CPU).code == 0
     check_refusal(m2sd("demo", *CPU), 2, "m2sd-demo: it exists already; remove it")
 
 

@@ -15,7 +15,7 @@ from m2sd_cli.config.stages import MODELS, STAGES
 from m2sd_cli.errors import UsageError
 from m2sd_cli.recipes import NOTHING, find_recipe, recipe_names
 from m2sd_cli.runs.folder import RunFolder
-from tests.helpers import QUICK, Cli, Pictures
+from tests.helpers import QUICK, Cli, Stripes
 
 
 def test_every_option_is_shown_with_its_origin(m2sd: Cli, tmp_path: Path) -> None:
@@ -133,18 +133,18 @@ def test_an_unknown_key_of_either_stage_is_named_with_the_nearest(
 
 
 @pytest.fixture
-def followed(pictures: Pictures, tmp_path: Path) -> Path:
+def followed(stripes: Stripes, tmp_path: Path) -> Path:
     file = tmp_path / "mine.toml"
     file.write_text("[pretrain]\nmomentum = 0.5\n[distill]\nepochs = 0\nviews = 2\nbeta = 0.5\n")
-    m2sd_cli.pretrain(pictures.folder, run=tmp_path / "run", config=file, **QUICK)
+    m2sd_cli.pretrain(stripes.folder, run=tmp_path / "run", config=file, **QUICK)
     file.unlink()
     return tmp_path / "run"
 
 
-def test_distill_follows_the_file_of_pretrain_and_says_so(m2sd: Cli, followed: Path, pictures: Pictures) -> None:
+def test_distill_follows_the_file_of_pretrain_and_says_so(m2sd: Cli, followed: Path, stripes: Stripes) -> None:
     manifest = RunFolder(followed).pretrain().manifest
     assert manifest.options_file == {"pretrain": {"momentum": 0.5}, "distill": {"epochs": 0, "views": 2, "beta": 0.5}}
-    words = ["distill", "--data", pictures.folder, "--run", followed, "--device", "cpu"]
+    words = ["distill", "--data", stripes.folder, "--run", followed, "--device", "cpu"]
     done = m2sd(*words, "--beta", 0.25)
     assert done.code == 0
     said = (
@@ -158,36 +158,36 @@ def test_distill_follows_the_file_of_pretrain_and_says_so(m2sd: Cli, followed: P
     assert RunFolder(followed).session(0).manifest.config["views"] == 1
 
 
-def test_another_file_replaces_it(m2sd: Cli, followed: Path, pictures: Pictures, tmp_path: Path) -> None:
+def test_another_file_replaces_it(m2sd: Cli, followed: Path, stripes: Stripes, tmp_path: Path) -> None:
     other = tmp_path / "other.toml"
     other.write_text("[distill]\nepochs = 0\n")
-    words = ["distill", "--data", pictures.folder, "--run", followed, "--device", "cpu", "--config", other]
+    words = ["distill", "--data", stripes.folder, "--run", followed, "--device", "cpu", "--config", other]
     assert "pretrain's --config" not in m2sd(*words).err
     assert RunFolder(followed).session(0).manifest.config["views"] == 1
 
 
-def test_a_resumed_training_keeps_its_file(pictures: Pictures, tmp_path: Path) -> None:
+def test_a_resumed_training_keeps_its_file(stripes: Stripes, tmp_path: Path) -> None:
     file, run = tmp_path / "mine.toml", tmp_path / "run"
     file.write_text("[distill]\nviews = 2\n")
-    m2sd_cli.pretrain(pictures.folder, run=run, config=file, stop_after=0, **QUICK)
+    m2sd_cli.pretrain(stripes.folder, run=run, config=file, stop_after=0, **QUICK)
     file.write_text("[distill]\nviews = 3\n")
     with pytest.raises(UsageError, match=rf"^--config {file}: its \[distill\] is not that with which the training"):
-        m2sd_cli.pretrain(pictures.folder, run=run, config=file, resume=True, device="cpu")
-    m2sd_cli.pretrain(pictures.folder, run=run, resume=True, device="cpu")
+        m2sd_cli.pretrain(stripes.folder, run=run, config=file, resume=True, device="cpu")
+    m2sd_cli.pretrain(stripes.folder, run=run, resume=True, device="cpu")
     assert RunFolder(run).pretrain().manifest.options_file == {"distill": {"views": 2}}
 
 
-def test_a_wrong_value_for_stage_2_is_found_before_stage_1(pictures: Pictures, tmp_path: Path) -> None:
+def test_a_wrong_value_for_stage_2_is_found_before_stage_1(stripes: Stripes, tmp_path: Path) -> None:
     file, run = tmp_path / "mine.toml", tmp_path / "run"
     file.write_text("[distill]\nbeta = 0.0\n")
     with pytest.raises(UsageError, match=r"^--beta 0\.0: "):
-        m2sd_cli.pretrain(pictures.folder, run=run, config=file, **QUICK)
+        m2sd_cli.pretrain(stripes.folder, run=run, config=file, **QUICK)
     assert not (run / "pretrain.json").exists()
 
 
-def test_no_folder_of_this_machine_is_recorded(pictures: Pictures, tmp_path: Path) -> None:
+def test_no_folder_of_this_machine_is_recorded(stripes: Stripes, tmp_path: Path) -> None:
     file = tmp_path / "mine.toml"
-    file.write_text(f"data = '{pictures.folder}'\n[pretrain]\ninit = '{tmp_path}/none/weights.pth'\n")
+    file.write_text(f"data = '{stripes.folder}'\n[pretrain]\ninit = '{tmp_path}/none/weights.pth'\n")
     m2sd_cli.pretrain(config=file, run=tmp_path / "run", init="none", **QUICK)
     manifest = RunFolder(tmp_path / "run").pretrain().manifest
     assert manifest.options_file == {"pretrain": {"init": "weights.pth"}}

@@ -6,7 +6,7 @@ from typing import NoReturn
 
 import pytest
 
-from m2sd_cli.errors import DamagedError, DataError, PictureError
+from m2sd_cli.errors import DamagedError, DataError, ImageError
 from tests.helpers import Cli
 
 
@@ -16,7 +16,7 @@ from tests.helpers import Cli
         (DataError("one"), ["one"]),
         (DataError("a\nb\r\x1b[2J\x9b: wrong"), ["a\\x0ab\\x0d\\x1b[2J\\x9b: wrong"]),
         (DamagedError("a\nb", "c"), ["a\\x0ab", "c"]),
-        (PictureError(Path("a\nb.png"), "damaged\npicture"), ["a\\x0ab.png: damaged\\x0apicture"]),
+        (ImageError(Path("a\nb.png"), "damaged\nimage"), ["a\\x0ab.png: damaged\\x0aimage"]),
         (DataError("im\udce9.png"), ["im\\udce9.png"]),
     ],
 )
@@ -40,7 +40,7 @@ def test_a_file_that_the_system_refuses_is_a_line(m2sd: Cli, tmp_path: Path) -> 
 
 def test_an_error_as_text_has_all_of_its_lines() -> None:
     assert str(DamagedError("a", "b")) == "a\nb"
-    assert str(PictureError(Path("x.png"), "why")) == "x.png: why"
+    assert str(ImageError(Path("x.png"), "why")) == "x.png: why"
 
 
 def test_each_damaged_file_is_a_line_though_the_run_folder_is_named_oddly(

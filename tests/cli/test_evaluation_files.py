@@ -9,12 +9,12 @@ import pytest
 
 import m2sd_cli
 from m2sd_cli.reports.figures.table import FIGURES
-from tests.helpers import Cli, Pictures, check_refusal, tree
+from tests.helpers import Cli, Stripes, check_refusal, tree
 
 
-def test_figures_and_tables_are_written(m2sd: Cli, calibrated: Path, pictures: Pictures, tmp_path: Path) -> None:
+def test_figures_and_tables_are_written(m2sd: Cli, calibrated: Path, stripes: Stripes, tmp_path: Path) -> None:
     figures, table, classes = tmp_path / "figures", tmp_path / "table.tex", tmp_path / "classes.csv"
-    words = ["evaluate", "--run", calibrated, "--test", pictures.labelled, "--device", "cpu"]
+    words = ["evaluate", "--run", calibrated, "--test", stripes.labelled, "--device", "cpu"]
     plain = m2sd(*words)
     done = m2sd(*words, "--figures", figures, "--latex", table, "--per-class", classes)
     assert (done.code, done.out) == (0, plain.out)
@@ -30,16 +30,16 @@ def test_figures_and_tables_are_written(m2sd: Cli, calibrated: Path, pictures: P
     assert overall == pytest.approx(data["sessions"][-1]["overall"], abs=0.01)
 
 
-def test_a_figure_that_cannot_be_drawn_is_named(m2sd: Cli, trained: Path, pictures: Pictures, tmp_path: Path) -> None:
-    words = ["evaluate", "--run", trained, "--test", pictures.labelled, "--device", "cpu", "--figures", tmp_path / "f"]
+def test_a_figure_that_cannot_be_drawn_is_named(m2sd: Cli, trained: Path, stripes: Stripes, tmp_path: Path) -> None:
+    words = ["evaluate", "--run", trained, "--test", stripes.labelled, "--device", "cpu", "--figures", tmp_path / "f"]
     done = m2sd(*words)
     assert done.code == 0
     assert "no figure known-scores: no base images were held out" in done.err
     assert not (tmp_path / "f" / "known-scores.svg").exists()
 
 
-def test_features_are_kept_only_where_they_are_drawn(trained: Path, pictures: Pictures) -> None:
-    assert m2sd_cli.evaluate(run=trained, session=1, test=pictures.labelled, device="cpu").embedded is None
+def test_features_are_kept_only_where_they_are_drawn(trained: Path, stripes: Stripes) -> None:
+    assert m2sd_cli.evaluate(run=trained, session=1, test=stripes.labelled, device="cpu").embedded is None
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_features_are_kept_only_where_they_are_drawn(trained: Path, pictures: Pi
     ],
 )
 def test_what_cannot_be_written_is_refused_at_once(
-    m2sd: Cli, run: Path, pictures: Pictures, tmp_path: Path, words: str, says: str
+    m2sd: Cli, run: Path, stripes: Stripes, tmp_path: Path, words: str, says: str
 ) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "link").symlink_to("same")
@@ -68,5 +68,5 @@ def test_what_cannot_be_written_is_refused_at_once(
         for word in words.split()
     ]
     before = tree(tmp_path)
-    check_refusal(m2sd("evaluate", "--run", run, "--test", pictures.labelled, *filled), 2, says)
+    check_refusal(m2sd("evaluate", "--run", run, "--test", stripes.labelled, *filled), 2, says)
     assert tree(tmp_path) == before

@@ -7,16 +7,14 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from m2sd_cli.reports.page.pictures import GAP, SMALLEST, evidence_png, heat
-from tests.helpers import Cli, Pictures, check_refusal, tree
+from m2sd_cli.reports.page.thumbnails import GAP, SMALLEST, evidence_png, heat
+from tests.helpers import Cli, Stripes, check_refusal, tree
 
 
-def test_every_picture_gets_a_file_whatever_its_name(
-    m2sd: Cli, trained: Path, pictures: Pictures, tmp_path: Path
-) -> None:
-    folder = tmp_path / "pictures"
+def test_every_image_gets_a_file_whatever_its_name(m2sd: Cli, trained: Path, stripes: Stripes, tmp_path: Path) -> None:
+    folder = tmp_path / "images"
     folder.mkdir()
-    source = next((pictures.labelled / "red").iterdir())
+    source = next((stripes.labelled / "red").iterdir())
     for name in ("-rf.png", "<b>$(x)\n\x1b[31m.png", "\u6f22.png", "x" * 200 + ".png"):
         shutil.copy(source, folder / name)
     words = ["predict", folder, "--run", trained, "--device", "cpu"]
@@ -29,19 +27,19 @@ def test_every_picture_gets_a_file_whatever_its_name(
     for file in files:
         assert file.name.isascii()
         assert file.name.isprintable()
-        with Image.open(file) as picture:
-            assert picture.size == (3 * SMALLEST + 2 * GAP, SMALLEST)
+        with Image.open(file) as image:
+            assert image.size == (3 * SMALLEST + 2 * GAP, SMALLEST)
     found = json.loads(m2sd(*words, "--explain", tmp_path / "why", "--json").out)["predictions"]
     assert [each["heat_map"] for each in found] == [str(file) for file in files]
     assert [each["heat_map"] for each in json.loads(m2sd(*words, "--json").out)["predictions"]] == [None] * 4
 
 
 def test_a_folder_that_cannot_be_written_is_refused_at_once(
-    m2sd: Cli, run: Path, pictures: Pictures, tmp_path: Path
+    m2sd: Cli, run: Path, stripes: Stripes, tmp_path: Path
 ) -> None:
     (tmp_path / "file").touch()
     before = tree(tmp_path)
-    words = ["predict", pictures.labelled, "--run", run, "--device", "cpu", "--explain"]
+    words = ["predict", stripes.labelled, "--run", run, "--device", "cpu", "--explain"]
     check_refusal(m2sd(*words, tmp_path / "file"), 2, "it is a file; name a folder")
     check_refusal(m2sd(*words, tmp_path / "absent" / "why"), 2, "no such folder as")
     check_refusal(m2sd(*words, run / "training"), 2, "that is a folder of the run")
@@ -55,7 +53,7 @@ def test_heat_grows_with_the_value_on_one_scale_for_all_maps() -> None:
     assert all(image.getpixel((0, 0))[3] == 0 for image in heat(torch.ones(2, 1, 1)))  # type: ignore[index]
 
 
-def test_large_pictures_keep_their_size() -> None:
+def test_large_images_keep_their_size() -> None:
     pixels = torch.zeros(3, 300, 300, dtype=torch.uint8)
     content = evidence_png(pixels, torch.zeros(1, 7, 7))
     assert content.startswith(b"\x89PNG")

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from m2sd_cli.cli import interrupts
-from tests.helpers import Cli, Pictures, tree
+from tests.helpers import Cli, Stripes, tree
 
 SAID = "m2sd: interrupted\n"
 ROUNDS = int(os.environ.get("M2SD_ROUNDS", "1"))  # for each command
@@ -61,14 +61,14 @@ pytestmark = pytest.mark.usefixtures("signals_as_at_a_terminal")
     ],
 )
 def test_every_command_says_so(
-    m2sd: Cli, run: Path, pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, place: str
+    m2sd: Cli, run: Path, stripes: Stripes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, place: str
 ) -> None:
     def interrupted(*_: object, **__: object) -> None:
         signal.raise_signal(signal.SIGINT)
 
-    names: dict[str, object] = {"RUN": run, "NEW": pictures.second_shots, "LABELLED": pictures.labelled}
-    names |= {"FOLDER": pictures.folder, "NEWER": tmp_path / "newer", "OUT": tmp_path / "out"}
-    shutil.copytree(pictures.labelled / "orange", tmp_path / "newer" / "gold")
+    names: dict[str, object] = {"RUN": run, "NEW": stripes.second_shots, "LABELLED": stripes.labelled}
+    names |= {"FOLDER": stripes.folder, "NEWER": tmp_path / "newer", "OUT": tmp_path / "out"}
+    shutil.copytree(stripes.labelled / "orange", tmp_path / "newer" / "gold")
     before = tree(tmp_path)
     monkeypatch.setattr(place, interrupted)
     done = m2sd(*(names.get(word, word) for word in command.split()))
@@ -85,11 +85,11 @@ def test_also_while_it_is_imported(tmp_path: Path, module: str) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (130, "", SAID)
 
 
-@pytest.mark.parametrize("words", [["sessions"], ["sessions", "verify"], ["predict", "PICTURE", "--device", "cpu"]])
-def test_at_any_moment(trained: Path, pictures: Pictures, words: list[str]) -> None:
+@pytest.mark.parametrize("words", [["sessions"], ["sessions", "verify"], ["predict", "IMAGE", "--device", "cpu"]])
+def test_at_any_moment(trained: Path, stripes: Stripes, words: list[str]) -> None:
     """Interrupt at random moments: the line is printed and nothing else, or it came too late to matter."""
-    picture = str(next((pictures.second_shots / "grey").iterdir()))
-    command = [sys.executable, "-c", READY, *(picture if word == "PICTURE" else word for word in words)]
+    image = str(next((stripes.second_shots / "grey").iterdir()))
+    command = [sys.executable, "-c", READY, *(image if word == "IMAGE" else word for word in words)]
     for seed in range(ROUNDS):
         pause = random.Random(f"{words} {seed}").uniform(SOONEST, LONGEST)
         pipe = subprocess.PIPE

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 import m2sd_cli
-from tests.helpers import Cli, Outcome, Pictures, check_refusal, tree
+from tests.helpers import Cli, Outcome, Stripes, check_refusal, tree
 
 TRAINING = ["--epochs", 1, "--batch-size", 8, "--device", "cpu"]
 
@@ -24,13 +24,13 @@ def next_commands(done: Outcome) -> list[list[str]]:
 
 
 def test_every_next_command_works_as_it_is_printed(
-    m2sd: Cli, pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    m2sd: Cli, stripes: Stripes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     run = Path("my runs") / "it's $HOME"
     run.parent.mkdir()
     small = ["--image-size", 16, "--backbone", "resnet20", *TRAINING]
-    (distill,) = next_commands(m2sd("pretrain", "--data", pictures.folder, "--run", run, *small))
+    (distill,) = next_commands(m2sd("pretrain", "--data", stripes.folder, "--run", run, *small))
     (evaluate,) = next_commands(m2sd(*distill, *TRAINING, "--learning-rate", 0.02))
     assert (distill[0], evaluate[0]) == ("distill", "evaluate")
     assert m2sd(*evaluate).code == 0
@@ -44,9 +44,9 @@ def test_every_next_command_works_as_it_is_printed(
 
 
 def test_evaluate_does_not_come_next_without_test_images(
-    m2sd: Cli, pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    m2sd: Cli, stripes: Stripes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shutil.copytree(pictures.folder / "train", tmp_path / "only" / "train")
+    shutil.copytree(stripes.folder / "train", tmp_path / "only" / "train")
     run = tmp_path / "run"
     small = ["--image-size", 16, "--backbone", "resnet20", *TRAINING]
     (distill,) = next_commands(m2sd("pretrain", "--data", tmp_path / "only", "--run", run, *small))
@@ -54,7 +54,7 @@ def test_evaluate_does_not_come_next_without_test_images(
     assert done.code == 0, done.err
     assert "next: " not in done.err
     assert f"m2sd evaluate --run {run} --test DIR\n" in done.err
-    taught = m2sd("increment", "--run", run, "--shots", pictures.first_shots, "--device", "cpu")
+    taught = m2sd("increment", "--run", run, "--shots", stripes.first_shots, "--device", "cpu")
     assert [words[0] for words in next_commands(taught)] == ["predict"]
     check_refusal(m2sd("evaluate", "--run", run, "--device", "cpu"), 3, "name some with --test DIR")
 
@@ -69,13 +69,13 @@ def test_official_sessions_come_next_where_there_are_any(m2sd: Cli, tmp_path: Pa
     assert next_commands(m2sd("increment", "--run", run)) == [["evaluate", "--run", str(run)]]
 
 
-def test_one_class_is_taught_from_pictures_wherever_they_lie(m2sd: Cli, run: Path, pictures: Pictures) -> None:
-    whites = sorted((pictures.first_shots / "white").iterdir())
+def test_one_class_is_taught_from_images_wherever_they_lie(m2sd: Cli, run: Path, stripes: Stripes) -> None:
+    whites = sorted((stripes.first_shots / "white").iterdir())
     one, other = (m2sd_cli.rename(name, f"old {name}", run=run) for name in ("white", "purple"))
     assert (one.manifest.session, other.manifest.session) == (3, 4)
     done = m2sd("increment", "--class", "white", *whites, "--run", run, "--device", "cpu")
     assert "session 5: learned white (2); 8 classes now" in done.err
-    taught = m2sd("increment", "--class", "purple", pictures.first_shots / "purple", "--run", run, "--device", "cpu")
+    taught = m2sd("increment", "--class", "purple", stripes.first_shots / "purple", "--run", run, "--device", "cpu")
     assert "session 6: learned purple (3); 9 classes now" in taught.err
     chain = m2sd_cli.open_run(run).chain()
     first = {each.name: each for each in chain[1].manifest.classes}
@@ -86,18 +86,18 @@ def test_one_class_is_taught_from_pictures_wherever_they_lie(m2sd: Cli, run: Pat
     assert "session 7: extended grey (1); 9 classes now" in more.err
 
 
-def test_what_cannot_be_taught_as_one_class_is_refused(m2sd: Cli, run: Path, pictures: Pictures) -> None:
-    picture = next((pictures.first_shots / "white").iterdir())
+def test_what_cannot_be_taught_as_one_class_is_refused(m2sd: Cli, run: Path, stripes: Stripes) -> None:
+    image = next((stripes.first_shots / "white").iterdir())
     before = tree(run)
     for words, code, says in (
-        (["--class", "a", "--class", "b", picture], 2, "--class: one at a time; several come with --shots DIR"),
+        (["--class", "a", "--class", "b", image], 2, "--class: one at a time; several come with --shots DIR"),
         (["--class", "a"], 2, "--class CLASS and photos belong together"),
-        ([picture], 2, "--class CLASS and photos belong together"),
-        (["--class", "a", picture, "--shots", pictures.first_shots], 2, "--class and --shots or --data: choose one"),
-        (["--class", " ", picture], 2, "--class ' ': not the name of a class"),
-        (["--class", "../a", picture], 2, "not the name of a class"),
-        (["--class", "grey", picture], 4, "class 'grey' exists already, since session 2; --extend adds these shots"),
-        (["--class", "a", picture, picture], 3, "named twice; name it once"),
+        ([image], 2, "--class CLASS and photos belong together"),
+        (["--class", "a", image, "--shots", stripes.first_shots], 2, "--class and --shots or --data: choose one"),
+        (["--class", " ", image], 2, "--class ' ': not the name of a class"),
+        (["--class", "../a", image], 2, "not the name of a class"),
+        (["--class", "grey", image], 4, "class 'grey' exists already, since session 2; --extend adds these shots"),
+        (["--class", "a", image, image], 3, "named twice; name it once"),
         (["--class", "a", run / "absent.png"], 3, "no such file or folder"),
     ):
         check_refusal(m2sd("increment", *words, "--run", run, "--device", "cpu"), code, says)

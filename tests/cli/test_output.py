@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from m2sd_cli.cli.output import as_text, document, note, printable, result, table
-from tests.helpers import COMMANDS, Cli, Pictures
+from tests.helpers import COMMANDS, Cli, Stripes
 
 NASTY = "caf\u00e9 \x1b[31m\x07\x7f\x9b\n\r\t\u200b\u202e\u2066\u2028\ufeff\U000e0041\ud800 \u6f22"
 SURROGATES = st.text(st.characters(exclude_categories=[]))
@@ -120,12 +120,12 @@ def test_what_a_person_types_is_escaped_when_it_is_repeated(
 
 
 def test_names_and_places_are_escaped_wherever_they_are_shown(
-    run: Path, pictures: Pictures, m2sd: Cli, tmp_path: Path
+    run: Path, stripes: Stripes, m2sd: Cli, tmp_path: Path
 ) -> None:
     name = "\x1b[31m\u202e\u009b\ncaf\u00e9"
     shots = tmp_path / name / name
     shots.parent.mkdir()
-    shutil.copytree(pictures.first_shots / "white", shots)
+    shutil.copytree(stripes.first_shots / "white", shots)
     place = run.rename(tmp_path / f"run{name}")
     said = [m2sd("increment", "--session", 3, "--shots", shots.parent, "--run", place)]
     said.append(m2sd("predict", shots, "--run", place, "--top-k", 9))

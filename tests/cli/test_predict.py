@@ -35,7 +35,7 @@ def stdin_of(content: bytes) -> Iterator[None]:
 
 @pytest.fixture
 def album(tmp_path: Path) -> Path:
-    """Three pictures; the second one cannot be read."""
+    """Three images; the second one cannot be read."""
     (tmp_path / "album").mkdir()
     for name, colour in (("a.png", "red"), ("c, d.png", "blue")):
         Image.new("RGB", (20, 20), colour).save(tmp_path / "album" / name)
@@ -43,12 +43,12 @@ def album(tmp_path: Path) -> Path:
     return tmp_path / "album"
 
 
-def test_a_bad_picture_swallows_no_answer(m2sd: Cli, trained: Path, album: Path) -> None:
+def test_a_bad_image_swallows_no_answer(m2sd: Cli, trained: Path, album: Path) -> None:
     done = m2sd("predict", album, "--run", trained, *CPU)
     assert done.code == 3
     assert [line.split(": ")[0] for line in done.out.splitlines()] == [str(album / "a.png"), str(album / "c, d.png")]
-    assert done.err.splitlines()[-2].startswith(f"left out: {album / 'b.png'}: not a picture")
-    assert done.err.splitlines()[-1].startswith(f"m2sd: {album / 'b.png'}: not a picture")
+    assert done.err.splitlines()[-2].startswith(f"left out: {album / 'b.png'}: not an image")
+    assert done.err.splitlines()[-1].startswith(f"m2sd: {album / 'b.png'}: not an image")
     assert done.err.endswith("; with --skip-bad that is no failure\n")
     assert m2sd("predict", album, "--run", trained, *CPU, "--skip-bad").code == 0
     whole = m2sd("predict", album, "--run", trained, *CPU, "--json")
@@ -56,7 +56,7 @@ def test_a_bad_picture_swallows_no_answer(m2sd: Cli, trained: Path, album: Path)
     assert (whole.code, len(found["predictions"]), len(found["skipped"])) == (3, 2, 1)
 
 
-def test_a_missing_picture_beside_others_is_one_that_cannot_be_read(m2sd: Cli, trained: Path, album: Path) -> None:
+def test_a_missing_image_beside_others_is_one_that_cannot_be_read(m2sd: Cli, trained: Path, album: Path) -> None:
     done = m2sd("predict", album / "nothing.png", album / "a.png", "--run", trained, *CPU)
     assert (done.code, len(done.out.splitlines())) == (3, 1)
     assert f"m2sd: {album / 'nothing.png'}: no such file; with --skip-bad" in done.err

@@ -50,7 +50,7 @@ def test_the_epoch_and_the_time_left_are_shown_in_every_width(width: int, monkey
     monkeypatch.setattr("m2sd_cli.cli.progress.BAR_INTERVAL", 0.0)
     stderr = Terminal()
     with redirect_stderr(stderr), reporting(), progress.stage("pretrain"):
-        left = Pass("reading pictures", 10**6)
+        left = Pass("reading images", 10**6)
         left.add()
         progress.show(replace(snapshot(12), epoch=123, epochs=200))
         left.add(10**5)
@@ -70,7 +70,7 @@ def test_quiet_shows_nothing() -> None:
 
 
 def passed(stderr: io.StringIO, monkeypatch: pytest.MonkeyPatch, seconds: float, quiet: bool = False) -> str:
-    """Show a pass over 100 pictures, each of which takes `seconds`."""
+    """Show a pass over 100 images, each of which takes `seconds`."""
     clock = itertools.count(step=seconds)
     monkeypatch.setattr("m2sd_cli.cli.progress.monotonic", lambda: next(clock))
     with redirect_stderr(stderr), reporting(quiet):

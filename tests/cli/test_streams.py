@@ -42,8 +42,8 @@ def test_a_closed_stdout_is_one_line(command: str) -> None:
 
 
 @pytest.mark.parametrize("where", ["2>&-", pytest.param("2>/dev/full", marks=needs_full)])
-def test_notes_that_cannot_be_written_spoil_no_result(where: str, trained: Path, pictures: object) -> None:
-    test = vars(pictures)["labelled"]
+def test_notes_that_cannot_be_written_spoil_no_result(where: str, trained: Path, stripes: object) -> None:
+    test = vars(stripes)["labelled"]
     done = shell(f"M2SD evaluate --run {trained} --test {test} --device cpu --json {where}")
     assert done.returncode == 0
     assert json.loads(done.stdout)["classifier"] == "fecam"
@@ -52,9 +52,9 @@ def test_notes_that_cannot_be_written_spoil_no_result(where: str, trained: Path,
 
 
 @pytest.mark.parametrize("where", ["2>&- >&-", pytest.param("2>/dev/full", marks=needs_full)])
-def test_a_training_does_not_depend_on_its_log(where: str, pictures: object, tmp_path: Path) -> None:
+def test_a_training_does_not_depend_on_its_log(where: str, stripes: object, tmp_path: Path) -> None:
     options = "--image-size 16 --backbone resnet20 --epochs 1 --batch-size 8 --device cpu --precision fp32"
-    folder, run = vars(pictures)["folder"], tmp_path / "run"
+    folder, run = vars(stripes)["folder"], tmp_path / "run"
     done = shell(f"M2SD pretrain --data {folder} --run {run} {options} {where}")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert (run / "pretrain.json").is_file()

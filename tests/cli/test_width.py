@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from m2sd_cli.cli import output
 from m2sd_cli.cli.output import results, room, table
-from tests.helpers import Cli, Pictures
+from tests.helpers import Cli, Stripes
 
 WIDTH = 60
 CELLS = st.text("ab 1-.", max_size=90)
@@ -25,7 +25,7 @@ def test_every_table_of_a_command_fits(
     m2sd: Cli,
     trained: Path,
     simulated: Path,
-    pictures: Pictures,
+    stripes: Stripes,
     words: str,
     width: int,
     monkeypatch: pytest.MonkeyPatch,
@@ -33,7 +33,7 @@ def test_every_table_of_a_command_fits(
 ) -> None:
     monkeypatch.setenv("M2SD_RUN", str(simulated if words.startswith("simulate") else trained))
     monkeypatch.setenv("M2SD_CACHE", str(tmp_path))
-    command = words.replace("LABELLED", str(pictures.labelled)).split()
+    command = words.replace("LABELLED", str(stripes.labelled)).split()
     command += CPU if command[0] in ("evaluate", "simulate") else ()
     monkeypatch.setattr(output, "room", lambda: None)
     whole = m2sd(*command)

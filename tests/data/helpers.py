@@ -1,4 +1,4 @@
-"""Pictures for tests, and pieces of the files of pictures."""
+"""Images for tests, and pieces of the files of images."""
 
 import struct
 import zlib
@@ -16,19 +16,19 @@ ORIENTATION = 0x0112
 SAVED_AS = {"jpg": "JPEG", "png": "PNG", "webp": "WEBP", "bmp": "BMP", "gif": "GIF", "tif": "TIFF"}
 
 
-def save(folder: Path, image: Image.Image, name: str = "picture.png", **options: Any) -> Path:
-    """Save a picture in a folder; return its path."""
+def save(folder: Path, image: Image.Image, name: str = "image.png", **options: Any) -> Path:
+    """Save an image in a folder; return its path."""
     image.save(folder / name, **options)
     return folder / name
 
 
 def noise(width: int = 24, height: int = 16) -> Image.Image:
-    """Make an RGB picture of noise, the same one every time."""
+    """Make an RGB image of noise, the same one every time."""
     return Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8))
 
 
 def fill(folder: Path, count: int, first: int = 0) -> None:
-    """Make the folder of a class with small pictures, named by their numbers."""
+    """Make the folder of a class with small images, named by their numbers."""
     folder.mkdir(parents=True)
     for number in range(first, first + count):
         Image.new("RGB", (10, 12), (number, 0, 0)).save(folder / f"{number:03d}.png")
@@ -46,7 +46,7 @@ def generator(seed: int = 0) -> torch.Generator:
 
 
 def colour(image: Image.Image, x: int = 0, y: int = 0) -> tuple[int, int, int]:
-    """Return the colour of a pixel of an RGB picture."""
+    """Return the colour of a pixel of an RGB image."""
     assert image.mode == "RGB"
     red, green, blue = np.asarray(image)[y, x].tolist()
     return red, green, blue

@@ -14,7 +14,7 @@ from tests.data.helpers import generator
 AREA, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)
 
 
-def pictures(batch: int, height: int = 6, width: int = 5) -> Tensor:
+def random_images(batch: int, height: int = 6, width: int = 5) -> Tensor:
     """No pixel is black, so that the padding shows."""
     return torch.randint(1, 256, (batch, height, width, 3), generator=generator(99), dtype=torch.uint8)
 
@@ -78,19 +78,19 @@ def plain_resized(image: Tensor, box: list[float], size: int, mirrored: bool) ->
 @pytest.mark.parametrize("flip", [False, True])
 @pytest.mark.parametrize("padding", [0, 1, 4])
 def test_random_crop_image_by_image(padding: int, flip: bool) -> None:
-    images = pictures(12)
+    images = random_images(12)
     result = random_crop(images, padding, flip, generator(1))
     assert result.dtype == torch.uint8
     assert torch.equal(result, plain_crop(images, padding, flip, generator(1)))
 
 
 def test_random_crop_without_padding_and_flip_changes_nothing() -> None:
-    images = pictures(3)
+    images = random_images(3)
     assert torch.equal(random_crop(images, 0, False, generator()), images.permute(0, 3, 1, 2))
 
 
 def test_random_crop_shifts_by_every_distance_equally_often() -> None:
-    """One white pixel in the middle of a black picture shows where the crop began."""
+    """One white pixel in the middle of a black image shows where the crop began."""
     draws = 20_000
     image = torch.zeros(1, 5, 5, 3, dtype=torch.uint8)
     image[0, 2, 2] = 255
@@ -163,7 +163,7 @@ def test_boxes_are_uniform_in_area_log_aspect_and_place() -> None:
 @pytest.mark.parametrize("flip", [False, True])
 @pytest.mark.parametrize("size", [4, 7, 13])
 def test_resized_crop_image_by_image(size: int, flip: bool) -> None:
-    images = pictures(6, 8, 8)
+    images = random_images(6, 8, 8)
     boxes = random_box(torch.ones(6), AREA, RATIO, generator(1))
     result = resized_crop(images, boxes, size, flip, generator(4))
     assert result.dtype == torch.float32
@@ -174,8 +174,8 @@ def test_resized_crop_image_by_image(size: int, flip: bool) -> None:
         torch.testing.assert_close(result[n].double(), expected, rtol=0, atol=0.01)
 
 
-def test_cutting_out_everything_is_the_picture_or_its_mirror() -> None:
-    images = pictures(10, 9, 9)
+def test_cutting_out_everything_is_the_image_or_its_mirror() -> None:
+    images = random_images(10, 9, 9)
     upright = images.permute(0, 3, 1, 2).float()
     whole = torch.tensor([[0.0, 0.0, 1.0, 1.0]]).expand(10, 4)
     torch.testing.assert_close(resized_crop(images, whole, 9, False, generator()), upright, rtol=0, atol=0.01)
@@ -185,8 +185,8 @@ def test_cutting_out_everything_is_the_picture_or_its_mirror() -> None:
     torch.testing.assert_close(resized_crop(images, whole, 9, True, generator(3)), expected, rtol=0, atol=0.01)
 
 
-def test_a_quarter_of_the_picture_is_that_quarter() -> None:
-    images = pictures(1, 8, 8)
+def test_a_quarter_of_the_image_is_that_quarter() -> None:
+    images = random_images(1, 8, 8)
     box = torch.tensor([[0.5, 0.25, 0.5, 0.5]])
     result = resized_crop(images, box, 4, False, generator())
     torch.testing.assert_close(result, images[:, 2:6, 4:8].permute(0, 3, 1, 2).float(), rtol=0, atol=0.01)
@@ -203,7 +203,7 @@ def test_a_quarter_of_the_picture_is_that_quarter() -> None:
 def test_an_augmentation_gives_a_batch_for_the_network(
     augmentation: Augmentation, stored: int, dtype: torch.dtype
 ) -> None:
-    images, aspects = pictures(4, stored, stored), torch.tensor([0.5, 1.0, 1.5, 9.0])
+    images, aspects = random_images(4, stored, stored), torch.tensor([0.5, 1.0, 1.5, 9.0])
     result = augmentation(images, aspects, generator(1))
     assert result.shape == (4, 3, augmentation.size, augmentation.size)
     assert result.dtype == dtype
@@ -214,7 +214,7 @@ def test_an_augmentation_gives_a_batch_for_the_network(
 
 
 def test_an_augmentation_is_its_parts() -> None:
-    images, aspects = pictures(5, 8, 8), torch.tensor([0.5, 1.0, 1.5, 9.0, 1.0])
+    images, aspects = random_images(5, 8, 8), torch.tensor([0.5, 1.0, 1.5, 9.0, 1.0])
     padded = Augmentation(size=8, padding=3)(images, aspects, generator(1))
     assert torch.equal(padded, plain_crop(images, 3, True, generator(1)))
     stream = generator(1)

@@ -10,7 +10,7 @@ from m2sd_cli.data.auto_augment import GROUP, Policy, auto_augment
 from tests.data.helpers import generator
 
 
-def pictures(batch: int, size: int = 8) -> Tensor:
+def random_images(batch: int, size: int = 8) -> Tensor:
     pixels = torch.randint(0, 256, (batch, 3, size, size), dtype=torch.uint8, generator=generator(9))
     return pixels.contiguous(memory_format=torch.channels_last)
 
@@ -26,7 +26,7 @@ def by_hand(images: Tensor, policy: str, seed: int) -> Tensor:
 @settings(deadline=None, max_examples=30)
 @given(st.integers(1, 40), st.sampled_from(["cifar10", "imagenet"]), st.integers(0, 999))
 def test_each_group_is_changed_as_torchvision_changes_one(batch: int, policy: Policy, seed: int) -> None:
-    images = pictures(batch)
+    images = random_images(batch)
     before = images.clone()
     augmented = auto_augment(images, policy, generator(seed))
     assert (augmented.shape, augmented.dtype) == (images.shape, torch.uint8)
@@ -39,12 +39,12 @@ def test_nobody_elses_draws_are_disturbed() -> None:
     torch.manual_seed(4)
     expected = torch.rand(3)
     torch.manual_seed(4)
-    auto_augment(pictures(20), "cifar10", generator())
+    auto_augment(random_images(20), "cifar10", generator())
     assert torch.equal(torch.rand(3), expected)
 
 
 def test_groups_differ_and_draws_repeat() -> None:
-    same = pictures(1).expand(40 * GROUP, 3, 8, 8)
+    same = random_images(1).expand(40 * GROUP, 3, 8, 8)
     augmented = auto_augment(same, "cifar10", generator(1))
     groups = augmented.reshape(40, GROUP, -1)
     assert (groups == groups[:, :1]).all()
@@ -54,7 +54,7 @@ def test_groups_differ_and_draws_repeat() -> None:
 
 
 def test_what_is_no_whole_number_is_rounded() -> None:
-    images = pictures(16).float()
+    images = random_images(16).float()
     assert torch.equal(auto_augment(images + 0.3, "cifar10", generator()), auto_augment(images, "cifar10", generator()))
     beyond = auto_augment(torch.tensor([-7.0, 300.0]).view(1, 1, 1, 2).expand(1, 3, 2, 2), "imagenet", generator(5))
     assert beyond.dtype == torch.uint8

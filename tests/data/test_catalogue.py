@@ -116,7 +116,7 @@ def test_what_is_not_here_and_cannot_be_downloaded_is_asked_for(tmp_path: Path, 
         open_data(name, tmp_path)
 
 
-def test_the_commands_about_data(m2sd: Cli, pictures: object, tmp_path: Path) -> None:
+def test_the_commands_about_data(m2sd: Cli, stripes: object, tmp_path: Path) -> None:
     listed = m2sd("data", "--data-root", tmp_path)
     assert listed.code == 0
     listing, decoded = listed.out.split("\n\n")

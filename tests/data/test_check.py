@@ -34,7 +34,7 @@ def test_everything_is_told_at_once(m2sd: Cli, photos: Path) -> None:
         (photos / "dog" / f"bad{number:02d}.jpg").touch()
     done = m2sd("data", "verify", photos, "--json")
     assert done.code == 3
-    assert done.err.startswith(f"m2sd: {photos}/dog/bad00.jpg: not a picture")
+    assert done.err.startswith(f"m2sd: {photos}/dog/bad00.jpg: not an image")
     assert done.err.endswith("; and 12 more, listed above\n")
     found = json.loads(done.out)
     assert [fault.split(": ")[0] for fault in found["faults"]] == [str(photos / "hollow")]
@@ -44,8 +44,8 @@ def test_everything_is_told_at_once(m2sd: Cli, photos: Path) -> None:
     assert found["largest"] == {"file": "cat/large.jpg", "width": 90, "height": 70}
     assert [sorted(group) for group in found["repeated_across_classes"]] == [["cat/000.png", "dog/same.png"]]
     assert [sorted(group) for group in found["repeated_within_class"]] == [["dog/010.png", "dog/again.png"]]
-    assert found["left_out"] == [{"files": 1, "kind": ".txt", "way_out": "no picture by the name"}]
-    assert any(each.startswith("few pictures: ") for each in found["remarks"])
+    assert found["left_out"] == [{"files": 1, "kind": ".txt", "way_out": "no image by the name"}]
+    assert any(each.startswith("few images: ") for each in found["remarks"])
     lines = m2sd("data", "verify", photos).out.splitlines()
     assert "cannot be read (12):" in lines
     assert "  and 2 more; --json lists all" in lines
@@ -75,8 +75,8 @@ def test_the_scale_of_deep_grey_is_told(photos: Path) -> None:
     Image.fromarray(ramp * 64).save(photos / "cat" / "twelve.png")
     Image.fromarray(ramp.astype(np.float32) / 63).save(photos / "dog" / "float.tif")
     assert [each for each in check_folder(photos).remarks if "grey" in each] == [
-        "1 grey picture of more than 8 bits: 0 is black and 4095 white, by the largest number",
-        "1 grey picture of more than 8 bits: 0 is black and 1 white, by the largest number",
+        "1 grey image of more than 8 bits: 0 is black and 4095 white, by the largest number",
+        "1 grey image of more than 8 bits: 0 is black and 1 white, by the largest number",
     ]
 
 

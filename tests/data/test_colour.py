@@ -11,7 +11,7 @@ from m2sd_cli.data.colour import jitter
 from tests.data.helpers import generator
 
 
-def pictures(batch: int, seed: int = 9) -> Tensor:
+def random_images(batch: int, seed: int = 9) -> Tensor:
     return torch.randint(0, 256, (batch, 3, 5, 4), generator=generator(seed), dtype=torch.uint8)
 
 
@@ -40,7 +40,7 @@ def by_hand(image: Tensor, brightness: float, contrast: float, saturation: float
 @settings(deadline=None)
 @given(st.integers(1, 5), st.floats(0, 1), st.integers(0, 99))
 def test_each_image_is_changed_by_factors_of_its_own(batch: int, strength: float, seed: int) -> None:
-    images = pictures(batch)
+    images = random_images(batch)
     jittered = jitter(images, strength, generator(seed))
     assert (jittered.shape, jittered.dtype) == (images.shape, torch.float32)
     assert jittered.min() >= 0
@@ -51,7 +51,7 @@ def test_each_image_is_changed_by_factors_of_its_own(batch: int, strength: float
 
 @pytest.mark.parametrize("strength", [0.1, 0.4, 1.0])
 def test_it_is_torchvisions(strength: float) -> None:
-    images = pictures(6)
+    images = random_images(6)
     for jittered, original, brightness, contrast, saturation in zip(
         jitter(images, strength, generator(3)), images, *factors(6, strength, 3), strict=True
     ):
@@ -63,11 +63,11 @@ def test_it_is_torchvisions(strength: float) -> None:
 
 
 def test_without_strength_nothing_changes_and_floats_are_taken_as_they_are() -> None:
-    images = pictures(3)
+    images = random_images(3)
     torch.testing.assert_close(jitter(images, 0.0, generator()), images.float())
     torch.testing.assert_close(jitter(images.float(), 0.5, generator(1)), jitter(images, 0.5, generator(1)))
 
 
 def test_the_memory_format_is_kept() -> None:
-    images = pictures(3).contiguous(memory_format=torch.channels_last)
+    images = random_images(3).contiguous(memory_format=torch.channels_last)
     assert jitter(images, 0.5, generator()).is_contiguous(memory_format=torch.channels_last)

@@ -1,4 +1,4 @@
-"""CUB-200-2011 and miniImageNet in their usual layouts, on look-alikes made of one picture under many names."""
+"""CUB-200-2011 and miniImageNet in their usual layouts, on look-alikes made of one image under many names."""
 
 import os
 from collections.abc import Iterable
@@ -28,20 +28,20 @@ def edit(path: Path, old: str, new: str) -> None:
     path.write_text(text.replace(old, new, 1))
 
 
-def link(picture: Path, paths: Iterable[Path]) -> None:
+def link(image: Path, paths: Iterable[Path]) -> None:
     for path in paths:
         path.parent.mkdir(parents=True, exist_ok=True)
-        os.link(picture, path)
+        os.link(image, path)
 
 
 @pytest.fixture(scope="module")
-def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("picture") / "picture.jpg"
+def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("image") / "image.jpg"
     Image.linear_gradient("L").resize((12, 8)).convert("RGB").save(path)
     return path
 
 
-def make_cub200(root: Path, picture: Path | None) -> Path:
+def make_cub200(root: Path, image: Path | None) -> Path:
     """One training image a base class, the official shots, one test image a class."""
     home = root / "CUB_200_2011"
     lines = [line.removeprefix("CUB_200_2011/images/") for session in DATA_SETS["cub200"].split for line in session]
@@ -58,12 +58,12 @@ def make_cub200(root: Path, picture: Path | None) -> Path:
         (f"{number} {label[name.split('/')[0]]}" for number, name in enumerate(images, 1)),
     )
     write(home / "train_test_split.txt", (f"{number} {int(number > 200)}" for number in range(1, len(images) + 1)))
-    if picture:
-        link(picture, (home / "images" / name for name in images))
+    if image:
+        link(image, (home / "images" / name for name in images))
     return home
 
 
-def make_miniimagenet(root: Path, picture: Path | None) -> Path:
+def make_miniimagenet(root: Path, image: Path | None) -> Path:
     """One training image a base class, the official shots, one test image a class."""
     home = root / "miniimagenet"
     lines = [line.split("/")[-2:] for session in DATA_SETS["miniimagenet"].split for line in session]
@@ -73,13 +73,13 @@ def make_miniimagenet(root: Path, picture: Path | None) -> Path:
     test = [(f"{name}00009999.jpg", name) for name in sorted(classes)]
     for part, rows in (("train", train), ("test", test)):
         write(home / "split" / f"{part}.csv", ["filename,label", *(",".join(row) for row in rows)])
-    if picture:
-        link(picture, (home / "images" / file for file, _ in [*train, *test]))
+    if image:
+        link(image, (home / "images" / file for file, _ in [*train, *test]))
     return home
 
 
-def test_cub200(tmp_path: Path, picture: Path) -> None:
-    home = make_cub200(tmp_path, picture)
+def test_cub200(tmp_path: Path, image: Path) -> None:
+    home = make_cub200(tmp_path, image)
     data = open_data("cub200", tmp_path)
     assert (data.name, data.base, len(data.classes), data.sessions) == ("cub200", 100, 200, 10)
     assert (data.classes[0], data.classes[100]) == ("001.Bird_1", "101.White_Pelican")
@@ -99,8 +99,8 @@ def test_cub200(tmp_path: Path, picture: Path) -> None:
     assert pixels.shape == (2, 3, 224, 224)
 
 
-def test_miniimagenet(tmp_path: Path, picture: Path) -> None:
-    home = make_miniimagenet(tmp_path, picture)
+def test_miniimagenet(tmp_path: Path, image: Path) -> None:
+    home = make_miniimagenet(tmp_path, image)
     data = open_data("miniimagenet", tmp_path)
     assert (data.name, data.base, len(data.classes), data.sessions) == ("miniimagenet", 60, 100, 8)
     assert data.classes[0] == "n90000059"  # the first in train.csv
@@ -118,8 +118,8 @@ def test_miniimagenet(tmp_path: Path, picture: Path) -> None:
     assert (found.training_images, found.test_images, found.is_refused) == (60, 100, False)
 
 
-def test_a_missing_picture_is_named(tmp_path: Path, picture: Path) -> None:
-    home = make_miniimagenet(tmp_path, picture)
+def test_a_missing_image_is_named(tmp_path: Path, image: Path) -> None:
+    home = make_miniimagenet(tmp_path, image)
     missing = DATA_SETS["miniimagenet"].split[7][3].rsplit("/", 1)[-1]
     (home / "images" / missing).unlink()
     found = check_data(open_data("miniimagenet", tmp_path))

@@ -44,8 +44,8 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def source(tmp_path: Path) -> FileImages:
-    """Pictures of many sizes, among them one that is turned by its EXIF and one of a palette."""
-    folder = tmp_path / "pictures"
+    """Images of many sizes, among them one that is turned by its EXIF and one of a palette."""
+    folder = tmp_path / "images"
     folder.mkdir()
     random = np.random.default_rng(0)
     paths = []
@@ -60,13 +60,13 @@ def source(tmp_path: Path) -> FileImages:
 
 
 def fresh(source: FileImages) -> FileImages:
-    """The same pictures as another process would open them, with nothing remembered."""
+    """The same images as another process would open them, with nothing remembered."""
     return FileImages(source.paths, source.labels)
 
 
 @pytest.fixture
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """Every picture that is decoded."""
+    """Every image that is decoded."""
     seen = []
 
     def watched(path: Path) -> Image.Image:
@@ -155,7 +155,7 @@ def test_other_content_is_another_entry(source: FileImages, cache: Path, opened:
 
 
 def squashed(source: FileImages, side: int) -> tuple[Tensor, Tensor]:
-    """Pillow alone, a picture after the other."""
+    """Pillow alone, an image after the other."""
     images = [open_rgb(path) for path in source.paths]
     arrays = [np.asarray(image.resize((side, side), Image.Resampling.BILINEAR)) for image in images]
     aspects = torch.tensor([image.width / image.height for image in images], dtype=torch.float32)
@@ -287,15 +287,15 @@ def test_an_entry_of_another_size_is_built_anew(cache: Path) -> None:
     assert len(load_or_decode(other, lambda: (pixels(each) for each in (7,))).images.tensor) == 1
 
 
-def test_an_unreadable_picture_is_named_and_nothing_is_left(source: FileImages, cache: Path) -> None:
+def test_an_unreadable_image_is_named_and_nothing_is_left(source: FileImages, cache: Path) -> None:
     source.paths[5].write_bytes(source.paths[5].read_bytes()[:60])
     for use in (lambda: source.for_training(AUGMENTATION), lambda: list(source.for_testing(TRANSFORM, 4))):
-        with pytest.raises(DataError, match=r"5\.webp: (damaged|not a picture)"):
+        with pytest.raises(DataError, match=r"5\.webp: (damaged|not an image)"):
             use()
     assert entries_in(cache) == []
 
 
-def test_a_picture_that_changes_while_it_is_read_is_not_kept(source: FileImages, cache: Path) -> None:
+def test_an_image_that_changes_while_it_is_read_is_not_kept(source: FileImages, cache: Path) -> None:
     source.digests()
     Image.new("RGB", (9, 9)).save(source.paths[2])
     with pytest.raises(DataError, match=r"2\.webp: it was changed while it was read"):

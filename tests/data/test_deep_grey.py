@@ -1,4 +1,4 @@
-"""Grey pictures of more than eight bits: as bright as they were meant, or refused in one line."""
+"""Grey images of more than eight bits: as bright as they were meant, or refused in one line."""
 
 import zlib
 from pathlib import Path
@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from m2sd_cli.data.images import open_rgb
-from m2sd_cli.errors import PictureError
+from m2sd_cli.errors import ImageError
 from tests.data.helpers import png_chunk, save
 from tests.data.test_images import png_of_16_bits
 
@@ -36,7 +36,7 @@ def test_floats_a_little_outside_of_their_range_are_cut(tmp_path: Path) -> None:
     assert np.array_equal(read(tmp_path, numbers), GREY)
 
 
-def test_a_black_picture_of_floats_is_black(tmp_path: Path) -> None:
+def test_a_black_image_of_floats_is_black(tmp_path: Path) -> None:
     assert not read(tmp_path, 0 * SHARE).any()
 
 
@@ -64,7 +64,7 @@ def test_a_range_that_the_tags_name_is_taken(tmp_path: Path, numbers: Any, tags:
     assert np.abs(read(tmp_path, numbers.astype(numbers.dtype), tiffinfo=tags).astype(int) - GREY).max() <= 1
 
 
-def test_a_dark_picture_stays_dark_if_a_tag_says_so(tmp_path: Path) -> None:
+def test_a_dark_image_stays_dark_if_a_tag_says_so(tmp_path: Path) -> None:
     assert read(tmp_path, GREY.astype(np.uint16), tiffinfo={MAX_SAMPLE: 65535}).max() == 0
     assert np.array_equal(read(tmp_path, GREY.astype(np.uint16), tiffinfo={MAX_SAMPLE: 9}), GREY)  # which is not true
 
@@ -86,7 +86,7 @@ def test_white_may_be_zero(tmp_path: Path) -> None:
     ],
 )
 def test_numbers_of_unknown_brightness_are_refused(tmp_path: Path, numbers: Any, says: str) -> None:
-    with pytest.raises(PictureError, match=rf"a\.tif: {says}; save it with 8 bits, as a png$"):
+    with pytest.raises(ImageError, match=rf"a\.tif: {says}; save it with 8 bits, as a png$"):
         read(tmp_path, numbers)
 
 
@@ -94,14 +94,14 @@ def test_numbers_of_unknown_brightness_are_refused(tmp_path: Path, numbers: Any,
 def test_colour_of_which_the_upper_bits_are_lost_is_refused(tmp_path: Path, kind: int, width: int) -> None:
     path = tmp_path / "a.png"
     path.write_bytes(png_of_16_bits(kind, [4095] * width))
-    with pytest.raises(PictureError, match=r"a\.png: 16 bits a colour, and only the lower 12 are used; save it with 8"):
+    with pytest.raises(ImageError, match=r"a\.png: 16 bits a colour, and only the lower 12 are used; save it with 8"):
         open_rgb(path)
     path.write_bytes(png_of_16_bits(kind, [0] * (width - 1) + [65535]))
     open_rgb(path)
 
 
 def test_signed_bytes_of_a_tiff_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(PictureError, match=r"a\.tif: signed bytes, and nothing says which is black; save it with 8"):
+    with pytest.raises(ImageError, match=r"a\.tif: signed bytes, and nothing says which is black; save it with 8"):
         read(tmp_path, GREY, tiffinfo={SAMPLE_FORMAT: 2})
     assert np.array_equal(read(tmp_path, GREY, tiffinfo={SAMPLE_FORMAT: 1}), GREY)
 

@@ -1,4 +1,4 @@
-"""The bundled pictures: small, real, credited."""
+"""The bundled images: small, real, credited."""
 
 import json
 
@@ -34,7 +34,7 @@ def test_six_base_classes_and_two_sessions_of_two() -> None:
         assert shots.source.labels.bincount().tolist() == [5, 5]
 
 
-def test_no_picture_is_there_twice() -> None:
+def test_no_image_is_there_twice() -> None:
     data = open_demo()
     digests = [
         digest
@@ -44,7 +44,7 @@ def test_no_picture_is_there_twice() -> None:
     assert len(set(digests)) == len(digests)
 
 
-def test_pictures_are_grey_and_of_the_size_that_the_network_sees() -> None:
+def test_images_are_grey_and_of_the_size_that_the_network_sees() -> None:
     data = open_demo()
     assert isinstance(data.test, ArrayImages)
     assert data.test.images.shape[1:] == (28, 28, 3)

@@ -102,14 +102,14 @@ def test_a_moved_folder_is_named(m2sd: Cli, photos: Path, tmp_path: Path) -> Non
         ({"sessions": [["test/red/red-100.png"]], "test": []}, "the class 'red' is in base and in session 1"),
         (
             {"base": ["train/red", "../other/red/1.png"]},
-            "'../other/red/1.png' of base is not the path of a picture below",
+            "'../other/red/1.png' of base is not the path of an image below",
         ),
         ({"base": ["/etc/passwd"]}, "'/etc/passwd' of base is not the path"),
         ({"base": ["C:\\red\\1.png"]}, "of base is not the path"),
         ({"base": [""]}, "'' of base is not the path"),
         ({"base": ["train/red\0"]}, "of base is not the path"),
         ({"base": ["alone.png"]}, "alone.png: it lies in no folder of a class"),
-        ({"base": ["train"]}, "'train' of base: no picture in it"),
+        ({"base": ["train"]}, "'train' of base: no image in it"),
         ({"sessions": [["new/white"]]}, "the class 'grey' is tested, and never taught"),
         ({"base": []}, "no path in base"),
         ({"sessions": [["new/white"], []]}, "no path in session 2"),
@@ -145,9 +145,9 @@ def test_many_faults_are_counted(photos: Path) -> None:
         open_fixed_split(photos, listed, usual_treatment(16))
 
 
-def test_pictures_that_cannot_be_read_are_left_out(photos: Path, tmp_path: Path) -> None:
+def test_images_that_cannot_be_read_are_left_out(photos: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    (photos / "train" / "red" / "red-00.png").write_bytes(b"no picture")
+    (photos / "train" / "red" / "red-00.png").write_bytes(b"no image")
     m2sd_cli.pretrain(photos, run=run, split=str(write(tmp_path / "list", **PARTS)), skip_bad=True, **QUICK)
     (photos / "train" / "red" / "red-00.png").unlink()
     stored = m2sd_cli.distill(run=run, **{**COMMON, "epochs": 0})

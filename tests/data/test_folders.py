@@ -95,11 +95,11 @@ def test_the_test_transform_cuts_the_centre_as_is_usual(photos: Path) -> None:
     assert open_data(str(photos), image_size=64).transform.crop == 64
 
 
-def test_what_a_class_folder_may_hold_beside_pictures(photos: Path) -> None:
+def test_what_a_class_folder_may_hold_beside_images(photos: Path) -> None:
     (photos / "README.txt").write_text("no class")
     (photos / ".cache").mkdir()
-    (photos / "cat" / "notes.txt").write_text("no picture")
-    (photos / "cat" / ".hidden.png").write_text("no picture")
+    (photos / "cat" / "notes.txt").write_text("no image")
+    (photos / "cat" / ".hidden.png").write_text("no image")
     (photos / "cat" / "more").mkdir()
     for ending in ("JPG", "jpeg", "webp", "bmp"):
         Image.new("RGB", (9, 9)).save(photos / "cat" / f"x.{ending}")
@@ -114,7 +114,7 @@ def test_what_a_class_folder_may_hold_beside_pictures(photos: Path) -> None:
     ]
 
 
-def test_all_pictures_of_a_folder_of_shots_are_shots(photos: Path) -> None:
+def test_all_images_of_a_folder_of_shots_are_shots(photos: Path) -> None:
     shots = read_shots(photos)
     assert shots.classes == ["cat", "dog", "emu", "fox"]
     assert shots.source.labels.bincount().tolist() == [10, 7, 1, 2]
@@ -128,7 +128,7 @@ def test_folders_that_cannot_be_used(tmp_path: Path) -> None:
         ("absent", "absent: no such folder"),
         ("empty", "empty: no class in it; it needs one sub-folder a class"),
         ("flat", "flat: no class in it"),
-        ("hollow", "hollow/cat: no picture in it"),
+        ("hollow", "hollow/cat: no image in it"),
     ):
         for read in (read_shots, lambda folder: open_folder(folder, 16)):
             with pytest.raises(DataError, match=complaint) as raised:
@@ -143,12 +143,12 @@ def test_a_folder_has_no_official_sessions(photos: Path) -> None:
         open_folder(photos, 16).session(1)
 
 
-def test_checking_reads_every_picture(photos: Path) -> None:
+def test_checking_reads_every_image(photos: Path) -> None:
     assert check_data(open_folder(photos, 16)).training_images == 16
     (photos / "fox" / "001.png").write_bytes((photos / "fox" / "001.png").read_bytes()[:-30])
     (bad,) = check_data(open_folder(photos, 16)).unreadable
     assert bad.file == "fox/001.png"
-    assert bad.reason.startswith("damaged picture")
+    assert bad.reason.startswith("damaged image")
 
 
 def test_a_class_may_be_a_link(photos: Path, tmp_path: Path) -> None:
@@ -169,9 +169,9 @@ def test_a_class_that_links_nowhere_is_not_passed_over(photos: Path, target: str
 
 
 @pytest.mark.parametrize("target", ["..", "."])
-def test_a_class_that_links_to_its_own_parent_has_no_picture(photos: Path, target: str) -> None:
+def test_a_class_that_links_to_its_own_parent_has_no_image(photos: Path, target: str) -> None:
     (photos / "loop").symlink_to(target, target_is_directory=True)
-    with pytest.raises(DataError, match="photos/loop: no picture in it"):
+    with pytest.raises(DataError, match="photos/loop: no image in it"):
         open_folder(photos, 16)
 
 
@@ -284,8 +284,8 @@ def test_a_class_called_train_that_has_folders_stays_a_class(vehicles: Path) -> 
     classes, said = heard(vehicles)
     assert classes == ["bus", "car", "train"]
     assert said == [
-        f"{vehicles / 'train'}: it holds pictures itself, so it is a class, and no part of a split",
-        f"{vehicles}: left out: 2 pictures in folders inside of classes (train): a class has its pictures "
+        f"{vehicles / 'train'}: it holds images itself, so it is a class, and no part of a split",
+        f"{vehicles}: left out: 2 images in folders inside of classes (train): a class has its images "
         "in its own folder; "
         "move them there",
     ]
@@ -295,11 +295,11 @@ def test_a_class_called_train_that_has_folders_stays_a_class(vehicles: Path) -> 
 @pytest.mark.parametrize(
     ("names", "refused"), [("train/ test", True), ("Train/ val/ test", True), ("test/ bus", False)]
 )
-def test_parts_of_a_split_with_pictures_of_their_own_are_no_classes(tmp_path: Path, names: str, refused: bool) -> None:
+def test_parts_of_a_split_with_images_of_their_own_are_no_classes(tmp_path: Path, names: str, refused: bool) -> None:
     for name in names.split():
         fill(tmp_path / "x" / name, 2)
     if refused:
-        with pytest.raises(DataError, match=r"hold pictures themselves: no classes; sort them into train/CLASS and"):
+        with pytest.raises(DataError, match=r"hold images themselves: no classes; sort them into train/CLASS and"):
             heard(tmp_path / "x")
     else:
         assert heard(tmp_path / "x") == (["bus", "test"], [])
@@ -336,7 +336,7 @@ def test_a_run_folder_is_no_class(vehicles: Path, file: str, split: bool) -> Non
     said = [] if split else [f"{run}: a run folder, and no class; it is left out"]
     assert heard(vehicles) == (["bus", "car", "train"], said)
     fill(vehicles / "van", 1)
-    (vehicles / "van" / file).touch()  # beside pictures it is a file like any other
+    (vehicles / "van" / file).touch()  # beside images it is a file like any other
     assert "van" in (read_shots(vehicles).classes if not split else ["van"])
 
 

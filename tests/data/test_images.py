@@ -1,4 +1,4 @@
-"""Pictures of every mode and kind that a person may have."""
+"""Images of every mode and kind that a person may have."""
 
 import struct
 import zlib
@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from m2sd_cli.data.image_files import images_among, list_folder
 from m2sd_cli.data.images import open_rgb
-from m2sd_cli.data.picture_files import list_folder, pictures_among
 from m2sd_cli.errors import DataError
 from tests.data.helpers import BLACK, GREEN, ORIENTATION, RED, SAVED_AS, WHITE, colour, noise, png_chunk, save
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.bmp", "a.webp"])
-def test_an_rgb_picture_is_read_as_it_is(tmp_path: Path, name: str) -> None:
+def test_an_rgb_image_is_read_as_it_is(tmp_path: Path, name: str) -> None:
     image = noise()
     read = open_rgb(save(tmp_path, image, name, **({"lossless": True} if name == "a.webp" else {})))
     assert read.mode == "RGB"
@@ -29,7 +29,7 @@ def test_a_jpeg_is_read_nearly_as_it_is(tmp_path: Path) -> None:
     assert np.abs(np.asarray(read).astype(int) - np.asarray(image).astype(int)).max() < 8
 
 
-def test_the_picture_outlives_its_file(tmp_path: Path) -> None:
+def test_the_image_outlives_its_file(tmp_path: Path) -> None:
     path = save(tmp_path, noise())
     read = open_rgb(path)
     path.unlink()
@@ -121,7 +121,7 @@ def test_cmyk_becomes_rgb(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("suffix", ["png", "webp"])
-def test_a_picture_is_turned_upright(tmp_path: Path, orientation: int, suffix: str) -> None:
+def test_an_image_is_turned_upright(tmp_path: Path, orientation: int, suffix: str) -> None:
     image = noise()
     exif = Image.Exif()
     exif[ORIENTATION] = orientation
@@ -172,7 +172,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         open_rgb(tmp_path / "nowhere.png")
 
 
-def test_a_folder_is_no_picture(tmp_path: Path) -> None:
+def test_a_folder_is_no_image(tmp_path: Path) -> None:
     (tmp_path / "folder.png").mkdir()
     with pytest.raises(DataError, match=r"folder\.png"):
         open_rgb(tmp_path / "folder.png")
@@ -243,14 +243,14 @@ def test_sixteen_bits_of_a_tiff_in_either_order(tmp_path: Path, order: str, samp
 
 
 @pytest.mark.parametrize("suffix", sorted(SAVED_AS))
-def test_a_picture_is_known_by_its_content_and_not_by_its_name(tmp_path: Path, suffix: str) -> None:
+def test_an_image_is_known_by_its_content_and_not_by_its_name(tmp_path: Path, suffix: str) -> None:
     path = save(tmp_path, noise(64, 64), f"a.{suffix}")
     plain = np.asarray(open_rgb(path))
     assert np.array_equal(np.asarray(open_rgb(path.rename(tmp_path / "other.jpg"))), plain)
 
 
-def test_a_link_to_a_picture_is_read(tmp_path: Path) -> None:
+def test_a_link_to_an_image_is_read(tmp_path: Path) -> None:
     path = save(tmp_path, noise())
     (tmp_path / "link.png").symlink_to(path.name)
-    assert [each.name for each in sorted(pictures_among(list_folder(tmp_path)))] == ["link.png", "picture.png"]
+    assert [each.name for each in sorted(images_among(list_folder(tmp_path)))] == ["image.png", "link.png"]
     assert open_rgb(tmp_path / "link.png").size == (24, 16)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from m2sd_cli.data.folders import open_folder, read_shots
-from m2sd_cli.data.picture_files import find_pictures
+from m2sd_cli.data.image_files import find_images
 from m2sd_cli.errors import DataError
 from m2sd_cli.progress import report_to
 from tests.data.helpers import fill, names
@@ -50,9 +50,9 @@ def test_the_parts_of_a_split_may_be_in_any_case(tmp_path: Path) -> None:
     [
         (
             "photos",
-            r"photos: no picture in it, but in its folders \(cat, dog\): if these are the classes, name .*photos inst",
+            r"photos: no image in it, but in its folders \(cat, dog\): if these are the classes, name .*photos inst",
         ),
-        ("training", "training: no picture in it, but in its folders .* call the parts train and test$"),
+        ("training", "training: no image in it, but in its folders .* call the parts train and test$"),
     ],
 )
 def test_classes_one_folder_deeper_are_refused_with_the_way_out(tmp_path: Path, name: str, says: str) -> None:
@@ -73,18 +73,18 @@ def test_what_is_left_out_is_counted_by_kind(tmp_path: Path, monkeypatch: pytest
     fill(tmp_path / "__MACOSX" / "cat", 1)
     _, said = heard(tmp_path)
     heic = "3 .heic: pip install 'm2sd[heic]', or convert them"
-    others = "1 .cr2: convert it to jpg or png; 1 .txt: no picture by the name"
-    unnamed = "1 without a suffix: no picture by the name"
+    others = "1 .cr2: convert it to jpg or png; 1 .txt: no image by the name"
+    unnamed = "1 without a suffix: no image by the name"
     assert said == [
-        f"{tmp_path}: left out: {heic}; {unnamed}; {others}; 4 pictures in folders inside of classes (cat): a class "
-        "has its pictures in its own folder; move them there; and 1 file of 1 more kind"
+        f"{tmp_path}: left out: {heic}; {unnamed}; {others}; 4 images in folders inside of classes (cat): a class "
+        "has its images in its own folder; move them there; and 1 file of 1 more kind"
     ]
     reporter = Listener()
     with report_to(reporter):
-        assert len(find_pictures([tmp_path])) == 9
+        assert len(find_images([tmp_path])) == 9
     assert reporter.said == [
         f"{tmp_path}: left out: {heic}; {unnamed}; 1 .cr2: convert it to jpg or png; "
-        "1 .csv: no picture by the name; 1 .txt: no picture by the name"
+        "1 .csv: no image by the name; 1 .txt: no image by the name"
     ]
 
 
@@ -102,16 +102,16 @@ def test_an_archive_is_not_left_out_in_silence(tmp_path: Path) -> None:
         open_folder(tmp_path / "cat" / "000.png", 16)
 
 
-def test_a_class_of_pictures_that_cannot_be_read_here_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_class_of_images_that_cannot_be_read_here_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("m2sd_cli.data.kinds.is_at_hand", lambda module: module == "PIL")
     parts(tmp_path, ".")
     (tmp_path / "emu").mkdir()
     (tmp_path / "emu" / "1.heic").touch()
-    says = r"emu: no picture in it that can be read: 1 \.heic: pip install 'm2sd\[heic\]', or convert it$"
+    says = r"emu: no image in it that can be read: 1 \.heic: pip install 'm2sd\[heic\]', or convert it$"
     with pytest.raises(DataError, match=says):
         open_folder(tmp_path, 16)
     with pytest.raises(DataError, match=says):
-        find_pictures([tmp_path / "emu"])
+        find_images([tmp_path / "emu"])
 
 
 def test_the_first_of_many_faults_says_how_to_see_all(tmp_path: Path) -> None:
@@ -119,6 +119,6 @@ def test_the_first_of_many_faults_says_how_to_see_all(tmp_path: Path) -> None:
     for name in ("emu", "fox"):
         (tmp_path / name).mkdir()
     with pytest.raises(
-        DataError, match=rf"emu: no picture in it .*; and 1 more: 'm2sd data verify {tmp_path}' lists them$"
+        DataError, match=rf"emu: no image in it .*; and 1 more: 'm2sd data verify {tmp_path}' lists them$"
     ):
         open_folder(tmp_path, 16)

@@ -158,7 +158,7 @@ def names(source: ImageSource) -> list[str]:
     return [path.name for path in source.paths]
 
 
-def test_pictures_that_are_left_out_keep_their_part(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_images_that_are_left_out_keep_their_part(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "CUB_200_2011").mkdir()
     monkeypatch.setattr("m2sd_cli.data.cub200.open_cub200", lambda root: file_set([12] * 100))
     whole = open_data("cub200-simulated", tmp_path)

@@ -1,4 +1,4 @@
-"""A folder of small pictures is treated as a benchmark's images are, in every stage."""
+"""A folder of small images is treated as a benchmark's images are, in every stage."""
 
 from pathlib import Path
 
@@ -9,17 +9,17 @@ from m2sd_cli.api.recorded_data import recorded_data
 from m2sd_cli.data.cifar100 import TREATMENT
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.training.records import transform_record
-from tests.helpers import COMMON, Cli, Pictures, check_refusal
+from tests.helpers import COMMON, Cli, Stripes, check_refusal
 
 
-def test_a_folder_is_treated_as_cifar100_is(pictures: Pictures, tmp_path: Path) -> None:
+def test_a_folder_is_treated_as_cifar100_is(stripes: Stripes, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    m2sd_cli.pretrain(pictures.folder, run=run, transform="cifar100", backbone="resnet20", **COMMON)
+    m2sd_cli.pretrain(stripes.folder, run=run, transform="cifar100", backbone="resnet20", **COMMON)
     m2sd_cli.distill(run=run, epochs=0, device="cpu")
     first = RunFolder(run).pretrain().manifest
     assert first.config["transform"] == "cifar100"
     assert {stored.manifest.transform for stored in RunFolder(run).chain()} == {transform_record(TREATMENT.transform)}
-    again = recorded_data(first, str(pictures.folder), None, first.transform.crop)
+    again = recorded_data(first, str(stripes.folder), None, first.transform.crop)
     assert (again.transform, again.augmentation) == TREATMENT
     pixels, _ = next(again.test.batches(again.transform, 2))
     assert pixels.shape == (2, 3, 32, 32)
@@ -34,8 +34,8 @@ def test_a_folder_is_treated_as_cifar100_is(pictures: Pictures, tmp_path: Path) 
     ],
 )
 def test_a_transform_that_cannot_be_is_refused(
-    m2sd: Cli, pictures: Pictures, tmp_path: Path, words: list[object], message: str
+    m2sd: Cli, stripes: Stripes, tmp_path: Path, words: list[object], message: str
 ) -> None:
-    data = [] if "--data" in words else ["--data", pictures.folder]
+    data = [] if "--data" in words else ["--data", stripes.folder]
     check_refusal(m2sd("pretrain", *data, *words, "--run", tmp_path / "run", "--device", "cpu"), 2, message)
     assert not any(tmp_path.iterdir())

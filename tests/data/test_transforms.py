@@ -12,7 +12,7 @@ from m2sd_cli.data.transforms import IMAGENET_MEAN, IMAGENET_STD, TestTransform,
 SIZES = [(500, 375), (375, 500), (500, 333), (500, 335), (334, 500), (257, 256), (261, 999), (40, 30), (84, 84), (1, 3)]
 
 
-def picture(width: int, height: int) -> Image.Image:
+def noise(width: int, height: int) -> Image.Image:
     """Noise over a slope: whatever is shifted by a pixel differs everywhere."""
     values = np.random.default_rng(0).integers(0, 200, (height, width, 3))
     values += np.linspace(0, 55, width).astype(int)[None, :, None]
@@ -32,7 +32,7 @@ def transform(resize: int, crop: int, squash: bool = False) -> TestTransform:
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize(("resize", "crop"), [(256, 224), (92, 84), (37, 32), (32, 32)])
 def test_pixels_are_those_of_torchvision(size: tuple[int, int], resize: int, crop: int) -> None:
-    image = picture(*size)
+    image = noise(*size)
     result = transform(resize, crop).pixels(image)
     assert result.dtype == torch.uint8
     assert torch.equal(result, theirs(image, resize, crop))
@@ -41,20 +41,20 @@ def test_pixels_are_those_of_torchvision(size: tuple[int, int], resize: int, cro
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize(("resize", "crop"), [(92, 84), (37, 32), (32, 32)])
 def test_squashed_pixels_are_those_of_torchvision(size: tuple[int, int], resize: int, crop: int) -> None:
-    image = picture(*size)
+    image = noise(*size)
     expected = theirs(image, [resize, resize], crop)
     assert torch.equal(transform(resize, crop, squash=True).pixels(image), expected)
 
 
-def test_a_picture_of_the_right_size_is_left_untouched() -> None:
-    image = picture(32, 32)
+def test_an_image_of_the_right_size_is_left_untouched() -> None:
+    image = noise(32, 32)
     expected = torch.from_numpy(np.array(image)).permute(2, 0, 1)
     assert torch.equal(transform(32, 32).pixels(image), expected)
     assert torch.equal(to_tensor(image), expected)
 
 
-def test_the_picture_itself_does_not_change() -> None:
-    image = picture(50, 40)
+def test_the_image_itself_does_not_change() -> None:
+    image = noise(50, 40)
     before = image.copy()
     pixels = transform(37, 32).pixels(image)
     pixels.zero_()
@@ -89,7 +89,7 @@ def test_normalise_keeps_channels_last() -> None:
 
 @pytest.mark.parametrize("size", SIZES)
 def test_bicubic_pixels_are_those_of_torchvision(size: tuple[int, int]) -> None:
-    image = picture(*size)
+    image = noise(*size)
     resize, crop, bicubic = 92, 84, v2.InterpolationMode.BICUBIC
     steps = v2.Compose([v2.Resize(resize, bicubic), v2.CenterCrop(crop), v2.PILToTensor()])
     sharper = TestTransform(resize, crop, IMAGENET_MEAN, IMAGENET_STD, interpolation="bicubic")

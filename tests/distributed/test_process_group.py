@@ -34,7 +34,7 @@ from m2sd_cli.training.execution import Execution
 from m2sd_cli.training.loop import Inputs, Objective, Training
 from m2sd_cli.training.pretrain import build_network, pretrain_objective
 from m2sd_cli.training.stopping import StopRequest
-from tests.helpers import QUICK, QUICK_DISTILL, Pictures, finished
+from tests.helpers import QUICK, QUICK_DISTILL, Stripes, finished
 from tests.survival.nursery import End
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
@@ -187,9 +187,9 @@ def test_each_step_is_that_of_one_process(computed: Path) -> None:
         assert theirs == pytest.approx(ours, rel=1e-3), number
 
 
-def test_two_processes_leave_the_run_folder_that_one_leaves(pictures: Pictures, tmp_path: Path, pair: Pair) -> None:
+def test_two_processes_leave_the_run_folder_that_one_leaves(stripes: Stripes, tmp_path: Path, pair: Pair) -> None:
     alone, shared = tmp_path / "alone", tmp_path / "shared"
-    folder = str(pictures.folder)
+    folder = str(stripes.folder)
     settings = {"epochs": 2, "batch_size": 13, "learning_rate": 0.0005}
     m2sd_cli.pretrain(folder, run=alone, held_out=0.25, **QUICK | settings)
     m2sd_cli.distill(folder, run=alone, **QUICK_DISTILL | settings)
@@ -208,12 +208,12 @@ def test_two_processes_leave_the_run_folder_that_one_leaves(pictures: Pictures, 
         ours, theirs = (RunFolder(run).read(name).manifest for run in (alone, shared))
         assert ours.config == theirs.config
         assert ours.classes == theirs.classes
-        # Small batches of so plain pictures magnify rounding from step to step.
+        # Small batches of so plain images magnify rounding from step to step.
         assert [each.loss for each in theirs.history] == pytest.approx([each.loss for each in ours.history], rel=0.05)
     base = RunFolder(shared).session(0)
     checkpoint = BaseCheckpoint.read(RunFolder(shared), base)
     backbone, held_out = checkpoint.backbone, checkpoint.held_out
-    data = choose_training(open_folder(pictures.folder, 16), 0.25, None)
+    data = choose_training(open_folder(stripes.folder, 16), 0.25, None)
     transform = to_transform(base.manifest.transform)
     wanted_means, wanted = base_features(backbone, data.train, 4, transform)
     torch.testing.assert_close(checkpoint.means, wanted_means, rtol=1e-5, atol=1e-6)
@@ -225,9 +225,9 @@ def test_two_processes_leave_the_run_folder_that_one_leaves(pictures: Pictures, 
     assert torch.equal(held_out.labels, labels)
     torch.testing.assert_close(held_out.features, features, rtol=1e-5, atol=1e-6)
     confusion = tmp_path / "confusion.csv"
-    third = pair("evaluate", "--run", shared, "--test", pictures.labelled, "--json", "--confusion", confusion)
+    third = pair("evaluate", "--run", shared, "--test", stripes.labelled, "--json", "--confusion", confusion)
     assert third.code == 0, third.err
-    found = m2sd_cli.evaluate(run=shared, test=pictures.labelled, device="cpu")
+    found = m2sd_cli.evaluate(run=shared, test=stripes.labelled, device="cpu")
     (theirs,), (ours,) = json.loads(third.out)["sessions"], json.loads(json.dumps(as_data(found, None)))["sessions"]
     assert ours["auroc"] is not None
     # A probability may differ by the rounding of batches that were cut elsewhere.
@@ -252,9 +252,9 @@ def test_one_line_says_why_processes_do_not_begin(tmp_path: Path, pair: Pair) ->
 
 
 def test_a_loss_that_is_no_number_ends_all_processes_with_one_line(
-    pictures: Pictures, tmp_path: Path, pair: Pair
+    stripes: Stripes, tmp_path: Path, pair: Pair
 ) -> None:
-    words = ["--data", pictures.folder, "--run", tmp_path / "run", "--image-size", 16, "--backbone", "resnet20"]
+    words = ["--data", stripes.folder, "--run", tmp_path / "run", "--image-size", 16, "--backbone", "resnet20"]
     words += ["--epochs", 1, "--batch-size", 8, "--learning-rate", 1e30, "--precision", "fp32", "--device", "cpu"]
     refused = pair("pretrain", *words)
     assert refused.code == 1
@@ -264,8 +264,8 @@ def test_a_loss_that_is_no_number_ends_all_processes_with_one_line(
     assert not (tmp_path / "run").exists()
 
 
-def test_a_process_that_fails_alone_is_heard(trained: Path, pictures: Pictures, tmp_path: Path) -> None:
-    labelled = Path(shutil.copytree(pictures.labelled, tmp_path / "labelled"))
+def test_a_process_that_fails_alone_is_heard(trained: Path, stripes: Stripes, tmp_path: Path) -> None:
+    labelled = Path(shutil.copytree(stripes.labelled, tmp_path / "labelled"))
     last = sorted((labelled / "yellow").iterdir())[-1]  # in the second process's share
     last.write_bytes(last.read_bytes()[:40])
     refused = torchrun("--", "m2sd_cli", "evaluate", "--run", trained, "--test", labelled, "--device", "cpu")
@@ -275,7 +275,7 @@ def test_a_process_that_fails_alone_is_heard(trained: Path, pictures: Pictures, 
 
 
 def test_when_the_first_fails_alone_the_others_are_silent(
-    trained: Path, pictures: Pictures, tmp_path: Path, pair: Pair
+    trained: Path, stripes: Stripes, tmp_path: Path, pair: Pair
 ) -> None:
     run = Path(shutil.copytree(trained, tmp_path / "run"))
     with RunFolder(run).locked("test"):
@@ -284,7 +284,7 @@ def test_when_the_first_fails_alone_the_others_are_silent(
             "--run",
             run,
             "--data",
-            pictures.folder,
+            stripes.folder,
             "--force",
             "--yes",
             "--epochs",
@@ -299,18 +299,16 @@ def test_when_the_first_fails_alone_the_others_are_silent(
     assert "m2sd, process" not in refused.err
 
 
-def test_processes_leave_out_the_same_bad_pictures_and_say_so_once(
-    pictures: Pictures, tmp_path: Path, pair: Pair
-) -> None:
-    photos = Path(shutil.copytree(pictures.folder, tmp_path / "colours"))
+def test_processes_leave_out_the_same_bad_images_and_say_so_once(stripes: Stripes, tmp_path: Path, pair: Pair) -> None:
+    photos = Path(shutil.copytree(stripes.folder, tmp_path / "colours"))
     bad = ["train/blue/blue-00.png", "train/yellow/yellow-07.png", "test/red/red-100.png"]
     for name in bad:
-        (photos / name).write_bytes(b"no picture")
+        (photos / name).write_bytes(b"no image")
     common = ["--data", photos, "--run", tmp_path / "shared", "--device", "cpu", "--epochs", 1, "--batch-size", 8]
     small = ["--image-size", 16, "--backbone", "resnet20", "--precision", "fp32"]
     done = pair("pretrain", *common, *small, "--skip-bad")
     assert done.code == 0, done.err
-    assert done.err.count("3 pictures cannot be read and are left out: train/blue/blue-00.png (not a picture") == 1
+    assert done.err.count("3 images cannot be read and are left out: train/blue/blue-00.png (not an image") == 1
     alone = finished(m2sd_cli.pretrain(str(photos), run=tmp_path / "alone", skip_bad=True, **QUICK))
     shared = RunFolder(tmp_path / "shared").pretrain().manifest
     assert [each.file for each in shared.skipped] == bad

@@ -102,7 +102,7 @@ class Document:
         }
 
     def links(self) -> Iterator[tuple[int, str]]:
-        """Yield line and target of each link and picture."""
+        """Yield line and target of each link and image."""
         prose = re.sub(r"`[^`\n]*`", lambda found: " " * len(found[0]), self.prose)
         for found in LINK.finditer(prose):
             yield self._line(found.start()), found["target"] or found["source"]

@@ -1,7 +1,7 @@
 """Plays a document: runs its blocks in order, as a reader would, and compares the output that it shows.
 
 The markers, comments directly above a block, are explained in .github/CONTRIBUTING.md. `<!-- new folder -->` begins a
-scene: a folder of its own, with the pictures of `workshop.fill` and nothing else.
+scene: a folder of its own, with the images of `workshop.fill` and nothing else.
 """
 
 import re

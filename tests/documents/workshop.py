@@ -25,17 +25,17 @@ from m2sd_cli.recipes import find_recipe, recipe_names
 from tests.benchmark.small import skip_slow_parts
 
 SIZE = 8  # of the look-alike's images, in pixels
-CLOTHES = {  # folders of pictures of the demo, by the numbers of their classes, with the numbers of the pictures
+CLOTHES = {  # folders of images of the demo, by the numbers of their classes, with the numbers of the images
     "photos": (range(6), range(12)),
     "new-clothes": (range(6, 8), range(5)),
     "labelled": (range(8), range(20, 23)),
 }
-WARDROBE = "wardrobe"  # a folder of pictures of no class
+WARDROBE = "wardrobe"  # a folder of images of no class
 LOOSE = range(30, 33)
 
 
 def fill(folder: Path) -> None:
-    """Make the folders of pictures that the documents take for the reader's own."""
+    """Make the folders of images that the documents take for the reader's own."""
     demo = open_data("demo")
     tested = demo.test
     assert isinstance(tested, ArrayImages)

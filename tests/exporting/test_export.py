@@ -22,7 +22,7 @@ from m2sd_cli.exporting.export import export_session
 from m2sd_cli.inference.session import SessionModel, load_session
 from m2sd_cli.method.heads import Head
 from m2sd_cli.runs.folder import RunFolder
-from tests.helpers import QUICK, Pictures, tree
+from tests.helpers import QUICK, Stripes, tree
 
 FORMS = ("safetensors", "onnx", "pt2")
 CLASSES = ["blue", "green", "red", "yellow", "purple", "white", "grey"]
@@ -47,8 +47,8 @@ def model(trained: Path) -> SessionModel:
 
 
 @pytest.fixture
-def images(model: SessionModel, pictures: Pictures) -> Tensor:
-    pixels, _ = next(iter(read_shots(pictures.labelled).source.batches(model.transform, 99)))
+def images(model: SessionModel, stripes: Stripes) -> Tensor:
+    pixels, _ = next(iter(read_shots(stripes.labelled).source.batches(model.transform, 99)))
     assert pixels.shape == (14, 3, 16, 16)
     return pixels
 
@@ -166,11 +166,11 @@ def test_an_earlier_session_can_be_exported(
 
 
 def test_linear_class_weights_are_exported_too(
-    pictures: Pictures, images: Tensor, tmp_path: Path, load_one_layer: Callable[..., SessionModel]
+    stripes: Stripes, images: Tensor, tmp_path: Path, load_one_layer: Callable[..., SessionModel]
 ) -> None:
     run = tmp_path / "run"
-    m2sd_cli.pretrain(str(pictures.folder), run=run, similarity="linear", **QUICK)
-    m2sd_cli.distill(str(pictures.folder), run=run, epochs=0, device="cpu")
+    m2sd_cli.pretrain(str(stripes.folder), run=run, similarity="linear", **QUICK)
+    m2sd_cli.distill(str(stripes.folder), run=run, epochs=0, device="cpu")
     model = load_one_layer(RunFolder(run))
     assert model.record.similarity == "linear"
     path = m2sd_cli.export("onnx", tmp_path / "linear.onnx", run=run)

@@ -31,7 +31,7 @@ from m2sd_cli.method.calibration import known_score
 from m2sd_cli.reading import printable
 from m2sd_cli.registry import BACKBONES
 from m2sd_cli.runs.folder import RunFolder
-from tests.helpers import Cli, OneLayer, Pictures, check_refusal, tree
+from tests.helpers import Cli, OneLayer, Stripes, check_refusal, tree
 
 HOSTILE = [
     "a|b",
@@ -78,9 +78,9 @@ def head(card: str) -> dict[str, Any]:
     return found
 
 
-def test_it_answers_without_this_package(folder: Path, calibrated: Path, pictures: Pictures, tmp_path: Path) -> None:
+def test_it_answers_without_this_package(folder: Path, calibrated: Path, stripes: Stripes, tmp_path: Path) -> None:
     model = load_session(RunFolder(calibrated))
-    pixels, _ = next(iter(read_shots(pictures.labelled).source.batches(model.transform, 99)))
+    pixels, _ = next(iter(read_shots(stripes.labelled).source.batches(model.transform, 99)))
     noise = torch.randint(0, 256, (4, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     images = torch.cat([pixels, noise])
     save_file({"images": images}, tmp_path / "in")
@@ -111,17 +111,17 @@ def test_the_module_is_short_and_imports_torch_and_safetensors_alone(folder: Pat
     assert roots - sys.stdlib_module_names == {"torch", "safetensors"}
 
 
-def test_a_picture_is_answered_at_a_terminal(folder: Path, pictures: Pictures) -> None:
-    picture = next((pictures.labelled / "blue").iterdir())
-    words = [sys.executable, "model.py", str(picture)]
+def test_an_image_is_answered_at_a_terminal(folder: Path, stripes: Stripes) -> None:
+    image = next((stripes.labelled / "blue").iterdir())
+    words = [sys.executable, "model.py", str(image)]
     done = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=True)
-    assert json.loads(done.stdout)["picture"] == str(picture)
+    assert json.loads(done.stdout)["picture"] == str(image)
 
 
 @pytest.mark.parametrize("squash", [False, True])
 @pytest.mark.parametrize("size", [(16, 16), (40, 23), (23, 41), (300, 7)])
 @pytest.mark.parametrize("kind", ["jpg", "png"])
-def test_a_picture_is_prepared_as_here(
+def test_an_image_is_prepared_as_here(
     folder: Path, calibrated: Path, tmp_path: Path, squash: bool, size: tuple[int, int], kind: str
 ) -> None:
     alone = standalone.Model(folder)
@@ -132,10 +132,10 @@ def test_a_picture_is_prepared_as_here(
     noise = torch.randint(0, 256, (size[1], size[0], 3 if kind == "jpg" else 4), dtype=torch.uint8)
     exif = Image.Exif()
     exif[0x0112] = 6  # it was taken upright
-    path = tmp_path / f"picture.{kind}"
+    path = tmp_path / f"image.{kind}"
     Image.fromarray(noise.numpy()).save(path, exif=exif)
-    with Image.open(path) as picture:
-        assert torch.equal(alone.prepare(picture), transform.pixels(open_rgb(path)))
+    with Image.open(path) as image:
+        assert torch.equal(alone.prepare(image), transform.pixels(open_rgb(path)))
 
 
 def test_the_configuration_has_labels_and_threshold(folder: Path, calibrated: Path) -> None:
@@ -175,8 +175,8 @@ def test_a_card_without_test_images_says_so(run: Path, tmp_path: Path, m2sd: Cli
 
 
 @pytest.mark.usefixtures("load_one_layer")
-def test_own_test_images_are_measured_with(trained: Path, pictures: Pictures, tmp_path: Path) -> None:
-    path = m2sd_cli.export("hub", tmp_path / "out", run=trained, test=pictures.labelled)
+def test_own_test_images_are_measured_with(trained: Path, stripes: Stripes, tmp_path: Path) -> None:
+    path = m2sd_cli.export("hub", tmp_path / "out", run=trained, test=stripes.labelled)
     assert "on test images that its owner has labelled" in (path / "README.md").read_text()
 
 

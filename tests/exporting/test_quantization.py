@@ -20,7 +20,7 @@ from m2sd_cli.exporting.quantization import measure_loss, quantize
 from m2sd_cli.inference.session import SessionModel, load_session
 from m2sd_cli.method.calibration import Confidence
 from m2sd_cli.runs.folder import RunFolder
-from tests.helpers import Cli, Pictures, check_refusal, tree
+from tests.helpers import Cli, Stripes, check_refusal, tree
 
 
 @pytest.fixture(scope="module")
@@ -48,9 +48,9 @@ def answers(content: bytes, images: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def test_the_file_is_quantised_and_described(
-    calibrated: Path, pictures: Pictures, tmp_path: Path, load_one_layer: Callable[..., SessionModel]
+    calibrated: Path, stripes: Stripes, tmp_path: Path, load_one_layer: Callable[..., SessionModel]
 ) -> None:
-    loss = m2sd_cli.quantize(tmp_path / "x.onnx", run=calibrated, test=pictures.labelled)
+    loss = m2sd_cli.quantize(tmp_path / "x.onnx", run=calibrated, test=stripes.labelled)
     content = (tmp_path / "x.onnx").read_bytes()
     proto = onnx.load_from_string(content)
     onnx.checker.check_model(proto, full_check=True)
@@ -61,14 +61,14 @@ def test_the_file_is_quantised_and_described(
     described = json.loads(text)
     assert described.pop("quantization")["images"] == loss.images == 12  # of the 14 the two orange ones are unknown
     assert described == json.loads(json.dumps(description(model)))
-    images, labels = next(iter(read_shots(pictures.labelled).source.batches(model.transform, 99)))
+    images, labels = next(iter(read_shots(stripes.labelled).source.batches(model.transform, 99)))
     logits, scores = answers(content, images)
     features = model.embed(images)
     wanted = model.confidence.tempered(model.classify(features)).float()
     assert not torch.equal(logits, wanted)
     spread = float(wanted.std())
     assert float((logits - wanted).square().mean().sqrt()) < 0.2 * spread
-    names = read_shots(pictures.labelled).classes
+    names = read_shots(stripes.labelled).classes
     places = torch.tensor([model.places().get(names[label], -1) for label in labels.tolist()])
     known = places >= 0
     for figure, found in ((loss.int8, logits), (loss.plain, wanted)):
@@ -134,19 +134,19 @@ def test_what_is_refused(run: Path, tmp_path: Path, words: str, says: str, m2sd:
     assert tree(tmp_path) == before
 
 
-def test_base_images_have_to_be_there(run: Path, pictures: Pictures, tmp_path: Path, m2sd: Cli) -> None:
+def test_base_images_have_to_be_there(run: Path, stripes: Stripes, tmp_path: Path, m2sd: Cli) -> None:
     (run / "places.json").unlink(missing_ok=True)
     words = ["export", "--quantize", "int8", "--run", run, "--out", tmp_path / "x.onnx"]
-    check_refusal(m2sd(*words, "--test", pictures.labelled), 2, "say where it is with --data")
-    check_refusal(m2sd(*words, "--test", pictures.second_shots.parent / "none"), 3, "no such")
+    check_refusal(m2sd(*words, "--test", stripes.labelled), 2, "say where it is with --data")
+    check_refusal(m2sd(*words, "--test", stripes.second_shots.parent / "none"), 3, "no such")
     assert not (tmp_path / "x.onnx").exists()
-    assert m2sd(*words, "--test", pictures.labelled, "--data", pictures.folder).code == 0
+    assert m2sd(*words, "--test", stripes.labelled, "--data", stripes.folder).code == 0
 
 
-def test_no_known_test_image_is_said(trained: Path, tmp_path: Path, pictures: Pictures, m2sd: Cli) -> None:
+def test_no_known_test_image_is_said(trained: Path, tmp_path: Path, stripes: Stripes, m2sd: Cli) -> None:
     (tmp_path / "own" / "ship").mkdir(parents=True)
-    picture = next((pictures.labelled / "blue").iterdir())
-    (tmp_path / "own" / "ship" / "1.png").write_bytes(picture.read_bytes())
+    image = next((stripes.labelled / "blue").iterdir())
+    (tmp_path / "own" / "ship" / "1.png").write_bytes(image.read_bytes())
     words = ["--run", trained, "--out", tmp_path / "x.onnx", "--test", tmp_path / "own"]
     check_refusal(m2sd("export", "--quantize", "int8", *words), 3, "no test image of a class that the model knows")
 
@@ -158,7 +158,7 @@ def test_the_package_may_be_missing(trained: Path, tmp_path: Path, monkeypatch: 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_it_loads_the_session_that_is_asked_for(trained: Path, pictures: Pictures, tmp_path: Path) -> None:
-    m2sd_cli.quantize(tmp_path / "x.onnx", run=trained, session=0, data=pictures.folder)
+def test_it_loads_the_session_that_is_asked_for(trained: Path, stripes: Stripes, tmp_path: Path) -> None:
+    m2sd_cli.quantize(tmp_path / "x.onnx", run=trained, session=0, data=stripes.folder)
     text = onnxruntime.InferenceSession(tmp_path / "x.onnx").get_modelmeta().custom_metadata_map["m2sd"]
     assert json.loads(text)["classes"] == load_session(RunFolder(trained), 0).classes

@@ -113,7 +113,7 @@ def increment() -> Manifest:
         seconds=0.022,
         created="2026-11-24T21:21:32+00:00",
         history=HISTORY,
-        skipped=[SkippedRecord(file="a/b c\n.jpg", reason="damaged picture")],
+        skipped=[SkippedRecord(file="a/b c\n.jpg", reason="damaged image")],
         threads=2,
         compiled=True,
         deterministic=True,
@@ -207,7 +207,7 @@ def state_seeds() -> Seeds:
         config={"epochs": 3, "seed": 0, "init": None},
         sums={"loss": 1.0, "ce": 0.5},
         history=HISTORY,
-        skipped=[SkippedRecord(file="a.jpg", reason="damaged picture")],
+        skipped=[SkippedRecord(file="a.jpg", reason="damaged image")],
         head=ZEROS,
     )
     begun = state.model_copy(update={"stage": "pretrain", "parent": None, "sums": {}, "history": [], "head": None})

@@ -153,8 +153,8 @@ def file_set(name: str, file: str, folder: Path, content: bytes) -> object:
     return data
 
 
-def picture(folder: Path, content: bytes) -> object:
-    path = folder / "picture"
+def image(folder: Path, content: bytes) -> object:
+    path = folder / "image"
     path.write_bytes(content)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Image, "MAX_IMAGE_PIXELS", 10**6)
@@ -186,7 +186,7 @@ READERS: dict[str, tuple[Read, type[Exception]]] = {
     "cub200-split": (partial(file_set, "cub200", "train_test_split.txt"), DataError),
     "cub200-classes": (partial(file_set, "cub200", "classes.txt"), DataError),
     "miniimagenet": (partial(file_set, "miniimagenet", "split/train.csv"), DataError),
-    "picture": (picture, DataError),
+    "image": (image, DataError),
     "weights-pth": (partial(weights, "pth"), DataError),
     "weights-safetensors": (partial(weights, "safetensors"), DataError),
 }
@@ -195,7 +195,7 @@ JSON = ("manifest", "state", "head", "run", "record")
 SEALED = ("state", "head")
 # What the readers are given, below the folder they look into.
 GIVEN = (
-    *("session-000.json", "session-001.json", "options.toml", "images.npy", "picture", "weights.pth"),
+    *("session-000.json", "session-001.json", "options.toml", "images.npy", "image", "weights.pth"),
     *("weights.safetensors", "training/state.json", "head.json", f"{KEY}/{RECORD}"),
 )
 

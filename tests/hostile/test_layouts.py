@@ -1,4 +1,4 @@
-"""Run folders and pictures in one place."""
+"""Run folders and images in one place."""
 
 import shutil
 from pathlib import Path
@@ -6,16 +6,16 @@ from pathlib import Path
 import pytest
 
 from m2sd_cli.runs.folder import RunFolder
-from tests.helpers import Cli, Pictures, tree
+from tests.helpers import Cli, Stripes, tree
 
 CPU = ["--device", "cpu"]
 QUICK = [*CPU, "--precision", "fp32", "--epochs", "1"]
 
 
 def test_the_run_folder_may_lie_among_the_classes(
-    m2sd: Cli, pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    m2sd: Cli, stripes: Stripes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    photos = shutil.copytree(pictures.folder / "train", tmp_path / "photos")
+    photos = shutil.copytree(stripes.folder / "train", tmp_path / "photos")
     monkeypatch.chdir(photos)
     begin = ["--data", ".", *QUICK, "--image-size", "16", "--backbone", "resnet20"]
     for words in (["pretrain", *begin], ["pretrain", *begin, "--force"], ["distill", "--data", ".", *QUICK]):
@@ -30,13 +30,13 @@ def test_the_run_folder_may_lie_among_the_classes(
 
 
 @pytest.mark.parametrize("data", ["", "training", "incoming"])
-def test_a_run_folder_never_removes_pictures(m2sd: Cli, pictures: Pictures, tmp_path: Path, data: str) -> None:
+def test_a_run_folder_never_removes_images(m2sd: Cli, stripes: Stripes, tmp_path: Path, data: str) -> None:
     run = tmp_path / "photos"
-    shutil.copytree(pictures.folder / "train", run / data, dirs_exist_ok=True)
+    shutil.copytree(stripes.folder / "train", run / data, dirs_exist_ok=True)
     for name in ("training", "incoming"):
-        shutil.copytree(pictures.folder / "train" / "red", run / name, dirs_exist_ok=True)
+        shutil.copytree(stripes.folder / "train" / "red", run / name, dirs_exist_ok=True)
     before = tree(run)
     done = m2sd("pretrain", "--data", run / data, "--run", run, *QUICK, "--image-size", "16", "--backbone", "resnet20")
     assert (done.code, done.out) == (2, "")
-    assert done.err == f"m2sd: --run {run}: the pictures of {run / data} are in it; name another folder for the run\n"
+    assert done.err == f"m2sd: --run {run}: the images of {run / data} are in it; name another folder for the run\n"
     assert tree(run) == before

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers import Pictures, tree
+from tests.helpers import Stripes, tree
 
 IS_ROOT = hasattr(os, "geteuid") and os.geteuid() == 0
 
@@ -55,14 +55,14 @@ def place(tmp_path: Path) -> Iterator[Path]:
             os.chmod(os.path.join(folder, name), 0o700)
 
 
-def test_what_may_not_be_read_is_named(run: Path, pictures: Pictures, place: Path) -> None:
-    picture = next((pictures.labelled / "orange").iterdir())
+def test_what_may_not_be_read_is_named(run: Path, stripes: Stripes, place: Path) -> None:
+    image = next((stripes.labelled / "orange").iterdir())
 
     def fill(*names: str) -> Path:
         for name in names:
             (place / name).mkdir(parents=True, exist_ok=True)
             for number in range(2):
-                shutil.copy(picture, place / name / f"{number}.png")
+                shutil.copy(image, place / name / f"{number}.png")
         return place / names[0]
 
     end = ["--run", run, "--device", "cpu"]
@@ -107,7 +107,7 @@ def test_what_may_not_be_read_is_named(run: Path, pictures: Pictures, place: Pat
         (
             ["increment", "--session", 3, "--shots", place / "three", *end, "--skip-bad"],
             3,
-            "no picture of class 'heron'",
+            "no image of class 'heron'",
         ),
         (["predict", place / "three", *end], 3, says),
         (["predict", listed, *end, "--skip-bad"], 3, says),
@@ -147,17 +147,17 @@ def test_what_may_not_be_read_is_named(run: Path, pictures: Pictures, place: Pat
         assert found == code, (words, out, err)
         assert says in err, words
         if code:
-            told = bool(out) and words[0] == "predict"  # the pictures that can be read are answered
+            told = bool(out) and words[0] == "predict"  # the images that can be read are answered
             assert told or words[0] == "data" or (out, err.count("\n")) == ("", 1), (words, out, err)
             assert err.splitlines()[-1].startswith("m2sd: ")
     assert tree(run) == before
     assert not (place / "new").exists()
 
 
-def test_a_run_folder_that_may_not_be_read_or_written_is_named(run: Path, pictures: Pictures, place: Path) -> None:
-    picture = next((pictures.labelled / "orange").iterdir())
+def test_a_run_folder_that_may_not_be_read_or_written_is_named(run: Path, stripes: Stripes, place: Path) -> None:
+    image = next((stripes.labelled / "orange").iterdir())
     shots = place / "shots"
-    shutil.copytree(pictures.labelled / "orange", shots / "orange")
+    shutil.copytree(stripes.labelled / "orange", shots / "orange")
     quick = ["--image-size", 16, "--backbone", "resnet20", "--epochs", 1, "--device", "cpu"]
     cases: list[tuple[list[object], str]] = []
 
@@ -166,11 +166,11 @@ def test_a_run_folder_that_may_not_be_read_or_written_is_named(run: Path, pictur
         cases.extend(
             (words, says)
             for words in (
-                ["predict", picture, *of],
-                ["evaluate", "--test", pictures.labelled, *of],
+                ["predict", image, *of],
+                ["evaluate", "--test", stripes.labelled, *of],
                 ["increment", "--session", 3, "--shots", shots, *of],
                 ["export", "--format", "safetensors", "--out", place / "out", "--run", where],
-                ["distill", "--data", pictures.folder, "--epochs", 0, "--force", "--yes", *of],
+                ["distill", "--data", stripes.folder, "--epochs", 0, "--force", "--yes", *of],
                 ["sessions", "--run", where],
                 ["sessions", "verify", "--run", where],
                 ["sessions", "undo", "--yes", "--run", where],
@@ -190,8 +190,8 @@ def test_a_run_folder_that_may_not_be_read_or_written_is_named(run: Path, pictur
     changes: list[list[object]] = [
         ["increment", "--session", 3, "--shots", shots, "--run", place / "fixed", "--device", "cpu"],
         ["sessions", "undo", "--yes", "--run", place / "fixed"],
-        ["pretrain", "--data", pictures.folder, *quick, "--run", place / "fixed" / "new"],
-        ["pretrain", "--data", pictures.folder, *quick, "--run", place / "above" / "new"],
+        ["pretrain", "--data", stripes.folder, *quick, "--run", place / "fixed" / "new"],
+        ["pretrain", "--data", stripes.folder, *quick, "--run", place / "above" / "new"],
         ["export", "--format", "safetensors", "--out", place / "fixed" / "out", "--run", run],
     ]
     cases += [(words, "(Permission denied)") for words in changes]
@@ -204,7 +204,7 @@ def test_a_run_folder_that_may_not_be_read_or_written_is_named(run: Path, pictur
         assert len(lines) == 1 or "verify" in words  # which names every file
     assert tree(place / "fixed") == before
     reading: list[list[object]] = [
-        ["predict", picture, "--run", place / "fixed"],
+        ["predict", image, "--run", place / "fixed"],
         ["sessions", "verify", "--run", place / "fixed"],
     ]
     assert [code for code, _, _ in call(reading)] == [0, 0]

@@ -13,33 +13,33 @@ from m2sd_cli.data.images import open_rgb
 from m2sd_cli.data.transforms import IMAGENET_MEAN, IMAGENET_STD, TestTransform
 from m2sd_cli.errors import DataError, RunError, UsageError
 from m2sd_cli.runs.folder import RunFolder
-from tests.helpers import QUICK, Cli, Pictures, finished, tree
+from tests.helpers import QUICK, Cli, Stripes, finished, tree
 
 
-def test_resume_keeps_the_precision_and_refuses_another(tmp_path: Path, pictures: Pictures) -> None:
+def test_resume_keeps_the_precision_and_refuses_another(tmp_path: Path, stripes: Stripes) -> None:
     run = tmp_path / "stopped"
-    assert m2sd_cli.pretrain(str(pictures.folder), run=run, stop_after=0.0, **QUICK) is None
+    assert m2sd_cli.pretrain(str(stripes.folder), run=run, stop_after=0.0, **QUICK) is None
     before = tree(run)
     with pytest.raises(UsageError, match="--precision bf16: the training began with fp32"):
-        m2sd_cli.pretrain(str(pictures.folder), run=run, resume=True, device="cpu", precision="bf16")
+        m2sd_cli.pretrain(str(stripes.folder), run=run, resume=True, device="cpu", precision="bf16")
     with pytest.raises(UsageError, match="--resume and --force"):
-        m2sd_cli.pretrain(str(pictures.folder), run=run, resume=True, force=True)
+        m2sd_cli.pretrain(str(stripes.folder), run=run, resume=True, force=True)
     assert tree(run) == before
-    stored = finished(m2sd_cli.pretrain(str(pictures.folder), run=run, resume=True, device="cpu"))
+    stored = finished(m2sd_cli.pretrain(str(stripes.folder), run=run, resume=True, device="cpu"))
     assert stored.manifest.precision == "fp32"
 
 
-def test_resuming_what_has_finished_answers_for_the_same_training_only(run: Path, pictures: Pictures) -> None:
-    stored = finished(m2sd_cli.pretrain(str(pictures.folder), run=run, resume=True, epochs=1))
+def test_resuming_what_has_finished_answers_for_the_same_training_only(run: Path, stripes: Stripes) -> None:
+    stored = finished(m2sd_cli.pretrain(str(stripes.folder), run=run, resume=True, epochs=1))
     assert stored.record == RunFolder(run).pretrain().record
     with pytest.raises(UsageError, match="--epochs 7: the training began with 1; leave it out, or start over"):
-        m2sd_cli.pretrain(str(pictures.folder), run=run, resume=True, epochs=7)
+        m2sd_cli.pretrain(str(stripes.folder), run=run, resume=True, epochs=7)
     with pytest.raises(UsageError, match="--data demo: this run is of the folder 'colours'"):
         m2sd_cli.pretrain("demo", run=run, resume=True)
 
 
 def test_a_finished_training_is_not_lost_when_its_result_cannot_be_written(
-    tmp_path: Path, pictures: Pictures, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, stripes: Stripes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = tmp_path / "full"
 
@@ -49,10 +49,10 @@ def test_a_finished_training_is_not_lost_when_its_result_cannot_be_written(
     with monkeypatch.context() as context:
         context.setattr(RunFolder, "write_checkpoint", fail)
         with pytest.raises(RunError, match="no space left"):
-            m2sd_cli.pretrain(str(pictures.folder), run=run, **QUICK)
-    stored = finished(m2sd_cli.pretrain(str(pictures.folder), run=run, resume=True, device="cpu"))
+            m2sd_cli.pretrain(str(stripes.folder), run=run, **QUICK)
+    stored = finished(m2sd_cli.pretrain(str(stripes.folder), run=run, resume=True, device="cpu"))
     assert len(stored.manifest.history) == 1
-    whole = finished(m2sd_cli.pretrain(str(pictures.folder), run=tmp_path / "whole", **QUICK))
+    whole = finished(m2sd_cli.pretrain(str(stripes.folder), run=tmp_path / "whole", **QUICK))
     assert stored.manifest.checkpoint == whole.manifest.checkpoint
 
 
@@ -70,12 +70,12 @@ def test_export_to_a_folder_is_refused(run: Path, tmp_path: Path) -> None:
         m2sd_cli.export("safetensors", tmp_path, run=run, force=True)
 
 
-def test_shots_or_an_official_session(run: Path, pictures: Pictures) -> None:
+def test_shots_or_an_official_session(run: Path, stripes: Stripes) -> None:
     with pytest.raises(UsageError, match="choose one"):
-        m2sd_cli.increment(3, pictures.first_shots, run=run, data="cifar100")
+        m2sd_cli.increment(3, stripes.first_shots, run=run, data="cifar100")
 
 
-def test_a_folder_that_has_changed_is_not_tested_on(run: Path, pictures: Pictures, tmp_path: Path) -> None:
+def test_a_folder_that_has_changed_is_not_tested_on(run: Path, stripes: Stripes, tmp_path: Path) -> None:
     changed = tmp_path / "changed"
     for name in ("blue", "green", "red", "yellow"):
         (changed / name).mkdir(parents=True)
@@ -96,7 +96,7 @@ def test_a_class_name_has_to_be_text(run: Path, tmp_path: Path) -> None:
     assert tree(run) == before
 
 
-def test_a_picture_whose_name_is_no_text_is_labelled(run: Path, tmp_path: Path, m2sd: Cli) -> None:
+def test_an_image_whose_name_is_no_text_is_labelled(run: Path, tmp_path: Path, m2sd: Cli) -> None:
     Image.new("RGB", (9, 9)).save(tmp_path / "one.png")
     os.rename(tmp_path / "one.png", os.fsencode(tmp_path) + b"/im\xe9.png")
     for options in ([], ["--json"]):
@@ -124,7 +124,7 @@ def test_a_class_may_be_called_train(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [(60000, 1), (1, 60000), (400, 20)])
-def test_a_thin_picture_is_cut_before_it_is_enlarged(size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_thin_image_is_cut_before_it_is_enlarged(size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
     largest = 0
     real = Image.Image.resize
 
@@ -141,13 +141,13 @@ def test_a_thin_picture_is_cut_before_it_is_enlarged(size: tuple[int, int], monk
 
 def test_other_formats_are_not_handed_to_programs(tmp_path: Path) -> None:
     (tmp_path / "x.jpg").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n")
-    with pytest.raises(DataError, match="not a picture"):
+    with pytest.raises(DataError, match="not an image"):
         open_rgb(tmp_path / "x.jpg")
 
 
-def test_folders_made_for_nothing_are_taken_away(tmp_path: Path, pictures: Pictures) -> None:
+def test_folders_made_for_nothing_are_taken_away(tmp_path: Path, stripes: Stripes) -> None:
     with pytest.raises(DataError, match="no such file"):
-        m2sd_cli.pretrain(str(pictures.folder), run=tmp_path / "p" / "q", init="nofile", **QUICK)
+        m2sd_cli.pretrain(str(stripes.folder), run=tmp_path / "p" / "q", init="nofile", **QUICK)
     assert not (tmp_path / "p").exists()
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 import m2sd_cli
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.training_state import StateStore
-from tests.helpers import QUICK, Cli, Pictures, tree
+from tests.helpers import QUICK, Cli, Stripes, tree
 
 Tensors = dict[str, Tensor]
 
@@ -56,16 +56,16 @@ CHANGES: dict[str, Callable[[Tensors, str], object]] = {
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
 def test_a_base_session_that_holds_something_else(
-    run: Path, pictures: Pictures, change: Callable[[Tensors, str], object], m2sd: Cli
+    run: Path, stripes: Stripes, change: Callable[[Tensors, str], object], m2sd: Cli
 ) -> None:
     RunFolder(run).remove_sessions(first=1)
     rewrite(run, "session-000", lambda tensors: change(tensors, "class_means"))
     before = tree(run)
     for command in (
-        ["predict", pictures.labelled],
-        ["increment", "--session", 1, "--shots", pictures.first_shots],
+        ["predict", stripes.labelled],
+        ["increment", "--session", 1, "--shots", stripes.first_shots],
         ["export", "--format", "safetensors", "--out", run.parent / "out"],
-        ["evaluate", "--test", pictures.labelled],
+        ["evaluate", "--test", stripes.labelled],
     ):
         refused(m2sd(*command, "--run", run), "session-000.safetensors: not the checkpoint that its manifest names")
     assert tree(run) == before
@@ -74,33 +74,33 @@ def test_a_base_session_that_holds_something_else(
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
 def test_a_pretrain_that_holds_something_else(
-    pretrained: Path, pictures: Pictures, change: Callable[[Tensors, str], object], m2sd: Cli
+    pretrained: Path, stripes: Stripes, change: Callable[[Tensors, str], object], m2sd: Cli
 ) -> None:
     rewrite(pretrained, "pretrain", lambda tensors: change(tensors, "classifier.weight"))
     before = tree(pretrained)
-    done = m2sd("distill", "--data", pictures.folder, "--run", pretrained)
+    done = m2sd("distill", "--data", stripes.folder, "--run", pretrained)
     refused(done, "pretrain.safetensors: not the checkpoint that its manifest names")
     assert tree(pretrained) == before
 
 
 @pytest.mark.parametrize("name", ["another", "no rows", "empty", "one more", "float64", "bool", "nan"])
-def test_a_session_that_holds_something_else(run: Path, pictures: Pictures, name: str, m2sd: Cli) -> None:
+def test_a_session_that_holds_something_else(run: Path, stripes: Stripes, name: str, m2sd: Cli) -> None:
     rewrite(run, "session-002", lambda tensors: CHANGES[name](tensors, "class_means"))
-    refused(m2sd("predict", pictures.labelled, "--run", run), "session-002.safetensors: not the checkpoint")
+    refused(m2sd("predict", stripes.labelled, "--run", run), "session-002.safetensors: not the checkpoint")
 
 
 @pytest.mark.parametrize(("name", "width"), [("resnet20", 65536), ("resnet20", 1), ("resnet18", 64), ("vgg", 64)])
 def test_a_width_is_believed_only_if_it_is_the_backbones(
-    pretrained: Path, pictures: Pictures, name: str, width: int, m2sd: Cli
+    pretrained: Path, stripes: Stripes, name: str, width: int, m2sd: Cli
 ) -> None:
     backbone = RunFolder(pretrained).pretrain().manifest.backbone
     rewrite(pretrained, "pretrain", dict, backbone=backbone.model_copy(update={"name": name, "width": width}))
-    refused(m2sd("distill", "--data", pictures.folder, "--run", pretrained), "pretrain.json", name)
+    refused(m2sd("distill", "--data", stripes.folder, "--run", pretrained), "pretrain.json", name)
 
 
-def test_the_name_of_a_data_set_is_no_path(run: Path, pictures: Pictures, m2sd: Cli) -> None:
+def test_the_name_of_a_data_set_is_no_path(run: Path, stripes: Stripes, m2sd: Cli) -> None:
     data = RunFolder(run).pretrain().manifest.data
-    stranger = data.model_copy(update={"name": str(pictures.folder), "kind": "built-in"})
+    stranger = data.model_copy(update={"name": str(stripes.folder), "kind": "built-in"})
     rewrite(run, "session-000", dict, data=stranger)
     refused(m2sd("evaluate", "--run", run), "no data set of that name")
     rewrite(run, "pretrain", dict, data=stranger)
@@ -108,15 +108,15 @@ def test_the_name_of_a_data_set_is_no_path(run: Path, pictures: Pictures, m2sd: 
 
 
 @pytest.fixture
-def stopped(tmp_path: Path, pictures: Pictures) -> Path:
+def stopped(tmp_path: Path, stripes: Stripes) -> Path:
     """A run with a pretrain that was stopped after its first step."""
     run = tmp_path / "stopped"
-    assert m2sd_cli.pretrain(str(pictures.folder), run=run, stop_after=0.0, **QUICK) is None
+    assert m2sd_cli.pretrain(str(stripes.folder), run=run, stop_after=0.0, **QUICK) is None
     return run
 
 
-def resume(run: Path, pictures: Pictures, m2sd: Cli) -> Any:
-    return m2sd("pretrain", "--data", pictures.folder, "--run", run, "--resume", "--device", "cpu")
+def resume(run: Path, stripes: Stripes, m2sd: Cli) -> Any:
+    return m2sd("pretrain", "--data", stripes.folder, "--run", run, "--resume", "--device", "cpu")
 
 
 EPOCH = {"epoch": 1, "loss": 1.0, "terms": {}, "learning_rate": 0.1}  # of four steps, of which there is one
@@ -136,7 +136,7 @@ STATES: dict[str, Callable[[Tensors], object]] = {
 
 @pytest.mark.parametrize("change", STATES.values(), ids=STATES)
 def test_a_training_state_that_holds_something_else(
-    stopped: Path, pictures: Pictures, change: Callable[[Tensors], object], m2sd: Cli
+    stopped: Path, stripes: Stripes, change: Callable[[Tensors], object], m2sd: Cli
 ) -> None:
     store = StateStore(RunFolder(stopped))
     state = store.load()
@@ -144,7 +144,7 @@ def test_a_training_state_that_holds_something_else(
     change(tensors)
     store.save(state, tensors)
     before = tree(stopped)
-    refused(resume(stopped, pictures, m2sd), "training: not the state of this training: ", "--force")
+    refused(resume(stopped, stripes, m2sd), "training: not the state of this training: ", "--force")
     assert tree(stopped) == before
 
 
@@ -165,17 +165,17 @@ def test_a_training_state_that_holds_something_else(
     ids=lambda change: next(iter(change)),
 )
 def test_a_training_state_that_says_something_else(
-    stopped: Path, pictures: Pictures, change: dict[str, Any], m2sd: Cli
+    stopped: Path, stripes: Stripes, change: dict[str, Any], m2sd: Cli
 ) -> None:
     path = stopped / "training" / "state.json"
     path.write_text(json.dumps(json.loads(path.read_bytes()) | change))
     before = tree(stopped)
-    refused(resume(stopped, pictures, m2sd))
+    refused(resume(stopped, stripes, m2sd))
     assert tree(stopped) == before
 
 
-def test_a_state_that_is_right_is_gone_on_with(stopped: Path, pictures: Pictures, m2sd: Cli) -> None:
-    assert resume(stopped, pictures, m2sd).code == 0
+def test_a_state_that_is_right_is_gone_on_with(stopped: Path, stripes: Stripes, m2sd: Cli) -> None:
+    assert resume(stopped, stripes, m2sd).code == 0
 
 
 @pytest.mark.parametrize("file", ["../elsewhere.safetensors", "/elsewhere.safetensors", "..", "a/b"])

@@ -15,7 +15,7 @@ from m2sd_cli.method.debiased import SHARE, affordable_margin, separation
 from m2sd_cli.method.heads import Head
 from m2sd_cli.registry import BASE_COST
 from m2sd_cli.runs.folder import RunFolder
-from tests.helpers import QUICK_DISTILL, Cli, Pictures
+from tests.helpers import QUICK_DISTILL, Cli, Stripes
 from tests.inference.test_classifiers import rewrite
 
 
@@ -46,9 +46,9 @@ def test_session_0_records_the_points_and_answers_by_them(calibrated: Path) -> N
     assert margin(calibrated) == pytest.approx(measured(calibrated, BASE_COST), abs=1e-4)
 
 
-def test_distill_takes_other_points(calibrated: Path, pictures: Pictures, tmp_path: Path, m2sd: Cli) -> None:
+def test_distill_takes_other_points(calibrated: Path, stripes: Stripes, tmp_path: Path, m2sd: Cli) -> None:
     words = ["--from", calibrated, "--run", tmp_path / "run", "--classifier", "debiased", "--base-cost", "30"]
-    done = m2sd("distill", "--data", pictures.folder, *words, "--epochs", "0", "--device", "cpu")
+    done = m2sd("distill", "--data", stripes.folder, *words, "--epochs", "0", "--device", "cpu")
     assert done.code == 0
     assert "debiased: a new class may cost 30 points of base classes, by 8 images held out" in done.err
     manifest = RunFolder(tmp_path / "run").session(0).manifest
@@ -56,10 +56,10 @@ def test_distill_takes_other_points(calibrated: Path, pictures: Pictures, tmp_pa
     assert margin(tmp_path / "run") == pytest.approx(measured(tmp_path / "run", 30.0), abs=1e-4)
 
 
-def test_evaluate_chooses_them_again(calibrated: Path, pictures: Pictures, m2sd: Cli) -> None:
+def test_evaluate_chooses_them_again(calibrated: Path, stripes: Stripes, m2sd: Cli) -> None:
     assert margin(calibrated, 30.0) == pytest.approx(measured(calibrated, 30.0), abs=1e-4)
     assert margin(calibrated, 30.0) > margin(calibrated)
-    words = ("evaluate", "--run", calibrated, "--test", pictures.labelled, "--classifier", "debiased", "--json")
+    words = ("evaluate", "--run", calibrated, "--test", stripes.labelled, "--classifier", "debiased", "--json")
     plain, asked = (m2sd(*words, *more) for more in ((), ("--base-cost", "100")))
     assert (plain.code, asked.code) == (0, 0)
     last = [json.loads(each.out)["sessions"][-1] for each in (plain, asked)]
@@ -91,17 +91,17 @@ def test_points_that_mean_nothing_are_refused(
     ],
 )
 def test_distill_says_where_nothing_can_be_measured(
-    request: pytest.FixtureRequest, pictures: Pictures, tmp_path: Path, m2sd: Cli, run: str, says: str
+    request: pytest.FixtureRequest, stripes: Stripes, tmp_path: Path, m2sd: Cli, run: str, says: str
 ) -> None:
     words = ["--from", request.getfixturevalue(run), "--run", tmp_path / "run", "--classifier", "debiased"]
-    done = m2sd("distill", "--data", pictures.folder, *words, "--epochs", "0", "--device", "cpu")
+    done = m2sd("distill", "--data", stripes.folder, *words, "--epochs", "0", "--device", "cpu")
     assert done.code == 0
     assert f"debiased: {says}" in done.err
 
 
-def test_distill_refuses_points_that_nothing_measures(trained: Path, pictures: Pictures, tmp_path: Path) -> None:
+def test_distill_refuses_points_that_nothing_measures(trained: Path, stripes: Stripes, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no base image is held out to measure it with"):
-        m2sd_cli.distill(str(pictures.folder), run=tmp_path / "run", source=trained, base_cost=1.0, **QUICK_DISTILL)
+        m2sd_cli.distill(str(stripes.folder), run=tmp_path / "run", source=trained, base_cost=1.0, **QUICK_DISTILL)
     assert not (tmp_path / "run").exists()
 
 

@@ -26,16 +26,16 @@ from m2sd_cli.method.stage3 import choices, default_classifier
 from m2sd_cli.registry import CLASSIFIERS, DEFAULT_CLASSIFIER, ClassifierEntry
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.reader import session_name
-from tests.helpers import QUICK, Cli, Pictures
+from tests.helpers import QUICK, Cli, Stripes
 
 HEADS = tuple(CLASSIFIERS.entries)
 STATISTICS = {"fecam", "ranpac", "debiased", "centred"}
 
 
 @pytest.fixture
-def images(trained: Path, pictures: Pictures) -> Tensor:
-    """Pictures of known and unknown classes."""
-    pixels, _ = next(iter(read_shots(pictures.labelled).source.batches(load_session(RunFolder(trained)).transform, 99)))
+def images(trained: Path, stripes: Stripes) -> Tensor:
+    """Images of known and unknown classes."""
+    pixels, _ = next(iter(read_shots(stripes.labelled).source.batches(load_session(RunFolder(trained)).transform, 99)))
     return pixels
 
 
@@ -62,13 +62,13 @@ def test_a_configuration_can_name_every_one() -> None:
 
 @pytest.mark.parametrize("name", HEADS)
 def test_every_session_is_evaluated_in_one_pass_as_it_would_be_alone(
-    trained: Path, pictures: Pictures, images: Tensor, name: str
+    trained: Path, stripes: Stripes, images: Tensor, name: str
 ) -> None:
-    whole = m2sd_cli.evaluate(run=trained, test=pictures.labelled, classifier=name, device="cpu")
+    whole = m2sd_cli.evaluate(run=trained, test=stripes.labelled, classifier=name, device="cpu")
     assert whole.classifier == name
     last = logits_of(load_session(RunFolder(trained), classifier=name), images)
     for number, figures in enumerate(whole.figures.sessions):
-        alone = m2sd_cli.evaluate(run=trained, session=number, test=pictures.labelled, classifier=name, device="cpu")
+        alone = m2sd_cli.evaluate(run=trained, session=number, test=stripes.labelled, classifier=name, device="cpu")
         assert alone.figures.sessions[number] == figures
         here = logits_of(load_session(RunFolder(trained), number, classifier=name), images)
         assert here.shape == (len(images), figures.classes)
@@ -83,20 +83,20 @@ def test_they_are_different(trained: Path, images: Tensor) -> None:
 
 
 @pytest.mark.parametrize("name", HEADS)
-def test_what_was_trained_is_known(trained: Path, pictures: Pictures, name: str) -> None:
-    found = m2sd_cli.evaluate(run=trained, data=str(pictures.folder), classifier=name, device="cpu").figures.sessions
+def test_what_was_trained_is_known(trained: Path, stripes: Stripes, name: str) -> None:
+    found = m2sd_cli.evaluate(run=trained, data=str(stripes.folder), classifier=name, device="cpu").figures.sessions
     assert found[0].overall is not None
     assert found[0].overall > 50
 
 
 @pytest.mark.parametrize("name", HEADS)
 def test_predictions_are_of_the_classifier_and_similarities_of_the_class_means(
-    trained: Path, pictures: Pictures, images: Tensor, name: str
+    trained: Path, stripes: Stripes, images: Tensor, name: str
 ) -> None:
     model = load_session(RunFolder(trained), classifier=name)
     wanted = logits_of(model, images).softmax(dim=1)
-    answers = list(m2sd_cli.predict([pictures.labelled], run=trained, top_k=7, classifier=name, device="cpu"))
-    plain = list(m2sd_cli.predict([pictures.labelled], run=trained, top_k=7, device="cpu"))
+    answers = list(m2sd_cli.predict([stripes.labelled], run=trained, top_k=7, classifier=name, device="cpu"))
+    plain = list(m2sd_cli.predict([stripes.labelled], run=trained, top_k=7, device="cpu"))
     for row, answer, other in zip(wanted, answers, plain, strict=True):
         found = {guess.name: guess for guess in answer.guesses}
         assert [found[each].probability for each in model.classes] == pytest.approx(row.tolist(), abs=1e-4)
@@ -143,26 +143,26 @@ def rebuilt(said: dict[str, Any], tensors: dict[str, Tensor]) -> Head:
 # ---- who names it
 
 
-def test_distill_names_the_first(run: Path, pictures: Pictures) -> None:
+def test_distill_names_the_first(run: Path, stripes: Stripes) -> None:
     folder = RunFolder(run)
     folder.remove_sessions(first=0)
-    m2sd_cli.distill(str(pictures.folder), run=run, epochs=0, classifier="teen", device="cpu")
+    m2sd_cli.distill(str(stripes.folder), run=run, epochs=0, classifier="teen", device="cpu")
     assert folder.session(0).manifest.classifier == folder.session(0).manifest.config["classifier"] == "teen"
-    assert m2sd_cli.increment(1, pictures.first_shots, run=run, device="cpu").manifest.classifier == "teen"
+    assert m2sd_cli.increment(1, stripes.first_shots, run=run, device="cpu").manifest.classifier == "teen"
 
 
-def test_a_session_names_it_for_those_after_it(run: Path, pictures: Pictures, m2sd: Cli) -> None:
+def test_a_session_names_it_for_those_after_it(run: Path, stripes: Stripes, m2sd: Cli) -> None:
     folder = RunFolder(run)
     assert [stored.manifest.classifier for stored in folder.chain()] == [DEFAULT_CLASSIFIER] * 3
     folder.remove_sessions(first=1)
     words = ["--run", run, "--device", "cpu", "--json"]
-    first = json.loads(m2sd("increment", "--session", 1, "--shots", pictures.first_shots, *words).out)
+    first = json.loads(m2sd("increment", "--session", 1, "--shots", stripes.first_shots, *words).out)
     assert (first["classifier"], first["views"]) == (DEFAULT_CLASSIFIER, 1)
     folder.remove_sessions(first=1)
     changed = ["--classifier", "ranpac", "--views", 2]
-    first = json.loads(m2sd("increment", "--session", 1, "--shots", pictures.first_shots, *changed, *words).out)
+    first = json.loads(m2sd("increment", "--session", 1, "--shots", stripes.first_shots, *changed, *words).out)
     assert (first["classifier"], first["views"]) == ("ranpac", 2)
-    second = json.loads(m2sd("increment", "--session", 2, "--shots", pictures.second_shots, *words).out)
+    second = json.loads(m2sd("increment", "--session", 2, "--shots", stripes.second_shots, *words).out)
     assert (second["classifier"], second["views"]) == ("ranpac", 1)
     assert [each["classifier"] for each in json.loads(m2sd("sessions", "--run", run, "--json").out)["sessions"]] == [
         DEFAULT_CLASSIFIER,
@@ -173,26 +173,24 @@ def test_a_session_names_it_for_those_after_it(run: Path, pictures: Pictures, m2
     assert load_session(folder).classifier == "ranpac"
     assert load_session(folder, 0).classifier == DEFAULT_CLASSIFIER
     assert load_session(folder, classifier="fecam").classifier == "fecam"
-    done = m2sd("evaluate", "--test", pictures.labelled, "--run", run, "--device", "cpu")
+    done = m2sd("evaluate", "--test", stripes.labelled, "--run", run, "--device", "cpu")
     assert "classifier: ranpac\n" in done.err
-    other = m2sd("evaluate", "--test", pictures.labelled, "--classifier", "teen", *words)
+    other = m2sd("evaluate", "--test", stripes.labelled, "--classifier", "teen", *words)
     assert json.loads(other.out)["classifier"] == "teen"
 
 
-def test_an_unknown_one_is_refused(run: Path, pictures: Pictures) -> None:
+def test_an_unknown_one_is_refused(run: Path, stripes: Stripes) -> None:
     for use in (
-        lambda: m2sd_cli.evaluate(run=run, test=pictures.labelled, classifier="best"),
-        lambda: m2sd_cli.predict([pictures.labelled], run=run, classifier="cosine"),
+        lambda: m2sd_cli.evaluate(run=run, test=stripes.labelled, classifier="best"),
+        lambda: m2sd_cli.predict([stripes.labelled], run=run, classifier="cosine"),
         lambda: m2sd_cli.export("pt2", run.parent / "out", run=run, classifier="best"),
-        lambda: m2sd_cli.increment(3, pictures.second_shots, run=run, classifier="best"),
+        lambda: m2sd_cli.increment(3, stripes.second_shots, run=run, classifier="best"),
     ):
         with pytest.raises(UsageError, match=f"choose {', '.join(HEADS)}"):
             use()
 
 
-def test_one_that_this_version_does_not_know_is_named_with_its_package(
-    run: Path, pictures: Pictures, m2sd: Cli
-) -> None:
+def test_one_that_this_version_does_not_know_is_named_with_its_package(run: Path, stripes: Stripes, m2sd: Cli) -> None:
     folder = RunFolder(run)
     manifest = folder.session(2).manifest
     changed = manifest.model_copy(update={"classifier": "oracle", "plugins": {"oracle": "delphi 2.1"}})
@@ -200,38 +198,38 @@ def test_one_that_this_version_does_not_know_is_named_with_its_package(
     says = f"m2sd: {run}/session-002.json: this version knows no classifier 'oracle'"
     says += "; it comes from delphi 2.1, which has to be installed\n"
     for words in (
-        ["evaluate", "--test", pictures.labelled],
-        ["predict", pictures.labelled],
-        ["increment", "--session", 3, "--shots", pictures.labelled / "orange"],
+        ["evaluate", "--test", stripes.labelled],
+        ["predict", stripes.labelled],
+        ["increment", "--session", 3, "--shots", stripes.labelled / "orange"],
         ["export", "--format", "safetensors", "--out", run.parent / "out"],
     ):
         done = m2sd(*words, "--run", run)
         assert (done.code, done.out, done.err) == (4, "", says), words
-    assert m2sd("evaluate", "--test", pictures.labelled, "--run", run, "--classifier", "means").code == 0
+    assert m2sd("evaluate", "--test", stripes.labelled, "--run", run, "--classifier", "means").code == 0
     assert load_session(folder, 1).classifier == DEFAULT_CLASSIFIER
 
 
 def test_linear_class_weights_compare_no_directions(
-    pictures: Pictures, tmp_path: Path, m2sd: Cli, monkeypatch: pytest.MonkeyPatch
+    stripes: Stripes, tmp_path: Path, m2sd: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = tmp_path / "run"
-    m2sd_cli.pretrain(str(pictures.folder), run=run, **QUICK | {"similarity": "linear"})
+    m2sd_cli.pretrain(str(stripes.folder), run=run, **QUICK | {"similarity": "linear"})
     monkeypatch.setattr("m2sd_cli.method.stage3.DEFAULT_CLASSIFIER", "teen")
-    m2sd_cli.distill(str(pictures.folder), run=run, epochs=0, device="cpu")
+    m2sd_cli.distill(str(stripes.folder), run=run, epochs=0, device="cpu")
     assert RunFolder(run).session(0).manifest.classifier == "means"
-    m2sd_cli.increment(1, pictures.first_shots, run=run, classifier="fecam", device="cpu")
+    m2sd_cli.increment(1, stripes.first_shots, run=run, classifier="fecam", device="cpu")
     for name in ("means", "fecam", "ranpac", "debiased"):
-        assert m2sd_cli.evaluate(run=run, test=pictures.labelled, classifier=name, device="cpu").classifier == name
+        assert m2sd_cli.evaluate(run=run, test=stripes.labelled, classifier=name, device="cpu").classifier == name
     model = load_session(RunFolder(run), classifier="means")
     assert (model.head.similarity, model.head.bias) == ("linear", None)
     others = ", ".join(name for name in HEADS if name != "teen")
     for name in ("teen",):
-        done = m2sd("distill", "--data", pictures.folder, "--force", "--yes", "--run", run, "--classifier", name)
+        done = m2sd("distill", "--data", stripes.folder, "--force", "--yes", "--run", run, "--classifier", name)
         assert (done.code, done.out) == (2, "")
         assert f"pretrained with --similarity linear; choose {others}\n" in done.err
         for words in (
-            ["evaluate", "--test", pictures.labelled],
-            ["increment", "--session", 2, "--shots", pictures.second_shots],
+            ["evaluate", "--test", stripes.labelled],
+            ["increment", "--session", 2, "--shots", stripes.second_shots],
         ):
             done = m2sd(*words, "--run", run, "--classifier", name)
             assert (done.code, done.out) == (2, "")
@@ -253,15 +251,15 @@ def test_the_default_is_one_that_the_trained_classifier_allows(monkeypatch: pyte
 
 
 def test_a_class_mean_is_the_mean_over_views_and_the_features_of_all_views_are_kept(
-    run: Path, pictures: Pictures
+    run: Path, stripes: Stripes
 ) -> None:
     folder = RunFolder(run)
     folder.remove_sessions(first=1)
-    stored = m2sd_cli.increment(1, pictures.first_shots, run=run, views=5, device="cpu")
+    stored = m2sd_cli.increment(1, stripes.first_shots, run=run, views=5, device="cpu")
     assert stored.manifest.views == 5
     tensors = folder.tensors(stored)
     model = load_session(folder)
-    pixels, labels = next(iter(read_shots(pictures.first_shots).source.batches(model.transform, 99)))
+    pixels, labels = next(iter(read_shots(stripes.first_shots).source.batches(model.transform, 99)))
     wanted = [
         [
             model.embed(view)[0]
@@ -275,7 +273,7 @@ def test_a_class_mean_is_the_mean_over_views_and_the_features_of_all_views_are_k
         torch.testing.assert_close(tensors["class_means"][label], torch.stack(each).mean(dim=0), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(tensors["shot_features"], torch.stack([*wanted[0], *wanted[1]]), rtol=1e-4, atol=1e-5)
     folder.remove_sessions(first=1)
-    plain = folder.tensors(m2sd_cli.increment(1, pictures.first_shots, run=run, device="cpu"))
+    plain = folder.tensors(m2sd_cli.increment(1, stripes.first_shots, run=run, device="cpu"))
     torch.testing.assert_close(plain["shot_features"], tensors["shot_features"][::5], rtol=1e-4, atol=1e-5)
     assert not torch.allclose(plain["class_means"], tensors["class_means"], rtol=1e-3)
 
@@ -312,21 +310,21 @@ def test_features_are_sorted_by_class(trained: Path) -> None:
 
 
 @pytest.mark.parametrize("count", [0, -1, MOST_VIEWS + 1])
-def test_there_are_so_many_views_and_no_more(run: Path, pictures: Pictures, count: int, m2sd: Cli) -> None:
-    words = ["--session", 3, "--shots", pictures.second_shots, "--run", run]
+def test_there_are_so_many_views_and_no_more(run: Path, stripes: Stripes, count: int, m2sd: Cli) -> None:
+    words = ["--session", 3, "--shots", stripes.second_shots, "--run", run]
     done = m2sd("increment", *words, "--views", count)
     assert (done.code, done.err) == (2, f"m2sd: --views {count}: 1 to {MOST_VIEWS}\n")
 
 
-def test_a_chain_of_other_classifiers_and_views_is_reproduced(run: Path, pictures: Pictures, tmp_path: Path) -> None:
+def test_a_chain_of_other_classifiers_and_views_is_reproduced(run: Path, stripes: Stripes, tmp_path: Path) -> None:
     folder = RunFolder(run)
     folder.remove_sessions(first=1)
-    m2sd_cli.increment(1, pictures.first_shots, run=run, classifier="teen", views=3, device="cpu")
-    m2sd_cli.increment(2, pictures.second_shots, run=run, views=2, device="cpu")
+    m2sd_cli.increment(1, stripes.first_shots, run=run, classifier="teen", views=3, device="cpu")
+    m2sd_cli.increment(2, stripes.second_shots, run=run, views=2, device="cpu")
     done = m2sd_cli.reproduce(
         run=run,
-        data=str(pictures.folder),
-        shots={1: pictures.first_shots, 2: pictures.second_shots},
+        data=str(stripes.folder),
+        shots={1: stripes.first_shots, 2: stripes.second_shots},
         keep=tmp_path / "again",
     )
     assert done.same

@@ -25,22 +25,22 @@ from m2sd_cli.method.calibration import Confidence, fit_temperature, unknown_thr
 from m2sd_cli.method.familiarity import build_centred_likeness
 from m2sd_cli.method.stage3 import KnownClasses
 from m2sd_cli.runs.folder import RunFolder
-from tests.helpers import Cli, Pictures, copy_base_session
+from tests.helpers import Cli, Stripes, copy_base_session
 from tests.inference.test_classifiers import HEADS, rewrite
 from tests.reports.test_calibration import plain_auroc, plain_ece, plain_fpr95
 
 
 @pytest.fixture
-def held_out(pictures: Pictures) -> ImageSource:
-    """Two pictures of each base class."""
-    found = choose_training(open_folder(pictures.folder, 16), 0.25, None).held_out
+def held_out(stripes: Stripes) -> ImageSource:
+    """Two images of each base class."""
+    found = choose_training(open_folder(stripes.folder, 16), 0.25, None).held_out
     assert found is not None
     return found
 
 
 @pytest.fixture
 def noise(tmp_path: Path) -> Path:
-    """Pictures that are like none that was ever seen."""
+    """Images that are like none that was ever seen."""
     random = np.random.default_rng(0)
     for number in range(3):
         pixels = random.integers(0, 256, (16, 16, 3), dtype=np.uint8)
@@ -139,9 +139,9 @@ def test_features_of_no_images_give_numbers_or_one_line(
         assert torch.tensor([found.temperature, found.unknown_below]).isfinite().all()
 
 
-def test_a_chain_with_such_images_is_reproduced(calibrated: Path, pictures: Pictures, tmp_path: Path) -> None:
+def test_a_chain_with_such_images_is_reproduced(calibrated: Path, stripes: Stripes, tmp_path: Path) -> None:
     run = copy_base_session(calibrated, tmp_path / "run")
-    data = str(pictures.folder)
+    data = str(stripes.folder)
     assert m2sd_cli.reproduce(run=run, data=data).same
     rewrite(run, 0, lambda tensors: tensors[HELD_OUT].add_(1))
     assert [each.same for each in m2sd_cli.reproduce(run=run, data=data).stages] == [True, False]
@@ -181,12 +181,12 @@ def test_without_such_images_nothing_is_unknown(trained: Path, noise: Path) -> N
 # ---- what it does to answers
 
 
-def test_what_scores_too_low_is_called_unknown(calibrated: Path, pictures: Pictures, noise: Path, m2sd: Cli) -> None:
+def test_what_scores_too_low_is_called_unknown(calibrated: Path, stripes: Stripes, noise: Path, m2sd: Cli) -> None:
     words = ["--run", calibrated, "--classifier", "means", "--device", "cpu", "--top-k", 2]
-    plain = m2sd("predict", noise, pictures.folder / "train" / "blue", *words)
+    plain = m2sd("predict", noise, stripes.folder / "train" / "blue", *words)
     assert (plain.code, plain.err) == (0, "")
     lines = dict(line.rsplit(": ", 1) for line in plain.out.splitlines())
-    data = json.loads(m2sd("predict", noise, pictures.folder / "train" / "blue", *words, "--json").out)["predictions"]
+    data = json.loads(m2sd("predict", noise, stripes.folder / "train" / "blue", *words, "--json").out)["predictions"]
     assert len(lines) == len(data) == 11
     below = load_session(RunFolder(calibrated), classifier="means").confidence.unknown_below
     assert below is not None
@@ -202,14 +202,14 @@ def test_what_scores_too_low_is_called_unknown(calibrated: Path, pictures: Pictu
 
 
 @pytest.mark.parametrize("name", HEADS)
-def test_probabilities_are_those_at_the_temperature(calibrated: Path, pictures: Pictures, name: str) -> None:
+def test_probabilities_are_those_at_the_temperature(calibrated: Path, stripes: Stripes, name: str) -> None:
     model = load_session(RunFolder(calibrated), classifier=name)
-    source = read_shots(pictures.labelled).source
+    source = read_shots(stripes.labelled).source
     features = model.embed(pixels_of(source, calibrated))
     logits = model.classify(features)
     scores = model.recognise(features, logits).amax(dim=1).tolist()
     logits = logits / model.confidence.temperature
-    answers = list(m2sd_cli.predict([pictures.labelled], run=calibrated, top_k=7, classifier=name, device="cpu"))
+    answers = list(m2sd_cli.predict([stripes.labelled], run=calibrated, top_k=7, classifier=name, device="cpu"))
     for row, answer, score in zip(logits, answers, scores, strict=True):
         found = {guess.name: guess.probability for guess in answer.guesses}
         assert [found[each] for each in model.classes] == pytest.approx(row.softmax(dim=0).tolist(), abs=1e-4)
@@ -218,9 +218,9 @@ def test_probabilities_are_those_at_the_temperature(calibrated: Path, pictures: 
 
 
 @pytest.mark.parametrize("name", HEADS)
-def test_an_evaluation_counts_what_each_session_says_alone(calibrated: Path, pictures: Pictures, name: str) -> None:
-    found = m2sd_cli.evaluate(run=calibrated, test=pictures.labelled, classifier=name, device="cpu")
-    labelled = read_shots(pictures.labelled)
+def test_an_evaluation_counts_what_each_session_says_alone(calibrated: Path, stripes: Stripes, name: str) -> None:
+    found = m2sd_cli.evaluate(run=calibrated, test=stripes.labelled, classifier=name, device="cpu")
+    labelled = read_shots(stripes.labelled)
     pixels = pixels_of(labelled.source, calibrated)
     truths = [labelled.classes[label] for label in labelled.source.labels.tolist()]
     assert [each.session for each in found.calibration] == [0, 1, 2]
@@ -244,11 +244,11 @@ def test_an_evaluation_counts_what_each_session_says_alone(calibrated: Path, pic
 
 @pytest.mark.parametrize("size", [1, 3])
 def test_it_is_the_same_in_every_batch_size(
-    calibrated: Path, pictures: Pictures, monkeypatch: pytest.MonkeyPatch, size: int
+    calibrated: Path, stripes: Stripes, monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
-    wanted = m2sd_cli.evaluate(run=calibrated, test=pictures.labelled, device="cpu")
+    wanted = m2sd_cli.evaluate(run=calibrated, test=stripes.labelled, device="cpu")
     monkeypatch.setattr("m2sd_cli.reports.evaluation.FEATURE_BATCH", size)
-    found = m2sd_cli.evaluate(run=calibrated, test=pictures.labelled, device="cpu")
+    found = m2sd_cli.evaluate(run=calibrated, test=stripes.labelled, device="cpu")
     for one, other in zip(found.calibration, wanted.calibration, strict=True):
         assert one.ece == pytest.approx(other.ece, abs=1e-3)
         assert (one.known, one.unknown) == (other.known, other.unknown)
@@ -259,7 +259,7 @@ def test_it_is_the_same_in_every_batch_size(
 )
 def test_an_exported_file_gives_the_probabilities_and_scores_of_predict(
     calibrated: Path,
-    pictures: Pictures,
+    stripes: Stripes,
     tmp_path: Path,
     load_one_layer: Callable[..., SessionModel],
     form: str,
@@ -267,7 +267,7 @@ def test_an_exported_file_gives_the_probabilities_and_scores_of_predict(
 ) -> None:
     path = m2sd_cli.export(form, tmp_path / "out", run=calibrated, classifier=name)
     model = load_one_layer(RunFolder(calibrated), classifier=name)
-    pixels = pixels_of(read_shots(pictures.labelled).source, calibrated)
+    pixels = pixels_of(read_shots(stripes.labelled).source, calibrated)
     if form == "onnx":
         session = onnxruntime.InferenceSession(path)
         said: dict[str, Any] = json.loads(session.get_modelmeta().custom_metadata_map["m2sd"])
@@ -290,7 +290,7 @@ def test_an_exported_file_gives_the_probabilities_and_scores_of_predict(
     assert (said["temperature"], said["unknown_below"]) == (confidence.temperature, confidence.unknown_below)
     assert said["unknown_told"] == confidence.told
     assert said["score"] == "distance"
-    answers = list(m2sd_cli.predict([pictures.labelled], run=calibrated, classifier=name, top_k=1, device="cpu"))
+    answers = list(m2sd_cli.predict([stripes.labelled], run=calibrated, classifier=name, top_k=1, device="cpu"))
     logits, scores = logits.detach(), scores.detach()
     best, which = logits.softmax(dim=1).max(dim=1)
     for answer, score, probability, index in zip(answers, scores, best, which, strict=True):
@@ -301,11 +301,11 @@ def test_an_exported_file_gives_the_probabilities_and_scores_of_predict(
 
 @pytest.mark.parametrize("told", [59.9, 60.0, None])
 def test_a_network_that_can_hardly_tell_says_so(
-    calibrated: Path, pictures: Pictures, m2sd: Cli, monkeypatch: pytest.MonkeyPatch, told: float | None
+    calibrated: Path, stripes: Stripes, m2sd: Cli, monkeypatch: pytest.MonkeyPatch, told: float | None
 ) -> None:
     monkeypatch.setattr("m2sd_cli.inference.session.fit_confidence", lambda *_: Confidence(1.0, -2.0, told))
     words = ["--run", calibrated, "--device", "cpu"]
-    for done in (m2sd("predict", pictures.labelled, *words), m2sd("evaluate", "--test", pictures.labelled, *words)):
+    for done in (m2sd("predict", stripes.labelled, *words), m2sd("evaluate", "--test", stripes.labelled, *words)):
         assert done.code == 0
         assert ('"unknown" is worth little here' in done.err) == (told == 59.9)
         assert done.err.count("worth little") == (told == 59.9)
@@ -313,14 +313,14 @@ def test_a_network_that_can_hardly_tell_says_so(
 
 @pytest.mark.parametrize("score", ["logit", "centred", "centred-length"])
 def test_a_base_session_says_which_score_it_goes_by(
-    calibrated: Path, pictures: Pictures, tmp_path: Path, score: str, load_one_layer: Callable[..., SessionModel]
+    calibrated: Path, stripes: Stripes, tmp_path: Path, score: str, load_one_layer: Callable[..., SessionModel]
 ) -> None:
     """A pretrained network goes by the centred cosine, less the length today; one that names none, by the logit."""
     run = copy_base_session(calibrated, tmp_path / "run")
     assert RunFolder(run).session(0).manifest.known_score == "distance"
     rewrite(run, 0, lambda tensors: None, known_score=score)
     model = load_one_layer(RunFolder(run), classifier="means")
-    features = model.embed(pixels_of(read_shots(pictures.labelled).source, run))
+    features = model.embed(pixels_of(read_shots(stripes.labelled).source, run))
     logits = model.classify(features)
     other = load_session(RunFolder(run), classifier="centred").classify(features)
     likeness = model.recognise(features, logits)
@@ -334,6 +334,6 @@ def test_a_base_session_says_which_score_it_goes_by(
         wanted = logits if score == "logit" else other / model.record.scale
     torch.testing.assert_close(likeness, wanted, rtol=1e-4, atol=1e-5)
     path = m2sd_cli.export("onnx", tmp_path / "out.onnx", run=run, classifier="means")
-    pixels = pixels_of(read_shots(pictures.labelled).source, run)
+    pixels = pixels_of(read_shots(stripes.labelled).source, run)
     _, scores = onnxruntime.InferenceSession(path).run(None, {"images": pixels.numpy()})
     torch.testing.assert_close(torch.from_numpy(scores), likeness.amax(dim=1), rtol=1e-3, atol=1e-3)

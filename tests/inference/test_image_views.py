@@ -20,19 +20,19 @@ from m2sd_cli.data.views import MOST_VIEWS, views
 from m2sd_cli.inference.features import embed
 from m2sd_cli.inference.session import SessionModel, load_session, to_transform
 from m2sd_cli.runs.folder import RunFolder
-from tests.helpers import Cli, Pictures, tree
+from tests.helpers import Cli, Stripes, tree
 
 COUNT = 3
 
 
 @pytest.fixture(scope="module")
-def seen(calibrated: Path, pictures: Pictures, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def seen(calibrated: Path, stripes: Stripes, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The calibrated run, distilled anew without training and with three views of every image."""
     run = tmp_path_factory.mktemp("seen") / "run"
     shutil.copytree(calibrated, run)
-    m2sd_cli.distill(str(pictures.folder), run=run, epochs=0, views=COUNT, device="cpu", force=True)
-    m2sd_cli.increment(1, pictures.first_shots, run=run, device="cpu")
-    m2sd_cli.increment(2, pictures.second_shots, run=run, views=2, device="cpu")
+    m2sd_cli.distill(str(stripes.folder), run=run, epochs=0, views=COUNT, device="cpu", force=True)
+    m2sd_cli.increment(1, stripes.first_shots, run=run, device="cpu")
+    m2sd_cli.increment(2, stripes.second_shots, run=run, views=2, device="cpu")
     return run
 
 
@@ -42,8 +42,8 @@ def model(seen: Path) -> SessionModel:
 
 
 @pytest.fixture
-def images(model: SessionModel, pictures: Pictures) -> Tensor:
-    return next(iter(read_shots(pictures.labelled).source.batches(model.transform, 99)))[0]
+def images(model: SessionModel, stripes: Stripes) -> Tensor:
+    return next(iter(read_shots(stripes.labelled).source.batches(model.transform, 99)))[0]
 
 
 def by_hand(model: SessionModel, pixels: Tensor, count: int = COUNT) -> Tensor:
@@ -78,9 +78,9 @@ def test_every_session_sees_what_the_base_session_saw(seen: Path) -> None:
     assert folder.chain()[0].manifest.config["views"] == COUNT
 
 
-def test_means_and_held_out_features_are_of_all_views(seen: Path, model: SessionModel, pictures: Pictures) -> None:
+def test_means_and_held_out_features_are_of_all_views(seen: Path, model: SessionModel, stripes: Stripes) -> None:
     folder = RunFolder(seen)
-    data = recorded_data(folder.pretrain().manifest, str(pictures.folder), None, 16)
+    data = recorded_data(folder.pretrain().manifest, str(stripes.folder), None, 16)
     pixels, labels = next(iter(data.train.batches(model.transform, 99)))
     features = by_hand(model, pixels)
     for label in range(4):
@@ -90,7 +90,7 @@ def test_means_and_held_out_features_are_of_all_views(seen: Path, model: Session
     torch.testing.assert_close(
         folder.tensors(folder.chain()[0])[HELD_OUT], by_hand(model, pixels), rtol=1e-4, atol=1e-5
     )
-    shots = read_shots(pictures.first_shots)
+    shots = read_shots(stripes.first_shots)
     pixels, labels = next(iter(shots.source.batches(model.transform, 99)))
     taught = folder.tensors(folder.chain()[1])[MEANS]
     for label in range(2):
@@ -98,18 +98,18 @@ def test_means_and_held_out_features_are_of_all_views(seen: Path, model: Session
         torch.testing.assert_close(taught[label], wanted, rtol=1e-4, atol=1e-5)
 
 
-def test_an_evaluation_sees_all_views(seen: Path, model: SessionModel, pictures: Pictures) -> None:
-    source = open_folder(pictures.folder, 16).test
+def test_an_evaluation_sees_all_views(seen: Path, model: SessionModel, stripes: Stripes) -> None:
+    source = open_folder(stripes.folder, 16).test
     pixels, labels = next(iter(source.batches(model.transform, 99)))
     right = model.classify(by_hand(model, pixels))[:, :4].argmax(dim=1) == labels
-    found = m2sd_cli.evaluate(run=seen, data=str(pictures.folder), device="cpu").figures.sessions[0]
+    found = m2sd_cli.evaluate(run=seen, data=str(stripes.folder), device="cpu").figures.sessions[0]
     assert found.overall == pytest.approx(100 * right.double().mean().item())
 
 
-def test_a_prediction_sees_all_views(seen: Path, model: SessionModel, pictures: Pictures) -> None:
-    picture = sorted((pictures.labelled / "grey").iterdir())[0]
-    feature = by_hand(model, model.transform.pixels(Image.open(picture).convert("RGB"))[None])
-    (found,) = m2sd_cli.predict([picture], run=seen, top_k=7, device="cpu")
+def test_a_prediction_sees_all_views(seen: Path, model: SessionModel, stripes: Stripes) -> None:
+    image = sorted((stripes.labelled / "grey").iterdir())[0]
+    feature = by_hand(model, model.transform.pixels(Image.open(image).convert("RGB"))[None])
+    (found,) = m2sd_cli.predict([image], run=seen, top_k=7, device="cpu")
     wanted = (model.classify(feature)[0] / model.confidence.temperature).softmax(dim=0)
     assert {guess.name: guess.probability for guess in found.guesses} == pytest.approx(
         dict(zip(model.classes, wanted.tolist(), strict=True)), abs=1e-4
@@ -132,9 +132,9 @@ def test_exported_networks_see_all_views(
         torch.testing.assert_close(torch.from_numpy(logits), wanted[:batch], rtol=1e-3, atol=1e-3)
 
 
-def test_the_chain_is_reproduced(seen: Path, pictures: Pictures) -> None:
-    shots: dict[int, Path | str] = {1: pictures.first_shots, 2: pictures.second_shots}
-    again = m2sd_cli.reproduce(run=seen, data=str(pictures.folder), shots=shots, device="cpu")
+def test_the_chain_is_reproduced(seen: Path, stripes: Stripes) -> None:
+    shots: dict[int, Path | str] = {1: stripes.first_shots, 2: stripes.second_shots}
+    again = m2sd_cli.reproduce(run=seen, data=str(stripes.folder), shots=shots, device="cpu")
     assert [stage.same for stage in again.stages] == [True] * 4
 
 
@@ -144,11 +144,11 @@ def test_runs_that_name_no_views_saw_one(trained: Path) -> None:
     assert to_transform(without).views == 1
 
 
-def test_mirror_images_that_are_seen_already_are_refused(run: Path, pictures: Pictures, m2sd: Cli) -> None:
+def test_mirror_images_that_are_seen_already_are_refused(run: Path, stripes: Stripes, m2sd: Cli) -> None:
     """The mean over a shot and its mirror image is what such a chain takes anyway."""
-    m2sd_cli.distill(str(pictures.folder), run=run, epochs=0, views=2, device="cpu", force=True)
+    m2sd_cli.distill(str(stripes.folder), run=run, epochs=0, views=2, device="cpu", force=True)
     before = tree(run)
-    words = ["increment", "--session", 1, "--shots", pictures.first_shots, "--run", run, "--device", "cpu"]
+    words = ["increment", "--session", 1, "--shots", stripes.first_shots, "--run", run, "--device", "cpu"]
     done = m2sd(*words, "--views", 2)
     assert (done.code, done.out) == (2, "")
     assert done.err == "m2sd: --views 2: this chain sees every image and its mirror image already; leave it out\n"

@@ -20,17 +20,17 @@ from m2sd_cli.inference.prediction import Prediction
 from m2sd_cli.inference.session import load_session
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.manifest import TransformRecord
-from tests.helpers import Pictures
+from tests.helpers import Stripes
 
 SIZES = [1, 3, 7, 256]
 
 
 @pytest.mark.parametrize("size", SIZES)
 def test_class_means_are_the_same_in_every_batch_size(
-    trained: Path, pictures: Pictures, monkeypatch: pytest.MonkeyPatch, size: int
+    trained: Path, stripes: Stripes, monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
     model = load_session(RunFolder(trained), 0)
-    source = open_folder(pictures.folder, 16).train
+    source = open_folder(stripes.folder, 16).train
     monkeypatch.setattr("m2sd_cli.inference.features.FEATURE_BATCH", size)
     means, statistics = base_features(model.backbone, source, 4, model.transform)
     assert means.shape == (4, 64)
@@ -38,7 +38,7 @@ def test_class_means_are_the_same_in_every_batch_size(
     wanted = BaseCheckpoint.read(RunFolder(trained), RunFolder(trained).session(0)).statistics
     for name, tensor in statistics.tensors().items():
         torch.testing.assert_close(tensor, wanted.tensors()[name], rtol=1e-4, atol=1e-5)
-    shots = read_shots(pictures.first_shots).source
+    shots = read_shots(stripes.first_shots).source
     of_shots, features = shot_features(model.backbone, shots, 2, model.transform, 3)
     monkeypatch.undo()
     again = shot_features(model.backbone, shots, 2, model.transform, 3)
@@ -48,11 +48,11 @@ def test_class_means_are_the_same_in_every_batch_size(
 @pytest.mark.parametrize("pixels", [1, 256, 3 * 256, 2**20])
 @pytest.mark.parametrize("seen", [1, 2])
 def test_parts_of_a_batch_have_the_features_of_the_whole(
-    trained: Path, pictures: Pictures, monkeypatch: pytest.MonkeyPatch, pixels: int, seen: int
+    trained: Path, stripes: Stripes, monkeypatch: pytest.MonkeyPatch, pixels: int, seen: int
 ) -> None:
     model = load_session(RunFolder(trained))
     transform = replace(model.transform, views=seen)
-    images = next(iter(read_shots(pictures.labelled).source.batches(transform, 99)))[0]
+    images = next(iter(read_shots(stripes.labelled).source.batches(transform, 99)))[0]
     wanted = torch.cat([embed(model.backbone, image[None], transform) for image in images])
     monkeypatch.setattr("m2sd_cli.inference.features.PIXELS_AT_ONCE", pixels)
     found = embed(model.backbone, images, transform)
@@ -61,9 +61,9 @@ def test_parts_of_a_batch_have_the_features_of_the_whole(
     assert embed(model.backbone, images[:0], transform).shape == (0, 64)
 
 
-def test_a_class_mean_is_the_mean_of_the_features_of_its_shots(trained: Path, pictures: Pictures) -> None:
+def test_a_class_mean_is_the_mean_of_the_features_of_its_shots(trained: Path, stripes: Stripes) -> None:
     model = load_session(RunFolder(trained))
-    shots = read_shots(pictures.first_shots)
+    shots = read_shots(stripes.first_shots)
     pixels, labels = next(iter(shots.source.batches(model.transform, 99)))
     features = torch.cat([model.embed(each[None]) for each in pixels]).double()
     for number, name in enumerate(shots.classes):
@@ -73,22 +73,22 @@ def test_a_class_mean_is_the_mean_of_the_features_of_its_shots(trained: Path, pi
 
 @pytest.mark.parametrize("size", SIZES)
 def test_an_evaluation_is_the_same_in_every_batch_size(
-    trained: Path, pictures: Pictures, monkeypatch: pytest.MonkeyPatch, size: int
+    trained: Path, stripes: Stripes, monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
-    wanted = m2sd_cli.evaluate(run=trained, test=pictures.labelled, device="cpu")
+    wanted = m2sd_cli.evaluate(run=trained, test=stripes.labelled, device="cpu")
     monkeypatch.setattr("m2sd_cli.reports.evaluation.FEATURE_BATCH", size)
-    found = m2sd_cli.evaluate(run=trained, test=pictures.labelled, device="cpu")
+    found = m2sd_cli.evaluate(run=trained, test=stripes.labelled, device="cpu")
     assert found.figures == wanted.figures
     assert torch.equal(found.answers.predicted, wanted.answers.predicted)
 
 
-def test_every_session_is_evaluated_in_one_pass_as_it_would_be_alone(trained: Path, pictures: Pictures) -> None:
-    whole = m2sd_cli.evaluate(run=trained, test=pictures.labelled, device="cpu").figures.sessions
+def test_every_session_is_evaluated_in_one_pass_as_it_would_be_alone(trained: Path, stripes: Stripes) -> None:
+    whole = m2sd_cli.evaluate(run=trained, test=stripes.labelled, device="cpu").figures.sessions
     assert [each.classes for each in whole] == [4, 6, 7]
     assert [each.images for each in whole] == [8, 10, 12]
-    source = read_shots(pictures.labelled)
+    source = read_shots(stripes.labelled)
     for number, figures in enumerate(whole):
-        assert m2sd_cli.evaluate(run=trained, session=number, test=pictures.labelled, device="cpu").figures.sessions[
+        assert m2sd_cli.evaluate(run=trained, session=number, test=stripes.labelled, device="cpu").figures.sessions[
             number
         ] == (figures)
         model = load_session(RunFolder(trained), number)
@@ -102,8 +102,8 @@ def test_every_session_is_evaluated_in_one_pass_as_it_would_be_alone(trained: Pa
         assert figures.overall == pytest.approx(100 * right / counted)
 
 
-def test_what_was_trained_is_known(trained: Path, pictures: Pictures) -> None:
-    base = m2sd_cli.evaluate(run=trained, data=str(pictures.folder), session=0, device="cpu").figures.sessions[0]
+def test_what_was_trained_is_known(trained: Path, stripes: Stripes) -> None:
+    base = m2sd_cli.evaluate(run=trained, data=str(stripes.folder), session=0, device="cpu").figures.sessions[0]
     assert base.images == 12
     assert base.overall is not None
     assert base.overall > 50
@@ -120,43 +120,41 @@ def close(found: list[Prediction], wanted: list[Prediction]) -> bool:
 
 @pytest.mark.parametrize("size", [1, 2, 5])
 def test_predictions_are_the_same_in_every_batch_size(
-    trained: Path, pictures: Pictures, monkeypatch: pytest.MonkeyPatch, size: int
+    trained: Path, stripes: Stripes, monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
-    wanted = list(m2sd_cli.predict([pictures.labelled], run=trained, device="cpu"))
-    assert [each.path for each in wanted] == sorted(pictures.labelled.rglob("*.png"))
+    wanted = list(m2sd_cli.predict([stripes.labelled], run=trained, device="cpu"))
+    assert [each.path for each in wanted] == sorted(stripes.labelled.rglob("*.png"))
     monkeypatch.setattr("m2sd_cli.inference.prediction.PREDICT_BATCH", size)
-    assert close(list(m2sd_cli.predict([pictures.labelled], run=trained, device="cpu")), wanted)
+    assert close(list(m2sd_cli.predict([stripes.labelled], run=trained, device="cpu")), wanted)
 
 
-def test_a_prediction_names_the_likeliest_classes_first(trained: Path, pictures: Pictures) -> None:
-    picture = pictures.second_shots / "grey" / "grey-00.png"
-    (all_of_them,) = m2sd_cli.predict([picture], run=trained, top_k=99, device="cpu")
-    assert all_of_them.path == picture
+def test_a_prediction_names_the_likeliest_classes_first(trained: Path, stripes: Stripes) -> None:
+    image = stripes.second_shots / "grey" / "grey-00.png"
+    (all_of_them,) = m2sd_cli.predict([image], run=trained, top_k=99, device="cpu")
+    assert all_of_them.path == image
     assert {guess.name for guess in all_of_them.guesses} == set(load_session(RunFolder(trained)).classes)
     shares = [guess.probability for guess in all_of_them.guesses]
     assert shares == sorted(shares, reverse=True)
     assert sum(shares) == pytest.approx(1, abs=1e-5)
-    (best,) = m2sd_cli.predict([picture], run=trained, top_k=2, device="cpu")
+    (best,) = m2sd_cli.predict([image], run=trained, top_k=2, device="cpu")
     assert best.guesses == all_of_them.guesses[:2]
-    (earlier,) = m2sd_cli.predict([picture], run=trained, top_k=99, session=0, device="cpu")
+    (earlier,) = m2sd_cli.predict([image], run=trained, top_k=99, session=0, device="cpu")
     assert {guess.name for guess in earlier.guesses} == {"blue", "green", "red", "yellow"}
 
 
-def test_similarity_is_the_cosine_of_feature_and_class_mean(trained: Path, pictures: Pictures) -> None:
-    picture = pictures.labelled / "red" / "red-200.png"
+def test_similarity_is_the_cosine_of_feature_and_class_mean(trained: Path, stripes: Stripes) -> None:
+    image = stripes.labelled / "red" / "red-200.png"
     model = load_session(RunFolder(trained))
-    feature = model.embed(model.transform.pixels(Image.open(picture).convert("RGB"))[None])
-    (answer,) = m2sd_cli.predict([picture], run=trained, top_k=7, device="cpu")
+    feature = model.embed(model.transform.pixels(Image.open(image).convert("RGB"))[None])
+    (answer,) = m2sd_cli.predict([image], run=trained, top_k=7, device="cpu")
     for guess in answer.guesses:
         wanted = F.cosine_similarity(feature[0], model.means[model.classes.index(guess.name)], dim=0).item()
         assert guess.similarity == pytest.approx(wanted, abs=1e-5)
         assert -1 <= guess.similarity <= 1
 
 
-def test_pictures_of_every_kind_are_predicted_as_what_they_show(
-    trained: Path, pictures: Pictures, tmp_path: Path
-) -> None:
-    plain = Image.open(pictures.labelled / "green" / "green-201.png").convert("RGB")
+def test_images_of_every_kind_are_predicted_as_what_they_show(trained: Path, stripes: Stripes, tmp_path: Path) -> None:
+    plain = Image.open(stripes.labelled / "green" / "green-201.png").convert("RGB")
     grey = plain.convert("L")
     opaque = plain.copy()
     opaque.putalpha(255)
@@ -186,7 +184,7 @@ def test_pictures_of_every_kind_are_predicted_as_what_they_show(
         assert close([answers[one]], [answers[other]])
 
 
-def test_a_picture_of_one_pixel_and_a_long_one(trained: Path, tmp_path: Path) -> None:
+def test_an_image_of_one_pixel_and_a_long_one(trained: Path, tmp_path: Path) -> None:
     Image.new("RGB", (1, 1), "red").save(tmp_path / "dot.png")
     Image.new("RGB", (500, 2), "red").save(tmp_path / "long.png")
     answers = list(m2sd_cli.predict([tmp_path / "dot.png", tmp_path / "long.png"], run=trained, device="cpu"))
@@ -197,23 +195,23 @@ def test_a_picture_of_one_pixel_and_a_long_one(trained: Path, tmp_path: Path) ->
 def test_what_cannot_be_predicted_is_named(trained: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "text.jpg").write_text("text")
-    for place, complaint in (("absent.jpg", "no such file"), ("empty", "no picture in it")):
+    for place, complaint in (("absent.jpg", "no such file"), ("empty", "no image in it")):
         with pytest.raises(DataError, match=f"{place}: {complaint}"):
             m2sd_cli.predict([tmp_path / place], run=trained, device="cpu")
-    with pytest.raises(DataError, match=r"text\.jpg: not a picture"):
+    with pytest.raises(DataError, match=r"text\.jpg: not an image"):
         list(m2sd_cli.predict([tmp_path / "text.jpg"], run=trained, device="cpu"))
     with pytest.raises(UsageError, match="--top-k 0: at least 1"):
         m2sd_cli.predict([tmp_path], run=trained, top_k=0)
 
 
-def test_a_folder_is_searched_for_pictures_and_hidden_files_are_passed_over(
-    trained: Path, pictures: Pictures, tmp_path: Path
+def test_a_folder_is_searched_for_images_and_hidden_files_are_passed_over(
+    trained: Path, stripes: Stripes, tmp_path: Path
 ) -> None:
-    picture = pictures.labelled / "red" / "red-200.png"
+    image = stripes.labelled / "red" / "red-200.png"
     (tmp_path / "deep" / "er").mkdir(parents=True)
     for name in ("deep/er/a.PNG", "b.png"):
-        shutil.copy(picture, tmp_path / name)
-    (tmp_path / "notes.txt").write_text("no picture")
+        shutil.copy(image, tmp_path / name)
+    (tmp_path / "notes.txt").write_text("no image")
     (tmp_path / "._b.png").write_bytes(b"what some systems leave beside a file")
     found = [each.path for each in m2sd_cli.predict([tmp_path], run=trained, device="cpu")]
     assert found == [tmp_path / "b.png", tmp_path / "deep" / "er" / "a.PNG"]
@@ -247,7 +245,7 @@ def test_a_checkpoint_that_does_not_fit_its_manifest_is_named(run: Path) -> None
         load_session(folder)
 
 
-def test_the_transform_of_the_manifest_is_used(run: Path, pictures: Pictures) -> None:
+def test_the_transform_of_the_manifest_is_used(run: Path, stripes: Stripes) -> None:
     folder = RunFolder(run)
     folder.remove_sessions(first=1)
     base = folder.chain()[0]
@@ -255,7 +253,7 @@ def test_the_transform_of_the_manifest_is_used(run: Path, pictures: Pictures) ->
     folder.write_manifest("session-000", base.manifest.model_copy(update={"transform": other}))
     model = load_session(folder)
     assert model.transform.crop == 24
-    stored = m2sd_cli.increment(1, pictures.first_shots, run=run, device="cpu")
+    stored = m2sd_cli.increment(1, stripes.first_shots, run=run, device="cpu")
     assert stored.manifest.transform == other
 
 
@@ -308,9 +306,9 @@ def test_an_unknown_precision_is_refused(trained: Path) -> None:
         m2sd_cli.evaluate(run=trained, precision="fp16")
 
 
-def test_bf16_features_are_near(trained: Path, pictures: Pictures) -> None:
+def test_bf16_features_are_near(trained: Path, stripes: Stripes) -> None:
     exact, rough = (load_session(RunFolder(trained), precision=each) for each in ("fp32", "bf16"))
-    pixels, _ = next(iter(read_shots(pictures.labelled).source.batches(exact.transform, 99)))
+    pixels, _ = next(iter(read_shots(stripes.labelled).source.batches(exact.transform, 99)))
     wanted, found = exact.embed(pixels), rough.embed(pixels)
     assert found.dtype == torch.float32
     assert not torch.equal(found, wanted)

@@ -17,7 +17,7 @@ from m2sd_cli.inference.session import SessionModel, load_all_sessions, load_ses
 from m2sd_cli.method.heads import Head, NetworkHead
 from m2sd_cli.registry import CLASSIFIERS, ClassifierEntry
 from m2sd_cli.runs.folder import RunFolder
-from tests.helpers import Cli, Pictures, check_refusal
+from tests.helpers import Cli, Stripes, check_refusal
 
 TEXT = (Path(__file__).parents[2] / ".github" / "CONTRIBUTING.md").read_text(encoding="utf-8")
 FILES = dict(re.findall(r"^```python\n# (\S+)\n(.*?)^```$", TEXT, flags=re.MULTILINE | re.DOTALL))
@@ -57,13 +57,13 @@ def test_its_logits_are_those_of_a_plain_loop(trained: Path) -> None:
     torch.testing.assert_close(one, model.classify(features)[:1], rtol=1e-5, atol=1e-5)
 
 
-def test_figures_probabilities_and_forgotten_classes(calibrated: Path, pictures: Pictures, m2sd: Cli) -> None:
+def test_figures_probabilities_and_forgotten_classes(calibrated: Path, stripes: Stripes, m2sd: Cli) -> None:
     done = m2sd("evaluate", "--run", calibrated, "--classifier", "neighbours", "--json", *CPU)
     assert done.code == 0, done.err
     content = json.loads(done.out)
     assert content["calibrated"]
     assert [each["classes"] for each in content["sessions"]] == [4, 6, 7]
-    album = pictures.labelled / "purple"
+    album = stripes.labelled / "purple"
     answers = m2sd("predict", album, "--run", calibrated, "--classifier", "neighbours", "--json", *CPU)
     assert answers.code == 0, answers.err
     head = load_session(RunFolder(calibrated), classifier="neighbours").head

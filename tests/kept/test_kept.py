@@ -59,7 +59,7 @@ def fingerprint(name: str) -> dict[str, Any]:
 
 
 def answers(run: Path, classifier: str) -> list[list[Any]]:
-    """List the first guess for each picture: name and probability."""
+    """List the first guess for each image: name and probability."""
     found = m2sd_cli.predict(KEPT / "labelled", run=run, classifier=classifier, top_k=1, **EXACT)
     return [[guess.name, guess.probability] for prediction in found for guess in prediction.guesses]
 

@@ -114,12 +114,12 @@ def test_every_pair_has_a_lambda_of_its_own() -> None:
 def test_mixup_is_the_formula() -> None:
     x, partner, lam = images(4), torch.tensor([2, 0, 3, 3]), torch.tensor([0.0, 0.25, 0.7, 1.0])
     result = mixup(x, partner, lam)
-    pictures = x.tolist()
+    pixels = x.tolist()
     for i, (j, share) in enumerate(zip(partner.tolist(), lam.tolist(), strict=True)):
         for channel in range(3):
             for row in range(6):
                 for column in range(5):
-                    own, other = pictures[i][channel][row][column], pictures[j][channel][row][column]
+                    own, other = pixels[i][channel][row][column], pixels[j][channel][row][column]
                     assert float(result[i, channel, row, column]) == pytest.approx(
                         share * own + (1 - share) * other, abs=1e-12
                     )

@@ -30,7 +30,7 @@ from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.reader import StoredManifest
 from m2sd_cli.runs.training_state import StateStore
 from m2sd_cli.training.distill import loss_weights
-from tests.helpers import Cli, Pictures, finished
+from tests.helpers import Cli, Stripes, finished
 
 Begin = Callable[..., StoredManifest | None]
 COMMON = "epochs = 1\nbatch_size = 8\nmomentum = 0.5\n"
@@ -167,8 +167,8 @@ def test_the_command_line_wins_over_the_file_the_file_over_the_recipe(given: lis
     assert config.batch_size == next(value for there, value in places if there)
 
 
-def test_both_stages_follow_the_recipe_of_the_first(quick_recipes: Path, pictures: Pictures, tmp_path: Path) -> None:
-    run, folder, file = tmp_path / "run", str(pictures.folder), tmp_path / "options.toml"
+def test_both_stages_follow_the_recipe_of_the_first(quick_recipes: Path, stripes: Stripes, tmp_path: Path) -> None:
+    run, folder, file = tmp_path / "run", str(stripes.folder), tmp_path / "options.toml"
     file.write_text("[pretrain]\nmomentum = 0.75\nbatch_size = 9\n")
     stored = finished(m2sd_cli.pretrain(folder, recipe="first", run=run, config=file, batch_size=10, **EXACT))
     manifest = stored.manifest
@@ -194,9 +194,9 @@ def test_both_stages_follow_the_recipe_of_the_first(quick_recipes: Path, picture
 
 @pytest.mark.parametrize("where", ["option", "file", "recipe"])
 def test_the_images_are_those_that_are_named_last(
-    quick_recipes: Path, pictures: Pictures, tmp_path: Path, where: str
+    quick_recipes: Path, stripes: Stripes, tmp_path: Path, where: str
 ) -> None:
-    run, folder = tmp_path / "run", str(pictures.folder)
+    run, folder = tmp_path / "run", str(stripes.folder)
     if where == "recipe":
         (quick_recipes / "first.toml").write_text(QUICK.replace('"demo"', json.dumps(folder)))
     file = tmp_path / "options.toml"
@@ -209,20 +209,20 @@ def test_the_images_are_those_that_are_named_last(
         **EXACT,
     )
     assert stored is not None
-    assert stored.manifest.data.name == pictures.folder.name
+    assert stored.manifest.data.name == stripes.folder.name
     if where == "file":
         assert m2sd_cli.pretrain(run=run, config=file, resume=True, **EXACT) == stored
         base = finished(m2sd_cli.distill(run=run, config=file, epochs=0, **EXACT))
-        assert base.manifest.data.name == pictures.folder.name
+        assert base.manifest.data.name == stripes.folder.name
 
 
 # ---- what is recorded
 
 
 def test_an_interrupted_training_goes_on_with_its_recipe(
-    quick_recipes: Path, pictures: Pictures, tmp_path: Path, m2sd: Cli
+    quick_recipes: Path, stripes: Stripes, tmp_path: Path, m2sd: Cli
 ) -> None:
-    run, folder = tmp_path / "run", str(pictures.folder)
+    run, folder = tmp_path / "run", str(stripes.folder)
     stages: dict[str, Begin] = {
         "pretrain": m2sd_cli.pretrain,
         "distill": m2sd_cli.distill,
@@ -244,8 +244,8 @@ def test_an_interrupted_training_goes_on_with_its_recipe(
         assert again.err.startswith("m2sd: --recipe second: the training began with first;")
 
 
-def test_it_comes_out_again_when_reproduced(quick_recipes: Path, pictures: Pictures, tmp_path: Path) -> None:
-    run, folder, keep = tmp_path / "run", str(pictures.folder), tmp_path / "again"
+def test_it_comes_out_again_when_reproduced(quick_recipes: Path, stripes: Stripes, tmp_path: Path) -> None:
+    run, folder, keep = tmp_path / "run", str(stripes.folder), tmp_path / "again"
     m2sd_cli.pretrain(folder, recipe="first", run=run, **EXACT)
     m2sd_cli.distill(folder, run=run, epochs=0, **EXACT)
     shutil.rmtree(quick_recipes)  # what the manifests say suffices

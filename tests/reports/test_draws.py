@@ -20,7 +20,7 @@ from m2sd_cli.reports.deviation import MeanAndDeviation
 from m2sd_cli.reports.draws import DrawFigures, LabelledFeatures, compare_classifiers, draw_shots
 from m2sd_cli.runs.chain import NO_FOLDER
 from m2sd_cli.runs.manifest import BackboneRecord
-from tests.helpers import Cli, Pictures, tree
+from tests.helpers import Cli, Stripes, tree
 
 RECORD = BackboneRecord(name="resnet20", width=5, similarity="cosine", scale=16.0)
 SIZES = [3, 5, 6]
@@ -176,7 +176,7 @@ def test_a_run_on_a_whole_data_set_is_not_to_choose_by(m2sd: Cli, simulated: Pat
     )
 
 
-def test_a_folder_of_few_classes_is_refused(m2sd: Cli, trained: Path, pictures: Pictures) -> None:
-    done = m2sd("simulate", "--run", trained, "--data", pictures.folder)
+def test_a_folder_of_few_classes_is_refused(m2sd: Cli, trained: Path, stripes: Stripes) -> None:
+    done = m2sd("simulate", "--run", trained, "--data", stripes.folder)
     assert (done.code, done.out) == (2, "")
-    assert done.err == ("m2sd: colours: 6 classes of 6 pictures or more to learn from are needed, and here are 4\n")
+    assert done.err == ("m2sd: colours: 6 classes of 6 images or more to learn from are needed, and here are 4\n")

@@ -13,12 +13,12 @@ from m2sd_cli.data.check import check_data
 from m2sd_cli.data.images import open_rgb
 from m2sd_cli.data.locate import open_data
 from m2sd_cli.data.sources import FileImages
-from tests.helpers import Pictures
+from tests.helpers import Stripes
 
 
 @pytest.fixture
 def opened(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Path]:
-    """Every picture that is decoded, beginning with an empty cache."""
+    """Every image that is decoded, beginning with an empty cache."""
     seen = []
 
     def watched(path: Path) -> Image.Image:
@@ -33,34 +33,34 @@ def opened(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Path]:
 
 
 def test_a_second_evaluation_decodes_nothing(
-    trained: Path, pictures: Pictures, opened: list[Path], monkeypatch: pytest.MonkeyPatch
+    trained: Path, stripes: Stripes, opened: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = m2sd_cli.evaluate(run=trained, data=str(pictures.folder), device="cpu")
+    first = m2sd_cli.evaluate(run=trained, data=str(stripes.folder), device="cpu")
     assert len(opened) == len(set(opened)) == 12
     opened.clear()
-    second = m2sd_cli.evaluate(run=trained, data=str(pictures.folder), device="cpu")
+    second = m2sd_cli.evaluate(run=trained, data=str(stripes.folder), device="cpu")
     assert opened == []
     monkeypatch.setattr(FileImages, "for_testing", FileImages.batches)
-    direct = m2sd_cli.evaluate(run=trained, data=str(pictures.folder), device="cpu")
+    direct = m2sd_cli.evaluate(run=trained, data=str(stripes.folder), device="cpu")
     assert len(opened) == 12
     for each in (first, second):
         assert all(map(torch.equal, each.answers, direct.answers))
         assert each.figures == direct.figures
 
 
-def test_pictures_of_ones_own_are_not_kept(trained: Path, pictures: Pictures, opened: list[Path]) -> None:
+def test_images_of_ones_own_are_not_kept(trained: Path, stripes: Stripes, opened: list[Path]) -> None:
     for _ in range(2):
         opened.clear()
-        m2sd_cli.evaluate(run=trained, test=pictures.labelled, device="cpu")
+        m2sd_cli.evaluate(run=trained, test=stripes.labelled, device="cpu")
         assert len(opened) == 14
         opened.clear()
-        assert len(list(m2sd_cli.predict([pictures.first_shots], run=trained, device="cpu"))) == 5
+        assert len(list(m2sd_cli.predict([stripes.first_shots], run=trained, device="cpu"))) == 5
         assert len(opened) == 5
     assert list_entries() == []
 
 
-def test_verifying_reads_every_picture_itself(pictures: Pictures, opened: list[Path]) -> None:
-    data = open_data(str(pictures.folder), image_size=16)
+def test_verifying_reads_every_image_itself(stripes: Stripes, opened: list[Path]) -> None:
+    data = open_data(str(stripes.folder), image_size=16)
     list(data.test.for_testing(data.transform, 4))
     data.train.for_training(data.augmentation)
     opened.clear()

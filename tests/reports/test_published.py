@@ -15,7 +15,7 @@ from m2sd_cli.reports.metrics import Figures, SessionFigures
 from m2sd_cli.reports.published import compare_with_published, published_methods
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.manifest import DataRecord, Manifest, ProtocolRecord
-from tests.helpers import Cli, Pictures, check_refusal
+from tests.helpers import Cli, Stripes, check_refusal
 
 CPU = ["--device", "cpu"]
 
@@ -181,11 +181,11 @@ def test_a_run_with_other_sessions_shows_session_0_only(manifest: Manifest) -> N
 def test_the_command_shows_the_comparison(
     m2sd: Cli,
     trained: Path,
-    pictures: Pictures,
+    stripes: Stripes,
     manifest: Manifest,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    command = ["evaluate", "--data", pictures.folder, "--run", trained, *CPU]
+    command = ["evaluate", "--data", stripes.folder, "--run", trained, *CPU]
     plain = m2sd(*command)
     refused = m2sd(*command, "--compare")
     check_refusal(refused, 2, "--compare: nothing is published on 'colours'")

@@ -123,7 +123,7 @@ def test_the_record_has_the_means_and_says_why_there_are_none() -> None:
     few, name = choose_for_classes(images([12] * 5 + [5]), 6, RECORD, "centred")
     assert name == "centred"
     assert few.figures == {}
-    assert few.reason == "6 classes of 6 pictures or more to learn from are needed, and here are 5"
+    assert few.reason == "6 classes of 6 images or more to learn from are needed, and here are 5"
 
 
 def test_many_images_are_sampled_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,14 +146,14 @@ def small_state(name: str) -> dict[str, Tensor]:
 
 @pytest.fixture(scope="module")
 def six(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Ten pictures of each of six shades."""
+    """Ten images of each of six shades."""
     folder = tmp_path_factory.mktemp("six") / "shades"
     for kind in range(6):
         (folder / f"shade{kind}").mkdir(parents=True)
         for number in range(10):
-            picture = Image.new("RGB", (16, 16), (40 * kind, 255 - 40 * kind, 20 * kind))
-            picture.putpixel((kind, number), (255, 255, 255))
-            picture.save(folder / f"shade{kind}" / f"{number}.png")
+            image = Image.new("RGB", (16, 16), (40 * kind, 255 - 40 * kind, 20 * kind))
+            image.putpixel((kind, number), (255, 255, 255))
+            image.save(folder / f"shade{kind}" / f"{number}.png")
     return folder
 
 
@@ -188,7 +188,7 @@ def test_learn_chooses_and_simulate_shows_the_same(six: Path, tmp_path: Path, m2
 
 
 @pytest.mark.usefixtures("_small")
-def test_other_pictures_than_those_learned_are_refused(six: Path, tmp_path: Path, m2sd: Cli) -> None:
+def test_other_images_than_those_learned_are_refused(six: Path, tmp_path: Path, m2sd: Cli) -> None:
     folder = shutil.copytree(six, tmp_path / "shades")
     m2sd_cli.learn(folder, run=tmp_path / "run", backbone="small", device="cpu")
     shutil.rmtree(folder / "shade0")

@@ -18,7 +18,7 @@ from m2sd_cli.runs.files import read_verified
 from m2sd_cli.runs.folder import RunFolder, default_path
 from m2sd_cli.runs.manifest import FileRecord, NewestPointer
 from m2sd_cli.runs.reader import session_name, session_number
-from tests.helpers import QUICK_DISTILL, Cli, Pictures, check_refusal, flip, sha256, tree
+from tests.helpers import QUICK_DISTILL, Cli, Stripes, check_refusal, flip, sha256, tree
 
 FILES = [f"{name}.{end}" for name in ("pretrain", *map(session_name, range(3))) for end in ("json", "safetensors")]
 FILES.append("head.json")
@@ -148,10 +148,10 @@ def test_a_session_holds_what_is_known_of_its_own_classes_only(trained: Path) ->
         assert (trained / stored.manifest.checkpoint.file).stat().st_size < 2500
 
 
-def test_adding_a_session_leaves_every_earlier_file_as_it_was(run: Path, pictures: Pictures) -> None:
+def test_adding_a_session_leaves_every_earlier_file_as_it_was(run: Path, stripes: Stripes) -> None:
     RunFolder(run).remove_sessions(first=1)
     before = tree(run)
-    for number, shots in enumerate((pictures.second_shots, pictures.first_shots), start=1):
+    for number, shots in enumerate((stripes.second_shots, stripes.first_shots), start=1):
         m2sd_cli.increment(number, shots, run=run, device="cpu")
         after = tree(run)
         new = {f"{session_name(number)}.json", f"{session_name(number)}.safetensors"}
@@ -221,10 +221,10 @@ def test_a_damaged_checkpoint_is_not_loaded(run: Path) -> None:
     folder.tensors(chain[0])
 
 
-def test_a_session_of_another_chain_does_not_fit(run: Path, pictures: Pictures, tmp_path: Path) -> None:
+def test_a_session_of_another_chain_does_not_fit(run: Path, stripes: Stripes, tmp_path: Path) -> None:
     other = Path(shutil.copytree(run, tmp_path / "other"))
     RunFolder(other).remove_sessions(first=1)
-    m2sd_cli.increment(1, pictures.second_shots, run=other, device="cpu")
+    m2sd_cli.increment(1, stripes.second_shots, run=other, device="cpu")
     for end in ("json", "safetensors"):
         shutil.copy(other / f"session-001.{end}", run / f"session-001.{end}")
     with pytest.raises(DamagedError, match=r"session-001\.json: damaged"):
@@ -305,7 +305,7 @@ def test_removing_the_newest_sessions(run: Path) -> None:
     assert folder.verify() == []
 
 
-def test_what_no_head_names_does_not_count(run: Path, pictures: Pictures) -> None:
+def test_what_no_head_names_does_not_count(run: Path, stripes: Stripes) -> None:
     removed = {path.name: path.read_bytes() for path in run.glob("session-00[12].*")}
     folder = RunFolder(run)
     folder.remove_sessions(first=1)
@@ -313,7 +313,7 @@ def test_what_no_head_names_does_not_count(run: Path, pictures: Pictures) -> Non
         (run / name).write_bytes(content)
     assert folder.sessions() == [0]
     assert folder.verify() == []
-    m2sd_cli.increment(1, pictures.second_shots, run=run, device="cpu")
+    m2sd_cli.increment(1, stripes.second_shots, run=run, device="cpu")
     assert folder.sessions() == [0, 1]
     assert folder.verify() == []
     assert not list(run.glob("session-002.*"))
@@ -321,7 +321,7 @@ def test_what_no_head_names_does_not_count(run: Path, pictures: Pictures) -> Non
 
 @pytest.mark.parametrize("moved", [0, 1])
 def test_what_is_not_yet_in_its_place_counts_and_is_moved_by_the_next_writer(
-    run: Path, pictures: Pictures, moved: int
+    run: Path, stripes: Stripes, moved: int
 ) -> None:
     before = tree(run)
     (run / "incoming").mkdir()
@@ -330,7 +330,7 @@ def test_what_is_not_yet_in_its_place_counts_and_is_moved_by_the_next_writer(
     folder = RunFolder(run)
     assert folder.verify() == []
     assert folder.chain()[-1].manifest.classes[0].name == "grey"
-    assert len(list(m2sd_cli.predict([pictures.labelled], run=run, device="cpu"))) > 0
+    assert len(list(m2sd_cli.predict([stripes.labelled], run=run, device="cpu"))) > 0
     with folder.locked("test"):
         pass
     assert tree(run) == before
@@ -350,7 +350,7 @@ def test_what_was_not_finished_is_swept_away_by_the_next_writer(run: Path) -> No
     assert tree(run) == before | {".mine.tmp": b"somebody's"}
 
 
-def test_a_manifest_follows_its_checkpoint(run: Path, pictures: Pictures, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_manifest_follows_its_checkpoint(run: Path, stripes: Stripes, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(self: RunFolder, name: str, manifest: object) -> None:
         assert (self.path / "incoming" / f"{name}.safetensors").is_file()
         raise RunError("no space")
@@ -358,13 +358,11 @@ def test_a_manifest_follows_its_checkpoint(run: Path, pictures: Pictures, monkey
     monkeypatch.setattr(RunFolder, "write_manifest", fail)
     RunFolder(run).remove_sessions(first=2)
     with pytest.raises(RunError, match="no space"):
-        m2sd_cli.increment(2, pictures.second_shots, run=run, device="cpu")
+        m2sd_cli.increment(2, stripes.second_shots, run=run, device="cpu")
     assert RunFolder(run).sessions() == [0, 1]
 
 
-def test_a_reader_sees_the_chain_before_or_after(
-    run: Path, pictures: Pictures, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_reader_sees_the_chain_before_or_after(run: Path, stripes: Stripes, monkeypatch: pytest.MonkeyPatch) -> None:
     """A session is removed and another taught in its stead, between two files that a reader reads."""
     reader, writer = RunFolder(run), RunFolder(run)
     real = read_verified
@@ -374,15 +372,15 @@ def test_a_reader_sees_the_chain_before_or_after(
         if path.name in waiting:
             waiting.clear()
             writer.remove_sessions(first=1)
-            m2sd_cli.increment(1, pictures.second_shots, run=run, device="cpu")
-            m2sd_cli.increment(2, pictures.first_shots, run=run, device="cpu")
+            m2sd_cli.increment(1, stripes.second_shots, run=run, device="cpu")
+            m2sd_cli.increment(2, stripes.first_shots, run=run, device="cpu")
         return real(path, *arguments)
 
     monkeypatch.setattr("m2sd_cli.runs.reader.read_verified", read)
     for file in ("session-002.json", "session-001.json"):
         RunFolder(run).remove_sessions(first=1)
-        m2sd_cli.increment(1, pictures.first_shots, run=run, device="cpu")
-        m2sd_cli.increment(2, pictures.second_shots, run=run, device="cpu")
+        m2sd_cli.increment(1, stripes.first_shots, run=run, device="cpu")
+        m2sd_cli.increment(2, stripes.second_shots, run=run, device="cpu")
         waiting[:] = [file]
         assert [stored.manifest.classes[0].name for stored in reader.chain()] == ["blue", "grey", "purple"]
     for file in ("session-002.json", "session-001.json", "session-001.safetensors"):
@@ -423,7 +421,7 @@ sys.stdin.read()
 """
 
 
-def test_one_writer_at_a_time(run: Path, pictures: Pictures) -> None:
+def test_one_writer_at_a_time(run: Path, stripes: Stripes) -> None:
     folder = RunFolder(run)
     folder.remove_sessions(first=2)
     before = tree(run)
@@ -436,9 +434,9 @@ def test_one_writer_at_a_time(run: Path, pictures: Pictures) -> None:
             pass
         assert raised.value.exit_code == 4
         with pytest.raises(RunError, match="another m2sd command"):
-            m2sd_cli.increment(2, pictures.second_shots, run=run, device="cpu")
+            m2sd_cli.increment(2, stripes.second_shots, run=run, device="cpu")
         with pytest.raises(RunError, match="another m2sd command"):
-            m2sd_cli.distill(str(pictures.folder), run=run, force=True, **QUICK_DISTILL)
+            m2sd_cli.distill(str(stripes.folder), run=run, force=True, **QUICK_DISTILL)
         assert tree(run) == before
         assert len(folder.chain()) == 2  # reading needs no lock
         other.kill()

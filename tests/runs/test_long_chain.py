@@ -18,7 +18,7 @@ from m2sd_cli.runs.files import read_verified
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.manifest import FileRecord, Manifest
 from m2sd_cli.runs.reader import StoredManifest, session_name
-from tests.helpers import Cli, Pictures
+from tests.helpers import Cli, Stripes
 
 Lengthen = Callable[..., None]
 LENGTHS = [0, 197]  # sessions after the three of the trained run
@@ -51,9 +51,9 @@ def reading(monkeypatch: pytest.MonkeyPatch) -> Reading:
 
 
 @pytest.fixture
-def orange(pictures: Pictures, tmp_path: Path) -> Path:
+def orange(stripes: Stripes, tmp_path: Path) -> Path:
     """Shots of a class that nobody was taught."""
-    shutil.copytree(pictures.labelled / "orange", tmp_path / "orange" / "orange")
+    shutil.copytree(stripes.labelled / "orange", tmp_path / "orange" / "orange")
     return tmp_path / "orange"
 
 
@@ -79,17 +79,17 @@ def test_an_increment_reads_the_ends_of_a_chain_in_full_and_the_rest_in_outline(
 
 @pytest.mark.parametrize("more", LENGTHS)
 def test_using_a_chain_reads_every_file_of_it_once(
-    run: Path, lengthen: Lengthen, reading: Reading, pictures: Pictures, more: int
+    run: Path, lengthen: Lengthen, reading: Reading, stripes: Stripes, more: int
 ) -> None:
     lengthen(run, more)
     sessions = 3 + more
     every = Counter(files("json", sessions)) + Counter(files("safetensors", sessions))
     uses: list[tuple[Callable[[], object], set[str]]] = [
         (lambda: load_session(RunFolder(run)), set()),
-        (lambda: m2sd_cli.evaluate(run=run, test=pictures.labelled, device="cpu"), set()),
-        # Which pictures of a folder were trained on, stage 1 alone knows.
-        (lambda: m2sd_cli.evaluate(run=run, data=str(pictures.folder), device="cpu"), {"pretrain"}),
-        (lambda: list(m2sd_cli.predict([pictures.labelled], run=run, device="cpu")), set()),
+        (lambda: m2sd_cli.evaluate(run=run, test=stripes.labelled, device="cpu"), set()),
+        # Which images of a folder were trained on, stage 1 alone knows.
+        (lambda: m2sd_cli.evaluate(run=run, data=str(stripes.folder), device="cpu"), {"pretrain"}),
+        (lambda: list(m2sd_cli.predict([stripes.labelled], run=run, device="cpu")), set()),
     ]
     for use, first in uses:
         reading.files.clear()
@@ -152,7 +152,7 @@ def test_a_class_of_any_session_is_known(run: Path, lengthen: Lengthen, orange: 
 
 @pytest.mark.parametrize("number", [0, 1, 12, 21, 22])
 def test_nothing_is_added_to_a_damaged_chain(
-    run: Path, lengthen: Lengthen, orange: Path, pictures: Pictures, number: int
+    run: Path, lengthen: Lengthen, orange: Path, stripes: Stripes, number: int
 ) -> None:
     lengthen(run, 20)
     path = run / f"{session_name(number)}.json"
@@ -161,8 +161,8 @@ def test_nothing_is_added_to_a_damaged_chain(
         path.write_bytes(damaged) if damaged else path.unlink()
         for use in (
             lambda: m2sd_cli.increment(23, orange, run=run, device="cpu"),
-            lambda: m2sd_cli.evaluate(run=run, test=pictures.labelled, device="cpu"),
-            lambda: m2sd_cli.predict([pictures.labelled], run=run, session=0, device="cpu"),
+            lambda: m2sd_cli.evaluate(run=run, test=stripes.labelled, device="cpu"),
+            lambda: m2sd_cli.predict([stripes.labelled], run=run, session=0, device="cpu"),
             lambda: RunFolder(run).session(0),
         ):
             with pytest.raises(DamagedError, match=re.escape(path.name)):

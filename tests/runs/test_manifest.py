@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.manifest import SCHEMA_VERSION, FileRecord, Manifest, ManifestSummary, TrainingState
 from m2sd_cli.runs.places import PLACES
-from tests.helpers import QUICK, Pictures
+from tests.helpers import QUICK, Stripes
 
 ZEROS = "0" * 64
 NAN, INFINITY = float("nan"), float("inf")
@@ -230,13 +230,13 @@ def test_every_manifest_of_a_run_says_what_made_it(trained: Path) -> None:
     assert first.data.name == "first"
 
 
-def test_every_shot_is_named_by_its_sha256(trained: Path, pictures: Pictures) -> None:
+def test_every_shot_is_named_by_its_sha256(trained: Path, stripes: Stripes) -> None:
     for each in RunFolder(trained).read("session-001").manifest.classes:
-        files = sorted((pictures.first_shots / each.name).iterdir())
+        files = sorted((stripes.first_shots / each.name).iterdir())
         assert each.shot_sha256 == [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
 
 
-def test_no_manifest_holds_a_path(trained: Path, pictures: Pictures) -> None:
+def test_no_manifest_holds_a_path(trained: Path, stripes: Stripes) -> None:
     def strings(value: object) -> Iterator[str]:
         if isinstance(value, dict):
             for key, each in value.items():
@@ -250,5 +250,5 @@ def test_no_manifest_holds_a_path(trained: Path, pictures: Pictures) -> None:
     for path in (each for each in trained.glob("*.json") if each.name != PLACES):
         text = path.read_text(encoding="utf-8")
         assert str(trained) not in text
-        assert str(pictures.folder.parent) not in text
+        assert str(stripes.folder.parent) not in text
         assert not [each for each in strings(json.loads(text)) if each.startswith(("/", "~", "..")) or "\\" in each]

@@ -8,25 +8,25 @@ import pytest
 
 import m2sd_cli
 from m2sd_cli.runs.folder import RunFolder
-from tests.helpers import Pictures
+from tests.helpers import Stripes
 from tests.survival.nursery import End, Nursery
 from tests.survival.scenes import DEEDS, DISTILL, PRETRAIN, Deed, Scene, state
 
 
 @pytest.fixture(scope="session")
-def scenes(nursery: Nursery, pictures: Pictures, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Scene]:
+def scenes(nursery: Nursery, stripes: Stripes, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Scene]:
     """The scene of a deed, by its name; every one is done once without any trouble."""
     root = tmp_path_factory.mktemp("scenes")
     paths = {
-        "DATA": str(pictures.folder),
-        "FIRST": str(pictures.first_shots),
-        "SECOND": str(pictures.second_shots),
+        "DATA": str(stripes.folder),
+        "FIRST": str(stripes.first_shots),
+        "SECOND": str(stripes.second_shots),
     }
     empty = Scene(Deed([], -1, []), None, (), (), paths)
     (root / "2").mkdir()
     for deed in (PRETRAIN, DISTILL):
         assert nursery.run(*empty.spelt(deed, root / "2")).code == 0
-    for session, shots in ((1, pictures.first_shots), (2, pictures.second_shots)):
+    for session, shots in ((1, stripes.first_shots), (2, stripes.second_shots)):
         m2sd_cli.increment(session, shots, run=root / "2" / "run", device="cpu")
     for left, first in (("1", 2), ("-2", 0)):
         shutil.copytree(root / "2", root / left)

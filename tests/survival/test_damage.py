@@ -11,7 +11,7 @@ import pytest
 from m2sd_cli.errors import DamagedError
 from m2sd_cli.inference.session import load_session
 from m2sd_cli.runs.folder import RunFolder
-from tests.helpers import Cli, Pictures, check_refusal, tree
+from tests.helpers import Cli, Stripes, check_refusal, tree
 from tests.survival.scenes import ROUNDS
 
 FLIPS = 12 * ROUNDS  # of each file
@@ -83,15 +83,15 @@ USES = {
 @pytest.mark.parametrize("file", FILES)
 @pytest.mark.parametrize("deleted", [False, True])
 def test_no_command_uses_a_damaged_file(
-    run: Path, pictures: Pictures, tmp_path: Path, m2sd: Cli, file: str, deleted: bool
+    run: Path, stripes: Stripes, tmp_path: Path, m2sd: Cli, file: str, deleted: bool
 ) -> None:
     shots = tmp_path / "shots"
-    shutil.copytree(pictures.labelled / "orange", shots / "orange")
+    shutil.copytree(stripes.labelled / "orange", shots / "orange")
     paths = {
         "RUN": run,
         "IMAGE": next((shots / "orange").iterdir()),
-        "LABELLED": pictures.labelled,
-        "DATA": pictures.folder,
+        "LABELLED": stripes.labelled,
+        "DATA": stripes.folder,
         "SHOTS": shots,
         "OUT": tmp_path / "out",
     }

@@ -11,7 +11,7 @@ import pytest
 import m2sd_cli
 from m2sd_cli.errors import RunError
 from m2sd_cli.runs.folder import RunFolder
-from tests.helpers import Pictures
+from tests.helpers import Stripes
 from tests.survival.nursery import End, Nursery
 from tests.survival.scenes import DEEDS, ROUNDS, Scene, hurt, state
 
@@ -64,7 +64,7 @@ def test_of_several_writers_one_wins_and_the_others_are_told(
 
 
 def test_a_reader_never_sees_half_a_session(
-    scenes: Scenes, pictures: Pictures, nurseries: list[Nursery], tmp_path: Path
+    scenes: Scenes, stripes: Stripes, nurseries: list[Nursery], tmp_path: Path
 ) -> None:
     """One process teaches, undoes and distils anew, while this one reads all the time."""
     scene = scenes("increment")
@@ -95,4 +95,4 @@ def test_a_reader_never_sees_half_a_session(
     assert all("try again" in complaint for complaint in complaints)
     assert not any(codes)
     assert seen == {scene.old[1:], scene.new[1:]}
-    assert len(list(m2sd_cli.predict([pictures.labelled], run=run, device="cpu"))) > 0
+    assert len(list(m2sd_cli.predict([stripes.labelled], run=run, device="cpu"))) > 0

@@ -12,7 +12,7 @@ from m2sd_cli.data.colour import jitter
 from m2sd_cli.data.cutout import cutout
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.training import loop
-from tests.helpers import QUICK, QUICK_DISTILL, Pictures
+from tests.helpers import QUICK, QUICK_DISTILL, Stripes
 
 Call = tuple[str, tuple[int, ...], float | str]
 
@@ -41,14 +41,14 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[Call]:
     return found
 
 
-def test_both_stages_train_on_images_so_changed(pictures: Pictures, tmp_path: Path, calls: list[Call]) -> None:
+def test_both_stages_train_on_images_so_changed(stripes: Stripes, tmp_path: Path, calls: list[Call]) -> None:
     run = tmp_path / "run"
-    m2sd_cli.pretrain(str(pictures.folder), run=run, auto_augment="imagenet", colour=0.4, cutout=0.5, **QUICK)
+    m2sd_cli.pretrain(str(stripes.folder), run=run, auto_augment="imagenet", colour=0.4, cutout=0.5, **QUICK)
     changes = (("auto-augment", "imagenet"), ("colour", 0.4), ("cutout", 0.5))
     assert calls == [(name, (8, 3, 16, 16), strength) for name, strength in changes] * 4
-    m2sd_cli.distill(str(pictures.folder), run=run, colour=0.25, **QUICK_DISTILL)
+    m2sd_cli.distill(str(stripes.folder), run=run, colour=0.25, **QUICK_DISTILL)
     assert calls[12:] == [("colour", (8, 3, 16, 16), 0.25)] * 4
-    m2sd_cli.increment(1, pictures.first_shots, run=run, device="cpu")
+    m2sd_cli.increment(1, stripes.first_shots, run=run, device="cpu")
     assert len(calls) == 16
     folder = RunFolder(run)
     assert folder.pretrain().manifest.config["cutout"] == 0.5
@@ -56,10 +56,10 @@ def test_both_stages_train_on_images_so_changed(pictures: Pictures, tmp_path: Pa
 
 
 def test_without_them_training_draws_what_it_drew_before(
-    pictures: Pictures, trained: Path, tmp_path: Path, calls: list[Call]
+    stripes: Stripes, trained: Path, tmp_path: Path, calls: list[Call]
 ) -> None:
     stored = m2sd_cli.pretrain(
-        str(pictures.folder), run=tmp_path / "run", auto_augment="none", colour=0.0, cutout=0.0, **QUICK
+        str(stripes.folder), run=tmp_path / "run", auto_augment="none", colour=0.0, cutout=0.0, **QUICK
     )
     assert stored is not None
     assert not calls

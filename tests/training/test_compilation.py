@@ -16,7 +16,7 @@ from m2sd_cli.data.transforms import TestTransform
 from m2sd_cli.training.execution import Execution
 from m2sd_cli.training.loop import Inputs, Training
 from m2sd_cli.training.stopping import StopRequest
-from tests.helpers import Cli, OneLayer, Pictures
+from tests.helpers import Cli, OneLayer, Stripes
 
 
 def trained(compiled: bool) -> tuple[list[float], dict[str, Tensor]]:
@@ -60,13 +60,13 @@ def test_compiled_equals_plain() -> None:
 
 @pytest.mark.filterwarnings("default")
 def test_without_a_compiler_one_line_says_so(
-    m2sd: Cli, pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    m2sd: Cli, stripes: Stripes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from torch._inductor import config
 
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "compiled"))
     monkeypatch.setattr("m2sd_cli.training.pretrain.build_backbone", lambda *_: OneLayer())
-    words = ["pretrain", "--data", pictures.folder, "--run", tmp_path / "run", "--image-size", 16, "--epochs", 1]
+    words = ["pretrain", "--data", stripes.folder, "--run", tmp_path / "run", "--image-size", 16, "--epochs", 1]
     words += ["--backbone", "resnet20", "--batch-size", 8, "--device", "cpu", "--precision", "fp32", "--compile"]
     with config.patch({"cpp.cxx": (None, "no-such-compiler")}):
         done = m2sd(*words)
@@ -76,7 +76,7 @@ def test_without_a_compiler_one_line_says_so(
 
 @pytest.mark.usefixtures("signals_as_at_a_terminal")
 def test_a_compiler_that_a_signal_has_ended_is_no_fault_of_the_network(
-    m2sd: Cli, pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    m2sd: Cli, stripes: Stripes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def run(*_arguments: object) -> None:
         from torch._dynamo.exc import TorchDynamoException
@@ -85,7 +85,7 @@ def test_a_compiler_that_a_signal_has_ended_is_no_fault_of_the_network(
         raise TorchDynamoException("the compiler was killed")
 
     monkeypatch.setattr(Training, "run", run)
-    words = ["--data", pictures.folder, "--run", tmp_path / "run", "--image-size", 16, "--epochs", 1, "--device", "cpu"]
+    words = ["--data", stripes.folder, "--run", tmp_path / "run", "--image-size", 16, "--epochs", 1, "--device", "cpu"]
     done = m2sd("pretrain", *words, "--backbone", "resnet20", "--batch-size", 8, "--precision", "fp32")
     assert done.code == 130
     assert done.err.endswith("m2sd: interrupted while the network was compiled; nothing was saved\n")

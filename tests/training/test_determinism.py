@@ -17,7 +17,7 @@ from m2sd_cli.runs.training_state import StateStore
 from m2sd_cli.training.determinism import deterministic, is_not_deterministic
 from m2sd_cli.training.distill import distill_objective
 from m2sd_cli.training.pretrain import pretrain_objective
-from tests.helpers import QUICK, QUICK_DISTILL, Cli, Pictures
+from tests.helpers import QUICK, QUICK_DISTILL, Cli, Stripes
 
 PACKAGE = Path(m2sd_cli.__file__).parent
 # Of these torch has no gradient, or no result, that repeats on CUDA.
@@ -83,10 +83,10 @@ def test_it_is_left_on_for_whoever_had_it_on() -> None:
 
 
 def test_both_stages_run_so_and_come_to_what_a_cpu_always_comes_to(
-    trained: Path, pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trained: Path, stripes: Stripes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: dict[str, bool] = {}
-    run, folder = tmp_path / "run", str(pictures.folder)
+    run, folder = tmp_path / "run", str(stripes.folder)
     forward: Any = {"pretrain": pretrain_objective, "distill": distill_objective}
 
     def watched(stage: str) -> Callable[..., Any]:
@@ -117,7 +117,7 @@ def test_both_stages_run_so_and_come_to_what_a_cpu_always_comes_to(
 
 
 def test_an_operation_without_such_an_algorithm_ends_it_with_a_line(
-    pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    stripes: Stripes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def objective(*_: object) -> Callable[..., NoReturn]:
         def unrepeatable(x: Tensor, *_: object) -> NoReturn:
@@ -128,13 +128,13 @@ def test_an_operation_without_such_an_algorithm_ends_it_with_a_line(
 
     monkeypatch.setattr("m2sd_cli.api.pretrain.pretrain_objective", objective)
     with pytest.raises(TrainingError, match=r"^--deterministic: put_ does not have a .* implementation; begin without"):
-        m2sd_cli.pretrain(str(pictures.folder), run=tmp_path / "run", deterministic=True, **QUICK)
+        m2sd_cli.pretrain(str(stripes.folder), run=tmp_path / "run", deterministic=True, **QUICK)
     assert not is_not_deterministic(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
     assert not (tmp_path / "run").exists()
 
 
-def test_the_command_line_passes_it_on(m2sd: Cli, pictures: Pictures, tmp_path: Path) -> None:
-    words = ["--data", pictures.folder, "--run", tmp_path / "run", "--device", "cpu", "--batch-size", 16, "-q"]
+def test_the_command_line_passes_it_on(m2sd: Cli, stripes: Stripes, tmp_path: Path) -> None:
+    words = ["--data", stripes.folder, "--run", tmp_path / "run", "--device", "cpu", "--batch-size", 16, "-q"]
     small = ["--image-size", 16, "--backbone", "resnet20", "--epochs", 1]
     assert m2sd("pretrain", *words, *small, "--deterministic").code == 0
     assert m2sd("distill", *words, "--epochs", 1).code == 0

@@ -19,7 +19,7 @@ from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.training_log import TrainingLog
 from m2sd_cli.training import epochs
 from m2sd_cli.training.epochs import EpochFigures, HeldOutAccuracy, check_tensorboard
-from tests.helpers import QUICK, QUICK_DISTILL, Cli, Pictures
+from tests.helpers import QUICK, QUICK_DISTILL, Cli, Stripes
 
 Figures = list[EpochFigures]
 STAGES = ("pretrain", "distill")
@@ -27,13 +27,13 @@ ASKED: dict[str, Any] = {**QUICK, "epochs": 3, "held_out": 0.25}
 
 
 @pytest.fixture(scope="module")
-def told(pictures: Pictures, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Figures]:
+def told(stripes: Stripes, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Figures]:
     """Train both stages with everything that hears of epochs. Not to be changed."""
     home = tmp_path_factory.mktemp("told")
     figures: Figures = []
     hear: dict[str, Any] = {"run": home / "run", "on_epoch": figures.append, "tensorboard": home / "curves"}
-    m2sd_cli.pretrain(pictures.folder, **ASKED, **hear)
-    m2sd_cli.distill(pictures.folder, **QUICK_DISTILL, **hear)
+    m2sd_cli.pretrain(stripes.folder, **ASKED, **hear)
+    m2sd_cli.distill(stripes.folder, **QUICK_DISTILL, **hear)
     return home, figures
 
 
@@ -68,16 +68,16 @@ def test_the_network_is_that_of_the_stage(told: tuple[Path, Figures]) -> None:
     assert len({id(each.network) for each in figures}) == 2
 
 
-def test_who_listens_changes_no_weight(told: tuple[Path, Figures], pictures: Pictures, tmp_path: Path) -> None:
+def test_who_listens_changes_no_weight(told: tuple[Path, Figures], stripes: Stripes, tmp_path: Path) -> None:
     home, _ = told
     run = RunFolder(tmp_path)
-    m2sd_cli.pretrain(pictures.folder, run=tmp_path, **ASKED)
-    m2sd_cli.distill(pictures.folder, run=tmp_path, **QUICK_DISTILL)
+    m2sd_cli.pretrain(stripes.folder, run=tmp_path, **ASKED)
+    m2sd_cli.distill(stripes.folder, run=tmp_path, **QUICK_DISTILL)
     for name in ("pretrain", "session-000"):
         assert run.read(name).manifest.checkpoint == RunFolder(home / "run").read(name).manifest.checkpoint
 
 
-def test_held_out_accuracy_is_that_of_w(pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_held_out_accuracy_is_that_of_w(stripes: Stripes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(epochs, "HELD_OUT_SHARE", 1e9)  # at every epoch, however long it takes
     found: list[float] = []
     heard: Figures = []
@@ -94,7 +94,7 @@ def test_held_out_accuracy_is_that_of_w(pictures: Pictures, tmp_path: Path, monk
 
     actual = HeldOutAccuracy.measure
     monkeypatch.setattr(HeldOutAccuracy, "measure", measure)
-    m2sd_cli.pretrain(pictures.folder, run=tmp_path, on_epoch=heard.append, **ASKED)
+    m2sd_cli.pretrain(stripes.folder, run=tmp_path, on_epoch=heard.append, **ASKED)
     assert [each.held_out_accuracy for each in heard] == [each or -1 for each in found]
     assert [each.held_out_every for each in heard] == [1, 1, 1]
 
@@ -128,7 +128,7 @@ def test_no_held_out_image_no_accuracy(trained: Path) -> None:
 
 @pytest.mark.parametrize("torn", [False, True])
 def test_a_resumed_training_goes_on_with_the_log(
-    told: tuple[Path, Figures], pictures: Pictures, tmp_path: Path, torn: bool
+    told: tuple[Path, Figures], stripes: Stripes, tmp_path: Path, torn: bool
 ) -> None:
     run, curves = tmp_path / "run", tmp_path / "curves"
     stopped: Figures = []
@@ -139,34 +139,34 @@ def test_a_resumed_training_goes_on_with_the_log(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):  # after it was saved in the first epoch for the last time
-        m2sd_cli.pretrain(pictures.folder, run=run, tensorboard=curves, on_epoch=stop, save_every=0.0, **ASKED)
+        m2sd_cli.pretrain(stripes.folder, run=run, tensorboard=curves, on_epoch=stop, save_every=0.0, **ASKED)
     assert numbers(run) == [("pretrain", 1), ("pretrain", 2)]
     if torn:
         log = run / "log.jsonl"
         log.write_bytes(log.read_bytes()[:-20])
-    m2sd_cli.pretrain(pictures.folder, run=run, resume=True, tensorboard=curves, device="cpu")
+    m2sd_cli.pretrain(stripes.folder, run=run, resume=True, tensorboard=curves, device="cpu")
     assert numbers(run) == [("pretrain", 1), ("pretrain", 2), ("pretrain", 3)]
     before = [line["loss"] for line in lines(told[0] / "run")][:3]
     assert [line["loss"] for line in lines(run)] == before
     assert scalars(curves / "pretrain", "loss") == [(1, before[0]), (2, before[1]), (3, before[2])]
 
 
-def test_a_new_stage_begins_its_part_of_the_log(told: tuple[Path, Figures], pictures: Pictures, tmp_path: Path) -> None:
+def test_a_new_stage_begins_its_part_of_the_log(told: tuple[Path, Figures], stripes: Stripes, tmp_path: Path) -> None:
     run = Path(shutil.copytree(told[0] / "run", tmp_path / "run"))
-    m2sd_cli.distill(pictures.folder, run=run, force=True, **QUICK_DISTILL)
+    m2sd_cli.distill(stripes.folder, run=run, force=True, **QUICK_DISTILL)
     assert numbers(run) == numbers(told[0] / "run")
     assert lines(run)[3] != lines(told[0] / "run")[3]
-    m2sd_cli.distill(pictures.folder, run=run, force=True, epochs=0, device="cpu")
+    m2sd_cli.distill(stripes.folder, run=run, force=True, epochs=0, device="cpu")
     assert numbers(run) == [("pretrain", 1), ("pretrain", 2), ("pretrain", 3)]
-    m2sd_cli.pretrain(pictures.folder, run=run, force=True, **QUICK)
+    m2sd_cli.pretrain(stripes.folder, run=run, force=True, **QUICK)
     assert numbers(run) == [("pretrain", 1)]
 
 
-def test_a_log_that_cannot_be_written_ends_no_training(m2sd: Cli, pictures: Pictures, tmp_path: Path) -> None:
+def test_a_log_that_cannot_be_written_ends_no_training(m2sd: Cli, stripes: Stripes, tmp_path: Path) -> None:
     run = tmp_path / "run"
     (run / "log.jsonl").mkdir(parents=True)
     words = ["--epochs", 2, "--batch-size", 8, "--image-size", 16, "--backbone", "resnet20", "--device", "cpu"]
-    done = m2sd("pretrain", "--data", pictures.folder, "--run", run, *words)
+    done = m2sd("pretrain", "--data", stripes.folder, "--run", run, *words)
     assert (done.code, done.out) == (0, "")
     assert done.err.count("cannot be written") == 1
     assert f"{run / 'log.jsonl'}: cannot be written (not a regular file); the training goes on" in done.err

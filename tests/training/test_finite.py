@@ -16,7 +16,7 @@ from m2sd_cli.runs.training_state import StateStore
 from m2sd_cli.training import distill, pretrain
 from m2sd_cli.training.loop import Training
 from m2sd_cli.training.sums import Sums, all_finite
-from tests.helpers import QUICK, QUICK_DISTILL, Pictures, tree
+from tests.helpers import QUICK, QUICK_DISTILL, Stripes, tree
 
 Bad = dict[str, float]
 STAGES = ["pretrain", "distill"]
@@ -25,12 +25,12 @@ LATER = "goes on to the same end: start over with --force and a lower --learning
 
 
 @pytest.fixture
-def begin(run: Path, pictures: Pictures) -> Callable[..., object]:
+def begin(run: Path, stripes: Stripes) -> Callable[..., object]:
     """Begin one of the stages on a finished run."""
 
     def call(stage: str, **options: Any) -> object:
         usual = (QUICK if stage == "pretrain" else QUICK_DISTILL) | {"run": run, "force": True, "epochs": 2}
-        return getattr(m2sd_cli, stage)(str(pictures.folder), **usual | options)
+        return getattr(m2sd_cli, stage)(str(stripes.folder), **usual | options)
 
     return call
 
@@ -104,7 +104,7 @@ def test_the_learning_rate_is_not_blamed_for_the_first_step(
 
 @pytest.mark.parametrize(("stage", "term"), [("pretrain", "loss"), ("distill", "teacher")])
 def test_the_state_before_it_is_kept(
-    begin: Callable[..., object], run: Path, pictures: Pictures, monkeypatch: pytest.MonkeyPatch, stage: str, term: str
+    begin: Callable[..., object], run: Path, stripes: Stripes, monkeypatch: pytest.MonkeyPatch, stage: str, term: str
 ) -> None:
     before = tree(run)
     begin(stage)
@@ -119,7 +119,7 @@ def test_the_state_before_it_is_kept(
     )
     check_kept(run, 5)
     resume: Any = getattr(m2sd_cli, stage)
-    resume(str(pictures.folder), run=run, resume=True, device="cpu")
+    resume(str(stripes.folder), run=run, resume=True, device="cpu")
     again = RunFolder(run).read(name).manifest
     assert (again.checkpoint, again.history) == (whole.checkpoint, whole.history)
     assert before.keys() >= tree(run).keys()

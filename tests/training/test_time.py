@@ -13,7 +13,7 @@ from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.training import loop
 from m2sd_cli.training.job import Position
 from m2sd_cli.training.loop import Training
-from tests.helpers import QUICK, QUICK_DISTILL, Cli, Pictures, tree
+from tests.helpers import QUICK, QUICK_DISTILL, Cli, Stripes, tree
 
 WORDS = ["--batch-size", 8, "--device", "cpu", "--precision", "fp32"]
 FIRST = ["--image-size", 16, "--backbone", "resnet20", *WORDS]
@@ -35,32 +35,30 @@ def quick_steps(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("quick_steps")
-def test_a_budget_becomes_epochs_that_repeat_the_training_exactly(
-    m2sd: Cli, pictures: Pictures, tmp_path: Path
-) -> None:
+def test_a_budget_becomes_epochs_that_repeat_the_training_exactly(m2sd: Cli, stripes: Stripes, tmp_path: Path) -> None:
     budget, again = RunFolder(tmp_path / "budget"), RunFolder(tmp_path / "again")
-    done = m2sd("pretrain", "--data", pictures.folder, "--run", budget.path, *FIRST, "--time-budget", "20s")
+    done = m2sd("pretrain", "--data", stripes.folder, "--run", budget.path, *FIRST, "--time-budget", "20s")
     assert done.code == 0, done.err
     found = re.search(
         r"^pretrain: --time-budget allows (\d+) epochs; --epochs \1 repeats the training$", done.err, re.M
     )
     assert found is not None
     epochs = int(found[1])
-    assert 1 <= epochs <= 4  # of 4 steps of a second; reading the pictures takes time, too
+    assert 1 <= epochs <= 4  # of 4 steps of a second; reading the images takes time, too
     assert budget.pretrain().manifest.config["epochs"] == len(budget.pretrain().manifest.history) == epochs
-    m2sd_cli.pretrain(pictures.folder, run=again.path, epochs=epochs, **BUDGET)
+    m2sd_cli.pretrain(stripes.folder, run=again.path, epochs=epochs, **BUDGET)
     first, second = budget.pretrain().manifest, again.pretrain().manifest
     assert (first.checkpoint, first.history, first.config) == (second.checkpoint, second.history, second.config)
-    m2sd_cli.distill(pictures.folder, run=budget.path, time_budget=20, **SECOND)
+    m2sd_cli.distill(stripes.folder, run=budget.path, time_budget=20, **SECOND)
     epochs = int(str(budget.session(0).manifest.config["epochs"]))
-    m2sd_cli.distill(pictures.folder, run=again.path, epochs=epochs, **SECOND)
+    m2sd_cli.distill(stripes.folder, run=again.path, epochs=epochs, **SECOND)
     assert budget.session(0).manifest.checkpoint == again.session(0).manifest.checkpoint
 
 
 @pytest.mark.usefixtures("quick_steps")
-def test_a_training_within_a_budget_is_resumed_with_its_epochs(m2sd: Cli, pictures: Pictures, tmp_path: Path) -> None:
+def test_a_training_within_a_budget_is_resumed_with_its_epochs(m2sd: Cli, stripes: Stripes, tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "run")
-    words = ["pretrain", "--data", pictures.folder, "--run", run.path, *FIRST, "--time-budget", "20s"]
+    words = ["pretrain", "--data", stripes.folder, "--run", run.path, *FIRST, "--time-budget", "20s"]
     assert m2sd(*words, "--stop-after", "0s").code == StoppedError.exit_code
     done = m2sd(*words, "--resume")
     assert done.code == 0, done.err
@@ -68,7 +66,7 @@ def test_a_training_within_a_budget_is_resumed_with_its_epochs(m2sd: Cli, pictur
     assert f"pretrain: the budget of time allowed {epochs} epochs when it began" in done.err
 
 
-def test_steps_that_were_timed_leave_no_trace(pictures: Pictures, tmp_path: Path) -> None:
+def test_steps_that_were_timed_leave_no_trace(stripes: Stripes, tmp_path: Path) -> None:
     states: list[dict[str, Any]] = []
     run = Training.run
 
@@ -85,8 +83,8 @@ def test_steps_that_were_timed_leave_no_trace(pictures: Pictures, tmp_path: Path
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "PROBED", 0.0)
         patch.setattr(Training, "run", timed)
-        timed_run = m2sd_cli.pretrain(pictures.folder, run=tmp_path / "timed", optimizer="adamw", **QUICK)
-    plain = m2sd_cli.pretrain(pictures.folder, run=tmp_path / "plain", optimizer="adamw", **QUICK)
+        timed_run = m2sd_cli.pretrain(stripes.folder, run=tmp_path / "timed", optimizer="adamw", **QUICK)
+    plain = m2sd_cli.pretrain(stripes.folder, run=tmp_path / "plain", optimizer="adamw", **QUICK)
     assert len(states) == 1
     assert timed_run is not None
     assert plain is not None
@@ -107,19 +105,19 @@ def test_steps_that_were_timed_leave_no_trace(pictures: Pictures, tmp_path: Path
     ],
 )
 def test_a_budget_that_cannot_be_kept_is_refused(
-    m2sd: Cli, pictures: Pictures, tmp_path: Path, words: list[object], says: str
+    m2sd: Cli, stripes: Stripes, tmp_path: Path, words: list[object], says: str
 ) -> None:
-    done = m2sd("pretrain", "--data", pictures.folder, "--run", tmp_path / "run", *FIRST, *words)
+    done = m2sd("pretrain", "--data", stripes.folder, "--run", tmp_path / "run", *FIRST, *words)
     assert (done.code, done.out) == (2, "")
     assert done.err.startswith(f"m2sd: {says}")
     assert set(tree(tmp_path)) <= {"run", "run/places.json"}
 
 
 def test_the_time_is_told_after_the_first_steps(
-    m2sd: Cli, pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    m2sd: Cli, stripes: Stripes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(loop, "TOLD_AFTER", 0.0)
-    words = ["pretrain", "--data", pictures.folder, "--run", tmp_path / "run", *FIRST, "--epochs", 2]
+    words = ["pretrain", "--data", stripes.folder, "--run", tmp_path / "run", *FIRST, "--epochs", 2]
     said = [line for line in m2sd(*words).err.splitlines() if "from now on" in line]
     assert len(said) == 1
     assert re.fullmatch(r"pretrain: 2 epochs of 4 steps, about \d+ s from now on", said[0])

@@ -21,7 +21,7 @@ from m2sd_cli.registry import BACKBONES
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.training.initial_weights import initialise
 from m2sd_cli.training.timm_weights import find_model
-from tests.helpers import COMMON, Cli, Pictures, check_refusal, finished, sha256
+from tests.helpers import COMMON, Cli, Stripes, check_refusal, finished, sha256
 
 timm = pytest.importorskip("timm")
 KINDS = ["test_resnet", "test_convnext", "test_vit"]  # the last four maps of the last are of one size
@@ -40,16 +40,16 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session", params=KINDS)
 def chain(
-    request: pytest.FixtureRequest, folders: Path, pictures: Pictures, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest, folders: Path, stripes: Stripes, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     """Train a run of a network of timm, by both stages and with all of stage 2, and teach it a session."""
     run: Path = tmp_path_factory.mktemp("chain") / request.param
     name: Any = f"timm:local-dir:{folders / request.param}"
     m2sd_cli.pretrain(
-        str(pictures.folder), run=run, backbone=name, init="imagenet", image_size=SIDE, **COMMON | {"epochs": 0}
+        str(stripes.folder), run=run, backbone=name, init="imagenet", image_size=SIDE, **COMMON | {"epochs": 0}
     )
-    m2sd_cli.distill(str(pictures.folder), run=run, **COMMON)
-    m2sd_cli.increment(1, pictures.first_shots, run=run, device="cpu")
+    m2sd_cli.distill(str(stripes.folder), run=run, **COMMON)
+    m2sd_cli.increment(1, stripes.first_shots, run=run, device="cpu")
     return run
 
 
@@ -81,9 +81,9 @@ def test_weights_are_those_of_the_folder(chain: Path, folders: Path) -> None:
         assert theirs["pos_embed"].shape[1] > ours["backbone.network.pos_embed"].shape[1] > 1
 
 
-def test_a_chain_answers_and_is_exported(chain: Path, pictures: Pictures, tmp_path: Path) -> None:
+def test_a_chain_answers_and_is_exported(chain: Path, stripes: Stripes, tmp_path: Path) -> None:
     model = load_session(RunFolder(chain))
-    (answer,) = m2sd_cli.predict([next(pictures.labelled.rglob("*.png"))], run=chain, device="cpu")
+    (answer,) = m2sd_cli.predict([next(stripes.labelled.rglob("*.png"))], run=chain, device="cpu")
     assert len(model.classes) == 6
     assert answer.guesses
     images = torch.randint(0, 256, (3, 3, SIDE, SIDE), dtype=torch.uint8)
@@ -146,8 +146,8 @@ def test_a_network_that_does_not_do_is_refused_in_one_line(name: str, says: str)
         build_backbone(name)
 
 
-def test_a_size_that_the_network_cannot_take_is_refused(m2sd: Cli, pictures: Pictures, tmp_path: Path) -> None:
-    words = ["pretrain", "--data", pictures.folder, "--run", tmp_path / "run", "--epochs", 1, "--image-size"]
+def test_a_size_that_the_network_cannot_take_is_refused(m2sd: Cli, stripes: Stripes, tmp_path: Path) -> None:
+    words = ["pretrain", "--data", stripes.folder, "--run", tmp_path / "run", "--epochs", 1, "--image-size"]
     for name, side in (("test_vit", 40), ("mvitv2_tiny", 8)):
         done = m2sd(*words, side, "--backbone", f"timm:{name}", "--device", "cpu", "-q")
         check_refusal(done, 2, f"--image-size {side}: timm:{name} cannot take it, it was made for ")
@@ -186,7 +186,7 @@ def test_weights_that_cannot_be_downloaded(monkeypatch: pytest.MonkeyPatch) -> N
         initialise(build_backbone("timm:test_resnet"), "timm:test_resnet.r160_in1k", "imagenet")
 
 
-def test_a_licence_that_forbids_trade_is_told(folders: Path, pictures: Pictures, tmp_path: Path, m2sd: Cli) -> None:
+def test_a_licence_that_forbids_trade_is_told(folders: Path, stripes: Stripes, tmp_path: Path, m2sd: Cli) -> None:
     folder = tmp_path / "weights"
     folder.mkdir()
     (folder / "model.safetensors").write_bytes((folders / "test_resnet" / "model.safetensors").read_bytes())
@@ -194,7 +194,7 @@ def test_a_licence_that_forbids_trade_is_told(folders: Path, pictures: Pictures,
     content["pretrained_cfg"]["license"] = "cc-by-nc-4.0"
     (folder / "config.json").write_text(json.dumps(content))
     done = m2sd(
-        *("learn", pictures.folder, "--run", tmp_path / "run", "--image-size", SIDE, "--device", "cpu"),
+        *("learn", stripes.folder, "--run", tmp_path / "run", "--image-size", SIDE, "--device", "cpu"),
         *("--backbone", f"timm:local-dir:{folder}"),
     )
     assert done.code == 0, done
@@ -206,12 +206,12 @@ def test_a_licence_that_forbids_trade_is_told(folders: Path, pictures: Pictures,
 
 
 def test_a_training_goes_on_without_the_weights_that_it_began_from(
-    folders: Path, pictures: Pictures, tmp_path: Path
+    folders: Path, stripes: Stripes, tmp_path: Path
 ) -> None:
     options: Any = {**COMMON, "image_size": SIDE, "backbone": "timm:test_resnet", "run": tmp_path / "run", "epochs": 2}
     init = f"local-dir:{folders / 'test_resnet'}"
-    assert m2sd_cli.pretrain(pictures.folder, init=init, stop_after=0, **options) is None
-    stored = finished(m2sd_cli.pretrain(pictures.folder, run=tmp_path / "run", device="cpu", resume=True))
+    assert m2sd_cli.pretrain(stripes.folder, init=init, stop_after=0, **options) is None
+    stored = finished(m2sd_cli.pretrain(stripes.folder, run=tmp_path / "run", device="cpu", resume=True))
     assert stored.manifest.weights is not None
     assert stored.manifest.transform.mean == stored.manifest.weights.mean
 

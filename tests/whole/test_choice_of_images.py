@@ -21,24 +21,24 @@ from m2sd_cli.data.sources import FileImages, ImageSource
 from m2sd_cli.errors import DamagedError, DataError, RunError
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.training.job import Job
-from tests.helpers import QUICK, QUICK_DISTILL, Cli, Pictures, fill
+from tests.helpers import QUICK, QUICK_DISTILL, Cli, Stripes, fill
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-BAD = "red-99.png"  # a picture that cannot be read
+BAD = "red-99.png"  # an image that cannot be read
 
 
 @pytest.fixture
-def photos(pictures: Pictures, tmp_path: Path) -> Path:
-    """Eight pictures a base class, and a bad one."""
-    folder = Path(shutil.copytree(pictures.folder, tmp_path / "colours"))
-    (folder / "train" / "red" / BAD).write_bytes(b"no picture")
+def photos(stripes: Stripes, tmp_path: Path) -> Path:
+    """Eight images a base class, and a bad one."""
+    folder = Path(shutil.copytree(stripes.folder, tmp_path / "colours"))
+    (folder / "train" / "red" / BAD).write_bytes(b"no image")
     return folder
 
 
 def drawn(photos: Path) -> dict[str, list[str]]:
-    """The good pictures of each class, in the order of the SHA-256 of their names."""
+    """The good images of each class, in the order of the SHA-256 of their names."""
     return {
         name: sorted(
             (path.name for path in paths if path.name != BAD), key=lambda each: hashlib.sha256(each.encode()).digest()
@@ -79,7 +79,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[DataSet]:
     [({"images_per_class": 3}, 0), ({"held_out": 0.25}, 2), ({"held_out": 0.4, "images_per_class": 4}, 3)],
 )
 def test_every_stage_is_given_the_same_images(
-    photos: Path, pictures: Pictures, seen: list[DataSet], tmp_path: Path, options: dict[str, Any], held: int
+    photos: Path, stripes: Stripes, seen: list[DataSet], tmp_path: Path, options: dict[str, Any], held: int
 ) -> None:
     run, data = tmp_path / "run", str(photos)
     assert m2sd_cli.pretrain(data, run=run, skip_bad=True, stop_after=0, **options, **QUICK) is None
@@ -104,7 +104,7 @@ def test_every_stage_is_given_the_same_images(
     assert m2sd_cli.distill(data, run=run, resume=True) is not None
     assert m2sd_cli.evaluate(run=run, data=data, device="cpu").figures.sessions[0].images == 12
     assert m2sd_cli.reproduce(run=run, data=data).same
-    # A picture that is trained on decides, one that is not does not matter.
+    # An image that is trained on decides, one that is not does not matter.
     source = seen[0].train
     assert isinstance(source, FileImages)
     rest = [path for path in (photos / "train" / "blue").iterdir() if path not in source.paths]
@@ -127,9 +127,9 @@ def test_every_stage_is_given_the_same_images(
     ],
 )
 def test_a_choice_that_makes_no_sense_is_refused(
-    m2sd: Cli, pictures: Pictures, tmp_path: Path, words: list[object], says: str
+    m2sd: Cli, stripes: Stripes, tmp_path: Path, words: list[object], says: str
 ) -> None:
-    done = m2sd("pretrain", "--data", pictures.folder, "--run", tmp_path / "run", *words)
+    done = m2sd("pretrain", "--data", stripes.folder, "--run", tmp_path / "run", *words)
     assert (done.code, done.out, done.err) == (2, "", f"m2sd: {says}\n")
     assert not (tmp_path / "run" / "training").exists()
 
@@ -138,21 +138,21 @@ def test_a_choice_that_makes_no_sense_is_refused(
     "config", [{"images_per_class": 0}, {"images_per_class": "all"}, {"held_out": 1.0}, {"held_out": True}]
 )
 def test_a_recorded_choice_that_makes_no_sense_is_refused(
-    trained: Path, pictures: Pictures, config: dict[str, Any]
+    trained: Path, stripes: Stripes, config: dict[str, Any]
 ) -> None:
     first = RunFolder(trained).pretrain().manifest
     forged = first.model_copy(update={"config": {**first.config, **config}})
     with pytest.raises(DamagedError, match=f"which images it was given: {flag(next(iter(config)))} "):
-        recorded_data(forged, str(pictures.folder), None, 16)
+        recorded_data(forged, str(stripes.folder), None, 16)
 
 
 def test_by_default_some_are_held_out_and_decoded_for_no_training(
-    pictures: Pictures, seen: list[DataSet], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    stripes: Stripes, seen: list[DataSet], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     photos, run = tmp_path / "photos", tmp_path / "run"
     for colour in ("blue", "red"):
         fill(photos / "train", colour, 30)
-    shutil.copytree(pictures.folder / "test", photos / "test")
+    shutil.copytree(stripes.folder / "test", photos / "test")
     monkeypatch.setenv("M2SD_CACHE", str(tmp_path / "decoded"))
     m2sd_cli.pretrain(str(photos), run=run, **QUICK)
     m2sd_cli.distill(str(photos), run=run, epochs=1, batch_size=8, device="cpu", kd_weight=0.0, attention_weight=0.0)

@@ -11,7 +11,7 @@ import pytest
 from m2sd_cli.api.recorded_commands import recorded_command
 from m2sd_cli.registry import CLASSIFIERS, way_to
 from m2sd_cli.runs.folder import RunFolder
-from tests.helpers import Cli, Pictures, check_refusal, tables_as_before
+from tests.helpers import Cli, Stripes, check_refusal, tables_as_before
 
 NEAREST = '''"""The nearest class mean."""
 import torch
@@ -65,37 +65,35 @@ def written(folder: Path, text: str, name: str = "own.py") -> Path:
     return folder / name
 
 
-def test_a_classifier_of_a_file_answers_and_is_recorded(
-    run: Path, pictures: Pictures, tmp_path: Path, m2sd: Cli
-) -> None:
+def test_a_classifier_of_a_file_answers_and_is_recorded(run: Path, stripes: Stripes, tmp_path: Path, m2sd: Cli) -> None:
     file = written(tmp_path, NEAREST, "nearest.py")
     copy = tmp_path / "copy"
     shutil.copytree(run, copy)
     RunFolder(copy).remove_sessions(first=2)
     words = ["--run", copy, "--device", "cpu"]
     evaluated = m2sd(
-        "--plugin", file, "evaluate", *words, "--test", pictures.labelled, "--classifier", "nearest", "--json"
+        "--plugin", file, "evaluate", *words, "--test", stripes.labelled, "--classifier", "nearest", "--json"
     )
     assert evaluated.code == 0, evaluated.err
     assert json.loads(evaluated.out)["classifier"] == "nearest"
     # Tables have it in this process from now on; in another one it has to be named again.
-    taught = m2sd("increment", *words, "--session", 2, "--shots", pictures.second_shots, "--classifier", "nearest")
+    taught = m2sd("increment", *words, "--session", 2, "--shots", stripes.second_shots, "--classifier", "nearest")
     assert taught.code == 0, taught.err
     manifest = RunFolder(copy).session(2).manifest
     sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
     assert (manifest.classifier, manifest.plugins) == ("nearest", {"nearest": f"nearest.py (SHA-256 {sha256})"})
     del CLASSIFIERS.entries["nearest"]
-    refused = m2sd("predict", pictures.labelled, *words)
+    refused = m2sd("predict", stripes.labelled, *words)
     check_refusal(refused, 4, "knows no classifier 'nearest'; it comes from nearest.py, to be named before the command")
     assert recorded_command(manifest).startswith("m2sd --plugin nearest.py increment --session 2")
 
 
 def test_a_backbone_of_a_file_is_trained_and_the_next_command_names_the_file(
-    pictures: Pictures, tmp_path: Path, m2sd: Cli, monkeypatch: pytest.MonkeyPatch
+    stripes: Stripes, tmp_path: Path, m2sd: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = written(tmp_path, TINY, "tiny.py")
     run = tmp_path / "run"
-    words = ["--data", pictures.folder, "--run", run, "--backbone", "tiny", "--image-size", 16, "--epochs", 1]
+    words = ["--data", stripes.folder, "--run", run, "--backbone", "tiny", "--image-size", 16, "--epochs", 1]
     trained = m2sd("--plugin", file, "pretrain", *words, "--device", "cpu")
     assert trained.code == 0, trained.err
     assert f"next: m2sd --plugin {file} distill " in trained.err

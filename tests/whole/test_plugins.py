@@ -21,7 +21,7 @@ from m2sd_cli.method.backbone import Backbone, Features
 from m2sd_cli.method.numerics import global_average_pool
 from m2sd_cli.registry import BACKBONES, CLASSIFIERS, BackboneEntry, ClassifierEntry
 from m2sd_cli.runs.folder import RunFolder
-from tests.helpers import Cli, Pictures, check_refusal
+from tests.helpers import Cli, Stripes, check_refusal
 
 SHIPPED = ", ".join(CLASSIFIERS.entries)  # none of a plug-in is among them when this is imported
 ROOT = Path(__file__).parents[2]
@@ -76,20 +76,20 @@ def evaluation(done: "subprocess.CompletedProcess[str]") -> Any:
 
 
 def test_a_script_and_an_installed_package_bring_the_same_classifier(
-    run: Path, pictures: Pictures, script: Path, installed: Path, m2sd: Cli
+    run: Path, stripes: Stripes, script: Path, installed: Path, m2sd: Cli
 ) -> None:
-    words = ["evaluate", "--run", run, "--test", pictures.labelled, "--device", "cpu", "--json"]
+    words = ["evaluate", "--run", run, "--test", stripes.labelled, "--device", "cpu", "--json"]
     words += ["--classifier", "roots"]
     first = evaluation(run_python(script, *words, path=ROOT))
     assert evaluation(run_python("-m", "m2sd_cli", *words, path=installed)) == first
 
     RunFolder(run).remove_sessions(first=2)
-    increment = ["increment", "--session", 2, "--shots", pictures.second_shots, "--run", run, "--device", "cpu", "-q"]
+    increment = ["increment", "--session", 2, "--shots", stripes.second_shots, "--run", run, "--device", "cpu", "-q"]
     done = run_python("-m", "m2sd_cli", *increment, "--classifier", "roots", path=installed)
     assert done.returncode == 0, done.stderr
     manifest = RunFolder(run).session(2).manifest
     assert (manifest.classifier, manifest.plugins) == ("roots", {"roots": "roots 1.2"})
-    missing = m2sd("predict", pictures.labelled, "--run", run)
+    missing = m2sd("predict", stripes.labelled, "--run", run)
     check_refusal(missing, 4, "knows no classifier 'roots'; it comes from roots 1.2, which has to be installed")
 
 
@@ -125,22 +125,22 @@ class Tiny(Backbone):
 
 
 def test_a_registered_backbone_lives_a_whole_life(
-    pictures: Pictures, tmp_path: Path, m2sd: Cli, monkeypatch: pytest.MonkeyPatch
+    stripes: Stripes, tmp_path: Path, m2sd: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(BACKBONES, "entries", dict(BACKBONES.entries))
     m2sd_cli.register_backbone("tiny", Tiny)
     run = tmp_path / "run"
     words = ["--run", run, "--device", "cpu", "-q"]
     trained = m2sd(
-        "pretrain", "--data", pictures.folder, "--backbone", "tiny", "--image-size", 16, "--epochs", 1, *words
+        "pretrain", "--data", stripes.folder, "--backbone", "tiny", "--image-size", 16, "--epochs", 1, *words
     )
     assert trained.code == 0, trained.err
-    assert m2sd("distill", "--data", pictures.folder, "--epochs", 1, *words).code == 0
-    assert m2sd("increment", "--session", 1, "--shots", pictures.first_shots, *words).code == 0
+    assert m2sd("distill", "--data", stripes.folder, "--epochs", 1, *words).code == 0
+    assert m2sd("increment", "--session", 1, "--shots", stripes.first_shots, *words).code == 0
     assert RunFolder(run).pretrain().manifest.plugins == {"tiny": "tests without a version"}
     assert load_session(RunFolder(run)).backbone.width == 8
     monkeypatch.delitem(BACKBONES.entries, "tiny")
-    done = m2sd("evaluate", "--test", pictures.labelled, *words)
+    done = m2sd("evaluate", "--test", stripes.labelled, *words)
     check_refusal(done, 4, "this version knows no backbone 'tiny'; it comes from tests without a version")
 
 

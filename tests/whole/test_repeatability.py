@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from m2sd_cli.runs.folder import RunFolder
-from tests.helpers import COMMANDS, Pictures
+from tests.helpers import COMMANDS, Stripes
 
 PRECISIONS = ["fp32", "bf16"]
 STAGES = ["pretrain", "session-000", "session-001", "session-002"]
 
 
-def teach(home: Path, pictures: Pictures, cache: Path, hash_seed: str, relative: bool) -> dict[str, list[str]]:
+def teach(home: Path, stripes: Stripes, cache: Path, hash_seed: str, relative: bool) -> dict[str, list[str]]:
     """The checkpoints of a chain in each precision, made by another process with `home` as its working directory."""
 
     def place(path: Path) -> str:
@@ -24,12 +24,12 @@ def teach(home: Path, pictures: Pictures, cache: Path, hash_seed: str, relative:
     commands = []
     for precision in PRECISIONS:
         common = ["--run", precision, "--device", "cpu", "--precision", precision, "-q"]
-        training = [*common, "--data", place(pictures.folder), "--epochs", "1", "--batch-size", "8"]
+        training = [*common, "--data", place(stripes.folder), "--epochs", "1", "--batch-size", "8"]
         commands += [
             ["pretrain", *training, "--image-size", "16", "--backbone", "resnet20", "--save-every", "0s"],
             ["distill", *training],
-            ["increment", *common, "--session", "1", "--shots", place(pictures.first_shots)],
-            ["increment", *common, "--session", "2", "--shots", place(pictures.second_shots)],
+            ["increment", *common, "--session", "1", "--shots", place(stripes.first_shots)],
+            ["increment", *common, "--session", "2", "--shots", place(stripes.second_shots)],
         ]
     home.mkdir()
     subprocess.run(
@@ -46,12 +46,12 @@ def teach(home: Path, pictures: Pictures, cache: Path, hash_seed: str, relative:
     }
 
 
-def test_two_processes_come_to_the_same_weights(pictures: Pictures, tmp_path: Path) -> None:
+def test_two_processes_come_to_the_same_weights(stripes: Stripes, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
-    cold = teach(tmp_path / "here", pictures, cache, hash_seed="1", relative=False)
+    cold = teach(tmp_path / "here", stripes, cache, hash_seed="1", relative=False)
     kept = set(cache.rglob("*"))
-    assert kept, "the first process keeps its decoded pictures"
-    warm = teach(tmp_path / "there", pictures, cache, hash_seed="2", relative=True)
+    assert kept, "the first process keeps its decoded images"
+    warm = teach(tmp_path / "there", stripes, cache, hash_seed="2", relative=True)
     assert set(cache.rglob("*")) == kept
     assert cold == warm
     assert len({sha256 for each in cold.values() for sha256 in each}) == len(PRECISIONS) * len(STAGES)

@@ -110,18 +110,18 @@ def _use(model: SessionModel) -> str:
     side = model.transform.crop
     return f"""## How to use
 
-`model.py` needs torch and safetensors, and Pillow to open pictures. In this folder:
+`model.py` needs torch and safetensors, and Pillow to open images. In this folder:
 
 ```python
 from PIL import Image
 from model import Model
 
 model = Model()
-(answer,) = model.predict(model.prepare(Image.open("picture.jpg"))[None])
+(answer,) = model.predict(model.prepare(Image.open("image.jpg"))[None])
 print("unknown" if answer.unknown else answer.label, answer.probability)
 ```
 
-`python model.py picture.jpg` prints the same as JSON. `Model()(images)` maps images (N, 3, {side}, {side}) uint8 to
+`python model.py image.jpg` prints the same as JSON. `Model()(images)` maps images (N, 3, {side}, {side}) uint8 to
 logits and scores. `network.json` names the operations of torch that use `model.safetensors`, and `config.json` has the
 labels, the pre-processing and the threshold of "unknown". No file is a pickle, and none but `model.py` holds code."""
 

@@ -1,6 +1,6 @@
-"""Image classifier that was exported by m2sd; it needs torch and safetensors, and Pillow to open pictures.
+"""Image classifier that was exported by m2sd; it needs torch and safetensors, and Pillow to open images.
 
-At a terminal: python model.py PICTURE...
+At a terminal: python model.py IMAGE...
 """
 
 import json
@@ -66,30 +66,30 @@ class Model:
             )
         ]
 
-    def prepare(self, picture: Any) -> Tensor:
-        """Resize and crop a picture of Pillow to (3, H, W) uint8; torch.stack makes a batch of several."""
+    def prepare(self, image: Any) -> Tensor:
+        """Resize and crop an image of Pillow to (3, H, W) uint8; torch.stack makes a batch of several."""
         from PIL import Image, ImageOps
 
         how = self.config["preprocessing"]
-        picture = ImageOps.exif_transpose(picture)
-        if picture.has_transparency_data:  # it is laid on white
-            picture = picture.convert("RGBA")
-            picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
-        picture = picture.convert("RGB")
-        short, long = sorted(picture.size)
+        image = ImageOps.exif_transpose(image)
+        if image.has_transparency_data:  # it is laid on white
+            image = image.convert("RGBA")
+            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+        image = image.convert("RGB")
+        short, long = sorted(image.size)
         if how["resize_what"] == "both sides":
             size = (how["resize"], how["resize"])
         else:
             if long > 16 * short:  # only the middle is looked at
-                picture = ImageOps.fit(picture, (min(picture.width, 16 * short), min(picture.height, 16 * short)))
-            size = (int(how["resize"] * picture.width / short), int(how["resize"] * picture.height / short))
-        if size != picture.size:
-            picture = picture.resize(size, Image.Resampling[how["resize_how"].partition(",")[0].upper()])
+                image = ImageOps.fit(image, (min(image.width, 16 * short), min(image.height, 16 * short)))
+            size = (int(how["resize"] * image.width / short), int(how["resize"] * image.height / short))
+        if size != image.size:
+            image = image.resize(size, Image.Resampling[how["resize_how"].partition(",")[0].upper()])
         crop = how["centre_crop"]
         if size != (crop, crop):
             left, top = round((size[0] - crop) / 2), round((size[1] - crop) / 2)
-            picture = picture.crop((left, top, left + crop, top + crop))
-        pixels = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8)
+            image = image.crop((left, top, left + crop, top + crop))
+        pixels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
         return pixels.view(crop, crop, 3).permute(2, 0, 1)
 
     def _value(self, argument: Any, values: dict[str, Any]) -> Any:
@@ -126,13 +126,13 @@ def _function(name: str) -> Any:
 
 
 def main() -> None:
-    """Print the answer to each picture that is named, as one line of JSON."""
+    """Print the answer to each image that is named, as one line of JSON."""
     from PIL import Image
 
     model = Model()
     for name in sys.argv[1:]:
-        with Image.open(name) as picture:
-            (answer,) = model.predict(model.prepare(picture)[None])
+        with Image.open(name) as image:
+            (answer,) = model.predict(model.prepare(image)[None])
         print(json.dumps({"picture": name, **answer._asdict()}))
 
 

@@ -124,7 +124,7 @@ FIGURES: Final[Mapping[str, Figure]] = {
     ),
     "known-scores": Figure(
         "Known or unknown",
-        "Images of classes taught so far, and of classes not yet taught. A picture is called unknown left of the "
+        "Images of classes taught so far, and of classes not yet taught. An image is called unknown left of the "
         "dashed line, which 95 % of the held-out base images reach.",
         _known_scores,
     ),

@@ -34,14 +34,14 @@ class SessionEntry:
     kind: str
     classes: Sequence[TaughtClassEntry]
     edits: Sequence[str]
-    reason: str | None  # why there are no pictures
+    reason: str | None  # why there are no images
 
 
 @dataclass(frozen=True)
 class WrongImage:
     """A test image that is answered wrongly, and the maps of why."""
 
-    picture: str  # address
+    image: str  # address
     true: str
     answer: str
     for_answer: str  # address of a heat map

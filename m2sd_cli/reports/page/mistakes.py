@@ -10,14 +10,14 @@ from m2sd_cli.inference.explanation import explain, splits_its_score
 from m2sd_cli.inference.session import SessionModel
 from m2sd_cli.reports.evaluation import Evaluation
 from m2sd_cli.reports.page.content import Pair, Tested, WrongImage
-from m2sd_cli.reports.page.pictures import heat, heat_address, thumbnail
+from m2sd_cli.reports.page.thumbnails import heat, heat_address, thumbnail
 from m2sd_cli.reports.per_class import ClassFigures, class_figures, confused_pairs
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 MOST_WRONG, MOST_PAIRS, EXAMPLES = 24, 12, 3
-SIDE = 96  # pixels of a picture on the page
+SIDE = 96  # pixels of an image on the page
 
 
 def tested_part(evaluation: Evaluation, model: SessionModel, source: ImageSource) -> Tested:

@@ -34,7 +34,7 @@ from m2sd_cli.reports.figures.training_curves import draw_training
 from m2sd_cli.reports.metrics import chain_figures
 from m2sd_cli.reports.published import Method, Published, Row
 from m2sd_cli.runs.manifest import EpochRecord
-from tests.hostile.test_pictures import NAMES
+from tests.hostile.test_images import NAMES
 
 SIZES = [4, 6, 7]
 EPOCHS = [

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import m2sd_cli
-from tests.helpers import Pictures
+from tests.helpers import Stripes
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--enable-logging=stderr"]
@@ -64,10 +64,10 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium here: apt 
 
 
 @pytest.fixture(scope="module")
-def page(calibrated: Path, pictures: Pictures, tmp_path_factory: pytest.TempPathFactory) -> str:
+def page(calibrated: Path, stripes: Stripes, tmp_path_factory: pytest.TempPathFactory) -> str:
     run = Path(shutil.copytree(calibrated, tmp_path_factory.mktemp("browser") / ("long-name-" * 12)))
     m2sd_cli.rename("red", "<img src=x onerror=alert(1)>" + "x" * 80, run=run)
-    return m2sd_cli.report(run=run, test=pictures.labelled, data=pictures.folder, device="cpu")
+    return m2sd_cli.report(run=run, test=stripes.labelled, data=stripes.folder, device="cpu")
 
 
 def browse(file: Path, *flags: str) -> subprocess.CompletedProcess[str]:

@@ -13,8 +13,8 @@ from m2sd_cli.errors import UsageError
 from m2sd_cli.reports.figures.table import FIGURES
 from m2sd_cli.reports.page.content import Page, SessionEntry, Shown, TaughtClassEntry
 from m2sd_cli.reports.page.render import render
-from tests.helpers import Cli, Pictures, check_refusal, tree
-from tests.hostile.test_pictures import NAMES
+from tests.helpers import Cli, Stripes, check_refusal, tree
+from tests.hostile.test_images import NAMES
 
 CPU = ["--device", "cpu"]
 LOUD = "<script>alert(1)</script>"
@@ -53,11 +53,11 @@ def check_harmless(page: str) -> Outline:
 
 
 @pytest.fixture(scope="session")
-def page(calibrated: Path, pictures: Pictures) -> str:
+def page(calibrated: Path, stripes: Stripes) -> str:
     return m2sd_cli.report(
         run=calibrated,
-        data=pictures.folder,
-        shots={1: pictures.first_shots, 2: pictures.second_shots},
+        data=stripes.folder,
+        shots={1: stripes.first_shots, 2: stripes.second_shots},
         device="cpu",
     )
 
@@ -71,7 +71,7 @@ def test_a_page_has_everything_of_a_run(page: str) -> None:
     assert "Left out" not in text
     for name in ("blue", "green", "red", "yellow", "purple", "white", "grey"):
         assert name in text
-    assert page.count('loading="lazy"') == 4 + 3 + 2 + 4  # a picture of each base class, and the shots
+    assert page.count('loading="lazy"') == 4 + 3 + 2 + 4  # an image of each base class, and the shots
     assert "m2sd pretrain --data ./colours " in text
     assert " --held-out 0.25 " in text
     assert "m2sd increment --session 2 --shots" in text
@@ -91,10 +91,10 @@ def test_a_page_without_test_images_says_so(m2sd: Cli, trained: Path, tmp_path: 
     assert "Training, stage 1" in text
 
 
-def test_own_test_images_and_wrong_folders(m2sd: Cli, trained: Path, pictures: Pictures, tmp_path: Path) -> None:
+def test_own_test_images_and_wrong_folders(m2sd: Cli, trained: Path, stripes: Stripes, tmp_path: Path) -> None:
     out = tmp_path / "page.html"
     words = ["report", "--run", trained, "--out", out, *CPU]
-    done = m2sd(*words, "--test", pictures.labelled, "--shots", f"1={pictures.second_shots}")
+    done = m2sd(*words, "--test", stripes.labelled, "--shots", f"1={stripes.second_shots}")
     assert done.code == 0, done.err
     text = "".join(check_harmless(out.read_text()).text)
     assert "Left out: no base images were held out" in text
@@ -102,7 +102,7 @@ def test_own_test_images_and_wrong_folders(m2sd: Cli, trained: Path, pictures: P
     assert "Test images of classes not taught: orange" in text
     before = tree(tmp_path)
     check_refusal(m2sd(*words, "--test", tmp_path / "absent"), 3, "no such folder")
-    check_refusal(m2sd(*words, "--test", pictures.labelled, "--shots", f"1={tmp_path / 'absent'}"), 3, "no such folder")
+    check_refusal(m2sd(*words, "--test", stripes.labelled, "--shots", f"1={tmp_path / 'absent'}"), 3, "no such folder")
     check_refusal(m2sd(*words, "--shots", "1"), 2, "write N=DIR")
     check_refusal(m2sd("report", "--run", trained, "--out", trained / "head.json"), 2, "that is a file of the run")
     assert tree(tmp_path) == before
@@ -124,12 +124,12 @@ def test_no_name_breaks_out_of_the_page(name: str) -> None:
     assert {each.name for each in fields(Page)} == replace(hostile_page(name)).__dict__.keys()
 
 
-def test_hostile_names_of_a_run_stay_names(trained: Path, pictures: Pictures, tmp_path: Path) -> None:
+def test_hostile_names_of_a_run_stay_names(trained: Path, stripes: Stripes, tmp_path: Path) -> None:
     run = Path(shutil.copytree(trained, tmp_path / "run <b>&"))
     for old, new in (("red", "<img src=x onerror=alert(1)>"), ("grey", '"\x1b[31m\u202e')):
         m2sd_cli.rename(old, new, run=run)
     m2sd_cli.forget("white", run=run)
-    page = m2sd_cli.report(run=run, test=pictures.labelled, device="cpu")
+    page = m2sd_cli.report(run=run, test=stripes.labelled, device="cpu")
     outline = check_harmless(page)
     assert "<img src=x onerror=alert(1)>" in "".join(outline.text)
     assert "white is forgotten." in "".join(outline.text)

@@ -1,4 +1,4 @@
-"""The files of pictures in folders, and what has a picture's name and is no file."""
+"""The files of images in folders, and what has an image's name and is no file."""
 
 import os
 import socket
@@ -6,17 +6,17 @@ from pathlib import Path
 
 import pytest
 
+from m2sd_cli.data.image_files import find_images, images_among, list_folder
 from m2sd_cli.data.images import open_rgb
-from m2sd_cli.data.picture_files import find_pictures, list_folder, pictures_among
-from m2sd_cli.errors import PictureError
+from m2sd_cli.errors import ImageError
 from tests.data.helpers import noise, save
 
 
-def test_the_pictures_of_a_folder_are_listed_by_name(tmp_path: Path) -> None:
+def test_the_images_of_a_folder_are_listed_by_name(tmp_path: Path) -> None:
     for name in ("b.png", "a.JPG", "c.jpeg", "d.webp", "e.bmp", ".hidden.png", "notes.txt", "f.GIF", "png"):
         (tmp_path / name).touch()
     (tmp_path / "deeper.png").mkdir()
-    assert [path.name for path in sorted(pictures_among(list_folder(tmp_path)))] == [
+    assert [path.name for path in sorted(images_among(list_folder(tmp_path)))] == [
         "a.JPG",
         "b.png",
         "c.jpeg",
@@ -27,7 +27,7 @@ def test_the_pictures_of_a_folder_are_listed_by_name(tmp_path: Path) -> None:
 
 
 def make(path: Path, kind: str) -> Path:
-    """Something with a picture's name that is no file."""
+    """Something with an image's name that is no file."""
     match kind:
         case "dangling link":
             path.symlink_to("nowhere")
@@ -52,10 +52,10 @@ def test_what_is_no_file_is_named_and_never_waited_for(
 ) -> None:
     monkeypatch.chdir(tmp_path)  # the path of a socket must be short
     path = make(tmp_path / "x.png", kind)
-    assert sorted(pictures_among(list_folder(tmp_path))) == [path]
-    assert find_pictures([tmp_path]) == [path]
-    assert find_pictures([path]) == [path]
-    with pytest.raises(PictureError, match=r"x\.png: not a file, or a link that leads nowhere$"):
+    assert sorted(images_among(list_folder(tmp_path))) == [path]
+    assert find_images([tmp_path]) == [path]
+    assert find_images([path]) == [path]
+    with pytest.raises(ImageError, match=r"x\.png: not a file, or a link that leads nowhere$"):
         open_rgb(path)
 
 
@@ -67,8 +67,8 @@ def test_folders_that_link_to_each_other_are_searched_once(tmp_path: Path) -> No
         (tmp_path / "top" / stored).symlink_to(target)
     (tmp_path / "link").symlink_to("top")
     for folder in ("top", "link"):
-        expected = [tmp_path / folder / name / "picture.png" for name in ("a", "b")]
-        assert find_pictures([tmp_path / folder]) == expected
+        expected = [tmp_path / folder / name / "image.png" for name in ("a", "b")]
+        assert find_images([tmp_path / folder]) == expected
 
 
 def test_a_tower_of_folders_is_searched_to_its_top(tmp_path: Path) -> None:
@@ -79,7 +79,7 @@ def test_a_tower_of_folders_is_searched_to_its_top(tmp_path: Path) -> None:
         folder.mkdir()
     path = save(folder, noise())
     try:
-        assert find_pictures([tmp_path]) == [path]
+        assert find_images([tmp_path]) == [path]
     finally:  # here, as what tidies up behind the tests nests calls
         path.unlink()
         while folder != tmp_path:
@@ -101,11 +101,11 @@ def test_hidden_folders_and_those_of_the_system_are_searched_only_where_they_are
     for name in names:
         (tmp_path / name).mkdir(parents=True)
         save(tmp_path / name, noise())
-    (tmp_path / "run" / "picture.png").rename(tmp_path / "run" / ".picture.png")
+    (tmp_path / "run" / "image.png").rename(tmp_path / "run" / ".image.png")
     (tmp_path / "run" / "head.json").touch()
     (tmp_path / "run" / "reports").mkdir()
     figure = save(tmp_path / "run" / "reports", noise())
     mine = save(tmp_path / "album", noise())
-    assert find_pictures([tmp_path]) == [mine]
-    assert find_pictures([tmp_path / ".thumbnails"]) == [tmp_path / ".thumbnails" / "picture.png"]
-    assert find_pictures([tmp_path / "run"]) == [figure]
+    assert find_images([tmp_path]) == [mine]
+    assert find_images([tmp_path / ".thumbnails"]) == [tmp_path / ".thumbnails" / "image.png"]
+    assert find_images([tmp_path / "run"]) == [figure]

@@ -1,4 +1,4 @@
-"""Pictures and names that mean no good, through the commands: read rightly, or one line that names the file."""
+"""Images and names that mean no good, through the commands: read rightly, or one line that names the file."""
 
 import json
 import os
@@ -21,13 +21,13 @@ from m2sd_cli.data.kinds import listed_kinds
 from m2sd_cli.data.sources import FileImages
 from m2sd_cli.errors import StoppedError
 from m2sd_cli.runs.folder import RunFolder
-from tests.helpers import Cli, Outcome, Pictures, check_refusal, tree
+from tests.helpers import Cli, Outcome, Stripes, check_refusal, tree
 
 CPU = ["--device", "cpu"]
 QUICK = [*CPU, "--precision", "fp32", "--image-size", "16", "--backbone", "resnet20", "--epochs", "1"]
 
 
-def picture(format: str) -> bytes:
+def encode(format: str) -> bytes:
     buffer = BytesIO()
     Image.effect_noise((64, 48), 90).convert("RGB").save(buffer, format)
     return buffer.getvalue()
@@ -46,7 +46,7 @@ def bomb() -> bytes:
 
 
 def text_bomb() -> bytes:
-    whole = picture("PNG")
+    whole = encode("PNG")
     return whole[:33] + chunk(b"zTXt", b"a\x00\x00" + zlib.compress(bytes(9_000_000))) + whole[33:]
 
 
@@ -59,18 +59,18 @@ def pipe(path: Path) -> None:
 
 
 KINDS: dict[str, tuple[str, Callable[[Path], object], str]] = {
-    "empty": ("x.jpg", write(b""), "not a picture"),
-    "text": ("x.jpg", write(b"Dear Sir,\n"), "not a picture"),
-    "page": ("x.png", write(b"<!DOCTYPE html><title>404</title>"), "not a picture"),
-    "header alone": ("x.png", write(picture("PNG")[:33]), "not a picture"),
-    "half a jpg": ("x.jpg", write(picture("JPEG")[:900]), "damaged picture"),
-    "half a png": ("x.png", write(picture("PNG")[:4000]), "damaged picture"),
-    "half a webp": ("x.webp", write(picture("WEBP")[:900]), "damaged picture"),
-    "half a bmp": ("x.bmp", write(picture("BMP")[:4000]), "damaged picture"),
-    "half a gif": ("x.jpg", write(picture("GIF")[:1500]), "damaged picture"),
+    "empty": ("x.jpg", write(b""), "not an image"),
+    "text": ("x.jpg", write(b"Dear Sir,\n"), "not an image"),
+    "page": ("x.png", write(b"<!DOCTYPE html><title>404</title>"), "not an image"),
+    "header alone": ("x.png", write(encode("PNG")[:33]), "not an image"),
+    "half a jpg": ("x.jpg", write(encode("JPEG")[:900]), "damaged image"),
+    "half a png": ("x.png", write(encode("PNG")[:4000]), "damaged image"),
+    "half a webp": ("x.webp", write(encode("WEBP")[:900]), "damaged image"),
+    "half a bmp": ("x.bmp", write(encode("BMP")[:4000]), "damaged image"),
+    "half a gif": ("x.jpg", write(encode("GIF")[:1500]), "damaged image"),
     "a bomb": ("x.png", write(bomb()), "more than 89 million pixels; scale it down first"),
     "a bomb of text": ("x.png", write(text_bomb()), "more text or colour profile in it"),
-    "another format": ("x.jpg", write(picture("ICO")), "not a picture"),
+    "another format": ("x.jpg", write(encode("ICO")), "not an image"),
     "link to nowhere": ("x.png", lambda path: path.symlink_to("nowhere"), "not a file, or a link that leads nowhere"),
     "link to itself": ("x.png", lambda path: path.symlink_to(path.name), "not a file, or a link that leads nowhere"),
     "device": ("x.png", lambda path: path.symlink_to("/dev/zero"), "not a file, or a link that leads nowhere"),
@@ -79,12 +79,12 @@ KINDS: dict[str, tuple[str, Callable[[Path], object], str]] = {
 
 
 @pytest.fixture
-def spots(pictures: Pictures, run: Path, tmp_path: Path) -> dict[str, tuple[Path, list[object]]]:
-    """For each command the folder to put a bad picture into, and the words to call it with."""
+def spots(stripes: Stripes, run: Path, tmp_path: Path) -> dict[str, tuple[Path, list[object]]]:
+    """For each command the folder to put a bad image into, and the words to call it with."""
     work = tmp_path / "work"
-    shutil.copytree(pictures.folder, work / "colours")
-    shutil.copytree(pictures.labelled, work / "labelled")
-    shutil.copytree(pictures.labelled / "orange", work / "shots" / "orange")
+    shutil.copytree(stripes.folder, work / "colours")
+    shutil.copytree(stripes.labelled, work / "labelled")
+    shutil.copytree(stripes.labelled / "orange", work / "shots" / "orange")
     new = tmp_path / "new"
     return {
         "pretrain": (work / "colours" / "train" / "red", ["--data", work / "colours", "--run", new, *QUICK]),
@@ -97,7 +97,7 @@ def spots(pictures: Pictures, run: Path, tmp_path: Path) -> dict[str, tuple[Path
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("command", ["pretrain", "increment", "evaluate", "predict", "data verify"])
-def test_a_bad_picture_is_named_in_one_line_and_nothing_is_written(
+def test_a_bad_image_is_named_in_one_line_and_nothing_is_written(
     m2sd: Cli,
     spots: dict[str, tuple[Path, list[object]]],
     tmp_path: Path,
@@ -122,13 +122,13 @@ def test_a_bad_picture_is_named_in_one_line_and_nothing_is_written(
 
 
 @pytest.mark.parametrize("stage", ["pretrain", "distill"])
-def test_a_bad_picture_among_those_held_out_is_found_before_training(
-    m2sd: Cli, pictures: Pictures, calibrated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str
+def test_a_bad_image_among_those_held_out_is_found_before_training(
+    m2sd: Cli, stripes: Stripes, calibrated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str
 ) -> None:
     """The class means need none of them: nothing else would read them before the last epoch is over."""
     monkeypatch.setenv("M2SD_CACHE", str(tmp_path / "decoded"))
     photos, run = tmp_path / "colours", tmp_path / "new"
-    shutil.copytree(pictures.folder, photos)
+    shutil.copytree(stripes.folder, photos)
     held_out = choose_training(open_folder(photos, 16), 0.25, None).held_out
     assert isinstance(held_out, FileImages)
     bad = held_out.paths[-1]
@@ -143,12 +143,12 @@ def test_a_bad_picture_among_those_held_out_is_found_before_training(
     monkeypatch.setattr("m2sd_cli.training.fitting.Training", None)
     done = m2sd(stage, "--data", photos, "--run", run, *CPU, *words)
     assert (done.code, done.out) == (3, "")
-    assert done.err.startswith(f"m2sd: {bad}: damaged picture")
+    assert done.err.startswith(f"m2sd: {bad}: damaged image")
     assert (tree(run) if run.exists() else {}) == before
 
 
 def spoil(folder: Path) -> list[str]:
-    """Put a bad picture of every kind into a folder; their names, sorted."""
+    """Put a bad image of every kind into a folder; their names, sorted."""
     names = []
     for number, (name, make, _) in enumerate(KINDS.values()):
         make(folder / f"{number:02d}{name}")
@@ -163,10 +163,10 @@ def document(done: Outcome) -> dict[str, Any]:
 
 
 def test_skip_bad_goes_on_without_them_and_lists_them(
-    m2sd: Cli, trained: Path, pictures: Pictures, tmp_path: Path
+    m2sd: Cli, trained: Path, stripes: Stripes, tmp_path: Path
 ) -> None:
-    """The whole life of a model ends where it ends without the bad pictures."""
-    photos, run = Path(shutil.copytree(pictures.folder, tmp_path / "colours")), tmp_path / "run"
+    """The whole life of a model ends where it ends without the bad images."""
+    photos, run = Path(shutil.copytree(stripes.folder, tmp_path / "colours")), tmp_path / "run"
     trains, tests = spoil(photos / "train" / "red"), spoil(photos / "test" / "blue")
     skipped = [f"train/red/{name}" for name in trains] + [f"test/blue/{name}" for name in tests]
     common = ["--data", photos, "--run", run, *CPU, "--precision", "fp32", "--batch-size", 8, "--epochs", 1]
@@ -174,7 +174,7 @@ def test_skip_bad_goes_on_without_them_and_lists_them(
     stopped = m2sd(*pretrain, "--stop-after", "0s")
     assert stopped.code == StoppedError.exit_code, stopped.err
     note = stopped.err.splitlines()[0]
-    assert note.startswith("32 pictures cannot be read and are left out: train/red/00x.jpg (not a picture")
+    assert note.startswith("32 images cannot be read and are left out: train/red/00x.jpg (not an image")
     assert note.endswith("; and 29 more")
     (photos / "train" / "red" / trains[0]).unlink()  # that it is gone, or is mended, does not matter any more
     shutil.copy(photos / "train" / "red" / "red-00.png", photos / "train" / "red" / trains[1])
@@ -190,21 +190,21 @@ def test_skip_bad_goes_on_without_them_and_lists_them(
     own = document(m2sd("evaluate", "--run", run, "--data", photos, *CPU, "--json"))
     assert own["sessions"][0]["images"] == 12
     assert own["skipped"] == []  # those that pretrain left out are known
-    shots = Path(shutil.copytree(pictures.first_shots, tmp_path / "first"))
+    shots = Path(shutil.copytree(stripes.first_shots, tmp_path / "first"))
     names = spoil(shots / "white")
     taught = m2sd("increment", "--session", 1, "--shots", shots, "--run", run, *CPU, "--skip-bad")
     assert taught.code == 0
-    assert taught.err.startswith("16 pictures cannot be read and are left out: white/00x.jpg (")
+    assert taught.err.startswith("16 images cannot be read and are left out: white/00x.jpg (")
     ours, clean = (RunFolder(each).read("session-001").manifest for each in (run, trained))
     assert [each.file for each in ours.skipped] == [f"white/{name}" for name in names]
     assert (ours.classes, ours.checkpoint) == (clean.classes, clean.checkpoint)
     assert RunFolder(run).verify() == []
 
 
-def test_a_test_picture_that_has_gone_bad_since_is_skipped_when_asked_for(
-    m2sd: Cli, trained: Path, pictures: Pictures, tmp_path: Path
+def test_a_test_image_that_has_gone_bad_since_is_skipped_when_asked_for(
+    m2sd: Cli, trained: Path, stripes: Stripes, tmp_path: Path
 ) -> None:
-    photos = Path(shutil.copytree(pictures.folder, tmp_path / "colours"))
+    photos = Path(shutil.copytree(stripes.folder, tmp_path / "colours"))
     bad = sorted((photos / "test" / "red").iterdir())[1]
     bad.write_bytes(bad.read_bytes()[:60])
     command = ["evaluate", "--run", trained, "--data", photos, *CPU]
@@ -214,14 +214,14 @@ def test_a_test_picture_that_has_gone_bad_since_is_skipped_when_asked_for(
     assert found["sessions"][0]["images"] == 11
     assert [each["file"] for each in found["skipped"]] == [f"test/red/{bad.name}"]
     shown = m2sd(*command, "--skip-bad")
-    assert shown.err.startswith(f"1 picture cannot be read and is left out: test/red/{bad.name} (damaged picture")
+    assert shown.err.startswith(f"1 image cannot be read and is left out: test/red/{bad.name} (damaged image")
     assert m2sd(*command, "--skip-bad", "-q").err == ""
 
 
 def test_evaluate_and_predict_skip_what_they_are_given(
-    m2sd: Cli, trained: Path, pictures: Pictures, tmp_path: Path
+    m2sd: Cli, trained: Path, stripes: Stripes, tmp_path: Path
 ) -> None:
-    labelled = Path(shutil.copytree(pictures.labelled, tmp_path / "labelled"))
+    labelled = Path(shutil.copytree(stripes.labelled, tmp_path / "labelled"))
     clean = document(m2sd("evaluate", "--run", trained, "--test", labelled, *CPU, "--json"))
     answers = document(m2sd("predict", labelled / "red", "--run", trained, *CPU, "--json"))
     assert (clean["skipped"], answers["skipped"]) == ([], [])
@@ -243,11 +243,11 @@ def test_evaluate_and_predict_skip_what_they_are_given(
     assert all(line.startswith("left out: ") for line in lines)
 
 
-def test_predict_fails_if_no_picture_can_be_read(m2sd: Cli, trained: Path, tmp_path: Path) -> None:
+def test_predict_fails_if_no_image_can_be_read(m2sd: Cli, trained: Path, tmp_path: Path) -> None:
     for name in ("a.jpg", "b.png"):
         (tmp_path / name).write_bytes(b"Dear Sir,")
     command = ["predict", tmp_path, "--run", trained, *CPU, "--skip-bad"]
-    reason = f"not a picture that can be read ({listed_kinds()})"
+    reason = f"not an image that can be read ({listed_kinds()})"
     says = f"m2sd: no photo can be read: {tmp_path / 'a.jpg'}: {reason}; and 1 more\n"
     for words in (command, [*command, "--json"]):
         done = m2sd(*words)
@@ -255,7 +255,7 @@ def test_predict_fails_if_no_picture_can_be_read(m2sd: Cli, trained: Path, tmp_p
 
 
 @pytest.mark.parametrize("command", ["pretrain", "increment", "evaluate"])
-def test_a_class_of_bad_pictures_alone_is_an_error(
+def test_a_class_of_bad_images_alone_is_an_error(
     m2sd: Cli, spots: dict[str, tuple[Path, list[object]]], tmp_path: Path, command: str
 ) -> None:
     folder, words = spots[command]
@@ -263,12 +263,12 @@ def test_a_class_of_bad_pictures_alone_is_an_error(
         path.write_bytes(b"")
     before = tree(tmp_path / "run")
     done = m2sd(command, *words, "--skip-bad")
-    check_refusal(done, 3, f"no picture of class '{folder.name}' can be read")
+    check_refusal(done, 3, f"no image of class '{folder.name}' can be read")
     assert tree(tmp_path / "run") == before
     assert not (tmp_path / "new").exists()
 
 
-def test_skip_bad_skips_nothing_but_pictures(m2sd: Cli, run: Path, tmp_path: Path) -> None:
+def test_skip_bad_skips_nothing_but_images(m2sd: Cli, run: Path, tmp_path: Path) -> None:
     (tmp_path / "shots" / "hollow").mkdir(parents=True)
     before = tree(run)
     for words, code in (
@@ -283,7 +283,7 @@ def test_skip_bad_skips_nothing_but_pictures(m2sd: Cli, run: Path, tmp_path: Pat
     assert tree(run) == before
 
 
-def test_pictures_of_one_pixel_go_through_every_command(m2sd: Cli, tmp_path: Path) -> None:
+def test_images_of_one_pixel_go_through_every_command(m2sd: Cli, tmp_path: Path) -> None:
     for number, name in enumerate(("a", "b", "c", "d")):
         folder = tmp_path / ("shots" if number > 1 else "photos") / name
         folder.mkdir(parents=True)
@@ -356,7 +356,7 @@ def test_any_name_is_read_rightly_and_printed_safely(
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_any_name_of_a_bad_picture_is_one_line(
+def test_any_name_of_a_bad_image_is_one_line(
     m2sd: Cli, trained: Path, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "shots" / name).mkdir(parents=True)
@@ -366,7 +366,7 @@ def test_any_name_of_a_bad_picture_is_one_line(
     assert (done.code, done.out) == (3, "")
     shown = printable(name)
     assert shown.isprintable()
-    assert done.err == (f"m2sd: shots/{shown}/{shown}.png: not a picture that can be read ({listed_kinds()})\n")
+    assert done.err == (f"m2sd: shots/{shown}/{shown}.png: not an image that can be read ({listed_kinds()})\n")
 
 
 def test_thousands_of_classes_are_taught_in_one_session(
@@ -393,11 +393,11 @@ def test_thousands_of_classes_are_taught_in_one_session(
 
 
 def test_the_same_class_in_another_form_or_case_is_not_taught_again(
-    m2sd: Cli, run: Path, pictures: Pictures, tmp_path: Path
+    m2sd: Cli, run: Path, stripes: Stripes, tmp_path: Path
 ) -> None:
     def teach(session: int, name: str) -> Outcome:
         shots = tmp_path / f"{len(list(tmp_path.iterdir()))}"
-        shutil.copytree(pictures.labelled / "orange", shots / name)
+        shutil.copytree(stripes.labelled / "orange", shots / name)
         return m2sd("increment", "--session", session, "--shots", shots, "--run", run, *CPU)
 
     assert teach(3, "cafe\u0301").code == 0
@@ -418,29 +418,29 @@ def test_the_same_class_in_another_form_or_case_is_not_taught_again(
     assert tree(run) == before
 
 
-def test_test_pictures_find_their_class_in_whatever_form_its_name_is(
-    m2sd: Cli, run: Path, pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_test_images_find_their_class_in_whatever_form_its_name_is(
+    m2sd: Cli, run: Path, stripes: Stripes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shutil.copytree(pictures.labelled / "orange", tmp_path / "shots" / "caf\u00e9")
-    shutil.copytree(pictures.labelled / "orange", tmp_path / "test" / "cafe\u0301")
+    shutil.copytree(stripes.labelled / "orange", tmp_path / "shots" / "caf\u00e9")
+    shutil.copytree(stripes.labelled / "orange", tmp_path / "test" / "cafe\u0301")
     with monkeypatch.context() as patch:  # as a data set of another package may name it
         patch.setattr("m2sd_cli.data.layout.class_name", lambda name: name)
         for session, name in ((3, "caf\u00e9"), (4, "\u212bngstrom")):
             shots = tmp_path / f"session {session}"
-            shutil.copytree(pictures.labelled / "orange", shots / name)
+            shutil.copytree(stripes.labelled / "orange", shots / name)
             assert m2sd("increment", "--session", session, "--shots", shots, "--run", run, *CPU).code == 0
-    shutil.copytree(pictures.labelled / "orange", tmp_path / "test" / "A\u030angstrom")
+    shutil.copytree(stripes.labelled / "orange", tmp_path / "test" / "A\u030angstrom")
     found = document(m2sd("evaluate", "--test", tmp_path / "test", "--run", run, *CPU, "--json"))
     assert found["unknown_classes"] == []
     assert found["sessions"][-1]["images"] == 4
 
 
 def test_a_run_whose_classes_are_named_in_another_form_is_still_distilled(
-    m2sd: Cli, pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    m2sd: Cli, stripes: Stripes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     photos = tmp_path / "photos"
-    shutil.copytree(pictures.labelled / "red", photos / "cafe\u0301")
-    shutil.copytree(pictures.labelled / "blue", photos / "z")
+    shutil.copytree(stripes.labelled / "red", photos / "cafe\u0301")
+    shutil.copytree(stripes.labelled / "blue", photos / "z")
     with monkeypatch.context() as patch:  # as a data set of another package may name it
         patch.setattr("m2sd_cli.data.layout.class_name", lambda name: name)
         assert m2sd("pretrain", "--data", photos, "--run", tmp_path / "run", *QUICK).code == 0

@@ -1,4 +1,4 @@
-"""Small pictures and heat maps as addresses that hold the picture itself."""
+"""Thumbnails and heat maps as addresses that hold the image itself."""
 
 import base64
 import io
@@ -9,7 +9,7 @@ from torch import Tensor
 
 HEAT = (255, 80, 0)
 STRONGEST = 0.78  # opacity of the largest value
-SMALLEST, GAP = 224, 8  # pixels: side of a picture in a file of its own, and between two
+SMALLEST, GAP = 224, 8  # pixels: side of an image in a file of its own, and between two
 
 
 def as_image(pixels: Tensor) -> Image.Image:
@@ -26,7 +26,7 @@ def thumbnail(pixels: Tensor, side: int) -> str:
 
 
 def heat(maps: Tensor) -> list[Image.Image]:
-    """Convert maps of one picture (K, H, W) to transparent images (H, W): the more opaque, the larger the value.
+    """Convert maps of one image (K, H, W) to transparent images (H, W): the more opaque, the larger the value.
 
     All of them have one scale, from the smallest of their values to the largest.
     """
@@ -47,10 +47,10 @@ def heat_address(image: Image.Image) -> str:
 
 
 def evidence_png(pixels: Tensor, maps: Tensor) -> bytes:
-    """Make a PNG of a picture (3, S, S) uint8, and of the picture under each of its maps (K, H, W), side by side."""
-    picture = as_image(pixels)
-    side = max(SMALLEST, picture.width)
-    shown = [picture.resize((side, side), Image.Resampling.BICUBIC)]
+    """Make a PNG of an image (3, S, S) uint8, and of the image under each of its maps (K, H, W), side by side."""
+    image = as_image(pixels)
+    side = max(SMALLEST, image.width)
+    shown = [image.resize((side, side), Image.Resampling.BICUBIC)]
     shown += (laid_over(shown[0], each) for each in heat(maps))
     row = Image.new("RGB", (len(shown) * (side + GAP) - GAP, side), "white")
     for place, each in enumerate(shown):
@@ -60,10 +60,10 @@ def evidence_png(pixels: Tensor, maps: Tensor) -> bytes:
     return content.getvalue()
 
 
-def laid_over(picture: Image.Image, layer: Image.Image) -> Image.Image:
-    """Lay an image of `heat` over a picture, enlarged to its size."""
-    layer = layer.resize(picture.size, Image.Resampling.BICUBIC)
-    return Image.alpha_composite(picture.convert("RGBA"), layer).convert("RGB")
+def laid_over(image: Image.Image, layer: Image.Image) -> Image.Image:
+    """Lay an image of `heat` over an image, enlarged to its size."""
+    layer = layer.resize(image.size, Image.Resampling.BICUBIC)
+    return Image.alpha_composite(image.convert("RGBA"), layer).convert("RGB")
 
 
 def _address(image: Image.Image, form: str, **options: int) -> str:

@@ -1,4 +1,4 @@
-"""Damaged, hostile and huge pictures: each is read, or refused in one line."""
+"""Damaged, hostile and huge images: each is read, or refused in one line."""
 
 import gc
 import os
@@ -20,10 +20,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFile, TiffImagePlugin
 
-from m2sd_cli.data import picture_guards
+from m2sd_cli.data import image_guards
 from m2sd_cli.data.images import open_rgb
 from m2sd_cli.data.threads import MemoryBudget
-from m2sd_cli.errors import DataError, PictureError
+from m2sd_cli.errors import DataError, ImageError
 from tests.data.helpers import ORIENTATION, SAVED_AS, noise, png_chunk, save
 
 MORE = int(os.environ.get("M2SD_ROUNDS", "1"))
@@ -32,31 +32,31 @@ ROUNDS = MORE * 1000  # damaged files
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "bmp"])
 @pytest.mark.parametrize("share", [0.5, 0.9])
-def test_a_truncated_picture_is_damaged(tmp_path: Path, suffix: str, share: float) -> None:
+def test_a_truncated_image_is_damaged(tmp_path: Path, suffix: str, share: float) -> None:
     path = save(tmp_path, noise(64, 64), f"a.{suffix}")
     whole = path.read_bytes()
     path.write_bytes(whole[: int(share * len(whole))])
-    with pytest.raises(DataError, match=rf"a\.{suffix}: (damaged picture|not a picture)"):
+    with pytest.raises(DataError, match=rf"a\.{suffix}: (damaged image|not an image)"):
         open_rgb(path)
 
 
-@pytest.mark.parametrize("content", [b"", b"Dear Sir,\nplease find no picture attached.\n", b"\xff\xd8\xff"])
-def test_what_is_no_picture_is_refused(tmp_path: Path, content: bytes) -> None:
+@pytest.mark.parametrize("content", [b"", b"Dear Sir,\nplease find no image attached.\n", b"\xff\xd8\xff"])
+def test_what_is_no_image_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "letter.jpg"
     path.write_bytes(content)
-    with pytest.raises(DataError, match=r"letter\.jpg: not a picture that can be read \(jpg, png, webp, .*\)"):
+    with pytest.raises(DataError, match=r"letter\.jpg: not an image that can be read \(jpg, png, webp, .*\)"):
         open_rgb(path)
 
 
 @pytest.mark.parametrize("width", [11, 20, 21, 300])
-def test_a_picture_of_too_many_pixels_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, width: int) -> None:
+def test_an_image_of_too_many_pixels_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, width: int) -> None:
     path = save(tmp_path, Image.new("RGB", (width * 100, 1000)))
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1_000_000)
-    with pytest.raises(DataError, match=r"picture\.png: more than 1 million pixels"):
+    with pytest.raises(DataError, match=r"image\.png: more than 1 million pixels"):
         open_rgb(path)
 
 
-def test_a_picture_of_just_the_limit_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_image_of_just_the_limit_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 24 * 16)
     assert open_rgb(save(tmp_path, noise())).size == (24, 16)
 
@@ -64,7 +64,7 @@ def test_a_picture_of_just_the_limit_is_read(tmp_path: Path, monkeypatch: pytest
 def test_reading_in_many_threads_leaves_the_warning_filters_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The filters belong to the whole process; every too large picture is still refused."""
+    """The filters belong to the whole process; every too large image is still refused."""
     good, large = save(tmp_path, noise()), save(tmp_path, noise(25, 16), "large.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 24 * 16)
 
@@ -82,7 +82,7 @@ def test_reading_in_many_threads_leaves_the_warning_filters_alone(
     assert results == [False, True] * 300
 
 
-def test_two_pictures_are_decoded_at_the_same_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_images_are_decoded_at_the_same_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each waits for the other in the midst of its decoding."""
     path = save(tmp_path, noise(), "a.bmp")
     prepare, both = ImageFile.ImageFile.load_prepare, Barrier(2)
@@ -96,7 +96,7 @@ def test_two_pictures_are_decoded_at_the_same_time(tmp_path: Path, monkeypatch: 
         assert [image.size for image in pool.map(open_rgb, [path, path])] == [(24, 16)] * 2
 
 
-def test_a_picture_that_was_read_does_not_wait_for_the_garbage_collector(tmp_path: Path) -> None:
+def test_an_image_that_was_read_does_not_wait_for_the_garbage_collector(tmp_path: Path) -> None:
     path = save(tmp_path, noise())
     gc.collect()
     gc.disable()
@@ -151,7 +151,7 @@ def test_damaged_exif_is_passed_over(tmp_path: Path, suffix: str, exif: bytes) -
     ],
 )
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
-def test_a_picture_is_turned_though_the_rest_of_its_exif_is_damaged(tmp_path: Path, suffix: str, damage: bytes) -> None:
+def test_an_image_is_turned_though_the_rest_of_its_exif_is_damaged(tmp_path: Path, suffix: str, damage: bytes) -> None:
     exif = b"Exif\x00\x00" + HEADER + struct.pack(">H", 2) + TURNED + damage
     assert open_rgb(save(tmp_path, noise(), f"a.{suffix}", exif=exif)).size == (16, 24)
 
@@ -198,7 +198,7 @@ def test_a_tiff_is_read_though_its_exif_is_out_of_reach(tmp_path: Path, position
     ],
 )
 def test_a_tiff_that_points_nowhere_is_refused(tmp_path: Path, tag: int, entry: bytes) -> None:
-    with pytest.raises(DataError, match=r"^[^\n]*a\.tif: damaged picture \([^\n]*\)$"):
+    with pytest.raises(DataError, match=r"^[^\n]*a\.tif: damaged image \([^\n]*\)$"):
         open_rgb(tiff_with(tmp_path, tag, entry))
 
 
@@ -208,7 +208,7 @@ def test_a_tiff_that_points_nowhere_is_refused(tmp_path: Path, tag: int, entry: 
     st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), max_size=12),
     st.floats(0.02, 1),
 )
-def test_damage_anywhere_gives_a_picture_or_a_data_error(
+def test_damage_anywhere_gives_an_image_or_a_data_error(
     tmp_path_factory: pytest.TempPathFactory, suffix: str, damage: list[tuple[float, int]], share: float
 ) -> None:
     exif = Image.Exif()
@@ -228,7 +228,7 @@ def test_damage_anywhere_gives_a_picture_or_a_data_error(
 
 
 def whole_files() -> list[bytes]:
-    """Pictures of every format, mode and compression that Pillow writes and that may be read."""
+    """Images of every format, mode and compression that Pillow writes and that may be read."""
     exif = Image.Exif()
     exif[ORIENTATION] = 6
     image, grey = noise(), noise().convert("L")
@@ -281,7 +281,7 @@ def damaged(whole: bytes, random: Random) -> bytes:
     return bytes(content[: random.randrange(len(content))] if random.random() < 0.2 else content)
 
 
-def test_any_damage_gives_a_picture_or_one_line_and_prints_nothing(
+def test_any_damage_gives_an_image_or_one_line_and_prints_nothing(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     random, files, path = Random(0), whole_files(), tmp_path / "damaged.jpg"
@@ -291,7 +291,7 @@ def test_any_damage_gives_a_picture_or_one_line_and_prints_nothing(
         path.write_bytes(damaged(random.choice(files), random))
         try:
             assert open_rgb(path).mode == "RGB"
-        except PictureError as error:
+        except ImageError as error:
             refused.append(error)
     assert 0 < len(refused) < ROUNDS
     assert all(len(each.lines) == 1 and "\n" not in each.reason for each in refused)
@@ -303,13 +303,13 @@ def test_a_png_with_a_broken_header_is_refused(tmp_path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[16:24] = struct.pack(">II", 0, 0)
     path.write_bytes(content)
-    with pytest.raises(DataError, match=r"picture\.png"):
+    with pytest.raises(DataError, match=r"image\.png"):
         open_rgb(path)
 
 
-def test_large_pictures_are_not_decoded_all_at_the_same_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_images_are_not_decoded_all_at_the_same_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     paths = [save(tmp_path, noise(), f"{number}.png") for number in range(6)]
-    monkeypatch.setattr(picture_guards, "DECODING", MemoryBudget(2 * 24 * 16))
+    monkeypatch.setattr(image_guards, "DECODING", MemoryBudget(2 * 24 * 16))
     prepare = ImageFile.ImageFile.load_prepare
     under_way, most, lock = 0, 0, Lock()
 
@@ -345,12 +345,12 @@ def png_of(width: int, height: int, *chunks: bytes) -> bytes:
     return b"".join([b"\x89PNG\r\n\x1a\n", header, *chunks, png_chunk(b"IDAT", pixels), png_chunk(b"IEND", b"")])
 
 
-def test_a_huge_picture_in_a_small_file_is_refused_unread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_huge_image_in_a_small_file_is_refused_unread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "bomb.png"
     path.write_bytes(png_of(20_000, 20_000))
     assert path.stat().st_size < 100_000
     forbid_decoding(monkeypatch)
-    with pytest.raises(PictureError, match=r"bomb\.png: more than 89 million pixels; scale it down first$"):
+    with pytest.raises(ImageError, match=r"bomb\.png: more than 89 million pixels; scale it down first$"):
         open_rgb(path)
 
 
@@ -359,7 +359,7 @@ def test_a_huge_picture_in_a_small_file_is_refused_unread(tmp_path: Path, monkey
 def test_a_bomb_of_any_format_is_refused_unread(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, width: int, height: int
 ) -> None:
-    """Small pictures whose headers claim that they are large."""
+    """Small images whose headers claim that they are large."""
     path = save(tmp_path, noise(), f"a.{suffix}", **({"lossless": True} if suffix == "webp" else {}))
     content = bytearray(path.read_bytes())
     if suffix == "jpg":
@@ -386,7 +386,7 @@ def test_a_bomb_of_any_format_is_refused_unread(
             open_rgb(path)
         return
     with pytest.raises(
-        PictureError, match=rf"a\.{suffix}: more than {'223' if suffix == 'jpg' else '89'} million pixels"
+        ImageError, match=rf"a\.{suffix}: more than {'223' if suffix == 'jpg' else '89'} million pixels"
     ):
         open_rgb(path)
 
@@ -399,7 +399,7 @@ def test_a_bomb_of_text_in_a_png_is_refused(tmp_path: Path, name: bytes, late: b
     chunk = png_chunk(name, before + squeezed)
     path = tmp_path / "a.png"
     path.write_bytes(png_with(noise(), behind=chunk) if late else png_with(noise(), before=chunk))
-    with pytest.raises(PictureError, match=r"a\.png: more text or colour profile in it than"):
+    with pytest.raises(ImageError, match=r"a\.png: more text or colour profile in it than"):
         open_rgb(path)
 
 
@@ -407,7 +407,7 @@ def test_many_texts_in_a_png_are_refused(tmp_path: Path) -> None:
     chunk = png_chunk(b"zTXt", b"a\x00\x00" + zlib.compress(bytes(1_000_000)))
     path = tmp_path / "a.png"
     path.write_bytes(png_with(noise(), before=80 * chunk))
-    with pytest.raises(PictureError, match=r"a\.png: more text or colour profile in it than"):
+    with pytest.raises(ImageError, match=r"a\.png: more text or colour profile in it than"):
         open_rgb(path)
 
 
@@ -430,9 +430,7 @@ def test_a_compressed_tiff_of_huge_tiles_is_refused_unread(tmp_path: Path, monke
     path = tmp_path / "a.tif"
     path.write_bytes(struct.pack("<2sHI", b"II", 42, 8) + struct.pack("<H", len(tags)) + entries + bytes(4))
     forbid_decoding(monkeypatch)
-    with pytest.raises(
-        PictureError, match=r"a\.tif: a TIFF of tiles larger than pictures may be; save it as jpg or png$"
-    ):
+    with pytest.raises(ImageError, match=r"a\.tif: a TIFF of tiles larger than images may be; save it as jpg or png$"):
         open_rgb(path)
 
 
@@ -461,13 +459,13 @@ def test_parts_of_a_colour_profile_are_passed_over(tmp_path: Path, content: byte
 
 
 @pytest.mark.parametrize("format", ["JPEG2000", "ICO", "PPM", "TGA", "PCX", "PDF", "EPS"])
-def test_another_format_behind_a_pictures_name_is_refused(tmp_path: Path, format: str) -> None:
+def test_another_format_behind_an_images_name_is_refused(tmp_path: Path, format: str) -> None:
     noise(64, 64).save(tmp_path / "a.jpg", format=format)
-    with pytest.raises(PictureError, match=r"a\.jpg: not a picture that can be read"):
+    with pytest.raises(ImageError, match=r"a\.jpg: not an image that can be read"):
         open_rgb(tmp_path / "a.jpg")
 
 
-def test_nothing_is_printed_of_a_picture(tmp_path: Path) -> None:
+def test_nothing_is_printed_of_an_image(tmp_path: Path) -> None:
     """Neither what Pillow warns of nor what it logs, in a process without handlers of its own."""
     entries = [(256, 16), (257, 16), (258, 8), (259, 1), (262, 1), (273, 8), (277, 99), (278, 16), (279, 256)]
     directory = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in entries)
@@ -475,9 +473,9 @@ def test_nothing_is_printed_of_a_picture(tmp_path: Path) -> None:
     (tmp_path / "warned.png").write_bytes(png_with(noise(), png_chunk(b"acTL", bytes(8))))
     program = (
         "import sys\nfrom pathlib import Path\nfrom m2sd_cli.data.images import open_rgb\n"
-        "from m2sd_cli.errors import PictureError\n"
+        "from m2sd_cli.errors import ImageError\n"
         "for name in sys.argv[1:]:\n"
-        "    try:\n        print(open_rgb(Path(name)).size)\n    except PictureError:\n        print('refused')\n"
+        "    try:\n        print(open_rgb(Path(name)).size)\n    except ImageError:\n        print('refused')\n"
     )
     words = [sys.executable, "-c", program, str(tmp_path / "logged.tif"), str(tmp_path / "warned.png")]
     done = subprocess.run(words, capture_output=True, text=True, check=True)

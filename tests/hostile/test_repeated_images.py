@@ -1,4 +1,4 @@
-"""One picture in two classes, or under two names, is told."""
+"""One image in two classes, or under two names, is told."""
 
 import shutil
 from pathlib import Path
@@ -9,7 +9,7 @@ from m2sd_cli.data.check import check_data
 from m2sd_cli.data.folders import open_folder
 from m2sd_cli.data.sources import FileImages
 from tests.data.helpers import fill
-from tests.helpers import Cli, Pictures
+from tests.helpers import Cli, Stripes
 
 CPU = ["--device", "cpu"]
 QUICK = [*CPU, "--precision", "fp32", "--image-size", "16", "--backbone", "resnet20", "--epochs", "1"]
@@ -22,7 +22,7 @@ def photos(tmp_path: Path) -> Path:
     return tmp_path / "photos"
 
 
-def test_a_picture_in_two_classes_is_told_by_verify_and_pretrain(m2sd: Cli, photos: Path, tmp_path: Path) -> None:
+def test_an_image_in_two_classes_is_told_by_verify_and_pretrain(m2sd: Cli, photos: Path, tmp_path: Path) -> None:
     assert "equal" not in m2sd("data", "verify", photos).out
     shutil.copy(photos / "car" / "010.png", photos / "bus" / "dup.png")
     shutil.copy(photos / "van" / "020.png", photos / "van" / "again.png")
@@ -34,10 +34,10 @@ def test_a_picture_in_two_classes_is_told_by_verify_and_pretrain(m2sd: Cli, phot
     shutil.move(photos, tmp_path / "split" / "train")
     trained = m2sd("pretrain", "--data", tmp_path / "split", "--run", tmp_path / "run", *QUICK)
     assert trained.code == 0
-    assert "1 picture is in more than one class: train/bus/dup.png = train/car/010.png\n" in trained.err
+    assert "1 image is in more than one class: train/bus/dup.png = train/car/010.png\n" in trained.err
 
 
-def test_a_picture_that_is_trained_and_tested_on_is_told(m2sd: Cli, photos: Path, tmp_path: Path) -> None:
+def test_an_image_that_is_trained_and_tested_on_is_told(m2sd: Cli, photos: Path, tmp_path: Path) -> None:
     (tmp_path / "split").mkdir()
     shutil.copytree(photos, tmp_path / "split" / "train")
     shutil.copytree(photos / "car", tmp_path / "split" / "test" / "car")
@@ -62,8 +62,8 @@ def test_verify_hashes_files_of_one_size_alone(photos: Path, monkeypatch: pytest
     assert sorted(hashed) == ["010.png", "dup.png"]
 
 
-def test_a_picture_that_is_taught_twice_is_told(m2sd: Cli, run: Path, pictures: Pictures, tmp_path: Path) -> None:
-    first = next((pictures.first_shots / "purple").iterdir())
+def test_an_image_that_is_taught_twice_is_told(m2sd: Cli, run: Path, stripes: Stripes, tmp_path: Path) -> None:
+    first = next((stripes.first_shots / "purple").iterdir())
     (tmp_path / "shots" / "lilac").mkdir(parents=True)
     (tmp_path / "shots" / "rose").mkdir()
     fill(tmp_path / "shots" / "mauve", 1)
@@ -71,6 +71,6 @@ def test_a_picture_that_is_taught_twice_is_told(m2sd: Cli, run: Path, pictures: 
         shutil.copy(first, tmp_path / "shots" / name)
     done = m2sd("increment", "--session", 3, "--shots", tmp_path / "shots", "--run", run, *CPU)
     assert done.code == 0
-    assert "1 picture is in more than one class: lilac/a.png = rose/b.png\n" in done.err
-    assert "1 picture is taught already: lilac/a.png ('purple', session 1)\n" in done.err
+    assert "1 image is in more than one class: lilac/a.png = rose/b.png\n" in done.err
+    assert "1 image is taught already: lilac/a.png ('purple', session 1)\n" in done.err
     assert m2sd("increment", "--session", 3, "--shots", tmp_path / "shots", "--run", run, *CPU).code == 4

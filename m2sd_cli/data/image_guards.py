@@ -1,4 +1,4 @@
-"""Guards around Pillow against damaged, hostile and huge pictures, and against its complaints about them."""
+"""Guards around Pillow against damaged, hostile and huge images, and against its complaints about them."""
 
 import ctypes
 import logging
@@ -14,12 +14,12 @@ from PIL import ExifTags, Image, ImageFile, JpegImagePlugin, PngImagePlugin, Uni
 
 from m2sd_cli.data.kinds import HEIC_EXTRA, HEIC_MODULE, formats, is_at_hand, listed_kinds
 from m2sd_cli.data.threads import MemoryBudget
-from m2sd_cli.errors import DataError, PictureError
+from m2sd_cli.errors import DataError, ImageError
 
 FORMATS = formats()  # by content; Pillow would run programs for others
 HEIF_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"mif2", b"msf1"})
 TILE_WIDTH, TILE_LENGTH = 322, 323  # tags of a TIFF
-# As many times the pixels of other pictures may a JPEG have, since it is decoded at half its size then.
+# As many times the pixels of other images may a JPEG have, since it is decoded at half its size then.
 LARGER_JPEG = 2.5
 
 # The exceptions that Pillow lets through of a damaged file, from wherever it stumbles over it.
@@ -35,27 +35,27 @@ DAMAGE = (
     struct.error,
 )
 
-DECODING = MemoryBudget(180_000_000)  # pixels of up to 16 bytes each: small files may hold large pictures
+DECODING = MemoryBudget(180_000_000)  # pixels of up to 16 bytes each: small files may hold large images
 
 # Text or colour profile of a PNG, unpacked. Editors leave more than Pillow's one; a bomb would be larger.
 PngImagePlugin.MAX_TEXT_CHUNK = max(PngImagePlugin.MAX_TEXT_CHUNK, 8 * 2**20)
 MUCH_TEXT = ("Decompressed data too large", "Too much memory used in text")  # so Pillow's refusals begin
 
-logging.getLogger("PIL").addHandler(logging.NullHandler())  # or its complaints about a picture would be printed
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # or its complaints about an image would be printed
 
 # libtiff would print what it does not like, too, and is told not to; not every build of Pillow lets it be reached.
 with suppress(OSError, AttributeError):
     ctypes.CDLL(_imaging.__file__).TIFFSetErrorHandler(None)
 
-_FILTERS = Lock()  # the filters of warnings belong to the whole process, and pictures are read in several threads
+_FILTERS = Lock()  # the filters of warnings belong to the whole process, and images are read in several threads
 
 
 @contextmanager
 def name_damage(path: Path) -> Iterator[None]:
-    """Turn every exception that reading a picture may raise into one line that names the file.
+    """Turn every exception that reading an image may raise into one line that names the file.
 
     Raises:
-        PictureError: the file is no picture, is damaged, or is so large that it may be an attack.
+        ImageError: the file is no image, is damaged, or is so large that it may be an attack.
         DataError: there is no memory for it.
     """
     try:
@@ -63,31 +63,29 @@ def name_damage(path: Path) -> Iterator[None]:
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         raise _too_large(path, most_pixels()) from None
     except UnidentifiedImageError:
-        raise PictureError(path, f"not a picture that can be read ({listed_kinds()})") from None
+        raise ImageError(path, f"not an image that can be read ({listed_kinds()})") from None
     except DAMAGE as error:
         if str(error).startswith(MUCH_TEXT):
-            raise PictureError(
-                path, "more text or colour profile in it than a picture needs; save it without"
-            ) from None
-        raise PictureError(path, f"damaged picture ({str(error) or type(error).__name__})") from None
+            raise ImageError(path, "more text or colour profile in it than an image needs; save it without") from None
+        raise ImageError(path, f"damaged image ({str(error) or type(error).__name__})") from None
     except MemoryError:
         raise DataError(f"{path}: no memory left to read it; scale it down first") from None
 
 
 def most_pixels() -> int:
-    """Return the number of pixels that a picture may have, and a JPEG may have when it is decoded."""
+    """Return the number of pixels that an image may have, and a JPEG may have when it is decoded."""
     return Image.MAX_IMAGE_PIXELS or 2**31
 
 
-def _too_large(path: Path, limit: float) -> PictureError:
-    return PictureError(path, f"more than {int(limit) // 10**6} million pixels; scale it down first")
+def _too_large(path: Path, limit: float) -> ImageError:
+    return ImageError(path, f"more than {int(limit) // 10**6} million pixels; scale it down first")
 
 
 def open_header(file: BufferedReader, path: Path) -> ImageFile.ImageFile:
-    """Read the size and mode of a picture, none of its pixels.
+    """Read the size and mode of an image, none of its pixels.
 
     Raises:
-        PictureError: it is too large, or of a kind that cannot be read here.
+        ImageError: it is too large, or of a kind that cannot be read here.
     """
     start = file.peek()[:12]  # waits for the disk while other threads may go on
     if start[4:8] == b"ftyp" and start[8:] in HEIF_BRANDS and not _is_avif(file):
@@ -116,7 +114,7 @@ def _is_avif(file: BufferedReader) -> bool:
 
 def _open_heif(file: BufferedReader, path: Path) -> ImageFile.ImageFile:
     if not is_at_hand(HEIC_MODULE):
-        raise PictureError(path, f"a HEIC picture: {HEIC_EXTRA} it")
+        raise ImageError(path, f"a HEIC image: {HEIC_EXTRA} it")
     from pillow_heif import HeifImageFile
 
     image: ImageFile.ImageFile = HeifImageFile(file)  # type: ignore[no-untyped-call]
@@ -126,21 +124,21 @@ def _open_heif(file: BufferedReader, path: Path) -> ImageFile.ImageFile:
 
 
 def _refuse_large_tiles(image: ImageFile.ImageFile, path: Path) -> None:
-    """Refuse a compressed TIFF whose tiles are larger than pictures may be: each is unpacked as a whole.
+    """Refuse a compressed TIFF whose tiles are larger than images may be: each is unpacked as a whole.
 
     Raises:
-        PictureError: they are.
+        ImageError: they are.
     """
     tags = getattr(image, "tag_v2", {})
     width, length = tags.get(TILE_WIDTH, 0), tags.get(TILE_LENGTH, 0)
     if width * length > most_pixels():
-        raise PictureError(path, "a TIFF of tiles larger than pictures may be; save it as jpg or png")
+        raise ImageError(path, "a TIFF of tiles larger than images may be; save it as jpg or png")
 
 
 def decode(image: ImageFile.ImageFile) -> None:
     """Load the pixels, in several threads at once, and what lies behind them, one thread at a time.
 
-    A JPEG of more pixels than pictures may have is decoded at half its width and height.
+    A JPEG of more pixels than images may have is decoded at half its width and height.
     """
     if image.width * image.height > most_pixels():
         image.draft(None, (image.width // 2, image.height // 2))
@@ -154,7 +152,7 @@ def decode(image: ImageFile.ImageFile) -> None:
     try:
         image.load()
     finally:
-        del image.load_end  # or the picture would hold itself in memory
+        del image.load_end  # or the image would hold itself in memory
 
 
 def read_orientation(image: Image.Image) -> object:

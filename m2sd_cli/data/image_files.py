@@ -1,4 +1,4 @@
-"""The files of pictures: which a folder holds, and opening one."""
+"""The files of images: which a folder holds, and opening one."""
 
 import errno
 import os
@@ -8,9 +8,9 @@ from collections.abc import Iterable, Iterator
 from io import BufferedReader
 from pathlib import Path
 
-from m2sd_cli.data.kinds import is_picture, listed_kinds
+from m2sd_cli.data.kinds import is_image, listed_kinds
 from m2sd_cli.data.left_out import by_kind, count_suffixes, describe
-from m2sd_cli.errors import DataError, PictureError, os_errors_as
+from m2sd_cli.errors import DataError, ImageError, os_errors_as
 from m2sd_cli.paths import refuse_address
 from m2sd_cli.progress import say
 
@@ -24,74 +24,74 @@ NOT_A_FILE = "not a file, or a link that leads nowhere"
 
 
 def open_file(path: Path) -> BufferedReader:
-    """Open the file of a picture, without waiting for what a pipe or a device may have to say.
+    """Open the file of an image, without waiting for what a pipe or a device may have to say.
 
     Raises:
-        PictureError: it cannot be opened, or is no file.
+        ImageError: it cannot be opened, or is no file.
     """
     try:
         if not stat.S_ISREG(path.stat().st_mode):
-            raise PictureError(path, NOT_A_FILE)
+            raise ImageError(path, NOT_A_FILE)
         return path.open("rb")
     except FileNotFoundError:
-        raise PictureError(path, NOT_A_FILE if os.path.islink(path) else "no such file") from None
+        raise ImageError(path, NOT_A_FILE if os.path.islink(path) else "no such file") from None
     except PermissionError:
-        raise PictureError(path, "no permission to read it") from None
+        raise ImageError(path, "no permission to read it") from None
     except OSError as error:
         why = NOT_A_FILE if error.errno == errno.ELOOP else f"cannot be read ({error.strerror or error})"
-        raise PictureError(path, why) from None
+        raise ImageError(path, why) from None
 
 
 def is_passed_over(folder: Path) -> bool:
-    """Tell if a folder inside another one is hidden or the system's own, so that no picture of a person's is in it."""
+    """Tell if a folder inside another one is hidden or the system's own, so that no image of a person's is in it."""
     return folder.name.startswith(".") or folder.name.lower() in SYSTEM_FOLDERS
 
 
 def is_run_folder(entries: Iterable[Path]) -> bool:
-    """Tell by the entries of a folder if it is a run folder; one that holds pictures is none."""
+    """Tell by the entries of a folder if it is a run folder; one that holds images is none."""
     listed = list(entries)
-    return any(path.name in RUN_FILES for path in listed) and not any(pictures_among(listed))
+    return any(path.name in RUN_FILES for path in listed) and not any(images_among(listed))
 
 
-def find_pictures(paths: Iterable[Path]) -> list[Path]:
-    """List files as they are named, and the pictures in folders and their sub-folders, sorted by name.
+def find_images(paths: Iterable[Path]) -> list[Path]:
+    """List files as they are named, and the images in folders and their sub-folders, sorted by name.
 
     A link to a folder is followed where it is named, but not inside a folder, where it may lead in circles. Folders
     that are hidden or the system's own, and run folders, are searched only where they are named. Files in folders that
-    are no pictures are counted and reported.
+    are no images are counted and reported.
 
-    A path that does not exist and a folder without a picture are listed like files, so that reading them says so, if
-    there is any picture beside them.
+    A path that does not exist and a folder without an image are listed like files, so that reading them says so, if
+    there is any image beside them.
 
     Raises:
-        DataError: there is no picture at all, or a folder cannot be read.
+        DataError: there is no image at all, or a folder cannot be read.
     """
-    pictures: list[Path] = []
+    images: list[Path] = []
     problems: list[str] = []
     for path in paths:
         if os.path.isdir(path):
             suffixes: Counter[str] = Counter()
-            inside = pictures_below(path, suffixes)
+            inside = images_below(path, suffixes)
             if not inside:
                 why = f" that can be read: {describe(by_kind(suffixes))}" if suffixes else f" ({listed_kinds()})"
-                problems.append(f"{path}: no picture in it{why}")
-                pictures.append(path)
+                problems.append(f"{path}: no image in it{why}")
+                images.append(path)
             elif suffixes:
                 say(f"{path}: left out: {describe(by_kind(suffixes))}")
-            pictures += inside
+            images += inside
         elif os.path.lexists(path):
-            pictures.append(path)
+            images.append(path)
         else:
             refuse_address(path)
             problems.append(f"{path}: no such file or folder")
-            pictures.append(path)
-    if problems and len(problems) == len(pictures):
+            images.append(path)
+    if problems and len(problems) == len(images):
         raise DataError(problems[0])
-    return pictures
+    return images
 
 
-def pictures_below(top: Path, left_out: Counter[str] | None = None) -> list[Path]:
-    """List the pictures in a folder and its sub-folders, sorted by name, as `find_pictures` does.
+def images_below(top: Path, left_out: Counter[str] | None = None) -> list[Path]:
+    """List the images in a folder and its sub-folders, sorted by name, as `find_images` does.
 
     Args:
         top: the folder.
@@ -107,7 +107,7 @@ def pictures_below(top: Path, left_out: Counter[str] | None = None) -> list[Path
         entries = list_folder(folder)
         if folder is not top and is_run_folder(entries):
             continue
-        inside += pictures_among(entries)
+        inside += images_among(entries)
         if left_out is not None:
             left_out.update(count_suffixes(entries))
         folders += (
@@ -128,11 +128,11 @@ def list_folder(folder: Path) -> list[Path]:
         return list(folder.iterdir())
 
 
-def pictures_among(entries: Iterable[Path]) -> Iterator[Path]:
-    """Yield the entries of a folder that have a picture's name; hidden ones are passed over.
+def images_among(entries: Iterable[Path]) -> Iterator[Path]:
+    """Yield the entries of a folder that have an image's name; hidden ones are passed over.
 
     A link that leads nowhere is one like any other, so that reading it says so.
     """
     for path in entries:
-        if is_picture(path) and not path.name.startswith(".") and not os.path.isdir(path):
+        if is_image(path) and not path.name.startswith(".") and not os.path.isdir(path):
             yield path
