@@ -29,7 +29,7 @@ from m2sd_cli.reports.page.content import Page, SessionEntry, Shown, Stage, Taug
 from m2sd_cli.reports.page.mistakes import tested_part
 from m2sd_cli.reports.page.render import render
 from m2sd_cli.reports.page.thumbnails import thumbnail
-from m2sd_cli.reports.published import Published
+from m2sd_cli.reports.published import Published, fewer_images
 from m2sd_cli.runs.chain import ChainSummary
 from m2sd_cli.runs.folder import RunFolder, open_run
 from m2sd_cli.runs.manifest import Manifest
@@ -128,9 +128,9 @@ def _published(rows: Sequence[Published], first: Manifest) -> list[str]:
         f"{each.method.name} ({each.method.year}){marks[each.method.epoch_chosen_on_test]}: {each.source}"
         for each in rows
     ]
-    few = first.config.get("images_per_class")
+    few = fewer_images(first)
     if rows and few is not None:
-        names.append(f"This run was trained on {few} images of each base class, the published ones on all.")
+        names.append(f"This run {few}.")
     return names
 
 

@@ -228,11 +228,8 @@ def explain_comparison(comparison: "Comparison", quiet: bool, who: str = "this r
             f"only its session 0 can be compared",
             quiet,
         )
-    if comparison.images_per_class is not None:
-        note(
-            f"{who} was trained on {comparison.images_per_class} images of each base class, the published ones on all",
-            quiet,
-        )
+    if comparison.fewer_images is not None:
+        note(f"{who} {comparison.fewer_images}", quiet)
 
 
 def _rows(study: "Study") -> "list[MethodRow]":

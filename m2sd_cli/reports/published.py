@@ -11,7 +11,7 @@ from typing import Any, Final, Literal
 from m2sd_cli.data.catalogue import DATA_SETS
 from m2sd_cli.errors import UsageError
 from m2sd_cli.registry import BACKBONES
-from m2sd_cli.runs.manifest import Manifest, Setting
+from m2sd_cli.runs.manifest import Manifest
 
 FILE: Final = Path(__file__).with_name("published.toml")
 
@@ -91,7 +91,7 @@ class Comparison:
     taught: int  # sessions of the run after session 0
     official: int  # of the data set
     comparable: bool  # whether the run has just the official sessions
-    images_per_class: Setting = None  # that the run was trained on, of each base class; None for all
+    fewer_images: str | None = None  # that the run was trained on: the predicate of a sentence about it; None for all
     other_base: list[str] = field(default_factory=list)  # the differences for which not even session 0 can be compared
 
 
@@ -144,8 +144,22 @@ def compare_with_published(first: Manifest, sessions: Sequence[Manifest]) -> Com
         and len(sessions) == 1 + official.sessions
         and all(each.data == base.data for each in sessions),
         other_base=other_base,
-        images_per_class=first.config.get("images_per_class"),
+        fewer_images=fewer_images(first),
     )
+
+
+def fewer_images(first: Manifest) -> str | None:
+    """Return the predicate of a sentence about a run that was not trained on all base images, as the field does.
+
+    Args:
+        first: the manifest of stage 1.
+    """
+    images, share = (first.config.get(name) for name in ("images_per_class", "held_out"))
+    if images is not None:
+        return f"was trained on {images} images of each base class, the published ones on all"
+    if isinstance(share, float) and share > 0:
+        return f"held {100 * share:g} % of each base class out of training, the published ones none (--held-out 0)"
+    return None
 
 
 def _only_session_0(published: Published) -> Published:

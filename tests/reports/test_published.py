@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from m2sd_cli.cli.evaluate import comparison_lines
+from m2sd_cli.cli.study import explain_comparison
 from m2sd_cli.data.catalogue import DATA_SETS
 from m2sd_cli.errors import UsageError
 from m2sd_cli.registry import BACKBONES
@@ -206,6 +207,26 @@ def test_the_command_shows_the_comparison(
     assert len(nc["sessions"]) == 11
     assert nc["novel"] is None
     assert "published" not in json.loads(m2sd(*command, "--json").out)
+
+
+@pytest.mark.parametrize(
+    ("config", "sentence"),
+    [
+        ({"held_out": 0.02}, "held 2 % of each base class out of training, the published ones none (--held-out 0)"),
+        ({"held_out": 0.0}, None),
+        ({"held_out": 0.02, "images_per_class": 50}, "was trained on 50 images of each base class, the published ones"),
+        ({}, None),
+    ],
+)
+def test_a_run_that_holds_images_out_says_so_beside_published_rows(
+    manifest: Manifest, config: dict[str, object], sentence: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = manifest.model_copy(update={"config": config})
+    comparison = compare_with_published(first, official(manifest, "cifar100", "resnet20", 9))
+    explain_comparison(comparison, quiet=False)
+    told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("this run ")]
+    assert len(told) == (sentence is not None)
+    assert sentence is None or told[0].startswith(f"this run {sentence}")
 
 
 @pytest.mark.parametrize("more", [["--test", "somewhere"], ["--session", "1"]])
