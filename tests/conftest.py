@@ -15,18 +15,37 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 import m2sd_cli
 from m2sd_cli.cli.app import main
 from m2sd_cli.inference.session import SessionModel, load_session
+from m2sd_cli.registry import BACKBONES, BackboneEntry, ImageNetWeights
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.manifest import ClassRecord
 from m2sd_cli.runs.reader import session_name
 from m2sd_cli.training.stopping import SIGNALS
-from tests.helpers import BASE, QUICK, QUICK_DISTILL, TESTED, TRAINED, Cli, OneLayer, Outcome, Stripes, fill
+from tests.helpers import (
+    BASE,
+    QUICK,
+    QUICK_DISTILL,
+    TESTED,
+    TRAINED,
+    Cli,
+    OneLayer,
+    Outcome,
+    Stripes,
+    fill,
+    small_state,
+)
 from tests.survival.nursery import End, Nursery
 
 REAL_DATA = os.environ.get("M2SD_DATA")  # before the tests hide it
+
+
+# A machine that others load makes any example slow.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 
 def pytest_configure() -> None:
@@ -120,6 +139,15 @@ def pair(nursery: Nursery) -> Callable[..., End]:
         return nursery.run(*words, environments=environments, limit=240)
 
     return begin
+
+
+@pytest.fixture
+def small_backbone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Name a pretrained network `small`, of images of 16 pixels."""
+    _ = m2sd_cli.pretrain  # whose help lists the table when it is imported
+    weights = ImageNetWeights(small_state, "small", image_size=16, resize=16)
+    entry = BackboneEntry("m2sd_cli.method.resnet:resnet20", "Small", weights)
+    monkeypatch.setitem(BACKBONES.entries, "small", entry)
 
 
 @pytest.fixture

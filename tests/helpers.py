@@ -21,7 +21,7 @@ from m2sd_cli import plugin_files, registry
 from m2sd_cli.data.catalogue import DATA_SETS
 from m2sd_cli.data.datasets import DataSet
 from m2sd_cli.data.locate import open_data
-from m2sd_cli.method.backbone import Backbone, Features
+from m2sd_cli.method.backbone import Backbone, Features, build_backbone
 from m2sd_cli.registry import BACKBONES, CLASSIFIERS
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.reader import StoredManifest
@@ -129,6 +129,13 @@ def backbone_weights(run: Path) -> dict[str, Tensor]:
     return {name.removeprefix("backbone."): tensor for name, tensor in tensors.items() if name.startswith("backbone.")}
 
 
+def small_state(name: str) -> dict[str, Tensor]:
+    """Draw the weights that stand for pretrained ones of the backbone `small`."""
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        return build_backbone("resnet20").state_dict()
+
+
 def open_less(step: int, test_step: int = 1) -> Callable[..., DataSet]:
     """Make a stand-in for `open_data` that takes every so many images of a data set in memory."""
 
@@ -144,10 +151,10 @@ def open_less(step: int, test_step: int = 1) -> Callable[..., DataSet]:
     return opened
 
 
-def train_on_less(patch: pytest.MonkeyPatch, step: int) -> None:
-    """Have pretrain, and all that comes after it, see every so many training images."""
-    for module in ("pretrain", "recorded_data"):
-        patch.setattr(f"m2sd_cli.api.{module}.open_data", open_less(step))
+def train_on_less(patch: pytest.MonkeyPatch, step: int, test_step: int = 1) -> None:
+    """Have pretrain and ablate, and all that comes after them, see every so many images."""
+    for module in ("pretrain", "recorded_data", "ablate"):
+        patch.setattr(f"m2sd_cli.api.{module}.open_data", open_less(step, test_step))
 
 
 def copy_base_session(run: Path, copy: Path) -> Path:

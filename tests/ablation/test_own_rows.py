@@ -3,7 +3,6 @@
 import csv
 import json
 import statistics
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from m2sd_cli.reports.metrics import require_figure
 from m2sd_cli.reports.published import Comparison
 from m2sd_cli.runs.folder import RunFolder
 from tests.ablation.test_run import BUDGET, Teller
-from tests.helpers import Cli, Stripes, check_refusal, open_less, tree
+from tests.helpers import Cli, Stripes, check_refusal, tree
 
 pytestmark = pytest.mark.usefixtures("signals_as_at_a_terminal")
 FILE = """
@@ -37,15 +36,6 @@ distill = { kl_weight = 0.5, classifier = "teen" }
 pretrain = { base_classes = 7, way = 2, shots_per_class = 1 }
 distill.optimizer = "adamw"
 """
-few = open_less(30, 10)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _little_data() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        for module in ("m2sd_cli.api.pretrain", "m2sd_cli.api.recorded_data", "m2sd_cli.api.ablate"):
-            patch.setattr(f"{module}.open_data", few)
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import signal
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from m2sd_cli.progress import Reporter, Snapshot, report_to
 from m2sd_cli.reports.metrics import require_figure
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.lock import lock_folder
-from tests.helpers import Cli, check_refusal, open_less, tree
+from tests.helpers import Cli, check_refusal, tree
 
 ROWS = ["plain", "mixup"]
 BUDGET: dict[str, Any] = {"data": "demo", "pretrain_epochs": 1, "epochs": 1, "device": "cpu", "precision": "fp32"}
@@ -35,17 +35,6 @@ WORDS = ["--data", "demo", "--pretrain-epochs", 1, "--epochs", 1, "--device", "c
 
 
 pytestmark = pytest.mark.usefixtures("signals_as_at_a_terminal")
-
-
-few = open_less(30, 10)  # of the demo 60 images, two steps an epoch, and every tenth test image
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _little_data() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        for module in ("m2sd_cli.api.pretrain", "m2sd_cli.api.recorded_data", "m2sd_cli.api.ablate"):
-            patch.setattr(f"{module}.open_data", few)
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -356,11 +345,11 @@ TOGETHER = """
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
-import test_run
+import conftest, pytest, test_run
 from m2sd_cli.api.ablate import ablate
 from m2sd_cli.progress import report_to
-for module in ("m2sd_cli.api.pretrain", "m2sd_cli.api.recorded_data", "m2sd_cli.api.ablate"):
-    setattr(sys.modules[module], "open_data", test_run.few)
+from tests.helpers import train_on_less
+train_on_less(pytest.MonkeyPatch(), *conftest.LITTLE)
 with report_to(test_run.Teller(lambda text: print(text, flush=True))):
     done = ablate(sys.argv[1], **test_run.BUDGET, seeds=2, rows=test_run.ROWS)
 print("finished" if done.finished else "busy: " + " ".join(done.busy))

@@ -17,33 +17,23 @@ import m2sd_cli
 from m2sd_cli.api import fine_tuning, tuning_trial
 from m2sd_cli.api import learn as learning
 from m2sd_cli.errors import RunError, TrainingError, UsageError
-from m2sd_cli.method.backbone import build_backbone
-from m2sd_cli.registry import BACKBONES, BackboneEntry, ImageNetWeights
+from m2sd_cli.registry import BACKBONES, ImageNetWeights
 from m2sd_cli.reports.draws import LabelledFeatures
 from m2sd_cli.reports.rehearsal import Part, play
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.manifest import BackboneRecord, NetworksRecord, TuningRecord
 from m2sd_cli.training import fitting, loop
 from m2sd_cli.training.loop import Training
-from tests.helpers import COLOURS, Cli, check_refusal, fill, tree
+from tests.helpers import COLOURS, Cli, check_refusal, fill, small_state, tree
 
 SIX = [*COLOURS][:6]
 MINUTES = 0.21  # one epoch of each stage, with steps of a second, one of the trial and two of all images
 BETTER, EQUAL, WORSE = (80.0, 90.0), (80.0, 80.0), (80.0, 79.0)
 
 
-def state(name: str) -> dict[str, Tensor]:
-    with torch.random.fork_rng():
-        torch.manual_seed(5)
-        return build_backbone("resnet20").state_dict()
-
-
 @pytest.fixture(autouse=True)
-def _small(monkeypatch: pytest.MonkeyPatch) -> None:
+def _small(small_backbone: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """The best backbone is a small one, a step takes a second on the clock, and a measurement few steps."""
-    _ = m2sd_cli.pretrain  # whose help lists the table when it is imported
-    weights = ImageNetWeights(state, "small", image_size=16, resize=16)
-    monkeypatch.setitem(BACKBONES.entries, "small", BackboneEntry("m2sd_cli.method.resnet:resnet20", "Small", weights))
     monkeypatch.setattr(learning, "best_backbone", lambda: "small")
     monkeypatch.setattr(loop, "PROBED", 0.0)
     monkeypatch.setattr(fine_tuning, "step_seconds", lambda *_: 1.0)
@@ -380,7 +370,7 @@ def test_a_network_that_is_off_wins_its_trial_and_is_kept(
     """No figure is made up here: the means of all batch norms are off, which a few steps mend."""
 
     def off(name: str) -> dict[str, Tensor]:
-        return {key: each + 2 if key.endswith("running_mean") else each for key, each in state(name).items()}
+        return {key: each + 2 if key.endswith("running_mean") else each for key, each in small_state(name).items()}
 
     spoilt = replace(BACKBONES["small"], imagenet=ImageNetWeights(off, "off", image_size=16, resize=16))
     monkeypatch.setitem(BACKBONES.entries, "small", spoilt)

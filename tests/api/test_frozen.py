@@ -13,14 +13,13 @@ import m2sd_cli
 from m2sd_cli.api import distill as distilling
 from m2sd_cli.checkpoints import BaseCheckpoint, PretrainCheckpoint
 from m2sd_cli.errors import UsageError
-from m2sd_cli.method.backbone import build_backbone
-from m2sd_cli.registry import BACKBONES, BackboneEntry, ImageNetWeights
+from m2sd_cli.registry import BACKBONES, ImageNetWeights
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.training.job import Fitted, Job
-from tests.helpers import Cli, Stripes, finished
+from tests.helpers import Cli, Stripes, finished, small_state
 
 WEIGHTS = ImageNetWeights(
-    "unused:unused",
+    small_state,
     "small",
     image_size=16,
     resize=20,
@@ -30,18 +29,10 @@ WEIGHTS = ImageNetWeights(
 )
 
 
-def small_state(name: str) -> dict[str, Tensor]:
-    with torch.random.fork_rng():
-        torch.manual_seed(5)
-        return build_backbone("resnet20").state_dict()
-
-
 @pytest.fixture
-def small(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+def small(small_backbone: None, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """Options of a stage 1 that keeps the weights of a small backbone of the table."""
-    _ = m2sd_cli.pretrain  # whose help lists the table when it is imported
-    entry = BackboneEntry("m2sd_cli.method.resnet:resnet20", "Small", replace(WEIGHTS, builder=small_state))
-    monkeypatch.setitem(BACKBONES.entries, "small", entry)
+    monkeypatch.setitem(BACKBONES.entries, "small", replace(BACKBONES["small"], imagenet=WEIGHTS))
     return {"backbone": "small", "init": "imagenet", "epochs": 0, "device": "cpu"}
 
 

@@ -8,33 +8,20 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor
 
 import m2sd_cli
 from m2sd_cli.api import learn as learning
 from m2sd_cli.checkpoints import BaseCheckpoint
 from m2sd_cli.errors import M2sdError, RunError, UsageError
-from m2sd_cli.method.backbone import build_backbone
-from m2sd_cli.registry import BACKBONES, BackboneEntry, ImageNetWeights
 from m2sd_cli.runs.folder import RunFolder
 from tests.helpers import Cli, Stripes, check_refusal, finished
 
 COLOURS = {"blue": (20, 40, 220), "green": (30, 200, 40), "red": (220, 30, 30)}
 
 
-def state(name: str) -> dict[str, Tensor]:
-    with torch.random.fork_rng():
-        torch.manual_seed(5)
-        return build_backbone("resnet20").state_dict()
-
-
 @pytest.fixture(autouse=True)
-def _small(monkeypatch: pytest.MonkeyPatch) -> None:
+def _small(small_backbone: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """The best backbone is a small one."""
-    _ = m2sd_cli.pretrain  # whose help lists the table when it is imported
-    weights = ImageNetWeights(state, "small", image_size=16, resize=16)
-    entry = BackboneEntry("m2sd_cli.method.resnet:resnet20", "Small", weights)
-    monkeypatch.setitem(BACKBONES.entries, "small", entry)
     monkeypatch.setattr(learning, "best_backbone", lambda: "small")
 
 

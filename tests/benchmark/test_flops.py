@@ -12,7 +12,7 @@ SIZES = st.integers(1, 5)
 
 
 @given(batch=SIZES, width=SIZES, side=st.integers(2, 6), classes=SIZES)
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 def test_a_tiny_network_forward_and_backward(batch: int, width: int, side: int, classes: int) -> None:
     network = nn.Sequential(
         nn.Conv2d(3, width, 3, padding=1, bias=False),

@@ -42,7 +42,7 @@ def test_larger_images_are_treated_as_those_of_a_folder(size: int, stripes: Stri
 
 
 @given(size=st.integers(8, 48), batch=st.integers(2, 40), classes=st.integers(2, 9), most=st.integers(0, 10**5))
-@hypothesis_settings(max_examples=20, deadline=None)
+@hypothesis_settings(max_examples=20)
 def test_random_images_are_whole_batches(size: int, batch: int, classes: int, most: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(workload, "MOST_BYTES", most)

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -126,7 +126,6 @@ def test_random_box_image_by_image(tries: int) -> None:
     torch.testing.assert_close(result, torch.tensor(plain_boxes(aspects, draws)), rtol=1e-4, atol=1e-5)
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.floats(0.02, 50), min_size=1, max_size=6),
     st.tuples(st.floats(0.01, 1), st.floats(0.01, 1)),

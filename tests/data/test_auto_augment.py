@@ -23,7 +23,7 @@ def by_hand(images: Tensor, policy: str, seed: int) -> Tensor:
     return torch.cat([transform(group) for group in groups])
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.integers(1, 40), st.sampled_from(["cifar10", "imagenet"]), st.integers(0, 999))
 def test_each_group_is_changed_as_torchvision_changes_one(batch: int, policy: Policy, seed: int) -> None:
     images = random_images(batch)

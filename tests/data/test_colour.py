@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torchvision.transforms.functional as torchvision
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -37,7 +37,6 @@ def by_hand(image: Tensor, brightness: float, contrast: float, saturation: float
     return torch.tensor(pixels, dtype=torch.float64).T.view(image.shape)
 
 
-@settings(deadline=None)
 @given(st.integers(1, 5), st.floats(0, 1), st.integers(0, 99))
 def test_each_image_is_changed_by_factors_of_its_own(batch: int, strength: float, seed: int) -> None:
     images = random_images(batch)

@@ -1,7 +1,7 @@
 """Cutout of batches against a loop over pixels that replays the same draws."""
 
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -22,7 +22,6 @@ def by_hand(x: Tensor, side: int, seed: int) -> Tensor:
     return result
 
 
-@settings(deadline=None)
 @given(st.integers(1, 5), st.integers(1, 9), st.floats(0, 1), st.integers(0, 99))
 def test_each_image_has_a_hole_of_its_own(batch: int, size: int, share: float, seed: int) -> None:
     x = 1 + torch.rand(batch, 3, size, size, generator=generator(7))

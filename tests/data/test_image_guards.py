@@ -202,7 +202,7 @@ def test_a_tiff_that_points_nowhere_is_refused(tmp_path: Path, tag: int, entry: 
         open_rgb(tiff_with(tmp_path, tag, entry))
 
 
-@settings(deadline=None, max_examples=MORE * 200)
+@settings(max_examples=MORE * 200)
 @given(
     st.sampled_from(sorted(SAVED_AS)),
     st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), max_size=12),

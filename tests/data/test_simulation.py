@@ -11,7 +11,7 @@ from typing import NoReturn
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from m2sd_cli.data.catalogue import DataSetInfo, all_infos, find_info
@@ -87,7 +87,6 @@ def check_against_plain(data: DataSet, simulated: DataSet, info: DataSetInfo) ->
     assert simulated.train.labels.max() < info.base
 
 
-@settings(deadline=None)  # the demo is opened in one of the calls
 @given(st.lists(st.integers(1, 40), min_size=3, max_size=9), st.integers(1, 3))
 def test_only_base_training_images_are_looked_at(sizes: list[int], way: int) -> None:
     data = data_of(sizes)

@@ -286,7 +286,7 @@ def test_bytes_near_the_seeds(name: str, folder: Path) -> None:
     contents = list(seeds(name).values())
     rounds = max(2, ROUNDS // SLOW.get(name, 1))
 
-    @settings(max_examples=rounds, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=rounds, suppress_health_check=list(HealthCheck))
     @given(mutated(contents))
     def search(content: bytes) -> None:
         check(name, folder, content)
@@ -301,7 +301,7 @@ def test_values_that_nobody_expects(name: str, folder: Path) -> None:
     contents = [content for seed, content in seeds(name).items() if seed.startswith("good")]
     rounds = max(2, ROUNDS // SLOW.get(name, 1))
 
-    @settings(max_examples=rounds, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=rounds, suppress_health_check=list(HealthCheck))
     @given(retold(contents))
     def search(content: bytes) -> None:
         check(name, folder, content)

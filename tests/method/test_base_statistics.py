@@ -45,7 +45,7 @@ def plain(features: Tensor, labels: Tensor, power: float) -> BaseStatistics:
     )
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(
     st.lists(st.integers(0, 2), max_size=20), st.integers(1, 7), st.integers(0, 99), st.sampled_from([0.25, 0.5, 1.0])
 )

@@ -39,7 +39,7 @@ def draw(images: int, classes: int, seed: int) -> tuple[Tensor, Tensor]:
     return logits, labels
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.integers(1, 12), st.integers(1, 5), st.integers(0, 999))
 def test_no_other_temperature_is_better(images: int, classes: int, seed: int) -> None:
     logits, labels = draw(images, classes, seed)
@@ -144,7 +144,6 @@ def test_nothing_to_fit_to_is_refused() -> None:
             unknown_threshold(torch.ones(2), share)
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=40), st.sampled_from([0.05, 0.5, 0.55, 0.9, 0.95, 1.0]))
 def test_the_threshold_is_the_highest_that_keeps_enough(scores: list[int], tpr: float) -> None:
     threshold = unknown_threshold(torch.tensor(scores, dtype=torch.float32), tpr)

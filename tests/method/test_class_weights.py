@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -42,7 +42,6 @@ def test_linear_logits_are_dot_products_without_scale() -> None:
     )
 
 
-@settings(deadline=None)
 @given(st.integers(0, 999), st.floats(1e-3, 1e3), st.floats(0.5, 64))
 def test_cosine_logits_are_bounded_and_blind_to_length(seed: int, length: float, scale: float) -> None:
     features, weight = draw(3, 5, seed=seed), draw(4, 5, seed=seed + 1)

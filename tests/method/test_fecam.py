@@ -74,7 +74,7 @@ def test_correlation_is_the_formula_and_knows_features_without_variance() -> Non
         assert correlations[i, j].item() == pytest.approx(expected.item())
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.integers(0, 999), st.integers(1, 6), st.floats(0, 100), st.floats(0, 1), st.floats(1e-3, 1e3))
 def test_a_correlation_has_no_scale_and_is_bounded(
     seed: int, width: int, diagonal: float, share: float, scale: float

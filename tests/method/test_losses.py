@@ -113,7 +113,6 @@ def test_l_kl_is_the_sum_of_both_directions() -> None:
     assert float(l_kl(first, second)) == pytest.approx(expected, rel=1e-12)
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(LOGIT, LOGIT, LOGIT, LOGIT), min_size=1, max_size=4), st.floats(0.5, 8))
 def test_kl_divergence_is_never_negative_and_zero_for_equals(
     rows: list[tuple[float, float, float, float]], temperature: float
@@ -179,7 +178,7 @@ def test_attention_map_is_the_formula() -> None:
     torch.testing.assert_close(result, torch.tensor(plain_attention_map(features), dtype=torch.float64))
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(
     st.integers(1, 3), st.integers(1, 5), st.integers(1, 7), st.integers(1, 7), st.floats(1e-2, 1e3), st.integers(0, 99)
 )

@@ -32,7 +32,6 @@ def images(batch: int, height: int = 6, width: int = 5) -> Tensor:
     return torch.randn(batch, 3, height, width, generator=generator(99), dtype=torch.float64)
 
 
-@settings(deadline=None)
 @given(LABELS, st.integers(0, 999))
 def test_a_partner_is_of_another_class_or_the_image_itself(labels: list[int], seed: int) -> None:
     partner = pair_different_classes(torch.tensor(labels), generator(seed)).tolist()
@@ -82,7 +81,6 @@ def test_lambda_is_distributed_as_beta(beta: float) -> None:
     assert float((below - observed).abs().amax()) < 1.95 / math.sqrt(count)
 
 
-@settings(deadline=None)
 @given(st.floats(0, 1.7e308, exclude_min=True), st.integers(1, 64), st.integers(0, 999))
 def test_lambda_is_within_zero_and_one_for_any_beta(beta: float, batch: int, seed: int) -> None:
     lam = sample_lambda(beta, batch, generator(seed))
@@ -127,7 +125,7 @@ def test_mixup_is_the_formula() -> None:
     assert torch.equal(result[3], x[3])
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(LAMBDAS, st.integers(1, 40), st.integers(1, 40), st.integers(0, 999))
 def test_the_box_is_inside_the_image_and_of_the_stated_size(
     lam: list[float], height: int, width: int, seed: int
@@ -187,7 +185,6 @@ def test_soft_labels_are_the_formula() -> None:
     torch.testing.assert_close(result, torch.tensor(expected))
 
 
-@settings(deadline=None)
 @given(LABELS, st.floats(1e-6, 1e6), st.integers(0, 999))
 def test_virtual_labels_sum_to_one(labels: list[int], beta: float, seed: int) -> None:
     virtual = mix(images(len(labels)), torch.tensor(labels), 5, beta, generator(seed))
@@ -197,7 +194,7 @@ def test_virtual_labels_sum_to_one(labels: list[int], beta: float, seed: int) ->
     assert torch.equal(virtual.labels[:, 4], torch.zeros(len(labels)))
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.integers(2, 8), st.integers(1, 33), st.integers(1, 33), st.integers(0, 999))
 def test_both_branches_and_the_label_share_partner_and_lambda(batch: int, height: int, width: int, seed: int) -> None:
     """Image i is filled with the number i and has class i, so that every result tells what it was made from."""

@@ -44,7 +44,7 @@ def test_the_mean_of_one_shot_is_the_shot() -> None:
     assert torch.equal(class_means(features, torch.tensor([1, 2, 0]), 3), features[[2, 0, 1]])
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.lists(st.integers(0, 2), min_size=1, max_size=20), st.integers(1, 7), st.integers(0, 99))
 def test_cutting_into_batches_changes_nothing(labels: list[int], batch: int, seed: int) -> None:
     every = torch.tensor([0, 1, 2, *labels])

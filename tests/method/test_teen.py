@@ -45,7 +45,7 @@ def test_it_is_the_formula(alpha: float, tau: float, classes: int, base_classes:
     torch.testing.assert_close(calibrated_means(new, base, alpha, tau), expected)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.integers(0, 999), st.floats(0, 1), st.floats(0, 64), st.floats(0.01, 100))
 def test_it_is_blind_to_length_and_stays_within_the_unit_ball(
     seed: int, alpha: float, tau: float, length: float

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -33,7 +33,6 @@ def argmax(row: list[float], size: int) -> int:
     return max(range(size), key=lambda c: (row[c], -c))
 
 
-@settings(deadline=None)
 @given(CHAINS, st.integers(0, 20), st.integers(0, 999))
 def test_every_session_answers_as_it_would_alone(sizes: tuple[int, ...], images: int, seed: int) -> None:
     logits, labels = draw(images, sizes[-1], seed)
@@ -85,7 +84,6 @@ def test_nothing_of_the_size_of_the_logits_is_kept() -> None:
     assert sum(each.untyped_storage().nbytes() for each in answers) <= 2 * (4 * 8 + 3 * (4 + 8))
 
 
-@settings(deadline=None)
 @given(st.integers(1, 50), st.integers(0, 50), st.integers(0, 999))
 def test_neither_batches_nor_processes_change_a_digit(batch: int, cut: int, seed: int) -> None:
     logits, labels = draw(50, 7, seed)

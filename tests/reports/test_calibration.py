@@ -40,7 +40,6 @@ def float64(values: list[float]) -> Tensor:
     return torch.tensor(values, dtype=torch.float64)
 
 
-@settings(deadline=None)
 @given(SCORES, SCORES)
 def test_auroc_and_fpr95_are_those_of_all_pairs(known: list[float], unknown: list[float]) -> None:
     for dtype in (torch.float32, torch.float64):
@@ -54,7 +53,6 @@ def test_95_of_100_known_images_are_enough() -> None:
     assert [fpr95(known, torch.tensor([unknown])) for unknown in (0.045, 0.05, 0.055)] == [0.0, 100.0, 100.0]
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.floats(0, 1) | st.integers(0, 15).map(lambda m: m / 15), st.booleans()), max_size=40))
 def test_ece_is_that_of_the_loop(images: list[tuple[float, bool]]) -> None:
     probabilities, right = [p for p, _ in images], [hit for _, hit in images]
@@ -77,7 +75,7 @@ def test_half_right_at_a_half_is_no_error_and_sure_and_wrong_is_all(
     assert expected_calibration_error(float64([probability] * len(right)), torch.tensor(right)) == ece
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(CHAINS, st.integers(0, 30), st.integers(0, 999))
 def test_every_session_is_as_the_loop_says(sizes: tuple[int, ...], images: int, seed: int) -> None:
     logits, labels = draw(images, sizes[-1], seed)

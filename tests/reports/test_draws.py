@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -61,7 +61,6 @@ def by_hand(base: Tensor, tested: LabelledFeatures, pool: LabelledFeatures, shot
     return DrawFigures(sum(overall) / len(overall), overall[-1], old, new, 2 * old * new / (old + new))
 
 
-@settings(deadline=None)
 @given(st.integers(1, 4), st.integers(1, 5), st.integers(0, 99))
 def test_every_draw_is_taught_and_counted(draws: int, shots: int, seed: int) -> None:
     tested, pool = labelled(4, range(6), seed), labelled(5, range(3, 6), seed + 1)
@@ -79,7 +78,6 @@ def test_every_draw_is_taught_and_counted(draws: int, shots: int, seed: int) -> 
             assert getattr(own, name) == pytest.approx(getattr(wanted, name), abs=1e-6)
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(1, 9), min_size=2, max_size=5), st.integers(1, 12), st.integers(0, 9))
 def test_shots_are_different_images_of_their_class(sizes: list[int], shots: int, draw: int) -> None:
     labels = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))

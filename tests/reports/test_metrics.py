@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -60,7 +60,6 @@ def assert_same(ours: SessionFigures, expected: SessionFigures) -> None:
         assert one == (None if other is None else pytest.approx(other, rel=1e-12, abs=1e-12)), name
 
 
-@settings(deadline=None)
 @given(CHAINS, st.integers(0, 40), st.integers(0, 999))
 def test_every_session_is_as_the_loop_says(sizes: tuple[int, ...], images: int, seed: int) -> None:
     """Classes may have no image."""

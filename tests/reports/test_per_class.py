@@ -5,13 +5,12 @@ import io
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from m2sd_cli.reports.per_class import ClassFigures, class_figures, confused_pairs, per_class_csv
 
 
-@settings(deadline=None)
 @given(st.integers(1, 5), st.integers(0, 40), st.integers(0, 999))
 def test_every_class_is_as_the_loop_says(classes: int, images: int, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)

@@ -10,12 +10,10 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor
 
 import m2sd_cli
-from m2sd_cli.method.backbone import build_backbone
 from m2sd_cli.method.base_statistics import HeldOut
-from m2sd_cli.registry import BACKBONES, CLASSIFIERS, BackboneEntry, ImageNetWeights
+from m2sd_cli.registry import CLASSIFIERS
 from m2sd_cli.reports import rehearsal as rehearsing
 from m2sd_cli.reports.draws import DrawFigures, LabelledFeatures, draw_shots
 from m2sd_cli.reports.rehearsal import Rehearsal, choose_for_classes, rehearse, sample_images, why_not
@@ -138,12 +136,6 @@ def test_many_images_are_sampled_evenly(monkeypatch: pytest.MonkeyPatch) -> None
     assert why_not(chosen, 7) is None
 
 
-def small_state(name: str) -> dict[str, Tensor]:
-    with torch.random.fork_rng():
-        torch.manual_seed(5)
-        return build_backbone("resnet20").state_dict()
-
-
 @pytest.fixture(scope="module")
 def six(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Ten images of each of six shades."""
@@ -157,15 +149,7 @@ def six(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
-def _small(monkeypatch: pytest.MonkeyPatch) -> None:
-    _ = m2sd_cli.pretrain  # whose help lists the table when it is imported
-    weights = ImageNetWeights(small_state, "small", image_size=16, resize=16)
-    entry = BackboneEntry("m2sd_cli.method.resnet:resnet20", "Small", weights)
-    monkeypatch.setitem(BACKBONES.entries, "small", entry)
-
-
-@pytest.mark.usefixtures("_small")
+@pytest.mark.usefixtures("small_backbone")
 def test_learn_chooses_and_simulate_shows_the_same(six: Path, tmp_path: Path, m2sd: Cli) -> None:
     run = tmp_path / "run"
     done = m2sd("learn", six, "--run", run, "--backbone", "small", "--device", "cpu")
@@ -187,7 +171,7 @@ def test_learn_chooses_and_simulate_shows_the_same(six: Path, tmp_path: Path, m2
     assert shown.out.startswith("shades: 6 base classes, 2 at a time play new ones in 3 parts, 5 shots, views 1, draws")
 
 
-@pytest.mark.usefixtures("_small")
+@pytest.mark.usefixtures("small_backbone")
 def test_other_images_than_those_learned_are_refused(six: Path, tmp_path: Path, m2sd: Cli) -> None:
     folder = shutil.copytree(six, tmp_path / "shades")
     m2sd_cli.learn(folder, run=tmp_path / "run", backbone="small", device="cpu")
@@ -197,7 +181,7 @@ def test_other_images_than_those_learned_are_refused(six: Path, tmp_path: Path, 
     assert "'shade0' is missing" in done.err
 
 
-@pytest.mark.usefixtures("_small")
+@pytest.mark.usefixtures("small_backbone")
 def test_a_given_classifier_is_not_compared(six: Path, tmp_path: Path, m2sd: Cli) -> None:
     done = m2sd("learn", six, "--run", tmp_path / "run", "--backbone", "small", "--classifier", "means", "--json")
     content = json.loads(done.out)
