@@ -27,6 +27,7 @@ from m2sd_cli.runs.reader import session_name
 from m2sd_cli.training.stopping import SIGNALS
 from tests.helpers import (
     BASE,
+    PATIENCE,
     QUICK,
     QUICK_DISTILL,
     TESTED,
@@ -136,7 +137,7 @@ def pair(nursery: Nursery) -> Callable[..., End]:
         common = {"TORCHELASTIC_RUN_ID": "none", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
         common |= {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
         environments = [{**os.environ, **common, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(2)]
-        return nursery.run(*words, environments=environments, limit=240)
+        return nursery.run(*words, environments=environments, limit=PATIENCE)
 
     return begin
 

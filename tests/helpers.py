@@ -38,6 +38,7 @@ COLOURS = {
     "orange": (250, 130, 10),
 }
 TRAINED, TESTED = 8, 3  # images a base class
+PATIENCE = 900  # seconds until a process or a thread counts as one that hangs, on a machine that others load
 
 # Run the commands of a JSON list on stdin in one process, since importing torch takes seconds.
 COMMANDS = """

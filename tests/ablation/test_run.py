@@ -27,7 +27,7 @@ from m2sd_cli.progress import Reporter, Snapshot, report_to
 from m2sd_cli.reports.metrics import require_figure
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.lock import lock_folder
-from tests.helpers import Cli, check_refusal, tree
+from tests.helpers import PATIENCE, Cli, check_refusal, tree
 
 ROWS = ["plain", "mixup"]
 BUDGET: dict[str, Any] = {"data": "demo", "pretrain_epochs": 1, "epochs": 1, "device": "cpu", "precision": "fp32"}
@@ -360,7 +360,7 @@ def test_two_processes_share_the_runs(whole: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     words = [sys.executable, "-c", TOGETHER, str(out), str(Path(__file__).parent)]
     both = [subprocess.Popen(words, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    told = [line for process in both for line in process.communicate(timeout=600)[0].splitlines()]
+    told = [line for process in both for line in process.communicate(timeout=PATIENCE)[0].splitlines()]
     assert [process.returncode for process in both] == [0, 0]
     assert "finished" in told  # the last one sees all
     began = sorted(line for line in told if line.startswith(("run ", "stage 1 ")))

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers import PATIENCE
+
 ROOT = Path(__file__).parent.parent.parent
 PROGRAM = f"{sys.executable} -m m2sd_cli"
 needs_full = pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="there is no /dev/full")
@@ -17,7 +19,7 @@ def shell(line: str) -> "subprocess.CompletedProcess[str]":
     """Run a line of bash in which M2SD stands for the program; its own stdout and stderr are pipes."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     words = ["bash", "-c", f"set -o pipefail; {line.replace('M2SD', PROGRAM)}"]
-    return subprocess.run(words, capture_output=True, text=True, check=False, env=environment, timeout=300)
+    return subprocess.run(words, capture_output=True, text=True, check=False, env=environment, timeout=PATIENCE)
 
 
 @pytest.mark.parametrize("command", ["recipes", "recipes show cifar100-resnet20", "--help", "data list --json"])

@@ -19,7 +19,7 @@ from m2sd_cli.data.cifar100 import class_names, open_cifar100
 from m2sd_cli.data.locate import open_data
 from m2sd_cli.data.sources import ArrayImages
 from m2sd_cli.errors import DataError
-from tests.helpers import Cli, check_refusal, flip
+from tests.helpers import PATIENCE, Cli, check_refusal, flip
 
 
 @pytest.fixture
@@ -108,7 +108,7 @@ def test_torchvision_is_imported_once_for_the_files(real_data: Path) -> None:
         "print([name for name in ('torchvision', 'torchvision.datasets') if name in sys.modules])"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, str(real_data)], capture_output=True, text=True, check=True, timeout=120
+        [sys.executable, "-c", code, str(real_data)], capture_output=True, text=True, check=True, timeout=PATIENCE
     )
     assert done.stdout == "[]\n"
 

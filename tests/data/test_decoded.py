@@ -30,6 +30,7 @@ from m2sd_cli.data.images import open_rgb
 from m2sd_cli.data.sources import FileImages
 from m2sd_cli.data.transforms import TestTransform
 from m2sd_cli.errors import DataError
+from tests.helpers import PATIENCE
 
 AUGMENTATION = Augmentation(size=16, store=18)
 TRANSFORM = TestTransform(resize=18, crop=16, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
@@ -413,7 +414,7 @@ def test_two_processes_build_an_entry_once(source: FileImages, cache: Path) -> N
     with start("both", source) as one, start("both", source) as other:
         go(one)
         go(other)
-        outputs = sorted(process.communicate(timeout=60)[0].split() for process in (one, other))
+        outputs = sorted(process.communicate(timeout=PATIENCE)[0].split() for process in (one, other))
     total = str(int(squashed(source, 18)[0].long().sum()))
     assert outputs == [["0", total], ["midway", "9", total]]
     assert len(entries_in(cache)) == 1

@@ -25,6 +25,7 @@ from m2sd_cli.data.images import open_rgb
 from m2sd_cli.data.threads import MemoryBudget
 from m2sd_cli.errors import DataError, ImageError
 from tests.data.helpers import ORIENTATION, SAVED_AS, noise, png_chunk, save
+from tests.helpers import PATIENCE
 
 MORE = int(os.environ.get("M2SD_ROUNDS", "1"))
 ROUNDS = MORE * 1000  # damaged files
@@ -88,7 +89,7 @@ def test_two_images_are_decoded_at_the_same_time(tmp_path: Path, monkeypatch: py
     prepare, both = ImageFile.ImageFile.load_prepare, Barrier(2)
 
     def meet(image: ImageFile.ImageFile) -> None:
-        both.wait(timeout=30)
+        both.wait(timeout=PATIENCE)
         prepare(image)
 
     monkeypatch.setattr(ImageFile.ImageFile, "load_prepare", meet)

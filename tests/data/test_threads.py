@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from m2sd_cli.data.threads import MemoryBudget, in_order
+from tests.helpers import PATIENCE
 
 
 @given(st.lists(st.integers()), st.integers(1, 9), st.integers(1, 4))
@@ -35,7 +36,7 @@ def test_items_are_taken_only_as_results_are(ahead: int) -> None:
 
 
 def test_several_are_worked_on_at_once() -> None:
-    both = threading.Barrier(2, timeout=30)
+    both = threading.Barrier(2, timeout=PATIENCE)
     assert sorted(in_order(lambda item: (both.wait(), item)[1], range(2), ahead=2, workers=2)) == [0, 1]
 
 
@@ -49,7 +50,7 @@ def test_work_goes_on_while_the_caller_is_busy() -> None:
 
     with closing(in_order(work, range(10), ahead=4, workers=1)) as results:
         assert next(results) == 0
-        assert begun.wait(30)
+        assert begun.wait(PATIENCE)
 
 
 def test_an_error_comes_where_its_result_would() -> None:
@@ -80,11 +81,11 @@ def test_no_more_is_reserved_of_a_budget_than_there_is() -> None:
     with budget.reserved(4):
         fits, waits = (threading.Thread(target=take, args=each) for each in ((6, "fits"), (7, "waits")))
         fits.start()
-        fits.join(timeout=30)
+        fits.join(timeout=PATIENCE)
         waits.start()
         waits.join(timeout=0.05)
         assert done == ["fits"]
-    waits.join(timeout=30)
+    waits.join(timeout=PATIENCE)
     assert done == ["fits", "waits"]
 
 

@@ -34,11 +34,10 @@ from m2sd_cli.training.execution import Execution
 from m2sd_cli.training.loop import Inputs, Objective, Training
 from m2sd_cli.training.pretrain import build_network, pretrain_objective
 from m2sd_cli.training.stopping import StopRequest
-from tests.helpers import QUICK, QUICK_DISTILL, Stripes, finished
+from tests.helpers import PATIENCE, QUICK, QUICK_DISTILL, Stripes, finished
 from tests.survival.nursery import End
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
-TIMEOUT = 240  # seconds
 STEPS = 3
 
 
@@ -47,7 +46,7 @@ def torchrun(*arguments: object) -> "subprocess.CompletedProcess[str]":
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     words = [*TORCHRUN, *map(str, arguments)]
     # After the two dashes, or torchrun would take --run for one of its own options cut short.
-    return subprocess.run(words, env=environment, capture_output=True, text=True, timeout=TIMEOUT, check=False)
+    return subprocess.run(words, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False)
 
 
 Pair = Callable[..., End]

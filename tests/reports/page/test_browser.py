@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import m2sd_cli
-from tests.helpers import Stripes
+from tests.helpers import PATIENCE, Stripes
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--enable-logging=stderr"]
@@ -73,7 +73,7 @@ def page(calibrated: Path, stripes: Stripes, tmp_path_factory: pytest.TempPathFa
 def browse(file: Path, *flags: str) -> subprocess.CompletedProcess[str]:
     assert CHROMIUM is not None
     words = [CHROMIUM, *FLAGS, f"--user-data-dir={file.parent / 'profile'}", *flags, "--dump-dom", file.as_uri()]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=True)
+    done = subprocess.run(words, capture_output=True, text=True, timeout=PATIENCE, check=True)
     assert "CONSOLE" not in done.stderr, done.stderr
     return done
 
