@@ -20,6 +20,7 @@ FILE_ORIGINS: Final[dict[str, str]] = {}  # by module, the name and SHA-256 of a
 FILE_SHA256: Final = "SHA-256 "
 _registered: list[str] = []  # names of all tables that were registered in this process
 
+OTHERS: Final = "m2sd --plugin FILE.py adds others"  # the end of messages on unknown names
 NAME: Final = r"[a-z0-9][a-z0-9._-]{0,63}"  # the pattern of a well-formed name
 
 Builder = str | Callable[..., Any]
@@ -146,7 +147,7 @@ class Registry(Generic[Entry]):
             return self._member(name, family)
         if name not in self._plugins:
             choices = ", ".join([*self.names(), *self._examples()])
-            raise UsageError(f"{self.option} {quoted(name)}: choose {choices}{self._suggestion(name)}")
+            raise UsageError(f"{self.option} {quoted(name)}: choose {choices}{self._suggestion(name)}; {OTHERS}")
         plugin = self._plugins[name]
         try:
             entry = plugin.load()

@@ -50,8 +50,8 @@ def test_an_entry_is_found_by_its_name(fruits: Registry[Fruit]) -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("peer", "--fruit peer: choose apple, pear (did you mean pear?)"),
-        ("x", "--fruit x: choose apple, pear"),
+        ("peer", "--fruit peer: choose apple, pear (did you mean pear?); m2sd --plugin FILE.py adds others"),
+        ("x", "--fruit x: choose apple, pear; m2sd --plugin FILE.py adds others"),
     ],
 )
 def test_an_unknown_name_is_answered_with_the_names(fruits: Registry[Fruit], name: str, message: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from m2sd_cli.errors import DataError, UsageError
 from m2sd_cli.paths import refuse_address
-from m2sd_cli.registry import Builder, Registry
+from m2sd_cli.registry import OTHERS, Builder, Registry
 
 BUNDLED = Path(__file__).parent / "bundled"
 SHOTS = 5  # images of a class that a session teaches
@@ -192,5 +192,5 @@ def find_info(name: str, source: str = "--data ") -> DataSetInfo | None:
     if Path(name).name != name:
         raise DataError(f"{source}{name}: no such folder")
     raise UsageError(
-        f"{source}{name}: no data set of that name and no folder either; choose {listed_names()}, or a folder"
+        f"{source}{name}: no data set of that name and no folder either; choose {listed_names()}, or a folder; {OTHERS}"
     )

@@ -19,10 +19,10 @@ class KnownClasses:
     base: Tensor  # class means of the base session (C, D)
     new: Tensor  # class means of the other sessions (N, D)
     shots: Sequence[Tensor]  # of each new class, the features (K, D) of all views of its shots
-    statistics: BaseStatistics
-    images: Sequence[int]  # of each base class
-    held_out: HeldOut | None = None  # images of base classes; None where all were trained on
-    base_cost: float | None = None  # of `debiased`, in points; None for the margin that is not measured
+    statistics: BaseStatistics  # of the images of the base classes
+    images: Sequence[int]  # number of images of each base class
+    held_out: HeldOut | None = None  # features (H, D) and labels (H,) of held-out base images; None without any
+    base_cost: float | None = None  # points that `debiased` may take from base classes; None for a margin by distance
 
     def power_means(self) -> Tensor:
         """Average the power-transformed features of each new class, (N, D)."""

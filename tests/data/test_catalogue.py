@@ -82,7 +82,7 @@ def test_a_name_or_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert find_info(str(tmp_path)) is None
     with pytest.raises(
         UsageError,
-        match=r"--data imagenet: .*choose .*cifar100, .*demo, .*one of these with -simulated, or a folder$",
+        match=r"--data imagenet: .*choose .*cifar100, .*demo, .*with -simulated, or a folder; m2sd --plugin FILE.py ",
     ):
         find_info("imagenet")
     with pytest.raises(M2sdError, match=r"\./absent: ") as raised:

@@ -1,8 +1,11 @@
 """The tables of the documents, each made from a table of the program or from a file of figures."""
 
+import inspect
+import re
 import textwrap
 import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import fields
 from decimal import Decimal
 from typing import Any
 
@@ -13,6 +16,8 @@ from m2sd_cli.config.stages import MODELS
 from m2sd_cli.data.catalogue import DATA_SETS
 from m2sd_cli.errors import EXIT_CODES
 from m2sd_cli.exporting import EXPORT_FORMATS
+from m2sd_cli.method.base_statistics import BaseStatistics
+from m2sd_cli.method.stage3 import KnownClasses
 from m2sd_cli.recipes import find_recipe, recipe_names
 from m2sd_cli.recipes.results import find_measured, read_results, words_on
 from m2sd_cli.registry import BACKBONES, CLASSIFIERS
@@ -101,6 +106,19 @@ def data_sets() -> str:
         for name, info in DATA_SETS.entries.items()
     )
     return markdown(["`--data`", "base classes", "sessions x classes", "shots", "pixels", "files"], rows)
+
+
+def known_classes() -> str:
+    """The fields of what a classifier of stage 3 is given, with the comments beside them."""
+    rows = [*commented_fields(KnownClasses), *commented_fields(BaseStatistics, "statistics.")]
+    return markdown(["of `known`", ""], rows)
+
+
+def commented_fields(kind: type, prefix: str = "") -> list[list[str]]:
+    """Return each field of a class, marked as code, and the comment that stands beside it."""
+    found = re.findall(r"^    (\w+): [^#\n]+#(?: (.+))$", inspect.getsource(kind), re.MULTILINE)
+    assert [name for name, _ in found] == [field.name for field in fields(kind)], f"a field of {kind} has no comment"
+    return [[code(prefix + name), comment] for name, comment in found]
 
 
 def export_formats() -> str:
@@ -208,6 +226,7 @@ TABLES: dict[str, Callable[..., str]] = {
     "backbones": backbones,
     "data sets": data_sets,
     "export formats": export_formats,
+    "known classes": known_classes,
     "extras": extras,
     "recipes": recipes,
     "published": published,

@@ -34,11 +34,17 @@ def options_of_commands() -> dict[tuple[str, ...], set[str]]:
     return found
 
 
+@cache
+def shown_files() -> set[str]:
+    """Return the names of the files that documents show."""
+    return {Path(name).name for document in documents() for name in EXAMPLE.findall(document.text)}
+
+
 def wrong_words(document: Document) -> list[str]:
     """List the spans of code that name a command, an option or a file that there is not."""
     known = options_of_commands()
     every = set().union(*known.values())
-    shown = {Path(name).name for name in EXAMPLE.findall(document.text)}
+    shown = shown_files()
     wrong = []
     for span in SPAN.findall(document.prose):
         words = shlex.split(span, comments=True) if span.startswith(("m2sd ", "--")) else []

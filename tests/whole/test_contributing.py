@@ -1,4 +1,4 @@
-"""The examples of CONTRIBUTING.md run as they are written there."""
+"""The examples of CONTRIBUTING.md, and those of one's own parts, run as they are written there."""
 
 import json
 import re
@@ -14,8 +14,8 @@ from m2sd_cli.registry import BACKBONES, CLASSIFIERS, Registry, load
 from tests.helpers import Cli
 
 ROOT = Path(__file__).parents[2]
-TEXT = (ROOT / ".github" / "CONTRIBUTING.md").read_text(encoding="utf-8")
-FILES = dict(re.findall(r"^```python\n# (\S+)\n(.*?)^```$", TEXT, flags=re.MULTILINE | re.DOTALL))
+TEXT, PARTS = ((ROOT / name).read_text(encoding="utf-8") for name in (".github/CONTRIBUTING.md", "m2sd_cli/README.md"))
+FILES = dict(re.findall(r"^```python\n# (\S+)\n(.*?)^```$", TEXT + PARTS, flags=re.MULTILINE | re.DOTALL))
 [LAYOUT] = re.findall(r"^```text\n(.*?)^```$", TEXT, flags=re.MULTILINE | re.DOTALL)
 [TOML] = re.findall(r"^```toml\n(.*?)^```$", TEXT, flags=re.MULTILINE | re.DOTALL)
 
@@ -43,8 +43,8 @@ def test_a_script_adds_its_own_parts_and_a_command_reads_the_run(
     for name, value in runpy.run_path(str(examples / "test_classes.py")).items():
         if name.startswith("test_"):
             value(trained, m2sd)
-    nearest = json.loads(m2sd("evaluate", "--classifier", "nearest", "--run", "run", "--device", "cpu", "--json").out)
-    assert 20 <= nearest["average"] <= 100
+    other = json.loads(m2sd("evaluate", "--classifier", "neighbours", "--run", "run", "--device", "cpu", "--json").out)
+    assert 20 <= other["average"] <= 100
 
 
 def test_a_package_adds_its_own_parts(examples: Path) -> None:

@@ -1,11 +1,9 @@
-"""The classifier of the method's README is registered by a script and a package, and a backbone from Python."""
+"""A classifier of one's own is registered by a script and a package, and a backbone from Python."""
 
 import json
 import os
-import re
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +17,39 @@ from m2sd_cli.config.stages import DistillConfig, PretrainConfig
 from m2sd_cli.inference.session import load_session
 from m2sd_cli.method.backbone import Backbone, Features
 from m2sd_cli.method.numerics import global_average_pool
-from m2sd_cli.registry import BACKBONES, CLASSIFIERS, BackboneEntry, ClassifierEntry
+from m2sd_cli.registry import BACKBONES, CLASSIFIERS, OTHERS, BackboneEntry, ClassifierEntry
 from m2sd_cli.runs.folder import RunFolder
 from tests.helpers import Cli, Stripes, check_refusal
 
 SHIPPED = ", ".join(CLASSIFIERS.entries)  # none of a plug-in is among them when this is imported
 ROOT = Path(__file__).parents[2]
-README = (ROOT / "m2sd_cli" / "method" / "README.md").read_text(encoding="utf-8")
-SCRIPT, PROJECT = (
-    next(iter(re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)))
-    for language in ("python", "toml")
-)
+SCRIPT = '''
+"""Compare square roots of features by cosine: python roots.py evaluate --classifier roots"""
+
+import torch
+
+import m2sd_cli
+from m2sd_cli.__main__ import main
+from m2sd_cli.method.feature_maps import PowerFeatures
+from m2sd_cli.method.heads import Head
+from m2sd_cli.method.stage3 import KnownClasses
+from m2sd_cli.registry import ClassifierEntry
+
+
+def build(known: KnownClasses, similarity: str, scale: float) -> Head:
+    rows = torch.cat([known.statistics.power_means, known.power_means()])
+    return Head(rows, "cosine", scale, features=PowerFeatures(float(known.statistics.power)))
+
+
+ENTRY = ClassifierEntry("roots:build")
+if __name__ == "__main__":
+    m2sd_cli.register_classifier("roots", build)
+    main()
+'''
+ENTRY_POINTS = """
+[m2sd.classifiers]
+roots = roots:ENTRY
+"""
 HELP = """
 import sys
 from m2sd_cli.registry import {table}, {entry}
@@ -55,15 +75,13 @@ def script(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def installed(tmp_path: Path) -> Path:
-    """The folder of a package with the entry point of the README, as an installer lays it out."""
+    """The folder of a package with an entry point, as an installer lays it out."""
     folder = tmp_path / "installed"
     metadata = folder / "roots-1.2.dist-info"
     metadata.mkdir(parents=True)
     (folder / "roots.py").write_text(SCRIPT, encoding="utf-8")
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: roots\nVersion: 1.2\n")
-    ((group, points),) = tomllib.loads(PROJECT)["project"]["entry-points"].items()
-    lines = [f"[{group}]", *(f"{name} = {value}" for name, value in points.items())]
-    (metadata / "entry_points.txt").write_text("\n".join(lines))
+    (metadata / "entry_points.txt").write_text(ENTRY_POINTS)
     return folder
 
 
@@ -96,7 +114,7 @@ def test_a_script_and_an_installed_package_bring_the_same_classifier(
 def test_an_installed_package_is_named_without_being_imported(installed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (installed / "roots.py").write_text("1 / 0")
     refused = run_python("-m", "m2sd_cli", "evaluate", "--classifier", "root", path=installed).stderr
-    assert refused.endswith(f"{SHIPPED}, roots (did you mean roots?)\n")
+    assert refused.endswith(f"{SHIPPED}, roots (did you mean roots?); {OTHERS}\n")
     monkeypatch.setenv("_M2SD_COMPLETE", "complete_bash")
     monkeypatch.setenv("COMP_WORDS", "m2sd evaluate --classifier ro")
     monkeypatch.setenv("COMP_CWORD", "3")
@@ -165,7 +183,7 @@ def test_an_entry_is_configured_and_completed(m2sd: Cli, monkeypatch: pytest.Mon
     assert resolve(PretrainConfig, Sources({"epochs": 1, "backbone": "toy"})).backbone == "toy"
     assert resolve(DistillConfig, Sources({"epochs": 1, "classifier": "toy"})).classifier == "toy"
     refused = m2sd("evaluate", "--classifier", "tay")
-    assert refused.err == f"m2sd: --classifier tay: choose {SHIPPED}, toy (did you mean toy?)\n"
+    assert refused.err == f"m2sd: --classifier tay: choose {SHIPPED}, toy (did you mean toy?); {OTHERS}\n"
     monkeypatch.setenv("_M2SD_COMPLETE", "complete_bash")
     for typed in (
         "pretrain --backbone t",
