@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from m2sd_cli.api.recorded_data import own_session
+from m2sd_cli.api.recorded_data import official_number, own_session
 from m2sd_cli.checkpoints import BaseCheckpoint, IncrementCheckpoint
 from m2sd_cli.data.datasets import DataSet, Shots
 from m2sd_cli.data.folders import folder_name, read_class, read_shots
@@ -28,7 +28,7 @@ from m2sd_cli.paths import expand, expand_given, text_given
 from m2sd_cli.runs.chain import ChainSummary
 from m2sd_cli.runs.classes import TaughtClass
 from m2sd_cli.runs.folder import RunFolder, open_run
-from m2sd_cli.runs.manifest import DataRecord, Manifest, ManifestSummary
+from m2sd_cli.runs.manifest import DataRecord, Manifest
 from m2sd_cli.runs.places import remember_shots
 from m2sd_cli.runs.reader import PRETRAIN, StoredManifest, session_name
 from m2sd_cli.training.execution import Execution
@@ -154,11 +154,6 @@ def listed_folders(data: DataSet, shots: Shots) -> list[Path]:
     if data.listed is None or not isinstance(shots.source, FileImages):
         return []
     return list(dict.fromkeys(path.parent for path in shots.source.paths))
-
-
-def official_number(parts: Sequence[Manifest | ManifestSummary], session: int) -> int:
-    """Return the number that a data set gives to a session: sessions before it that taught no class do not count."""
-    return session - sum(part.kind not in ("base", "increment") for part in parts[:session])
 
 
 def check_session(run: RunFolder, newest: int, session: int) -> None:

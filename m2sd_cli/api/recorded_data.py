@@ -1,6 +1,7 @@
 """Data sets that a manifest names."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from m2sd_cli.config.stages import recorded_choice
@@ -8,10 +9,12 @@ from m2sd_cli.data.catalogue import SIMULATED, DataSetInfo, get_info, listed_nam
 from m2sd_cli.data.choosing import choose_training
 from m2sd_cli.data.datasets import DataSet, Shots
 from m2sd_cli.data.locate import open_data
+from m2sd_cli.data.protocol import under
 from m2sd_cli.data.recorded import find_changes, only_recorded
 from m2sd_cli.errors import DamagedError, RunError, UsageError
 from m2sd_cli.registry import way_to
-from m2sd_cli.runs.manifest import DataRecord, Manifest, TrainingState
+from m2sd_cli.runs.folder import RunFolder
+from m2sd_cli.runs.manifest import DataRecord, Manifest, ManifestSummary, TrainingState
 from m2sd_cli.runs.places import read_places
 from m2sd_cli.runs.reader import FileReader
 from m2sd_cli.training.initial_weights import known_weights, prepared_for_weights
@@ -146,6 +149,23 @@ def own_session(
                 f"with --shots DIR"
             )
     return opened, opened.session(session)
+
+
+def next_session(folder: RunFolder) -> int | None:
+    """Return the number of the next session of a run, for hints; None if its data have no session left."""
+    chain, first = folder.summary(), folder.pretrain().manifest
+    info = recorded_info(first)
+    if info is not None:
+        sessions = under(info, recorded_protocol(first.data)).sessions
+    else:
+        sessions = 0 if first.split is None else len(first.split.sessions)
+    number = len(chain.sessions)
+    return number if official_number(chain.sessions, number) <= sessions else None
+
+
+def official_number(parts: Sequence[Manifest | ManifestSummary], session: int) -> int:
+    """Return the number that a data set gives to a session: sessions before it that taught no class do not count."""
+    return session - sum(part.kind not in ("base", "increment") for part in parts[:session])
 
 
 def official_data(record: DataRecord, data: str | None, data_root: Path | None, session: int) -> DataSet:

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from m2sd_cli.api.edits import find_class, write_edits
-from m2sd_cli.api.increment import Lesson, check_names, find_extended, official_number, teach
-from m2sd_cli.api.recorded_data import official_data
+from m2sd_cli.api.increment import Lesson, check_names, find_extended, teach
+from m2sd_cli.api.recorded_data import official_data, official_number
 from m2sd_cli.data.datasets import Shots
 from m2sd_cli.data.image_files import find_images
 from m2sd_cli.data.sources import FileImages

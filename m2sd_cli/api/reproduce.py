@@ -16,9 +16,9 @@ from torch import Tensor
 from m2sd_cli import progress
 from m2sd_cli.api.distill import base_classes, fit_distill
 from m2sd_cli.api.edits import write_edits
-from m2sd_cli.api.increment import Lesson, find_extended, official_number, teach
+from m2sd_cli.api.increment import Lesson, find_extended, teach
 from m2sd_cli.api.pretrain import fit_pretrain
-from m2sd_cli.api.recorded_data import own_session, recorded_data
+from m2sd_cli.api.recorded_data import official_number, own_session, recorded_data
 from m2sd_cli.config.stages import NO_INIT, DistillConfig, PretrainConfig, recorded_config
 from m2sd_cli.data.datasets import DataSet, Shots
 from m2sd_cli.data.folders import read_shots

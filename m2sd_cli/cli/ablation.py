@@ -46,7 +46,7 @@ def ablation(
         int | None,
         typer.Option(
             "--images-per-class",
-            help="Of the base classes; by default as --config or --recipe says, else all.",
+            help="Most images of each base class to train on; by default as --config or --recipe says, else all.",
             show_default=False,
         ),
     ] = None,
@@ -56,12 +56,15 @@ def ablation(
     epochs: Annotated[
         int | None, typer.Option("--epochs", help="Epochs of stage 2, in every row.", show_default=False)
     ] = None,
-    seeds: Annotated[str, typer.Option("--seeds", help="How many: 0, 1, ...; or which, as 0,2,5 or 0..4.")] = "3",
+    seeds: Annotated[
+        str,
+        typer.Option("--seeds", help="Number of seeds (3 stands for 0, 1 and 2), or the seeds, such as 0,2,5 or 0..4."),
+    ] = "3",
     rows: Annotated[
         str | None,
         typer.Option(
             "--rows",
-            help=f"Some of {', '.join(ROWS)}, or of --rows-file; all by default, or all of the file.",
+            help=f"Rows of the table: some of {', '.join(ROWS)}, or of --rows-file; by default all.",
             show_default=False,
         ),
     ] = None,
@@ -69,7 +72,7 @@ def ablation(
         Path | None,
         typer.Option(
             "--rows-file",
-            help="TOML: rows of your own, [ROW.pretrain] and [ROW.distill] with their options.",
+            help="TOML file of rows of your own: [ROW.pretrain] and [ROW.distill] with their options.",
             show_default=False,
             readable=False,
         ),
@@ -80,6 +83,7 @@ def ablation(
             "--shared-stage-1/--stage-1-per-seed", help="One stage 1 for all seeds, or for the rows of each seed."
         ),
     ] = False,
+    *,
     config: options.ConfigFile = None,
     data_root: options.DataRoot = None,
     device: options.Device = "auto",
@@ -87,13 +91,13 @@ def ablation(
     stop_after: Annotated[
         str | None,
         typer.Option(
-            "--stop-after", help="Save and stop after 90s, 9m or 2h; the same command goes on.", show_default=False
+            "--stop-after",
+            help="Save and stop after this time, such as 90s, 9m or 2h; the same command continues.",
+            show_default=False,
         ),
     ] = None,
     save_every: options.SaveEvery = "5m",
-    only_table: Annotated[
-        bool, typer.Option("--table", help="Print what is there of --rows, and run nothing.")
-    ] = False,
+    only_table: Annotated[bool, typer.Option("--table", help="Print the results so far, and run nothing.")] = False,
     dry_run: options.DryRun = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
@@ -102,8 +106,8 @@ def ablation(
     """Measure the worth of each part of the method: train every row of the table on one budget, with several seeds.
 
     Rows of a seed that differ in stage 2 alone begin from one stage 1, and rows that differ in their classifier alone
-    have one network. Then they learn every session. The same command goes on where it was cut off; meanwhile --seeds
-    and --rows may change, and no other option that decides a result. Started several times, for example once with
+    have one network. Then they learn every session. The same command continues where it was cut off. Of the options
+    that decide a result only --seeds and --rows may change then. Started several times, for example once with
     --device cuda:0 and once with --device cuda:1, it shares the runs. m2sd study has more of the figures.
 
     A row of your own is a table of --rows-file with any options of both stages, such as [long] with
@@ -195,6 +199,7 @@ def ablation(
 insert_parameters(
     ablation,
     {name: (option_annotation(PretrainConfig, options_of(PretrainConfig)[name]), None) for name in PROTOCOL},
+    first=True,
 )
 
 

@@ -51,7 +51,9 @@ app = typer.Typer(
     name="m2sd",
     cls=Commands,
     help="Teach an image classifier new classes from a few photos each, without forgetting.\n\n"
-    "Stages: pretrain, distill, then increment once a session. See it all: m2sd demo\n\n"
+    "Your own photos: m2sd learn, then increment, then predict. Benchmarks: m2sd pretrain, then distill, then "
+    "increment once a session, then evaluate. To see it all: m2sd demo\n\n"
+    "All that a model has been taught is in one folder, its run: --run, by default ./m2sd-run.\n\n"
     "Help on a command: m2sd help COMMAND",
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -69,7 +71,7 @@ def _print_version(asked: bool) -> None:
 @app.callback()
 def common(
     context: typer.Context,
-    debug: Annotated[bool, typer.Option("--debug", help="Show a traceback for expected errors too.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show a traceback of expected errors, too.")] = False,
     version: Annotated[  # noqa: ARG001 (its callback answers)
         bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
     ] = False,
@@ -78,7 +80,7 @@ def common(
         typer.Option(
             OPTION,
             metavar="FILE.py",
-            help="Run a file of yours first, which registers a backbone, classifier or data set.",
+            help="Python file to run first, which registers a backbone, classifier or data set of yours.",
             show_default=False,
             readable=False,
         ),

@@ -23,30 +23,35 @@ COMMANDS = {
 
 def bench(
     recipe: options.RecipeName = None,
-    backbone: Annotated[str | None, options.named(BACKBONES, show_default="the recipe's, or resnet20")] = None,
+    backbone: Annotated[
+        str | None, options.named(BACKBONES, "Backbone: {choices}.", "the recipe's, or resnet20")
+    ] = None,
     image_size: Annotated[
         int | None,
-        typer.Option("--image-size", help="Pixels that the network sees.", show_default="32, without a recipe"),
+        typer.Option("--image-size", help="Side of the images in pixels.", show_default="32, without a recipe"),
     ] = None,
     batch_size: Annotated[
-        int | None, typer.Option("--batch-size", help="Images a step.", show_default="the recipe's, or 128")
+        int | None, typer.Option("--batch-size", help="Images of a step.", show_default="the recipe's, or 128")
     ] = None,
     classes: Annotated[
-        int | None, typer.Option("--classes", help="Base classes.", show_default="60, without a recipe")
+        int | None, typer.Option("--classes", help="Number of base classes.", show_default="60, without a recipe")
     ] = None,
     device: options.Device = "auto",
     precision: options.Precision = "auto",
-    seconds: Annotated[float, typer.Option("--seconds", help="How long to measure throughput.")] = 30.0,
-    rounds: Annotated[int, typer.Option("--rounds", help="How often to measure each thing, in turn.")] = 5,
+    seconds: Annotated[float, typer.Option("--seconds", help="Seconds in which throughput is measured.")] = 30.0,
+    rounds: Annotated[int, typer.Option("--rounds", help="Number of measurements of each thing, in turn.")] = 5,
     against_reference: Annotated[
         bool,
-        typer.Option("--against-reference", help="Compare stage 1 with a plain loop: PIL, DataLoader, float32."),
+        typer.Option("--against-reference", help="Compare stage 1 with a plain loop of PIL, DataLoader and float32."),
     ] = False,
     workers: Annotated[
-        int | None, typer.Option("--workers", help="Processes of that loop.", show_default="one a core, at most 8")
+        int | None,
+        typer.Option(
+            "--workers", help="Processes of the DataLoader of that loop.", show_default="one for each core, at most 8"
+        ),
     ] = None,
     compile: Annotated[
-        bool, typer.Option("--compile", help="Compile both stages first, as their --compile does.")
+        bool, typer.Option("--compile", help="Compile both stages first, as with pretrain --compile.")
     ] = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
@@ -54,8 +59,8 @@ def bench(
     """Measure training, features and commands on random images. It takes some minutes on two cores.
 
     Figures are medians over the rounds, with least and most. Ratios are taken in each round, so that a busy machine
-    hardly changes them. Memory is that of CUDA's tensors, on a CPU of the whole process, and 256 MiB of images at most.
-    With --recipe both stages are that recipe's, and two lines tell how long all of their epochs would take.
+    hardly changes them. Memory is that of CUDA's tensors; on a CPU it is that of the whole process. At most 256 MiB of
+    images are made. With --recipe both stages have its options, and two lines tell how long its epochs would take.
 
     Examples:
       m2sd bench

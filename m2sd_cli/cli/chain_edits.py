@@ -10,10 +10,10 @@ from m2sd_cli.errors import RunError
 
 
 def repair(run: options.Run = None, quiet: options.Quiet = False) -> None:
-    """Make a lost or damaged head.json of what is there.
+    """Make a lost or damaged head.json anew, from the sessions that are there.
 
-    It takes the longest chain whose files all fit each other. Its newest manifest, which only the head vouched for, is
-    taken as it is found: look at it with 'm2sd sessions show'.
+    It takes the longest chain whose files all fit each other. Only head.json held the hash of the newest manifest, so
+    that one cannot be checked: look at it with 'm2sd sessions show'.
 
     Example:
       m2sd sessions repair
@@ -30,12 +30,12 @@ def repair(run: options.Run = None, quiet: options.Quiet = False) -> None:
 
 
 def rename(
-    old: Annotated[str, typer.Argument(help="The class.", show_default=False)],
+    old: Annotated[str, typer.Argument(help="Name of the class.", show_default=False)],
     new: Annotated[str, typer.Argument(help="Its name from now on.", show_default=False)],
     run: options.Run = None,
     quiet: options.Quiet = False,
 ) -> None:
-    """Rename a class: a new session. Earlier ones stay as they were; labelled photos may have either name.
+    """Rename a class, by a new session. Earlier sessions stay as they were; labelled photos may have either name.
 
     Example:
       m2sd sessions rename heron "grey heron"
@@ -48,11 +48,11 @@ def rename(
 
 
 def forget(
-    name: Annotated[str, typer.Argument(metavar="CLASS", help="The class.", show_default=False)],
+    name: Annotated[str, typer.Argument(metavar="CLASS", help="Name of the class.", show_default=False)],
     run: options.Run = None,
     quiet: options.Quiet = False,
 ) -> None:
-    """Forget a class: a new session, from which on nothing is answered with it and its name is free.
+    """Forget a class, by a new session: no image is answered with it any more, and its name is free.
 
     Earlier sessions stay as they were, and keep the features of its shots; 'm2sd sessions undo' brings it back.
 
@@ -72,11 +72,11 @@ def undo(
     yes: options.Yes = False,
     force: Annotated[
         bool,
-        typer.Option("--force", help="Even if it is damaged; the session before it is then taken as it is found."),
+        typer.Option("--force", help="Remove it even if it is damaged; the session before it is not checked then."),
     ] = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Remove the last session.
+    """Remove the newest session, for good.
 
     Example:
       m2sd sessions undo --yes

@@ -25,7 +25,7 @@ Data = Annotated[
     str | None,
     typer.Option(
         "--data",
-        help=f"{', '.join(DATA_SETS.entries)}, or a folder; else what the file or the recipe names.",
+        help=f"{', '.join(DATA_SETS.entries)}, or a folder; by default that of the file or the recipe.",
         show_default=False,
         autocompletion=options.complete_data_sets,
     ),
@@ -51,7 +51,7 @@ def config(context: typer.Context, json: options.Json = False) -> None:
 def show(
     data: Data = None, recipe: options.RecipeName = None, config: options.ConfigFile = None, json: options.Json = False
 ) -> None:
-    """Show every option of both stages: its value, and where that comes from.
+    """Show every option of both stages with its value and the origin of it.
 
     Example:
       m2sd config show --recipe cifar100-resnet20 --config mine.toml
@@ -93,7 +93,9 @@ def init(
     force: Annotated[bool, typer.Option("--force", help="Replace a file that exists.")] = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Write a file of options for --config, each with its help. They stand as comments, but for those of a recipe.
+    """Write a file of options for --config, each with its help.
+
+    All are comments, except those of the recipe: remove the # of an option to set it.
 
     Examples:
       m2sd config init
@@ -113,7 +115,7 @@ def init(
 
 @app.command("schema", cls=Command)
 def schema() -> None:
-    """Print the JSON Schema of a file for --config, as editors of TOML use it.
+    """Print the JSON Schema of a file for --config, which editors of TOML use.
 
     Example:
       m2sd config schema > m2sd.schema.json

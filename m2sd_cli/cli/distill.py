@@ -29,7 +29,8 @@ def distill(
 ) -> None:
     """Stage 2: distil the network on mixed images, and make session 0 of it.
 
-    A weight of 0 leaves that loss out. The seed and the recipe are pretrain's unless given; --recipe none for none.
+    Session 0 is the base session: the network with all base classes. The loss is a sum; a weight of 0 leaves its term
+    out. Seed and recipe are those of pretrain, unless others are given; --recipe none leaves the recipe out.
 
     Examples:
       m2sd distill
@@ -45,21 +46,20 @@ def distill(
     confirm_removal(run, arguments["force"], arguments.pop("yes"))
 
     import m2sd_cli
+    from m2sd_cli.api.recorded_data import next_session
     from m2sd_cli.api.tested_images import has_test_images
     from m2sd_cli.cli.progress import reporting
-    from m2sd_cli.training.records import LISTED
 
     with reporting(quiet), stopped_in_time("distill", given["requeue"]):
         stored = m2sd_cli.distill(data, run=run, ignore_new=ignore_new, source=source, **arguments)
-    data_of = None if stored is None else stored.manifest.data
-    folder = data_of is not None and data_of.kind == "folder" and data_of.split != LISTED
-    root = given["data_root"]
-    next_steps = [] if folder else [command("increment", run, data_root=root)]
-    tested = stored is None or has_test_images(m2sd_cli.open_run(run))
+    folder, root = m2sd_cli.open_run(run), given["data_root"]
+    following = None if stored is None else next_session(folder)
+    tested = stored is None or has_test_images(folder)
+    next_steps = [] if following is None else [command("increment", run, session=following, data_root=root)]
     if tested:
         next_steps.append(command("evaluate", run, data_root=root))
-    report_training("distill", stored, m2sd_cli.open_run(run), next_steps, json, quiet)
+    report_training("distill", stored, folder, next_steps, json, quiet)
     if not tested and not json:
         note(f"to test it, labelled photos, a folder a class in DIR: {command('evaluate', run, ' --test DIR')}", quiet)
-    if folder and not json:
+    if following is None and not json:
         note(f"to teach new classes, a folder a class in DIR: {command('increment', run, ' --shots DIR')}", quiet)

@@ -32,7 +32,9 @@ def evaluate(
     *,
     session: Annotated[
         str,
-        typer.Option("--session", help="all, or the number of one session.", autocompletion=_complete_sessions),
+        typer.Option(
+            "--session", help="Sessions to measure: all, or the number of one.", autocompletion=_complete_sessions
+        ),
     ] = "all",
     images: LabelledImages,
     files: EvaluationFiles,
@@ -54,11 +56,13 @@ def evaluate(
 ) -> None:
     """Measure the accuracy after every session on the test images of all classes so far, in per cent.
 
-    overall counts images; base and novel are means over classes, HM is their harmonic mean. AVG is the mean of overall,
-    AHM that of HM after session 0, PD what overall has lost since session 0.
+    overall is the share of images that are answered rightly. base is the mean accuracy of the base classes, novel that
+    of the new ones, HM the harmonic mean of both. AVG is the mean of overall over the sessions, AHM that of HM from
+    session 1 on, PD the drop of overall from session 0 to the last.
 
-    ECE is how far probabilities are from how often they are right. AUROC is how often an image of a class taught so far
-    scores higher than one of another class; FPR95 is the share of these others that passes where 95 % of the former do.
+    ECE is how far probabilities are from how often they are right: low is good. AUROC is how often an image of a known
+    class scores higher than one of an unknown class: high is good, 50 is chance. FPR95 is the share of images of
+    unknown classes that pass for known where 95 % of the known do: low is good.
 
     Examples:
       m2sd evaluate

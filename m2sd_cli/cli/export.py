@@ -30,16 +30,16 @@ def export(
         Path, typer.Option("--out", help="The file or folder to write.", show_default=False, readable=False)
     ],
     form: Annotated[
-        str | None, options.named(EXPORT_FORMATS, "{choices}.", show_default="by the suffix of --out")
+        str | None, options.named(EXPORT_FORMATS, "Format: {choices}.", show_default="by the suffix of --out")
     ] = None,
     session: options.SessionChoice = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace what is there already.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file or folder that is there.")] = False,
     classifier: options.Classifier = None,
     quantize: Annotated[
         str | None,
         typer.Option(
             "--quantize",
-            help=f"onnx: {INT8}; says what that costs on the test images.",
+            help=f"Of onnx: {INT8}.",
             show_default=False,
             callback=_check_quantization,
         ),
@@ -47,14 +47,17 @@ def export(
     licence: Annotated[
         str | None,
         typer.Option(
-            "--license", help="hub: licence of your model, such as mit.", show_default=False, callback=_check_licence
+            "--license",
+            help="Of hub: the licence of your model, such as mit.",
+            show_default=False,
+            callback=_check_licence,
         ),
     ] = None,
     test: Annotated[
         Path | None,
         typer.Option(
             "--test",
-            help="hub, --quantize: measure with your own labelled photos, DIR/CLASS/*.jpg.",
+            help="Of hub and --quantize: your own labelled photos to measure with, DIR/CLASS/*.jpg.",
             show_default=False,
             readable=False,
         ),
@@ -67,14 +70,15 @@ def export(
 ) -> None:
     """Write backbone and classifier of a session as one file, or as a folder for a model hub.
 
-    onnx and pt2 take uint8 RGB pixels (batch, 3, height, width), resized and cropped, and return logits, whose softmax
-    is calibrated, and a score; class names and pre-processing are in the file, as JSON under the key m2sd. An image
-    whose score is below its unknown_below is of no class that was taught. With safetensors, divide by its temperature.
+    onnx and pt2 take uint8 RGB pixels (batch, 3, height, width), resized and cropped. They return logits, whose softmax
+    is calibrated, and a score. Class names and pre-processing are in the file, as JSON under the key m2sd. An image
+    with a score below its unknown_below is of no class that was taught. Logits of a safetensors file are divided by its
+    temperature first.
 
     hub is a folder with safetensors, JSON, a model card and a model.py that answers without m2sd. The figures of the
-    card are measured on test images, if there are some where the run knows them or --test names them.
+    card are measured on the test images of the run, or on those of --test.
 
-    --quantize int8 has convolutions compute in integers. It needs base images, which tell their ranges, and prints what
+    --quantize int8 lets convolutions compute in integers. It needs base images to find their ranges, and prints what
     it costs on test images.
 
     Examples:

@@ -22,7 +22,7 @@ def features(
         str,
         typer.Option(
             "--part",
-            help=f"Images: {', '.join(PARTS)}.",
+            help=f"Images to write features of: {', '.join(PARTS)}.",
             callback=check_part,
             autocompletion=lambda: [*PARTS],
         ),
@@ -33,11 +33,11 @@ def features(
     ignore_new: options.IgnoreNew = False,
     printing: Printing,
 ) -> None:
-    """Write the features of images, for work of your own with them.
+    """Write the features of images into a file, for work of your own.
 
-    The file holds features (images, width) float32 and labels (images) int64. Its metadata has JSON under the key m2sd,
-    with the class names that labels index, and the files below the folder of the data set where images are files.
-    train has the base images without those that were held out. From Python: m2sd_cli.features.
+    The file holds features (images, width) float32 and labels (images) int64. Its metadata has JSON under the key m2sd:
+    the class names that labels index, and the names of the image files, if there are files. train is all base images
+    but those that were held out. From Python: m2sd_cli.features.
 
     Examples:
       m2sd features --out train.safetensors

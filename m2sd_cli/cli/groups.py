@@ -21,6 +21,7 @@ class Command(TyperCommand):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
+        self.short_help = re.split(r"(?<=\.)\s", self.help or "")[0]  # which a list of commands has uncut
         self.help = _unwrapped(self.help)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:

@@ -14,18 +14,22 @@ from m2sd_cli.registry import CLASSIFIERS
 def increment(
     images: Annotated[
         list[Path] | None,
-        typer.Argument(help="Of --class: photos, or folders of them.", show_default=False, readable=False),
+        typer.Argument(
+            help="Photos of the one class that --class names, or folders of them.", show_default=False, readable=False
+        ),
     ] = None,
     name: Annotated[
         list[str] | None,
-        typer.Option("--class", help="The class that the photos named are of.", show_default=False),
+        typer.Option("--class", help="Name of the class of the photos.", show_default=False),
     ] = None,
-    session: Annotated[int | None, typer.Option("--session", help="Its number.", show_default="the next one")] = None,
+    session: Annotated[
+        int | None, typer.Option("--session", help="Number of the session.", show_default="the next one")
+    ] = None,
     shots: Annotated[
         Path | None,
         typer.Option(
             "--shots",
-            help="DIR with DIR/CLASS/*.jpg; else the official session.",
+            help="Photos of the new classes: DIR with DIR/CLASS/*.jpg; without it, the data set's own session.",
             show_default=False,
             readable=False,  # whether it is tells the command itself, as of every folder
         ),
@@ -34,24 +38,24 @@ def increment(
         str | None,
         typer.Option(
             "--data",
-            help="Built-in data set to take the official session of.",
+            help="Built-in data set whose session to teach, if it is not that of pretrain.",
             show_default=False,
             autocompletion=options.complete_data_sets,
         ),
     ] = None,
     classifier: Annotated[
-        str | None, options.named(CLASSIFIERS, "{choices}, from now on; as before by default.")
+        str | None, options.named(CLASSIFIERS, "Classifier from this session on: {choices}; by default the one before.")
     ] = None,
     views: Annotated[
         int | None,
         typer.Option(
             "--views",
-            help="Of each shot: 2 adds its mirror image, more adds shifted crops.",
-            show_default="1, or as the classes to extend have it",
+            help="Views of each shot: 2 adds its mirror image, more add shifted crops.",
+            show_default="1; with --extend that of the classes",
         ),
     ] = None,
     extend: Annotated[
-        bool, typer.Option("--extend", help="More shots of classes that are there, base classes too.")
+        bool, typer.Option("--extend", help="Add the shots to classes that are known already, base classes too.")
     ] = False,
     run: options.Run = None,
     data_root: options.DataRoot = None,
@@ -78,6 +82,7 @@ def increment(
         raise UsageError("--class and --shots or --data: choose one")
 
     import m2sd_cli
+    from m2sd_cli.api.recorded_data import next_session
     from m2sd_cli.api.tested_images import has_test_images
     from m2sd_cli.cli.progress import reporting
     from m2sd_cli.data.image_files import find_images
@@ -117,7 +122,10 @@ def increment(
     note(f"session {session}: {verb} {names}{more}; {known} classes now", quiet)
     own = images or ([shots] if shots else [])
     asked = [command("predict", run, f" {as_word(find_images(own)[0])}")] if own else []
-    tested = has_test_images(m2sd_cli.open_run(run))
-    next_steps = [*asked, *([command("evaluate", run, data_root=data_root)] if tested else [])]
+    folder = m2sd_cli.open_run(run)
+    following = None if data else next_session(folder)
+    taught = [] if following is None else [command("increment", run, session=following, data_root=data_root)]
+    tested = [command("evaluate", run, data_root=data_root)] if has_test_images(folder) else []
+    next_steps = [*asked, *taught, *tested]
     if next_steps:
         note(f"next: {', or '.join(next_steps)}", quiet)

@@ -86,7 +86,7 @@ Run = Annotated[
     Path | None,
     typer.Option(
         "--run",
-        help="Run folder: $M2SD_RUN, else ./m2sd-run.",
+        help="Run folder, which holds the model: $M2SD_RUN, else ./m2sd-run.",
         show_default=False,
         envvar="M2SD_RUN",
         show_envvar=False,
@@ -97,22 +97,24 @@ DataRoot = Annotated[
     Path | None,
     typer.Option(
         "--data-root",
-        help="Where built-in data sets lie: $M2SD_DATA, else the cache folder.",
+        help="Folder of the built-in data sets: $M2SD_DATA, else the cache folder.",
         show_default=False,
         readable=False,
     ),
 ]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")]
-Precision = Annotated[str, typer.Option("--precision", help="auto, fp32 or bf16; auto: bf16 where it pays.")]
-ExactPrecision = Annotated[str, typer.Option("--precision", help="auto, fp32 or bf16; auto: fp32.")]
+Device = Annotated[str, typer.Option("--device", help="Device: auto, cpu, cuda, cuda:N or mps.")]
+Precision = Annotated[
+    str, typer.Option("--precision", help="Precision: auto, fp32 or bf16; auto is bf16 where it is faster.")
+]
+ExactPrecision = Annotated[str, typer.Option("--precision", help="Precision: auto, fp32 or bf16; auto is fp32.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="On stderr errors only.")]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print the result and errors only.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before something is removed.")]
 RecipeName = Annotated[
     str | None,
     typer.Option(
         "--recipe",
-        help="Options that ship with m2sd; see 'm2sd recipes'.",
+        help="Recipe: options that ship with m2sd, see 'm2sd recipes'.",
         show_default=False,
         callback=_check_recipe,
         autocompletion=recipe_names,
@@ -120,85 +122,113 @@ RecipeName = Annotated[
 ]
 ConfigFile = Annotated[
     Path | None,
-    typer.Option("--config", help="TOML: data, [pretrain] and [distill].", show_default=False, readable=False),
+    typer.Option(
+        "--config",
+        help="TOML file of options: data, [pretrain] and [distill]; 'm2sd config init' writes one.",
+        show_default=False,
+        readable=False,
+    ),
 ]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on with an interrupted training.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue an interrupted training.")]
 Requeue = Annotated[
     bool,
     typer.Option(
         "--requeue",
-        help="Begin, go on, or say that it has finished: a job that a cluster repeats until exit code 0. Exit code 5 "
-        "if a signal has stopped it in time.",
+        help="For a job that a cluster repeats until exit code 0: begin, continue, or say that it has finished. A "
+        "signal of the cluster saves and gives exit code 5.",
     ),
 ]
 Force = Annotated[
     bool,
     typer.Option(
         "--force",
-        help="Start over. A finished stage is replaced at the end, with the sessions taught after it; an interrupted "
-        "one when first saved.",
+        help="Start over. At the end the new stage replaces the old one and all sessions after it; an interrupted "
+        "training is replaced at the first save.",
     ),
 ]
 DryRun = Annotated[
     bool,
     typer.Option(
         "--dry-run",
-        help="Tell what would be done and how long it would take, by the time of a few steps; write nothing.",
+        help="Time a few steps, tell what would be done and how long it would take, and write nothing.",
     ),
 ]
 StopAfter = Annotated[
     str | None,
-    typer.Option("--stop-after", help="Save and stop after 90s, 9m or 2h, with exit code 5.", show_default=False),
+    typer.Option(
+        "--stop-after",
+        help="Save and stop after this time, such as 90s, 9m or 2h, with exit code 5.",
+        show_default=False,
+    ),
 ]
 TimeBudget = Annotated[
     str | None,
     typer.Option(
         "--time-budget",
-        help="Choose as many epochs as take 90s, 30m or 2h, by the time of the first steps.",
+        help="Train for about this time, such as 90s, 30m or 2h; the first steps decide the number of epochs.",
         show_default=False,
     ),
 ]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out photos that cannot be read, and name them.")]
 IgnoreNew = Annotated[
     bool,
-    typer.Option("--ignore-new", help="Leave out photos that came into the folder after pretrain; needs all others."),
+    typer.Option(
+        "--ignore-new",
+        help="Leave out photos that were added to the folder after pretrain; all others have to be there.",
+    ),
 ]
 SaveEvery = Annotated[
-    str, typer.Option("--save-every", help="Save the resumable state every 90s, 5m or 2h; 0s: after every step.")
+    str,
+    typer.Option(
+        "--save-every", help="Time between two saves for --resume, such as 90s, 5m or 2h; 0s saves after every step."
+    ),
 ]
 TensorBoard = Annotated[
     Path | None,
-    typer.Option("--tensorboard", help="Folder for curves that TensorBoard shows.", show_default=False, readable=False),
+    typer.Option(
+        "--tensorboard", help="Folder to write curves for TensorBoard into.", show_default=False, readable=False
+    ),
 ]
 Deterministic = Annotated[
     bool,
-    typer.Option(
-        "--deterministic", help="Ask for exact repetition on CUDA too, by slower algorithms; a CPU always does."
-    ),
+    typer.Option("--deterministic", help="Use slower algorithms on CUDA that repeat exactly; a CPU always does."),
 ]
 Compile = Annotated[
     bool,
-    typer.Option("--compile", help="Compile the network first, in minutes; 'm2sd bench --compile' tells if it pays."),
+    typer.Option(
+        "--compile",
+        help="Compile the network first, which takes minutes; 'm2sd bench --compile' tells if it is faster.",
+    ),
 ]
 FolderOfPretrain = Annotated[
     str | None,
-    typer.Option("--data", help="The folder of pretrain, if it is not where it was.", show_default=False),
+    typer.Option("--data", help="The folder that pretrain was given, if it has moved.", show_default=False),
 ]
 LabelledFolder = Annotated[
     Path | None,
-    typer.Option("--test", help="Your own labelled photos, DIR/CLASS/*.jpg.", show_default=False, readable=False),
+    typer.Option(
+        "--test",
+        help="Your own labelled photos to test on: DIR with DIR/CLASS/*.jpg.",
+        show_default=False,
+        readable=False,
+    ),
 ]
 ShotFolders = Annotated[
     list[str] | None,
-    typer.Option("--shots", metavar="N=DIR", help="The folder that taught session N.", show_default=False),
+    typer.Option(
+        "--shots",
+        metavar="N=DIR",
+        help="The folder of the shots of session N, if it has moved; may be repeated.",
+        show_default=False,
+    ),
 ]
-Classifier = Annotated[str | None, named(CLASSIFIERS, "{choices}; what the session names by default.")]
+Classifier = Annotated[str | None, named(CLASSIFIERS, "Classifier: {choices}; by default the session's own.")]
 BaseCost = Annotated[
     float | None,
     typer.Option(
         "--base-cost",
         metavar="POINTS",
-        help="debiased: accuracy of base classes that each new class may cost; the base session's by default.",
+        help="Of debiased: points of base accuracy that each new class may cost; by default the base session's.",
         show_default=False,
     ),
 ]
@@ -206,7 +236,7 @@ SessionChoice = Annotated[
     int | None,
     typer.Option(
         "--session",
-        help="Session to take; the newest by default.",
+        help="Number of the session to use; by default the newest.",
         show_default=False,
         autocompletion=complete_sessions,
     ),

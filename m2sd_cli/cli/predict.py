@@ -28,10 +28,10 @@ def predict(
     images: Annotated[
         list[Path],
         typer.Argument(
-            help="Photos, or folders of photos; - for their names on stdin.", show_default=False, readable=False
+            help="Photos or folders of photos; - reads their names from stdin.", show_default=False, readable=False
         ),
     ],
-    top_k: Annotated[int, typer.Option("--top-k", help="How many classes to name for each.")] = 5,
+    top_k: Annotated[int, typer.Option("--top-k", help="Number of classes to name for each photo.")] = 5,
     session: options.SessionChoice = None,
     classifier: options.Classifier = None,
     run: options.Run = None,
@@ -42,7 +42,7 @@ def predict(
         Path | None,
         typer.Option(
             "--explain",
-            help="Write into this folder which parts of each photo speak for its two likeliest classes.",
+            help="Folder to write heat maps into: the parts of each photo that speak for its two likeliest classes.",
             show_default=False,
             readable=False,
         ),
@@ -64,8 +64,8 @@ def predict(
       m2sd predict ./holiday --top-k 1 --csv | cut -d, -f1,4
       find ./holiday -newer last.jpg | m2sd predict -
 
-    Answers come in the order of the photos, as soon as they are there. Those that cannot be read are named; the exit
-    code is 3 at the end then, unless they may be left out by --skip-bad.
+    Answers come in the order of the photos, as soon as they are there. A photo that cannot be read
+    is named, and the exit code is 3 at the end; with --skip-bad it is 0.
     """
     from dataclasses import asdict
 

@@ -31,9 +31,10 @@ def pretrain(
     quiet: options.Quiet = False,
     **given: Any,
 ) -> None:
-    """Stage 1: train the network on the base classes.
+    """Stage 1: train the network on the base classes, which have many images each.
 
-    Options that are not given, --data too, come from --config, then --recipe, then the data set's defaults.
+    An option that is not given, even --data, comes from --config, else from --recipe, else from the data set's
+    defaults.
 
     Examples:
       m2sd pretrain --data cifar100
@@ -41,7 +42,7 @@ def pretrain(
       m2sd pretrain --data ./photos --image-size 96 --epochs 30
       m2sd pretrain --data cifar100 --dry-run
       m2sd pretrain --resume --stop-after 9m
-      m2sd pretrain --data cifar100 --requeue     in a job that is requeued
+      m2sd pretrain --data cifar100 --requeue     in a job of a cluster
     """
     arguments = training_arguments(PretrainConfig, given)
     if data is not None:

@@ -18,7 +18,7 @@ app = typer.Typer(cls=Group, rich_markup_mode=None)
 def recipes(context: typer.Context, json: options.Json = False) -> None:
     """List and show the options that ship with m2sd, with their time and accuracy where they have been measured.
 
-    Those that end in -paper add nothing to the paper; the others may, and say what.
+    A recipe that ends in -paper or -letter adds nothing to the paper; another one may, and names it.
 
     Examples:
       m2sd recipes
@@ -62,7 +62,7 @@ def list_recipes(json: options.Json = False) -> None:
 
 @app.command("show", cls=Command)
 def show(
-    name: Annotated[str, typer.Argument(help="Of a recipe.", show_default=False, autocompletion=recipe_names)],
+    name: Annotated[str, typer.Argument(help="Name of the recipe.", show_default=False, autocompletion=recipe_names)],
 ) -> None:
     """Print a recipe, to be saved, changed and given as --config.
 

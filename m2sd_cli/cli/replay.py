@@ -15,18 +15,18 @@ from m2sd_cli.cli.output import command, document, note
 def replay(
     *,
     source: Annotated[
-        Path, typer.Option("--from", help="The run whose sessions to teach.", show_default=False, readable=False)
+        Path, typer.Option("--from", help="Run folder whose sessions to teach.", show_default=False, readable=False)
     ],
     shots: Annotated[
         list[Path] | None,
-        typer.Option("--shots", help="A folder with shots; may be repeated.", show_default=False, readable=False),
+        typer.Option("--shots", help="Folder with shots; may be repeated.", show_default=False, readable=False),
     ] = None,
     run: options.Run = None,
     computing: Computing,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Teach the sessions of another run again, to the network of this one, as after training it anew.
+    """Teach the sessions of another run again, to the network of this run, for example after a new training.
 
     Shots are found by their SHA-256 in the folders named, and where the other run remembers them. Official sessions of
     a built-in data set need none.

@@ -29,20 +29,26 @@ def reproduce(
     *,
     run: options.Run = None,
     session: Annotated[
-        int | None, typer.Option("--session", help="The last one to run; the newest by default.", show_default=False)
+        int | None,
+        typer.Option("--session", help="Number of the last session to run; by default the newest.", show_default=False),
     ] = None,
     places: Places,
-    device: Annotated[str, typer.Option("--device", help="As elsewhere; auto: the recorded one, if present.")] = "auto",
+    device: Annotated[
+        str,
+        typer.Option(
+            "--device", help="Device: cpu, cuda, cuda:N, mps or auto; auto is the recorded one, if it is there."
+        ),
+    ] = "auto",
     keep: Annotated[
         Path | None,
-        typer.Option("--keep", help="Keep what comes out in this new folder.", show_default=False, readable=False),
+        typer.Option("--keep", help="New folder to keep the second run in.", show_default=False, readable=False),
     ] = None,
     printing: Printing,
 ) -> None:
     """Run all stages once more from what their manifests say, and compare the weights. The run is only read.
 
-    It takes as long as the trainings took. The data have to be at hand, and are compared first. The
-    statistics are batch norm's.
+    It takes as long as the trainings took. The data have to be at hand, and are compared first. The table
+    compares weights, and the statistics of batch norm.
 
     Examples:
       m2sd sessions reproduce

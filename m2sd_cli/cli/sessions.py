@@ -18,7 +18,9 @@ app = typer.Typer(cls=Group, rich_markup_mode=None)
 
 @app.callback(invoke_without_command=True)
 def sessions(context: typer.Context, run: options.Run = None, json: options.Json = False) -> None:
-    """List, show, verify, reproduce, undo, replay and repair the chain of sessions; rename and forget classes.
+    """List, show, verify, reproduce, undo, replay and repair the sessions of a run; rename and forget classes.
+
+    The sessions of a run are a chain: each names the one before it by its hash.
 
     Examples:
       m2sd sessions
@@ -40,7 +42,7 @@ def sessions(context: typer.Context, run: options.Run = None, json: options.Json
 
 @app.command("list", cls=Command)
 def list_sessions(run: options.Run = None, json: options.Json = False) -> None:
-    """List the chain of sessions.
+    """List the sessions of a run, from the base session on.
 
     Example:
       m2sd sessions list --json
@@ -92,17 +94,17 @@ def show(
     session: Annotated[
         str,
         typer.Argument(
-            help="pretrain for stage 1, or a number.",
+            help="Number of the session, or pretrain for stage 1.",
             show_default=False,
             autocompletion=_complete_stages,
         ),
     ],
     run: options.Run = None,
     curves: Annotated[
-        bool, typer.Option("--curves", help="Print the epochs of its training instead, as a table with curves.")
+        bool, typer.Option("--curves", help="Print its training instead: a table of the epochs, with curves.")
     ] = False,
 ) -> None:
-    """Print the manifest of stage 1 or of a session, as JSON, or the curves of its training.
+    """Print the manifest of a session or of stage 1 as JSON: all that it was made of and by.
 
     Examples:
       m2sd sessions show 0
@@ -139,7 +141,9 @@ def schema() -> None:
 
 @app.command("verify", cls=Command)
 def verify(run: options.Run = None, json: options.Json = False) -> None:
-    """Re-hash every file of the chain, and name what is damaged; --resume checks a training under way.
+    """Compare every file of the chain with its hash, and name the damaged ones.
+
+    A training that is not finished is checked by --resume.
 
     Example:
       m2sd sessions verify

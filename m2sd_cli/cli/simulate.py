@@ -6,7 +6,7 @@ import typer
 
 from m2sd_cli.cli import options
 from m2sd_cli.cli.option_sets import Answering, Printing, takes_option_sets, values
-from m2sd_cli.cli.output import FIGURES, document, format_mean, results, table
+from m2sd_cli.cli.output import FIGURES, command, document, format_mean, note, results, table
 from m2sd_cli.reading import counted
 from m2sd_cli.registry import CLASSIFIERS
 
@@ -20,19 +20,19 @@ if TYPE_CHECKING:
 @takes_option_sets
 def simulate(
     *,
-    draws: Annotated[int, typer.Option("--draws", help="How often to draw the shots.")] = 20,
+    draws: Annotated[int, typer.Option("--draws", help="Number of random draws of the shots.")] = 20,
     classifier: Annotated[
-        list[str] | None, options.named(CLASSIFIERS, "{choices}, may be repeated; all by default.")
+        list[str] | None, options.named(CLASSIFIERS, "Classifier: {choices}; may be repeated, by default all.")
     ] = None,
     run: options.Run = None,
     data: options.FolderOfPretrain = None,
     answering: Answering,
     printing: Printing,
 ) -> None:
-    """Compare classifiers on a network, on average over many draws of the shots; no test image has a say.
+    """Compare classifiers without test images, on average over many draws of the shots.
 
-    Some of the base classes play the new ones: those of a simulated data set that are not trained on, or a third of a
-    folder's classes at a time. The latter is fair if the network was not trained on them, as after learn.
+    Some of the base classes play new ones. In a simulated data set these are never trained on. Of a folder a third of
+    the classes at a time plays them, which is fair only if the network was not trained on them, as after learn.
 
     Examples:
       m2sd pretrain --data cifar100-simulated --run simulation
@@ -42,6 +42,7 @@ def simulate(
       m2sd simulate --run birds
     """
     import m2sd_cli
+    from m2sd_cli.api.recorded_data import next_session
     from m2sd_cli.cli.progress import reporting
 
     with reporting(printing.quiet):
@@ -75,6 +76,13 @@ def simulate(
         )
         return
     results(as_lines(simulation, draws))
+    following = next_session(m2sd_cli.open_run(run))
+    if following is None:
+        way = command("increment", run, " --classifier NAME --shots DIR")
+        note(f"to teach new classes with one of them, a folder a class in DIR: {way}", printing.quiet)
+    else:
+        taught = command("increment", run, session=following, data_root=answering.data_root)
+        note(f"next: {taught}", printing.quiet)
 
 
 def _means(figures: "Sequence[DrawFigures]") -> "dict[str, MeanAndDeviation]":

@@ -146,7 +146,7 @@ def study(
 ) -> None:
     """Evaluate runs that differ in seed, and average every figure, in per cent, over them.
 
-    Printed are mean +- standard deviation, which divides by n - 1, and below it the runs one by one. --csv and --json
+    It prints mean +- standard deviation, which divides by n - 1, and then each run. --csv and --json
     have every figure of every run after every session, and the accuracy of every class.
 
     top-5 counts images whose class is among the five best. Forgetting is how far classes of earlier sessions are below

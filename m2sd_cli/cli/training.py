@@ -21,10 +21,12 @@ if TYPE_CHECKING:
     from m2sd_cli.runs.reader import StoredManifest
 
 Command = TypeVar("Command", bound=Callable[..., None])
-# The options of every training that are not part of its configuration, with their defaults.
-EXECUTION: dict[str, tuple[Any, Any]] = {
+# The options of every training that are not part of its configuration and their defaults; first the sources of others.
+FILES: dict[str, tuple[Any, Any]] = {
     "recipe": (options.RecipeName, None),
     "config": (options.ConfigFile, None),
+}
+EXECUTION: dict[str, tuple[Any, Any]] = {
     "data_root": (options.DataRoot, None),
     "device": (options.Device, "auto"),
     "precision": (options.Precision, "auto"),
@@ -53,7 +55,7 @@ def training_options(model: type[PretrainConfig | DistillConfig]) -> Callable[[C
     parameters |= {alias: (Annotated[str | None, typer.Option(flag(alias), hidden=True)], None) for alias in aliases}
 
     def decorate(command: Command) -> Command:
-        insert_parameters(command, parameters | EXECUTION, first=True)
+        insert_parameters(command, FILES | parameters | EXECUTION, first=True)
         return command
 
     return decorate

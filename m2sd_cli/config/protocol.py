@@ -11,23 +11,36 @@ class ProtocolOptions:
     """The division of a built-in data set, as far as it is not the official one."""
 
     base_classes: Annotated[
-        int | None, Option(help="Of a built-in data set; sessions teach the others.", ge=2, le=MANY, default="official")
+        int | None,
+        Option(
+            help="Number of base classes of a built-in data set; sessions teach the others.",
+            ge=2,
+            le=MANY,
+            default="official",
+        ),
     ] = None
     way: Annotated[
-        int | None, Option(help="Classes of a session; the last may be smaller.", ge=1, le=MANY, default="official")
+        int | None,
+        Option(help="New classes of a session; the last session may have fewer.", ge=1, le=MANY, default="official"),
     ] = None
     shots_per_class: Annotated[
-        int | None, Option(help="Images of a new class that a session teaches.", ge=1, le=MANY, default="official")
+        int | None, Option(help="Shots: the images that teach a new class.", ge=1, le=MANY, default="official")
     ] = None
     class_order: Annotated[
         str | None,
         Option(
-            help="Seed of a permutation, as 1993, or a file: one class a line, by name or number.", default="official"
+            help="Order of the classes: the seed of a permutation, as 1993, or a file with a name or number a line.",
+            default="official",
         ),
     ] = None  # in a configuration that was used the name of the file, without its folder
     shots_draw: Annotated[
         int | None,
-        Option(help="Number of a draw of the shots.", ge=1, le=MANY, default="official; 1 where a class has too few"),
+        Option(
+            help="Draw the shots at random; this is the seed of the draw.",
+            ge=1,
+            le=MANY,
+            default="official; 1 where a class has too few",
+        ),
     ] = None
 
 
@@ -35,10 +48,15 @@ class ProtocolOptions:
 class ImageChoice:
     """The choice of the base training images that stage 1 is given, and with it every later stage."""
 
-    held_out: Annotated[float, Option(help="Share of each base class never to train on, up to 0.5.", ge=0, le=0.5)] = (
-        0.0
-    )
+    held_out: Annotated[
+        float,
+        Option(
+            help="Share of each base class that is held out of training, to calibrate probabilities with; up to 0.5.",
+            ge=0,
+            le=0.5,
+        ),
+    ] = 0.0
     images_per_class: Annotated[
         int | None,
-        Option(help="Train on so many images of each base class only.", ge=1, le=MANY, default="all"),
+        Option(help="Most images of each base class to train on.", ge=1, le=MANY, default="all"),
     ] = None  # of those that are not held out

@@ -24,8 +24,8 @@ from m2sd_cli.registry import (
 STAGES = ("pretrain", "distill")
 NO_INIT = "none"
 CLASSIFIER_DEFAULT = f"{DEFAULT_CLASSIFIER}, or {UNTRAINED_CLASSIFIER} without any training"
-SEED = "Same seed: same result, on the same CPU with as many threads."
-RATE = "Of W, after the warm-up."
+SEED = "Same seed: same result, on the same CPU with the same number of threads."
+RATE = "Learning rate of the classifier W, after the warm-up."
 DEFAULT_MILESTONES = (0.6, 0.8)  # of the epochs
 
 
@@ -34,20 +34,23 @@ class TrainingConfig:
     """The options that both stages share."""
 
     epochs: Annotated[int, Option(help="Epochs of this stage.", ge=1, le=MANY)]
-    batch_size: Annotated[int, Option(help="Images a step.", ge=2, le=MANY)] = 256  # the paper's
+    batch_size: Annotated[int, Option(help="Images of a step, those of all processes together.", ge=2, le=MANY)] = (
+        256  # the paper's
+    )
     optimizer: Annotated[str, Option(help="{choices}.", table=OPTIMIZERS)] = "sgd"
     learning_rate: Annotated[float, Option(help=RATE, gt=0, default="0.1; adamw: 0.001")] = 0.1
-    backbone_rate: Annotated[float, Option(help="Learning rate of the backbone, W's being 1.", gt=0)] = 1.0
+    backbone_rate: Annotated[float, Option(help="Learning rate of the backbone, as a multiple of W's.", gt=0)] = 1.0
     schedule: Annotated[
         str, Option(help="{choices}: the learning rate falls to 0, at milestones, or not.", table=SCHEDULES)
     ] = "cosine"
     milestones: Annotated[
         str | None,
         Option(
-            help="Epochs after which multistep lowers the learning rate, as 60,80.", default="60 % and 80 % of them"
+            help="Epochs after which multistep lowers the learning rate, such as 60,80.",
+            default="60 % and 80 % of --epochs",
         ),
     ] = None
-    gamma: Annotated[float, Option(help="Its factor at each milestone.", gt=0, lt=1)] = 0.1
+    gamma: Annotated[float, Option(help="Factor of the learning rate at each milestone.", gt=0, lt=1)] = 0.1
     warmup_epochs: Annotated[
         float, Option(help="Epochs in which the learning rate rises from 0; 0.5 is half of one.", ge=0)
     ] = 0.0
@@ -63,7 +66,10 @@ class TrainingConfig:
         float, Option(help="Vary brightness, contrast and saturation by up to this share, 0 to 1.", ge=0, le=1)
     ] = 0.0
     cutout: Annotated[
-        float, Option(help="A hole in each training image, its side this share of the image's.", ge=0, le=1)
+        float,
+        Option(
+            help="Cut a square out of each training image; its side is this share of the image's, 0 to 1.", ge=0, le=1
+        ),
     ] = 0.0
     seed: Annotated[int, Option(help=SEED, ge=0, lt=2**63)] = 0
 
@@ -91,28 +97,40 @@ class PretrainConfig(TrainingConfig, ImageChoice, ProtocolOptions):
         str, Option(help="{choices}.", table=OPTIMIZERS, default="sgd, or adamw with --init alone")
     ] = "sgd"
     backbone_rate: Annotated[
-        float, Option(help="Learning rate of the backbone, W's being 1.", gt=0, default="1, or 0.1 with --init alone")
+        float,
+        Option(
+            help="Learning rate of the backbone, as a multiple of W's.", gt=0, default="1, or 0.1 with --init alone"
+        ),
     ] = 1.0
     backbone: Annotated[str, Option(help="{choices}.", table=BACKBONES, symbol="φ")] = "resnet18"
     similarity: Annotated[
         Literal["cosine", "linear"],
-        Option(help="Of features and class weights: {choices}.", aliases=("classifier",), symbol="f(x) = Wᵀφ(x)"),
+        Option(
+            help="How features are compared with the weights of classes: {choices}.",
+            aliases=("classifier",),
+            symbol="f(x) = Wᵀφ(x)",
+        ),
     ] = "cosine"
     # A lower scale trades novel classes for base classes.
     scale: Annotated[float, Option(help="Factor of the cosine.", gt=0)] = 16.0
-    image_size: Annotated[int | None, Option(help="Pixels, for a folder.", ge=8, le=4096, default="224")] = None
+    image_size: Annotated[
+        int | None, Option(help="Side of the images in pixels, for a folder.", ge=8, le=4096, default="224")
+    ] = None
     split: Annotated[
         str | None,
-        Option(help="List of a folder's base, session and test images, as TOML.", default="none"),
+        Option(help="TOML file that lists the base, session and test images of a folder.", default="none"),
     ] = None  # in a configuration that was used the name of the file, without its folder
     transform: Annotated[
         str | None,
-        Option(help="Treat a folder's photos as those of a built-in data set, as cifar100.", default="none"),
+        Option(
+            help="Prepare the photos of a folder as the images of this built-in data set, such as cifar100.",
+            default="none",
+        ),
     ] = None
     init: Annotated[
         str | None,
         Option(
-            help="Begin from weights: imagenet, a file (.safetensors, .pth), timm's local-dir:DIR, or none.",
+            help="Weights to begin from: imagenet, a file (.safetensors, .pth), timm's local-dir:DIR, or none.",
             default="none",
         ),
     ] = None  # in a configuration that was used the name of the file, without its folder
@@ -145,23 +163,29 @@ class DistillConfig(TrainingConfig):
         Literal["both", "mixup", "cutmix", "none"],
         Option(help="both, mixup or cutmix; none: unmixed images.", symbol="x_I, x_II"),
     ] = "both"
-    enhancement: Annotated[Literal["full", "no-attention", "no-pyramid"], Option(help="{choices}.", symbol="FE")] = (
-        "full"
+    enhancement: Annotated[
+        Literal["full", "no-attention", "no-pyramid"], Option(help="Feature enhancement: {choices}.", symbol="FE")
+    ] = "full"
+    beta: Annotated[
+        float, Option(help="a of the share lambda ~ Beta(a, a) that one image has in a mixed one.", gt=0, symbol="λ")
+    ] = 1.0
+    temperature: Annotated[float, Option(help="Temperature of the softmax in the distillation.", gt=0)] = (
+        4.0  # KL(p_hat, f)
     )
-    beta: Annotated[float, Option(help="a of lambda ~ Beta(a, a).", gt=0, symbol="λ")] = 1.0
-    temperature: Annotated[float, Option(help="Of the distillation.", gt=0)] = 4.0  # KL(p_hat, f)
-    ce_weight: Annotated[float, Option(help="Cross-entropy of virtual images.", ge=0, symbol="L_ce^v")] = (
+    ce_weight: Annotated[float, Option(help="Weight of the cross-entropy of mixed images.", ge=0, symbol="L_ce^v")] = (
         LossWeights.ce
     )  # L_ce^v
     # L_KL^v; 0 by default where there is one branch.
-    kl_weight: Annotated[float, Option(help="Symmetric KL of both branches.", ge=0, symbol="L_KL^v")] = LossWeights.kl
+    kl_weight: Annotated[
+        float, Option(help="Weight of the symmetric KL between mixup and CutMix.", ge=0, symbol="L_KL^v")
+    ] = LossWeights.kl
     kd_weight: Annotated[
-        float, Option(help="Distillation from the enhanced features.", ge=0, symbol="KL(p̂, f(x)) in L_AT")
+        float, Option(help="Weight of the distillation from the enhanced features.", ge=0, symbol="KL(p̂, f(x)) in L_AT")
     ] = LossWeights.kd
     attention_weight: Annotated[
         float,
         Option(
-            help="Attention transfer.",
+            help="Weight of the attention transfer.",
             ge=0,
             default=", or ".join(f"{weight:g} with {name}" for name, weight in ATTENTION.items()),
             symbol="Σ ‖at(T_i) - at(φ_i(x))‖² in L_AT",
@@ -170,28 +194,39 @@ class DistillConfig(TrainingConfig):
     attention_reduction: Annotated[
         Literal["mean", "sum"],
         Option(
-            help="Of the squares of attention transfer over a map: mean, or sum as in the paper.", symbol="‖·‖² there"
+            help="The squares of the attention transfer over a map: their mean, or their sum as in the paper.",
+            symbol="‖·‖² there",
         ),
     ] = "mean"
     # W' alone teaches FE: kd and attention stop there.
     teacher_weight: Annotated[
-        float, Option(help="Cross-entropy of the teacher, the only term that teaches it.", ge=0, symbol="W'")
+        float,
+        Option(
+            help="Weight of the cross-entropy of the teacher W', the only term that trains the enhancement.",
+            ge=0,
+            symbol="W'",
+        ),
     ] = LossWeights.teacher
     clean_weight: Annotated[
-        float, Option(help="Cross-entropy of unmixed images, which the paper does not have.", ge=0)
+        float, Option(help="Weight of the cross-entropy of unmixed images, which the paper does not have.", ge=0)
     ] = LossWeights.clean
     # Channels of T_i for each of phi_i.
     pyramid_width: Annotated[
-        int, Option(help="Channels of the pyramid for each of the network's.", ge=1, le=8, symbol="T_i")
+        int, Option(help="Channels of the pyramid for each channel of the network.", ge=1, le=8, symbol="T_i")
     ] = 1
     classifier: Annotated[
         str | None,
-        Option(help="Of new classes: {choices}.", table=CLASSIFIERS, default=CLASSIFIER_DEFAULT, symbol="w_i"),
+        Option(
+            help="Classifier of all sessions from 0 on: {choices}.",
+            table=CLASSIFIERS,
+            default=CLASSIFIER_DEFAULT,
+            symbol="w_i",
+        ),
     ] = None  # of stage 3, from session 0 on
     base_cost: Annotated[
         float | None,
         Option(
-            help="debiased: accuracy of base classes that each new class may cost, in points of held-out images.",
+            help="Of debiased: points of base accuracy that each new class may cost, on held-out images.",
             ge=0,
             le=100,
             default=f"{BASE_COST:g}",
@@ -201,7 +236,7 @@ class DistillConfig(TrainingConfig):
     views: Annotated[
         int,
         Option(
-            help="Of every image, new ones too: 1 as in the paper, 2 adds its mirror image, more adds shifted crops.",
+            help="Views of an image that are averaged: 1 as in the paper, 2 adds its mirror image, more add crops.",
             ge=1,
             le=18,
         ),

@@ -330,9 +330,9 @@ def test_wrong_usage_prints_nothing_to_stdout(m2sd: Cli, command: str) -> None:
     [
         ("export", "--out (The file or folder to write)"),
         ("export --format onnx", "--out (The file or folder to write)"),
-        ("predict", "IMAGES (Photos, or folders of photos; - for their names on stdin)"),
-        ("sessions forget", "CLASS (The class)"),
-        ("sessions replay", "--from (The run whose sessions to teach)"),
+        ("predict", "IMAGES (Photos or folders of photos; - reads their names from stdin)"),
+        ("sessions forget", "CLASS (Name of the class)"),
+        ("sessions replay", "--from (Run folder whose sessions to teach)"),
     ],
 )
 def test_a_missing_word_is_named_in_one_line(m2sd: Cli, command: str, needs: str) -> None:

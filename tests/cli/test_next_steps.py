@@ -65,8 +65,25 @@ def test_official_sessions_come_next_where_there_are_any(m2sd: Cli, tmp_path: Pa
     begun = m2sd("pretrain", "--data", "demo", "--run", run, *few)
     assert next_commands(begun) == [["distill", "--run", str(run)]]
     distilled = m2sd("distill", "--run", run, "--epochs", 0, "--device", "cpu")
-    assert next_commands(distilled) == [["increment", "--run", str(run)], ["evaluate", "--run", str(run)]]
-    assert next_commands(m2sd("increment", "--run", run)) == [["evaluate", "--run", str(run)]]
+    first, evaluate = next_commands(distilled)
+    assert first == ["increment", "--run", str(run), "--session", "1"]
+    assert evaluate == ["evaluate", "--run", str(run)]
+    second, evaluate = next_commands(m2sd(*first))
+    assert second == ["increment", "--run", str(run), "--session", "2"]
+    assert evaluate == ["evaluate", "--run", str(run)]
+    assert next_commands(m2sd(*second)) == [evaluate]
+
+
+def test_sessions_that_taught_nothing_do_not_count_as_official(m2sd: Cli, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    few = ["--images-per-class", 4, "--batch-size", 64, "--epochs", 1, "--device", "cpu"]
+    m2sd("pretrain", "--data", "demo", "--run", run, *few)
+    m2sd("distill", "--run", run, "--epochs", 0, "--device", "cpu")
+    m2sd_cli.rename("coat", "long coat", run=run)
+    taught = m2sd("increment", "--run", run, "--device", "cpu")
+    third, _ = next_commands(taught)
+    assert third == ["increment", "--run", str(run), "--session", "3"]
+    assert [words[0] for words in next_commands(m2sd(*third))] == ["evaluate"]
 
 
 def test_one_class_is_taught_from_images_wherever_they_lie(m2sd: Cli, run: Path, stripes: Stripes) -> None:

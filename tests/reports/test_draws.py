@@ -107,7 +107,7 @@ def test_shots_are_drawn_of_what_no_test_and_no_base_class_has() -> None:
 def test_all_classifiers_are_compared_and_nothing_is_written(m2sd: Cli, simulated: Path) -> None:
     before = tree(simulated)
     done = m2sd("simulate", "--run", simulated, "--draws", 3, "--device", "cpu")
-    assert (done.code, done.err) == (0, "")
+    assert (done.code, done.err) == (0, f"next: m2sd increment --run {simulated} --session 1\n")
     first, blank, heading, *lines = done.out.splitlines()
     assert first == "demo-simulated: 4 base classes, 1 session of 2 classes x 5 shots, views 1, draws 3"
     assert not blank
