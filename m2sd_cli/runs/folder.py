@@ -171,7 +171,8 @@ class RunFolder(ChainReader):
         """Remove the remains of killed writers; the caller has the lock."""
         if self._incoming.exists():
             shutil.rmtree(self._incoming)
-        for folder, beginnings in ((self.path, (f"{POINTER}.", f"{PLACES}.")), (self.training, (f"{STATE}.", "step-"))):
+        own = (f"{POINTER}.", f"{PLACES}.", f"{LOG}.")
+        for folder, beginnings in ((self.path, own), (self.training, (f"{STATE}.", "step-"))):
             if folder.is_dir():
                 for entry in os.scandir(folder):
                     if is_unfinished(entry.name, beginnings):

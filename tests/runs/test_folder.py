@@ -341,7 +341,8 @@ def test_what_was_not_finished_is_swept_away_by_the_next_writer(run: Path) -> No
     (run / "incoming").mkdir()
     shutil.copy(run / "session-001.safetensors", run / "incoming" / "session-003.safetensors")
     (run / "incoming" / "session-003.json").write_bytes(b"half")
-    (run / ".head.json.x1y2.tmp").write_bytes(b"half")
+    for name in ("head.json", "places.json", "log.jsonl"):
+        (run / f".{name}.x1y2.tmp").write_bytes(b"half")
     (run / ".mine.tmp").write_bytes(b"somebody's")
     folder = RunFolder(run)
     assert folder.verify() == []
