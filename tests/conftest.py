@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import math
 import os
 import shutil
 import signal
@@ -214,7 +215,9 @@ def lengthen(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
 @pytest.fixture
 def m2sd(monkeypatch: pytest.MonkeyPatch) -> Cli:
-    """Call a command in this process, since importing torch in another takes seconds."""
+    """Call a command in this process, since importing torch in another takes seconds. No line comes by the clock."""
+    monkeypatch.setattr("m2sd_cli.cli.progress.LINE_INTERVAL", math.inf)
+    monkeypatch.setattr("m2sd_cli.cli.progress.Lines.interval", math.inf)
 
     def call(*arguments: object, stdin: str = "") -> Outcome:
         out, err, code = io.StringIO(), io.StringIO(), 0

@@ -16,15 +16,16 @@ from typing import Any
 import pytest
 
 from tests.documents.markdown import Block, Document
+from tests.documents.scatter import agree, without_figures
 from tests.documents.terminal import Run, Terminal
 from tests.documents.workshop import fill, shortened
 from tests.helpers import tables_as_before
 
 TRAIN = {"pretrain", "distill", "demo", "ablation", "simulate", "bench"}  # commands that are made brief
-TOLERANCE = 15.0  # of a decimal figure where nothing was made brief: other processors train another network
 # Lines of progress, which come by the clock.
 PROGRESS = re.compile(
-    r"^\w+(?:: (?:epoch \d+/\d+|\d+ epochs? of \d+ steps?|image \d+/\d+)| takes about \d+ (?:s|min|h)\b).*\n",
+    r"^\w+(?:: (?:epoch \d+/\d+|\d+ epochs? of \d+ steps?|image \d+/\d+|\d+ of \d+ [\w ]+, \d+/s)"
+    r"| takes about \d+ (?:s|min|h)\b).*\n",
     re.MULTILINE,
 )
 # Figures of the machine and the moment, and the spaces with which a table makes room for them.
@@ -35,7 +36,6 @@ MASKS = (
     (re.compile(r"\b[\d,.]+ images/s"), "RATE"),
     (re.compile(r" +"), " "),
 )
-DECIMAL = re.compile(r"(?<![\w.])-?\d+\.\d+(?![\w.])")
 
 
 @dataclass(frozen=True)
@@ -49,10 +49,7 @@ class Shown:
     def agrees(self) -> bool:
         """Compare the two, but for what differs from machine to machine."""
         shown, printed = mask(self.block.text), mask(self.printed)
-        if DECIMAL.sub("#", shown) != DECIMAL.sub("#", printed):
-            return False
-        pairs = zip(DECIMAL.findall(shown), DECIMAL.findall(printed), strict=True)
-        return self.brief or all(abs(float(a) - float(b)) <= TOLERANCE for a, b in pairs)
+        return without_figures(shown) == without_figures(printed) and (self.brief or agree(shown, printed))
 
 
 def mask(text: str) -> str:
