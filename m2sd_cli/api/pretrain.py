@@ -280,7 +280,7 @@ def begin_network(job: Job[PretrainConfig]) -> Network:
     """
     data, config = job.data, job.config
     if data.base < 2:
-        raise UsageError(f"{data.name}: {data.base} base class; pretrain needs at least two")
+        raise UsageError(f"{data.name}: {data.base} base class; at least two are needed, a folder each")
     network = build_network(config, data.base, data.transform.crop)
     if job.init not in (None, NO_INIT):
         assert job.init is not None

@@ -9,6 +9,7 @@ from m2sd_cli.cli.groups import Command, Group
 from m2sd_cli.cli.output import as_text, document, note, results, table
 from m2sd_cli.data.left_out import shorten
 from m2sd_cli.errors import DataError, UsageError
+from m2sd_cli.reading import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -125,10 +126,15 @@ def verify(
 def _summary_lines(name: str, summary: "Summary") -> "Iterator[str]":
     """Describe what was found in a data set; long lists are shortened."""
     bad = f"{len(summary.unreadable)} cannot be read" if summary.unreadable else "all readable"
-    yield (
-        f"{name}: {summary.base_classes} base classes of {summary.classes}, {summary.training_images} "
-        f"training and {summary.test_images} test images, own sessions: {summary.sessions}; {bad}"
-    )
+    sessions = f", {counted(summary.sessions, 'session')} of its own" if summary.sessions else ""
+    classes = "1 class" if summary.classes == 1 else f"{summary.classes} classes"
+    if summary.base_classes != summary.classes:
+        classes += f", {summary.base_classes} of them base classes"
+    if summary.classes:
+        yield (
+            f"{name}: {classes}{sessions}; {summary.training_images} images to train on, {summary.test_images} to test "
+            f"on; {bad}"
+        )
     by_counts: dict[tuple[int, int], list[str]] = {}
     for each in summary.class_counts:
         by_counts.setdefault((each.training, each.test), []).append(each.name)

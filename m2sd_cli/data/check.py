@@ -11,7 +11,7 @@ from m2sd_cli.data.catalogue import find_info
 from m2sd_cli.data.datasets import DataSet
 from m2sd_cli.data.deep_grey import SCALE, describe_scales
 from m2sd_cli.data.folders import Layout, folder_name, scan_folder
-from m2sd_cli.data.images import open_rgb
+from m2sd_cli.data.images import FULL_SIZE, open_rgb
 from m2sd_cli.data.left_out import LeftOut
 from m2sd_cli.data.locate import open_data
 from m2sd_cli.data.names import relative_name
@@ -138,7 +138,7 @@ def check_folder(folder: Path) -> Summary:
         ClassCount(each, len(layout.train.get(each, ())), len(layout.test.get(each, ()))) for each in layout.classes
     ]
     if len(layout.train) == 1:
-        layout.faults.append(f"{folder}: 1 base class; pretrain needs at least two")
+        layout.faults.append(f"{folder}: 1 base class; at least two are needed, a folder each")
     return _summarise(layout, images, folder_name(folder), counts, len(layout.train), 0)
 
 
@@ -200,7 +200,7 @@ def _read(path: Path) -> _Reading:
         image = open_rgb(path)
     except ImageError as error:
         return _Reading(reason=error.reason)
-    return _Reading(image.size, image.info.get(SCALE))
+    return _Reading(image.info[FULL_SIZE], image.info.get(SCALE))
 
 
 def _group_equal(images: Sequence[_Image], readable: Collection[Path]) -> list[list[_Image]]:

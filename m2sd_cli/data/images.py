@@ -20,6 +20,9 @@ UPRIGHT: dict[object, Image.Transpose] = {
     8: Image.Transpose.ROTATE_90,
 }
 
+FULL_SIZE = "m2sd full size"  # key of Image.info: the upright size in the file, of which a large JPEG is read at half
+SIDEWAYS = frozenset({5, 6, 7, 8})  # orientations that swap width and height
+
 COLOUR = {"RGB": 3, "RGBA": 3, "RGBX": 3, "LA": 1}  # channels beside transparency, by mode
 
 
@@ -35,17 +38,21 @@ def open_rgb(path: Path) -> Image.Image:
     """
     with image_guards.name_damage(path), open_file(path) as file:
         image = image_guards.open_header(file, path)
-        with image_guards.DECODING.reserved(image.width * image.height):
+        width, height = image.size
+        with image_guards.DECODING.reserved(width * height):
             sixteen_bits = bool(image.tile) and ";16" in str(image.tile[0])
             image_guards.decode(image)
             if sixteen_bits and image.mode in COLOUR:
                 _refuse_lower_bits(image, path)
-            turn = UPRIGHT.get(image_guards.read_orientation(image))
+            orientation = image_guards.read_orientation(image)
             try:
                 rgb = to_rgb(image)
             except UnknownWhiteError as error:
                 raise ImageError(path, f"{error}; save it with 8 bits, as a png") from None
-            return rgb if turn is None else rgb.transpose(turn)
+            turn = UPRIGHT.get(orientation)
+            upright = rgb if turn is None else rgb.transpose(turn)
+            upright.info[FULL_SIZE] = (height, width) if orientation in SIDEWAYS else (width, height)
+            return upright
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 from m2sd_cli.data.check import check, check_folder
 from m2sd_cli.data.folders import open_folder
@@ -55,13 +55,33 @@ def test_one_class_is_refused_as_pretrain_does(m2sd: Cli, photos: Path) -> None:
     for name in ("dog", "emu"):
         shutil.rmtree(photos / name)
     done = m2sd("data", "verify", photos)
-    assert (done.code, done.err) == (3, f"m2sd: {photos}: 1 base class; pretrain needs at least two\n")
+    assert (done.code, done.err) == (3, f"m2sd: {photos}: 1 base class; at least two are needed, a folder each\n")
+
+
+@pytest.mark.parametrize(("orientation", "size"), [(1, (64, 32)), (6, (32, 64))])
+def test_the_true_size_of_a_jpeg_that_is_read_at_half_is_told(
+    photos: Path, monkeypatch: pytest.MonkeyPatch, orientation: int, size: tuple[int, int]
+) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    Image.new("RGB", (64, 32)).save(photos / "cat" / "large.jpg", exif=exif)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 64 * 32 // 2)
+    largest = check_folder(photos).largest
+    assert largest is not None
+    assert (largest.file, (largest.width, largest.height)) == ("cat/large.jpg", size)
+
+
+def test_a_folder_without_a_class_is_not_called_readable(m2sd: Cli, photos: Path) -> None:
+    done = m2sd("data", "verify", photos / "cat")
+    assert (done.code, done.out.splitlines()[0]) == (3, "faults (1):")
+    assert "readable" not in done.out
 
 
 def test_remarks_refuse_nothing(m2sd: Cli, photos: Path) -> None:
     done = m2sd("data", "verify", photos)
     assert (done.code, done.err) == (0, "")
     assert "remarks (2):" in done.out
+    assert done.out.startswith(f"{photos}: 3 classes; 9 images to train on, 2 to test on; all readable\n")
 
 
 def test_equal_images_of_a_built_in_data_set_are_found(monkeypatch: pytest.MonkeyPatch) -> None:

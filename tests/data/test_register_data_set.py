@@ -42,7 +42,8 @@ def test_an_entry_is_listed_and_named_in_messages(m2sd: Cli) -> None:
         in m2sd("pretrain", "--data", "tay").err
     )
     assert m2sd("data", "verify", "toy").out.startswith(
-        "toy: 4 base classes of 6, 32 training and 24 test images, own sessions: 2; all readable\n"
+        "toy: 6 classes, 4 of them base classes, 2 sessions of its own; 32 images to train on, 24 to test on; "
+        "all readable\n"
     )
 
 

@@ -215,7 +215,8 @@ def test_it_is_where_the_original_is(m2sd: Cli, tmp_path: Path, name: str) -> No
 
 def test_one_is_verified_like_any_other(m2sd: Cli) -> None:
     assert m2sd("data", "verify", "demo-simulated").out == (
-        "demo-simulated: 4 base classes of 6, 1080 training and 180 test images, own sessions: 1; all readable\n"
+        "demo-simulated: 6 classes, 4 of them base classes, 1 session of its own; 1080 images to train on, "
+        "180 to test on; all readable\n"
         "images to train on and to test on, by class:\n"
         "  270 and 30: T-shirt, trousers, pullover, dress\n  0 and 30: coat, sandal\n"
         "smallest: 28 x 28\nlargest: 28 x 28\n"
