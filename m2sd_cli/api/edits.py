@@ -33,7 +33,7 @@ def rename(old: str, new: str, *, run: Path | str | None = None) -> StoredManife
     others = {name: session for name, session in chain.taught().items() if name != known.name}
     if wanted == known.name:
         raise RunError(f"class {known.name!r} has that name already")
-    check_names(others, [wanted])
+    check_names(others, [wanted], f"to join them, forget {known.name!r}, and teach its photos with --extend")
     return write_edits(folder, chain, "rename", [EditRecord(index=known.index, name=known.name, new_name=wanted)])
 
 

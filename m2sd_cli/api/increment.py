@@ -174,12 +174,15 @@ def check_session(run: RunFolder, newest: int, session: int) -> None:
         raise RunError(f"{run.path}: session {session} needs session {session - 1}; the next one is {newest + 1}")
 
 
-def check_names(taught: Mapping[str, int], names: Sequence[str]) -> None:
+def check_names(
+    taught: Mapping[str, int], names: Sequence[str], way_out: str = "--extend adds these shots to its own"
+) -> None:
     """Refuse a class that was taught already.
 
     Args:
         taught: the session of every class of the chain.
         names: the names of the new classes.
+        way_out: words on it, for the message.
 
     Raises:
         RunError: one of the names is known already, in whatever Unicode form, or differs from a known one only by
@@ -193,12 +196,12 @@ def check_names(taught: Mapping[str, int], names: Sequence[str]) -> None:
         if class_name(same) == class_name(name):
             new = any(caseless(each) not in by_key for each in names)
             raise RunError(
-                f"class {name!r} exists already, since session {taught[same]}; --extend adds these shots to its own"
+                f"class {name!r} exists already, since session {taught[same]}; {way_out}"
                 f"{', from a folder without the new classes' if new else ''}"
             )
         raise RunError(
             f"the classes {as_pair(name, same)}, and {same!r} exists since session {taught[same]}; write it so, and "
-            f"--extend adds these shots to its own"
+            f"{way_out}"
         )
 
 

@@ -11,7 +11,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from m2sd_cli.cli.output import printable
 from m2sd_cli.cli.usual_names import meant_by
-from m2sd_cli.errors import UsageError
+from m2sd_cli.errors import DataError, ImageError, RunError, UsageError
 from m2sd_cli.paths import expand
 from m2sd_cli.plugin_files import OPTION as PLUGIN
 
@@ -33,9 +33,18 @@ class Command(TyperCommand):
         ctx.params = {name: _expanded(name, value) for name, value in ctx.params.items()}
         return rest
 
+    def invoke(self, ctx: Any) -> Any:
+        """See click. Where a command may leave out an image that cannot be read, its refusal names the way."""
+        try:
+            return super().invoke(ctx)
+        except ImageError as error:
+            if ctx.params.get("skip_bad") is not False:
+                raise
+            raise DataError(f"{error}; --skip-bad leaves it out") from error
+
 
 class Group(TyperGroup):
-    """A group of commands that spares conversions, and to which Ctrl-C at a question is Ctrl-C."""
+    """A group of commands that spares conversions, and to which Ctrl-C at a question is Ctrl-C, and no answer is no."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -49,7 +58,8 @@ class Group(TyperGroup):
             if isinstance(abort.__context__, KeyboardInterrupt):
                 typer.echo(err=True)  # the question has left its line open
                 raise KeyboardInterrupt from None
-            raise
+            typer.echo(err=True)
+            raise RunError("nothing removed: nobody answered the question; --yes agrees") from None
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """See click."""

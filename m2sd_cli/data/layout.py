@@ -179,7 +179,6 @@ def scan_classes(folder: Path) -> Classes:
                 found.faults.append(f"{path}: no image in it{_why_none(path, counts)}")
         except DataError as error:
             found.faults.append(str(error))
-    found.left_out = by_kind(suffixes + archives)
     if nested:
         total, places = sum(count for count, _ in nested), shorten([name for _, name in nested])
         kind = f"{_images(total)} in folders inside of classes ({places})"
@@ -188,6 +187,7 @@ def scan_classes(folder: Path) -> Classes:
         found.left_out.append(
             LeftOut(beside, f"{_images(beside)} beside the folders of classes", "each belongs into that of its class")
         )
+    found.left_out += by_kind(suffixes + archives)
     if not found.images and not found.faults:
         why = f"; {counted(beside, 'image')} {'lies' if beside == 1 else 'lie'} in it" if beside else ""
         found.faults.append(

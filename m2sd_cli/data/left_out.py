@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from m2sd_cli.data.kinds import SYSTEM_FILES, is_image, way_out
+from m2sd_cli.data.kinds import SYSTEM_FILES, is_any_image, is_image, way_out
 
 NAMED = 5  # kinds or names in a message
 
@@ -36,8 +36,8 @@ def count_suffixes(entries: Iterable[Path]) -> Counter[str]:
 
 
 def by_kind(counts: Counter[str]) -> list[LeftOut]:
-    """List the files of every suffix, the most frequent first."""
-    ranked = sorted(counts.items(), key=lambda each: (-each[1], each[0]))
+    """List the files of every suffix: images first, then the most frequent."""
+    ranked = sorted(counts.items(), key=lambda each: (not is_any_image(Path(f"a{each[0]}")), -each[1], each[0]))
     return [
         LeftOut(count, suffix or "without a suffix", way_out(suffix, "it" if count == 1 else "them"))
         for suffix, count in ranked

@@ -83,7 +83,9 @@ def only_recorded(data: DataSet, recorded: Files) -> DataSet:
                 items[relative_name(path, data.location)] = path, label
     gone = sorted(name for name in recorded if name not in items)
     if gone:
-        raise DataError(f"{data.location}: recorded images are not there, {len(gone)} gone: {_named(gone)}")
+        raise DataError(
+            f"{data.location}: {len(gone)} of the recorded images gone: {_named(gone)}; put them back, or train anew"
+        )
     kept = sorted({items[name][1] for name in recorded})
     place = {label: number for number, label in enumerate(kept)}
 

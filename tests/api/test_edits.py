@@ -172,7 +172,11 @@ def test_what_cannot_be_edited_is_refused_and_nothing_changes(run: Path, stripes
         ("white", "stone", "'white' was forgotten in session 4"),
         ("pink", "stone", "no class 'pink' in it"),
         ("slate", "slate", "has that name already"),
-        ("slate", "red", "class 'red' exists already, since session 0"),
+        (
+            "slate",
+            "red",
+            "'red' exists already, since session 0; to join them, forget 'slate', and teach its photos with --extend",
+        ),
         ("slate", "Red", "differ only by case"),
     ):
         with pytest.raises(RunError, match=why):

@@ -184,7 +184,7 @@ def test_a_refusal_on_a_finished_run(
         ("pretrain --data imagenet --run NONE", 2, "--data imagenet: no data set of that name"),
         ("pretrain --data ABSENT --run NONE", 3, "absent"),
         ("pretrain --data EMPTY --run NONE", 3, "empty: no class in it"),
-        ("pretrain --data KNOWN --run NONE", 2, "1 base class; pretrain needs at least two"),
+        ("pretrain --data KNOWN --run NONE", 2, "1 base class; at least two are needed, a folder each"),
         ("pretrain --data BROKEN --run NONE --image-size 16", 3, "bad.jpg"),
         ("pretrain --data cub200 --data-root EMPTY --run NONE", 3, "no folder CUB_200_2011"),
         ("pretrain --data demo --image-size 32 --run NONE", 2, "--image-size is for folders"),
@@ -681,10 +681,11 @@ def test_sessions_verify_names_what_is_damaged(m2sd: Cli, run: Path) -> None:
 
 def test_undo_asks_before_it_removes(m2sd: Cli, run: Path) -> None:
     before = tree(run)
-    for answer, code in (("n\n", 0), ("\n", 0), ("", 1)):
+    for answer, code in (("n\n", 0), ("\n", 0), ("", 4)):
         done = m2sd("sessions", "undo", "--run", run, stdin=answer)
         assert (done.code, done.out.strip()) == (code, "")
         assert f"Remove session 2 of {run} for good?" in done.err
+        assert ("nobody answered the question; --yes agrees" in done.err) == (not answer)
         assert tree(run) == before
     assert m2sd("sessions", "undo", "--run", run, stdin="y\n").code == 0
     assert RunFolder(run).sessions() == [0, 1]

@@ -73,18 +73,18 @@ def test_what_is_left_out_is_counted_by_kind(tmp_path: Path, monkeypatch: pytest
     fill(tmp_path / "__MACOSX" / "cat", 1)
     _, said = heard(tmp_path)
     heic = "3 .heic: pip install 'm2sd[heic]', or convert them"
-    others = "1 .cr2: convert it to jpg or png; 1 .txt: no image by the name"
+    raw = "1 .cr2: convert it to jpg or png"
     unnamed = "1 without a suffix: no image by the name"
     assert said == [
-        f"{tmp_path}: left out: {heic}; {unnamed}; {others}; 4 images in folders inside of classes (cat): a class "
-        "has its images in its own folder; move them there; and 1 file of 1 more kind"
+        f"{tmp_path}: left out: 4 images in folders inside of classes (cat): a class has its images in its own "
+        "folder; move them there; 1 image beside the folders of classes: each belongs into that of its class; "
+        f"{heic}; {raw}; {unnamed}; and 1 file of 1 more kind"
     ]
     reporter = Listener()
     with report_to(reporter):
         assert len(find_images([tmp_path])) == 9
     assert reporter.said == [
-        f"{tmp_path}: left out: {heic}; {unnamed}; 1 .cr2: convert it to jpg or png; "
-        "1 .csv: no image by the name; 1 .txt: no image by the name"
+        f"{tmp_path}: left out: {heic}; {raw}; {unnamed}; 1 .csv: no image by the name; 1 .txt: no image by the name"
     ]
 
 
