@@ -161,9 +161,13 @@ class Registry(Generic[Entry]):
         """List every name, plug-ins last."""
         return *self.entries, *(name for name in sorted(self._plugins) if name not in self.entries)
 
-    def listed(self) -> str:
-        """Enumerate the names for a help page, which is shown before the metadata of packages could be read."""
-        return one_of((*self.entries, *self._examples()))
+    def listed(self, only: Callable[[Entry], bool] = lambda _: True) -> str:
+        """Enumerate the names for a help page, which is shown before the metadata of packages could be read.
+
+        Args:
+            only: tells if an entry is listed.
+        """
+        return one_of((*(name for name, entry in self.entries.items() if only(entry)), *self._examples()))
 
     def complete(self, incomplete: str) -> list[str]:
         """List the names that have this beginning, for a shell."""

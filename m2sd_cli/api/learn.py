@@ -55,6 +55,7 @@ class Learned:
 
     stored: StoredManifest  # of session 0
     pictures: int  # learned from
+    held_out: int  # images to tell the unknown by
     tested: int  # images
     right: int  # of these
     accuracies: dict[str, float]  # of each class that has images for testing
@@ -120,6 +121,9 @@ def learn(
         begin = {"backbone": chosen, "init": IMAGENET, "epochs": 0, "image_size": image_size}
         settings = located(resolve(PretrainConfig, Sources({}, options=begin)))
         init, weights = settings.init, known_weights(settings.backbone, settings.init)
+        if weights is None:
+            others = ", ".join(each for each, entry in BACKBONES.entries.items() if entry.imagenet)
+            raise UsageError(f"--backbone {chosen}: it has no weights of ImageNet to learn with; choose {others}")
         begin |= {"backbone": settings.backbone, "init": without_path(init)}
         data = prepared_for_weights(open_data(name, None, settings.image_size), weights, settings.image_size)
         if skip_bad or _worth_keeping(opened):  # which would be lost to an image that turns out to be damaged
@@ -160,7 +164,8 @@ def learn(
         for label in torch.unique(answers.labels[answers.labels >= 0]).tolist():
             accuracies[data.classes[label]] = float(correct[answers.labels == label].double().mean())
     seconds = time.monotonic() - began
-    return Learned(stored, len(images.train), tested, right, accuracies, noticed, seconds, example)
+    held_out = 0 if images.held_out is None else len(images.held_out)
+    return Learned(stored, len(images.train), held_out, tested, right, accuracies, noticed, seconds, example)
 
 
 def _resumed(

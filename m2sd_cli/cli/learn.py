@@ -8,10 +8,14 @@ import typer
 from m2sd_cli.cli import options
 from m2sd_cli.cli.output import as_text, as_word, command, document, duration, note, results
 from m2sd_cli.cli.removal import confirm_removal
+from m2sd_cli.reading import counted
 from m2sd_cli.registry import BACKBONES, CLASSIFIERS
 
 if TYPE_CHECKING:
-    from m2sd_cli.runs.manifest import ChoiceRecord, NetworksRecord, TuningRecord
+    from collections.abc import Iterator
+
+    from m2sd_cli.api.learn import Learned
+    from m2sd_cli.runs.manifest import ChoiceRecord, Manifest, NetworksRecord, TuningRecord
 
 
 def learn(
@@ -21,7 +25,12 @@ def learn(
     run: options.Run = None,
     backbone: Annotated[
         str | None,
-        options.named(BACKBONES, "With weights of ImageNet: {choices}.", show_default="the best one installed"),
+        options.named(
+            BACKBONES,
+            "With weights of ImageNet: {choices}.",
+            show_default="the best one installed",
+            only=lambda entry: entry.imagenet is not None,
+        ),
     ] = None,
     image_size: Annotated[
         int | None, typer.Option("--image-size", help="Pixels; those of the weights by default.", show_default=False)
@@ -83,6 +92,7 @@ def learn(
                 "tuning": manifest.tuning and manifest.tuning.model_dump(),
                 "classes": len(manifest.classes),
                 "pictures": learned.pictures,
+                "held_out": learned.held_out,
                 "tested": learned.tested,
                 "accuracy": learned.right / learned.tested if learned.tested else None,
                 "accuracy_by_class": learned.accuracies,
@@ -91,22 +101,11 @@ def learn(
             }
         )
         return
-    results(
-        [
-            f"{len(manifest.classes)} classes from {learned.pictures} photos in {duration(learned.seconds)}, "
-            f"with {manifest.backbone.name}"
-        ]
-    )
-    if learned.tested:
-        share = 100 * learned.right / learned.tested
-        results([f"{share:.1f} % of {learned.tested} photos that were held out are answered rightly"])
-        hard = [f"{name} {100 * accuracy:.1f} %" for name, accuracy in learned.worst if accuracy < 1]
-        if hard:
-            results([f"hardest: {', '.join(hard)}"])
+    results(_say_learned(learned))
     if manifest.choice is not None:
-        results(_say_choice(manifest.choice, manifest.classifier))
+        results(_say_choice(manifest.choice, manifest))
     if manifest.tuning is not None:
-        results([_say_tuning(manifest.tuning, len(manifest.classes))])
+        results(_say_tuning(manifest.tuning, len(manifest.classes)))
     for remark in learned.remarks:
         note(f"note: {remark}", quiet)
     if learned.example is not None:
@@ -114,37 +113,67 @@ def learn(
     note(f"to teach new classes, a folder a class in DIR: {command('increment', run, ' --shots DIR')}", quiet)
 
 
-def _say_choice(choice: "ChoiceRecord", classifier: str | None) -> list[str]:
-    """Write the choice of a classifier and its figures, those of the others in a line of their own."""
+def _say_learned(learned: "Learned") -> "Iterator[str]":
+    """Write the size of a base session, and its answers to photos that it has not learned."""
+    manifest = learned.stored.manifest
+    kept = ((learned.tested, "to test with"), (learned.held_out, "to tell the unknown by"))
+    aside = " and ".join(f"{count} {purpose}" for count, purpose in kept if count)
+    yield (
+        f"{len(manifest.classes)} classes from {counted(learned.pictures, 'photo')} in {duration(learned.seconds)}, "
+        f"with {manifest.backbone.name}" + (f"; held out: {aside}" if aside else "")
+    )
+    if learned.tested:
+        share = 100 * learned.right / learned.tested
+        yield f"accuracy now: {share:.1f} % of the {counted(learned.tested, 'photo')} to test with"
+        hard = [f"{name} {100 * accuracy:.1f} %" for name, accuracy in learned.worst if accuracy < 1]
+        if hard:
+            yield f"hardest: {', '.join(hard)}"
+
+
+def _say_choice(choice: "ChoiceRecord", manifest: "Manifest") -> "Iterator[str]":
+    """Write the choice of a classifier, and the figures of the rehearsal in which new classes were taught."""
+    from m2sd_cli.method.stage3 import default_classifier
+
+    own = manifest.classifier or ""
     if choice.reason is not None:
-        return [f"classifier: {classifier}, compared with no other: {choice.reason}"]
-    own = classifier or ""
+        yield f"classifier: {own}, the usual one; others were not tried: {choice.reason}"
+        return
     chosen = choice.figures[own]
+    yield (
+        f"accuracy once new classes of {choice.shots} photos are taught: about {chosen.base:.1f} % of the old, "
+        f"{chosen.novel:.1f} % of the new ones"
+    )
+    usual = default_classifier(manifest.backbone.similarity, trained=False)
+    why = "no other was better" if own == usual else f"it was better than {usual}, the usual one,"
+    yield f"  as in {choice.parts} rehearsals, in each of which a third of your classes played new ones"
+    yield f"classifier: {own}; {why} in every rehearsal"
     others = sorted(choice.figures.keys() - {own}, key=lambda name: -choice.figures[name].harmonic)
     beside = [f"{name} {choice.figures[name].base:.1f} and {choice.figures[name].novel:.1f} %" for name in others]
-    return [
-        f"classifier: {own} ({chosen.base:.1f} % of known, {chosen.novel:.1f} % of new classes right, where a third of "
-        f"yours played new ones with {choice.shots} photos)",
-        f"beside it: {', '.join(beside)}",
-    ]
+    yield f"  the others, old and new classes: {', '.join(beside)}"
 
 
-def _say_tuning(tuning: "TuningRecord", classes: int) -> str:
-    """Write the decision on fine-tuning and its figures in one line."""
+def _say_tuning(tuning: "TuningRecord", classes: int) -> "Iterator[str]":
+    """Write the decision on fine-tuning, and the figures that were compared."""
     if tuning.reason is not None:
-        return f"fine-tuning: none, the network is as it was: {tuning.reason}"
+        yield f"fine-tuning: none, the network is as it was: {tuning.reason}"
+        return
     assert tuning.trial_base is not None
     assert tuning.trial_harmonic is not None
-    trial = (
-        f"in a trial without {tuning.left_out} of {classes} classes {_say_figures(tuning.trial_base)} of the others are"
-        f" answered rightly, HM with those as new ones {_say_figures(tuning.trial_harmonic)}"
-    )
     if tuning.held_out is None:
-        return f"fine-tuning: not kept, and no more time spent: {trial}"
-    word = "kept" if tuning.tuned else "not kept"
-    return f"fine-tuning: {word}: of the photos held out {_say_figures(tuning.held_out)}; {trial}"
+        yield "fine-tuning is not kept: it was not better in a trial, so the network is as it was, in less time"
+    elif tuning.tuned:
+        yield "fine-tuning is kept: it was better in a trial, and not worse on photos held out"
+    else:
+        yield "fine-tuning is not kept: better in a trial, it was worse on photos held out; the network is as it was"
+    yield (
+        f"  trial without {tuning.left_out} of the classes, accuracy on the other {classes - tuning.left_out}: "
+        f"{_compare(tuning.trial_base)}"
+    )
+    yield f"  these {tuning.left_out} taught as new, harmonic mean of both kinds: {_compare(tuning.trial_harmonic)}"
+    if tuning.held_out is not None:
+        yield f"  all classes, accuracy on photos held out: {_compare(tuning.held_out)}"
 
 
-def _say_figures(figures: "NetworksRecord") -> str:
-    """Write the figure with fine-tuning, and the one without."""
-    return f"{figures.tuned:.1f} % (without {figures.frozen:.1f} %)"
+def _compare(figures: "NetworksRecord") -> str:
+    """Write a figure with fine-tuning, and the one without."""
+    return f"{figures.tuned:.1f} %, without fine-tuning {figures.frozen:.1f} %"

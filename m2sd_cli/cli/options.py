@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -52,7 +53,12 @@ def _check_recipe(name: str | None) -> str | None:
     return name
 
 
-def named(table: Registry[Any], help: str = "{choices}.", show_default: str | bool = False) -> Any:
+def named(
+    table: Registry[Any],
+    help: str = "{choices}.",
+    show_default: str | bool = False,
+    only: Callable[[Any], bool] = lambda _: True,
+) -> Any:
     """Make the option that chooses entries of a table by name.
 
     A wrong name is refused before torch is imported, a begun one completed.
@@ -61,6 +67,7 @@ def named(table: Registry[Any], help: str = "{choices}.", show_default: str | bo
         table: the table, which knows its option.
         help: the line of help; `{choices}` stands for the names.
         show_default: words on the default, for the help page.
+        only: tells if the help page names an entry.
     """
 
     def check(given: str | list[str] | None) -> str | list[str] | None:
@@ -70,7 +77,7 @@ def named(table: Registry[Any], help: str = "{choices}.", show_default: str | bo
 
     return typer.Option(
         table.option,
-        help=help.replace("{choices}", table.listed()),
+        help=help.replace("{choices}", table.listed(only)),
         show_default=show_default,
         callback=check,
         autocompletion=table.complete,

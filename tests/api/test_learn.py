@@ -44,10 +44,10 @@ def test_a_folder_becomes_session_0(photos: Path, tmp_path: Path, m2sd: Cli, str
     first, second, fourth = done.out.splitlines()  # no class is hard
     # A fifth of twelve images is held out for testing, a fifth of the other ten to calibrate with.
     assert first.startswith("3 classes from 24 photos in ")
-    assert first.endswith(" s, with small")
-    assert second == "100.0 % of 6 photos that were held out are answered rightly"
+    assert first.endswith(" s, with small; held out: 6 to test with and 6 to tell the unknown by")
+    assert second == "accuracy now: 100.0 % of the 6 photos to test with"
     assert fourth == (
-        "classifier: centred, compared with no other: 6 classes of 6 images or more "
+        "classifier: centred, the usual one; others were not tried: 6 classes of 6 images or more "
         "to learn from are needed, and here are 3"
     )
     hints = [line for line in done.err.splitlines() if line.startswith(("next: ", "      "))]
@@ -109,10 +109,29 @@ def test_a_folder_that_is_not_there_is_named_and_one_of_the_name_of_a_data_set_i
     assert (done.code, done.out.splitlines()[0][:25]) == (0, "3 classes from 24 photos "), done.err
 
 
+def test_an_image_that_cannot_be_read_is_refused_with_the_way_out(photos: Path, tmp_path: Path, m2sd: Cli) -> None:
+    (photos / "red" / "bad.png").write_bytes(b"no image")
+    done = m2sd("learn", photos, "--run", tmp_path / "run")
+    check_refusal(done, 3, f"m2sd: {photos}/red/bad.png: not an image that can be read")
+    assert done.err.endswith("; --skip-bad leaves it out\n")
+    done = m2sd("learn", photos, "--run", tmp_path / "run", "--skip-bad")
+    assert (done.code, "1 image cannot be read and is left out: red/bad.png" in done.err) == (0, True), done.err
+
+
+def test_a_backbone_without_weights_is_refused_with_the_others(photos: Path, tmp_path: Path, m2sd: Cli) -> None:
+    done = m2sd("learn", photos, "--run", tmp_path / "run", "--backbone", "resnet20")
+    check_refusal(done, 2, "m2sd: --backbone resnet20: it has no weights of ImageNet to learn with; choose resnet18, ")
+
+
+def test_the_help_names_backbones_with_weights_alone(m2sd: Cli) -> None:
+    text = " ".join(m2sd("learn", "--help").out.split())
+    assert "With weights of ImageNet: resnet18, resnet34, resnet50, efficientnet-lite0" in text
+
+
 def test_one_class_is_refused(photos: Path, tmp_path: Path) -> None:
     for colour in ("blue", "green"):
         shutil.rmtree(photos / colour)
-    with pytest.raises(UsageError, match="photos: 1 base class; pretrain needs at least two"):
+    with pytest.raises(UsageError, match="photos: 1 base class; at least two are needed, a folder each"):
         m2sd_cli.learn(photos, run=tmp_path / "run", device="cpu")
     assert not RunFolder(tmp_path / "run").has_pretrain()
 
