@@ -11,8 +11,6 @@ import torch
 from torch import Tensor
 
 from m2sd_cli.method import fecam
-from m2sd_cli.method.feature_maps import POWER
-from m2sd_cli.method.fecam import fecam_head
 from m2sd_cli.method.heads import Head, on_unit_sphere
 from m2sd_cli.method.stage3 import KnownClasses
 
@@ -71,31 +69,23 @@ def held_back(head: Head, base: int, margin: float) -> Head:
     return head.less(amounts)
 
 
-def debiased_head(
-    base: Tensor, new: Tensor, covariance: Tensor, scale: float, share: float = SHARE, power: float = POWER
-) -> Head:
-    """Build the head of FeCAM with S gamma taken from the logits of base classes, gamma = share x separation(base).
+def margin_of(head: Head, known: KnownClasses, scale: float) -> float:
+    """Measure the margin by which base classes have to win.
 
-    Base classes are told apart as before: gamma only moves the border between old and new.
+    Base classes are told apart as before: it only moves the border between old and new.
 
     Args:
-        base: means of the power-transformed features of the base classes, (C, D).
-        new: those of the new classes, (N, D).
-        covariance: of those features within the base classes, (D, D).
-        scale: S.
-        share: of the base classes' separation.
-        power: of the transformation.
+        head: of all classes known, without a margin.
+        known: the classes; without held-out images the margin is a share of the separation of the base classes.
+        scale: S, the factor of that share.
     """
-    head = fecam_head(torch.cat([base, new]), covariance, scale, power)
-    return held_back(head, len(base), scale * share * separation(base))
+    if known.held_out is None or known.base_cost is None:
+        return scale * SHARE * separation(known.statistics.power_means)
+    logits = head.first(len(known.base))(known.held_out.features)
+    return affordable_margin(logits, known.held_out.labels, known.base_cost)
 
 
 def build(known: KnownClasses, similarity: str, scale: float) -> Head:
     """Build the head of all classes known, whatever the similarity of the trained W."""
-    statistics, base = known.statistics, len(known.base)
-    if known.held_out is None or known.base_cost is None:
-        new, power = known.power_means(), float(statistics.power)
-        return debiased_head(statistics.power_means, new, statistics.power_covariance, scale, power=power)
     head = fecam.build(known, similarity, scale)
-    logits = head.first(base)(known.held_out.features)
-    return held_back(head, base, affordable_margin(logits, known.held_out.labels, known.base_cost))
+    return held_back(head, len(known.base), margin_of(head, known, scale))

@@ -39,6 +39,20 @@ def correlation(covariance: Tensor) -> Tensor:
     return (covariance * inverse[:, None] * inverse).fill_diagonal_(1)
 
 
+def whitening(covariance: Tensor, diagonal: float = DIAGONAL, off_diagonal: float = OFF_DIAGONAL) -> Tensor:
+    """W (D, E) with W W^T = R^-1, the pseudo-inverse of R, the correlation of the shrunk covariance; in float64.
+
+    Raises:
+        ValueError: `covariance` is of no features: it is not symmetric, or has a negative eigenvalue.
+    """
+    related = correlation(shrunk(covariance.double(), diagonal, off_diagonal))
+    eigenvalues, vectors = torch.linalg.eigh(related)
+    if not torch.allclose(related, related.T, atol=FLOAT32) or eigenvalues[0] < -FLOAT32 * len(related):
+        raise ValueError("not the covariance of any features")
+    kept = eigenvalues > FLOAT32 * eigenvalues[-1]
+    return vectors[:, kept] * eigenvalues[kept].rsqrt()
+
+
 def fecam_head(
     means: Tensor,
     covariance: Tensor,
@@ -60,16 +74,11 @@ def fecam_head(
         diagonal, off_diagonal: gamma_1 and gamma_2 of `shrunk`.
 
     Raises:
-        ValueError: `covariance` is of no features: it is not symmetric, or has a negative eigenvalue.
+        ValueError: see `whitening`.
     """
-    related = correlation(shrunk(covariance.double(), diagonal, off_diagonal))
-    eigenvalues, vectors = torch.linalg.eigh(related)
-    if not torch.allclose(related, related.T, atol=FLOAT32) or eigenvalues[0] < -FLOAT32 * len(related):
-        raise ValueError("not the covariance of any features")
-    kept = eigenvalues > FLOAT32 * eigenvalues[-1]
-    precision = vectors[:, kept] / eigenvalues[kept] @ vectors[:, kept].T  # the pseudo-inverse
+    root = whitening(covariance, diagonal, off_diagonal)
     means = on_unit_sphere(means)
-    rows = scale * means @ precision
+    rows = scale * means @ (root @ root.T)
     bias = -(rows * means).sum(dim=1) / 2
     return Head(rows.float(), "linear", bias=bias.float(), features=PowerFeatures(power))
 

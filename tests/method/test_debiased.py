@@ -1,13 +1,16 @@
 """Calibrated stacking on FeCAM's logits against loops."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from m2sd_cli.method import debiased, fecam
 from m2sd_cli.method.base_statistics import BaseSums, HeldOut
-from m2sd_cli.method.debiased import affordable_margin, build, debiased_head, separation
+from m2sd_cli.method.debiased import SHARE, affordable_margin, build, separation
 from m2sd_cli.method.fecam import fecam_head
 from m2sd_cli.method.heads import Head
 from m2sd_cli.method.stage3 import KnownClasses
@@ -46,17 +49,18 @@ def test_separation_has_no_scale_and_is_bounded(seed: int, classes: int, scale: 
 
 
 def test_base_classes_lose_a_share_of_their_separation() -> None:
-    base, new, x = draw(3, 5), draw(2, 5, seed=1), draw(7, 5, seed=2)
-    covariance = torch.eye(5) + 0.1
-    biased = debiased_head(base, new, covariance, scale=16.0, share=0.1)(x)
-    plain = fecam_head(torch.cat([base, new]), covariance, 16.0)(x)
+    known, x = known_classes(None), draw(7, 6, seed=2)
+    biased, plain = (each.build(known, "cosine", 16.0)(x) for each in (debiased, fecam))
     torch.testing.assert_close(biased[:, 3:], plain[:, 3:])
-    torch.testing.assert_close(biased[:, :3], plain[:, :3] - 16 * 0.1 * plain_separation(base))
+    lost = 16 * SHARE * plain_separation(known.statistics.power_means)
+    assert lost > 0.01
+    torch.testing.assert_close(biased[:, :3], plain[:, :3] - lost)
 
 
 def test_a_base_without_new_classes_answers_as_it_would_anyway() -> None:
-    base, x = draw(3, 5), draw(7, 5, seed=2)
-    biased, plain = (debiased_head(base, base[:0], torch.eye(5), 16.0, share)(x) for share in (0.3, 0.0))
+    known, x = known_classes(None), draw(7, 6, seed=2)
+    alone = replace(known, new=known.new[:0], shots=[])
+    biased, plain = (each.build(alone, "cosine", 16.0)(x) for each in (debiased, fecam))
     torch.testing.assert_close(biased.softmax(dim=1), plain.softmax(dim=1))
     assert not torch.allclose(biased, plain)
 
@@ -140,9 +144,9 @@ def test_the_margin_is_measured_on_held_out_images(cost: float) -> None:
 @pytest.mark.parametrize(("cost", "held_out"), [(None, True), (0.5, False)])
 def test_the_margin_is_a_share_where_nothing_measures_it(cost: float | None, held_out: bool) -> None:
     known, x = known_classes(cost, held_out), draw(9, 6, seed=4)
-    statistics = known.statistics
-    fixed = debiased_head(statistics.power_means, known.power_means(), statistics.power_covariance, 16.0)
+    fixed = build(known_classes(None, held_out=False), "cosine", 16.0)
     torch.testing.assert_close(build(known, "cosine", 16.0)(x), fixed(x))
+    assert not torch.allclose(build(known_classes(0.5), "cosine", 16.0)(x), fixed(x))
 
 
 def test_no_new_class_changes_the_margin() -> None:
