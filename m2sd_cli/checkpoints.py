@@ -14,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 
 from m2sd_cli.errors import DamagedError, UsageError
 from m2sd_cli.method.backbone import Backbone, build_backbone
-from m2sd_cli.method.base_statistics import BaseStatistics, HeldOut
+from m2sd_cli.method.base_statistics import DIRECTIONS, BaseStatistics, HeldOut
 from m2sd_cli.registry import BACKBONES
 from m2sd_cli.runs.chain import ChainReader
 from m2sd_cli.runs.manifest import Manifest, ManifestSummary
@@ -102,7 +102,8 @@ class BaseCheckpoint:
         if held_out is not None and not bool(((held_out.labels >= 0) & (held_out.labels < classes)).all()):
             raise ValueError(f"{HELD_OUT_LABELS} names a class that is not there")
         _load(backbone, tensors)
-        statistics = BaseStatistics(**{each.name: tensors[STATISTICS + each.name] for each in fields(BaseStatistics)})
+        names = [each.name for each in fields(BaseStatistics) if STATISTICS + each.name in tensors]
+        statistics = BaseStatistics(**{name: tensors[STATISTICS + name] for name in names})
         return cls(backbone, tensors[MEANS], statistics, held_out)
 
     @classmethod
@@ -213,7 +214,10 @@ def _prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _statistics_specs(tensors: Mapping[str, Tensor], classes: int, width: int) -> dict[str, TensorSpec]:
-    """Specify the base statistics; the file's projection decides how many random features there are."""
+    """Specify the base statistics; the file's projection decides how many random features there are.
+
+    Files of version 0.2.0, and of too many wide classes, have no covariance of each class.
+    """
     projection = tensors.get(STATISTICS + "projection")
     size = projection.shape[1] if projection is not None and projection.dim() == 2 else 0
     shapes = {
@@ -224,6 +228,9 @@ def _statistics_specs(tensors: Mapping[str, Tensor], classes: int, width: int) -
         "random_means": (classes, size),
         "random_gram": (size, size),
     }
+    if STATISTICS + "directions" in tensors or STATISTICS + "class_covariances" in tensors:
+        kept = min(width, DIRECTIONS)
+        shapes |= {"directions": (width, kept), "class_covariances": (classes, kept, kept)}
     return {STATISTICS + name: TensorSpec(shape, torch.float32) for name, shape in shapes.items()}
 
 

@@ -373,6 +373,7 @@ class ClassifierEntry:
     cosine_only: bool = False  # True if it compares directions, as a linear W was not trained to
     candidate: bool = False  # True if a base session may choose it for its classes, see reports/rehearsal.py
     base_cost: bool = False  # True if it looks at the points that a new class may cost
+    by_class: bool = False  # True if it needs the covariance of each base class
     rule: str = ""  # the class that an image goes to, for the documents
     source: str = ""  # the publication, for the documents
 
@@ -419,13 +420,20 @@ CLASSIFIERS: Final = Registry(
             rule="as with `fecam`, by the cosine seen from the middle of the base classes",
             source="WCCN, Interspeech 2006",
         ),
+        "quadratic": ClassifierEntry(
+            "m2sd_cli.method.quadratic:build",
+            base_cost=True,
+            by_class=True,
+            rule="as with `debiased`, by how features vary within each class",
+            source="RDA, JASA 1989",
+        ),
     },
 )
 # The classifier of a new base session. It beats class means wherever both were tried; `debiased` gains far more with
 # tens of base classes, and loses with few, see method/debiased.py.
 DEFAULT_CLASSIFIER: Final = "fecam"
 UNTRAINED_CLASSIFIER: Final = "centred"  # of a base session whose network is a pretrained one as it was
-BASE_COST: Final = 0.5  # points, of `debiased`, where base images were held out
+BASE_COST: Final = 0.5  # points, of `debiased` and `quadratic`, where base images were held out
 
 
 def register_classifier(name: str, builder: Builder, cosine_only: bool = False) -> None:

@@ -30,14 +30,14 @@ from m2sd_cli.distributed.torchrun import is_distributed
 from m2sd_cli.errors import RunError, UsageError
 from m2sd_cli.inference.features import Sample, base_features, held_out_features
 from m2sd_cli.inference.session import require_directions, to_transform
-from m2sd_cli.method.base_statistics import HeldOut
+from m2sd_cli.method.base_statistics import HeldOut, keeps_class_covariances
 from m2sd_cli.method.debiased import SHARE, allowed_rank
 from m2sd_cli.method.familiarity import known_score_name
 from m2sd_cli.method.network import Network
-from m2sd_cli.method.stage3 import default_classifier
+from m2sd_cli.method.stage3 import choices, default_classifier
 from m2sd_cli.paths import expand
 from m2sd_cli.recipes import find_recipe
-from m2sd_cli.registry import BASE_COST, CLASSIFIERS
+from m2sd_cli.registry import BASE_COST, CLASSIFIERS, one_of
 from m2sd_cli.reports.draws import LabelledFeatures
 from m2sd_cli.reports.rehearsal import choose_for_classes, sample_images
 from m2sd_cli.runs.folder import RunFolder, open_run
@@ -283,11 +283,17 @@ def choose_classifier(config: DistillConfig, parent: StoredManifest) -> str:
     """Return the classifier of stage 3.
 
     Raises:
-        UsageError: it compares directions where stage 1 was not trained to.
+        UsageError: it compares directions where stage 1 was not trained to, or needs too many covariances.
     """
     similarity = parent.manifest.backbone.similarity
     classifier = config.classifier or default_classifier(similarity, is_trained(config, parent))
     require_directions(classifier, similarity)
+    classes, width = len(parent.manifest.classes), parent.manifest.backbone.width
+    if CLASSIFIERS[classifier].by_class and not keeps_class_covariances(classes, width):
+        raise UsageError(
+            f"--classifier {classifier}: the covariances of {classes} classes of {width} features would take too much "
+            f"memory; choose {one_of(choices(similarity, by_class=False))}"
+        )
     return classifier
 
 

@@ -41,7 +41,7 @@ def evaluate(
         skip_bad: leave out test images that cannot be read. The images that stage 1 left out are left out anyway.
         ignore_new: leave out the images of a folder that pretrain did not have.
         classifier: the name in CLASSIFIERS that answers in every session; None for that of the last session.
-        base_cost: points of base accuracy that each new class may cost, of the classifier `debiased`; None for those
+        base_cost: points of base accuracy that each new class may cost, of `debiased` and `quadratic`; None for those
             of the base session.
         keep_features: return the features of the test images, too, which `draw_figures` needs.
 

@@ -23,7 +23,7 @@ from m2sd_cli.data.views import MOST_VIEWS
 from m2sd_cli.errors import RunError, UsageError
 from m2sd_cli.inference.device import choose_device, inference_precision
 from m2sd_cli.inference.features import shot_features
-from m2sd_cli.inference.session import choose_classifier, to_transform
+from m2sd_cli.inference.session import choose_classifier, require_covariances, to_transform
 from m2sd_cli.paths import expand, expand_given, text_given
 from m2sd_cli.runs.chain import ChainSummary
 from m2sd_cli.runs.classes import TaughtClass
@@ -258,7 +258,9 @@ def teach(run: RunFolder, chain: ChainSummary, lesson: Lesson, execution: Execut
     base, parent, shots = chain.base, chain.last, lesson.shots
     transform = to_transform(base.manifest.transform)
     classifier = choose_classifier(run, chain, lesson.classifier)
-    backbone = BaseCheckpoint.read(run, base).backbone
+    checkpoint_0 = BaseCheckpoint.read(run, base)
+    require_covariances(classifier, checkpoint_0.statistics)
+    backbone = checkpoint_0.backbone
     backbone.to(execution.device).to(memory_format=torch.channels_last)
     classes = class_records(shots.classes, shots.source, parent.manifest.classes_so_far, list_shots=True)
     if lesson.extended:

@@ -8,9 +8,8 @@ from torch import Tensor, nn
 
 from m2sd_cli.data.transforms import TestTransform
 from m2sd_cli.inference.device import choose_device
-from m2sd_cli.inference.session import load_chain
+from m2sd_cli.inference.session import SessionModel, load_chain
 from m2sd_cli.method.heads import AnyHead
-from m2sd_cli.method.stage3 import choices
 from m2sd_cli.runs.chain import ChainSummary
 from m2sd_cli.runs.folder import RunFolder, open_run
 
@@ -18,10 +17,10 @@ from m2sd_cli.runs.folder import RunFolder, open_run
 class Heads(Mapping[str, AnyHead]):
     """The heads of all classifiers that a run can answer with, each built when it is first asked for."""
 
-    def __init__(self, run: RunFolder, chain: ChainSummary, device: str, loaded: Mapping[str, AnyHead]) -> None:
+    def __init__(self, run: RunFolder, chain: ChainSummary, device: str, loaded: SessionModel) -> None:
         self._run, self._chain, self._device = run, chain, device
-        self._loaded = {**loaded}
-        self._names = choices(chain.base.manifest.backbone.similarity)
+        self._loaded = {loaded.classifier: loaded.head}
+        self._names = loaded.classifiers
 
     def __getitem__(self, name: str) -> AnyHead:
         """Return the head of a classifier, in eval mode.
@@ -84,7 +83,7 @@ def load_run(run: Path | str | None = None, *, session: int | None = None, devic
     return LoadedRun(
         backbone=model.backbone,
         means=model.means,
-        heads=Heads(folder, chain, device, {model.classifier: model.head}),
+        heads=Heads(folder, chain, device, model),
         classifier=model.classifier,
         classes=model.classes,
         taught=model.taught,

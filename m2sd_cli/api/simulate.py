@@ -17,7 +17,7 @@ from m2sd_cli.data.skipping import check_images, say_skipped, skip_bad_shots
 from m2sd_cli.data.sources import select_where
 from m2sd_cli.errors import DamagedError, UsageError
 from m2sd_cli.inference.device import choose_device, inference_precision
-from m2sd_cli.inference.session import choose_classifier, to_transform
+from m2sd_cli.inference.session import choose_classifier, require_covariances, to_transform
 from m2sd_cli.method.stage3 import KnownClasses, choices
 from m2sd_cli.paths import expand_given, text_given
 from m2sd_cli.reports.draws import Simulation, compare_classifiers, embed_source
@@ -63,17 +63,18 @@ def simulate(
     base = chain.base.manifest
     assert base.parent is not None
     info = recorded_info(base)
-    names = [
-        choose_classifier(folder, chain, name)
-        for name in dict.fromkeys(classifiers or choices(base.backbone.similarity))
-    ]
+    checkpoint = BaseCheckpoint.read(folder, chain.base)
+    able = choices(base.backbone.similarity, checkpoint.statistics.class_covariances is not None)
+    names = [choose_classifier(folder, chain, name) for name in dict.fromkeys(classifiers or able)]
+    for name in names:
+        require_covariances(name, checkpoint.statistics)
     stored = folder.read(PRETRAIN, base.parent.sha256)
     first = stored.manifest
     if info is None:
         image_folder = find_folder(folder, first, text_given(data))
         opened = recorded_data(first, image_folder, root, first.transform.crop)
         base_classes(folder, stored, opened)  # refuses other images than those that were learned
-        return _rehearse(folder, chain, opened, names, draws, chosen, exact)
+        return _rehearse(folder, chain, checkpoint, opened, names, draws, chosen, exact)
     if info.simulates is None:
         raise UsageError(
             f"this run is of {base.data.name}; to choose without its test images, pretrain on a data set of base "
@@ -81,7 +82,6 @@ def simulate(
         )
     opened = recorded_data(first, text_given(data), root, None)
     info = under(info, opened.protocol)
-    checkpoint = BaseCheckpoint.read(folder, chain.base)
     checkpoint.backbone.to(chosen).to(memory_format=torch.channels_last)
     transform = to_transform(base.transform)
     tested = embed_source(checkpoint.backbone, opened.test, transform, exact, "features of test images")
@@ -104,6 +104,7 @@ def simulate(
 def _rehearse(
     folder: RunFolder,
     chain: ChainSummary,
+    checkpoint: BaseCheckpoint,
     data: DataSet,
     names: Sequence[str],
     draws: int,
@@ -124,7 +125,6 @@ def _rehearse(
         raise UsageError(f"{data.name}: {reason}")
     if _is_trained(folder, chain):
         progress.say("the network was trained on these classes: as new ones they look easier than others will be")
-    checkpoint = BaseCheckpoint.read(folder, chain.base)
     backbone = checkpoint.backbone
     backbone.to(device).to(memory_format=torch.channels_last)
     known = embed_source(backbone, source, transform, precision, "features of base images")

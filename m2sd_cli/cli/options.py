@@ -235,7 +235,7 @@ BaseCost = Annotated[
     typer.Option(
         "--base-cost",
         metavar="POINTS",
-        help="Of debiased: points of base accuracy that each new class may cost; by default the base session's.",
+        help="Of debiased, quadratic: points of base accuracy that a new class may cost; by default session 0's.",
         show_default=False,
     ),
 ]

@@ -11,7 +11,7 @@ from m2sd_cli.data.transforms import TestTransform
 from m2sd_cli.errors import DamagedError, UsageError
 from m2sd_cli.inference.features import embed
 from m2sd_cli.method.backbone import Backbone
-from m2sd_cli.method.base_statistics import HeldOut
+from m2sd_cli.method.base_statistics import BaseStatistics, HeldOut
 from m2sd_cli.method.calibration import Confidence, fit_confidence
 from m2sd_cli.method.extension import extended_base, joined_mean
 from m2sd_cli.method.familiarity import Likeness, build_likeness
@@ -44,6 +44,7 @@ class SessionModel:
     means: Tensor  # class means (C, D), in the order of `classes`
     head: AnyHead  # features to logits
     classifier: str  # the name of that head
+    classifiers: list[str]  # the names of all that the chain can answer with
     score: str  # the name of the score that tells unknown images
     familiarity: Likeness | None  # features to the likeness to each class; None if the logits are that
     confidence: Confidence  # of its answers
@@ -112,6 +113,19 @@ def require_directions(name: str, similarity: str) -> None:
         raise UsageError(
             f"--classifier {name}: it compares directions, and this run was pretrained with --similarity {similarity}; "
             f"choose {', '.join(choices(similarity))}"
+        )
+
+
+def require_covariances(name: str, statistics: BaseStatistics) -> None:
+    """Refuse a classifier that needs the covariance of each base class where session 0 keeps none.
+
+    Raises:
+        UsageError: it does; the message lists the others.
+    """
+    if CLASSIFIERS[name].by_class and statistics.class_covariances is None:
+        raise UsageError(
+            f"--classifier {name}: session 0 keeps no covariance of each class, as those of earlier versions and of "
+            f"many wide classes; distill once more with this version, or choose another classifier"
         )
 
 
@@ -208,6 +222,7 @@ def _load(
     chosen = choose_classifier(run, chain, classifier)
     record = chain.base.manifest.backbone
     base = BaseCheckpoint.read(run, chain.base)
+    require_covariances(chosen, base.statistics)
     cost = choose_base_cost(chain, base.held_out, chosen, base_cost)
     later = {
         number: IncrementCheckpoint.read(run, part, record.width)
@@ -244,6 +259,7 @@ def _load(
                 means=means.to(device),
                 head=head.to(device).eval(),
                 classifier=chosen,
+                classifiers=choices(record.similarity, base.statistics.class_covariances is not None),
                 score=chain.base.manifest.known_score,
                 familiarity=None if familiarity is None else familiarity.to(device).eval(),
                 confidence=confidence,

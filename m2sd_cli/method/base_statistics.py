@@ -9,12 +9,17 @@ from torch import Tensor
 from m2sd_cli.method.feature_maps import POWER, power_transform, random_features, random_projection
 from m2sd_cli.method.prototypes import ClassMeans
 
+DIRECTIONS = 64  # R; ResNet-20 has no more features. A class then takes 16 kB
+MOST_NUMBERS = 2**25  # 256 MB of the second moments of classes, while they are added up
 ROUNDING = 1e-10  # of a second moment: what float64 may leave of it where it should cancel
 
 
 @dataclass(frozen=True)
 class BaseStatistics:
-    """Statistics of C base classes with features of width D and random features of width M; float32, on the CPU."""
+    """Statistics of C base classes with features of width D and random features of width M; float32, on the CPU.
+
+    Base sessions of version 0.2.0, and those of too many wide classes, have no covariance of each class.
+    """
 
     power: Tensor  # (1,), of the power transform
     power_means: Tensor  # (C, D), of the power-transformed features
@@ -22,10 +27,32 @@ class BaseStatistics:
     projection: Tensor  # P (D, M)
     random_means: Tensor  # (C, M), of h = max(x P / |x|, 0)
     random_gram: Tensor  # (M, M), of h h^T the mean within a class, the mean over classes
+    directions: Tensor | None = None  # (D, R), orthonormal, in which the power-transformed features vary most
+    class_covariances: Tensor | None = None  # (C, R, R), of those features of each class in these directions
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return each tensor under its name."""
-        return {each.name: getattr(self, each.name) for each in fields(self)}
+        """Return each tensor that is there under its name."""
+        found = {each.name: getattr(self, each.name) for each in fields(self)}
+        return {name: tensor for name, tensor in found.items() if tensor is not None}
+
+
+def keeps_class_covariances(classes: int, width: int) -> bool:
+    """Tell if the covariance of each class is computed: not where that would take too much memory."""
+    return classes * width * width <= MOST_NUMBERS
+
+
+def widest(covariance: Tensor, most: int = DIRECTIONS) -> Tensor:
+    """Return R = min(D, most) orthonormal directions (D, R) in which features of this covariance (D, D) vary most.
+
+    They are the features themselves where there are no more. The largest number of a direction is positive.
+    """
+    width = len(covariance)
+    if width <= most:
+        return torch.eye(width, dtype=covariance.dtype, device=covariance.device)
+    vectors = torch.linalg.eigh(covariance).eigenvectors[:, -most:]
+    signs = vectors.gather(0, vectors.abs().argmax(dim=0, keepdim=True)).sign()
+    found: Tensor = vectors * signs
+    return found
 
 
 class HeldOut(NamedTuple):
@@ -64,6 +91,8 @@ class BaseSums:
         self._share = (1 / (len(counts) * counts.to(torch.float64))).to(device)
         self._power = torch.zeros(width, width, dtype=torch.float64, device=device)
         self._random = torch.zeros(size, size, dtype=torch.float64, device=device)
+        classes = len(counts) if keeps_class_covariances(len(counts), width) else 0
+        self._by_class = torch.zeros(classes, width, width, dtype=torch.float64, device=device)
 
     def add(self, features: Tensor, labels: Tensor) -> None:
         """Add features (B, D), un-normalised, of images with labels (B,) in [0, C)."""
@@ -76,12 +105,17 @@ class BaseSums:
             means.add(x, labels)
             x = x.to(torch.float64)
             moment += (share * x).T @ x
+        if len(self._by_class):
+            x = power_transform(features, self._exponent).to(torch.float64)
+            for label in set(labels.tolist()):
+                own = x[labels == label]
+                self._by_class[label] += own.T @ own
 
     @property
     def totals(self) -> list[Tensor]:
         """The sums so far; those of other processes may be added to them."""
         means = (self.means, self._power_means, self._random_means)
-        return [*(total for each in means for total in each.totals), self._power, self._random]
+        return [*(total for each in means for total in each.totals), self._power, self._random, self._by_class]
 
     def statistics(self) -> BaseStatistics:
         """Compute the statistics of the features added so far.
@@ -95,6 +129,14 @@ class BaseSums:
         covariance = self._power - power_means.T @ power_means / len(power_means)
         varies = covariance.diagonal() > ROUNDING * self._power.diagonal()
         covariance = torch.where(varies[:, None] & varies, covariance, 0)
+        directions, by_class = None, None
+        if len(self._by_class):
+            directions = widest(covariance)
+            _, counts = self._power_means.totals
+            seen = power_means @ directions
+            by_class = directions.T @ self._by_class @ directions / counts[:, None, None]
+            by_class = by_class - seen[:, :, None] * seen[:, None, :]
+            directions, by_class = directions.float().cpu().contiguous(), by_class.float().cpu()
         return BaseStatistics(
             power=torch.tensor([self._exponent], dtype=torch.float32),
             power_means=power_means.float().cpu(),
@@ -102,4 +144,6 @@ class BaseSums:
             projection=self._projection.float().cpu(),
             random_means=self._random_means.means().cpu(),
             random_gram=self._random.float().cpu(),
+            directions=directions,
+            class_covariances=by_class,
         )

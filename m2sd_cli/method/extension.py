@@ -30,7 +30,7 @@ def extended_base(
 ) -> tuple[Tensor, BaseStatistics, list[int]]:
     """Extend the means of base classes, plain, power-transformed and of random features, and count their images.
 
-    The covariance and the Gram matrix within classes stay those of the base session, which does not keep them by class.
+    The covariances and the Gram matrix within classes stay those of the base session.
 
     Args:
         means: (C, D).

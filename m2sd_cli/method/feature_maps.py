@@ -99,4 +99,32 @@ class CentredFeatures(nn.Module):
         return {"kind": "centred", "power": self.power}
 
 
-FeatureMap = PlainFeatures | PowerFeatures | RandomFeatures | CentredFeatures
+class QuadraticFeatures(nn.Module):
+    """[u, q_i q_j for i <= j] with u of `PowerFeatures` and q = u T, for directions T (D, R)."""
+
+    directions: Tensor
+    first: Tensor
+    second: Tensor
+
+    def __init__(self, power: float, directions: Tensor) -> None:
+        super().__init__()
+        self.powers = PowerFeatures(power)
+        self.register_buffer("directions", directions)
+        # Tensors of their own: pt2 files are not made of views.
+        first, second = (each.clone() for each in torch.triu_indices(directions.shape[1], directions.shape[1]))
+        self.register_buffer("first", first, persistent=False)
+        self.register_buffer("second", second, persistent=False)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, D) -> (B, D + R (R + 1) / 2)."""
+        u = self.powers(features)
+        q = u @ self.directions
+        # Not q[:, first]: folders for hubs take no list of indices.
+        return torch.cat([u, q.index_select(1, self.first) * q.index_select(1, self.second)], dim=1)
+
+    def describe(self) -> dict[str, Any]:
+        """Describe the map for a file of the head."""
+        return {"kind": "quadratic", "power": self.powers.power}
+
+
+FeatureMap = PlainFeatures | PowerFeatures | RandomFeatures | CentredFeatures | QuadraticFeatures

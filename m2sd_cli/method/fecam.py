@@ -50,7 +50,8 @@ def whitening(covariance: Tensor, diagonal: float = DIAGONAL, off_diagonal: floa
     if not torch.allclose(related, related.T, atol=FLOAT32) or eigenvalues[0] < -FLOAT32 * len(related):
         raise ValueError("not the covariance of any features")
     kept = eigenvalues > FLOAT32 * eigenvalues[-1]
-    return vectors[:, kept] * eigenvalues[kept].rsqrt()
+    root: Tensor = vectors[:, kept] * eigenvalues[kept].rsqrt()
+    return root
 
 
 def fecam_head(

@@ -22,7 +22,7 @@ class KnownClasses:
     statistics: BaseStatistics  # of the images of the base classes
     images: Sequence[int]  # number of images of each base class
     held_out: HeldOut | None = None  # features (H, D) and labels (H,) of held-out base images; None without any
-    base_cost: float | None = None  # points that `debiased` may take from base classes; None for a margin by distance
+    base_cost: float | None = None  # points that a new class may take from base classes; None for a margin by distance
 
     def power_means(self) -> Tensor:
         """Average the power-transformed features of each new class, (N, D)."""
@@ -42,9 +42,19 @@ def default_classifier(similarity: str, trained: bool = True) -> str:
     return "means" if similarity != "cosine" and CLASSIFIERS[DEFAULT_CLASSIFIER].cosine_only else DEFAULT_CLASSIFIER
 
 
-def choices(similarity: str) -> list[str]:
-    """List the classifiers that go with the similarity of the trained W."""
-    return [name for name in CLASSIFIERS.names() if similarity == "cosine" or not CLASSIFIERS[name].cosine_only]
+def choices(similarity: str, by_class: bool = True) -> list[str]:
+    """List the classifiers that a base session can answer with.
+
+    Args:
+        similarity: of the trained W.
+        by_class: True if it keeps the covariance of each class.
+    """
+    entries = {name: CLASSIFIERS[name] for name in CLASSIFIERS.names()}
+    return [
+        name
+        for name, entry in entries.items()
+        if (similarity == "cosine" or not entry.cosine_only) and (by_class or not entry.by_class)
+    ]
 
 
 def build_head(name: str, known: KnownClasses, similarity: str, scale: float) -> AnyHead:

@@ -20,7 +20,13 @@ from m2sd_cli.data.views import MOST_VIEWS, views
 from m2sd_cli.errors import DamagedError, M2sdError, UsageError
 from m2sd_cli.inference.features import shot_features
 from m2sd_cli.inference.session import SessionModel, load_session
-from m2sd_cli.method.feature_maps import CentredFeatures, PlainFeatures, PowerFeatures, RandomFeatures
+from m2sd_cli.method.feature_maps import (
+    CentredFeatures,
+    PlainFeatures,
+    PowerFeatures,
+    QuadraticFeatures,
+    RandomFeatures,
+)
 from m2sd_cli.method.heads import Head
 from m2sd_cli.method.stage3 import choices, default_classifier
 from m2sd_cli.registry import CLASSIFIERS, DEFAULT_CLASSIFIER, ClassifierEntry
@@ -29,7 +35,7 @@ from m2sd_cli.runs.reader import session_name
 from tests.helpers import QUICK, Cli, Stripes
 
 HEADS = tuple(CLASSIFIERS.entries)
-STATISTICS = {"fecam", "ranpac", "debiased", "centred"}
+STATISTICS = {"fecam", "ranpac", "debiased", "centred", "quadratic"}
 
 
 @pytest.fixture
@@ -135,6 +141,8 @@ def rebuilt(said: dict[str, Any], tensors: dict[str, Tensor]) -> Head:
         mapped: Any = RandomFeatures(tensors["features.projection"])
     elif kind == "centred":
         mapped = CentredFeatures(features["power"], tensors["features.centre"], tensors["features.projection"])
+    elif kind == "quadratic":
+        mapped = QuadraticFeatures(features["power"], tensors["features.directions"])
     else:
         mapped = {"plain": PlainFeatures, "power": PowerFeatures}[kind](**features)
     return Head(tensors["rows"], said["rows"], said["scale"], tensors.get("bias"), mapped)
@@ -354,6 +362,10 @@ HURT: dict[str, Callable[[dict[str, Tensor]], object]] = {
     "not finite": lambda tensors: tensors["statistics.power_means"].fill_(float("nan")),
     "no power": lambda tensors: tensors.pop("statistics.power"),
     "one more": lambda tensors: tensors.update({"statistics.other": torch.zeros(1)}),
+    "no directions": lambda tensors: tensors.pop("statistics.directions"),
+    "covariances of other classes": lambda tensors: tensors.update(
+        {"statistics.class_covariances": torch.zeros(3, 64, 64)}
+    ),
 }
 
 

@@ -98,6 +98,18 @@ def test_every_classifier_of_then_is_still_there() -> None:
     assert set(EXPECTED["answers"]) <= set(CLASSIFIERS.names())
 
 
+def test_the_classifier_that_came_later_is_refused_for_want_of_covariances(kept: Path, m2sd: Cli) -> None:
+    line = "m2sd: --classifier quadratic: session 0 keeps no covariance of each class"
+    for words in (
+        ("evaluate", "--test", KEPT / "labelled", "--classifier", "quadratic"),
+        ("increment", "--shots", KEPT / "third", "--classifier", "quadratic"),
+    ):
+        done = m2sd(words[0], "--run", kept, *words[1:])
+        assert (done.code, done.err.startswith(line), done.err.count("\n")) == (2, True, 1), done.err
+    assert "quadratic" not in m2sd_cli.load_run(kept).heads
+    assert len(list(m2sd_cli.load_run(kept).heads.values())) == len(EXPECTED["answers"])
+
+
 def test_its_accuracies_are_those_that_it_had(kept: Path) -> None:
     figures = m2sd_cli.evaluate(run=kept, test=KEPT / "labelled", **EXACT).figures
     assert [each.overall for each in figures.sessions] == pytest.approx(EXPECTED["overall"])

@@ -6,7 +6,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from m2sd_cli.method.base_statistics import BaseStatistics, BaseSums
+from m2sd_cli.method.base_statistics import (
+    DIRECTIONS,
+    MOST_NUMBERS,
+    BaseStatistics,
+    BaseSums,
+    keeps_class_covariances,
+    widest,
+)
 from m2sd_cli.method.feature_maps import random_features, random_projection
 from m2sd_cli.method.prototypes import ClassMeans
 
@@ -42,6 +49,8 @@ def plain(features: Tensor, labels: Tensor, power: float) -> BaseStatistics:
         projection=PROJECTION,
         random_means=torch.stack([h[labels == c].mean(dim=0) for c in range(classes)]).float(),
         random_gram=gram.float(),
+        directions=torch.eye(WIDTH),
+        class_covariances=torch.stack([torch.cov(x[labels == c].T, correction=0) for c in range(classes)]).float(),
     )
 
 
@@ -90,7 +99,31 @@ def test_a_class_without_image_is_refused() -> None:
 
 
 def test_they_take_as_much_as_is_said() -> None:
-    for classes, width, most in ((60, 64, 5.2e6), (200, 512, 9e6)):
+    for classes, width, most in ((60, 64, 6.2e6), (100, 512, 10e6)):
         size = random_projection(1).shape[1]
         numbers = classes * (width + size) + width * width + width * size + size * size
+        numbers += width * DIRECTIONS + classes * DIRECTIONS**2
+        assert keeps_class_covariances(classes, width)
         assert 4 * numbers < most
+
+
+def test_many_wide_classes_keep_no_covariance() -> None:
+    width = 1280
+    classes = MOST_NUMBERS // width**2 + 1
+    sums = BaseSums(torch.ones(classes, dtype=torch.int64), width, projection=random_projection(width, 2))
+    sums.add(torch.rand(classes, width), torch.arange(classes))
+    statistics = sums.statistics()
+    assert statistics.class_covariances is None
+    assert "directions" not in statistics.tensors()
+    assert keeps_class_covariances(classes - 1, width)
+
+
+def test_directions_are_those_of_the_largest_variances() -> None:
+    x = torch.randn(50, 9, generator=torch.Generator().manual_seed(1), dtype=torch.float64) * torch.arange(1, 10)
+    covariance = torch.cov(x.T, correction=0)
+    directions = widest(covariance, most=3)
+    torch.testing.assert_close(directions.T @ directions, torch.eye(3, dtype=torch.float64))
+    values = torch.linalg.eigvalsh(covariance)[-3:]
+    torch.testing.assert_close(directions.T @ covariance @ directions, torch.diag(values))
+    assert (directions.amax(dim=0) == directions.abs().amax(dim=0)).all()
+    assert torch.equal(widest(covariance), torch.eye(9, dtype=torch.float64))

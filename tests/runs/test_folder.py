@@ -130,6 +130,8 @@ def test_the_base_checkpoint_holds_backbone_class_means_and_statistics_only(trai
         "statistics.projection": (64, 1024),
         "statistics.random_means": (4, 1024),
         "statistics.random_gram": (1024, 1024),
+        "statistics.directions": (64, 64),
+        "statistics.class_covariances": (4, 64, 64),
     }
     others = [name for name in tensors if name != "class_means" and not name.startswith("statistics.")]
     assert others
