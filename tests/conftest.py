@@ -217,7 +217,7 @@ def lengthen(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 def m2sd(monkeypatch: pytest.MonkeyPatch) -> Cli:
     """Call a command in this process, since importing torch in another takes seconds. No line comes by the clock."""
     monkeypatch.setattr("m2sd_cli.cli.progress.LINE_INTERVAL", math.inf)
-    monkeypatch.setattr("m2sd_cli.cli.progress.Lines.interval", math.inf)
+    monkeypatch.setattr("m2sd_cli.cli.progress.Lines.interval", 1e9)  # inf is of a reporter that nobody reads
 
     def call(*arguments: object, stdin: str = "") -> Outcome:
         out, err, code = io.StringIO(), io.StringIO(), 0

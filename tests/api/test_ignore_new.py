@@ -73,7 +73,7 @@ def test_images_that_are_gone_or_changed_are_named_and_not_ignored(home: Path) -
     (home / "photos" / second).unlink()
     with pytest.raises(RunError, match=rf"; 1 new: red/zzz.png; 1 gone: {second}; 1 changed: {first}$"):
         distilled(home)
-    with pytest.raises(DataError, match=f"1 gone: {second}"):
+    with pytest.raises(DataError, match=f"1 of the recorded images gone: {second}; put them back, or train anew$"):
         distilled(home, ignore_new=True)
 
 

@@ -16,7 +16,7 @@ from tests.helpers import Cli
         (DataError("one"), ["one"]),
         (DataError("a\nb\r\x1b[2J\x9b: wrong"), ["a\\x0ab\\x0d\\x1b[2J\\x9b: wrong"]),
         (DamagedError("a\nb", "c"), ["a\\x0ab", "c"]),
-        (ImageError(Path("a\nb.png"), "damaged\nimage"), ["a\\x0ab.png: damaged\\x0aimage"]),
+        (ImageError(Path("a\nb.png"), "damaged\nimage"), ["a\\x0ab.png: damaged\\x0aimage; --skip-bad leaves it out"]),
         (DataError("im\udce9.png"), ["im\\udce9.png"]),
     ],
 )

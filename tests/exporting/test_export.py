@@ -79,7 +79,7 @@ def test_a_format_of_the_table_is_in_help_and_completion_and_can_be_chosen(
     monkeypatch.setitem(EXPORT_FORMATS.entries, "toy", entry)
     command = runpy.run_path(str(Path(m2sd_cli.__file__).parent / "cli" / "export.py"))["export"]
     (option,) = command.__annotations__["form"].__metadata__
-    assert option.help == "safetensors, onnx, pt2, hub or toy."
+    assert option.help == "Format: safetensors, onnx, pt2, hub or toy."
     assert option.autocompletion("t") == ["toy"]
     assert option.callback("toy") == "toy"
     path = m2sd_cli.export("toy", tmp_path / "model.toy", run=trained)

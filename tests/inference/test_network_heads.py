@@ -1,4 +1,4 @@
-"""A classifier that is no rows of numbers, wherever one answers: the nearest neighbours of CONTRIBUTING.md."""
+"""A classifier that is no rows of numbers, wherever one answers: the nearest neighbours of m2sd_cli/README.md."""
 
 import json
 import re
@@ -19,7 +19,7 @@ from m2sd_cli.registry import CLASSIFIERS, ClassifierEntry
 from m2sd_cli.runs.folder import RunFolder
 from tests.helpers import Cli, Stripes, check_refusal
 
-TEXT = (Path(__file__).parents[2] / ".github" / "CONTRIBUTING.md").read_text(encoding="utf-8")
+TEXT = (Path(__file__).parents[2] / "m2sd_cli" / "README.md").read_text(encoding="utf-8")
 FILES = dict(re.findall(r"^```python\n# (\S+)\n(.*?)^```$", TEXT, flags=re.MULTILINE | re.DOTALL))
 CPU = ["--device", "cpu"]
 

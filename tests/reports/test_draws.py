@@ -15,7 +15,7 @@ import m2sd_cli
 from m2sd_cli.data.locate import open_data, open_shot_pool
 from m2sd_cli.method.base_statistics import BaseSums
 from m2sd_cli.method.stage3 import KnownClasses
-from m2sd_cli.registry import CLASSIFIERS
+from m2sd_cli.registry import CLASSIFIERS, OTHERS
 from m2sd_cli.reports.deviation import MeanAndDeviation
 from m2sd_cli.reports.draws import DrawFigures, LabelledFeatures, compare_classifiers, draw_shots
 from m2sd_cli.runs.chain import NO_FOLDER
@@ -153,7 +153,7 @@ def test_the_official_shots_come_to_what_evaluate_says(
     ("words", "code", "says"),
     [
         (["--draws", 0], 2, "--draws 0: at least 1"),
-        (["--classifier", "best"], 2, f"--classifier best: choose {', '.join(CLASSIFIERS.entries)}"),
+        (["--classifier", "best"], 2, f"--classifier best: choose {', '.join(CLASSIFIERS.entries)}; {OTHERS}"),
         (["--run", "nowhere"], 4, f"nowhere: {NO_FOLDER}"),
     ],
 )

@@ -157,8 +157,8 @@ def test_learn_chooses_and_simulate_shows_the_same(six: Path, tmp_path: Path, m2
     [told] = [line for line in done.out.splitlines() if line.startswith("classifier: ")]
     manifest = RunFolder(run).session(0).manifest
     assert manifest.choice is not None
-    assert told.startswith(f"classifier: {manifest.classifier} (")
-    assert "where a third of yours played new ones with 5 photos" in told
+    assert told.startswith(f"classifier: {manifest.classifier}; ")
+    assert "accuracy once new classes of 5 photos are taught: about " in done.out
     shown = m2sd("simulate", "--run", run, "--data", six, "--draws", 10, "--json")
     content = json.loads(shown.out)
     assert (shown.err, content["parts"], content["sizes"]) == ("", 3, [4, 6])
@@ -195,7 +195,9 @@ def test_a_trained_network_knows_its_new_classes(six: Path, tmp_path: Path, m2sd
     assert RunFolder(tmp_path / "run").session(0).manifest.choice is None
     shown = m2sd("simulate", "--run", tmp_path / "run", "--data", six, "--draws", 1, "--classifier", "means")
     assert shown.code == 0
-    assert shown.err == "the network was trained on these classes: as new ones they look easier than others will be\n"
+    told, hint = shown.err.splitlines()
+    assert told == "the network was trained on these classes: as new ones they look easier than others will be"
+    assert hint.startswith("to teach new classes with one of them, ")
 
 
 def test_held_out_images_of_classes_that_play_are_left_out() -> None:
