@@ -149,7 +149,7 @@ def _say_choice(choice: "ChoiceRecord", manifest: "Manifest") -> "Iterator[str]"
     yield f"classifier: {own}; {why} in every rehearsal"
     others = sorted(choice.figures.keys() - {own}, key=lambda name: -choice.figures[name].harmonic)
     beside = [f"{name} {choice.figures[name].base:.1f} and {choice.figures[name].novel:.1f} %" for name in others]
-    yield f"  the others, old and new classes: {', '.join(beside)}"
+    yield f"  others, old and new: {', '.join(beside)}"
 
 
 def _say_tuning(tuning: "TuningRecord", classes: int) -> "Iterator[str]":

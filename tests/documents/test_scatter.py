@@ -93,7 +93,7 @@ def test_a_lie_is_found_beside_every_run(lie: str, text: str) -> None:
     ("true", "lie"),
     [
         ("trousers 59.2 %", "ankle boot 59.2 %"),
-        ("100.0 % of 12", "90.0 % of 12"),
+        ("100.0 % of the 12", "90.0 % of the 12"),
         ("classifier: means", "classifier: teen"),
         ("79.2 and 60.8 %, fecam", "60.8 and 79.2 %, fecam"),
         ("bag (5)", "coat (5)"),

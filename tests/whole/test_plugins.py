@@ -169,7 +169,13 @@ def test_a_registered_backbone_lives_a_whole_life(
         ("BACKBONES", "BackboneEntry", ', "Toy"', "bench", f"{list(BACKBONES.entries)[-1]}, toy or timm:NAME."),
         ("CLASSIFIERS", "ClassifierEntry", "", "distill", f"{SHIPPED} or toy."),
         ("CLASSIFIERS", "ClassifierEntry", "", "increment", f"Classifier from this session on: {SHIPPED} or toy;"),
-        ("CLASSIFIERS", "ClassifierEntry", "", "export", f"Classifier: {SHIPPED} or toy; by default the session's own."),
+        (
+            "CLASSIFIERS",
+            "ClassifierEntry",
+            "",
+            "export",
+            f"Classifier: {SHIPPED} or toy; by default the session's own.",
+        ),
     ],
 )
 def test_an_entry_is_in_the_help(table: str, entry: str, label: str, command: str, listed: str, tmp_path: Path) -> None:
