@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Final
 
 EXIT_CODES: Final = {
-    0: "done; an `ablation` whose `--stop-after` is over, too",
+    0: "done",
     1: "failed",
     2: "wrong usage",
     3: "the data is bad",
     4: "the run folder does not allow it: missing, locked, damaged, wrong session; or a file could not be written",
-    5: "`pretrain` or `distill` stopped in time and saved: by `--stop-after`, or by a signal with `--requeue`",
+    5: "a training stopped in time and saved: by `--stop-after`, or by a signal to `ablation` or with `--requeue`",
     130: "interrupted",
 }
 

@@ -181,8 +181,8 @@ def ablate(
             busy = _run_all(study, runs, sessions)
         except _TimeUpError:
             pass
-        except InterruptedTrainingError:
-            raise InterruptedTrainingError("interrupted and saved; go on with the same command") from None
+        except InterruptedTrainingError as error:
+            raise type(error)("interrupted and saved; go on with the same command") from None
     results = read_results(folder, list(stored.described()))
     return Ablation(stored, results, all(run.has_ended for run, _ in runs), busy)
 

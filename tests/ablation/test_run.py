@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 import torch
@@ -21,7 +21,14 @@ from m2sd_cli import recipes
 from m2sd_cli.ablation.records import Result, Run, read_results
 from m2sd_cli.api.ablate import ablate
 from m2sd_cli.cli import output
-from m2sd_cli.errors import DamagedError, DataError, InterruptedTrainingError, RunError, UsageError
+from m2sd_cli.errors import (
+    DamagedError,
+    DataError,
+    InterruptedTrainingError,
+    RunError,
+    SignalledTrainingError,
+    UsageError,
+)
 from m2sd_cli.method.backbone import build_backbone
 from m2sd_cli.progress import Reporter, Snapshot, report_to
 from m2sd_cli.reports.metrics import require_figure
@@ -199,19 +206,19 @@ def test_a_failure_between_two_trainings_loses_no_training(
 
 
 class Interrupting(Reporter):
-    """Presses Ctrl-C in the middle of a stage."""
+    """Sends a signal in the middle of a stage."""
 
     interval = 0.0
 
-    def __init__(self, stage: str) -> None:
-        self.stage, self.under_way = stage, ""
+    def __init__(self, stage: str, number: signal.Signals) -> None:
+        self.stage, self.number, self.under_way = stage, number, ""
 
     def begin_stage(self, stage: str) -> None:
         self.under_way = stage
 
     def show(self, snapshot: Snapshot) -> None:
         if snapshot.step == 1 and self.under_way == self.stage:
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), self.number)
 
 
 class Teller(Reporter):
@@ -224,13 +231,22 @@ class Teller(Reporter):
         self.tell(text)
 
 
-@pytest.mark.parametrize("stage", ["pretrain", "distill"])
-def test_an_interrupted_one_says_how_to_go_on(whole: Path, tmp_path: Path, stage: str) -> None:
+@pytest.mark.parametrize(
+    ("stage", "number", "error"),
+    [
+        ("pretrain", signal.SIGINT, InterruptedTrainingError),
+        ("distill", signal.SIGUSR1, SignalledTrainingError),
+    ],
+)
+def test_an_interrupted_one_says_how_to_go_on(
+    whole: Path, tmp_path: Path, stage: str, number: signal.Signals, error: type[InterruptedTrainingError]
+) -> None:
     out = tmp_path / "out"
 
     message = r"^interrupted and saved; go on with the same command$"
-    with pytest.raises(InterruptedTrainingError, match=message), report_to(Interrupting(stage)):
+    with pytest.raises(error, match=message) as raised, report_to(Interrupting(stage, number)):
         ablate(out, **BUDGET, seeds=1, rows="plain")
+    assert raised.type is error
     assert ablate(out, **BUDGET, seeds=1, rows="plain").finished
     assert weights(out, 0, "plain") == weights(whole, 0, "plain")
 
@@ -365,9 +381,9 @@ def test_two_processes_share_the_runs(whole: Path, tmp_path: Path) -> None:
     assert "finished" in told  # the last one sees all
     began = sorted(line for line in told if line.startswith(("run ", "stage 1 ")))
     assert began == [
-        "run 1 of 4: seed 0, plain (cross-entropy of clean images)",
+        "run 1 of 4: seed 0, plain (stage 2 with cross-entropy alone)",
         "run 2 of 4: seed 0, mixup (mixup alone)",
-        "run 3 of 4: seed 1, plain (cross-entropy of clean images)",
+        "run 3 of 4: seed 1, plain (stage 2 with cross-entropy alone)",
         "run 4 of 4: seed 1, mixup (mixup alone)",
         "stage 1 of seed 0",
         "stage 1 of seed 1",
@@ -499,11 +515,30 @@ def test_json_has_the_rows_and_the_runs(m2sd: Cli, whole: Path) -> None:
 def test_time_that_is_up_is_said(m2sd: Cli, tmp_path: Path) -> None:
     words = ["ablation", *WORDS, "--out", tmp_path / "out", "--stop-after", "0s", "--seeds", 1, "--rows", "plain"]
     done = m2sd(*words)
-    assert (done.code, done.out) == (0, "no run has ended yet\n")
+    message = "m2sd: ablation: time is up; saved. Go on with the same command"
+    assert (done.code, done.out) == (5, "no run has ended yet\n")
     assert done.err.splitlines()[0] == "stage 1 of seed 0"
-    assert done.err.splitlines()[-1] == "time is up; saved. Go on with the same command"
+    assert done.err.splitlines()[-1] == message
     quiet = m2sd(*words, "--quiet", "--json")
-    assert (quiet.code, quiet.err) == (0, "")
+    assert (quiet.code, quiet.err) == (5, f"{message}\n")
     content = json.loads(quiet.out)
     assert content.pop("budget")["data"] == "demo"
     assert content == {"out": str(tmp_path / "out"), "finished": False, "baseline": None, "rows": [], "runs": []}
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (InterruptedTrainingError, 130, "m2sd: saved\n"),
+        (SignalledTrainingError, 5, "m2sd: ablation: stopped by a signal; the same command goes on\n"),
+    ],
+)
+def test_the_signal_of_a_cluster_has_the_code_of_time_that_is_up(
+    m2sd: Cli, monkeypatch: pytest.MonkeyPatch, error: type[InterruptedTrainingError], code: int, message: str
+) -> None:
+    def end(*_: object, **__: object) -> NoReturn:
+        raise error("saved")
+
+    monkeypatch.setattr(ablation_run, "ablate", end)
+    done = m2sd("ablation", *WORDS)
+    assert (done.code, done.out, done.err) == (code, "", message)

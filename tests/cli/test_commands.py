@@ -378,8 +378,8 @@ def test_a_reader_that_leaves_is_no_error() -> None:
 # ---- what they print
 
 
-def one_document(done: Outcome) -> dict[str, Any]:
-    assert done.code == 0, done.err
+def one_document(done: Outcome, code: int = 0) -> dict[str, Any]:
+    assert done.code == code, done.err
     found: dict[str, Any] = json.loads(done.out)
     assert isinstance(found, dict)
     return found
@@ -467,7 +467,8 @@ def test_json_is_one_document(
 ) -> None:
     skip_slow_parts(monkeypatch)
     device = CPU if command in ("pretrain", "distill", "increment", "evaluate", "predict") else []
-    found = one_document(m2sd(*command.split(), *fill(places, JSON[command]), *device, "--json"))
+    code = StoppedError.exit_code if "--stop-after 0s" in JSON[command] else 0
+    found = one_document(m2sd(*command.split(), *fill(places, JSON[command]), *device, "--json"), code)
     wanted = KEYS.get(command) or KEYS["pretrain" if command == "distill" else command.split()[0]]
     assert found.keys() == wanted
     assert str(RunFolder(run).path) == places["RUN"]
