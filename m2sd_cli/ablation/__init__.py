@@ -1,1 +1,1 @@
-"""Ablation of the method: many runs on one budget that train different parts of it, and one table of results."""
+"""Ablation of the method: many runs that train different parts of it, and one table of results."""

@@ -68,7 +68,7 @@ class Row:
 ROWS: Final = {
     row.name: row
     for row in (
-        Row(PLAIN, "cross-entropy of clean images", Parts("none", CE)),
+        Row(PLAIN, "stage 2 with cross-entropy alone", Parts("none", CE)),
         Row("mixup", "mixup alone", Parts("mixup", CE)),
         Row("cutmix", "CutMix alone", Parts("cutmix", CE)),
         Row("both-no-kl", "both branches without L_KL^v", Parts("both", CE)),

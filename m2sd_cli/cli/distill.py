@@ -35,7 +35,7 @@ def distill(
     Examples:
       m2sd distill
       m2sd distill --epochs 40 --dry-run
-      m2sd distill --epochs 0                       session 0 from plain training
+      m2sd distill --epochs 0                       session 0 from stage 1 alone
       m2sd distill --from m2sd-run --run other --mixing mixup
     """
     arguments = training_arguments(DistillConfig, given)

@@ -9,6 +9,7 @@ from dataclasses import fields
 from decimal import Decimal
 from typing import Any
 
+from m2sd_cli.ablation.rows import FE, ROWS, WEIGHTS
 from m2sd_cli.cli.commands import COMMANDS
 from m2sd_cli.cli.evaluate import MARKS, TRAINED_W
 from m2sd_cli.config.option import flag, options_of
@@ -147,6 +148,22 @@ def recipes() -> str:
     return markdown(["`--recipe`", "", "time", "accuracy"], rows)
 
 
+def ablation_rows() -> str:
+    """The rows of `m2sd ablation`, with the parts of the method that they train."""
+    rows = (
+        [
+            code(name),
+            row.description,
+            parts.mixing,
+            parts.enhancement if parts.terms & FE else None,
+            ", ".join(each.removesuffix("_weight") for each in WEIGHTS if each in parts.terms),
+        ]
+        for name, row in ROWS.items()
+        if (parts := row.parts) is not None
+    )
+    return markdown(["row", "", "`--mixing`", "`--enhancement`", "terms with a weight"], rows)
+
+
 def results(name: str) -> str:
     """A table of `results.toml`, and its origin below it."""
     table = read_results()["tables"][name]
@@ -229,6 +246,7 @@ TABLES: dict[str, Callable[..., str]] = {
     "known classes": known_classes,
     "extras": extras,
     "recipes": recipes,
+    "ablation rows": ablation_rows,
     "published": published,
     "results": results,
     "compared": compared,
