@@ -8,7 +8,7 @@ from m2sd_cli.method.numerics import at_least_float32, to_nhwc
 
 
 def shares(length: int, cells: int, like: Tensor) -> Tensor:
-    """Weigh each of `length` positions in the mean of each cell: (cells, length), each row sums to 1.
+    """Compute the weight of each of `length` positions in the mean of each cell: (cells, length), rows of sum 1.
 
     Cell i reaches from floor(i length / cells) to ceil((i + 1) length / cells), so that neighbours may overlap.
     """
@@ -39,10 +39,10 @@ class SelfAttention(nn.Module):
     and are slow on a CPU.
 
     Keys and values are averaged over a grid of at most `grid` x `grid` cells, so that the cost grows linearly with the
-    positions: at 32 px level 1 has 1,024 of them, at 224 px 3,136. A map that fits the grid is attended to in full.
+    number of positions. A map that fits the grid is attended to in full.
 
     Raises:
-        ValueError: the channels do not divide by the heads.
+        ValueError: the number of channels is no multiple of the number of heads.
     """
 
     def __init__(self, channels: int, heads: int | None = None, grid: int = 8) -> None:

@@ -22,7 +22,7 @@ class OtherNames(NamedTuple):
     """The names under which somebody else publishes the tensors of a backbone."""
 
     names: dict[str, str]  # by the names in the state dict
-    remark: str = ""  # for who begins from such a file
+    remark: str = ""  # for a person who begins from such a file
 
 
 class Backbone(nn.Module):
@@ -30,7 +30,7 @@ class Backbone(nn.Module):
 
     Attributes:
         width: D, the length of the pooled feature.
-        level_widths: C_1 .. C_4, the channels of the maps, none of which is larger than the one before.
+        level_widths: C_1 .. C_4, the channels of the maps. No map has more rows or columns than the one before it.
         pools_last: phi(x) is the mean of phi_4, so that C_4 is D.
         blocks: the names of attributes, modules or methods, that map one map (B, C, H, W) to the next without any
             randomness. Training may compute them twice to save memory.
@@ -47,7 +47,7 @@ class Backbone(nn.Module):
         return []
 
     def fitted(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Convert weights that do not fit, where the backbone knows how; they are returned as they are by default."""
+        """Convert weights that do not fit, where the backbone can; by default they are returned as they are."""
         return state
 
     def check(self, image_size: int) -> None:
@@ -81,7 +81,7 @@ def build_backbone(name: str, image_size: int | None = None) -> Backbone:
 
 
 def check_features(backbone: Backbone, name: str, image_size: int) -> None:
-    """Refuse a network that does not keep the contract, by its features of one image.
+    """Refuse a network whose features of one image do not keep the contract.
 
     Args:
         backbone: the network; it is left as it was.

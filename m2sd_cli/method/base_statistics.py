@@ -11,7 +11,7 @@ from m2sd_cli.method.prototypes import ClassMeans
 
 DIRECTIONS = 64  # R; ResNet-20 has no more features. A class then takes 16 kB
 MOST_NUMBERS = 2**25  # 256 MB of the second moments of classes, while they are added up
-ROUNDING = 1e-10  # of a second moment: what float64 may leave of it where it should cancel
+ROUNDING = 1e-10  # the share of a second moment that float64 may leave where it should cancel
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class BaseStatistics:
     class_covariances: Tensor | None = None  # (C, R, R), of those features of each class in these directions
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return each tensor that is there under its name."""
+        """Return the tensors by name, without the missing ones."""
         found = {each.name: getattr(self, each.name) for each in fields(self)}
         return {name: tensor for name, tensor in found.items() if tensor is not None}
 
@@ -44,7 +44,8 @@ def keeps_class_covariances(classes: int, width: int) -> bool:
 def widest(covariance: Tensor, most: int = DIRECTIONS) -> Tensor:
     """Return R = min(D, most) orthonormal directions (D, R) in which features of this covariance (D, D) vary most.
 
-    They are the features themselves where there are no more. The largest number of a direction is positive.
+    Where D is no more than `most`, the directions are the features themselves. The largest number of a direction is
+    positive.
     """
     width = len(covariance)
     if width <= most:

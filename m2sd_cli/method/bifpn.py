@@ -53,10 +53,10 @@ def upsample_to(x: Tensor, like: Tensor) -> Tensor:
 
 
 def downsample_to(x: Tensor, like: Tensor) -> Tensor:
-    """Halve by 3x3 max-pools of stride 2 as often as it takes; maps of one resolution need none.
+    """Halve by 3x3 max-pools of stride 2 down to the size of `like`; maps of one resolution need none.
 
-    Where a backbone rounds half of an odd size down, the last row or column is left out. A map that is more than a
-    pixel larger after that, which networks of stages of other strides make, is thinned to the nearest positions.
+    Where a backbone rounds half of an odd size down, the last row or column is left out. A map may be more than a pixel
+    larger after the pools, since stages of some networks have other strides. It is thinned to the nearest positions.
     """
     height, width = like.shape[-2:]
     while min((x.shape[-2] + 1) // 2 - height, (x.shape[-1] + 1) // 2 - width) >= 0 and x.shape[-2:] != like.shape[-2:]:
@@ -94,11 +94,11 @@ class BiFPN(nn.Module):
 
     def forward(self, maps: Maps) -> Maps:
         """Fuse four maps (B, C_i, H_i, W_i), finest first, into T_1 .. T_4, each (B, expansion * C_i, H_i, W_i)."""
-        up = [self.lateral_up[3](maps[3])]  # M_4, M_3, ... in front of one another
+        up = [self.lateral_up[3](maps[3])]  # M_4, before which M_3, M_2 and M_1 are put
         for level in (2, 1, 0):
             lateral_factor, coarser_factor = self.fuse_up[level]()
             lateral = weighted(self.lateral_up[level], maps[level], lateral_factor)
-            # To project before upsampling makes the same map with a quarter of the work.
+            # A projection before upsampling makes the same map as one after it, with a quarter of the work.
             coarser = upsample_to(weighted(self.up[level], up[0], coarser_factor), lateral)
             up.insert(0, self.conv_up[level](lateral + coarser))
         fused = [up[0]]

@@ -40,7 +40,7 @@ class Confidence:
         return self.unknown_below is not None and score < self.unknown_below
 
     def tempered(self, logits: Tensor) -> Tensor:
-        """Divide logits (B, C) by T, in float64: at a low T the difference of two would be right to 1e-4 in float32.
+        """Divide logits (B, C) by T, in float64: at a low T float32 would leave an error of 1e-4 in differences.
 
         Logits of a device that has no float64 come to the CPU.
         """
@@ -48,10 +48,10 @@ class Confidence:
 
 
 def known_score(likeness: Tensor) -> Tensor:
-    """Score the likeness of an image to known classes by that to the class that it resembles most.
+    """Score an image by its likeness to the class that it resembles most.
 
-    The highest probability would sink when more classes are taught, which a likeness does not: no image becomes unknown
-    by a class that is learned after it.
+    The highest probability sinks when more classes are taught; a likeness does not. No image therefore becomes unknown
+    by a class that is taught later.
 
     Args:
         likeness: (B, C), of familiarity.py, or the logits of a classifier that tells unknown images by them.
@@ -63,10 +63,10 @@ def known_score(likeness: Tensor) -> Tensor:
 
 
 def fit_confidence(logits: Tensor, labels: Tensor, likeness: Tensor) -> Confidence:
-    """Fit T and the score that 95 % of the images reach, and estimate how well that score tells unknown images.
+    """Fit T and the score that 95 % of the images reach, and estimate how well this score tells unknown images.
 
-    For the estimate each class plays the unknown one. It is on the high side where the network was trained on the
-    class, which it then tells better than one that it never saw.
+    For the estimate each class plays the unknown one. A network that was trained on this class tells it better than one
+    that it never saw, so that the estimate is on the high side then.
 
     Args:
         logits: (N, C), finite, of images held out of training.
@@ -104,7 +104,7 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
     Source: Guo et al., ICML 2017, section 4.2, with the targets of Platt (1999), which are not quite sure: 1 - e for
     the label and e / (C - 1) for each other class, e = 1 / (N + 2).
 
-    Of few images all may be answered rightly. Without e no probability would be too high then; with it, and with two
+    A network may answer each of a few images rightly. Without e no probability would be too high then. With e and two
     classes, k right answers of N are worth (k + 1) / (N + 2), which is Laplace's rule of succession.
 
     With s = 1 / T the loss is convex. Its slope, the mean of E_p[z] - E_q[z] with the targets q, grows with s, so

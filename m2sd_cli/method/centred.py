@@ -40,8 +40,9 @@ def centred_head(
 ) -> Head:
     """S cos(z, z_c), z = (u - c) W and z_c = (m_c - c) W, with the length of z_c rid of the noise of few shots.
 
-    A mean of K images is off the class's own by n / K in squared length, n = tr(W^T S W): it is longer than the class's
-    own, and images of its class would have too small a cosine with it. |z_c|^2 - n / K takes the place of |z_c|^2.
+    The mean of K images misses the class's true mean by n / K in squared length, n = tr(W^T S W). It is longer than the
+    true mean by as much, and would give images of its class too small a cosine. |z_c|^2 - n / K takes the place of
+    |z_c|^2.
 
     Args:
         means: m_c, of the power-transformed features of each class (C, D), base classes first.
@@ -68,12 +69,12 @@ def centred_head(
 
 
 def build(known: KnownClasses, _similarity: str, scale: float) -> Head:
-    """Build the head of all classes known, whatever the similarity of the trained W."""
+    """Build the head of all known classes, whatever the similarity of the trained W."""
     return known_head(known, scale)
 
 
 def known_head(known: KnownClasses, scale: float, diagonal: float = DIAGONAL) -> Head:
-    """Build the head of all classes known, see `centred_head`."""
+    """Build the head of all known classes, see `centred_head`."""
     statistics = known.statistics
     return centred_head(
         torch.cat([statistics.power_means, known.power_means()]),

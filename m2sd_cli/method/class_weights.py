@@ -12,7 +12,7 @@ SIMILARITIES = ("cosine", "linear")
 
 
 def cosine_logits(features: Tensor, weight: Tensor, scale: float) -> Tensor:
-    """S <phi, w_c> / (|phi| |w_c|) for features (B, D) and weight (C, D): (B, C), each within [-s, s].
+    """S <phi, w_c> / (|phi| |w_c|) for features (B, D), weight (C, D) and scale S: (B, C), each within [-S, S].
 
     A zero vector has cosine 0 with everything.
     """

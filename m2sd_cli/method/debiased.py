@@ -2,9 +2,9 @@
 
 A network that was trained on the base classes answers with them too readily. Taking a constant from their logits is
 calibrated stacking: Chao, Changpinyo, Gong, Sha, "An Empirical Study and Analysis of Generalized Zero-Shot Learning for
-Object Recognition in the Wild", ECCV 2016. The constant has to differ by a factor of five from one network to another.
-Images that were held out of training measure it: it is the largest that costs no more of their accuracy than was
-allowed. Without them it is a share of the distance between the base classes' means.
+Object Recognition in the Wild", ECCV 2016. The right constant differs much from one network to another. It is measured
+on images that were held out of training: the largest that costs no more of their accuracy than is allowed. Without such
+images it is a share of the distance between the base classes' means.
 """
 
 import torch
@@ -14,9 +14,9 @@ from m2sd_cli.method import fecam
 from m2sd_cli.method.heads import Head, on_unit_sphere
 from m2sd_cli.method.stage3 import KnownClasses
 
-# It is for tens of base classes: the more there are, the more often one of them wins by chance. With six they lose
-# more by it than new classes gain.
-SHARE = 0.05  # chosen on base training images alone
+# A margin serves tens of base classes: the more there are, the more often one of them wins by chance. Six lose more by
+# a margin than new classes gain.
+SHARE = 0.05  # of the separation; chosen on base training images alone
 ROUNDING = 1e-9  # of a number of pairs
 
 
@@ -31,9 +31,9 @@ def separation(means: Tensor) -> float:
 def affordable_margin(logits: Tensor, labels: Tensor, cost: float) -> float:
     """Find the largest margin with which a class takes at most `cost` points of the other classes' accuracy.
 
-    A class has the margin m if m is taken from the logits of all others. It takes an image from another class if the
-    image was answered rightly and the logit of its own class is less than m ahead. Every class stands for a new one in
-    turn, which gives n = N (C - 1) pairs of an image and another class.
+    A class has the margin m if m is taken from the logits of all others. It takes a rightly answered image from another
+    class if the logit of the image's class leads its own by less than m. Every class stands for a new one in turn,
+    which gives n = N (C - 1) pairs of an image and another class.
 
     As a conformal quantile (Vovk, Gammerman, Shafer, "Algorithmic Learning in a Random World", 2005) the margin is the
     k-th smallest lead, k = floor(cost / 100 (n + 1)): one more pair is below it with a chance of k / (n + 1) at most.
@@ -72,10 +72,10 @@ def held_back(head: Head, base: int, margin: float) -> Head:
 def margin_of(head: Head, known: KnownClasses, scale: float) -> float:
     """Measure the margin by which base classes have to win.
 
-    Base classes are told apart as before: it only moves the border between old and new.
+    A margin leaves the order of the base classes alone: it only moves the border between them and new classes.
 
     Args:
-        head: of all classes known, without a margin.
+        head: of all known classes, without a margin.
         known: the classes; without held-out images the margin is a share of the separation of the base classes.
         scale: S, the factor of that share.
     """
@@ -86,6 +86,6 @@ def margin_of(head: Head, known: KnownClasses, scale: float) -> float:
 
 
 def build(known: KnownClasses, similarity: str, scale: float) -> Head:
-    """Build the head of all classes known, whatever the similarity of the trained W."""
+    """Build the head of all known classes, whatever the similarity of the trained W."""
     head = fecam.build(known, similarity, scale)
     return held_back(head, len(known.base), margin_of(head, known, scale))

@@ -61,7 +61,7 @@ def distillation_terms(
         reduction: of the squares of `attention`.
 
     Raises:
-        ValueError: a term needs enhancement and there is none, or a second branch.
+        ValueError: a term needs feature enhancement or a second branch, and there is none.
     """
     if weights.need_enhancement and enhancement is None:
         raise ValueError("the weights kd, attention and teacher need feature enhancement")
@@ -91,6 +91,7 @@ def distillation_terms(
         if enhancement is not None and weights.need_enhancement:
             maps = output.features.maps
             if weights.clean:
+                # Cut as NHWC: the gradient of phi[:mixed] would come in the other order of memory, see to_nhwc.
                 maps = tuple(to_nhwc(phi)[:mixed].permute(0, 3, 1, 2) for phi in maps)
             enhanced = enhancement(maps)
             students = maps[-len(enhanced.maps) :]

@@ -26,9 +26,9 @@ class FeatureEnhancement(nn.Module):
         classes: C, the number of base classes.
         similarity, scale: of W', as for `ClassWeights`.
         expansion: channels of T_i for each channel of phi_i.
-        attention: without it EN leaves phi as it is, FE(x) = FPN(phi(x)), a row of the paper's ablation.
-        pyramid: without it the attended phi_4 is T_4, FE(x) = EN(phi_4), another row. There is no T_1 .. T_3 then:
-            p_hat would not depend on them, and their modules would never be trained.
+        attention: False leaves EN out, FE(x) = FPN(phi(x)).
+        pyramid: False makes the attended phi_4 T_4, FE(x) = EN(phi_4). There is no T_1 .. T_3 then: p_hat would not
+            depend on them, and their modules would never be trained.
 
     Raises:
         ValueError: `widths` does not name four levels.

@@ -1,4 +1,4 @@
-"""More shots of base classes, whose images are gone: what is stored of a class becomes that of all its images."""
+"""More shots of base classes, whose images are gone: the stored means of a class become those of all its images."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -15,8 +15,8 @@ def extended_means(means: Tensor, images: Sequence[int], shots: Mapping[int, Ten
 
     Args:
         means: (C, D).
-        images: n_c, of which each mean is.
-        shots: of some classes, the vectors (K, D).
+        images: n_c, the number of images that each mean is of.
+        shots: of some classes, the vectors x_k, (K, D).
     """
     extended = means.clone()
     for label, more in shots.items():

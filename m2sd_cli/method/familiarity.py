@@ -1,6 +1,6 @@
-"""The likeness of an image to the classes known, which tells images of other classes.
+"""The likeness of an image to the known classes, by which images of other classes are recognised.
 
-A classifier's logits leave out a term that is the same for all classes, since it changes no answer. Just this term
+A classifier's logits leave out a term that is the same for all classes, since it changes no answer. This very term
 tells a strange image from a familiar one. The likeness is therefore the whole Mahalanobis distance to a class mean (Lee
 et al., NeurIPS 2018), among the power-transformed features of fecam.py.
 """
@@ -16,8 +16,8 @@ from m2sd_cli.method.stage3 import KnownClasses
 
 DIAGONAL = 0.5  # gamma, the share of the mean variance that is added to every variance
 CENTRED_DIAGONAL = 3.0  # gamma of the score "centred-length"
-LENGTH_WEIGHT = 0.5  # of the logarithm in it
-SHORTEST = 1e-6  # length whose logarithm is taken
+LENGTH_WEIGHT = 0.5  # of the logarithm of the length in that score
+SHORTEST = 1e-6  # the least length whose logarithm is taken
 
 
 class Familiarity(nn.Module):
@@ -55,11 +55,11 @@ class Familiarity(nn.Module):
 
 
 class CentredLikeness(nn.Module):
-    """cos(z, z_c) - log|y| / 2 of each class c: an image is familiar in a direction, and strange by its length.
+    """cos(z, z_c) - log|y| / 2 of each class c: the direction of a feature is familiar, its length is strange.
 
     z and z_c are those of centred.py. y = (L u - d) W, with u the power-transformed feature of unit length. L is the
     mean length of the base classes' means m_b, and d the mean of L m_b / |m_b|. y is long where a feature varies in
-    ways that no base class does. Its term is the same for all classes, and no class that is taught later changes it.
+    ways that no base class does. log|y| is the same for all classes, and no class that is taught later changes it.
 
     Args:
         head: of z and all classes, with scale 1.
@@ -102,8 +102,8 @@ def build_likeness(name: str, known: KnownClasses) -> Likeness | None:
 
     Args:
         name: "distance"; "centred-length", which tells more where the network was pretrained elsewhere; "centred", the
-            cosine of centred.py, which was taken for such networks before; or "logit", for which the likeness is the
-            classifier's logits.
+            cosine of centred.py, which only manifests of earlier versions name; or "logit", for which the likeness is
+            the classifier's logits.
         known: the tensors of the sessions.
 
     Returns:
@@ -120,11 +120,11 @@ def build_likeness(name: str, known: KnownClasses) -> Likeness | None:
 
 
 def build_familiarity(known: KnownClasses) -> Familiarity:
-    """Build P = L^2 / D (S + gamma V I)^-1 and the means of all classes known.
+    """Build P = L^2 / D (S + gamma V I)^-1 and the means of all known classes.
 
     S is the covariance of the power-transformed features within the base classes, and V its mean variance. L is the
-    mean length of the base classes' means, so that the likeness is minus about one for an image of a class. Without
-    any variance P is the identity.
+    mean length of the base classes' means. It brings the likeness of an image to its own class to about -1. Without any
+    variance P is the identity.
 
     Raises:
         ValueError: the statistics are of no features.
@@ -146,7 +146,7 @@ def build_familiarity(known: KnownClasses) -> Familiarity:
 
 
 def build_centred_likeness(known: KnownClasses) -> CentredLikeness:
-    """Build the cosines of all classes known, and the term of length that the base classes alone decide.
+    """Build the cosines of all known classes, and the term of length that the base classes alone decide.
 
     Raises:
         ValueError: the statistics are of no features.

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 POWER = 0.5  # Tukey's lambda; FeCAM's. A base session keeps the power that its statistics are of
-SIZE = 1024  # M; P of 512 features then takes 2 MB, and a Gram matrix 4 MB. A base session keeps its own
+SIZE = 1024  # M; P of 512 features then takes 2 MB, and a Gram matrix 4 MB. A base session keeps its own P
 SEED = 0  # of P
 
 
@@ -110,7 +110,7 @@ class QuadraticFeatures(nn.Module):
         super().__init__()
         self.powers = PowerFeatures(power)
         self.register_buffer("directions", directions)
-        # Tensors of their own: pt2 files are not made of views.
+        # Clones: torch.export.save warns of buffers that are views of one tensor.
         first, second = (each.clone() for each in torch.triu_indices(directions.shape[1], directions.shape[1]))
         self.register_buffer("first", first, persistent=False)
         self.register_buffer("second", second, persistent=False)
@@ -119,7 +119,6 @@ class QuadraticFeatures(nn.Module):
         """(B, D) -> (B, D + R (R + 1) / 2)."""
         u = self.powers(features)
         q = u @ self.directions
-        # Not q[:, first]: folders for hubs take no list of indices.
         return torch.cat([u, q.index_select(1, self.first) * q.index_select(1, self.second)], dim=1)
 
     def describe(self) -> dict[str, Any]:

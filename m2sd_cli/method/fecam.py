@@ -85,7 +85,7 @@ def fecam_head(
 
 
 def build(known: KnownClasses, _similarity: str, scale: float) -> Head:
-    """Build the head of all classes known, whatever the similarity of the trained W."""
+    """Build the head of all known classes, whatever the similarity of the trained W."""
     statistics = known.statistics
     means = torch.cat([statistics.power_means, known.power_means()])
     return fecam_head(means, statistics.power_covariance, scale, float(statistics.power))

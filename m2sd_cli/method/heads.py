@@ -21,7 +21,7 @@ class Head(nn.Module):
         similarity: one of SIMILARITIES, between mapped features and rows.
         scale: of a cosine head.
         bias: (C,), or None.
-        features: the map before it.
+        features: the map that features go through first.
     """
 
     rows: Tensor
@@ -79,7 +79,7 @@ class Head(nn.Module):
 class Classifier(Protocol):
     """The contract of a classifier that is no Head: a network from features to logits.
 
-    It is an nn.Module too, all of whose tensors are parameters and buffers. The logit of a class depends on the base
+    It is an nn.Module, all of whose tensors are parameters or buffers. The logit of a class depends on the base
     session and on the class's own shots, and on no other class.
     """
 
@@ -88,7 +88,7 @@ class Classifier(Protocol):
 
 
 class NetworkHead(nn.Module):
-    """A classifier of any kind, asked for some of its classes.
+    """A head of some classes of a classifier of any kind.
 
     Args:
         network: see Classifier.

@@ -1,4 +1,4 @@
-"""The factors of the terms of L, whose defaults options are read from without torch."""
+"""The factors of the terms of L; they are the defaults of options, so that this module imports no torch."""
 
 from dataclasses import dataclass
 from typing import Final

@@ -14,7 +14,7 @@ Reduction = Literal["mean", "sum"]  # over the positions of a map
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Stage 1, paper section 3.1: -log softmax(f)_y of logits (B, C) and labels (B,), a scalar >= 0."""
+    """-log softmax(f)_y, the loss of stage 1 (paper section 3.1): logits (B, C) and labels (B,) to a scalar >= 0."""
     return F.cross_entropy(at_least_float32(logits), labels)
 
 
@@ -89,7 +89,7 @@ def attention_map(features: Tensor) -> Tensor:
 
     (B, C, H, W) -> (B, H * W), every entry >= 0. A map of zeros stays zeros.
     """
-    # One pass over the map in float32, where squares and their mean would be two, and one in half precision.
+    # One pass over the map in float32: squares and their mean would be two, the first of them in half precision.
     length = torch.linalg.vector_norm(to_nhwc(features), dim=3, dtype=at_least_float32(features[:0]).dtype)
     energy = length * length / features.shape[1]
     return F.normalize(energy.flatten(1), dim=1)

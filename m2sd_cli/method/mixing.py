@@ -22,8 +22,8 @@ class Virtual(NamedTuple):
 def pair_different_classes(labels: Tensor, generator: torch.Generator) -> Tensor:
     """Draw for each image i of the batch a partner j with y_j != y_i, uniformly from all such j.
 
-    An image without a partner (its batch holds one class only) gets itself: mixing then leaves image and label as
-    they are, and the step still trains.
+    An image whose batch holds one class only is its own partner: mixing leaves its pixels and label as they are, and
+    the step still trains.
 
     Args:
         labels: (B,) integer classes.
@@ -96,7 +96,7 @@ def cutmix_box(
 def cutmix(x: Tensor, partner: Tensor, lam: Tensor, generator: torch.Generator) -> Tensor:
     """x_II = M * x_i + (1 - M) * x_j (Yun et al., ICCV 2019); M is 0 inside the box, 1 elsewhere.
 
-    The box is rounded to whole pixels, and lambda stays what was drawn, since both branches share one label. CutMix as
+    The box is rounded to whole pixels, and lambda stays as drawn, since both branches share one label. CutMix as
     published sets lambda to the share of x_i's pixels.
     """
     height, width = x.shape[-2:]
@@ -110,7 +110,7 @@ def cutmix(x: Tensor, partner: Tensor, lam: Tensor, generator: torch.Generator) 
 
 
 def soft_labels(labels: Tensor, partner: Tensor, lam: Tensor, classes: int) -> Tensor:
-    """Y = lambda y_i + (1 - lambda) y_j over the base classes, no output added: (B, classes) float32."""
+    """y_I = y_II = lambda y_i + (1 - lambda) y_j over the base classes alone: (B, classes) float32."""
     one_hot = F.one_hot(labels, classes)
     return lam[:, None] * one_hot + (1 - lam[:, None]) * one_hot[partner]
 
@@ -118,10 +118,10 @@ def soft_labels(labels: Tensor, partner: Tensor, lam: Tensor, classes: int) -> T
 def mix(
     x: Tensor, labels: Tensor, classes: int, beta: float, generator: torch.Generator, mixing: Mixing = "both"
 ) -> Virtual:
-    """Make both virtual branches of a batch, with ONE lambda a pair for both, so that they share one label.
+    """Make the virtual branches of a batch, with one lambda a pair for both, so that they share one label.
 
-    The paper's ablation makes one branch only, or `none`: then the clean images with their own labels are the one
-    branch, and nothing is drawn.
+    An ablation makes one branch alone. With `none` the clean images and their own labels are the one branch, and
+    nothing is drawn.
 
     Args:
         x: (B, 3, H, W) normalised images.

@@ -21,11 +21,11 @@ from m2sd_cli.method.stage3 import KnownClasses
 
 PRIOR = 200  # images that the shared covariance counts as, beside a class's own
 DIAGONAL = 1.0  # gamma; fecam.py's
-TAU = 64.0  # of the similarity to base classes: a new class borrows from a few
+TAU = 64.0  # inverse temperature of the similarity to base classes: a new class borrows from a few
 
 
 def shapes(statistics: BaseStatistics, images: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Compare the covariance S_c of each base class with S, the one that all share.
+    """Compare the covariance S_c of each base class with S, their mean.
 
     W W^T is the precision of fecam.py. The columns of Q are the eigenvectors of W^T S W, with the eigenvalues v, within
     the directions that are stored. N_c = I + a_c E^-1/2 Q^T W^T (S_c - S) W Q E^-1/2 with E = diag(v + gamma mean(v))
@@ -58,12 +58,12 @@ def shapes(statistics: BaseStatistics, images: Sequence[int]) -> tuple[Tensor, T
 
 
 def borrowed(own: Tensor, means: Tensor, new: Tensor) -> Tensor:
-    """Average what base classes have, weighed by softmax_b(tau cos(m_n, m_b)).
+    """Average the matrices of the base classes for each new class n, weighted by softmax_b(tau cos(m_n, m_b)).
 
     Args:
-        own: of each base class, (C, R, R).
-        means: of the base classes, (C, D).
-        new: of the new classes, (N, D).
+        own: the matrix of each base class, (C, R, R).
+        means: m_b of the base classes, (C, D).
+        new: m_n of the new classes, (N, D).
 
     Returns:
         (N, R, R).
@@ -73,7 +73,7 @@ def borrowed(own: Tensor, means: Tensor, new: Tensor) -> Tensor:
 
 
 def build(known: KnownClasses, similarity: str, scale: float) -> Head:
-    """Build the head of all classes known, whatever the similarity of the trained W.
+    """Build the head of all known classes, whatever the similarity of the trained W.
 
     The logit is that of fecam.py plus S (q - q_c)^T K_c (q - q_c), which is linear in u and the products q_i q_j. Here
     q = T^T u, q_c = T^T m_c and K_c = (I - tr(N_c) / R N_c^-1) / 2.

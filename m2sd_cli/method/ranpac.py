@@ -4,11 +4,11 @@ McDonnell, Gong, Parvaneh, Abbasnejad, van den Hengel, "RanPAC: Random Projectio
 Learning", NeurIPS 2023: h = max(x P, 0) with a frozen random P, scores h^T (G + lambda I)^-1 C with G the Gram matrix
 of all h and C their sums by class.
 
-Some things are different here, since base classes have a hundred times as many images as new ones. Every class counts
-the same, however many images it has. A new class is added to the regression of the base classes alone, as if the other
-new classes were not there: its row need not be changed when more classes come, so that a session costs as much as its
-own shots, and every earlier session keeps its answers. Besides, x has unit length, M is 1,024 instead of 10,000, and
-lambda is a fixed share of G instead of one chosen among many.
+Five things differ here. Every class counts the same, however many images it has: base classes have a hundred times as
+many as new ones. A new class is added to the regression of the base classes alone, as if the other new classes were not
+there. Its row therefore stays when more classes come, a session costs as much as its own shots, and every earlier
+session keeps its answers. x has unit length. M is 1,024 instead of 10,000. lambda is a fixed share of G instead of one
+chosen among many.
 """
 
 from collections.abc import Iterator, Sequence
@@ -97,6 +97,6 @@ def _new_row(a: Tensor, u: Tensor, solved: Tensor, share: Tensor) -> Tensor:
 
 
 def build(known: KnownClasses, _similarity: str, scale: float) -> Head:
-    """Build the head of all classes known, whatever the similarity of the trained W."""
+    """Build the head of all known classes, whatever the similarity of the trained W."""
     statistics = known.statistics
     return ranpac_head(statistics.projection, statistics.random_gram, statistics.random_means, known.shots, scale)

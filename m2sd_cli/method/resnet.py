@@ -74,8 +74,8 @@ class ResNet(Backbone):
     """A residual network without its classifier.
 
     The parameters carry torchvision's names, so that a state dict of `torchvision.models.resnet18` loads into
-    `resnet18` as it is. The network is not torchvision's own because that returns neither phi_1..phi_4 nor a
-    CIFAR-sized network, and because its import would cost every `predict` seconds.
+    `resnet18` as it is. Torchvision's own network does not return phi_1..phi_4, has no size for CIFAR, and takes every
+    `predict` seconds to import.
     """
 
     def __init__(self, architecture: Architecture) -> None:
@@ -106,7 +106,7 @@ class ResNet(Backbone):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def stem(self, x: Tensor) -> Tensor:
-        """Images (B, 3, H, W) to the input of the first layer: at a quarter of the resolution, or at the same."""
+        """Map images (B, 3, H, W) to the input of the first layer: at a quarter of their resolution, or at the same."""
         x = F.relu(self.bn1(self.conv1(x)))
         return F.max_pool2d(x, 3, stride=2, padding=1) if self.imagenet_stem else x
 
@@ -121,12 +121,16 @@ class ResNet(Backbone):
 
 
 def resnet20() -> ResNet:
-    """Build the ResNet-20 of CIFAR-10: three layers of three basic blocks."""
+    """Build ResNet-20 for CIFAR: three layers of three basic blocks.
+
+    Its shortcuts are 1x1 convolutions where the shape changes, as in CEC (Zhang et al., CVPR 2021), from whose code the
+    field has this network. He et al. pad with zeros there.
+    """
     return ResNet(Architecture(imagenet_stem=False, widths=(16, 32, 64), depths=(3, 3, 3)))
 
 
 def resnet18_cifar() -> ResNet:
-    """Build ResNet-18 with the stem of a network for CIFAR."""
+    """Build ResNet-18 with the stem of a network for CIFAR, a 3x3 convolution of stride 1."""
     return ResNet(Architecture(imagenet_stem=False, widths=(64, 128, 256, 512), depths=(2, 2, 2, 2)))
 
 

@@ -14,7 +14,7 @@ SLOPE = 0.1  # of the leaky ReLU below 0
 
 
 class Block(nn.Module):
-    """pool(lrelu(bn(conv(lrelu(bn(conv(lrelu(bn(conv(x)))))))) + bn(conv1x1(x)))), every other convolution 3x3."""
+    """pool(lrelu(bn(conv(lrelu(bn(conv(lrelu(bn(conv(x)))))))) + bn(conv1x1(x)))), where conv has 3x3 kernels."""
 
     def __init__(self, in_channels: int, width: int) -> None:
         super().__init__()

@@ -31,7 +31,7 @@ class KnownClasses:
 
 
 def default_classifier(similarity: str, trained: bool = True) -> str:
-    """Return the name of the classifier that a base session answers with unless it is told otherwise.
+    """Return the name of the classifier that a base session answers with unless another one is chosen.
 
     Args:
         similarity: of the trained W.
@@ -47,7 +47,7 @@ def choices(similarity: str, by_class: bool = True) -> list[str]:
 
     Args:
         similarity: of the trained W.
-        by_class: True if it keeps the covariance of each class.
+        by_class: True if the session keeps the covariance of each class.
     """
     entries = {name: CLASSIFIERS[name] for name in CLASSIFIERS.names()}
     return [
@@ -73,7 +73,7 @@ def build_head(name: str, known: KnownClasses, similarity: str, scale: float) ->
     """
     head = load(CLASSIFIERS[name].builder)(known, similarity, scale)
     classes = len(known.base) + len(known.new)
-    # The forward of a subclass of Head may be another one, which rows and map do not describe.
+    # A subclass of Head may have a forward of its own, which rows and map do not describe.
     if isinstance(head, nn.Module) and type(head) is not Head:
         example = known.base[:2]
         with torch.no_grad():

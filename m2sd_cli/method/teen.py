@@ -19,8 +19,8 @@ TAU = 16.0  # inverse temperature of the softmax over base classes; the paper's
 def calibrated_means(new: Tensor, base: Tensor, alpha: float = ALPHA, tau: float = TAU) -> Tensor:
     """w_n' = alpha w_n + (1 - alpha) dw_n with dw_n = sum_b softmax_b(tau cos(w_n, w_b)) w_b, all of unit length.
 
-    A cosine ignores lengths, so that w_n, w_b and dw_n are brought to unit length before they are
-    added, as the authors' published code does.
+    A cosine ignores lengths. w_n, w_b and dw_n are therefore brought to unit length before they are added, as in the
+    authors' code.
 
     Args:
         new: w_n, means of new classes (N, D).
@@ -43,5 +43,5 @@ def teen_head(base: Tensor, new: Tensor, scale: float, alpha: float = ALPHA, tau
 
 
 def build(known: KnownClasses, _similarity: str, scale: float) -> Head:
-    """Build the head of all classes known; only directions of the trained W are of use, so similarity is cosine."""
+    """Build the head of all known classes; TEEN compares directions, so that the similarity is always the cosine."""
     return teen_head(known.base, known.new, scale)

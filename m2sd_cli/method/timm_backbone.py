@@ -68,7 +68,7 @@ class TimmBackbone(Backbone):
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")
                     inside = convert(inside, self.network) if wants_model else convert(inside)
-            except Exception:  # timm's function takes it for a state dict of this network, which it need not be
+            except Exception:  # the function expects a state dict of this network, and may fail in any way at another
                 return state
         known = self.network.state_dict().keys()
         return {INSIDE + name: each for name, each in inside.items() if name in known or not name.startswith(unused)}
@@ -110,7 +110,7 @@ def _create(model: str, image_size: int | None) -> nn.Module:
     if image_size is not None and config is not None and config.fixed_input_size:
         sized = {"img_size": image_size} if image_size != config.input_size[-1] else {}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of names that timm has changed since
+        warnings.simplefilter("ignore")  # timm warns of names that it has replaced
         try:
             network: nn.Module = timm.create_model(model, pretrained=False, num_classes=0, **sized)
         except (TypeError, AssertionError, RuntimeError, ValueError) as error:
