@@ -15,22 +15,37 @@ DIAGONAL = 1.0  # gamma; FeCAM's for many shots
 SHORTEST = 0.2  # of a row's squared length: the least that is left when the noise of few shots is taken off
 
 
-def whitening(covariance: Tensor, diagonal: float = DIAGONAL) -> Tensor:
-    """W with W W^T = (S + gamma V I)^-1, S a covariance (D, D) and V the mean variance in it; in float64.
+def cholesky_factor(covariance: Tensor, diagonal: float) -> Tensor | None:
+    """L with L L^T = S + gamma V I, S a covariance (D, D) and V the mean variance in it; in float64.
 
-    Without any variance W is the identity.
+    Args:
+        covariance: S.
+        diagonal: gamma.
+
+    Returns:
+        (D, D), lower triangular; None without any variance.
 
     Raises:
         ValueError: `covariance` is of no features: it is not symmetric, or has a negative eigenvalue.
     """
     covariance = covariance.double()
-    identity = torch.eye(len(covariance), dtype=torch.float64)
     variance = covariance.diagonal().mean()
     if variance == 0:
-        return identity
+        return None
+    identity = torch.eye(len(covariance), dtype=torch.float64)
+    lower: Tensor
     lower, failed = torch.linalg.cholesky_ex(covariance + diagonal * variance * identity)
     if failed or not torch.allclose(covariance, covariance.T, rtol=1e-4, atol=float(1e-6 * variance)):
         raise ValueError("not the covariance of any features")
+    return lower
+
+
+def whitening(covariance: Tensor, diagonal: float = DIAGONAL) -> Tensor:
+    """W (D, D) with W W^T = (S + gamma V I)^-1, see `cholesky_factor`; the identity without any variance."""
+    identity = torch.eye(len(covariance), dtype=torch.float64)
+    lower = cholesky_factor(covariance, diagonal)
+    if lower is None:
+        return identity
     inverse: Tensor = torch.linalg.solve_triangular(lower, identity, upper=False)
     return inverse.T
 
@@ -54,7 +69,7 @@ def centred_head(
         diagonal: gamma of `whitening`.
 
     Raises:
-        ValueError: see `whitening`.
+        ValueError: see `cholesky_factor`.
     """
     means = means.double()
     centre, projection = means[:base].mean(dim=0), whitening(covariance, diagonal)

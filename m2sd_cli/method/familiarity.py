@@ -130,15 +130,10 @@ def build_familiarity(known: KnownClasses) -> Familiarity:
         ValueError: the statistics are of no features.
     """
     statistics = known.statistics
-    covariance = statistics.power_covariance.double()
-    width = len(covariance)
-    identity = torch.eye(width, dtype=torch.float64)
-    variance = covariance.diagonal().mean()
-    precision = identity
-    if variance != 0:
-        lower, failed = torch.linalg.cholesky_ex(covariance + DIAGONAL * variance * identity)
-        if failed or not torch.allclose(covariance, covariance.T, rtol=1e-4, atol=float(1e-6 * variance)):
-            raise ValueError("not the covariance of any features")
+    width = len(statistics.power_covariance)
+    lower = centred.cholesky_factor(statistics.power_covariance, DIAGONAL)
+    precision = torch.eye(width, dtype=torch.float64)
+    if lower is not None:
         length = statistics.power_means.double().norm(dim=1).mean()
         precision = torch.cholesky_inverse(lower) * length.square() / width
     means = on_unit_sphere(torch.cat([statistics.power_means, known.power_means()]))
