@@ -18,7 +18,8 @@ app = typer.Typer(cls=Group, rich_markup_mode=None)
 def recipes(context: typer.Context, json: options.Json = False) -> None:
     """List and show the options that ship with m2sd, with their time and accuracy where they have been measured.
 
-    A recipe that ends in -paper or -letter adds nothing to the paper; another one may, and names it.
+    A recipe that ends in -letter has the paper's formulas. One that ends in -paper departs from them in three things,
+    which its comments name; the others depart in more.
 
     Examples:
       m2sd recipes

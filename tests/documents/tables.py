@@ -189,6 +189,7 @@ def caption(table: Mapping[str, Any]) -> str:
     parts = (
         f"Measured {named}",
         table.get("images"),
+        f"`debiased` with a share of {table['share']}, not with `--base-cost`" if "share" in table else None,
         f"seed{'s' * (len(seeds) > 1)} {', '.join(seeds)}" if seeds else None,
         f"{table['hours']} h a seed" if "hours" in table else None,
         table.get("hardware"),
