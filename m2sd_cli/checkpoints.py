@@ -1,6 +1,6 @@
 """The tensors of the three kinds of checkpoint: stage 1, the base session, an incremental session.
 
-Each kind is a class whose `tensors` are the content of its file; no other module knows their names in the file.
+Each kind is a class, whose `tensors` are the content of its file. No other module knows the names of tensors in a file.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -33,7 +33,7 @@ INITIALISERS = {torch.Tensor.normal_, torch.Tensor.uniform_, nn.init.kaiming_nor
 
 @dataclass(frozen=True)
 class PretrainCheckpoint:
-    """The network that stage 1 has trained on C base classes, with features of width D."""
+    """The network that stage 1 has trained on C base classes; its features have width D."""
 
     backbone: Backbone
     weight: Tensor  # W (C, D)
@@ -47,7 +47,7 @@ class PretrainCheckpoint:
         """Check the content of a file and load it into a backbone, which comes out in eval mode.
 
         Raises:
-            ValueError: the file holds something else; the message says what.
+            ValueError: the file holds something else; the message names the tensor.
         """
         weight = TensorSpec((classes, backbone.width), torch.float32)
         _require(tensors, {**tensor_specs(backbone.state_dict(), BACKBONE), CLASSIFIER: weight})
@@ -68,13 +68,13 @@ class PretrainCheckpoint:
 
 @dataclass(frozen=True)
 class BaseCheckpoint:
-    """The frozen network of a run, and what stage 3 needs to know of its C base classes."""
+    """The frozen network of a run, and the tensors of its C base classes that stage 3 needs."""
 
     backbone: Backbone
     means: Tensor  # class means (C, D)
     statistics: BaseStatistics
     held_out: HeldOut | None = None  # None if all images were trained on
-    images: Sequence[int] = ()  # of each class, as the manifest has it and not the file
+    images: Sequence[int] = ()  # the number of each class, which the manifest has and not the file
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the content of the file."""
@@ -88,7 +88,7 @@ class BaseCheckpoint:
         """Check the content of a file and load it into a backbone, which comes out in eval mode.
 
         Raises:
-            ValueError: the file holds something else; the message says what.
+            ValueError: the file holds something else; the message names the tensor.
         """
         width = backbone.width
         specs = {
@@ -121,7 +121,7 @@ class BaseCheckpoint:
 
 @dataclass(frozen=True)
 class IncrementCheckpoint:
-    """The N classes that an incremental session teaches."""
+    """The tensors of the N classes that an incremental session teaches."""
 
     means: Tensor  # class means (N, D)
     shots: Sequence[Tensor]  # of each class, the features (K, D) of all views of its shots
@@ -139,7 +139,7 @@ class IncrementCheckpoint:
             width: D.
 
         Raises:
-            ValueError: the file holds something else; the message says what.
+            ValueError: the file holds something else; the message names the tensor.
         """
         specs = {
             MEANS: TensorSpec((len(counts), width), torch.float32),
@@ -163,20 +163,21 @@ class IncrementCheckpoint:
 
 
 def network_tensors(backbone: Backbone, means: Tensor) -> dict[str, Tensor]:
-    """Name the tensors of a backbone and the class means (C, D) as every file of ours does."""
+    """Name the tensors of a backbone and the class means (C, D) as in checkpoints and exported files."""
     return {**_prefixed(BACKBONE, backbone.state_dict()), MEANS: means}
 
 
-class Uninitialised(TorchFunctionMode):
-    """A mode in which new layers keep whatever their memory holds, since they are about to be loaded.
+class SkippedInitialisation(TorchFunctionMode):
+    """A mode in which new layers keep whatever their memory holds, since their weights are loaded next.
 
-    To draw the weights takes as long as to predict an image. The meta device would do, too, but imports for seconds.
+    Drawing weights takes about as long as predicting an image. The meta device would do, too, but takes seconds to
+    import.
     """
 
     def __torch_function__(
         self, func: Any, types: Iterable[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Call a function of torch, unless it initialises a tensor."""
+        """Call a function of torch; one that initialises a tensor returns it as it is."""
         named = kwargs or {}
         if func in INITIALISERS:
             return args[0] if args else named["tensor"]
@@ -187,15 +188,15 @@ def _build_backbone(run: ChainReader, stored: StoredManifest) -> Backbone:
     """Build the backbone that a manifest names, its weights undefined.
 
     Raises:
-        DamagedError: this version knows none of that name, or one of another width.
-        M2sdError: the package that has it is not installed.
+        DamagedError: this version knows no backbone of that name, or one of another width.
+        M2sdError: the package that has the backbone is not installed.
     """
     record = stored.manifest.backbone
     if record.name not in BACKBONES:
         raise run.unknown(stored, "backbone", record.name)
     file = run.path / stored.record.file
     try:
-        with Uninitialised():
+        with SkippedInitialisation():
             backbone = build_backbone(record.name, stored.manifest.transform.crop)
     except UsageError as error:
         raise DamagedError(f"{file}: its network cannot be built: {error}") from None

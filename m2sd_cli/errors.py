@@ -17,7 +17,10 @@ EXIT_CODES: Final = {
 
 
 class M2sdError(Exception):
-    """The root of the tree; shown without a traceback. Each argument is a line of its own, whatever it contains."""
+    """The base class of the package's errors, shown without a traceback.
+
+    Each argument is a line of the message, whatever it contains.
+    """
 
     exit_code = 1
 
@@ -56,13 +59,13 @@ class ImageError(DataError):
 
 
 class RunError(M2sdError):
-    """A run folder that does not allow it: missing, locked, damaged, or at another session."""
+    """A run folder that does not allow a command: missing, locked, damaged, or at another session."""
 
     exit_code = 4
 
 
 class LockedError(RunError):
-    """Another process is writing to the run folder."""
+    """A run folder that another process is writing to."""
 
 
 class DamagedError(RunError):
@@ -70,7 +73,7 @@ class DamagedError(RunError):
 
 
 class TrainingError(M2sdError):
-    """A training that cannot go on, as where the loss is not a number."""
+    """A training that cannot go on, such as one whose loss is not finite."""
 
 
 class InterruptedCommandError(M2sdError):
@@ -95,7 +98,7 @@ class StoppedError(M2sdError):
 
 @contextmanager
 def os_errors_as(kind: type[M2sdError], problem: str) -> Iterator[None]:
-    """Turn an error of the operating system into one of ours: the problem, and the system's reason in brackets."""
+    """Turn an OSError into an error of a kind: the problem, and the system's reason in brackets."""
     try:
         yield
     except OSError as error:

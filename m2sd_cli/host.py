@@ -23,7 +23,7 @@ def cores() -> int:
 
 
 def core_limit() -> float | None:
-    """Return how many cores' time the control groups of this process allow, as a container has; None for no limit."""
+    """Return the number of cores whose time the control groups of this process allow; None for no limit."""
     shares = []
     for folder in _groups("cpu"):
         words = (_text(folder / "cpu.max") or "").split()  # of version 2
@@ -37,7 +37,7 @@ def core_limit() -> float | None:
 def memory() -> tuple[int, int] | None:
     """Return the memory of the computer and the part of it that is free for a new process, in bytes; None if unknown.
 
-    Both are those of the control groups of this process, as a container has, where these are smaller.
+    Where the control groups of this process allow less, as in a container, both are theirs.
     """
     known = {name: int(value.split()[0]) * 1024 for name, value in _fields(PROC / "meminfo") if value.endswith("kB")}
     if not {"MemTotal", "MemAvailable"} <= known.keys():

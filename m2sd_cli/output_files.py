@@ -1,4 +1,4 @@
-"""Files that a person asks for: a regular file appears whole or not at all, anything else is written into."""
+"""Files that a person asks for: a regular file appears whole or not at all, a pipe or a device is written into."""
 
 import os
 import secrets
@@ -43,7 +43,7 @@ def check_output(option: str, path: Path, run: RunFolder, replace: bool = True) 
 
 
 def check_output_folder(option: str, path: Path, run: RunFolder) -> None:
-    """Refuse a folder for files that cannot be made or must not be written into, before any work is done for it.
+    """Refuse an output folder that cannot be made or must not be written into, before any work is done for it.
 
     Args:
         option: that names it, for messages.
@@ -89,14 +89,14 @@ def check_new_folder(option: str, path: Path, run: RunFolder, names: Collection[
 
 
 def write_output_folder(path: Path, files: Mapping[str, bytes]) -> None:
-    """Write a folder as a whole: under another name beside it, which becomes its own at the end.
+    """Write a folder as a whole: it is made under another name beside its place, and renamed at the end.
 
     Args:
         path: the folder, which `check_new_folder` has accepted.
         files: content by name.
 
     Raises:
-        M2sdError: it cannot be written, and what was there is there still.
+        M2sdError: it cannot be written; the folder that was there before is left as it was.
     """
     place = path.resolve()
     coming, going = (place.with_name(f".{place.name}.{secrets.token_hex(4)}{UNFINISHED}") for _ in range(2))
@@ -123,7 +123,7 @@ def _require_nameable(option: str, path: Path) -> None:
     """Refuse a name at which the system can have no file: too long, behind a closed folder, or a link to itself.
 
     Raises:
-        UsageError: it is one.
+        UsageError: the system can have no file there.
     """
     try:
         os.stat(path)
@@ -146,8 +146,8 @@ def make_output_folder(path: Path) -> None:
 def write_output(path: Path, content: bytes | Iterable[bytes]) -> None:
     """Write a file that a person asked for.
 
-    A regular file is replaced as a whole, one behind a link at its own place. Into a device, a pipe or stdout the
-    content is written: a rename would put a file in its place.
+    A regular file is replaced as a whole; a link stays, and the file behind it is replaced. A device, a pipe and stdout
+    are written into: a rename would put a file in their place.
 
     Args:
         path: the file; `-` is stdout.
@@ -172,7 +172,7 @@ def write_output(path: Path, content: bytes | Iterable[bytes]) -> None:
 
 
 def is_special(path: Path) -> bool:
-    """Tell whether a path is stdout, or is neither a regular file nor a folder, as a device or a pipe."""
+    """Tell whether a path is stdout, or neither a regular file nor a folder, such as a device or a pipe."""
     if str(path) == STDOUT:
         return True
     try:

@@ -18,7 +18,7 @@ def import_torchvision(module: str) -> ModuleType:
     """
     try:
         return import_module(f"torchvision.{module}")
-    except Exception as error:  # a wrong pair ends in whatever its libraries make of it
+    except Exception as error:  # torch and torchvision of a wrong pair may raise anything
         raise M2sdError(describe_failure(error)) from error
 
 

@@ -40,7 +40,7 @@ def expand_given(name: Path | str | None, source: str) -> Path | None:
 
 
 def text_given(name: Path | str | None) -> str | None:
-    """Return a name that may be given as a path; None if none was given."""
+    """Return a name, which may be given as a path, as text; None if none was given."""
     return None if name is None else str(name)
 
 
@@ -94,10 +94,10 @@ def user_cache(variable: str) -> Path:
 
 
 def require_current_folder() -> None:
-    """Refuse to work in a folder that was removed, to which every relative path leads.
+    """Refuse a current folder that was removed: every relative path leads there.
 
     Raises:
-        UsageError: it was.
+        UsageError: the current folder was removed.
     """
     try:
         os.getcwd()

@@ -21,7 +21,7 @@ loaded: Final[list[Path]] = []  # files of this process, for the commands that i
 def load_plugin(path: Path | str) -> None:
     """Run a file of Python once; it registers its parts, as `m2sd_cli.register_classifier` does.
 
-    What it registers is recorded with the name of the file and its SHA-256, which are those of the very bytes that ran.
+    The entries that it registers are recorded with the name of the file and the SHA-256 of the very bytes that ran.
 
     Raises:
         UsageError: it cannot be read, is no Python, or registers nothing.
@@ -47,7 +47,7 @@ def load_plugin(path: Path | str) -> None:
         exec(code, module.__dict__)  # noqa: S102 (the command line names the file to run it)
     except M2sdError as error:
         raise type(error)(f"{OPTION} {file}: {error}") from error
-    except (Exception, SystemExit) as error:  # whatever a file of somebody else raises
+    except (Exception, SystemExit) as error:  # a person's file may raise anything
         kind = type(error).__name__
         raise M2sdError(f"{OPTION} {file}: it fails ({quoted(f'{kind}: {error}')}); --debug shows where") from error
     loaded.append(file)

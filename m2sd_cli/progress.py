@@ -51,16 +51,16 @@ class Pass:
         self.add(0)
 
     def add(self, steps: int = 1) -> None:
-        """Count so many more steps as done."""
+        """Count a number of further steps as done."""
         self.done += steps
         with suppress(OSError):
             _reporter.get().show_pass(self)
 
 
 class Reporter:
-    """A listener to long work, which ignores it; subclasses show the work whose methods they override.
+    """A listener to long work that ignores it; a subclass overrides the methods of the work that it shows.
 
-    A line that cannot be written ends no work: an OSError of a reporter is ignored.
+    An OSError of a reporter is ignored: a line that cannot be written ends no work.
 
     Attributes:
         interval: seconds between two snapshots of a training, each of which waits for the device.
@@ -134,7 +134,7 @@ def say(text: str) -> None:
 
 
 def count_passing(items: Iterable[Item], name: str, total: int) -> Iterator[Item]:
-    """Yield the items, one for each image, as steps of a pass; each is done when the next one is asked for."""
+    """Yield the items, one for each image, as steps of a pass; a step is done when the next item is asked for."""
     steps = Pass(name, total)
     for item in items:
         yield item

@@ -1,4 +1,4 @@
-"""Opening, quoting and showing what anybody may have written: regular files only, and no more than makes sense."""
+"""Opening, quoting and showing files that anybody may have written: regular ones, and no more than a limit of them."""
 
 import errno
 import os
@@ -29,7 +29,7 @@ def open_regular(path: Path, follow: bool = True) -> BufferedReader:
 
 
 def read_regular(path: Path, limit: int) -> bytes:
-    """Read a regular file of at most `limit` bytes; no more than that is read.
+    """Read a regular file of at most `limit` bytes; a larger one is not read to its end.
 
     Raises:
         OSError: as `open_regular` does, or it is larger.

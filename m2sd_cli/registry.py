@@ -1,6 +1,7 @@
-"""Tables of what is chosen by name. Plug-ins add to them; importing this module imports no torch.
+"""Tables of parts that are chosen by name: backbones, optimisers, schedules, classifiers. Plug-ins add to them.
 
-An entry names its builder as "module:function", which is imported when it is used.
+An entry names its builder as "module:function", which is imported when it is used, so that this module imports no
+torch.
 """
 
 import re
@@ -44,7 +45,7 @@ def load(builder: Builder) -> Callable[..., Any]:
 
 
 def registrations() -> int:
-    """Count what was registered in this process, in all tables."""
+    """Count the entries that were registered in this process, in all tables."""
     return len(_registered)
 
 
@@ -54,10 +55,10 @@ def file_of(origin: str) -> str | None:
 
 
 def way_to(origin: str | None) -> str:
-    """Return the end of a message on a name that nothing has: the way to what a record says it came from.
+    """Return the end of a message on an unknown name: the way to the file or package that it came from.
 
     Args:
-        origin: as `Registry.origin` returned it; None for a name that came with the package.
+        origin: as `Registry.origin` returned it and a record has it; None for a name of this package.
     """
     if origin is None:
         return ""
@@ -78,8 +79,8 @@ class Family:
 
     prefix: str
     builder: Builder  # of the name after the prefix, returns the entry
-    package: str  # that is imported for it
-    extra: str  # of this package, which installs it
+    package: str  # the module of the other package
+    extra: str  # of this package, which installs the other one
 
 
 class Registry(Generic[Entry]):
@@ -90,10 +91,10 @@ class Registry(Generic[Entry]):
 
     Args:
         option: the command-line option that chooses an entry, for messages.
-        group: of the entry points, each of which names an entry.
+        group: the group of the entry points, each of which names an entry.
         kind: the class of an entry.
-        entries: the built-in ones.
-        families: of entries that are not listed one by one.
+        entries: the built-in entries by name.
+        families: sets of entries that are not listed one by one.
     """
 
     def __init__(
@@ -116,8 +117,8 @@ class Registry(Generic[Entry]):
 
         Args:
             name: lower-case letters, digits, dots, dashes and underscores.
-            entry: what the name stands for.
-            builder: a function of the package that adds it, see `origin`.
+            entry: of the class `kind`.
+            builder: a function of the package that adds the entry, see `origin`.
 
         Raises:
             UsageError: the name is taken or not well-formed.
@@ -151,14 +152,14 @@ class Registry(Generic[Entry]):
         plugin = self._plugins[name]
         try:
             entry = plugin.load()
-        except Exception as error:  # whatever a module of somebody else raises
+        except Exception as error:  # a module of another package may raise anything
             raise M2sdError(f"{self.option} {name}: {self.origin(name)} cannot be loaded ({error})") from error
         if not isinstance(entry, self.kind):
             raise M2sdError(f"{self.option} {name}: {plugin.value} of {self.origin(name)} is no {self.kind.__name__}")
         return entry
 
     def names(self) -> tuple[str, ...]:
-        """List every name, plug-ins last."""
+        """List the names of all entries, plug-ins last."""
         return *self.entries, *(name for name in sorted(self._plugins) if name not in self.entries)
 
     def listed(self, only: Callable[[Entry], bool] = lambda _: True) -> str:
@@ -232,7 +233,7 @@ Numbers = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class ImageNetWeights:
-    """Weights for `--init imagenet`, and how the images were prepared that they were trained on."""
+    """Weights for `--init imagenet`, and the preparation of the images that they were trained on."""
 
     builder: Builder  # of `name`, returns a state dict with the names of the backbone
     name: str  # of the weights: torchvision's enumeration, or a package
@@ -260,11 +261,11 @@ class BackboneEntry:
     label: str  # in published tables
     imagenet: ImageNetWeights | None = None  # for --init imagenet
     sized: bool = False  # True if the network depends on the side of its images, in pixels
-    recorded: str | None = None  # the name by which a run finds the network again, if it is another one
+    recorded: str | None = None  # the name by which a run finds the network again; None for the name in the table
 
 
 TIMM: Final = "timm:"
-HUB, FOLDER = "hf-hub:", "local-dir:"  # before the origin of weights, in a name of timm's
+HUB, FOLDER = "hf-hub:", "local-dir:"  # prefixes of timm's, before the place of weights
 
 BACKBONES: Final = Registry(
     "--backbone",
@@ -323,8 +324,8 @@ class OptimizerEntry:
     """An optimiser of stages 1 and 2."""
 
     builder: Builder  # of (groups of parameters, configuration of the stage, fused), returns a torch.optim.Optimizer
-    state: Mapping[str, str]  # prefix in a saved state, of each tensor that torch keeps for a parameter
-    defaults: Mapping[str, Mapping[str, float]]  # by stage, where those of the options are not its own
+    state: Mapping[str, str]  # by prefix in a saved state, the key under which torch keeps a tensor of each parameter
+    defaults: Mapping[str, Mapping[str, float]]  # by stage, in place of the options' own defaults
 
 
 OPTIMIZERS: Final = Registry(
@@ -370,9 +371,9 @@ class ClassifierEntry:
     """A classifier of stage 3, see method/stage3.py."""
 
     builder: Builder  # of (known: KnownClasses, similarity: str, scale: float), returns a Head or a Classifier
-    cosine_only: bool = False  # True if it compares directions, as a linear W was not trained to
+    cosine_only: bool = False  # True if it compares directions, for which a linear W trains no features
     candidate: bool = False  # True if a base session may choose it for its classes, see reports/rehearsal.py
-    base_cost: bool = False  # True if it looks at the points that a new class may cost
+    base_cost: bool = False  # True if its margin depends on the points that a new class may cost
     by_class: bool = False  # True if it needs the covariance of each base class
     rule: str = ""  # the class that an image goes to, for the documents
     source: str = ""  # the publication, for the documents
@@ -429,8 +430,8 @@ CLASSIFIERS: Final = Registry(
         ),
     },
 )
-# The classifier of a new base session. It beats class means wherever both were tried; `debiased` gains far more with
-# tens of base classes, and loses with few, see method/debiased.py.
+# The classifier of a new base session. It has beaten class means wherever both were measured. `debiased` gains far more
+# with tens of base classes, and loses with few, see method/debiased.py.
 DEFAULT_CLASSIFIER: Final = "fecam"
 UNTRAINED_CLASSIFIER: Final = "centred"  # of a base session whose network is a pretrained one as it was
 BASE_COST: Final = 0.5  # points, of `debiased` and `quadratic`, where base images were held out
@@ -441,11 +442,10 @@ def register_classifier(name: str, builder: Builder, cosine_only: bool = False) 
 
     Args:
         name: lower-case letters, digits, dots, dashes and underscores.
-        builder: a function of (known, similarity, scale), which are a `m2sd_cli.method.stage3.KnownClasses`, that of
-            the trained W ("cosine" or "linear") and the factor of a cosine. It returns a `m2sd_cli.method.heads.Head`,
-            or another nn.Module, see `m2sd_cli.method.heads.Classifier`.
-            Its "module:function" does as well.
-        cosine_only: True if it goes with a network that was trained with the similarity "cosine" only.
+        builder: a function, or its "module:function". Its arguments are a `m2sd_cli.method.stage3.KnownClasses`, the
+            similarity of the trained W ("cosine" or "linear") and the factor of a cosine. It returns a
+            `m2sd_cli.method.heads.Head`, or another nn.Module, see `m2sd_cli.method.heads.Classifier`.
+        cosine_only: True if the network has to be trained with the similarity "cosine".
 
     Raises:
         UsageError: the name is taken or not well-formed.

@@ -95,7 +95,7 @@ def check_features(backbone: Backbone, name: str, image_size: int) -> None:
     try:
         with torch.no_grad():
             features = backbone.eval()(torch.zeros(1, 3, image_size, image_size))
-    except Exception as error:  # whatever a network of somebody else raises
+    except Exception as error:  # a network of another package may raise anything
         reason = str(error).partition("\n")[0]
         raise BACKBONES.broken(name, f"it fails at an image of {image_size} pixels: {reason}") from error
     finally:
