@@ -36,7 +36,13 @@ from m2sd_cli.runs.folder import RunFolder, open_run
 from m2sd_cli.runs.reader import PRETRAIN, StoredManifest
 from m2sd_cli.runs.training_state import StateStore
 from m2sd_cli.training.execution import Execution, executing
-from m2sd_cli.training.initial_weights import IMAGENET, known_weights, located, prepared_for_weights, without_path
+from m2sd_cli.training.initial_weights import (
+    IMAGENET,
+    known_weights,
+    prepared_for_weights,
+    separate_origin,
+    without_path,
+)
 from m2sd_cli.training.job import Job
 from m2sd_cli.training.memory import freed_memory_kept
 from m2sd_cli.training.packaged_weights import weights_file
@@ -119,7 +125,7 @@ def learn(
             refuse_unless_new(StateStore(opened), _worth_keeping(opened), force)
         chosen = backbone or best_backbone()
         begin = {"backbone": chosen, "init": IMAGENET, "epochs": 0, "image_size": image_size}
-        settings = located(resolve(PretrainConfig, Sources({}, options=begin)))
+        settings = separate_origin(resolve(PretrainConfig, Sources({}, options=begin)))
         init, weights = settings.init, known_weights(settings.backbone, settings.init)
         if weights is None:
             others = ", ".join(each for each, entry in BACKBONES.entries.items() if entry.imagenet)

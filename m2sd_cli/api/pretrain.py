@@ -50,9 +50,9 @@ from m2sd_cli.training.initial_weights import (
     IMAGENET,
     initialise,
     known_weights,
-    located,
     prepared_for_weights,
     require_weights,
+    separate_origin,
     weights_record,
     without_path,
 )
@@ -168,7 +168,7 @@ def begin(
     asked, origins = resolve_with_origins(
         PretrainConfig, Sources(defaults, request.config, request.options, followed.options)
     )
-    settings = located(asked)
+    settings = separate_origin(asked)
     if info is not None and settings.image_size is not None:
         raise UsageError(f"--image-size is for folders; {info.name}'s images have {info.image_size} pixels")
     protocol = chosen_protocol(info, settings)

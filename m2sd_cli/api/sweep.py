@@ -25,7 +25,7 @@ from m2sd_cli.paths import expand, expand_given, text_given
 from m2sd_cli.reading import read_regular
 from m2sd_cli.recipes import find_recipe
 from m2sd_cli.training.distill import loss_weights
-from m2sd_cli.training.initial_weights import file_digest, located, without_path
+from m2sd_cli.training.initial_weights import file_digest, separate_origin, without_path
 
 DATA = "cifar100"  # unless another is named
 ROW = "row"  # an origin of options
@@ -109,7 +109,7 @@ def resolve_sweep(arguments: Mapping[str, Any]) -> Sweep:
             *layers(PretrainConfig, Sources(defaults, config, first, followed.options)),
             Layer(ROW, row.pretrain),
         ]
-        one = located(_merged(PretrainConfig, sources))
+        one = separate_origin(_merged(PretrainConfig, sources))
         sources = layers(DistillConfig, Sources(defaults, config, second, followed.options))
         changes = row.changes(asdict(_merged(DistillConfig, sources, one.init)))
         return one, _merged(DistillConfig, [*sources, Layer(ROW, changes)], one.init)

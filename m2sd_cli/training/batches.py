@@ -23,7 +23,7 @@ def batch_bounds(images: int, batch_size: int) -> list[tuple[int, int]]:
 
 
 def to_device(data: TrainingImages, device: torch.device) -> TrainingImages:
-    """Move the images to the device if they leave half of its memory free; else batches will be moved one by one."""
+    """Move the images to the device if they take half of its free memory at most; else each batch is moved alone."""
     if device.type == "cuda" and data.images.nbytes > torch.cuda.mem_get_info(device)[0] // 2:
         return data
     return data.to(device)
@@ -35,8 +35,8 @@ class Batches:
     Args:
         size: images a batch.
         order: the function from an epoch, counted from 0, to the order (N,) of its images, on the CPU.
-        ahead: gather the next batch while the device works on this one; worth it for images on the host of another
-            device.
+        ahead: gather the next batch while the device works on this one; of use for images in another memory than the
+            device's.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Batches:
         return self._move(batch)
 
     def close(self) -> None:
-        """Gather no more ahead; the next step begins anew."""
+        """End gathering ahead; another step would begin it anew."""
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
         self._pool = self._next = None

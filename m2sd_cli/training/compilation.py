@@ -18,12 +18,12 @@ def compile_forward(module: nn.Module, device: torch.device) -> None:
 
 
 def mark_step() -> None:
-    """Tell the graphs of CUDA that a new step begins, and that the results of the last one have been used."""
+    """Tell CUDA graphs that a new step begins, and that the results of the last step have been used."""
     torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
 
 
 def compilation_failed(error: Exception) -> bool:
-    """Tell whether an error comes from the compiler, as without a C compiler."""
+    """Tell whether an error comes from torch.compile, which may lack a C compiler."""
     import torch._dynamo.exc  # slow to import, and needed only here
 
     return isinstance(error, torch._dynamo.exc.TorchDynamoException)

@@ -1,4 +1,4 @@
-"""Algorithms that repeat exactly; torch on CUDA otherwise takes faster ones that add up in any order."""
+"""Algorithms that repeat exactly; by default torch on CUDA takes faster ones, which add up in any order."""
 
 import os
 from collections.abc import Iterator
@@ -39,5 +39,5 @@ def deterministic(enabled: bool) -> Iterator[None]:
 
 
 def is_not_deterministic(error: RuntimeError) -> bool:
-    """Tell whether torch raised an error since an operation has no deterministic algorithm."""
+    """Tell whether torch raised an error because an operation has no deterministic algorithm."""
     return "does not have a deterministic implementation" in str(error)

@@ -32,14 +32,14 @@ def loss_weights(config: DistillConfig) -> LossWeights:
 
 
 def saves_memory(device: torch.device, processes: int = 1) -> bool:
-    """Tell whether large maps are computed again for the backward pass, and not kept."""
+    """Tell whether large maps are computed again for the backward pass instead of being kept."""
     # A CPU shares its memory with other programs, the memory of a GPU is there to be used. Shards of a batch may differ
     # by an image, and with it the maps that are large: batch norms would wait for processes that compute none again.
     return device.type == "cpu" and processes == 1
 
 
 def build_enhancement(network: Network, config: DistillConfig, weights: LossWeights) -> FeatureEnhancement | None:
-    """Build a new FE with W' for a network; the seed decides their weights. None if no term needs it."""
+    """Build FE and W' for a network, with weights that the seed decides; None if no term needs them."""
     if not weights.need_enhancement:
         return None
     class_weights = network.class_weights
@@ -58,7 +58,7 @@ def build_enhancement(network: Network, config: DistillConfig, weights: LossWeig
 
 
 def distill_module(network: Network, enhancement: FeatureEnhancement | None, recompute: bool = False) -> nn.ModuleDict:
-    """Put the modules that stage 2 optimises into one, `recompute` for less memory and more time."""
+    """Put the modules that stage 2 optimises into one; `recompute` saves memory and costs time."""
     if recompute:
         recompute_large_maps(network.backbone, enhancement)
     module = nn.ModuleDict({"network": network})

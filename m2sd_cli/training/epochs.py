@@ -25,7 +25,7 @@ from m2sd_cli.runs.manifest import EpochRecord
 from m2sd_cli.runs.training_log import TrainingLog, log_error
 
 HELD_OUT_SHARE = 0.02  # of the time of training, for accuracies on held-out images
-PROBE = 32  # held-out images, on which the time for all of them is estimated
+PROBE = 32  # held-out images, by which the time for all of them is estimated
 
 
 @dataclass(frozen=True)
@@ -38,13 +38,13 @@ class EpochFigures:
         accuracy: share of unmixed training images; None where the stage does not know it.
         terms: the terms of the loss by name, without their weights.
         learning_rate: of W at the last step.
-        held_out_accuracy: share of the held-out base images that W labels rightly after the epoch; None if there are
-            none, or it is not yet time to measure again.
-        held_out_every: epochs from one such measurement to the next, which take 2 % of the time together.
-        images_per_second: of training, without that measurement.
+        held_out_accuracy: share of the held-out base images that W labels rightly after the epoch; None without such
+            images, and in an epoch without a measurement.
+        held_out_every: epochs from one measurement to the next, so that all take HELD_OUT_SHARE of the time.
+        images_per_second: of training, without the measurement.
         peak_memory: bytes; of tensors on CUDA, else of the process. None where the system does not tell.
         seconds: of the whole stage, with the time before an interruption.
-        network: as it is after the epoch. To be looked at, and left in training mode.
+        network: as it is after the epoch; a listener leaves it in training mode.
     """
 
     stage: str
@@ -74,22 +74,22 @@ Listener = Callable[[EpochFigures], None]
 
 
 class HeldOutAccuracy:
-    """The accuracy of a network on held-out images, measured as seldom as keeps within HELD_OUT_SHARE of the time.
+    """The accuracy of a network on held-out images, measured so seldom that it takes HELD_OUT_SHARE of the time.
 
     Args:
-        source: the held-out images that count.
-        precision: of training.
+        source: the sample of held-out images that is measured on.
+        precision: of training, fp32 or bf16.
     """
 
     def __init__(self, source: ImageSource, transform: TestTransform, precision: str) -> None:
         self._source = source
         self._transform = transform
         self._precision = precision
-        self._waited = 0  # epochs since it was measured
+        self._waited = 0  # epochs since the last measurement
         self.every: int | None = None
 
     def measure(self, network: Network, epoch_seconds: float) -> float | None:
-        """Return the accuracy; None if it is not yet time.
+        """Return the accuracy; None in an epoch without a measurement.
 
         Args:
             network: in training mode, to which it returns.
@@ -136,9 +136,10 @@ class EpochObserver:
 
     Attributes:
         stage, epochs: of the training.
-        module: that is trained.
-        device: that it is trained on.
-        compiled: if it is; images are held out from the compiler, which would begin anew for them.
+        module: the trained one.
+        device: that the module is trained on.
+        compiled: True if the module is compiled. Held-out images are then computed without the compiler, which would
+            compile once more for them.
         held_out: measures the accuracy; None if no image is held out.
         listeners: the functions that take the figures.
     """
@@ -190,7 +191,7 @@ class EpochObserver:
 
 
 def peak_memory(device: torch.device) -> int | None:
-    """Return the most bytes that tensors have taken on CUDA, or the process elsewhere; None where nobody tells."""
+    """Return the most bytes that tensors have taken on CUDA, or the process elsewhere; None where it is unknown."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     try:
@@ -206,7 +207,7 @@ class LogListener:
     Args:
         folder: the run folder.
         stage: that is trained.
-        done: epochs of it that were trained before, whose lines are kept.
+        done: the number of its epochs that were trained before; their lines are kept.
     """
 
     def __init__(self, folder: Path, stage: str, done: int) -> None:
@@ -228,7 +229,7 @@ class LogListener:
 
 
 def end_log(folder: Path, stage: str, epochs: int) -> None:
-    """Remove the lines of a log that tell of another training than the one that has just finished."""
+    """Remove every line from a log but those of earlier stages and of the training that has just finished."""
     with suppress(OSError, M2sdError):
         TrainingLog(folder, STAGES).keep(stage, epochs)
 
@@ -261,7 +262,7 @@ def tensorboard_listener(folder: Path, stage: str, done: int) -> Iterator[Listen
     Args:
         folder: to which each stage adds a folder of its own.
         stage: that is trained.
-        done: epochs of it that were trained before.
+        done: the number of its epochs that were trained before.
     """
     from torch.utils.tensorboard import SummaryWriter
 

@@ -25,7 +25,7 @@ class Execution:
     """The conditions under which a stage is trained; the objective does not depend on them.
 
     Raises:
-        UsageError: several processes are to compile, or the precision is unknown.
+        UsageError: several processes would compile, or the precision is unknown.
     """
 
     device: torch.device
@@ -46,7 +46,7 @@ class Execution:
 
     @property
     def exact_precision(self) -> str:
-        """Return `fp32` or `bf16`."""
+        """The precision in use, `fp32` or `bf16`."""
         return training_precision(self.precision, self.device)
 
     def resumed_from(self, state: TrainingState) -> "Execution":
@@ -60,6 +60,8 @@ def executing(asked: Execution, run: RunFolder, command: str) -> Iterator[Execut
 
     Args:
         asked: the conditions of one process.
+        run: the run folder.
+        command: that writes, for messages of others.
 
     Yields:
         The conditions of this process, which has a device of its own.

@@ -28,7 +28,7 @@ from m2sd_cli.training.time_budget import fit_epochs
 
 @contextmanager
 def steps_explained(stage: str, config: PretrainConfig | DistillConfig, execution: Execution) -> Iterator[None]:
-    """Turn what torch raises of steps into errors that name the option.
+    """Turn errors of torch in training steps into errors that name an option.
 
     Raises:
         TrainingError: torch lacks memory, a compiler or an algorithm.
@@ -49,27 +49,27 @@ def steps_explained(stage: str, config: PretrainConfig | DistillConfig, executio
 
 
 def fit(job: Job[Config], module: nn.Module, objective: Objective) -> Fitted[Config] | None:
-    """Train to the last epoch, or until stopped.
+    """Train to the last epoch, or until a stop is requested.
 
     Returns:
-        None if the time limit ended it, after the state was saved.
+        None if the time limit ended the training, after the state was saved.
 
     Raises:
-        DataError: an image cannot be read; held-out ones are read, too.
-        InterruptedTrainingError: a signal ended it, after the state was saved.
+        DataError: an image for training or held out cannot be read.
+        InterruptedTrainingError: a signal ended the training, after the state was saved.
         RunError: the state to resume from belongs to other images or another stage 1.
-        DamagedError: it is not a state of this training.
-        TrainingError: the loss is no longer finite, or torch lacks memory, a compiler or an algorithm.
+        DamagedError: the state to resume from is none of this training.
+        TrainingError: the loss is not finite, or torch lacks memory, a compiler or an algorithm.
     """
     data, execution = job.data, job.execution
     began = time.monotonic()
-    # The time runs from here on, since a cluster counts the decoding of images, too.
+    # The time limit runs from here on, since a cluster counts the decoding of images, too.
     stop = StopRequest(execution.stop_after)
     with stop.on_signals(), freed_memory_kept(execution.device):
         with execution.group.local_main_first():
             held_out = None
             if data.held_out is not None and len(data.held_out):
-                # They are used after an epoch, but an unreadable image should be reported before it.
+                # Held-out images are used after an epoch; an unreadable one is reported before the first.
                 held_out = held_out_sample(data.held_out)
                 held_out.for_testing(data.transform, FEATURE_BATCH)
             images = data.train.for_training(data.augmentation)
@@ -116,7 +116,7 @@ def step_seconds(job: Job[Config], module: nn.Module, objective: Objective) -> f
 
 @contextmanager
 def _observing(training: Training, job: Job[Config], held_out: ImageSource | None) -> Iterator[None]:
-    """Tell the log of the run, TensorBoard and the caller of every epoch; one process of a group does."""
+    """Have one process of a group tell the log of the run, TensorBoard and the caller of every epoch."""
     execution = job.execution
     if not execution.group.is_main:
         yield
@@ -142,7 +142,7 @@ def _resume(training: Training, job: Job[Config], state: TrainingState) -> None:
 
     Raises:
         RunError: the state belongs to other images or another stage 1.
-        DamagedError: it is not a state of this training.
+        DamagedError: the state is none of this training.
     """
     job.require_same_images(state)
     position = Position(state.step, state.seconds, dict(state.sums), list(state.history))

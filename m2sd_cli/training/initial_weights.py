@@ -1,4 +1,4 @@
-"""Initial weights of stage 1: those of ImageNet, or those of a local file."""
+"""Initial weights of stage 1, from ImageNet or from a local file."""
 
 import hashlib
 import os
@@ -34,7 +34,7 @@ INIT_LIMIT = 4 * 2**30  # bytes of a file to begin from, unpacked
 
 
 def initialise(backbone: Backbone, name: str, init: str) -> None:
-    """Begin from other weights: `imagenet`, as the table BACKBONES has them, timm's of an origin, or a local file.
+    """Load the weights to begin from: those of the table BACKBONES, timm's of an origin, or those of a local file.
 
     Args:
         backbone: the network.
@@ -72,16 +72,16 @@ def load_initial_weights(backbone: Backbone, state: dict[str, Tensor]) -> None:
 
 
 def known_weights(backbone: object, init: object) -> ImageNetWeights | None:
-    """Look up the weights of ImageNet that go with a backbone, or the ones of an origin that timm knows.
+    """Look up the weights of ImageNet that go with a backbone, or the weights of an origin that timm knows.
 
-    A file has none of its own, and is taken to have been trained as the backbone's weights of ImageNet were.
+    A file does not tell how its images were prepared: the preparation of the backbone's ImageNet weights is assumed.
 
     Args:
         backbone, init: of the configuration of stage 1, or of a record of it, which may hold anything.
 
     Raises:
         UsageError: the origin has weights of another network.
-        M2sdError: the package is missing that has the backbone.
+        M2sdError: the package that has the backbone is not installed.
     """
     name, origin = str(backbone), str(init)
     if init in (None, NO_INIT) or name not in BACKBONES:
@@ -95,8 +95,8 @@ def known_weights(backbone: object, init: object) -> ImageNetWeights | None:
     return entry.imagenet
 
 
-def located(config: PretrainConfig) -> PretrainConfig:
-    """Name a backbone without the place where its weights lie, which becomes the weights to begin from."""
+def separate_origin(config: PretrainConfig) -> PretrainConfig:
+    """Split a backbone's name from the place of its weights, which becomes `init`: the weights to begin from."""
     recorded = BACKBONES[config.backbone].recorded
     if recorded is None or recorded == config.backbone:
         return config
@@ -105,16 +105,16 @@ def located(config: PretrainConfig) -> PretrainConfig:
 
 
 def without_path(init: str | None) -> str | None:
-    """Leave the folder out of the weights to begin from: no record holds a path of this machine."""
+    """Return the weights to begin from without their folder: no record holds a path of this machine."""
     prefix = next((each for each in (HUB, FOLDER) if init and init.startswith(each)), "")
     return init and prefix + Path(init.removeprefix(prefix)).name
 
 
 def weights_record(backbone: str, init: str) -> WeightsRecord | None:
-    """Record weights that were begun from, and warn if they may not be used for everything.
+    """Record the weights that stage 1 began from, and warn if their licence forbids commercial use.
 
     Returns:
-        None if nobody says how their images were prepared.
+        None if nothing tells how their images were prepared.
 
     Raises:
         DataError: their file cannot be read.
@@ -144,7 +144,7 @@ def weights_record(backbone: str, init: str) -> WeightsRecord | None:
 def prepared_for_weights(
     data: DataSet, weights: ImageNetWeights | WeightsRecord | None, image_size: int | None
 ) -> DataSet:
-    """Prepare the images of a folder as those were that the initial weights were trained on.
+    """Prepare the images of a folder as the images were that trained the initial weights.
 
     Args:
         data: the folder.
@@ -161,7 +161,7 @@ def prepared_for_weights(
 
 
 def is_published(init: str) -> bool:
-    """Tell weights that their publisher finds from a file."""
+    """Tell whether a package locates the weights by their name; otherwise the name is the path of a file."""
     return init == IMAGENET or init.startswith((HUB, FOLDER))
 
 
@@ -186,7 +186,7 @@ def torchvision_state(name: str) -> object:
     weights = getattr(import_torchvision("models"), name).IMAGENET1K_V1
     try:
         with redirect_stdout(sys.stderr):  # torch says there that it downloads
-            # Torch compares the hash of what it downloads, and not that of what was there already.
+            # Torch compares the hash of a download, and not that of a file that is in the cache already.
             return weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
     except (OSError, RuntimeError) as error:
         raise DataError(
@@ -225,7 +225,7 @@ def read_weights(path: Path) -> Mapping[object, object]:
                 content: object = safetensors.torch.load_file(path)
             else:
                 with warnings.catch_warnings():
-                    warnings.simplefilter("ignore")  # what torch has to say comes as an exception, too
+                    warnings.simplefilter("ignore")  # torch warns of files that it then refuses by an exception
                     content = torch.load(file, map_location="cpu", weights_only=True)
     except OSError as error:
         raise DataError(f"--init {path}: {error.strerror or error}") from None
@@ -240,7 +240,7 @@ def require_weights(init: str | None) -> None:
     """Refuse a file to begin from that is missing.
 
     Raises:
-        DataError: it is.
+        DataError: the file is missing.
     """
     if init not in (None, NO_INIT) and not is_published(init):
         _require_file(Path(init))
@@ -253,7 +253,7 @@ def _require_file(path: Path) -> None:
 
 
 def _unread(error: Exception) -> str:
-    """Say why a file was not read, by the exception that torch raises."""
+    """Describe why a file was not read, by the exception that torch raises."""
     alone = "save its state_dict alone"
     if "TorchScript" in str(error):
         return f"a TorchScript program and no state dict; {alone}"
@@ -270,7 +270,7 @@ def _checked(content: object, init: str) -> Mapping[object, object]:
 
 
 def file_digest(init: str | None) -> str | None:
-    """Compute the SHA-256 of the file to begin from; None if there is none, or its publisher names it.
+    """Compute the SHA-256 of the file to begin from; None without a file, and for weights of a package.
 
     Raises:
         DataError: it cannot be read.

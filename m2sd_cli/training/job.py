@@ -56,8 +56,8 @@ class Job(Generic[Config]):
     recipe: str | None = None  # that the configuration follows
     options_file: OptionsTables = field(default_factory=dict)  # of --config, of stage 1
     init: str | None = None  # the weights that stage 1 begins from, if not random ones
-    weights: WeightsRecord | None = None  # of what stage 1 begins from
-    parent: StoredManifest | None = None  # stage 1, of stage 2
+    weights: WeightsRecord | None = None  # the record of these weights
+    parent: StoredManifest | None = None  # of stage 2: the manifest of stage 1
     state: TrainingState | None = None  # to resume from
     origins: Mapping[str, str] = field(default_factory=dict)  # source of each option, of a training that begins
 
@@ -97,7 +97,7 @@ class Job(Generic[Config]):
         """Refuse a state that belongs to other images or another stage 1.
 
         Raises:
-            RunError: it does.
+            RunError: the state does.
         """
         if state.data_digest != classes_digest(self.classes):
             changed = f": {name_changes(self.classes, state.classes)}" if state.classes else ""

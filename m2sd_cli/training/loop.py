@@ -43,8 +43,8 @@ if TYPE_CHECKING:
     from m2sd_cli.training.epochs import EpochObserver
 
 MODULE = "module."
-TOLD_AFTER = 5.0  # seconds of training, after which its whole time can be told
-PROBED = 3.0  # seconds of steps on which a budget of time is divided
+TOLD_AFTER = 5.0  # seconds of training, after which the time of the whole is estimated
+PROBED = 3.0  # seconds of steps, by which a budget of time is turned into epochs
 ACCURACY = "accuracy"
 LOSS = "loss"
 BF16 = ", or try --precision fp32"
@@ -66,12 +66,12 @@ class Training:
     """The training of one module in one stage.
 
     Every process of a group draws the whole batch from the same streams and computes on its shard of it. A training
-    depends on their number by rounding alone.
+    depends on the number of processes by rounding alone.
 
     Args:
         stage: the name of the stage; the random streams of different stages differ.
         inputs: all images, moved to the device if they fit there, and their way into the network.
-        execution: where and how to compute; `stop_after` is the caller's business.
+        execution: the device and the conditions; `stop_after` is left to the caller.
         save: the function of a position and all tensors that saves them, called between two steps.
 
     Raises:
@@ -140,7 +140,7 @@ class Training:
         """Go on from the position at which `tensors()` were collected.
 
         Raises:
-            ValueError: they belong to another training.
+            ValueError: the position or the tensors belong to another training.
         """
         likes = optimizer_likes(self.config.optimizer, self.module)
         wrong = find_mismatch(tensors, tensor_specs(self.module.state_dict(), MODULE), tensor_specs(likes))
@@ -156,13 +156,13 @@ class Training:
         restore_optimizer(self.optimizer, self.config.optimizer, self.module, tensors)
 
     def run(self, stop: StopRequest) -> bool:
-        """Train until the last epoch has ended, or until asked to stop; the state has been saved then.
+        """Train until the last epoch has ended or a stop is requested, and save the state.
 
         Returns:
             True if the last epoch has ended.
 
         Raises:
-            TrainingError: the loss or a tensor is no longer finite; the last saved state is as it was.
+            TrainingError: the loss or a tensor is not finite; the last saved state is left as it was.
         """
         began = time.monotonic() - self.position.seconds
         first_step, first_time = self.position.step, time.monotonic()
@@ -214,10 +214,10 @@ class Training:
         progress.say(f"{self.stage}: {epochs}, about {left} from now on")
 
     def step_seconds(self, enough: float | None = None) -> float:
-        """Measure the time of a step on the first batches, and take the steps back: nothing has been learned.
+        """Measure the seconds of a step on the first batches, and take the steps back: nothing has been learned.
 
         Args:
-            enough: seconds of steps, of which there are two at least; None for PROBED.
+            enough: seconds to measure for, two steps at least; None for PROBED.
         """
         enough = PROBED if enough is None else enough
         before = {name: tensor.detach().clone() for name, tensor in self.module.state_dict().items()}
@@ -275,7 +275,7 @@ class Training:
         sums.add(list(measures), values, self.position.step)
 
     def _save(self, sums: Sums) -> None:
-        """Save the state, unless it is not finite: the state that was saved before is worth more then.
+        """Save the state, unless it is not finite: the last saved state is worth more then.
 
         Raises:
             TrainingError: a sum, parameter, buffer or momentum is not finite.

@@ -10,7 +10,7 @@ import torch
 # mallopt(3) of glibc
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
 NEVER = 2**31 - 1  # bytes
-DYNAMIC_LIMIT = 32 << 20  # bytes; up to here glibc raises the threshold by itself
+DYNAMIC_LIMIT = 32 << 20  # bytes, up to which glibc raises MMAP_THRESHOLD by itself
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The builders of the table OPTIMIZERS, and the tensors of an optimiser under names."""
+"""The builders of the table OPTIMIZERS, and the tensors of an optimiser by name."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -10,7 +10,7 @@ from m2sd_cli.config.stages import DistillConfig, PretrainConfig
 from m2sd_cli.method.backbone import Backbone
 from m2sd_cli.registry import OPTIMIZERS, load
 
-RELATIVE = "relative_rate"  # of a group of parameters: its learning rate, where that of W is 1
+RELATIVE = "relative_rate"  # of a group of parameters: its learning rate over that of W
 
 
 def build_optimizer(module: nn.Module, config: PretrainConfig | DistillConfig, fused: bool) -> torch.optim.Optimizer:
@@ -46,13 +46,13 @@ def adamw(groups: list[dict[str, Any]], config: PretrainConfig | DistillConfig, 
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Set the learning rate of W, and that of the backbone with it."""
+    """Set the learning rate of W, and the backbone's in proportion to it."""
     for group in optimizer.param_groups:
         group["lr"] = rate * group[RELATIVE]
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, name: str, module: nn.Module) -> dict[str, Tensor]:
-    """Collect the tensors that an optimiser keeps for the next step; none of a parameter that had no step yet.
+    """Collect the tensors that an optimiser keeps for the next step; a parameter without a step has none.
 
     Args:
         name: of the optimiser in the table OPTIMIZERS.
@@ -66,7 +66,7 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer, name: str, module: nn.Mo
 
 
 def optimizer_likes(name: str, module: nn.Module) -> dict[str, Tensor]:
-    """Return a tensor of the shape and type of each that `optimizer_tensors` can collect."""
+    """Return a tensor of the same shape and type for each one that `optimizer_tensors` can collect, by its name."""
     scalar = torch.zeros(())
     return {prefix + of: scalar if key == "step" else parameter for prefix, key, of, parameter in _kept(name, module)}
 

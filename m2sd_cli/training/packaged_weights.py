@@ -1,4 +1,4 @@
-"""Weights that a small package of the Python registry holds; nothing is downloaded, and no code of it is run."""
+"""Weights in an installed package of the Python registry; nothing is downloaded, and no code of the package runs."""
 
 import hashlib
 import io
@@ -28,7 +28,7 @@ def weights_file(package: str) -> Path | None:
 
 
 def efficientnet_lite0_state(package: str) -> dict[str, Tensor]:
-    """Read the published weights of EfficientNet-Lite0 without their classifier, under the names of our network.
+    """Read the published weights of EfficientNet-Lite0 without their classifier, under the names of its backbone.
 
     Raises:
         M2sdError: the package is not installed.

@@ -13,13 +13,13 @@ from m2sd_cli.training.loop import ACCURACY, Objective
 
 
 def build_network(config: PretrainConfig, classes: int, image_size: int | None = None) -> Network:
-    """Build a new network; the seed decides its weights.
+    """Build a network with weights that the seed decides.
 
     Args:
         image_size: side of the images in pixels; None for a network that takes any.
 
     Raises:
-        UsageError: it cannot take images of that size.
+        UsageError: the network cannot take images of that size.
         M2sdError: a network of another package does not keep the contract.
     """
     with torch.random.fork_rng(devices=[]):
@@ -27,7 +27,7 @@ def build_network(config: PretrainConfig, classes: int, image_size: int | None =
         backbone = build_backbone(config.backbone, image_size)
         if image_size is not None:
             backbone.check(image_size)
-            # A network that knows what it takes has answered; those of the package are tested.
+            # A network with a check of its own has been asked; networks of this package are covered by tests.
             if type(backbone).check is Backbone.check and BACKBONES.origin(config.backbone) is not None:
                 check_features(backbone, config.backbone, image_size)
         return Network(backbone, ClassWeights(backbone.width, classes, config.similarity, config.scale))

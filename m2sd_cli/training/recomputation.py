@@ -16,7 +16,7 @@ LARGE = 2**24  # bytes of a map; smaller ones save little memory and cost time
 
 
 def recompute_large_maps(backbone: Backbone, enhancement: FeatureEnhancement | None) -> None:
-    """Have stage 2 hold no large map of the inside of a block for the backward pass, which computes the block again.
+    """Have stage 2 keep no large map inside a block: the backward pass computes the block again.
 
     Results, gradients and running statistics are the same bit for bit.
     """
@@ -37,7 +37,7 @@ def _recompute_module(module: nn.Module) -> None:
 def apply(compute: Callable[[Tensor], Tensor], owner: nn.Module, x: Tensor) -> Tensor:
     """compute(x); in training, of an x of LARGE bytes or more, x alone is kept for the backward pass.
 
-    A compiler is left to decide that itself.
+    Under a compiler compute(x) is plain: the compiler decides itself which maps to keep.
 
     Args:
         compute: a function without randomness.
@@ -56,7 +56,7 @@ def apply(compute: Callable[[Tensor], Tensor], owner: nn.Module, x: Tensor) -> T
 
 @contextmanager
 def statistics_kept(owner: nn.Module) -> Iterator[None]:
-    """Keep the running statistics of a module's batch norms, which normalise by those of the batch."""
+    """Keep the running statistics of a module's batch norms as they are; batches are still normalised by their own."""
     norms = [each for each in owner.modules() if isinstance(each, _BatchNorm)]
     before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:

@@ -51,10 +51,10 @@ def device_name(device: torch.device) -> str:
 
 
 def machines(execution: Execution, state: TrainingState | None) -> list[MachineRecord]:
-    """List the machines of a training up to this one, which is not repeated where it goes on by itself.
+    """List the machines of a training, this one last; a machine that resumes its own training is not repeated.
 
     Args:
-        state: from which it is resumed.
+        state: that the training is resumed from.
     """
     device = execution.device
     here = MachineRecord(
@@ -132,7 +132,7 @@ def base_records(data: DataSet) -> list[ClassRecord]:
 
 
 def data_record(data: DataSet) -> DataRecord:
-    """Record a data set."""
+    """Record the name, the kind and the division of a data set."""
     info = get_info(data.name)
     if data.listed is not None:
         return DataRecord(name=data.name, kind="folder", split=LISTED)
@@ -175,7 +175,7 @@ def recorded_list(record: SplitRecord | None) -> SplitList | None:
 def plugins_record(
     data: DataRecord, backbone: str, classifier: str | None = None, config: TrainingConfig | None = None
 ) -> dict[str, str]:
-    """Name the package and version of everything that the package itself does not bring."""
+    """Return the package and version, or the file, of every part that this package does not bring, by its name."""
     names: list[tuple[Registry[Any], str | None]] = [(BACKBONES, backbone), (CLASSIFIERS, classifier)]
     names += [(OPTIMIZERS, config.optimizer), (SCHEDULES, config.schedule)] if config else []
     names += [(DATA_SETS, data.name.removesuffix(SIMULATED))] if data.kind == "built-in" else []
@@ -183,7 +183,7 @@ def plugins_record(
 
 
 def shots_record(folder: str) -> DataRecord:
-    """Record a person's own shots by the bare name of their folder."""
+    """Record shots of a person by the bare name of their folder."""
     return DataRecord(name=folder, kind="folder", split="all images are shots")
 
 

@@ -19,6 +19,8 @@ def require_same(begun: TrainingState | Manifest, options: Mapping[str, Any], ex
     """Refuse options under which a training, interrupted or finished, would have had another result.
 
     Args:
+        begun: the training.
+        options: the given options by name.
         execution: the conditions with the given precision or `auto`; the device may be another one.
 
     Raises:
@@ -85,7 +87,7 @@ def refuse_unless_new(store: StateStore, finished: str | None, force: bool) -> N
         return
     if finished is not None:
         taught = None
-        with suppress(RunError):  # there is no session, or one that cannot be read any more
+        with suppress(RunError):  # there is no session, or one that cannot be read
             taught = store.run.summary().describe_taught()
         lost = f", and removes {taught}" if taught else ""
         raise RunError(f"{store.run.path}: {finished}; --force replaces it once the new training has finished{lost}")

@@ -31,7 +31,7 @@ def cosine(_config: TrainingConfig, step: int, steps: int, _epoch: int) -> float
 
 
 def multistep(config: TrainingConfig, _step: int, _steps: int, epoch: int) -> float:
-    """Compute gamma^n, n of the milestones being behind in an epoch, which counts from 0 with those of the warm-up."""
+    """Compute gamma^n, with n milestones behind; epochs count from 0, and include those of the warm-up."""
     return config.gamma ** sum(epoch >= milestone for milestone in milestones(config))
 
 

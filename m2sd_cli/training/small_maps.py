@@ -12,12 +12,12 @@ from m2sd_cli.method.network import Network
 
 
 def spare_small_maps(module: nn.Module, size: int, device: torch.device, precision: str) -> None:
-    """Tell of maps smaller than their kernels; on a CPU have these convolutions compute in float32 rather than bf16.
+    """Warn of maps smaller than their kernels; on a CPU have these convolutions compute in float32 rather than bf16.
 
-    oneDNN leaves taps of the gradient unwritten that meet nothing but padding.
+    In bf16 oneDNN leaves those taps of the gradient unwritten that meet nothing but padding.
 
     Args:
-        module: what is trained; the convolutions of its networks' backbones are looked at.
+        module: the trained one; the convolutions of its networks' backbones are looked at.
         size: side of the images in pixels.
         device: of the module.
         precision: fp32 or bf16.
@@ -41,12 +41,12 @@ def spare_small_maps(module: nn.Module, size: int, device: torch.device, precisi
 def is_computed_wrong(convolution: nn.Conv2d, height: int, width: int) -> bool:
     """Tell whether the bf16 gradient of the weights of a convolution may be wrong for a map of this size."""
     if isinstance(convolution.padding, str) or (max(convolution.kernel_size) == 3 and max(convolution.stride) == 1):
-        return False  # computed by another kernel, which writes all of it
+        return False  # another kernel computes these, and writes all of the gradient
     return min(height, width) <= max(convolution.padding)
 
 
 def _wrong_convolutions(backbone: nn.Module, images: Tensor) -> dict[str, nn.Conv2d]:
-    """Find the convolutions by the maps that they are given."""
+    """Find the convolutions whose input maps are too small, by their names."""
     found: dict[str, nn.Conv2d] = {}
 
     def look(name: str, convolution: nn.Conv2d, inputs: tuple[Any, ...]) -> None:

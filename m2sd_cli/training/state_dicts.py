@@ -1,4 +1,4 @@
-"""The weights of a backbone in the state dict of a file, under whatever key and prefix people keep them."""
+"""The weights of a backbone in the state dict of a file, under any key, prefix and names that people give them."""
 
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
@@ -22,7 +22,7 @@ class Candidate(NamedTuple):
 
     origin: str  # keys and prefix, for messages; empty if the file holds nothing else
     state: dict[str, Tensor]
-    remark: str = ""
+    remark: str = ""  # for a person who begins from these weights
 
 
 def check_weights(backbone: Backbone, state: Mapping[str, Tensor], most: int = 3) -> str | None:
@@ -39,7 +39,7 @@ def check_weights(backbone: Backbone, state: Mapping[str, Tensor], most: int = 3
 
 
 def without_classifier(state: Mapping[str, Tensor], backbone: Backbone) -> dict[str, Tensor]:
-    """Leave out a classifier, by the names that are usual, unless the backbone has a part of that name."""
+    """Leave out a classifier by its usual names, unless the backbone has a part of such a name."""
     known = backbone.state_dict().keys()
     return {name: tensor for name, tensor in state.items() if name in known or not name.startswith(CLASSIFIERS)}
 
@@ -47,8 +47,8 @@ def without_classifier(state: Mapping[str, Tensor], backbone: Backbone) -> dict[
 def select_weights(content: Mapping[object, object], backbone: Backbone) -> dict[str, Tensor]:
     """Select the weights of a backbone: the only tensors in a file that have its names and shapes.
 
-    They may be under keys, such as `state_dict`, `model` or `params`, have a prefix, such as `module.`, `backbone.` or
-    `encoder.`, and have one of the backbone's other names; what else is in the file is passed over.
+    The tensors may lie under keys, such as `state_dict`, `model` or `params`. Their names may have a prefix, such as
+    `module.`, `backbone.` or `encoder.`, and may be the backbone's other names. All other content is passed over.
 
     Raises:
         ValueError: nothing in the file fits, or networks of different weights do; the message says what is in it.

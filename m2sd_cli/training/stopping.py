@@ -16,7 +16,7 @@ SIGNALS = [
 
 
 class StopRequest:
-    """A wish to save and end, which a training asks for between two steps.
+    """A request to save and end, which a training looks at between two steps.
 
     Args:
         after: seconds from now after which to stop; None for never.
@@ -29,20 +29,20 @@ class StopRequest:
 
     @property
     def wanted(self) -> bool:
-        """Tell whether to save and end now."""
+        """True if the training is to save and end now."""
         return self.interrupted or (self._deadline is not None and time.monotonic() >= self._deadline)
 
     @property
     def error(self) -> type[InterruptedTrainingError]:
-        """Return the error of the signal that has made the request: a person's Ctrl-C has its own."""
+        """The error of the signal that made the request: Ctrl-C has another one than the signals of systems."""
         return SignalledTrainingError if self._signal not in (None, signal.SIGINT) else InterruptedTrainingError
 
     @contextmanager
     def on_signals(self) -> Iterator[None]:
-        """Turn each of SIGNALS into a request; a second one ends the process at once, as it would have.
+        """Turn each of SIGNALS into a request; the same signal a second time has its usual effect, an end at once.
 
-        A signal that the process was started to ignore stays ignored: a shell does so for SIGINT in the background,
-        nohup for SIGHUP.
+        A signal that the process was started to ignore stays ignored: a shell has SIGINT ignored in the background,
+        nohup SIGHUP.
         """
         if threading.current_thread() is not threading.main_thread():
             yield

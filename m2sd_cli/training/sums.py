@@ -31,16 +31,16 @@ class Sums:
         self._ended = torch.where(self._sums.isfinite(), self._ended, self._ended.clamp_max(step))
 
     def read(self) -> dict[str, float]:
-        """Return the sums by name, which waits for the device."""
+        """Wait for the device, and return the sums by name."""
         return dict(zip(self._names, self._sums.tolist(), strict=True))
 
     def end(self) -> tuple[int, list[str]]:
-        """Return the first step after which a sum was not finite, and the names of the sums that it concerns."""
+        """Return the first step after which a sum was not finite, and the names of those sums."""
         ended = self._ended.tolist()
         step = min(ended)
         return step, [name for name, last in zip(self._names, ended, strict=True) if last == step]
 
 
 def all_finite(tensors: Mapping[str, Tensor]) -> bool:
-    """Tell whether every number of every tensor is finite, which waits for the device once."""
+    """Tell whether every number of every tensor is finite; the device is waited for once."""
     return bool(torch.stack([tensor.isfinite().all() for tensor in tensors.values()]).all())

@@ -1,4 +1,4 @@
-"""The time of a training by that of its first steps, and the epochs that a budget of time allows."""
+"""The epochs that a budget of time allows, by the time of a training's first steps."""
 
 import time
 from dataclasses import replace
@@ -12,22 +12,22 @@ from m2sd_cli.training.loop import Training
 
 
 def fit_epochs(training: Training, seconds: float, began: float) -> int:
-    """Choose as many epochs as a time allows, by the time of a few steps that are taken back.
+    """Give a training as many epochs as its time allows, by the time of a few steps that are taken back.
 
     Args:
         training: that has not begun.
         seconds: for the training.
-        began: when this time began, by time.monotonic().
+        began: the beginning of these seconds, by time.monotonic().
 
     Returns:
-        their number.
+        The number of epochs.
 
     Raises:
         UsageError: one epoch takes longer.
     """
     epoch_seconds = training.step_seconds() * len(training.bounds) * (1 + HELD_OUT_SHARE)
     left = seconds - (time.monotonic() - began)
-    # Processes measure different times, and have to come to the same number.
+    # Processes measure different times, and have to choose the same number: that of the main process.
     choice = torch.tensor(left / epoch_seconds if training.group.is_main else 0.0, device=training.device)
     training.group.all_reduce(choice)
     epochs = int(choice)

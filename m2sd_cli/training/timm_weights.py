@@ -20,7 +20,7 @@ from m2sd_cli.training.initial_weights import read_weights
 FILES: Final = ("model.safetensors", "pytorch_model.bin", "pytorch_model.pth", "model.pth")
 DESCRIPTION: Final = "config.json"
 DESCRIPTION_LIMIT = 2**24  # bytes; some list thousands of labels
-ARGUMENTS = {"num_classes", "pretrained", "img_size"}  # of a network, which change nothing that matters here
+ARGUMENTS = {"num_classes", "pretrained", "img_size"}  # of a network; none changes the backbone that its name builds
 
 
 @lru_cache
@@ -80,19 +80,19 @@ def _require_known(name: str) -> None:
 
 
 def timm_state(name: str) -> Mapping[object, object]:
-    """Read the weights of a name as `timm:` takes it, which are downloaded unless a cache folder has them.
+    """Read the weights of a name as `timm:` takes it; they are downloaded unless a cache folder has them.
 
     Raises:
-        DataError: there are none, the download failed, or the file cannot be read.
+        DataError: the name has no weights, the download failed, or the file cannot be read.
     """
     return read_weights(weights_file(name))
 
 
 def weights_file(name: str) -> Path:
-    """Locate the file of the weights of a name, and download it if it is not there.
+    """Locate the file of the weights of a name, and download it unless a cache folder has it.
 
     Raises:
-        DataError: there is none, or the download failed.
+        DataError: the name has no weights, or the download failed.
     """
     if name.startswith(FOLDER):
         return _file_in(Path(name.removeprefix(FOLDER)).expanduser())
@@ -154,10 +154,10 @@ def read_description(name: str) -> tuple[PretrainedCfg, str]:
 
 
 def _builds_the_usual(model: str, arguments: Mapping[str, Any]) -> bool:
-    """Tell arguments that a folder names without need from those that make another network."""
+    """Tell whether the arguments that a folder names make the same network as its name alone."""
     try:
         return repr(timm.create_model(model, **arguments)) == repr(timm.create_model(model))
-    except Exception:  # timm hands whatever stands in the file to the network
+    except Exception:  # timm passes the arguments on unchecked, and the network may raise anything
         return False
 
 
@@ -186,7 +186,7 @@ def _download(repository: str, names: tuple[str, ...]) -> Path:
             raise _not_downloaded(error) from None
         except EntryNotFoundError as error:
             missing = error
-        except Exception as error:  # of its several HTTP libraries
+        except Exception as error:  # the hub's client has several HTTP libraries, each with errors of its own
             raise _not_downloaded(error) from None
     raise DataError(f"--init imagenet: {quoted(owner)} has no {' or '.join(names)} ({missing and _first(missing)})")
 
