@@ -1,4 +1,4 @@
-"""Reading the chain of a run folder from its newest manifest to its first, whatever others do to it meanwhile."""
+"""Reading the chain of a run folder from its newest manifest to its first, while other processes may change it."""
 
 from collections.abc import Callable, Container
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ Read = Callable[Concatenate["ChainReader", Parameters], Result]
 class ChainSummary:
     """A chain with its first and last manifest in full, the others in part.
 
-    It is enough to use the chain and to add to it, and takes a third of the time of reading all in full.
+    It is enough to use the chain and to add to it, and faster to read than all manifests in full.
     """
 
     base: StoredManifest
@@ -39,7 +39,7 @@ class ChainSummary:
         return {each.name: each.session for each in self.classes.known}
 
     def describe_taught(self) -> str | None:
-        """Say how many classes and shots the sessions after session 0 have taught; None if there are none."""
+        """Count in words the classes and shots that the sessions after session 0 have taught; None without such."""
         taught = self.sessions[1:]
         if not taught:
             return None
@@ -89,7 +89,7 @@ class ChainReader(FileReader):
 
         Raises:
             RunError: there is none.
-            DamagedError: it is missing or changed, or a session is, so that nobody knows what it should be.
+            DamagedError: it is missing or changed, or a session is, so that its hash is unknown.
         """
         newest = self.newest()  # once: others may replace it at any moment
         if newest is None:
@@ -103,7 +103,7 @@ class ChainReader(FileReader):
 
     @_steadily
     def chain(self, last: int | None = None) -> list[StoredManifest]:
-        """Read the manifests of sessions 0..last, each checked against the hash that its child has of it.
+        """Read the manifests of sessions 0..last, each checked against the hash in its child.
 
         Args:
             last: a session number; None for the newest.
@@ -139,7 +139,7 @@ class ChainReader(FileReader):
         return ChainSummary(manifests[0], manifests[end], parts[: end + 1])
 
     def _ends(self, last: int | None = None) -> tuple[FileRecord, int]:
-        """Read which manifest is the newest, and find the number of the last session that is asked for."""
+        """Read the record of the newest manifest, and find the number of the last session that is asked for."""
         newest = self.newest()
         if newest is None:
             problem = "no trained model in it" if self.path.is_dir() else NO_FOLDER
@@ -157,7 +157,7 @@ class ChainReader(FileReader):
         """Read all sessions, the newest first: the manifests of some in full and of the others a summary.
 
         Returns:
-            the manifests of the sessions in `in_full`, and what was read of each session; both in the chain's order.
+            The manifests of the sessions in `in_full`, and the manifest or summary of each session, in their order.
         """
         manifests: dict[int, StoredManifest] = {}
         parts: list[Manifest | ManifestSummary] = []
@@ -229,4 +229,4 @@ class ChainReader(FileReader):
         if problems:
             raise DamagedError(*reversed(problems))
         if newest is not None and numbers:
-            self._walk(newest, [])  # whole files may still not fit each other
+            self._walk(newest, [])  # sound files may still not fit each other

@@ -11,7 +11,7 @@ from m2sd_cli.reading import quoted
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
-SEAL: Final = b'{\n "seal": "'  # the checksum itself follows: it is the first field
+SEAL: Final = b'{\n "seal": "'  # the checksum follows, since it is the first field
 BLANK: Final = b"0" * 64
 MOST_VERSIONS: Final = 10**9
 
@@ -21,7 +21,7 @@ def _with_seal(content: bytes, seal: bytes) -> bytes:
 
 
 def describe_error(error: ValidationError) -> str:
-    """Return the first thing that is wrong, in a length that a message can hold."""
+    """Describe the first error, in a length that a message can hold."""
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"]) or "it"
     return f"{quoted(where)}: {quoted(first['msg'])}"
@@ -54,7 +54,7 @@ class ChecksummedModel(BaseModel):
         """Validate the bytes that were read; `path` names the file in messages.
 
         Raises:
-            DamagedError: they are not what was written, or of another schema version.
+            DamagedError: the bytes were changed, or are of another schema version.
         """
         try:
             model = cls.model_validate_json(content)

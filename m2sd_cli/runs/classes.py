@@ -21,7 +21,7 @@ class TaughtClass:
 
 
 class ChainClasses:
-    """The classes that the sessions of a chain have taught so far, by their indices; forgotten ones are among them."""
+    """The classes that the sessions of a chain have taught so far, forgotten ones included, in the order of indices."""
 
     def __init__(self) -> None:
         self.all: list[TaughtClass] = []
@@ -30,7 +30,7 @@ class ChainClasses:
 
     @classmethod
     def of(cls, parts: Iterable[Manifest | ManifestSummary]) -> Self:
-        """Follow sessions 0, 1, ..., which fit each other."""
+        """Follow sessions 0, 1, ..., each of which fits those before it."""
         classes = cls()
         for part in parts:
             classes.add(part)
@@ -40,7 +40,7 @@ class ChainClasses:
         """Follow the next session.
 
         Raises:
-            ValueError: it does not fit the sessions before it; the message says why.
+            ValueError: the session does not fit those before it; the message names the reason.
         """
         if part.classes_before != len(self.all):
             raise ValueError("its class indices do not follow the chain's")

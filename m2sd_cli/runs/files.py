@@ -1,4 +1,4 @@
-"""Writing and reading a file so that it is there in full, or not at all."""
+"""Writing and reading files that are there in full, or not at all."""
 
 import hashlib
 import os
@@ -35,7 +35,7 @@ def write_atomically(path: Path, content: bytes | Iterable[bytes]) -> str:
     sha256 = hashlib.sha256()
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{UNFINISHED}")
     try:
-        with open(temporary, "xb") as file:  # which applies the umask, as a private temporary file would not
+        with open(temporary, "xb") as file:  # open applies the umask, which a file of tempfile would not have
             for piece in [content] if isinstance(content, bytes) else content:
                 file.write(piece)
                 sha256.update(piece)
@@ -46,13 +46,13 @@ def write_atomically(path: Path, content: bytes | Iterable[bytes]) -> str:
     except OSError as error:
         raise RunError(f"{path}: could not be written ({error.strerror or error})") from None
     finally:
-        with suppress(OSError):  # the first error has to be told, not that of clearing up
+        with suppress(OSError):  # an error of clearing up must not hide the first one
             temporary.unlink(missing_ok=True)
     return sha256.hexdigest()
 
 
 def is_unfinished(name: str, beginnings: tuple[str, ...]) -> bool:
-    """Tell whether `write_atomically` has left a file of such a name, its process having been killed."""
+    """Tell whether a name is that of a file that `write_atomically` leaves behind when its process is killed."""
     return name.endswith(UNFINISHED) and name.startswith(tuple(f".{beginning}" for beginning in beginnings))
 
 
@@ -68,11 +68,11 @@ def sync_folder(folder: Path) -> None:
 
 
 def read_bounded(path: Path, limit: int) -> bytes:
-    """Read a file itself, no link to one, that is no larger than `limit` bytes.
+    """Read a file of at most `limit` bytes, itself and no link to it.
 
     Raises:
-        FileNotFoundError: there is none.
-        DamagedError: it cannot be read, is no file, or is larger.
+        FileNotFoundError: there is no such file.
+        DamagedError: it cannot be read, is no regular file, or is larger.
     """
     try:
         with open_regular(path, follow=False) as file:  # a link could lead out of the run folder
@@ -83,7 +83,7 @@ def read_bounded(path: Path, limit: int) -> bytes:
     except (FileNotFoundError, NotADirectoryError) as error:
         raise FileNotFoundError(*error.args) from None
     except OSError as error:
-        if os.path.islink(path):  # which asks of no rights
+        if os.path.islink(path):  # it needs no rights to read the file
             raise DamagedError(f"{path}: a link; a run folder holds the files themselves") from None
         raise DamagedError(f"{path}: cannot be read ({error.strerror or error})") from None
 
@@ -121,5 +121,5 @@ def decode_tensors(path: Path, content: bytes) -> dict[str, Tensor]:
     try:
         return safetensors.torch.load(content)
     except (SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
-        reason = str(error).split("\n")[0][:200]  # torch goes on with its own traceback
+        reason = str(error).split("\n")[0][:200]  # torch adds a traceback to its message
         raise DamagedError(f"{path}: not a safetensors file ({reason})") from None

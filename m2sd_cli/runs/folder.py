@@ -52,10 +52,11 @@ class RunFolder(ChainReader):
 
     @contextmanager
     def locked(self, command: str, damaged: bool = False) -> Iterator[None]:
-        """Be the only writer, after finishing or clearing the work of one that was killed; see `lock_folder`.
+        """Be the only writer, after finishing or clearing the work of a killed one; see `lock_folder`.
 
         Args:
-            damaged: leave that work as it is, since `head.json`, which would tell what it is, may be damaged.
+            command: that writes, for messages of others.
+            damaged: leave that work as it is: `head.json`, which tells of it, may be damaged.
 
         Raises:
             RunError: somebody else is writing, or the folder cannot be written to.
@@ -72,7 +73,7 @@ class RunFolder(ChainReader):
             yield
 
     def owns(self, path: Path) -> bool:
-        """Tell whether a file is one of the chain or of a training under way, which nothing else may write."""
+        """Tell whether a path is a file of the chain or of a training under way, which nothing else may write."""
         file, home = path.resolve(), self.path.resolve()
         named = file.name.startswith((f"{PRETRAIN}.", "session-", POINTER, LOCK, WRITER, PLACES, LOG))
         inside = any(file.is_relative_to(home / folder.name) for folder in (self.training, self.tuning, self._incoming))
@@ -93,7 +94,7 @@ class RunFolder(ChainReader):
         return self._write(f"{name}.safetensors", content)
 
     def write_manifest(self, name: str, manifest: Manifest) -> StoredManifest:
-        """Write the manifest, after its checkpoint; from now on it is the newest, and whatever followed it is gone.
+        """Write a manifest, after its checkpoint, as the newest of the chain; sessions that followed it are removed.
 
         Raises:
             RunError: it could not be written, and the chain is unchanged; or it was written and could not be moved into
@@ -106,7 +107,7 @@ class RunFolder(ChainReader):
 
         Raises:
             RunError: the other run has none, or this one could not be written.
-            DamagedError: the other run's is damaged.
+            DamagedError: a file of the other run is damaged.
         """
         stored = source.pretrain()
         self.copy_checkpoint(source, stored)
@@ -117,7 +118,7 @@ class RunFolder(ChainReader):
 
         Raises:
             RunError: it could not be written.
-            DamagedError: the other run's is damaged.
+            DamagedError: the other run's checkpoint is damaged.
         """
         checkpoint = stored.manifest.checkpoint
         return self._write(checkpoint.file, source.content(checkpoint, CHECKPOINT_LIMIT))
@@ -162,7 +163,7 @@ class RunFolder(ChainReader):
         number = session_number(newest)
         self._remove_after(number)
         if number <= 0:
-            self.remove_training()  # it has reached its end
+            self.remove_training()  # a stage that trains has ended
         os.replace(coming, self.path / newest.file)
         sync_folder(self.path)
         shutil.rmtree(self._incoming, ignore_errors=True)
@@ -196,7 +197,7 @@ class RunFolder(ChainReader):
 
         Raises:
             RunError: they could not be removed.
-            DamagedError: one of them is damaged, so that nobody knows what the session before it should be.
+            DamagedError: one of them is damaged, so that the hash of the session before it is unknown.
         """
         record, last = self._ends()
         if last < first:
@@ -216,13 +217,13 @@ class RunFolder(ChainReader):
             sync_folder(self.path)
 
     def repair(self) -> StoredManifest:
-        """Make `head.json` anew: of the longest chain there is, whose newest manifest is trusted as it is found.
+        """Make `head.json` anew of the longest sound chain, whose newest manifest is trusted as it is found.
 
         Returns:
-            that manifest.
+            The newest manifest.
 
         Raises:
-            RunError: `head.json` is sound, or there is no chain to make one of.
+            RunError: `head.json` is sound, or there is no sound chain.
         """
         with suppress(DamagedError):
             if self.newest() is not None:
@@ -236,7 +237,7 @@ class RunFolder(ChainReader):
         raise RunError(f"{self.path}: no chain in it that a head could be made of; restore it from a backup")
 
     def _require_sound(self, stored: StoredManifest) -> None:
-        """Check a manifest's checkpoint, and every manifest and checkpoint before it, by the hashes that they have.
+        """Check the checkpoint of a manifest, and every manifest and checkpoint before it, by their recorded hashes.
 
         Raises:
             DamagedError: one of them is damaged.

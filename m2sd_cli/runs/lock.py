@@ -1,4 +1,4 @@
-"""The lock of a folder: one writer at a time, whose name the others are told."""
+"""The lock of a folder: it has one writer at a time, whose command the others are told."""
 
 import os
 import socket
@@ -21,7 +21,7 @@ WRITER_LIMIT = 4096  # bytes
 
 
 class Writer(Record):
-    """The process that has the lock: for messages only, and left behind by one that was killed."""
+    """The process that has the lock, for messages alone: a killed process leaves this record behind."""
 
     command: str
     process: Annotated[int, Field(ge=1)]
@@ -30,7 +30,7 @@ class Writer(Record):
 
     @property
     def may_live(self) -> bool:
-        """True if that process may still be there, as one of another machine always may."""
+        """True if the process may still run, as one of another machine always may."""
         if self.host != socket.gethostname() or os.name == "nt":
             return True
         try:
@@ -48,23 +48,24 @@ class Writer(Record):
 
 @contextmanager
 def lock_folder(folder: Path, command: str, patience: float = 0.0) -> Iterator[None]:
-    """Be the only writer to a folder, which is made if need be, and removed again if nothing was written into it.
+    """Be the only writer to a folder, which is made if it is missing, and removed again if it stays empty.
 
     The lock of a process that died is no lock.
 
     Args:
-        command: that writes, for whoever comes meanwhile.
-        patience: seconds to wait for somebody else; below 0 for as long as it takes.
+        folder: the folder.
+        command: that writes, for messages of others.
+        patience: seconds to wait for another writer; below 0 for as long as it takes.
 
     Raises:
-        LockedError: somebody else is writing.
+        LockedError: another process is writing.
         RunError: the folder cannot be made.
     """
     lock = FileLock(folder / LOCK, timeout=patience)
     try:
         try:
             new_folders = _acquire(lock, folder)
-        except FileNotFoundError:  # whoever had the lock wrote nothing, and has removed the folder
+        except FileNotFoundError:  # the last writer wrote nothing, and has removed the folder
             new_folders = _acquire(lock, folder)
     except Timeout:
         raise LockedError(f"{folder}: {_holder(folder)} is writing to it; wait until that has ended") from None
@@ -77,7 +78,7 @@ def lock_folder(folder: Path, command: str, patience: float = 0.0) -> Iterator[N
         with suppress(OSError):
             (folder / WRITER).unlink(missing_ok=True)
             if os.listdir(folder) == [LOCK]:
-                (folder / LOCK).unlink()  # while it is held: whoever waits for it sees that it is no more
+                (folder / LOCK).unlink()  # while it is held, so that a process that waits for it finds it gone
                 for path in new_folders:
                     path.rmdir()
         lock.release()
@@ -98,7 +99,7 @@ def _sign(path: Path, command: str) -> None:
         host=socket.gethostname(),
         since=datetime.now(UTC).strftime("%Y-%m-%d %H:%M"),
     )
-    with suppress(OSError):  # a disk without room for it may still have room for what matters
+    with suppress(OSError):  # it serves messages alone, and no work is refused for it
         path.unlink(missing_ok=True)
         path.write_bytes(writer.model_dump_json().encode())
 

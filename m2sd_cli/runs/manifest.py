@@ -1,6 +1,6 @@
 """The content of manifests. A file that does not fit these models is refused; their JSON Schema can be printed.
 
-Numbers and texts have bounds, far above what was ever written, since a manifest may come from anywhere.
+Numbers and texts have bounds, far above any real one, since a manifest may come from anywhere.
 """
 
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ SCHEMA_VERSION: Final = 4  # frozen since 0.2.0: every later version reads its f
 SchemaVersion = Literal[4]  # files of others are refused, see `misread`
 
 FileName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$", max_length=64)]
-Text = Annotated[str, Field(max_length=1024)]  # names are names of files, of which none is longer
+Text = Annotated[str, Field(max_length=1024)]  # most are names of files, of which none is longer
 Name = Annotated[Text, Field(min_length=1)]
 EntryName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=64)]  # of a table to which plug-ins add
 NetworkName = Annotated[  # of a table, or of another package behind a prefix
@@ -24,7 +24,7 @@ Longer = Annotated[str, Field(max_length=8192)]  # a path below a folder, and a 
 Count = Annotated[int, Field(ge=0, le=10**9)]
 Whole = Annotated[int, Field(ge=-(2**63), lt=2**64)]
 Setting = bool | Whole | float | Text | None  # of a configuration
-Share = Annotated[float, Field(ge=-1000, le=1000)]  # a mean of values that are 0 to 1 before it is taken away
+Share = Annotated[float, Field(ge=-1000, le=1000)]  # the mean that is subtracted from values of 0 to 1
 Deviation = Annotated[float, Field(ge=0.001, le=1000)]
 Percent = Annotated[float, Field(ge=0, le=100)]
 Precision = Literal["fp32", "bf16"]
@@ -36,7 +36,7 @@ Views = Annotated[ViewCount, Field(description="of each shot, whose features the
 
 
 class Record(BaseModel):
-    """Frozen, without room for fields that it does not know, nor for NaN and infinity anywhere."""
+    """A frozen model that refuses unknown fields, NaN and infinity."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -190,9 +190,9 @@ class NetworksRecord(Record):
 
 
 class TuningRecord(Record):
-    """The decision for one of these networks; no test image had a say.
+    """The decision between a published network as it is and the same fine-tuned; no test image had a say.
 
-    The networks of the trial had not seen the classes left out. A figure that is missing was not needed.
+    The networks of the trial had not seen the classes left out. A missing figure was not needed.
     """
 
     minutes: Annotated[float, Field(gt=0, description="that were allowed")]
@@ -321,9 +321,9 @@ class Edit:
 
 
 class ManifestSummary(BaseModel):
-    """The part of a manifest that ties it to its neighbours and its checkpoint, read in a fifth of the time.
+    """The part of a manifest that ties it to its neighbours and its checkpoint; a whole one takes longer to read.
 
-    It is for manifests whose SHA-256 is known: the rest of them is what it was when it was written.
+    It is for manifests whose SHA-256 is known: their other parts need no check.
     """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
@@ -361,7 +361,7 @@ class TrainingState(ChecksummedModel):
 
     schema_version: SchemaVersion = SCHEMA_VERSION
     stage: Literal["pretrain", "distill"]
-    parent: Sha256 | None  # of the manifest that the training began from
+    parent: Sha256 | None  # of the manifest of stage 1, in stage 2
     data: DataRecord
     data_digest: Sha256
     tensors: FileRecord

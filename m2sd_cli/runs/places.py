@@ -1,6 +1,6 @@
-"""The folders of a run's images on this machine, so that they are named once.
+"""The folders of a run's images on this machine, so that a person names them once.
 
-They lie in a small file beside the chain, which no other file refers to: without it folders have to be named again.
+Their paths lie in a small file beside the chain. No other file refers to it: without it folders are named again.
 """
 
 import json
@@ -18,14 +18,14 @@ LIMIT: Final = 1 << 20  # bytes
 
 @dataclass(frozen=True)
 class Places:
-    """Whole paths of folders; whatever lies there is checked by its SHA-256 when it is used."""
+    """Whole paths of folders; the images in them are checked by their SHA-256s when they are used."""
 
     data: dict[str, str] = field(default_factory=dict)  # of the base classes, by the bare name in the manifests
     shots: dict[str, list[str]] = field(default_factory=dict)  # by the number of the session
 
 
 def read_places(run: Path) -> Places:
-    """Read the places of a run folder; none if there is no such file, or one that nobody wrote."""
+    """Read the places of a run folder; none if the file is missing or holds something else."""
     try:
         content = json.loads(read_bounded(run / PLACES, LIMIT))
         data, shots = content["data"], content["shots"]
@@ -39,13 +39,13 @@ def read_places(run: Path) -> Places:
 
 
 def remember_data(run: Path, name: str, folder: Path) -> None:
-    """Remember the folder of the base classes, by the bare name that manifests have of it."""
+    """Remember the folder of the base classes, by its bare name in the manifests."""
     places = read_places(run)
     _write(run, places, Places({**places.data, name: str(folder.resolve())}, places.shots))
 
 
 def remember_shots(run: Path, session: int, folders: list[Path]) -> None:
-    """Remember the folders of a session's shots; of a later session that was there before it is not true any more."""
+    """Remember the folders of a session's shots, and forget those of later sessions, which this one has replaced."""
     places = read_places(run)
     kept = {number: paths for number, paths in places.shots.items() if number.isdecimal() and int(number) < session}
     _write(run, places, Places(places.data, {**kept, str(session): [str(path.resolve()) for path in folders]}))
@@ -53,5 +53,5 @@ def remember_shots(run: Path, session: int, folders: list[Path]) -> None:
 
 def _write(run: Path, before: Places, places: Places) -> None:
     if places != before:
-        with suppress(RunError):  # of a run folder that may only be read; the folder is named again then
+        with suppress(RunError):  # a run folder may be read-only; its folders are then named again
             write_atomically(run / PLACES, json.dumps({"data": places.data, "shots": places.shots}, indent=1).encode())

@@ -1,4 +1,4 @@
-"""Reading the files of a run folder one by one, each checked against the hash that another file has of it.
+"""Reading the files of a run folder one by one, each checked against its hash in another file.
 
 `head.json` names the newest manifest, each manifest its parent and its checkpoint. A file that was written a moment ago
 may still lie in `incoming`; see `RunFolder`.
@@ -35,7 +35,7 @@ def session_name(session: int) -> str:
 
 
 def session_number(newest: FileRecord | None) -> int:
-    """Return the number of the newest session; -1 if there is none, whether or not there is a stage 1."""
+    """Return the number of the newest session; -1 if there is none, with or without a stage 1."""
     match = SESSION.fullmatch(newest.file) if newest else None
     return int(match[1]) if match else -1
 
@@ -66,7 +66,7 @@ class FileReader:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._last_pointer: bytes | None = None  # when the chain was read last
+        self._last_pointer: bytes | None = None  # the content of head.json when the chain was read last
 
     @property
     def training(self) -> Path:
@@ -83,11 +83,11 @@ class FileReader:
         return self.path / "incoming"
 
     def newest(self) -> FileRecord | None:
-        """Read which manifest is the newest; None if there is none.
+        """Read the record of the newest manifest; None if there is none.
 
         Raises:
             RunError: the folder cannot be read.
-            DamagedError: the file that names it is damaged, or missing although there are manifests.
+            DamagedError: `head.json` is damaged, or missing although there are manifests.
         """
         self._last_pointer = self._pointer_bytes()
         path = self.path / POINTER
@@ -140,7 +140,7 @@ class FileReader:
 
         Args:
             name: `pretrain` or `session-NNN`.
-            sha256: its hash, where that is known.
+            sha256: the hash of its file; None if it is unknown.
 
         Raises:
             DamagedError: it is missing, changed, or not a manifest of this schema version.
@@ -193,7 +193,7 @@ class FileReader:
 
         Raises:
             DamagedError: it is missing, changed, or no safetensors file.
-            RunError: the chain that the manifest was read of is no more.
+            RunError: the chain has been changed since the manifest was read.
         """
         try:
             return self._tensors((stored.manifest if isinstance(stored, StoredManifest) else stored).checkpoint)

@@ -1,4 +1,4 @@
-"""Comparing the tensors of a file with those that it has to hold: it may hold anything, and come from anywhere."""
+"""Comparing the tensors of a file with those that it has to hold; a file may come from anywhere, and hold anything."""
 
 from collections.abc import Iterator, Mapping
 from itertools import islice
@@ -33,9 +33,10 @@ def find_mismatch(
     """Describe how the tensors of a file differ from those that it has to hold; None if they do not.
 
     Args:
+        tensors: of the file.
         required: the tensors that have to be there.
-        optional: the tensors that may be there beside them, and nothing else; a required one counts.
-        convertible: accept floating-point and whole numbers of any precision, each for its like.
+        optional: further tensors that may be there; any other is a mismatch.
+        convertible: accept floating-point and whole numbers of any precision, each in place of its own kind.
         most: differences to name; those beyond are counted.
     """
     mismatches = _mismatches(tensors, required, {**(optional or {}), **required}, convertible)

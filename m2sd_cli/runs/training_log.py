@@ -1,7 +1,6 @@
 """The log of the trainings of a run: one JSON line an epoch and stage. No hash of the chain covers it.
 
-It is there for people and for curves. Nothing depends on it, so that a run without it, or with one that was changed, is
-as good as before.
+It is there for people and for curves. Nothing depends on it: a run without a log, or with a changed one, is sound.
 """
 
 import json
@@ -32,7 +31,7 @@ class TrainingLog:
         self._stages = tuple(stages)
 
     def lines(self) -> list[dict[str, Any]]:
-        """Read the lines, without those that are none of a log, as the torn one of a process that was killed.
+        """Read the lines of the log; any other is left out, such as the torn line of a killed process.
 
         Raises:
             OSError: the file cannot be read, or is larger than any log.
@@ -40,7 +39,11 @@ class TrainingLog:
         return list(self._parsed(self._read()))
 
     def keep(self, stage: str, epochs: int) -> None:
-        """Keep the lines of earlier stages and of so many epochs of this one; all others are removed.
+        """Remove all lines but those of earlier stages and of the first epochs of a stage.
+
+        Args:
+            stage: its name.
+            epochs: the number of its epochs to keep.
 
         Raises:
             OSError, M2sdError: the file cannot be read or written.
@@ -61,7 +64,7 @@ class TrainingLog:
             self.path.unlink()
 
     def append(self, line: Mapping[str, Any]) -> None:
-        """Append a line, which `stage` and `epoch` begin.
+        """Append a line, whose first fields are `stage` and `epoch`.
 
         Raises:
             OSError: it cannot be written, or the file is a link or no regular file.

@@ -12,7 +12,7 @@ from m2sd_cli.runs.manifest import FileRecord, TrainingState
 
 @dataclass(frozen=True)
 class StateStore:
-    """The folder in which a run keeps that state. A save replaces the one before it, which is whole until then."""
+    """The folder in which a run keeps the state. A save replaces the state before it, which is whole until then."""
 
     run: RunFolder
 
@@ -42,7 +42,7 @@ class StateStore:
         """Read the state without its tensors.
 
         Raises:
-            DamagedError: it is not a state that this version reads.
+            DamagedError: the file is missing, changed, or no state that this version reads.
         """
         path = self.run.training / STATE
         try:
