@@ -76,4 +76,4 @@ def _escaped(char: str) -> str:
 
 def counted(number: int, noun: str) -> str:
     """Return a number with its noun in the singular or plural."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}{'es' if noun.endswith('s') else 's'}"

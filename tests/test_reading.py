@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from m2sd_cli.reading import open_regular, quoted, read_regular
+from m2sd_cli.reading import counted, open_regular, quoted, read_regular
 
 
 def test_a_file_is_read_whole(tmp_path: Path) -> None:
@@ -37,3 +37,12 @@ def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
 def test_a_quotation_is_short() -> None:
     assert quoted(80 * "x") == 80 * "x"
     assert quoted(81 * "x") == 80 * "x" + "..."
+
+
+def test_a_number_has_its_noun() -> None:
+    assert [counted(number, "taught class") for number in (0, 1, 2)] == [
+        "0 taught classes",
+        "1 taught class",
+        "2 taught classes",
+    ]
+    assert (counted(1, "image"), counted(2, "image")) == ("1 image", "2 images")

@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from m2sd_cli.progress import say
+from m2sd_cli.reading import counted
 
 # Tags of a TIFF.
 BITS, PHOTOMETRIC, MAX_SAMPLE, SAMPLE_FORMAT, SMALLEST, LARGEST = 258, 262, 281, 339, 340, 341
@@ -84,10 +85,7 @@ class Scales:
 
 def describe_scales(scales: Mapping[str, int]) -> list[str]:
     """Say how deep grey images were scaled, by the number of images of each scale."""
-    return [
-        f"{count} grey {'image' if count == 1 else 'images'} of more than 8 bits: {scale}"
-        for scale, count in scales.items()
-    ]
+    return [f"{counted(count, 'grey image')} of more than 8 bits: {scale}" for scale, count in scales.items()]
 
 
 def _stated_range(tags: Mapping[int, Any], low: float, high: float) -> tuple[float, float] | None:

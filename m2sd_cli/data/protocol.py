@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from m2sd_cli.data.catalogue import DATA_SETS, DataSetInfo, simulation_of
 from m2sd_cli.errors import UsageError, os_errors_as
 from m2sd_cli.paths import expand
-from m2sd_cli.reading import quoted, read_regular
+from m2sd_cli.reading import counted, quoted, read_regular
 
 ORDER_LIMIT = 2**24  # bytes of a file of class names
 SEED_LIMIT = 2**32  # of numpy's RandomState
@@ -29,18 +29,14 @@ class Protocol:
         """
         left = classes - self.base_classes
         sessions, rest = -(-left // self.way), left % self.way
-        shots = "1 shot" if self.shots_per_class == 1 else f"{self.shots_per_class} shots"
-        parts = [f"{self.base_classes} base classes, {_sessions(sessions)} of {self.way} classes x {shots}"]
+        shots = counted(self.shots_per_class, "shot")
+        parts = [f"{self.base_classes} base classes, {counted(sessions, 'session')} of {self.way} classes x {shots}"]
         if rest:
             parts.append(f"{rest} in the last session")
         if self.class_order is not None:
             parts.append(f"order {self.class_order}" if isinstance(self.class_order, int) else "order of a file")
         parts.append("official shots" if self.shots_draw is None else f"draw {self.shots_draw} of the shots")
         return ", ".join(parts)
-
-
-def _sessions(count: int) -> str:
-    return "1 session" if count == 1 else f"{count} sessions"
 
 
 def choose_protocol(

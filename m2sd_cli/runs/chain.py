@@ -6,6 +6,7 @@ from functools import cached_property, wraps
 from typing import Concatenate, ParamSpec, TypeVar
 
 from m2sd_cli.errors import DamagedError, RunError
+from m2sd_cli.reading import counted
 from m2sd_cli.runs.classes import ChainClasses
 from m2sd_cli.runs.manifest import FileRecord, Manifest, ManifestSummary
 from m2sd_cli.runs.reader import PRETRAIN, FileReader, StoredManifest, session_name, session_number
@@ -45,7 +46,7 @@ class ChainSummary:
             return None
         classes = sum(each.session > 0 for each in self.classes.all)
         shots = sum(each.shots for part in taught for each in part.classes)
-        return f"{_count(len(taught), 'taught session')} of {_count(classes, 'class')} and {_count(shots, 'shot')}"
+        return f"{counted(len(taught), 'taught session')} of {counted(classes, 'class')} and {counted(shots, 'shot')}"
 
     def taught_images(self) -> dict[str, str]:
         """Return the class and session of every shot as text, by the shot's SHA-256.
@@ -58,10 +59,6 @@ class ChainSummary:
             for number, place in each.shots
             for sha256 in self.sessions[number].classes[place].shot_sha256
         }
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}{'es' if noun.endswith('s') else 's'}"
 
 
 def _steadily(read: Read[Parameters, Result]) -> Read[Parameters, Result]:

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from m2sd_cli.errors import DamagedError, RunError
+from m2sd_cli.reading import counted
 from m2sd_cli.registry import way_to
 from m2sd_cli.runs.checksummed import misread
 from m2sd_cli.runs.files import CHECKPOINT_LIMIT, TEXT_LIMIT, decode_tensors, read_bounded, read_verified
@@ -48,8 +49,7 @@ class StoredManifest:
     record: FileRecord
 
     def __repr__(self) -> str:
-        kind, count = self.manifest.kind, len(self.manifest.classes)
-        return f"<{kind} of {count} {'class' if count == 1 else 'classes'}: {self.record.file}>"
+        return f"<{self.manifest.kind} of {counted(len(self.manifest.classes), 'class')}: {self.record.file}>"
 
     @property
     def name(self) -> str:

@@ -20,6 +20,7 @@ from m2sd_cli.data.transforms import TestTransform
 from m2sd_cli.distributed.batch_norm import share_statistics
 from m2sd_cli.errors import TrainingError, UsageError
 from m2sd_cli.inference.device import autocast
+from m2sd_cli.reading import counted
 from m2sd_cli.runs.manifest import EpochRecord
 from m2sd_cli.runs.tensors import find_mismatch, tensor_specs
 from m2sd_cli.training.batches import Batches, to_device
@@ -210,7 +211,7 @@ class Training:
     def _tell(self, seconds_a_step: float) -> None:
         """Say how long the training takes."""
         left = progress.duration((self.steps - self.position.step) * seconds_a_step)
-        epochs = f"{self.config.epochs} epoch{'s' if self.config.epochs > 1 else ''} of {len(self.bounds)} steps"
+        epochs = f"{counted(self.config.epochs, 'epoch')} of {len(self.bounds)} steps"
         progress.say(f"{self.stage}: {epochs}, about {left} from now on")
 
     def step_seconds(self, enough: float | None = None) -> float:

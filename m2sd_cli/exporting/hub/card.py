@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from m2sd_cli.inference.session import SessionModel
-from m2sd_cli.reading import printable
+from m2sd_cli.reading import counted, printable
 from m2sd_cli.runs.manifest import Manifest
 
 UNSTATED = "unknown"  # a licence, as hubs call one that nobody has stated
@@ -65,7 +65,7 @@ def write_card(model: SessionModel, origin: Origin) -> str:
     data = origin.sessions[0].data.name
     parts = [
         _head(model, origin, data),
-        f"# Image classifier of {_count(len(model.classes), 'class', 'classes')}\n\n"
+        f"# Image classifier of {counted(len(model.classes), 'class')}\n\n"
         f"A {model.record.name} network that was trained on the base classes of {code(data)} and was taught further "
         f"classes from a few images each, session by session, without being trained again (few-shot class-incremental "
         f"learning, classifier `{model.classifier}`). This folder is session {model.session}. It was written by "
@@ -167,9 +167,9 @@ def _classes(model: SessionModel, origin: Origin) -> str:
             continue
         images = [each.shots for each in manifest.classes]
         few, many = min(images), max(images)
-        each = _count(few, "image", "images") if few == many else f"{few} to {many} images"
+        each = counted(few, "image") if few == many else f"{few} to {many} images"
         lines.append(
-            f"- Session {number}: {_count(len(names), 'class', 'classes')}, taught from {each} a class: "
+            f"- Session {number}: {counted(len(names), 'class')}, taught from {each} a class: "
             f"{', '.join(map(code, names))}"
         )
     return "\n".join(lines)
@@ -195,7 +195,7 @@ def _limits(model: SessionModel) -> str:
     lines = [
         "## Limits",
         "",
-        f"- It answers with one of the {_count(len(model.classes), 'class', 'classes')} above; images of anything else "
+        f"- It answers with one of the {counted(len(model.classes), 'class')} above; images of anything else "
         "are at best told to be unknown.",
         "- Classes that were taught later, from a few images, are recognised less surely than base classes.",
         f"- Images are reduced to {model.transform.crop} x {model.transform.crop} pixels: smaller things are not seen.",
@@ -212,10 +212,6 @@ def _limits(model: SessionModel) -> str:
             f"{confidence.told:.0f} % of pairs; a coin has 50."
         )
     return "\n".join(lines)
-
-
-def _count(number: int, one: str, more: str) -> str:
-    return f"{number} {one if number == 1 else more}"
 
 
 def _figure(value: float | None) -> str:
