@@ -235,7 +235,7 @@ BaseCost = Annotated[
     typer.Option(
         "--base-cost",
         metavar="POINTS",
-        help="Of debiased, quadratic: points of base accuracy that a new class may cost; by default session 0's.",
+        help="Of debiased, quadratic: points of base accuracy one new class alone may take; by default session 0's.",
         show_default=False,
     ),
 ]

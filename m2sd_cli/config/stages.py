@@ -226,7 +226,7 @@ class DistillConfig(TrainingConfig):
     base_cost: Annotated[
         float | None,
         Option(
-            help="Of debiased, quadratic: points of base accuracy that a new class may cost, on held-out images.",
+            help="Of debiased, quadratic: points of base accuracy one new class alone may take, on held-out images.",
             ge=0,
             le=100,
             default=f"{BASE_COST:g}",

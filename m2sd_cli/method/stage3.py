@@ -22,7 +22,7 @@ class KnownClasses:
     statistics: BaseStatistics  # of the images of the base classes
     images: Sequence[int]  # number of images of each base class
     held_out: HeldOut | None = None  # features (H, D) and labels (H,) of held-out base images; None without any
-    base_cost: float | None = None  # points that a new class may take from base classes; None for a margin by distance
+    base_cost: float | None = None  # points that one new class may take from base classes; None: a margin by distance
 
     def power_means(self) -> Tensor:
         """Average the power-transformed features of each new class, (N, D)."""

@@ -76,7 +76,7 @@ def symbols() -> str:
 def classifiers() -> str:
     """The classifiers of stage 3."""
     rows = ([code(name), entry.rule, entry.source] for name, entry in CLASSIFIERS.entries.items())
-    return markdown(["`--classifier`", "an image goes to", "source"], rows)
+    return markdown(["`--classifier`", "an image goes to", "after"], rows)
 
 
 def backbones() -> str:
