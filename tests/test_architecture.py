@@ -125,13 +125,15 @@ def test_no_click_and_no_pickle(path: Path) -> None:
             assert any(each.arg == "weights_only" and ast.unparse(each.value) == "True" for each in node.keywords)
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["pretrain", "--help"], ["evaluate", "--wrong"], ["nothing"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["pretrain", "--help"], ["evaluate", "--wrong"], ["learn", "x", "--lr", "1"], ["nothing"]]
+)
 def test_help_and_usage_errors_start_fast(arguments: list[str]) -> None:
     program = (
         "import sys\n"
-        "from m2sd_cli.cli.app import app\n"
+        "from m2sd_cli.cli.app import main\n"
         "try:\n"
-        "    app(sys.argv[1:], prog_name='m2sd')\n"
+        "    main()\n"
         "finally:\n"
         "    heavy = {'torch', 'torchvision', 'numpy', 'PIL'} & set(sys.modules)\n"
         "    assert not heavy, heavy\n"

@@ -1,19 +1,16 @@
 """Commands that convert nothing for a help page or a completion, and whose texts are fit for a terminal."""
 
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from m2sd_cli.cli.output import printable
-from m2sd_cli.cli.usual_names import meant_by
+from m2sd_cli.cli.usage_errors import in_one_line, metavar, refuse_command, refuse_rest, refuse_value
 from m2sd_cli.errors import DataError, ImageError, RunError, UsageError
 from m2sd_cli.paths import expand
-from m2sd_cli.plugin_files import OPTION as PLUGIN
 
 
 class Command(TyperCommand):
@@ -28,8 +25,10 @@ class Command(TyperCommand):
         """See click."""
         spare_conversions(self, ctx)
         _refuse_empty(args)
-        with _fit_errors(self):
+        ctx.allow_extra_args = True
+        with in_one_line(ctx, [*args]):
             rest = super().parse_args(ctx, args)
+        refuse_rest(ctx)
         ctx.params = {name: _expanded(name, value) for name, value in ctx.params.items()}
         return rest
 
@@ -53,7 +52,8 @@ class Group(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         """See click."""
         try:
-            return super().invoke(ctx)
+            with in_one_line(ctx, []):  # where there is no command
+                return super().invoke(ctx)
         except typer.Abort as abort:
             if isinstance(abort.__context__, KeyboardInterrupt):
                 typer.echo(err=True)  # the question has left its line open
@@ -64,13 +64,20 @@ class Group(TyperGroup):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """See click."""
         spare_conversions(self, ctx)
-        with _fit_errors(self):
+        if not args:  # for which Typer may raise the help page
+            return super().parse_args(ctx, args)
+        with in_one_line(ctx, [*args]):
             return super().parse_args(ctx, args)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """See click."""
-        with _fit_errors(self):
-            return super().resolve_command(ctx, args)
+        """See click.
+
+        Raises:
+            UsageError: there is no such command.
+        """
+        if not ctx.resilient_parsing and self.get_command(ctx, args[0]) is None:
+            refuse_command(args[0], ctx)
+        return super().resolve_command(ctx, args)
 
 
 def _refuse_empty(args: Sequence[str]) -> None:
@@ -99,26 +106,6 @@ def _unwrapped(text: str | None) -> str | None:
     return text and re.sub(r"^(?=Examples?:$)", "\b\n", text, flags=re.MULTILINE)
 
 
-@contextmanager
-def _fit_errors(command: TyperCommand | TyperGroup) -> Iterator[None]:
-    """Escape the messages of Typer, which repeat arguments, and suggest the options that other tools call otherwise."""
-    try:
-        yield
-    except Exception as error:
-        name = getattr(error, "option_name", "")
-        if name == PLUGIN:
-            raise UsageError(
-                f"{name}: write it before the command, as in 'm2sd {name} FILE.py {command.name}'"
-            ) from None
-        meant = meant_by(name, command)
-        if meant:
-            vars(error)["possibilities"] = meant
-        message = getattr(error, "message", None)
-        if isinstance(message, str):
-            vars(error)["message"] = "\n".join(map(printable, message.split("\n")))
-        raise
-
-
 def spare_conversions(command: TyperCommand | TyperGroup, ctx: Any) -> None:
     """Leave values that were not given, and the values of a completion, as they are.
 
@@ -131,7 +118,7 @@ def spare_conversions(command: TyperCommand | TyperGroup, ctx: Any) -> None:
 def _missing(parameter: Any, ctx: Any) -> str:
     """Say which argument or option a command cannot do without, and its line of help."""
     option = parameter.param_type_name == "option"
-    name = parameter.opts[0] if option else (parameter.metavar or parameter.name.upper())
+    name = parameter.opts[0] if option else metavar(parameter)
     command = ctx.command_path
     return f"{command.partition(' ')[2]} needs {name} ({parameter.help.rstrip('.')}); '{command} -h' shows examples"
 
@@ -153,4 +140,7 @@ class _Sparing:
             raise UsageError(_missing(parameter, ctx))
         if value is None and parameter.nargs == 1 and not (parameter.required or parameter.callback):
             return None
-        return self._process(ctx, value)
+        try:
+            return self._process(ctx, value)
+        except typer.BadParameter as error:
+            refuse_value(parameter, value, error.message)

@@ -8,6 +8,7 @@ from functools import lru_cache
 from types import NoneType
 from typing import Annotated, Any, get_args, get_type_hints
 
+from m2sd_cli.config.usual_names import meant_by, plain
 from m2sd_cli.errors import UsageError
 from m2sd_cli.reading import quoted
 from m2sd_cli.registry import Registry, one_of
@@ -129,11 +130,10 @@ def find_option(options: Mapping[str, TrainingOption], name: str, source: str | 
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
-    """Return the end of a message that names the most similar of some names; empty if none is similar."""
-    import difflib
-
-    nearest = difflib.get_close_matches(name, names, 1)
-    return f"; did you mean {nearest[0]!r}?" if nearest else ""
+    """Return the end of a message that names the ones of some names that may be meant; empty if there is none."""
+    known = {plain(each): each for each in names}
+    meant = [repr(known[each.split()[0]]) for each in meant_by(name, known)]
+    return f"; did you mean {' or '.join(meant)}?" if meant else ""
 
 
 def as_word(value: object) -> str:

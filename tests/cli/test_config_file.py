@@ -112,6 +112,7 @@ def test_the_schema_has_the_bounds_of_the_options(m2sd: Cli) -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
+        ("[pretrain]\nlr = 1\n", "[pretrain]: there is no option 'lr'; did you mean 'learning_rate'?"),
         ("[pretrain]\nepoch = 1\n", "[pretrain]: there is no option 'epoch'; did you mean 'epochs'?"),
         ("[distill]\ntemprature = 1.0\n", "[distill]: there is no option 'temprature'; did you mean 'temperature'?"),
         ("[distil]\n", "only data, [pretrain] and [distill] are known, not 'distil'; did you mean 'distill'?"),

@@ -48,7 +48,7 @@ def readme(text: str | None = None) -> Document:
     ("block", "reason"),
     [
         ("m2sd recipes show nothing", "README.md:1: exit code 2"),
-        ("m2sd sing", "No such command"),
+        ("m2sd sing", "there is no command"),
         ("pip install -e '.[music]'", "there is no extra music"),
         ("pip install numpy", "not this package"),
         ("python3 -m pytest tests/none", "there is no tests/none"),

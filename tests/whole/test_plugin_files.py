@@ -122,7 +122,7 @@ def test_a_file_is_named_before_the_command_and_has_to_be_there(tmp_path: Path, 
     check_refusal(m2sd("--plugin", tmp_path / "none.py", "recipes"), 2, "cannot be read (No such file")
     check_refusal(m2sd("--plugin", tmp_path, "recipes"), 2, "cannot be read")
     check_refusal(
-        m2sd("evaluate", "--plugin", "own.py"), 2, "--plugin: write it before the command, as in 'm2sd --plugin FILE.py"
+        m2sd("evaluate", "--plugin", "own.py"), 2, "--plugin; write it before the command, as in 'm2sd --plugin FILE.py"
     )
 
 
