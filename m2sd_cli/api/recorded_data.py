@@ -9,7 +9,7 @@ from m2sd_cli.data.catalogue import SIMULATED, DataSetInfo, get_info, listed_nam
 from m2sd_cli.data.choosing import choose_training
 from m2sd_cli.data.datasets import DataSet, Shots
 from m2sd_cli.data.locate import open_data
-from m2sd_cli.data.protocol import under
+from m2sd_cli.data.protocol import apply_protocol
 from m2sd_cli.data.recorded import find_changes, only_recorded
 from m2sd_cli.errors import DamagedError, RunError, UsageError
 from m2sd_cli.registry import way_to
@@ -156,7 +156,7 @@ def next_session(folder: RunFolder) -> int | None:
     chain, first = folder.summary(), folder.pretrain().manifest
     info = recorded_info(first)
     if info is not None:
-        sessions = under(info, recorded_protocol(first.data)).sessions
+        sessions = apply_protocol(info, recorded_protocol(first.data)).sessions
     else:
         sessions = 0 if first.split is None else len(first.split.sessions)
     number = len(chain.sessions)

@@ -12,7 +12,7 @@ from m2sd_cli.checkpoints import BaseCheckpoint
 from m2sd_cli.data.catalogue import SHOTS, SIMULATED
 from m2sd_cli.data.datasets import DataSet
 from m2sd_cli.data.locate import open_shot_pool
-from m2sd_cli.data.protocol import under
+from m2sd_cli.data.protocol import apply_protocol
 from m2sd_cli.data.skipping import check_images, say_skipped, skip_bad_shots
 from m2sd_cli.data.sources import select_where
 from m2sd_cli.errors import DamagedError, UsageError
@@ -81,7 +81,7 @@ def simulate(
             f"training images alone, --data {info.name}{SIMULATED}"
         )
     opened = recorded_data(first, text_given(data), root, None)
-    info = under(info, opened.protocol)
+    info = apply_protocol(info, opened.protocol)
     checkpoint.backbone.to(chosen).to(memory_format=torch.channels_last)
     transform = to_transform(base.transform)
     tested = embed_source(checkpoint.backbone, opened.test, transform, exact, "features of test images")

@@ -1,1 +1,1 @@
-"""Images: where they are, how they are read, and how they become batches. Imports nothing of the other rooms."""
+"""Images: their places, reading them, and batches of them. No module imports one of another folder."""

@@ -13,7 +13,7 @@ class Augmentation:
     """A random crop, or a random resized crop, with a flip."""
 
     size: int  # side of the square that the network sees, in pixels
-    padding: int | None = None  # pixels of black around it before a random crop; None: random resized crop instead
+    padding: int | None = None  # pixels of black around an image before a random crop; None: random resized crop
     flip: bool = True  # left-right, with probability one half
     store: int | None = None  # side that files are decoded to for random resized crops
     area: tuple[float, float] = (0.08, 1.0)  # bounds of a resized crop, as a share of the image

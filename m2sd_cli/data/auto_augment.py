@@ -12,10 +12,10 @@ from m2sd_cli.pairing import import_torchvision
 
 Policy = Literal["cifar10", "imagenet"]
 
-# Images that share a random choice: one for each image would be a hundred calls a step, one for all would make a
-# batch of one look.
+# The images that share a random choice: a choice for each image would take a hundred calls a step, and one for all
+# would make a batch look alike.
 GROUP = 16
-GREY = 128  # fills the pixels that an image was turned or moved away from, as in the paper
+GREY = 128  # of the pixels that a turned or shifted image leaves empty, as in the paper
 
 
 def auto_augment(images: Tensor, policy: Policy, generator: torch.Generator) -> Tensor:
@@ -25,8 +25,8 @@ def auto_augment(images: Tensor, policy: Policy, generator: torch.Generator) -> 
 
     Args:
         images: (B, 3, H, W) uint8, or float of 0..255, which is rounded.
-        policy: the data set that it was learned on.
-        generator: on the CPU, wherever the images are.
+        policy: named by the data set that it was learned on.
+        generator: on the CPU, on whatever device the images are.
 
     Returns:
         (B, 3, H, W) uint8, channels last in memory.

@@ -46,7 +46,7 @@ def list_entries() -> list[CacheEntry]:
         except (OSError, ValueError):
             continue  # being cleared, or damaged and as good as absent
         use, images, side = (record.get(name) for name in ("use", "images", "side"))
-        # Of the very type, as true is an int, too.
+        # Not isinstance: true is an int, too.
         if use in ("training", "test") and type(images) is int and type(side) is int:
             entries.append(CacheEntry(use, images, side, _bytes(folder)))
     return entries
@@ -72,10 +72,10 @@ def clear() -> tuple[int, int]:
     """Remove every entry but those that are being built. A training that reads one goes on undisturbed.
 
     Returns:
-        How many entries were removed, and how many bytes they and the remains of broken-off builds took.
+        The number of removed entries, and the bytes that they and the remains of broken-off builds took.
 
     Raises:
-        DataError: one cannot be removed.
+        DataError: an entry cannot be removed.
     """
     cache = cache_folder()
     entries = freed = 0
@@ -137,7 +137,7 @@ def as_size(count: int) -> str:
 
 
 def _keys(cache: Path) -> list[str]:
-    """List the keys of entries, finished or not; anything else in the folder is somebody else's."""
+    """List the keys of entries, finished or not; other names in the folder are left alone."""
     try:
         with os.scandir(cache) as entries:
             names = {each.name.removesuffix(UNFINISHED) for each in entries if each.is_dir(follow_symlinks=False)}
@@ -147,7 +147,7 @@ def _keys(cache: Path) -> list[str]:
 
 
 def _bytes(folder: Path) -> int:
-    """Sum the sizes of the files in a folder and below it, as far as they are still there."""
+    """Sum the sizes of the files in a folder and below it; a file that is removed meanwhile counts as 0."""
     size = 0
     for parent, _, files in os.walk(folder):
         for name in files:

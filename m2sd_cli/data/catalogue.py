@@ -1,4 +1,4 @@
-"""The table of data sets that come with sessions of their own; knows no images and no torch."""
+"""The table of data sets that come with sessions of their own; this module reads no image and imports no torch."""
 
 import os
 from dataclasses import dataclass, field, replace
@@ -28,7 +28,7 @@ class DataSetInfo:
     way: int  # classes that a session teaches
     images: int  # for training, of each base class; a few of CUB-200's have one less
     image_size: int  # pixels
-    builder: Builder  # opens it, given the folder in which `layout` lies; given nothing if it ships in a package
+    builder: Builder  # of the folder in which `layout` lies, or of nothing if it ships in a package; returns a DataSet
     treatment: str | None = None  # "module:attribute", a datasets.Treatment that `bench` takes; None: by `image_size`
     layout: str = ""  # the folder or file that has to be under the data root; empty if it ships in a package
     download: Builder | None = None  # fetches `layout` into a folder; None if that has to be done by hand
@@ -147,14 +147,14 @@ def all_infos() -> dict[str, DataSetInfo]:
 
 
 def listed_names() -> str:
-    """Write the names as messages and help list them."""
+    """Enumerate the names for messages and help pages."""
     return f"{', '.join(DATA_SETS.names())}, one of these with {SIMULATED}"
 
 
 def simulation_of(info: DataSetInfo) -> DataSetInfo | None:
-    """Describe the data set that `data.simulation` makes of another one's base classes; None if those are too few.
+    """Describe the simulation of a data set, which has its base classes alone; None if these are too few.
 
-    Four fifths of them are its own base classes, and it teaches the others in half as many sessions.
+    Four fifths of them are the simulation's base classes. It teaches the others in half as many sessions.
     """
     base = 4 * info.base // 5
     way = (info.base - base) // max(1, info.sessions // 2)

@@ -1,4 +1,4 @@
-"""A check that reads a whole data set once and tells all its faults, before hours are spent."""
+"""A check that reads a whole data set once and tells all its faults before a long training."""
 
 import os
 from collections import Counter
@@ -24,7 +24,7 @@ from m2sd_cli.progress import count_passing
 
 @dataclass(frozen=True)
 class ClassCount:
-    """The images of a class."""
+    """The numbers of images of a class."""
 
     name: str
     training: int
@@ -50,7 +50,7 @@ class Unreadable:
 
 @dataclass(frozen=True)
 class Summary:
-    """The counts and the oddities of a data set. Its faults are those for which it would be refused."""
+    """The counts, faults and oddities of a data set; for its faults a training would refuse it."""
 
     name: str
     classes: int
@@ -77,7 +77,7 @@ class Summary:
 
 @dataclass(frozen=True)
 class _Image:
-    """An image of a data set: a file, or one in memory, which is known already."""
+    """An image of a data set: a file, or an image in memory with its digest and size."""
 
     name: str
     class_name: str
@@ -88,7 +88,7 @@ class _Image:
 
 
 class _Reading(NamedTuple):
-    """The upright size of a file, how its deep grey was scaled, and the reason if it cannot be read."""
+    """The upright size of an image file and the scale of its deep grey, or the reason why it cannot be read."""
 
     size: tuple[int, int] | None = None
     scale: str | None = None
@@ -96,7 +96,7 @@ class _Reading(NamedTuple):
 
 
 def check(name: str, data_root: Path | None = None) -> Summary:
-    """Read every image of a built-in data set or a folder, and gather all that is wrong with it.
+    """Read every image of a built-in data set or a folder, and gather its faults.
 
     Raises:
         UsageError: there is no such data set and no such folder.
@@ -108,7 +108,7 @@ def check(name: str, data_root: Path | None = None) -> Summary:
 
 
 def check_data(data: DataSet) -> Summary:
-    """Read every image of a data set that could be opened, and gather all that is wrong with them."""
+    """Read every image of a data set that could be opened, and gather its faults."""
     images = [*_images(data.train, data.classes, data.location, "training image")]
     for number in range(1, data.sessions + 1):
         shots = data.session(number)
@@ -122,10 +122,10 @@ def check_data(data: DataSet) -> Summary:
 
 
 def check_folder(folder: Path) -> Summary:
-    """Read every image of a folder as `open_folder` takes it, and gather all that is wrong with it.
+    """Read every image of a folder that `open_folder` would take, and gather its faults.
 
     Raises:
-        DataError: it is not there, or cannot be read at all.
+        DataError: the folder is missing, or cannot be read at all.
     """
     layout = scan_folder(folder)
     images = [
@@ -158,7 +158,7 @@ def _images(
 def _summarise(
     layout: Layout, images: Sequence[_Image], name: str, counts: list[ClassCount], base: int, sessions: int
 ) -> Summary:
-    """Read the files among the images, each once, and summarise what is found."""
+    """Read the files among the images, each once, and make the summary."""
     images = sorted(images, key=lambda each: each.name)
     files = {each.path: each for each in images if each.path is not None}
     read = dict(zip(files, count_passing(in_order(_read, files), "checking", len(files)), strict=True))
@@ -204,7 +204,7 @@ def _read(path: Path) -> _Reading:
 
 
 def _group_equal(images: Sequence[_Image], readable: Collection[Path]) -> list[list[_Image]]:
-    """Group images of equal content, at least two in a group; only files of which another has the size are read."""
+    """Group images of equal content, at least two in a group; only files that share their size are read."""
     sizes = {path: os.stat(path).st_size for path in readable}
     count = Counter(sizes.values())
     alike = [path for path, size in sizes.items() if count[size] > 1]

@@ -1,4 +1,4 @@
-"""Choosing among the images of every class, the same ones every time."""
+"""Choices among the images of every class, the same ones every time."""
 
 import hashlib
 from dataclasses import replace
@@ -13,15 +13,15 @@ from m2sd_cli.data.sources import ImageSource, select_where
 def rank_within_class(source: ImageSource, draw: int | None = None) -> tuple[Tensor, Tensor]:
     """Put the images of each class in an order that looks random and depends on the images alone.
 
-    A choice of the first k of a class is part of that of the first k + 1, and depends neither on other classes nor on
-    a generator of random numbers.
+    The first k images of a class are among its first k + 1. They depend neither on other classes nor on a generator of
+    random numbers.
 
     Args:
         source: the images.
         draw: the number of another order; None for the usual one.
 
     Returns:
-        (N,) int64 each: the rank of every image in its class, from 0, and how many images that class has.
+        (N,) int64 each: the rank of every image in its class, from 0, and the number of images of its class.
     """
     keys, labels = source.sort_keys(), source.labels
     if draw is not None:
@@ -36,13 +36,13 @@ def rank_within_class(source: ImageSource, draw: int | None = None) -> tuple[Ten
 
 
 def count_held_out(size: Tensor, share: float) -> Tensor:
-    """Count the held-out images of classes of these sizes: the share, rounded, and none if it is below one."""
+    """Count the held-out images of classes by their sizes: the share, rounded, and none if it is below one image."""
     exact = share * size.double()
     return torch.where(exact < 1, 0, exact.round())
 
 
 def count_trained(size: int, held_out: float, images_per_class: int | None) -> int:
-    """Count the images of a class of that size that `choose_training` leaves to be trained on."""
+    """Count the images that `choose_training` leaves to be trained on, of a class of a size."""
     left = size - int(count_held_out(torch.tensor(size), held_out))
     return left if images_per_class is None else min(left, images_per_class)
 
@@ -50,14 +50,14 @@ def count_trained(size: int, held_out: float, images_per_class: int | None) -> i
 def choose_training(data: DataSet, held_out: float, images_per_class: int | None) -> DataSet:
     """Choose the base training images that are trained on and those that are held out, the same ones every time.
 
-    A share of each class is held out first. The images to train on are chosen of the rest. So the same images are held
-    out whatever the number, and the choice for one number is part of that for a higher one.
+    A share of each class is held out first. The images to train on are chosen of the rest. The same images are
+    therefore held out for every number of images to train on, and a lower number chooses some of a higher one's.
 
     Args:
-        data: whose training images are all there; those that cannot be read were left out before.
-        held_out: the share of each base class, 0 to 0.5, rounded to whole images; a class gives none of which the
-            share is less than one image. Each class keeps at least one.
-        images_per_class: to train on, of each base class; of one that has fewer, and if None, all that are left.
+        data: with all its training images but those that cannot be read.
+        held_out: the share of each base class, 0 to 0.5, rounded to whole images; none of a class whose share is less
+            than one image. Each class keeps at least one image.
+        images_per_class: the most images of each base class to train on; None for all.
     """
     if not held_out and images_per_class is None:
         return data

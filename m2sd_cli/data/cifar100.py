@@ -30,9 +30,9 @@ FILES = {"training": "train", "test": "test"}  # of INFO.layout
 
 
 def open_cifar100(root: Path) -> DataSet:
-    """Read `root`/cifar-100-python: from the cache of decoded images, which is filled first.
+    """Read `root`/cifar-100-python from the cache of decoded images, which is filled first.
 
-    Later commands neither unpickle the files nor import torchvision for them, which takes seconds.
+    Once it is filled, a command neither unpickles the files nor imports torchvision, which takes seconds.
 
     Raises:
         DataError: a file is missing, cannot be read or differs from the published one; or the cache cannot be written.
@@ -40,7 +40,7 @@ def open_cifar100(root: Path) -> DataSet:
     classes = class_names()
     train, test = _images(root, "training"), _images(root, "test")
     indices = [torch.tensor([int(line) for line in lines]) for lines in INFO.split]
-    # All sessions now, so that no training holds the images of later classes for the sake of a few shots.
+    # All sessions are selected here, so that no training holds all images of later classes for their few shots.
     sessions = [Shots.select(train, each, classes) for each in indices]
     in_memory = test.select(torch.arange(len(test)), test.labels)
     return DataSet.from_info(
@@ -54,7 +54,7 @@ def class_names() -> list[str]:
 
 
 def _images(root: Path, use: Literal["training", "test"]) -> ArrayImages:
-    """Load the images of a file as the pages of an entry of the cache: to select from, which copies."""
+    """Load the images of a file as the pages of an entry of the cache; a selection of them is a copy."""
     path = root / INFO.layout / FILES[use]
     with os_errors_as(DataError, f"{path}: cannot be read"), open_regular(path) as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -64,7 +64,7 @@ def _images(root: Path, use: Literal["training", "test"]) -> ArrayImages:
 
 
 def _published(root: Path, use: Literal["training", "test"]) -> Generator[tuple[Tensor, float], None, None]:
-    """Yield every image and its label. Torchvision compares the files with their published MD5s before it opens one."""
+    """Yield every image and its label. Torchvision compares the files with their published MD5s first."""
     datasets = import_torchvision("datasets")
     try:
         published = datasets.CIFAR100(str(root), train=use == "training")
@@ -79,9 +79,9 @@ def _published(root: Path, use: Literal["training", "test"]) -> Generator[tuple[
 
 
 def download_cifar100(root: Path) -> None:
-    """Fetch the official archive into `root`; torchvision checks its published MD5, and fetches none that is there.
+    """Fetch the official archive into `root` if it is not there; torchvision checks its published MD5.
 
-    One process at a time: two would write the same file.
+    One process at a time fetches it: two would write the same file.
 
     Raises:
         DataError: the download failed.

@@ -1,4 +1,4 @@
-"""One shape for every data set: base images, sessions, test images, and how they are treated."""
+"""The one shape of every data set: base images, sessions, test images, and the treatment of images."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -57,11 +57,14 @@ class Treatment(NamedTuple):
 
 @dataclass(frozen=True)
 class DataSet:
-    """A data set that is at hand. Labels of `train` and `test` index `classes`; `train` holds base classes only."""
+    """A data set that has been opened.
+
+    Labels of `train` and `test` index `classes`; `train` holds base classes alone.
+    """
 
     name: str
     classes: list[str]  # of all sessions, base classes first
-    base: int  # how many of them are base classes
+    base: int  # the number of base classes among them
     train: ImageSource
     test: ImageSource
     sessions: int  # incremental sessions of its own; 0 for a folder without a list
@@ -90,7 +93,7 @@ class DataSet:
 
         Args:
             classes: names of all classes, base classes first.
-            train: training images with labels that index `classes`, of which those of base classes are taken.
+            train: training images of all classes, with labels that index `classes`.
             test: test images of all classes, likewise.
             session: gives the shots of session 1, 2, ..., see `Shots.select`.
         """

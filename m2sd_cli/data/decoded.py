@@ -37,14 +37,14 @@ IMAGES = "images.npy"
 
 @dataclass(frozen=True)
 class Column:
-    """The numbers beside the images of an entry, one for each."""
+    """The numbers beside the images of an entry, one for each image."""
 
     file: str
     dtype: type[np.generic]
     above: float  # each number is finite and greater than this
 
 
-ASPECTS = Column("aspects.npy", np.float32, 0)  # how wide the image was for its height
+ASPECTS = Column("aspects.npy", np.float32, 0)  # width / height of the image in its file
 LABELS = Column("labels.npy", np.int64, -1)
 
 
@@ -54,7 +54,7 @@ class Request:
 
     use: Literal["training", "test"]
     side: int  # of each image, in pixels
-    settings: Mapping[str, object]  # of what is done to an image
+    settings: Mapping[str, object]  # of the transform of an image
     digests: Sequence[str]  # SHA-256 of each file, in order
     images: int | None = None  # in these files; None for one in each
     column: Column = ASPECTS
@@ -74,7 +74,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Entry:
-    """Decoded images, with a number beside each."""
+    """Decoded images, with a number beside each image."""
 
     images: MappedImages  # (N, S, S, 3) uint8
     values: Tensor  # (N,) of the column's type
@@ -84,7 +84,7 @@ def load_or_decode(request: Request, decode: Callable[[], Generator[tuple[Tensor
     """Load the entry of a request; build it first if it is absent or damaged. Two processes build it once.
 
     Args:
-        decode: begins to decode the images, to (S, S, 3) uint8 and the column's number, in the order of the request.
+        decode: returns a generator of each image, (S, S, 3) uint8, and its number, in the order of the request.
 
     Raises:
         DataError: the cache cannot be written, or an image cannot be read. Nothing is left behind.

@@ -17,23 +17,24 @@ SIGNED = 2
 
 WHITES = tuple(2**bits - 1 for bits in (8, 10, 12, 14, 16))
 SCALE = "m2sd scale"  # key of Image.info: the range of numbers that was taken for black to white, in words
-BLACK = 16  # floats below have another white than 255, or there is nothing to see
+BLACK = 16  # floats whose largest number is below it have a white of 1, or an unknown one, and not 255
 OVERSHOOT = 0.1  # of white: resampling leaves floats a little outside of their range
 
 
 class UnknownWhiteError(Exception):
-    """Numbers of an image that say nothing of how bright they are."""
+    """An image whose numbers do not tell which of them is white or black."""
 
 
 def to_eight_bits(image: Image.Image) -> Image.Image:
     """Convert an image of 16-bit or 32-bit integers or floats, of mode I, I;16 or F, to mode L.
 
-    White is the number that the tags of a TIFF name. Else it is that of the fewest bits, 8, 10, 12, 14 or 16, that hold
-    the largest number of the image; of floats it may be 1, too. Integers keep their upper eight bits.
+    White is the number that the tags of a TIFF name. Without tags it is the largest number of 8, 10, 12, 14 or 16 bits:
+    of the fewest bits that hold the largest number of the image. Of floats it may be 1, too. Integers keep their upper
+    eight bits.
 
     Raises:
-        UnknownWhiteError: the image has numbers that are not finite, negative or larger than 16 bits, and no tag says
-            which of them is white.
+        UnknownWhiteError: the image has numbers that are not finite; or it has numbers that are negative or larger than
+            16 bits, and no tag names white.
     """
     tags: Mapping[int, Any] = getattr(image, "tag_v2", {})
     numbers = np.asarray(image)
@@ -59,32 +60,32 @@ def refuse_signed(image: Image.Image) -> None:
     """Refuse the signed bytes of a TIFF, which Pillow takes for unsigned ones.
 
     Raises:
-        UnknownWhiteError: the image has some.
+        UnknownWhiteError: the image has signed bytes.
     """
     if SIGNED in np.ravel(getattr(image, "tag_v2", {}).get(SAMPLE_FORMAT, 0)):
         raise UnknownWhiteError("signed bytes, and nothing says which is black")
 
 
 class Scales:
-    """The scales of the deep grey ones among images that are read in several threads."""
+    """The scales of deep grey images among those that several threads read."""
 
     def __init__(self) -> None:
         self._seen: list[str] = []
 
     def note(self, image: Image.Image) -> Image.Image:
-        """Take note of an image, and return it."""
+        """Note the scale of an image if it has one, and return the image."""
         if SCALE in image.info:
             self._seen.append(image.info[SCALE])
         return image
 
     def say(self) -> None:
-        """Report how such images were scaled, if there were any."""
+        """Report the scales of deep grey images, if there were any."""
         for line in describe_scales(Counter(self._seen)):
             say(line)
 
 
 def describe_scales(scales: Mapping[str, int]) -> list[str]:
-    """Say how deep grey images were scaled, by the number of images of each scale."""
+    """Describe the scales of deep grey images in lines, by the number of images of each scale."""
     return [f"{counted(count, 'grey image')} of more than 8 bits: {scale}" for scale, count in scales.items()]
 
 

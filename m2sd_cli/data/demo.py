@@ -24,7 +24,7 @@ TREATMENT = Treatment(
 
 
 def open_demo() -> DataSet:
-    """Open six base classes, and two sessions of two classes with five shots each."""
+    """Open the demo: six base classes, and two sessions of two classes with five shots each."""
     classes: list[str] = json.loads((HOME / "classes.json").read_text(encoding="utf-8"))
     train, test = _read_sheets("train"), _read_sheets("test")
 

@@ -22,14 +22,14 @@ def divide(data: DataSet, info: DataSetInfo, protocol: Protocol) -> DataSet:
     Args:
         data: as it was opened, officially divided.
         info: of the official division.
-        protocol: what of it is to be another.
+        protocol: the division to make.
 
     Returns:
-        the data set with its protocol, in which the shots are settled; without one if it is the official one.
+        The data set with its protocol, in which the shots are settled; without a protocol if it is the official one.
 
     Raises:
         UsageError: it has too few classes, the order is not one of its classes, or a class has too few images.
-        DataError: it does not keep the training images of all classes.
+        DataError: the data set was opened without the training images of all classes.
     """
     require_fit(protocol, info)
     if data.whole is None:

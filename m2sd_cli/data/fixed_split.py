@@ -21,7 +21,7 @@ NAMED = 3  # faults in a message
 
 
 def open_fixed_split(folder: Path, listed: SplitList, treatment: Treatment, skipped: Sequence[Skipped] = ()) -> DataSet:
-    """Open a folder as a list divides it, after all of the list was checked.
+    """Open a folder that a list divides; the whole list is checked first.
 
     Classes have the names of the folders that their images lie in, and the order of the list.
 
@@ -32,10 +32,10 @@ def open_fixed_split(folder: Path, listed: SplitList, treatment: Treatment, skip
         skipped: images to leave out, which may be missing.
 
     Returns:
-        the data set, with the list of its images, in which no folder stands for the images in it.
+        The data set; its own list names every image, and no folder in place of its images.
 
     Raises:
-        DataError: a path is missing, there twice or outside of the folder; or a class is taught twice or not at all.
+        DataError: a path is missing, named twice or outside of the folder; or a class is taught twice or not at all.
     """
     require_folder(folder)
     faults: list[str] = []
@@ -76,7 +76,7 @@ def open_fixed_split(folder: Path, listed: SplitList, treatment: Treatment, skip
 
 def _images(folder: Path, name: str, where: str, faults: list[str]) -> list[Path]:
     """List the image that a path names, or the images in a folder."""
-    parsed = PureWindowsPath(name)  # takes either slash, and drives
+    parsed = PureWindowsPath(name)  # knows both slashes, and drives
     if not name or parsed.anchor or ".." in parsed.parts or "\0" in name:
         faults.append(f"{where} is not the path of an image below the folder")
         return []
@@ -90,7 +90,7 @@ def _images(folder: Path, name: str, where: str, faults: list[str]) -> list[Path
 
 
 def _is_usable(path: Path, folder: Path, left_out: Collection[str], faults: list[str]) -> bool:
-    """Tell if an image is there, and note it if it should be."""
+    """Tell if an image can be used; if it should be and cannot, add a fault."""
     if path.parent == folder:
         faults.append(f"{path}: it lies in no folder of a class")
     elif not is_text(path.name):
@@ -107,7 +107,7 @@ def _class_of(path: Path) -> str:
 
 
 def _find_faults(parts: Mapping[str, Sequence[Path]]) -> list[str]:
-    """List images and classes that are in two parts, and classes that are tested and never taught."""
+    """List the faults of images and classes in two parts, and of classes that are tested and never taught."""
     faults = []
     seen: dict[Path, str] = {}
     taught: dict[str, str] = {}

@@ -33,10 +33,10 @@ TEST_SHARE = 0.2
 def read_classes(folder: Path) -> dict[str, list[Path]]:
     """List the images of each class, FOLDER/CLASS/*.jpg and other kinds, classes and images sorted by name.
 
-    What is left out is reported.
+    Files that are left out are reported.
 
     Raises:
-        DataError: there is no such folder, no class in it, a class without an image, or two of one name.
+        DataError: there is no such folder, it has no class, a class has no image, or two classes have one name.
     """
     found = scan_classes(folder)
     refuse_faults(found.faults, folder)
@@ -60,11 +60,11 @@ def read_shots(folder: Path) -> Shots:
 
 
 def read_class(name: str, paths: Sequence[Path]) -> Shots:
-    """Take files, and the images of folders, for the shots of one class.
+    """Make the shots of one class of files and of the images in folders.
 
     Raises:
         UsageError: the class cannot have that name.
-        DataError: a path does not exist, is there twice, or is a folder without an image.
+        DataError: a path does not exist, is named twice, or is a folder without an image.
     """
     wanted = class_name(name)
     if not is_class_name(wanted):
@@ -77,7 +77,10 @@ def read_class(name: str, paths: Sequence[Path]) -> Shots:
 
 
 def usual_treatment(image_size: int) -> Treatment:
-    """Return the treatment of photos, of which the network sees a square of so many pixels.
+    """Return the treatment of photos.
+
+    Args:
+        image_size: side of the square that the network sees, in pixels.
 
     Raises:
         UsageError: the size is below 8 pixels.
@@ -97,10 +100,10 @@ def open_folder(folder: Path, image_size: int, skipped: Sequence[Skipped] = ()) 
     Args:
         folder: all classes in its training part are base classes.
         image_size: side of the square that the network will see, in pixels.
-        skipped: images to leave out, which have their part in the split even if they are missing.
+        skipped: images to leave out; they keep their part in the split even if they are missing.
 
     Raises:
-        DataError: as `read_classes` does, or a test class is named as a training class but for its case, or no image
+        DataError: as `read_classes` does; or the names of a test and a training class differ by case alone; or no image
             of a base class is left.
         UsageError: the size is below 8 pixels.
     """
@@ -134,7 +137,7 @@ def open_folder(folder: Path, image_size: int, skipped: Sequence[Skipped] = ()) 
 
 
 def _names_by_folder(skipped: Sequence[Skipped]) -> dict[str, list[str]]:
-    """List the names of images in FOLDER/CLASS by CLASS; records may say anything else, which is passed over."""
+    """List the names of images in FOLDER/CLASS by CLASS; other names in the records are passed over."""
     names: dict[str, list[str]] = {}
     for each in skipped:
         folder, _, name = each.file.partition("/")
@@ -153,7 +156,7 @@ def _with_missing(paths: list[Path], left_out: Mapping[str, list[str]]) -> list[
 
 @dataclass(frozen=True)
 class Layout:
-    """The images of a folder for training and testing, and what is to be said of it."""
+    """The images of a folder for training and testing, its faults, and remarks on it."""
 
     train: Mapping[str, list[Path]]
     test: Mapping[str, list[Path]]
@@ -168,10 +171,10 @@ class Layout:
 
 
 def scan_folder(folder: Path, skipped: Sequence[Skipped] = ()) -> Layout:
-    """Scan a folder as `open_folder` takes it; nothing is refused or reported.
+    """Scan a folder for `open_folder`; nothing is refused or reported.
 
     Raises:
-        DataError: it is not there, or cannot be read.
+        DataError: the folder is missing, or cannot be read.
     """
     split = find_split(folder)
     if split is None:
@@ -208,14 +211,14 @@ def has_own_split(folder: Path) -> bool:
 
 
 def _on_class_called_train(folder: Path) -> list[str]:
-    """Say that train/ is taken for a class although it has folders in it, if that is so."""
+    """List the remark that train/ is taken for a class although it has folders in it; none if it has no folder."""
     train = folder / TRAIN
     inside = visible_folders(train) if os.path.isdir(train) else []
     return [f"{train}: it holds images itself, so it is a class, and no part of a split"] * bool(inside)
 
 
 def _on_parts_without_classes(folder: Path, names: Collection[str]) -> list[str]:
-    """Refuse to take the parts of a split for classes, where a folder holds no other."""
+    """List the fault of a folder whose classes all have names of a split's parts; none if another class is there."""
     if len(names) < 2 or not {name.lower() for name in names} <= {TRAIN, *SPLIT_WORDS}:
         return []
     parts = " and ".join(f"{name}/" for name in sorted(names))
@@ -223,7 +226,7 @@ def _on_parts_without_classes(folder: Path, names: Collection[str]) -> list[str]
 
 
 def split_class(paths: list[Path]) -> tuple[list[Path], list[Path]]:
-    """Split a class: four fifths for training, one fifth for testing, chosen by the SHA-256 of the file names.
+    """Split a class by the SHA-256 of the file names: four fifths for training, one fifth for testing.
 
     The choice depends on the names alone, not on their order or the path of the folder. A class of one image is
     trained on and not tested.

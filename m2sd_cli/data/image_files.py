@@ -1,4 +1,4 @@
-"""The files of images: which a folder holds, and opening one."""
+"""The image files in folders, and opening one of them."""
 
 import errno
 import os
@@ -14,7 +14,7 @@ from m2sd_cli.errors import DataError, ImageError, os_errors_as
 from m2sd_cli.paths import refuse_address
 from m2sd_cli.progress import say
 
-# Folders of systems and network drives, which hold thumbnails or what was deleted; in lower case.
+# Folders of systems and network drives, which hold thumbnails or deleted files; in lower case.
 SYSTEM_FOLDERS = frozenset(
     {"@eadir", "__macosx", "#recycle", "@recycle", "@recently-snapshot", "#snapshot", "@tmp", "$recycle.bin"}
     | {"system volume information", "lost+found", "__pycache__"}
@@ -24,7 +24,7 @@ NOT_A_FILE = "not a file, or a link that leads nowhere"
 
 
 def open_file(path: Path) -> BufferedReader:
-    """Open the file of an image, without waiting for what a pipe or a device may have to say.
+    """Open the file of an image; a pipe or a device is refused, and not waited for.
 
     Raises:
         ImageError: it cannot be opened, or is no file.
@@ -43,25 +43,25 @@ def open_file(path: Path) -> BufferedReader:
 
 
 def is_passed_over(folder: Path) -> bool:
-    """Tell if a folder inside another one is hidden or the system's own, so that no image of a person's is in it."""
+    """Tell if a folder is hidden or the system's own, so that no photo is in it."""
     return folder.name.startswith(".") or folder.name.lower() in SYSTEM_FOLDERS
 
 
 def is_run_folder(entries: Iterable[Path]) -> bool:
-    """Tell by the entries of a folder if it is a run folder; one that holds images is none."""
+    """Tell by the entries of a folder if it is a run folder; a folder with images is none."""
     listed = list(entries)
     return any(path.name in RUN_FILES for path in listed) and not any(images_among(listed))
 
 
 def find_images(paths: Iterable[Path]) -> list[Path]:
-    """List files as they are named, and the images in folders and their sub-folders, sorted by name.
+    """List the named files, and the images in named folders and their sub-folders, sorted by name.
 
-    A link to a folder is followed where it is named, but not inside a folder, where it may lead in circles. Folders
-    that are hidden or the system's own, and run folders, are searched only where they are named. Files in folders that
-    are no images are counted and reported.
+    A link to a folder is followed if a person names it, but not inside a folder, where it may lead in circles. Hidden
+    folders, the system's own and run folders are searched only if a person names them. Files in folders that are no
+    images are counted and reported.
 
-    A path that does not exist and a folder without an image are listed like files, so that reading them says so, if
-    there is any image beside them.
+    If there is any image, a path that does not exist and a folder without an image are listed like files, so that
+    reading them reports the fault.
 
     Raises:
         DataError: there is no image at all, or a folder cannot be read.
@@ -129,9 +129,9 @@ def list_folder(folder: Path) -> list[Path]:
 
 
 def images_among(entries: Iterable[Path]) -> Iterator[Path]:
-    """Yield the entries of a folder that have an image's name; hidden ones are passed over.
+    """Yield the entries of a folder that have an image's name, without hidden ones.
 
-    A link that leads nowhere is one like any other, so that reading it says so.
+    A link that leads nowhere is yielded, too, so that reading it reports the fault.
     """
     for path in entries:
         if is_image(path) and not path.name.startswith(".") and not os.path.isdir(path):

@@ -1,4 +1,4 @@
-"""Guards around Pillow against damaged, hostile and huge images, and against its complaints about them."""
+"""Guards around Pillow against damaged, hostile and huge images, and against its messages about them."""
 
 import ctypes
 import logging
@@ -19,10 +19,10 @@ from m2sd_cli.errors import DataError, ImageError
 FORMATS = formats()  # by content; Pillow would run programs for others
 HEIF_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"mif2", b"msf1"})
 TILE_WIDTH, TILE_LENGTH = 322, 323  # tags of a TIFF
-# As many times the pixels of other images may a JPEG have, since it is decoded at half its size then.
+# A JPEG may have so many times the pixels of other images: above their limit it is decoded at half its size.
 LARGER_JPEG = 2.5
 
-# The exceptions that Pillow lets through of a damaged file, from wherever it stumbles over it.
+# The exceptions that Pillow lets through from a damaged file.
 DAMAGE = (
     OSError,
     SyntaxError,
@@ -35,15 +35,15 @@ DAMAGE = (
     struct.error,
 )
 
-DECODING = MemoryBudget(180_000_000)  # pixels of up to 16 bytes each: small files may hold large images
+DECODING = MemoryBudget(180_000_000)  # pixels, of up to 16 bytes each; a small file may hold a large image
 
-# Text or colour profile of a PNG, unpacked. Editors leave more than Pillow's one; a bomb would be larger.
+# Bytes of unpacked text or colour profile in a PNG. Editors leave more than Pillow's limit; a bomb is larger.
 PngImagePlugin.MAX_TEXT_CHUNK = max(PngImagePlugin.MAX_TEXT_CHUNK, 8 * 2**20)
-MUCH_TEXT = ("Decompressed data too large", "Too much memory used in text")  # so Pillow's refusals begin
+MUCH_TEXT = ("Decompressed data too large", "Too much memory used in text")  # the beginnings of Pillow's refusals
 
-logging.getLogger("PIL").addHandler(logging.NullHandler())  # or its complaints about an image would be printed
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # without a handler its messages would be printed
 
-# libtiff would print what it does not like, too, and is told not to; not every build of Pillow lets it be reached.
+# libtiff prints messages, too, unless it is told not to; not every build of Pillow lets it be reached.
 with suppress(OSError, AttributeError):
     ctypes.CDLL(_imaging.__file__).TIFFSetErrorHandler(None)
 
@@ -73,7 +73,7 @@ def name_damage(path: Path) -> Iterator[None]:
 
 
 def most_pixels() -> int:
-    """Return the number of pixels that an image may have, and a JPEG may have when it is decoded."""
+    """Return the number of pixels that an image may have; a larger JPEG has fewer when it is decoded."""
     return Image.MAX_IMAGE_PIXELS or 2**31
 
 
@@ -82,12 +82,12 @@ def _too_large(path: Path, limit: float) -> ImageError:
 
 
 def open_header(file: BufferedReader, path: Path) -> ImageFile.ImageFile:
-    """Read the size and mode of an image, none of its pixels.
+    """Read the size and mode of an image without its pixels.
 
     Raises:
         ImageError: it is too large, or of a kind that cannot be read here.
     """
-    start = file.peek()[:12]  # waits for the disk while other threads may go on
+    start = file.peek()[:12]  # waits for the disk outside of _settled_warnings, which holds up other threads
     if start[4:8] == b"ftyp" and start[8:] in HEIF_BRANDS and not _is_avif(file):
         return _open_heif(file, path)
     try:
@@ -106,7 +106,7 @@ def open_header(file: BufferedReader, path: Path) -> ImageFile.ImageFile:
 
 
 def _is_avif(file: BufferedReader) -> bool:
-    """Tell if one of the brands of a file is AVIF's; the first one may be that of its family alone."""
+    """Tell if one of a file's brands is AVIF's; its first brand may name the family alone."""
     start = file.peek()
     brands = start[: int.from_bytes(start[:4], "big")][16:]
     return b"avif" in brands or b"avis" in brands
@@ -127,7 +127,7 @@ def _refuse_large_tiles(image: ImageFile.ImageFile, path: Path) -> None:
     """Refuse a compressed TIFF whose tiles are larger than images may be: each is unpacked as a whole.
 
     Raises:
-        ImageError: they are.
+        ImageError: a tile is larger.
     """
     tags = getattr(image, "tag_v2", {})
     width, length = tags.get(TILE_WIDTH, 0), tags.get(TILE_LENGTH, 0)
@@ -136,7 +136,7 @@ def _refuse_large_tiles(image: ImageFile.ImageFile, path: Path) -> None:
 
 
 def decode(image: ImageFile.ImageFile) -> None:
-    """Load the pixels, in several threads at once, and what lies behind them, one thread at a time.
+    """Load the pixels in several threads at once, and the chunks behind them in one thread at a time.
 
     A JPEG of more pixels than images may have is decoded at half its width and height.
     """
@@ -152,7 +152,7 @@ def decode(image: ImageFile.ImageFile) -> None:
     try:
         image.load()
     finally:
-        del image.load_end  # or the image would hold itself in memory
+        del image.load_end  # it refers to the image, which would hold itself in memory
 
 
 def read_orientation(image: Image.Image) -> object:

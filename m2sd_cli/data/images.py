@@ -20,7 +20,7 @@ UPRIGHT: dict[object, Image.Transpose] = {
     8: Image.Transpose.ROTATE_90,
 }
 
-FULL_SIZE = "m2sd full size"  # key of Image.info: the upright size in the file, of which a large JPEG is read at half
+FULL_SIZE = "m2sd full size"  # key of Image.info: the upright size in the file; a large JPEG is read at half of it
 SIDEWAYS = frozenset({5, 6, 7, 8})  # orientations that swap width and height
 
 COLOUR = {"RGB": 3, "RGBA": 3, "RGBX": 3, "LA": 1}  # channels beside transparency, by mode
@@ -32,8 +32,8 @@ def open_rgb(path: Path) -> Image.Image:
     Of an animation the first frame is taken. Grey of more than eight bits is scaled as `to_eight_bits` says.
 
     Raises:
-        ImageError: the file is missing, is no image, is damaged, is so large that it may be an attack, or does not
-            say how bright its numbers are.
+        ImageError: the file is missing, is no image, is damaged, is so large that it may be an attack, or its numbers
+            do not tell which of them is white.
         DataError: there is no memory for it.
     """
     with image_guards.name_damage(path), open_file(path) as file:
@@ -59,7 +59,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     """Convert an image of any mode to 8-bit RGB.
 
     Raises:
-        UnknownWhiteError: its numbers do not say how bright they are.
+        UnknownWhiteError: its numbers do not tell which of them is white.
     """
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         return to_eight_bits(image).convert("RGB")
@@ -72,10 +72,10 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _refuse_lower_bits(image: Image.Image, path: Path) -> None:
-    """Refuse colour of 16 bits of which the lower 12 are used at most: Pillow keeps the upper eight.
+    """Refuse an image of 16 bits a colour that uses the lower 12 at most: Pillow keeps the upper eight.
 
     Raises:
-        ImageError: there is no colour brighter than that.
+        ImageError: no colour is brighter.
     """
     brightest = max(high for _, high in _extrema(image)[: COLOUR[image.mode]])
     if 0 < brightest < 16:

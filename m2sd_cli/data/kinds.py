@@ -1,4 +1,4 @@
-"""The table of the kinds of images: which files are images by their names, and what reading them takes."""
+"""The table of the kinds of image files: their names, and the modules that read them."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -12,12 +12,12 @@ HEIC_MODULE: Final = "pillow_heif"
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of images."""
+    """A kind of image files."""
 
-    format: str  # Pillow's name, which tells by the content what a file is
+    format: str  # Pillow's name of the kind, which it knows by the content of a file
     suffixes: tuple[str, ...]  # in lower case; the first one stands for the kind in messages
     module: str = "PIL"  # that reads it
-    way_out: str = ""  # where the module is missing; "them" or "it" follows
+    way_out: str = ""  # the words for a missing module; "them" or "it" follows
 
 
 KINDS: Final = (
@@ -30,7 +30,7 @@ KINDS: Final = (
     Kind("AVIF", (".avif",), "PIL._avif", "install a Pillow that reads AVIF, or convert"),
     Kind("HEIF", (".heic", ".heif", ".hif"), HEIC_MODULE, HEIC_EXTRA),
 )
-# Images that are not read, or not those of a person: by their names they are told from notes and lists.
+# Images that are not read: messages tell them from notes and lists by their names.
 OTHERS: Final = frozenset(
     {".3fr", ".arw", ".cr2", ".cr3", ".dng", ".nef", ".orf", ".pef", ".raf", ".raw", ".rw2", ".srw"}
     | {".ai", ".eps", ".exr", ".hdr", ".ico", ".j2k", ".jp2", ".jxl", ".pbm", ".pcx", ".pgm", ".ppm", ".psd", ".svg"}
@@ -62,7 +62,7 @@ def is_any_image(path: Path) -> bool:
 
 
 def way_out(suffix: str, them: str) -> str:
-    """Say what to do about a file that is left out, by its suffix.
+    """Return the way out for a file that is left out, by its suffix.
 
     Args:
         suffix: in lower case.
@@ -77,11 +77,11 @@ def way_out(suffix: str, them: str) -> str:
 
 
 def listed_kinds() -> str:
-    """List the kinds that can be read here, as messages do."""
+    """Enumerate the kinds that can be read here, for messages."""
     names = [kind.suffixes[0].removeprefix(".") for kind in KINDS if is_at_hand(kind.module)]
     return f"{', '.join(names[:-1])} or {names[-1]}"
 
 
 def formats() -> tuple[str, ...]:
-    """List Pillow's names of the kinds that it reads by itself."""
+    """List Pillow's names of the kinds that it reads without pillow-heif."""
     return tuple(kind.format for kind in KINDS if kind.module != HEIC_MODULE)

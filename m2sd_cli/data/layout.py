@@ -1,6 +1,6 @@
-"""The layout of a person's folder: its classes, its parts for training and testing, what is wrong with it.
+"""The layout of a person's folder: its classes, its parts for training and testing, its faults.
 
-Nothing is refused here, so that `data verify` can tell all faults at once.
+A scan refuses nothing, so that `data verify` can tell all faults at once.
 """
 
 import os
@@ -20,8 +20,8 @@ from m2sd_cli.progress import say
 from m2sd_cli.reading import counted
 
 TRAIN = "train"
-TEST = ("test", "val", "valid", "validation")  # the first of them that is there is tested on
-SPLIT_WORDS = frozenset({"training", "testing", *TEST})  # names that parts of a data set have elsewhere
+TEST = ("test", "val", "valid", "validation")  # the first of these folders that is there is tested on
+SPLIT_WORDS = frozenset({"training", "testing", *TEST})  # names that other programs give the parts of a split
 
 
 @dataclass
@@ -35,7 +35,7 @@ class Classes:
     run_folders: list[Path] = field(default_factory=list)
 
     def say_left_out(self) -> None:
-        """Report what is left out, if anything."""
+        """Report the files and run folders that are left out, if any."""
         for path in self.run_folders:
             say(f"{path}: a run folder, and no class; it is left out")
         if self.left_out:
@@ -43,10 +43,10 @@ class Classes:
 
 
 def refuse_faults(faults: Sequence[str], folder: Path) -> None:
-    """Raise the first fault of a folder, if any.
+    """Refuse a folder that has faults; the message has the first one.
 
     Raises:
-        DataError: there is one.
+        DataError: there is a fault.
     """
     if faults:
         more = f"; and {len(faults) - 1} more: 'm2sd data verify {folder}' lists them" if len(faults) > 1 else ""
@@ -62,7 +62,7 @@ class Split:
     beside: list[str]  # other folders, which no part takes
 
     def remarks(self) -> list[str]:
-        """Say which folders are taken for what, where that is not plain."""
+        """Describe the split in lines, if other folders lie beside it or its parts have unusual names."""
         names = [path.name for path in (self.train, self.test) if path is not None]
         parts, them = (f"{names[0]}/ and {names[1]}/", "them") if self.test else (f"{names[0]}/", "it")
         found = f"{self.train.parent}: {parts} found: a split"
@@ -79,9 +79,9 @@ class Split:
 
 
 def find_split(folder: Path) -> Split | None:
-    """Find the parts of a folder that is laid out as train/CLASS, in any case; None if all its folders are classes.
+    """Find the parts of a folder that is laid out as train/CLASS, in upper or lower case; None if it is not.
 
-    A class may be called train, too: it is one if it has no folder of a class in it, or images of its own and other
+    A folder called train may be a class: it is one if it has no folder in it, or has images of its own and other
     classes beside it.
 
     Raises:
@@ -101,7 +101,7 @@ def find_split(folder: Path) -> Split | None:
 
 
 def _named(paths: Sequence[Path], name: str) -> Path | None:
-    """Find the path of a name, or else the first one that only its case tells from it."""
+    """Find the path of a name, or else the first path whose name differs by case alone."""
     alike = [path for path in paths if path.name.lower() == name]
     return next((path for path in alike if path.name == name), alike[0] if alike else None)
 
@@ -110,7 +110,7 @@ def require_folder(folder: Path) -> None:
     """Refuse a path at which there is no folder.
 
     Raises:
-        DataError: there is none.
+        DataError: there is no folder.
     """
     if os.path.isdir(folder):
         return
@@ -131,7 +131,7 @@ def visible_folders(folder: Path) -> list[Path]:
 
 
 def scan_classes(folder: Path) -> Classes:
-    """Scan a folder of classes. A class may be a link to a folder; hidden folders and those of systems are none.
+    """Scan a folder of classes. A class may be a link to a folder; hidden folders and those of systems are no classes.
 
     Raises:
         DataError: there is no such folder, or it cannot be read.
@@ -156,7 +156,7 @@ def scan_classes(folder: Path) -> Classes:
             archives.update({path.suffix.lower()} & ARCHIVES)
     names = [path.name for path in inside if is_text(path.name)]
     pair = clash(sorted(names, key=lambda name: (class_name(name), name)))
-    if pair is not None:  # one class on a file system that ignores case, and to a person
+    if pair is not None:  # a file system that ignores case, and a person, would take both for one
         found.faults.append(f"{folder}: the classes {as_pair(*pair)}; rename one")
     nested = []
     for path in sorted(inside, key=lambda path: (class_name(path.name), path.name)):
@@ -201,7 +201,7 @@ def _images(count: int) -> str:
 
 
 def _why_none(path: Path, counts: Counter[str]) -> str:
-    """Say why a class has no image, and the way out."""
+    """Describe why a class has no image, and the way out."""
     holders = [each.name for each in visible_folders(path) if images_below(each)]
     if not holders:
         return f" that can be read: {describe(by_kind(counts))}" if counts else f" ({listed_kinds()})"

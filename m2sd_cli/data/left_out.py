@@ -23,9 +23,9 @@ class LeftOut:
 
 
 def count_suffixes(entries: Iterable[Path]) -> Counter[str]:
-    """Count the files among entries of a folder that are no images which can be read, by their suffix.
+    """Count the entries of a folder that are files and no readable images, by their suffix.
 
-    Hidden ones, folders and files that systems leave behind are passed over.
+    Hidden files and files that systems leave behind are not counted.
     """
     counts: Counter[str] = Counter()
     for path in entries:
@@ -45,7 +45,7 @@ def by_kind(counts: Counter[str]) -> list[LeftOut]:
 
 
 def describe(left_out: Sequence[LeftOut]) -> str:
-    """Describe what is left out in one line."""
+    """Describe left-out files in one line."""
     more = len(left_out) - NAMED
     named = [str(each) for each in left_out[:NAMED]]
     files = sum(each.files for each in left_out[NAMED:])
@@ -54,5 +54,5 @@ def describe(left_out: Sequence[LeftOut]) -> str:
 
 
 def shorten(names: Sequence[str], between: str = ", ") -> str:
-    """List the first of some names, and say how many more there are."""
+    """Enumerate the first of some names, and the number of the others."""
     return between.join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")

@@ -11,7 +11,7 @@ from m2sd_cli.data.sources import FileImages
 from m2sd_cli.errors import DataError, os_errors_as
 from m2sd_cli.reading import quoted, read_regular
 
-LIST_LIMIT = 64 * 2**20  # bytes of a list; CUB's and miniImageNet's have three at most
+LIST_LIMIT = 64 * 2**20  # bytes of a list; those of CUB-200 and miniImageNet have 3 MB at most
 
 Item = tuple[Path, int]  # the path and the label of an image
 
@@ -31,12 +31,12 @@ def read_lines(path: Path) -> list[str]:
 
 
 def require_inside(name: str, path: Path, line: int) -> None:
-    """Refuse the name of a file that does not lie below the data set's own folder, on every system.
+    """Refuse the name of a file that would not lie below the data set's own folder on some system.
 
     Raises:
-        DataError: it leads elsewhere, or is no name of a file.
+        DataError: the name leads elsewhere, or is that of no file.
     """
-    parsed = PureWindowsPath(name)  # takes either slash, and drives
+    parsed = PureWindowsPath(name)  # knows both slashes, and drives
     if parsed.anchor or ".." in parsed.parts or "\0" in name:
         raise DataError(
             f"{path}, line {line}: {quoted(repr(name))} is not the name of a file below the data set's folder"
@@ -57,8 +57,8 @@ def open_listed(
 
     Args:
         train, test: images of all classes.
-        keys: the name of each training image in `sessions`.
-        sessions: the official shots.
+        keys: the name of each training image, as `sessions` has it.
+        sessions: the official shots by their names.
 
     Raises:
         DataError: the number of classes is wrong.

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from m2sd_cli.data.catalogue import DATA_SETS, DataSetInfo, find_info
-from m2sd_cli.data.protocol import Protocol, under
+from m2sd_cli.data.protocol import Protocol, apply_protocol
 from m2sd_cli.data.split_list import SplitList
 from m2sd_cli.errors import DataError, UsageError
 from m2sd_cli.paths import environment_path, user_cache
@@ -55,8 +55,8 @@ def open_data(
         image_size: of a folder's images as the network sees them, in pixels; default 224.
         skipped: images to leave out.
         protocol: of a data set of the catalogue; None for the official one.
-        transform: the data set of the catalogue as whose images a folder's are treated, in the size of that; None for
-            the usual treatment.
+        transform: the data set of the catalogue whose treatment and image size a folder's images get; None for the
+            usual treatment.
         listed: the list that divides a folder.
 
     Raises:
@@ -82,13 +82,13 @@ def open_data(
 
     data = _open_original(info, data_root, protocol)
     # Images that cannot be read have their part in the simulation all the same, so that no other changes its part.
-    return leave_out(data if info.simulates is None else simulate(data, under(info, data.protocol)), skipped)
+    return leave_out(data if info.simulates is None else simulate(data, apply_protocol(info, data.protocol)), skipped)
 
 
 def open_shot_pool(
     info: DataSetInfo, data_root: Path | None = None, protocol: Protocol | None = None
 ) -> "tuple[Shots, Path]":
-    """Open the images that shots of a simulated data set may be drawn of, see `simulation.shot_pool`, and their folder.
+    """Open the images of which shots of a simulated data set are drawn, see `simulation.shot_pool`, and their folder.
 
     Raises:
         DataError: the original is not there, cannot be downloaded, or is damaged.
@@ -96,11 +96,11 @@ def open_shot_pool(
     from m2sd_cli.data.simulation import shot_pool
 
     data = _open_original(info, data_root, protocol)
-    return shot_pool(data, under(info, protocol)), data.location
+    return shot_pool(data, apply_protocol(info, protocol)), data.location
 
 
 def _open_original(info: DataSetInfo, data_root: Path | None, protocol: Protocol | None) -> "DataSet":
-    """Open a data set, of a simulated one the original, divided by a protocol, or as it was published."""
+    """Open a data set, or the original of a simulated one, divided by a protocol, or officially."""
     build = load(info.builder)
     data: DataSet = build(locate(info, data_root) or fetch(info, data_root)) if info.layout else build()
     if protocol is not None:

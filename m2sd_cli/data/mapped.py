@@ -1,4 +1,4 @@
-"""Images in a file that is mapped into memory; little of it stays resident."""
+"""Images in a file that is mapped into memory; few of its pages stay resident."""
 
 import mmap
 import os
@@ -25,16 +25,16 @@ def npy_header(dtype: type[np.generic], shape: tuple[int, ...]) -> bytes:
 class MappedImages:
     """The images of a .npy file as a tensor over the file's pages.
 
-    Pages that were read count as memory of the process until they are let go of; they stay in the system's file cache
-    after that, for as long as no process needs the memory.
+    Pages that were read count as memory of the process until they are released. They then stay in the system's file
+    cache, for as long as no process needs the memory.
 
     Args:
         path: the file, (N, S, S, 3) uint8.
-        shape: that it has to have.
+        shape: that the array has to have.
 
     Raises:
-        OSError: it cannot be opened.
-        ValueError: it is not such a file, or not whole.
+        OSError: the file cannot be opened.
+        ValueError: the file is no such array, or not whole.
     """
 
     tensor: Tensor  # (N, S, S, 3) uint8; writing to it would end the process
@@ -45,7 +45,7 @@ class MappedImages:
             size = len(header) + np.prod(shape)
             if file.read(len(header)) != header or os.fstat(file.fileno()).st_size != size:
                 raise ValueError(f"{path}: not an array of {shape} bytes")
-            # Not copy-on-write: what may be written to has to fit into memory by the count of the kernel.
+            # Not copy-on-write: the kernel reserves memory for private pages that may be written to.
             self._pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         array: np.ndarray[tuple[int, ...], np.dtype[np.uint8]] = np.ndarray(shape, np.uint8, self._pages, len(header))
         self.tensor = torch.from_numpy(np.asarray(_Unguarded(array)))
@@ -68,12 +68,12 @@ class MappedImages:
         return images
 
     def release(self) -> None:
-        """Let go of the pages that were read. The tensor stays as it is: they come back when they are read again."""
+        """Release the pages that were read. The tensor stays valid: a page comes back when it is read again."""
         if hasattr(mmap, "MADV_DONTNEED"):  # Windows takes pages back by itself
             self._pages.madvise(mmap.MADV_DONTNEED)
 
     def _release_if_large(self) -> None:
-        # At once, since how much was mapped cannot be told: the kernel maps up to megabytes around a page that is read.
+        # After each read, since the number of mapped pages is unknown: the kernel maps up to megabytes around a page.
         if self._large:
             self.release()
 

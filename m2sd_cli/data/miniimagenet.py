@@ -21,7 +21,7 @@ TREATMENT = Treatment(
 def open_miniimagenet(root: Path) -> DataSet:
     """Read `root`/miniimagenet: images/*.jpg beside split/train.csv and split/test.csv.
 
-    The label of a class is the order of its first appearance in train.csv.
+    Labels follow the order in which the classes first appear in train.csv.
 
     Raises:
         DataError: a list or an image that it names is missing or makes no sense.
@@ -33,7 +33,7 @@ def open_miniimagenet(root: Path) -> DataSet:
     if unknown:
         raise DataError(f"{home / 'split' / 'test.csv'}: class {quoted(min(unknown))} is not in train.csv")
     train, test = ([(home / "images" / file, order[name]) for file, name in lines] for lines in listed.values())
-    # The paths of the split are not those of this layout.
+    # The split has the paths of another layout, in which the names of files are the same.
     sessions = [[line.rsplit("/", 1)[-1] for line in lines] for lines in INFO.split]
     return open_listed(INFO, TREATMENT, home, list(order), train, test, [path.name for path, _ in train], sessions)
 

@@ -1,4 +1,4 @@
-"""Names of classes and of files as text, and when two of them are one to a person."""
+"""Names of classes and of files as text, and names that a person would take for one."""
 
 import hashlib
 from collections.abc import Iterable
@@ -18,7 +18,7 @@ def is_text(name: str) -> bool:
 
 
 def is_class_name(name: str) -> bool:
-    """Tell if a class may have a name: a folder could have it, and a person see it."""
+    """Tell if a class may have a name: a folder could have the name, and a person see it."""
     return bool(name.strip()) and len(name) <= LONGEST and is_text(name) and not {"/", "\0"} & {*name}
 
 
@@ -28,7 +28,7 @@ def relative_name(path: Path, folder: Path) -> str:
 
 
 def name_digest(path: Path) -> str:
-    """Compute the SHA-256 of a file's bare name: it seems drawn at random, and is the same wherever the file lies."""
+    """Compute the SHA-256 of a file's bare name, as a random number that does not depend on the file's folder."""
     return hashlib.sha256(path.name.encode("utf-8", "surrogateescape")).hexdigest()
 
 
@@ -43,7 +43,7 @@ def caseless(name: str) -> str:
 
 
 def clash(names: Iterable[str]) -> tuple[str, str] | None:
-    """Find the first name that only its case or its Unicode form tells from an earlier one; that one comes first."""
+    """Find the first pair of an earlier and a later name that differ by case or Unicode form alone."""
     seen: dict[str, str] = {}
     for name in names:
         key = caseless(name)
@@ -54,7 +54,7 @@ def clash(names: Iterable[str]) -> tuple[str, str] | None:
 
 
 def as_pair(first: str, second: str) -> str:
-    """Write two names that clash as a message has them; in ASCII if they look alike."""
+    """Describe two names that clash, for a message; in ASCII if they look alike."""
     if class_name(first) == class_name(second):
         return f"{first!a} and {second!a} are the same in Unicode"
     return f"{first!r} and {second!r} differ only by case"

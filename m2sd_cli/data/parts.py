@@ -1,4 +1,4 @@
-"""The parts of a data set whose images a run saw or was tested on; imports no torch."""
+"""The parts of a data set by their use in a run; this module imports no torch."""
 
 from typing import Final
 
@@ -13,10 +13,10 @@ PARTS: Final = {
 
 
 def check_part(name: str) -> str:
-    """Return the name of a part.
+    """Check the name of a part, and return it.
 
     Raises:
-        UsageError: there is none of that name; the message lists them.
+        UsageError: there is no part of that name; the message lists the names.
     """
     if name not in PARTS:
         raise UsageError(f"--part {quoted(name)}: no such part; choose {', '.join(PARTS)}")

@@ -1,4 +1,4 @@
-"""The protocol of a built-in data set: its base classes, its sessions and their shots; knows no images and no torch."""
+"""The protocol of a built-in data set: its base classes, sessions and shots; this module imports no torch."""
 
 from dataclasses import dataclass, replace
 
@@ -13,7 +13,7 @@ SEED_LIMIT = 2**32  # of numpy's RandomState
 
 @dataclass(frozen=True)
 class Protocol:
-    """Another division of a built-in data set than its official one; that of its simulation is made of it."""
+    """Another division of a built-in data set than its official one; its simulation is divided accordingly."""
 
     base_classes: int
     way: int  # classes of a session; the last one has those that are left
@@ -22,7 +22,7 @@ class Protocol:
     shots_draw: int | None = None  # None: the official shots, or draw 1 where a class has too few of them
 
     def describe(self, classes: int) -> str:
-        """Describe it in a line.
+        """Describe the division in a line.
 
         Args:
             classes: of the whole data set.
@@ -47,7 +47,7 @@ def choose_protocol(
     class_order: str | None = None,
     shots_draw: int | None = None,
 ) -> Protocol | None:
-    """Choose the protocol of a data set, or of the one that it simulates; what is None is as in the official one.
+    """Choose the protocol of a data set, or of the one that it simulates; None stands for the official value.
 
     Args:
         info: the data set.
@@ -79,7 +79,7 @@ def require_fit(protocol: Protocol, info: DataSetInfo) -> None:
     """Refuse a protocol of more classes than a data set has.
 
     Raises:
-        UsageError: it has too few; the message names the option.
+        UsageError: the data set has too few; the message names the option.
     """
     base, way = protocol.base_classes, protocol.way
     left = info.classes - base
@@ -111,11 +111,11 @@ def read_order(value: str) -> int | tuple[str, ...]:
     return tuple(filter(None, map(str.strip, lines)))
 
 
-def under(info: DataSetInfo, protocol: Protocol | None) -> DataSetInfo:
-    """Describe a data set, or a simulation, under a protocol of the data set.
+def apply_protocol(info: DataSetInfo, protocol: Protocol | None) -> DataSetInfo:
+    """Describe a data set, or a simulation, under a protocol of the data set; None leaves it as it is.
 
     Raises:
-        UsageError: it has too few base classes to be simulated.
+        UsageError: the protocol has too few base classes for a simulation.
     """
     if protocol is None:
         return info

@@ -1,4 +1,4 @@
-"""The images of a folder as they were recorded, and those that are new, gone or changed since."""
+"""The recorded images of a folder, and the images that are new, gone or changed since."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,7 +20,7 @@ Files = Mapping[str, str | None]  # SHA-256 by the name below the folder; None o
 
 
 def list_files(data: DataSet) -> dict[str, str | None]:
-    """List the images of a folder for training, held out and for testing; none of images in memory."""
+    """List the images of a folder: for training, held out, and for testing; images in memory are not listed."""
     files: dict[str, str | None] = {}
     for source in (data.train, data.held_out):
         if isinstance(source, FileImages):
@@ -40,7 +40,7 @@ class Changes:
     changed: list[str]
 
     def describe(self) -> str:
-        """Name the first files of each kind, with their number, and the way out where all recorded ones are there."""
+        """Name the first files of each kind with their number, and the way out if all recorded files are there."""
         kinds = [("new", self.new), ("gone", self.gone), ("changed", self.changed)]
         parts = [f"{len(files)} {kind}: {_named(files)}" for kind, files in kinds if files]
         if self.new and not self.gone and not self.changed:
@@ -53,7 +53,7 @@ def _named(files: Sequence[str]) -> str:
 
 
 def find_changes(data: DataSet, recorded: Files) -> Changes:
-    """Compare the images of a folder with the recorded ones. Where they lie in it is told by the record alone."""
+    """Compare the images of a folder with the recorded ones; the record decides which of them are trained on."""
     found = list_files(data)
     new = sorted(name for name in found if name not in recorded)
     gone = sorted(name for name in recorded if name not in found)
@@ -67,14 +67,14 @@ def find_changes(data: DataSet, recorded: Files) -> Changes:
 
 
 def only_recorded(data: DataSet, recorded: Files) -> DataSet:
-    """Leave out the images that are not recorded, so that the others have the parts that they had.
+    """Leave out the images that are not recorded; the others get the parts that the record has.
 
     Args:
         data: with all its images for training, before some are held out.
         recorded: of `list_files`.
 
     Raises:
-        DataError: a recorded image is not there; the message names it.
+        DataError: a recorded image is missing; the message names it.
     """
     items: dict[str, tuple[Path, int]] = {}
     for source in (data.train, data.test):

@@ -1,4 +1,4 @@
-"""Remarks on a folder of images that can be used, and perhaps is not what was meant."""
+"""Remarks on a folder of images that can be used, but perhaps not as the person meant it."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -16,7 +16,7 @@ NAMED = 3  # classes or pairs of images in a remark
 
 
 def remarks(data: DataSet) -> list[str]:
-    """List the oddities of a folder, each in one line: few images, uneven classes, images that are there twice.
+    """List the oddities of a folder, each in one line: few images, uneven classes, repeated images.
 
     Every file is read as a whole for its SHA-256.
     """

@@ -1,4 +1,4 @@
-"""Images that are there more than once, maybe as two classes: equal files, byte by byte."""
+"""Images that are there more than once, perhaps in two classes: files that are equal byte by byte."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ class Image:
 
 
 def list_images(source: ImageSource, classes: Sequence[str], folder: Path) -> list[Image]:
-    """List the images of a source with their digests; none of images in memory, which nobody has named."""
+    """List the image files of a source with their digests; images in memory have no names, and are not listed."""
     if not isinstance(source, FileImages):
         return []
     rows = zip(source.paths, source.labels.tolist(), source.digests(), strict=True)
@@ -33,7 +33,7 @@ def say_repeated(images: Iterable[Image], taught: Mapping[str, str] | None = Non
 
     Args:
         images: with their classes.
-        taught: what was taught before, by the SHA-256 of each of its images, for the message.
+        taught: the class and session of every shot that was taught before, as text, by its SHA-256.
     """
     groups: dict[str, dict[str, str]] = {}
     for each in images:

@@ -1,4 +1,4 @@
-"""A benchmark made of another one's base training images, to choose options by without its test images."""
+"""A benchmark made of another one's base training images, by which options are chosen without its test images."""
 
 from dataclasses import replace
 
@@ -11,14 +11,14 @@ from m2sd_cli.data.sources import ImageSource, select_where
 
 
 def simulate(data: DataSet, info: DataSetInfo) -> DataSet:
-    """Play the base session and the sessions after it with the base classes alone.
+    """Simulate the base session and the sessions after it with the base classes of a data set alone.
 
     The first classes are base classes, the others are taught with a few shots a class. A tenth of every class's
     training images are its test images, at least one but not its only one.
 
     Args:
-        data: of which only the base training images are looked at.
-        info: of the simulated data set: its base classes, those that a session teaches, and the shots of each.
+        data: the original; only its base training images are looked at.
+        info: the entry of the simulation.
     """
     images, labels, classes = data.train, data.train.labels, data.classes[: data.base]
     rank, tests = _rank_and_count_tests(images)
@@ -29,7 +29,7 @@ def simulate(data: DataSet, info: DataSetInfo) -> DataSet:
         in_session = is_shot & (labels >= first) & (labels < first + info.way)
         return Shots.select(images, in_session, classes)
 
-    # All sessions now, so that no training holds the images of other classes for the sake of a few shots.
+    # All sessions are selected here, so that no training holds all images of other classes for their few shots.
     sessions = [session(first) for first in range(info.base, data.base, info.way)]
     return replace(
         data,
@@ -44,13 +44,13 @@ def simulate(data: DataSet, info: DataSetInfo) -> DataSet:
 
 
 def shot_pool(data: DataSet, info: DataSetInfo) -> Shots:
-    """Select the images to draw shots of: of the classes that a simulation teaches, without its test images."""
+    """Select the images to draw shots from: those of the classes that a simulation teaches, without test images."""
     rank, tests = _rank_and_count_tests(data.train)
     in_pool = (rank >= tests) & (data.train.labels >= info.base)
     return Shots.select(data.train, in_pool, data.classes)
 
 
 def _rank_and_count_tests(images: ImageSource) -> tuple[Tensor, Tensor]:
-    """Return each image's rank in its class, and how many of that class are test images: those of the first ranks."""
+    """Return each image's rank in its class, and the number of its class's test images, which have the first ranks."""
     rank, size = rank_within_class(images)
     return rank, (TEST_SHARE * size.double()).round().long().clamp(min=1).minimum(size - 1)

@@ -1,4 +1,4 @@
-"""Going on without the images that cannot be read."""
+"""Leaving out the images that cannot be read."""
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
@@ -16,12 +16,12 @@ from m2sd_cli.progress import count_passing, say
 
 NAMED = 3  # skipped images in a message
 
-# Gives the reason why each image cannot be read; None for those that can.
+# A function from paths of images to the reason why each one cannot be read; None for an image that can.
 Check = Callable[[Sequence[Path]], Sequence[str | None]]
 
 
 def check_images(paths: Sequence[Path]) -> list[str | None]:
-    """Read every image as a whole, in threads. See `Check`."""
+    """Read every image as a whole, in threads; see `Check`."""
     return list(count_passing(in_order(_reason, paths), "checking", len(paths)))
 
 
@@ -53,7 +53,7 @@ def skip_bad_images(data: DataSet, check: Check) -> DataSet:
 
 
 def skip_bad_tests(data: DataSet, check: Check) -> tuple[DataSet, Sequence[Skipped]]:
-    """Leave out the images for testing that cannot be read, and return them, too."""
+    """Leave out the images for testing that cannot be read, and return their list, too."""
     skipped = _unreadable([data.test], data.location, check)
     return leave_out(data, [*data.skipped, *skipped]), skipped
 
@@ -62,7 +62,7 @@ def skip_bad_shots(shots: Shots, folder: Path, check: Check) -> Shots:
     """Leave out the shots that cannot be read.
 
     Args:
-        folder: below which they lie.
+        folder: below which the shots lie.
 
     Raises:
         DataError: no image of a class is left.
@@ -71,7 +71,7 @@ def skip_bad_shots(shots: Shots, folder: Path, check: Check) -> Shots:
 
 
 def leave_out_shots(shots: Shots, folder: Path, skipped: Sequence[Skipped]) -> Shots:
-    """Leave out certain shots; a file that is not among them does not matter.
+    """Leave out the skipped images from shots; a skipped file that is no shot is ignored.
 
     Raises:
         DataError: no image of a class is left.
@@ -82,7 +82,7 @@ def leave_out_shots(shots: Shots, folder: Path, skipped: Sequence[Skipped]) -> S
 
 
 def leave_out(data: DataSet, skipped: Sequence[Skipped]) -> DataSet:
-    """Leave out certain images of a data set; a file that is not among them does not matter.
+    """Leave out the skipped images from a data set; a skipped file that is not in it is ignored.
 
     Raises:
         DataError: no image of a base class is left.

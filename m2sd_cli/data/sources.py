@@ -66,13 +66,13 @@ class ImageSource(Protocol):
         """Yield pixels after the test transform, uint8 (B, 3, crop, crop), and labels, int64 (B,), in order.
 
         Args:
-            transform: what each image goes through.
-            size: B, but for the last batch.
+            transform: of each image.
+            size: B; the last batch may be smaller.
             shard: the consecutive images to read.
         """
 
     def for_testing(self, transform: TestTransform, size: int, shard: slice = ALL) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield the same as `batches`, of images that will be read again: decoded ones are cached."""
+        """Yield the same as `batches`, of images that will be read again: decoded images are cached."""
 
     def for_training(self, augmentation: Augmentation) -> TrainingImages:
         """Return every image in the size that the augmentation takes."""
@@ -108,7 +108,7 @@ class ArrayImages:
         return ArrayImages(self.images[indices], labels)
 
     def batches(self, transform: TestTransform, size: int, shard: slice = ALL) -> Iterator[tuple[Tensor, Tensor]]:
-        """See ImageSource. The transform would leave images of its own size as they are."""
+        """See ImageSource. Images with sides of `transform.crop` pixels are taken as they are."""
         fits = self.images.shape[1:3] == (transform.crop, transform.crop)
         images, labels = self.images[shard], self.labels[shard]
         for start in range(0, len(labels), size):
@@ -149,11 +149,11 @@ class FileImages:
         return len(self.paths)
 
     def select(self, indices: Tensor, labels: Tensor) -> "FileImages":
-        """See ImageSource. A selection has decoded images of its own, so that a training reads no others."""
+        """See ImageSource. A selection has a cache entry of its own, so that a training reads no other images."""
         return FileImages(tuple(self.paths[index] for index in indices.tolist()), labels)
 
     def batches(self, transform: TestTransform, size: int, shard: slice = ALL) -> Iterator[tuple[Tensor, Tensor]]:
-        """See ImageSource. The next batch is decoded while the caller works on the last.
+        """See ImageSource. The next batch is decoded while the caller works on the one before.
 
         Raises:
             DataError: an image cannot be read.
@@ -164,7 +164,7 @@ class FileImages:
         with closing(decode) as decoded:
             for start in range(0, len(paths), size):
                 yield torch.stack(list(islice(decoded, size))), labels[start : start + size]
-        if shard == ALL:  # a part was read with the whole before
+        if shard == ALL:  # a shard is of images that were read as a whole before, and reported then
             scales.say()
 
     def for_testing(self, transform: TestTransform, size: int, shard: slice = ALL) -> Iterator[tuple[Tensor, Tensor]]:
@@ -191,7 +191,7 @@ class FileImages:
         return TrainingImages(entry.images.tensor, entry.values, self.labels, entry.images)
 
     def digests(self) -> list[str]:
-        """See ImageSource. The files are read once, whenever that is."""
+        """See ImageSource. The files are read at the first call alone."""
         return list(self._digests)
 
     def sort_keys(self) -> list[str]:
@@ -203,7 +203,7 @@ class FileImages:
         return tuple(count_passing(in_order(_file_digest, self.paths), "reading", len(self)))
 
     def _load(self, request: Request, shape: Callable[[Image.Image], Tensor]) -> Entry:
-        """Load the images as `shape` makes them, (3, S, S) uint8, from the cache, which is filled first."""
+        """Load the images, of which `shape` makes (3, S, S) uint8, from the cache, which is filled first."""
         scales = Scales()
 
         def decode_one(item: tuple[Path, str]) -> tuple[Tensor, float]:

@@ -1,4 +1,4 @@
-"""The list that divides a folder: base images, sessions and test images; knows no images and no torch."""
+"""The list that divides a folder into base images, sessions and test images; this module imports no torch."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ def read_list(path: Path) -> SplitList:
     """Read a list: TOML with `base` and `test`, lists of paths, and `sessions`, a list of such lists.
 
     Raises:
-        DataError: it cannot be read, or holds something else.
+        DataError: the file cannot be read, or holds something else.
     """
     try:
         with os_errors_as(DataError, f"--split {path}: cannot be read"):

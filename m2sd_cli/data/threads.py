@@ -1,4 +1,4 @@
-"""Work on many files in several threads, with a bounded number of them on the way."""
+"""Work on many files in several threads, with a bounded number of files on the way."""
 
 import os
 from collections import deque
@@ -17,12 +17,12 @@ WORKERS = min(16, os.cpu_count() or 1)
 def in_order(
     work: Callable[[Item], Result], items: Iterable[Item], ahead: int = 2 * WORKERS, workers: int = WORKERS
 ) -> Generator[Result, None, None]:
-    """Yield `work` of each item, in the order of the items, begun before its turn; close it to leave off early.
+    """Yield `work` of each item in the order of the items; work is begun before its turn. Close it to stop early.
 
-    Pillow and hashlib let go of the interpreter while they work, so that threads are enough.
+    Pillow and hashlib release the interpreter lock while they work, so that threads are enough.
 
     Args:
-        work: called in one of the threads; what it raises is raised where its result would have come.
+        work: called in one of the threads; its exception is raised in place of its result.
         items: taken only as they are needed.
         ahead: results that may be under way or wait for their turn, at least 1.
         workers: threads.
@@ -53,7 +53,7 @@ class MemoryBudget:
 
     @contextmanager
     def reserved(self, amount: int) -> Iterator[None]:
-        """Reserve an amount for a while, once it is free; of more than the budget, all."""
+        """Reserve an amount for a while, once it is free; an amount above the budget takes all of it."""
         amount = min(amount, self._size)
         with self._changed:
             self._changed.wait_for(lambda: self._free >= amount)

@@ -8,7 +8,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-SLENDER = 16  # long side by short side, beyond which only the middle of an image is looked at
+SLENDER = 16  # long side over short side, beyond which only the middle of an image is looked at
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -19,7 +19,7 @@ class TestTransform:
     The feature of an image is the mean of the features of its views, of which the first is the cropped image.
     """
 
-    __test__ = False  # the name begins with Test, and is none of pytest's
+    __test__ = False  # pytest would collect a class whose name begins with Test
 
     resize: int  # pixels of the short side, or of both sides if `squash`
     crop: int  # side of the square that the network sees
@@ -30,9 +30,9 @@ class TestTransform:
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
 
     def pixels(self, image: Image.Image) -> Tensor:
-        """Transform an RGB image of any size to (3, crop, crop) uint8. An image of that very size is left untouched.
+        """Transform an RGB image of any size to (3, crop, crop) uint8.
 
-        Sizes and corners are rounded as torchvision does, with which the field has made its figures.
+        Sizes and corners are rounded as in torchvision, by which the field has made its figures.
         """
         width, height = image.size
         if self.squash:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-SHIFT = 8  # a shift is by an eighth of the side, as training crops of CIFAR-100 are at most
+SHIFT = 8  # a shift is an eighth of the side: the largest shift of training crops of CIFAR-100
 CORNERS = ((-1, -1), (1, 1), (-1, 1), (1, -1), (-1, 0), (1, 0), (0, -1), (0, 1))
 MOST_VIEWS = 2 + 2 * len(CORNERS)
 
