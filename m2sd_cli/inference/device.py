@@ -59,7 +59,7 @@ def inference_precision(name: str) -> str:
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
-    """Compute the code inside in bf16 where that is the precision."""
+    """Make the context that computes in a precision, fp32 or bf16."""
     if precision == "bf16":
         return torch.autocast(device.type, dtype=torch.bfloat16)
     return nullcontext()

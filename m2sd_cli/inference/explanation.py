@@ -1,4 +1,4 @@
-"""Heat maps of why: the parts of an image that speak for a class."""
+"""Heat maps of the parts of an image that speak for a class."""
 
 import torch
 from torch import Tensor
@@ -13,9 +13,10 @@ from m2sd_cli.method.heads import Head
 
 
 def splits_its_score(model: SessionModel) -> bool:
-    """Tell whether the classifier's own scores can be split over positions; else the similarities to class means are.
+    """Tell whether the classifier's own scores can be split over positions; else similarities to class means are split.
 
-    They can where it compares the features themselves with its rows. A map before that is linear in no position.
+    Only a classifier that compares the features themselves with its rows has a score that is a sum over positions. A
+    feature map before the rows is not linear.
     """
     return isinstance(model.head, Head) and isinstance(model.head.features, PlainFeatures)
 
@@ -24,8 +25,8 @@ def splits_its_score(model: SessionModel) -> bool:
 def explain(model: SessionModel, pixels: Tensor, classes: Tensor) -> Tensor:
     """Compute the map of each class: its mean is the class's score without bias, or its similarity.
 
-    Of several views of an image the maps are averaged, of mirrored ones after turning them back. A shifted view lies
-    by up to an eighth of the side beside its place.
+    The maps of several views are averaged; a mirrored view's map is mirrored back. A shifted view's map lies up to an
+    eighth of the side beside its place.
 
     Args:
         model: the session that answers.

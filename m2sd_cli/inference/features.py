@@ -18,9 +18,9 @@ from m2sd_cli.method.numerics import float64_device
 from m2sd_cli.method.prototypes import ClassMeans
 from m2sd_cli.progress import Pass
 
-PIXELS_AT_ONCE = 2**20  # on a CPU, over all images of a part
+PIXELS_AT_ONCE = 2**20  # on a CPU, in all images of a part of a batch
 FEATURE_BATCH = 256  # images; results depend on it by rounding only
-MOST_KEPT = 2048  # images: they tell 95 % of correct answers to half a point
+MOST_KEPT = 2048  # images: the standard error of an accuracy of 95 % is half a point then
 
 
 @contextmanager
@@ -67,7 +67,7 @@ def embed_batches(
 
 
 class Sample:
-    """Some images of a source, whose features a pass over all of them keeps.
+    """Chosen images of a source, whose features a pass over all images keeps.
 
     Args:
         chosen: (N,) bool.
@@ -80,7 +80,7 @@ class Sample:
         self.features = torch.empty(0)
 
     def begin(self, first: int) -> None:
-        """Begin a pass at an image."""
+        """Begin a pass at the image with index `first`."""
         self._parts, self._next = [], first
 
     def add(self, features: Tensor) -> None:
@@ -105,9 +105,9 @@ def base_features(
     group: ProcessGroup = SINGLE_PROCESS,
     sample: Sample | None = None,
 ) -> tuple[Tensor, BaseStatistics]:
-    """Compute class means (C, D) and statistics of a source with labels in [0, C) in one pass; they are on the CPU.
+    """Compute class means (C, D) and statistics of a source with labels in [0, C) in one pass; both are on the CPU.
 
-    The processes of a group share the images and come to the same numbers. A sample keeps features of its images.
+    The processes of a group share the images and get the same numbers. A sample keeps the features of its images.
 
     Raises:
         TrainingError: a mean is not finite.
@@ -133,8 +133,8 @@ def base_features(
 
 
 def held_out_sample(source: ImageSource) -> ImageSource:
-    """Select the held-out images that count: all, or MOST_KEPT of more at equal distances."""
-    # The calibration is fitted to their features whenever a session is loaded.
+    """Select the held-out images to calibrate with: all, or MOST_KEPT of them at equal distances."""
+    # Not more: the calibration is fitted to their features whenever a session is loaded.
     count = min(len(source), MOST_KEPT)
     kept = torch.arange(count) * len(source) // count
     return source.select(kept, source.labels[kept])
@@ -193,7 +193,7 @@ def shot_features(
 
 
 def require_finite(features: Tensor) -> None:
-    """Refuse features that are not finite; finite weights may be so large that they make some.
+    """Refuse features that are not finite, as very large finite weights may make them.
 
     Raises:
         TrainingError: a feature is not finite.

@@ -1,4 +1,4 @@
-"""Predictions for a person's own images."""
+"""Predictions of the classes of image files."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -32,7 +32,7 @@ class Guess:
 
 @dataclass(frozen=True)
 class Evidence:
-    """An image as the network sees it, and what in it speaks for its likeliest classes."""
+    """An image as the network sees it, and the heat maps of its likeliest classes."""
 
     pixels: Tensor  # (3, S, S) uint8
     maps: Tensor  # (K, H, W) of the first guesses, see `explain`
@@ -49,7 +49,7 @@ class Prediction:
     calibrated: bool = False  # T was fitted to images that were not trained on; else it is 1
     told: float | None = None  # estimated chance in per cent that a known image scores higher than an unknown one
     tells_little: bool = False  # True if that is hardly more than chance
-    skipped: str | None = None  # the reason why the image cannot be read; it has no guesses and no score then
+    skipped: str | None = None  # the reason why the image cannot be read: there are no guesses and no score then
     evidence: Evidence | None = None  # if it was asked for
 
 
@@ -61,7 +61,8 @@ def predict_files(
     Args:
         top_k: the number of guesses an image.
         skip_bad: go on after an image that cannot be read.
-        explained: the number of guesses an image whose evidence to compute, which takes as long again.
+        explained: the number of guesses an image to compute heat maps for; 0 for none. The network sees an image once
+            more for them.
 
     Raises:
         ImageError: an image cannot be read, and `skip_bad` is false.

@@ -23,12 +23,12 @@ from m2sd_cli.runs.classes import ChainClasses, TaughtClass
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.manifest import WITH_SHOTS, BackboneRecord, TransformRecord
 
-CUTS = ("extend", "forget")  # kinds of sessions after which a class answers otherwise, or no more
-BEYOND = 1e15  # no network's numbers are as large, and products of smaller ones are finite
+CUTS = ("extend", "forget")  # kinds of sessions that change the row of an earlier class, or remove it
+BEYOND = 1e15  # no network has numbers as large, and products of smaller ones are finite
 
 
 def to_transform(record: TransformRecord) -> TestTransform:
-    """Make the test transform that a manifest names."""
+    """Make the test transform of its record in a manifest."""
     return TestTransform(**record.model_dump())
 
 
@@ -36,25 +36,25 @@ def to_transform(record: TransformRecord) -> TestTransform:
 class SessionModel:
     """A network and its head, with all classes that sessions 0..b have taught and not forgotten.
 
-    It answers for the sessions `first`..b, too, each of which only adds classes to the one before: each knows the first
-    classes alone. In a chain without extended and forgotten classes these are all sessions.
+    It answers for each of the sessions `first`..b, which knows the first of the classes alone: these sessions only add
+    classes. In a chain without extended and forgotten classes they are all sessions.
     """
 
     backbone: Backbone  # in eval mode
     means: Tensor  # class means (C, D), in the order of `classes`
     head: AnyHead  # features to logits
-    classifier: str  # the name of that head
-    classifiers: list[str]  # the names of all that the chain can answer with
+    classifier: str  # the name of the head
+    classifiers: list[str]  # the names of all classifiers that the chain can answer with
     score: str  # the name of the score that tells unknown images
-    familiarity: Likeness | None  # features to the likeness to each class; None if the logits are that
-    confidence: Confidence  # of its answers
+    familiarity: Likeness | None  # features to the likeness to each class; None if the logits are the likeness
+    confidence: Confidence  # in the answers
     classes: list[str]
     base: int  # the number of base classes among them
     first: int
     sizes: list[int]  # classes known after session `first`, ..., b
     taught: list[int]  # the session that taught each of `classes` first
     indices: list[int]  # of `classes` in the chain, ascending; those of forgotten classes are missing
-    other_names: list[tuple[str, int]]  # that classes had or have later, with their places in `classes`
+    other_names: list[tuple[str, int]]  # earlier and later names of classes, with their places in `classes`
     transform: TestTransform
     record: BackboneRecord
     precision: str
@@ -65,7 +65,7 @@ class SessionModel:
         return self.first + len(self.sizes) - 1
 
     def places(self) -> dict[str, int]:
-        """Return the place in `classes` of every name that means one of them, in Unicode's composed form, too."""
+        """Return the place in `classes` of every name of a class, also in Unicode's composed form."""
         # A data set of another package may name a class in another form than a folder does.
         places: dict[str, int] = {}
         for names in (self.other_names, [(name, place) for place, name in enumerate(self.classes)]):
@@ -88,11 +88,11 @@ class SessionModel:
 
 
 def choose_classifier(run: RunFolder, chain: ChainSummary, name: str | None) -> str:
-    """Choose the classifier that a chain answers with: the one that is asked for, else that of its last session.
+    """Choose the classifier that a chain answers with: `name`, else the classifier of its last session.
 
     Raises:
         UsageError: there is none of that name, or it compares directions and W was trained as a linear one.
-        DamagedError: the session names one that this version does not know.
+        DamagedError: the session names a classifier that this version does not know.
     """
     recorded = chain.last.manifest.classifier
     assert recorded is not None, "every session names one"
@@ -104,10 +104,10 @@ def choose_classifier(run: RunFolder, chain: ChainSummary, name: str | None) -> 
 
 
 def require_directions(name: str, similarity: str) -> None:
-    """Refuse a classifier of stage 3 that compares directions where W was not trained to.
+    """Refuse a classifier that compares directions if the trained W is linear.
 
     Raises:
-        UsageError: it does, or there is none of that name; the message lists the others.
+        UsageError: it does so, or there is none of that name; the message lists the others.
     """
     if CLASSIFIERS[name].cosine_only and similarity != "cosine":
         raise UsageError(
@@ -117,10 +117,10 @@ def require_directions(name: str, similarity: str) -> None:
 
 
 def require_covariances(name: str, statistics: BaseStatistics) -> None:
-    """Refuse a classifier that needs the covariance of each base class where session 0 keeps none.
+    """Refuse a classifier that needs the covariance of each base class if session 0 keeps none.
 
     Raises:
-        UsageError: it does; the message lists the others.
+        UsageError: it needs them, and there are none.
     """
     if CLASSIFIERS[name].by_class and statistics.class_covariances is None:
         raise UsageError(
@@ -132,10 +132,10 @@ def require_covariances(name: str, statistics: BaseStatistics) -> None:
 def choose_base_cost(
     chain: ChainSummary, held_out: HeldOut | None, classifier: str, asked: float | None
 ) -> float | None:
-    """Choose the points of accuracy that a new class may cost: those that are asked for, else the base session's.
+    """Choose the points of accuracy that a new class may cost: `asked`, else those of the base session.
 
     Raises:
-        UsageError: points are asked for that the classifier ignores, or that no image measures.
+        UsageError: points are asked for, and the classifier ignores them or no held-out image measures them.
     """
     if asked is None:
         return chain.base.manifest.base_cost
@@ -199,7 +199,7 @@ def load_all_sessions(
         base_cost: points of accuracy that a new class may cost; None for those that the base session names.
 
     Raises:
-        DamagedError, UsageError: as `load_chain` does; or no image measures the points, or the classifier ignores them.
+        DamagedError, UsageError: as `load_chain` and `choose_base_cost` do.
     """
     return _load(run, chain, _cuts(chain), device, precision, classifier, base_cost)
 
@@ -291,9 +291,9 @@ def _count_below(classes: list[TaughtClass], ends: list[int]) -> list[int]:
 
 
 def _known_classes(base: BaseCheckpoint, later: dict[int, IncrementCheckpoint], classes: ChainClasses) -> KnownClasses:
-    """Collect the tensors of all classes with the shots of all sessions that taught them; forgotten ones, too.
+    """Collect the tensors of all classes, forgotten ones included, with the shots of all sessions that taught them.
 
-    Other classes are answered as if a forgotten one were there.
+    A forgotten class still counts in the heads of the others, so that their answers stay.
     """
     count = len(base.means)
     more = {

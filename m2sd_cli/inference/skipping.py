@@ -14,7 +14,7 @@ def check_images_together(paths: Sequence[Path], group: ProcessGroup) -> list[st
     """Check images like `check_images`; each process reads its shard, and every process returns all reasons.
 
     Args:
-        paths: the same files in every process, which may lie in different folders.
+        paths: the same files in every process; each machine may have them in a folder of its own.
     """
     line = json.dumps(check_images(paths[group.shard(len(paths))])).encode() + b"\n"
     lines = bytes(group.all_gather(torch.frombuffer(bytearray(line), dtype=torch.uint8)).tolist())
