@@ -11,7 +11,7 @@ from m2sd_cli.errors import UsageError
 
 
 class _Sum(torch.autograd.Function):
-    """The sum over all processes; its gradient is one too, since the loss of every process depends on it."""
+    """The sum over all processes; its gradient is such a sum, too, since every process's loss depends on it."""
 
     @staticmethod
     def forward(_: Any, x: Tensor) -> Tensor:
@@ -30,14 +30,14 @@ class SharedBatchNorm(nn.BatchNorm2d):
     """Batch norm like `nn.SyncBatchNorm`, for the CPU, where torch has none."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise the (B, C, H, W) of this process over the (B, H, W) of all processes."""
+        """Normalise maps (B, C, H, W) of this process by the statistics of each channel over all processes."""
         if not self.training:
             return super().forward(x)
         assert self.running_mean is not None
         assert self.running_var is not None
         assert self.num_batches_tracked is not None
         assert self.momentum is not None
-        # Values near zero let the mean of squares less the square of the mean lose nothing.
+        # Near the running mean: the variance is a difference of squares, in which large means would lose digits.
         near = x.float() - self.running_mean.view(1, -1, 1, 1)
         count = x.new_full((1,), x.numel() // x.shape[1], dtype=torch.float64)
         sums = [near.sum(dim=(0, 2, 3), dtype=torch.float64), near.square().sum(dim=(0, 2, 3), dtype=torch.float64)]
@@ -57,10 +57,10 @@ class SharedBatchNorm(nn.BatchNorm2d):
 def share_statistics(module: nn.Module, device: torch.device) -> None:
     """Let every batch norm inside a module, which is on `device`, see the images of all processes.
 
-    Torch's own SyncBatchNorm does it on CUDA, and waits for the device once a layer.
+    On CUDA it becomes torch's SyncBatchNorm, which waits for the device once a layer.
 
     Raises:
-        UsageError: a batch norm does more than normalise, and would lose that.
+        UsageError: a batch norm is of another class, whose further work would be lost.
     """
     plain = (nn.BatchNorm2d, nn.SyncBatchNorm, SharedBatchNorm)
     norms = {type(each) for each in module.modules() if isinstance(each, _BatchNorm)}

@@ -1,4 +1,4 @@
-"""Processes that torchrun began for one task: each computes on its shard, the first one writes and prints."""
+"""Processes that torchrun began for one command: each computes on its shard, the first one writes and prints."""
 
 import os
 import sys
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from m2sd_cli.distributed.torchrun import is_distributed, launcher_number
 from m2sd_cli.errors import M2sdError, UsageError
 
-TIMEOUT = timedelta(days=1)  # another process may decode a large data set; one that dies is noticed at once
+TIMEOUT = timedelta(days=1)  # another process may decode a large data set; the death of one is noticed at once
 
 
 @dataclass(frozen=True)
@@ -26,11 +26,11 @@ class ProcessGroup:
 
     @property
     def is_main(self) -> bool:
-        """Tell whether this process is the one that writes."""
+        """True if this process is the one that writes."""
         return self.rank == 0
 
     def shard(self, count: int) -> slice:
-        """Return the consecutive items of `count` that this process sees to; shards differ by one item at most."""
+        """Return the consecutive items of `count` that are this process's; shards differ by one item at most."""
         return slice(count * self.rank // self.size, count * (self.rank + 1) // self.size)
 
     def all_reduce(self, *tensors: Tensor) -> None:
@@ -51,7 +51,7 @@ class ProcessGroup:
                     tensor.copy_(part.view_as(tensor))
 
     def all_gather(self, numbers: Tensor) -> Tensor:
-        """Concatenate the numbers of all processes: (N,) on the CPU, where N may differ."""
+        """Concatenate the numbers (N,) of all processes, on the CPU; N may differ from process to process."""
         if self.size == 1:
             return numbers
         counts = [torch.zeros(1, dtype=torch.int64) for _ in range(self.size)]
@@ -62,7 +62,7 @@ class ProcessGroup:
         return torch.cat([part[: int(count)] for part, count in zip(parts, counts, strict=True)])
 
     def any(self, vote: bool) -> bool:
-        """Tell whether any process votes for it, without waiting for a device."""
+        """Tell whether the vote of any process is true, without waiting for a device."""
         if self.size == 1:
             return vote
         votes = torch.tensor(int(vote))
@@ -87,7 +87,7 @@ class ProcessGroup:
             self.barrier()
         try:
             yield
-        finally:  # after an error too: the others meet it themselves
+        finally:  # after an error too: the other processes run into it themselves
             if first:
                 self.barrier()
 
@@ -97,7 +97,7 @@ SINGLE_PROCESS = ProcessGroup()
 
 @contextmanager
 def stdout_spared() -> Iterator[None]:
-    """Lead to stderr whatever C code prints, as Gloo does when processes meet; stdout is for results alone."""
+    """Redirect the output of C code to stderr: Gloo prints when processes meet, and stdout is for results alone."""
     if sys.stdout is not None:
         sys.stdout.flush()
     kept = os.dup(1)

@@ -20,7 +20,7 @@ def exit_process(code: int) -> NoReturn:
     # With gloo they may abort the process ("terminate called without an active exception" of torch 2.14), and torchrun
     # then reports a failure.
     for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, AttributeError):  # closed, or full: then nothing of it can be saved
+        with suppress(OSError, AttributeError):  # a closed stream or a full disk takes nothing more
             stream.flush()
     os._exit(code)
 
@@ -31,10 +31,10 @@ def is_main_process() -> bool:
 
 
 def launcher_number(variable: str) -> int:
-    """Return a number that torchrun has put into the environment, as LOCAL_RANK.
+    """Return a number that torchrun has put into the environment, such as LOCAL_RANK.
 
     Raises:
-        UsageError: it is not there, or no number.
+        UsageError: the variable is missing, or no number.
     """
     value = os.environ.get(variable, "")
     if not value.isdecimal():

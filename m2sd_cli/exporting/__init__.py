@@ -1,4 +1,4 @@
-"""Deployable files of a session, and the table of their formats; importing this module imports no torch."""
+"""Deployable files of a session, and the table of their formats; this module imports no torch."""
 
 import re
 from dataclasses import dataclass
@@ -14,13 +14,13 @@ from m2sd_cli.registry import Builder, Registry
 class ExportFormat:
     """A format of `m2sd export`."""
 
-    # Of a SessionModel and its description as JSON text, returns the bytes of the file; of a folder, of these and an
-    # Origin, returns the bytes of each file under its name.
+    # Of a SessionModel and its description as JSON text, returns the bytes of a file. Of both and an Origin, if the
+    # format is a folder, returns the bytes of each file by its name.
     builder: Builder
-    extra: str | None = None  # of this package, without which the builder has not all that it imports
-    modules: tuple[str, ...] = ()  # that the extra installs
-    folder: bool = False  # it is a folder of files
-    tensors_only: bool = False  # it holds no program, so that only a Head of rows can be read from it
+    extra: str | None = None  # of this package, which installs modules that the builder imports
+    modules: tuple[str, ...] = ()  # of the extra
+    folder: bool = False  # True if the format is a folder of files
+    tensors_only: bool = False  # True if it holds no program, so that the classifier has to be a Head of rows
 
 
 EXPORT_FORMATS: Final = Registry(
@@ -41,7 +41,7 @@ _LICENCE = re.compile(r"[a-z0-9][a-z0-9.+-]{0,63}")
 
 
 def check_quantization(quantize: str | None) -> None:
-    """Refuse another quantisation than INT8.
+    """Refuse another quantisation than INT8 or None.
 
     Raises:
         UsageError: it is another one.
@@ -51,17 +51,17 @@ def check_quantization(quantize: str | None) -> None:
 
 
 def check_licence(licence: str | None) -> None:
-    """Refuse what hubs do not take for the identifier of a licence.
+    """Refuse a text that hubs do not accept as the identifier of a licence.
 
     Raises:
-        UsageError: it is none.
+        UsageError: it is no identifier.
     """
     if licence is not None and not _LICENCE.fullmatch(licence):
         raise UsageError(f"--license {quoted(licence)}: write the identifier of a licence, such as mit or apache-2.0")
 
 
 def choose_format(form: str | None, out: Path) -> str:
-    """Choose the format of a file: the one that is asked for, else the one that the file's suffix names.
+    """Choose the format of a file: `form`, else the format that the file's suffix names.
 
     Raises:
         UsageError: the two contradict each other, or neither names a format.

@@ -36,12 +36,11 @@ def export_session(model: SessionModel, form: str, out: Path, origin: Origin | N
             and the folder `hub` hold the network `Deployed`, for any batch. All carry the class names and the
             pre-processing.
         out: the file or folder.
-        origin: of the session, which a folder tells.
+        origin: the facts for the model card of a folder.
 
     Raises:
         UsageError: the format is unknown, or cannot hold the classifier.
-        M2sdError: a package that the format needs is not installed.
-        M2sdError: the file cannot be written.
+        M2sdError: a package that the format needs is not installed, or the file cannot be written.
     """
     entry = EXPORT_FORMATS[form]
     if entry.extra is not None and any(find_spec(module) is None for module in entry.modules):
@@ -59,7 +58,7 @@ def export_session(model: SessionModel, form: str, out: Path, origin: Origin | N
 
 
 def to_safetensors(model: SessionModel, text: str) -> bytes:
-    """Encode backbone, class means, head, and familiarity where it is no logit."""
+    """Encode backbone, class means, head, and familiarity unless the logits are the likeness."""
     head = {HEAD_PREFIX + name: tensor for name, tensor in model.head.state_dict().items()}
     if model.familiarity is not None:
         head |= {FAMILIARITY_PREFIX + name: tensor for name, tensor in model.familiarity.state_dict().items()}
@@ -68,7 +67,7 @@ def to_safetensors(model: SessionModel, text: str) -> bytes:
 
 
 def _example(model: SessionModel) -> torch.Tensor:
-    # Two images: a batch of one would be taken for a constant.
+    # Two images, since torch.export takes a batch of one for a constant.
     return torch.zeros(2, 3, model.transform.crop, model.transform.crop, dtype=torch.uint8)
 
 
@@ -82,7 +81,7 @@ def export_program(model: SessionModel) -> torch.export.ExportedProgram:
     with torch.no_grad():
         try:
             return torch.export.export(Deployed(model).eval(), (_example(model),), dynamic_shapes=shapes)
-        except Exception as error:  # of whatever a classifier computes
+        except Exception as error:  # a classifier of another package may compute anything
             if isinstance(model.head, Head):
                 raise
             reason = str(error).strip().split("\n")[0]

@@ -14,5 +14,5 @@ if TYPE_CHECKING:
 
 
 def feature_file(features: "NDArray[np.float32]", labels: "NDArray[np.int64]", about: Mapping[str, Any]) -> bytes:
-    """Write features (N, D) and labels (N,) under these names, and JSON that tells of them under the key m2sd."""
+    """Encode features (N, D) and labels (N,) under these names, with `about` as JSON under the key m2sd."""
     return safetensors.numpy.save({"features": features, "labels": labels}, {METADATA: json.dumps(about)})

@@ -1,4 +1,4 @@
-"""Models of ONNX in integers of eight bits, and what that costs."""
+"""Models of ONNX in integers of eight bits, and the loss of accuracy by them."""
 
 import json
 import logging
@@ -25,7 +25,7 @@ QUANTIZED = ["Conv"]  # the head and the score, of few numbers, stay in float32;
 class QuantizationLoss:
     """Answers of a model in float32 and in integers to the same test images of known classes, in per cent of them."""
 
-    images: int  # the number of them
+    images: int  # the number of test images
     plain: float  # top-1 accuracy in float32
     int8: float
     same: float  # images with the same answer
@@ -45,11 +45,11 @@ class _Reader(CalibrationDataReader):  # type: ignore[misc]
 
 
 def quantize(content: bytes, calibration: Iterable[Tensor]) -> bytes:
-    """Turn the convolutions of a model into integers: weights by channel, activations by the range that they have.
+    """Turn the convolutions of a model into integers: weights by channel, activations by their range.
 
     Args:
         content: of the file in float32.
-        calibration: batches (B, 3, H, W) uint8 of images whose activations tell the ranges.
+        calibration: batches (B, 3, H, W) uint8 of images, on which the ranges of activations are measured.
     """
     logger = logging.getLogger()
     level = logger.level

@@ -1,4 +1,4 @@
-"""Model card of a session: Markdown below a head of YAML, in which names are whatever somebody called a folder."""
+"""Model card of a session: Markdown below a head of YAML; names in it are any texts, since folders may have any."""
 
 import re
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from m2sd_cli.inference.session import SessionModel
 from m2sd_cli.reading import counted, printable
 from m2sd_cli.runs.manifest import Manifest
 
-UNSTATED = "unknown"  # a licence, as hubs call one that nobody has stated
+UNSTATED = "unknown"  # the hubs' word for a licence that nobody has stated
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class ChainFigures:
     rows: Sequence[SessionRow]
     average: float | None
     drop: float | None
-    own_images: bool  # they were labelled by a person, and not the data set's
+    own_images: bool  # True if a person labelled the images, False if they are the data set's
 
 
 @dataclass(frozen=True)
@@ -39,17 +39,17 @@ class Origin:
     """Facts of a run beside its network."""
 
     sessions: Sequence[Manifest]  # 0, 1, ..., up to the exported one
-    licence: str = UNSTATED  # an identifier of the exported files, which their owner states
-    weights: str | None = None  # that stage 1 began from
+    licence: str = UNSTATED  # the identifier that the owner of the exported files states
+    weights: str | None = None  # the name of the weights that stage 1 began from
     weights_licence: str | None = None  # as their publisher states it
     figures: ChainFigures | None = None  # None if there were no test images
 
 
 def code(text: str) -> str:
-    """Quote a text in Markdown as it is: in a span of code nothing is a mark, a tag or a link."""
+    """Quote a text in Markdown as a span of code, in which nothing is markup, a tag or a link."""
     shown = printable(text)
     fence = "`" * (1 + max(map(len, re.findall("`+", shown)), default=0))
-    # Markdown takes one space away at each end, unless there is nothing but spaces.
+    # Markdown removes one space at each end of a span, unless the span has spaces alone.
     room = " " if shown.strip(" ") and (shown[0] + shown[-1]).strip("` ") != shown[0] + shown[-1] else ""
     return f"{fence}{room}{shown}{room}{fence}"
 

@@ -14,7 +14,7 @@ from m2sd_cli.inference.session import SessionModel
 
 
 def to_folder(model: SessionModel, text: str, origin: Origin) -> dict[str, bytes]:
-    """Encode a session as files under their names.
+    """Encode a session as files by name.
 
     Raises:
         M2sdError: the network has an operation that the folder cannot hold.

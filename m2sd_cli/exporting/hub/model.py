@@ -49,7 +49,7 @@ class Model:
             arguments = [self._value(argument, values) for argument in each["arguments"]]
             named = {name: self._value(argument, values) for name, argument in each["named"].items()}
             values[each["name"]] = function(*arguments, **named)
-            for name in each["last"]:  # their memory is free again
+            for name in each["last"]:  # no later operation takes these values; their memory is free again
                 del values[name]
         logits, scores = (self._value(each, values) for each in self.outputs)
         return logits, scores
@@ -93,7 +93,7 @@ class Model:
         return pixels.view(crop, crop, 3).permute(2, 0, 1)
 
     def _value(self, argument: Any, values: dict[str, Any]) -> Any:
-        """Decode an argument of an operation: a JSON object stands for what JSON has no word for."""
+        """Decode an argument of an operation: a JSON object stands for a value that JSON has no word for."""
         if isinstance(argument, list):
             return [self._value(each, values) for each in argument]
         if not isinstance(argument, dict):

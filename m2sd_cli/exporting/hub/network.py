@@ -1,7 +1,7 @@
-"""Network as JSON: the operations of an exported program, which tensors of a safetensors file go through.
+"""Network as JSON: the operations of an exported program on the tensors of a safetensors file.
 
-The operations are those of torch's aten, whose names and arguments torch keeps from version to version. Nothing in it
-is code: `model.py` looks each operation up by its name.
+The operations are those of torch's aten, whose names and arguments torch keeps from version to version. The JSON is no
+code: `model.py` looks each operation up by its name.
 """
 
 import math
@@ -34,7 +34,7 @@ def describe_network(program: ExportedProgram) -> Network:
     """Describe a program of one input, "images".
 
     Raises:
-        M2sdError: it has an operation that is none of aten's, or an argument of no known kind.
+        M2sdError: the program has an operation that is none of aten's, or an argument of no known kind.
     """
     arguments: dict[str, Any] = {}  # by the name of a node
     tensors: dict[str, Tensor] = {}
