@@ -13,7 +13,7 @@ from m2sd_cli.method.calibration import Confidence
 class Answers(NamedTuple):
     """Answers of S sessions to N images; the figures of an evaluation follow from them.
 
-    No shape has the C classes: the logits (N, C) of a long chain would not fit into memory.
+    No tensor has a column for each of C classes: the logits (N, C) of a long chain would not fit into memory.
     """
 
     labels: Tensor  # (N,) class of each image in [0, C); -1 for a class that the chain does not know
@@ -31,7 +31,7 @@ def class_sessions(sizes: Sequence[int], device: torch.device | str = "cpu") -> 
         sizes: classes known after session 0, 1, ..., S - 1, ascending.
 
     Returns:
-        (C + 1,); the last entry, which index -1 means too, is S: no session teaches an unknown class.
+        (C + 1,); the last entry, which index -1 finds too, is S: no session teaches an unknown class.
     """
     new = torch.tensor([0, *sizes]).diff()
     sessions = torch.arange(len(sizes) + 1)
@@ -41,8 +41,8 @@ def class_sessions(sizes: Sequence[int], device: torch.device | str = "cpu") -> 
 def first_loss(logits: Tensor, labels: Tensor, taught: Tensor, best: int = 1) -> Tensor:
     """Find the session from which on an image is answered wrongly; S if none is.
 
-    Session b answers with the best of the classes that it knows. It answers an image rightly from the session that
-    teaches the image's class until the first session that knows a class which beats it, and wrongly ever after.
+    Session b answers with the best of the classes that it knows. An image is answered rightly from the session that
+    teaches its class until the first session that knows a class which beats it, and wrongly ever after.
 
     Args:
         logits: (B, C).

@@ -25,7 +25,7 @@ class SessionCalibration:
 
 
 def probability_bins(probability: Tensor) -> Tensor:
-    """Sort probabilities (N,) into bins (N,) from 0 on; bin m - 1 is ((m - 1) / 15, m / 15]."""
+    """Find the bin of each probability (N,): (N,) from 0 on; bin m - 1 is ((m - 1) / 15, m / 15]."""
     return (probability * ECE_BINS).ceil().long().sub(1).clamp(0, ECE_BINS - 1)
 
 
@@ -43,9 +43,8 @@ def expected_calibration_error(probability: Tensor, right: Tensor) -> float | No
     """
     if not len(right):
         return None
-    gaps = torch.bincount(
-        probability_bins(probability), right.double() - probability, ECE_BINS
-    )  # (accuracy - probability) times images
+    # Of each bin (accuracy - probability) times its images.
+    gaps = torch.bincount(probability_bins(probability), right.double() - probability, ECE_BINS)
     return 100 * float(gaps.abs().sum()) / len(right)
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def confusion_csv(classes: Sequence[str], labels: Tensor, predicted: Tensor) -> Iterator[bytes]:
-    """Write the confusion matrix line by line: of many classes the whole table would not fit into memory.
+    """Write the confusion matrix line by line: with many classes the whole table would not fit into memory.
 
     Rows are the true classes, columns the answers, cells the number of images; class names head both.
 

@@ -18,7 +18,7 @@ from m2sd_cli.reports.answers import class_sessions, first_loss
 from m2sd_cli.reports.metrics import chain_figures, require_figure
 from m2sd_cli.runs.manifest import BackboneRecord
 
-CLASSES_AT_ONCE = 2048  # new ones, of all draws that one head answers with
+CLASSES_AT_ONCE = 2048  # new classes in one head, which answers with several draws
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Simulation:
     shots: int  # of each new class
     views: int  # of every image
     figures: Mapping[str, list[DrawFigures]]  # of each classifier, draw by draw
-    skipped: Sequence[Skipped] = ()  # images that cannot be read and were not drawn, if that was asked for
+    skipped: Sequence[Skipped] = ()  # images that cannot be read and were left out, if --skip-bad asks for it
     parts: int = 1  # of the classes, which played the new ones in turn
 
 
@@ -57,12 +57,12 @@ def draw_shots(pool: Tensor, classes: int, shots: int, draw: int) -> list[Tensor
     """Draw the shots of each class.
 
     Args:
-        pool: (N,) int64 in [0, classes), the label of each image that may be drawn; no class is without one.
-        shots: of each class, or all that it has.
-        draw: its number; the same one draws the same shots.
+        pool: (N,) int64 in [0, classes), the label of each image that may be drawn; every class has one.
+        shots: the most shots of each class.
+        draw: the number of the draw; the same number draws the same shots.
 
     Returns:
-        for each class the indices of its shots in the pool.
+        For each class the indices of its shots in the pool.
     """
     generator = torch.Generator().manual_seed(draw)
     indices = [torch.nonzero(pool == label).flatten() for label in range(classes)]
@@ -72,10 +72,11 @@ def draw_shots(pool: Tensor, classes: int, shots: int, draw: int) -> list[Tensor
 def embed_source(
     backbone: Backbone, source: ImageSource, transform: TestTransform, precision: str, what: str
 ) -> LabelledFeatures:
-    """Compute the features of all images of a source that is small enough for them to be held.
+    """Compute the features of all images of a source, all held in memory.
 
     Args:
         backbone: in eval mode.
+        what: the name of the pass, for the reporter.
     """
     steps = Pass(what, len(source))
     parts = []
@@ -99,13 +100,13 @@ def compare_classifiers(
     """Teach all sessions with each draw of the shots, and evaluate each classifier.
 
     Args:
-        base: the sizes[0] base classes, and no new ones.
+        base: the tensors of the sizes[0] base classes, without new ones.
         tested: test images of all classes.
-        pool: images of the other classes, of which shots are drawn; label 0 is the first one after the base classes.
+        pool: images of the new classes to draw shots from; label 0 is the first class after the base classes.
         sizes: classes known after session 0, 1, ...
 
     Returns:
-        for each classifier its figures with draw 0, 1, ...
+        For each classifier its figures with draw 0, 1, ...
 
     Raises:
         ValueError: the base statistics are of no features.
@@ -135,7 +136,7 @@ def _evaluate(head: AnyHead, tested: LabelledFeatures, sizes: Sequence[int], dra
         head: of the base classes, and after them the new classes of one draw after the other.
         tested: test images of all classes.
         sizes: classes known after session 0, 1, ...
-        draws: how many.
+        draws: the number of draws in the head.
     """
     sessions = class_sessions(sizes)
     base = torch.arange(sizes[0])

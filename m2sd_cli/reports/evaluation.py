@@ -28,12 +28,12 @@ class Embedded(NamedTuple):
 
 
 class ClassAccuracies(NamedTuple):
-    """Accuracies of consecutive sessions, each of which only adds classes to the one before, class by class."""
+    """Accuracies of every class in consecutive sessions, each of which only adds classes to the one before."""
 
     classes: list[str]
-    indices: list[int]  # of the classes in the chain, where a class keeps its own
+    indices: list[int]  # of the classes in the chain, where a class keeps its index
     first: int  # the number of the first session
-    sessions: list[Tensor]  # (C_b,) float32 in per cent, of the first of the classes; nan of one without an image
+    sessions: list[Tensor]  # (C_b,) float32 in per cent, of the first C_b classes; nan of a class without an image
 
 
 @dataclass(frozen=True)
@@ -44,11 +44,11 @@ class Evaluation:
     calibration: list[SessionCalibration]  # of the same sessions; none if nothing was fitted on base images
     confidence: Confidence  # that was fitted
     classifier: str  # that answered
-    answers: Answers  # of the last session, and of those before it that only lack classes; labels as in `classes`
+    answers: Answers  # of the last session, and of those before it that only lack classes; labels index `classes`
     sizes: list[int]  # classes known after each session of `answers`
     classes: list[str]  # that the last session knows
-    taught: list[int]  # the session that taught each of them first
-    untested: list[str]  # of these, without a test image
+    taught: list[int]  # the session that taught each of `classes` first
+    untested: list[str]  # those of `classes` without a test image
     unknown: list[str]  # classes of the test images that the last session does not know
     embedded: Embedded | None = None  # if it was asked for
     accuracies: Sequence[ClassAccuracies] = ()  # of all sessions
@@ -67,13 +67,13 @@ def evaluate_session(
     """Evaluate all sessions of the models, with their classifier.
 
     Args:
-        models: of `load_all_sessions`, or one that answers for all sessions.
+        models: of `load_all_sessions`, or one model that answers for all sessions.
         source: test images; its labels index `names`.
-        names: what the labels mean. A class is known by its names.
+        names: a name of the class of each label.
         where: the folder of the test images, for messages.
-        keep: whether to keep what has to be decoded, for the next evaluation.
+        keep: cache the decoded images for the next evaluation.
         group: whose processes share the images; all of them get the figures of all images.
-        keep_features: whether to return the features, too.
+        keep_features: return the features, too.
 
     Raises:
         DataError: no test image is of a class that the last session knows, or an image cannot be read.
@@ -98,10 +98,10 @@ def evaluate_session(
         ]
 
     shard = group.shard(len(source))
-    with group.local_main_first():  # which decodes what is kept
+    with group.local_main_first():  # so that one process of a machine decodes the images for the cache
         images = (source.for_testing if keep else source.batches)(model.transform, FEATURE_BATCH, shard)
     steps = Pass("evaluating", shard.stop - shard.start)
-    # Begins with no images: there may be fewer images than processes.
+    # A first part without images, since a process has none if there are fewer images than processes.
     kept = [model.means[:0].cpu().flatten()]
     parts = [answer(model.means[:0], torch.empty(0, dtype=torch.int64, device=model.means.device))]
     for features, labels in embed_batches(model.backbone, images, model.transform, model.precision):
@@ -150,6 +150,6 @@ def evaluate_session(
 
 
 def _places(model: SessionModel, names: Sequence[str]) -> Tensor:
-    """Return the class of the model, by its place, that each name means; -1 for none."""
+    """Return the place of each name's class among the model's classes; -1 for the name of no class."""
     places = model.places()
     return torch.tensor([places.get(name, -1) for name in names], dtype=torch.int64, device=model.means.device)

@@ -16,7 +16,7 @@ ESCAPED = {
 
 
 def escape_latex(text: str) -> str:
-    """Escape a text for LaTeX; characters that nobody sees become a space."""
+    """Escape a text for LaTeX; an invisible character becomes a space."""
     return "".join(ESCAPED.get(char, char if char.isprintable() else " ") for char in text)
 
 
@@ -24,7 +24,7 @@ def latex_table(rows: Sequence[MethodRow]) -> str:
     """Write a table of methods: accuracy after each session, AVG, PD and HM, in per cent.
 
     Args:
-        rows: at least one, all with as many sessions.
+        rows: at least one, all with the same number of sessions.
     """
     sessions = len(rows[0].sessions)
     head = ["Method", *map(str, range(sessions)), "AVG", "PD", "HM"]

@@ -17,7 +17,7 @@ def markdown_table(rows: Sequence[MethodRow]) -> str:
     """Write a table of methods: accuracy after each session, AVG, PD and HM, in per cent.
 
     Args:
-        rows: at least one, all with as many sessions.
+        rows: at least one, all with the same number of sessions.
     """
     head = ["method", *map(str, range(len(rows[0].sessions))), "AVG", "PD", "HM"]
     lines = [head, ["---", *["---:"] * (len(head) - 1)]]

@@ -13,7 +13,7 @@ Cell = str | Decimal | float | MeanAndDeviation | None
 
 @dataclass(frozen=True)
 class MethodRow:
-    """A row of the table: a method and its figures, None where there is none."""
+    """A row of the table: a method and its figures; None for a missing one."""
 
     method: str
     sessions: Sequence[Cell]  # overall accuracy after session 0, 1, ...
@@ -23,11 +23,11 @@ class MethodRow:
 
 
 def run_row(method: str, runs: Sequence[Figures]) -> MethodRow:
-    """Make the row of one run, or that of several over seeds: mean and deviation.
+    """Make the row of one run, or of several runs over seeds, with mean and deviation.
 
     Args:
         method: the name in the table.
-        runs: figures of as many sessions each.
+        runs: figures of the same number of sessions each.
     """
 
     def joined(values: Sequence[float | None]) -> Cell:
@@ -47,7 +47,7 @@ def run_row(method: str, runs: Sequence[Figures]) -> MethodRow:
 
 
 def row_of_length(row: MethodRow, sessions: int) -> MethodRow:
-    """Return the row with so many sessions, of which those that it does not have are empty."""
+    """Return the row with a number of sessions; those that it lacks are empty."""
     return replace(row, sessions=[*row.sessions, *[None] * (sessions - len(row.sessions))])
 
 
@@ -55,8 +55,8 @@ def published_rows(comparison: Comparison, sessions: int) -> list[MethodRow]:
     """Make a row of each published method.
 
     Args:
-        comparison: of the run; unless its sessions are the official ones, only session 0 of a method is put in.
-        sessions: of the table.
+        comparison: of the run; unless the run's sessions are the official ones, a row has session 0 alone.
+        sessions: the number of sessions in the table.
     """
     rows = []
     for each in comparison.rows:

@@ -21,9 +21,9 @@ class SessionFigures:
     base: float | None  # mean over the base classes
     novel: float | None  # mean over the classes of sessions 1..b
     harmonic: float | None  # 2 base novel / (base + novel)
-    top5: float | None = None  # share of the images whose class is among the five best; None where it was not counted
-    # Chaudhry et al., ECCV 2018, in points: mean over the classes of earlier sessions of the highest accuracy that the
-    # class had in one of them less the present one. None of session 0.
+    top5: float | None = None  # share of the images whose class is among the five best; None if it was not counted
+    # Chaudhry et al., ECCV 2018, in points: the highest accuracy of a class in an earlier session less its accuracy in
+    # this one, a mean over the classes of earlier sessions. None of session 0.
     forgetting: float | None = None
 
 
@@ -51,7 +51,7 @@ def class_accuracies(labels: Tensor, lost: Tensor, sizes: Sequence[int]) -> list
     Args: those of `session_figures`.
 
     Returns:
-        for each session (C_b,) float64, of the classes that it knows; nan where a class has no image.
+        For each session (C_b,) float64, of the classes that it knows; nan of a class without an image.
     """
     images = torch.bincount(labels, minlength=sizes[-1])
     return [
@@ -75,10 +75,10 @@ def session_figures(
         labels: (N,) class of each image in [0, C).
         lost: (N,) session from which on each image is answered wrongly, see `first_loss`; the first one counts as 0.
         sizes: classes known after each session, ascending; C after the last one.
-        base_classes: how many of the first classes are base classes.
+        base_classes: the number of base classes, which come first.
         first: the number of the first session.
         lost_top5: (N,) as `lost`, with the five best answers.
-        highest: (C,) highest accuracy of each class in the sessions before the first; nan where it has none.
+        highest: (C,) highest accuracy of each class in the sessions before `first`; nan of a class without one.
     """
     best = torch.full((sizes[-1],), torch.nan, dtype=torch.float64) if highest is None else highest
     sessions = []
@@ -105,7 +105,7 @@ def session_figures(
 
 
 def summarise(sessions: list[SessionFigures]) -> Figures:
-    """Add AVG and PD to the figures of all sessions of a chain."""
+    """Add AVG, AHM and PD to the figures of all sessions of a chain."""
     overall = [each.overall for each in sessions if each.overall is not None]
     harmonic = [each.harmonic for each in sessions[1:] if each.harmonic is not None]
     complete = len(overall) == len(sessions)

@@ -18,10 +18,10 @@ class ClassFigures:
     name: str
     session: int  # that taught the class first
     images: int  # test images of it
-    answered: int  # test images that were called so
-    precision: float | None  # share of those called so that are; None if none was
-    recall: float | None  # share of its images that were called so: its accuracy; None without an image
-    f1: float | None  # their harmonic mean; None without an image
+    answered: int  # test images whose answer was the class
+    precision: float | None  # share of the answers with the class that are right; None if there are none
+    recall: float | None  # share of its images that are answered rightly: its accuracy; None without an image
+    f1: float | None  # harmonic mean of precision and recall; None without an image
 
 
 def class_figures(labels: Tensor, predicted: Tensor, names: Sequence[str], taught: Sequence[int]) -> list[ClassFigures]:
@@ -62,7 +62,7 @@ def confused_pairs(labels: Tensor, predicted: Tensor, most: int) -> list[tuple[i
 
 
 def per_class_csv(rows: Sequence[ClassFigures]) -> Iterator[bytes]:
-    """Write the figures as a table that spreadsheets read; a figure that there is none of is empty."""
+    """Write the figures as a table that spreadsheets read; a missing figure is an empty cell."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["class", "session", "images", "precision", "recall", "f1"])

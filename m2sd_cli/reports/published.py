@@ -20,12 +20,12 @@ FILE: Final = Path(__file__).with_name("published.toml")
 class Row:
     """Figures of a method on one data set with one backbone; accuracies are top-1 in per cent.
 
-    They are decimal, so that each is shown with the digits with which it was published.
+    They are decimal, so that each is shown with its published digits.
     """
 
     data: str
     backbone: str  # as papers call it
-    figures_from: str  # where they were read
+    figures_from: str  # the place where the figures were read
     base: Decimal | None = None  # of session 0
     last: Decimal | None = None  # overall, after the last session
     average: Decimal | None = None  # AVG
@@ -41,14 +41,14 @@ class Row:
 
 @dataclass(frozen=True)
 class Method:
-    """A method, and whether its epoch was chosen by accuracy on the test images."""
+    """A published method."""
 
     name: str
     year: int
     paper: str
-    epoch_chosen_on_test: bool | Literal["unknown"]
+    epoch_chosen_on_test: bool | Literal["unknown"]  # True if accuracy on test images chose the epoch
     rows: Sequence[Row]
-    epoch_seen_in: str | None = None  # the place in the authors' code that tells
+    epoch_seen_in: str | None = None  # the place in the authors' code that shows the choice
     trained_w_in_session_0: bool = False  # True if session 0 may be answered by the trained W, and not by class means
 
 
@@ -84,15 +84,13 @@ class Comparison:
 
     data: str
     backbone: str  # as papers call it, or our name of one that none has
-    rows: list[
-        Published
-    ]  # from the oldest to the newest, and from the lowest AVG of a year to the highest, unknown ones first
-    others: int  # rows of other backbones
+    rows: list[Published]  # by year, within a year by AVG; those without AVG first
+    others: int  # the number of rows of other backbones
     taught: int  # sessions of the run after session 0
-    official: int  # of the data set
-    comparable: bool  # whether the run has just the official sessions
-    fewer_images: str | None = None  # that the run was trained on: the predicate of a sentence about it; None for all
-    other_base: list[str] = field(default_factory=list)  # the differences for which not even session 0 can be compared
+    official: int  # sessions of the data set after session 0
+    comparable: bool  # True if the sessions of the run are the official ones
+    fewer_images: str | None = None  # the predicate of a sentence about the run's training images; None for all
+    other_base: list[str] = field(default_factory=list)  # differences for which not even session 0 can be compared
 
 
 @cache
@@ -107,7 +105,7 @@ def compare_with_published(first: Manifest, sessions: Sequence[Manifest]) -> Com
 
     Args:
         first: the manifest of stage 1.
-        sessions: those of sessions 0, 1, ...
+        sessions: the manifests of sessions 0, 1, ...
 
     Raises:
         UsageError: nothing is published on the run's data set.
@@ -149,7 +147,9 @@ def compare_with_published(first: Manifest, sessions: Sequence[Manifest]) -> Com
 
 
 def fewer_images(first: Manifest) -> str | None:
-    """Return the predicate of a sentence about a run that was not trained on all base images, as the field does.
+    """Return the predicate of a sentence about a run that was not trained on all base images; None for all.
+
+    The field trains on all of them.
 
     Args:
         first: the manifest of stage 1.

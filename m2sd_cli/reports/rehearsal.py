@@ -1,4 +1,4 @@
-"""Rehearsal of the sessions to come: base classes play new ones, to compare the classifiers of stage 3 before any is.
+"""Rehearsal of later sessions: base classes play new ones, by which the classifiers of stage 3 are compared.
 
 A third of the classes plays at a time, each class once. The features are computed once: the network stays as it is.
 """
@@ -20,17 +20,17 @@ from m2sd_cli.runs.manifest import BackboneRecord, ChoiceRecord, FiguresRecord
 
 PARTS = 3  # of the classes, each of which plays the new ones once
 DRAWS = 10  # of the shots, in each part
-TEST_SHARE = 0.2  # of a class's images, others in each part
-LEAST_IMAGES = SHOTS + 1  # of a class that plays: one to test with, the others to draw shots of
-LEAST_CLASSES = 2 * PARTS  # that play: two new ones, four old ones
-MOST_IMAGES = 4096  # of all classes
+TEST_SHARE = 0.2  # of a class's images; each part tests with others
+LEAST_IMAGES = SHOTS + 1  # of a class that plays: one to test with, the others to draw shots from
+LEAST_CLASSES = 2 * PARTS  # that play: two new ones and four old ones in each part
+MOST_IMAGES = 4096  # of all classes together
 
 
 @dataclass(frozen=True)
 class Rehearsal:
     """Figures of classifiers where base classes played new ones."""
 
-    new: list[int]  # classes that played new ones, in each part
+    new: list[int]  # the number of classes that played new ones in each part
     figures: Mapping[str, list[list[DrawFigures]]]  # of each classifier, part by part and draw by draw
 
     def harmonic(self, name: str) -> list[float]:
@@ -40,7 +40,7 @@ class Rehearsal:
     def best(self, default: str) -> str:
         """Choose the classifier with the highest harmonic mean among those that beat the default in every part.
 
-        A part that the default wins says that the others do not differ from it by more than classes do.
+        If the default wins a part, the others differ from it by no more than one part from another.
         """
         own = self.harmonic(default)
         better = [
@@ -61,17 +61,19 @@ class Part:
 
     old: Tensor  # classes that stay base classes, in their order
     new: Tensor  # classes that play new ones
-    learned: Tensor  # (N,) bool: images of the old classes
-    pool: Tensor  # (N,) bool: images of the new classes, of which shots are drawn
-    tested: Tensor  # (N,) bool: images of both to test with, in neither of these
+    learned: Tensor  # (N,) bool: images of the old classes to learn from
+    pool: Tensor  # (N,) bool: images of the new classes to draw shots from
+    tested: Tensor  # (N,) bool: images of old and new classes to test with, which are in neither of the others
     labels: Tensor  # (N,) int64: the old classes from 0 on, after them the new ones
 
     @classmethod
     def of(cls, labels: Tensor, classes: int, number: int) -> Self:
-        """Make the division with a number below PARTS, for which `why_not` is None.
+        """Make one of the PARTS divisions.
 
         Args:
-            labels: (N,) in [0, classes).
+            labels: (N,) in [0, classes), for which `why_not` is None.
+            classes: the number of all classes.
+            number: of the division, 0 to PARTS - 1.
         """
         ranks = _ranks(labels, classes)
         tests = (TEST_SHARE * labels.bincount(minlength=classes).double()).round().long().clamp(min=1)
@@ -89,7 +91,7 @@ class Part:
         return cls(old, new, others[labels] & ~tested, ~others[labels] & ~tested, tested, place[labels])
 
     def base(self, features: Tensor, held_out: HeldOut | None = None, base_cost: float | None = None) -> KnownClasses:
-        """Return what is known of the old classes.
+        """Compute the tensors of the old classes.
 
         Args:
             features: (N, D) of all images.
@@ -104,7 +106,7 @@ class Part:
         return KnownClasses(means, means[:0], [], sums.statistics(), images, self._of_old(held_out), base_cost)
 
     def _of_old(self, held_out: HeldOut | None) -> HeldOut | None:
-        """Select the held-out images of the old classes, and label them as these; None if there is none."""
+        """Select the held-out images of the old classes, under their labels of this part; None if there is none."""
         if held_out is None:
             return None
         member = held_out.labels[:, None] == self.old
@@ -135,20 +137,20 @@ def play(
 
 
 def sample_images(labels: Tensor, classes: int) -> Tensor:
-    """Choose the images to rehearse with: all, or as many of each class that there are MOST_IMAGES.
+    """Choose the images to rehearse with: all, or as many of each class as make MOST_IMAGES together.
 
     Args:
         labels: (N,) in [0, classes).
 
     Returns:
-        (N,) bool. Classes have LEAST_IMAGES of their images even if there are more than MOST_IMAGES then.
+        (N,) bool. LEAST_IMAGES of each class are chosen even if that makes more than MOST_IMAGES.
     """
     most = max(LEAST_IMAGES, MOST_IMAGES // classes)
     return _ranks(labels, classes) < most
 
 
 def why_not(labels: Tensor, classes: int) -> str | None:
-    """Say in half a sentence why there can be no rehearsal; None if there can."""
+    """Return the reason why there can be no rehearsal, as half a sentence; None if there can be one."""
     playing = len(_playing(labels, classes))
     if playing >= LEAST_CLASSES:
         return None
@@ -199,7 +201,7 @@ def choose_for_classes(
         default: the classifier that another one has to beat.
 
     Returns:
-        The record of the comparison, and the name.
+        The record of the comparison, and the name of the classifier.
     """
     reason = why_not(known.labels, classes)
     if reason is not None:

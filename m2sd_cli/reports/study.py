@@ -40,7 +40,7 @@ class StudiedRun:
 class Sample:
     """A figure of every run, in the order of the runs."""
 
-    values: list[float | None]  # None for a run that has none
+    values: list[float | None]  # None for a run without the figure
 
     @property
     def summary(self) -> MeanAndDeviation | None:
@@ -64,7 +64,7 @@ class StudiedClass:
     """The accuracies of a class."""
 
     name: str
-    sessions: Mapping[int, Sample]  # by number, of those in which a run knows the class
+    sessions: Mapping[int, Sample]  # by the number of a session in which some run knows the class
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ def study_classes(evaluations: Sequence[Mapping[str, Mapping[int, float | None]]
 def class_curves(evaluation: Evaluation) -> dict[str, dict[int, float | None]]:
     """List the accuracy of every class in per cent by the number of the session, under its last name.
 
-    A forgotten class whose name another one has now is told apart by its index.
+    If a later class has the name of a forgotten one, the forgotten one is named with its index.
     """
     last = {
         index: name for part in evaluation.accuracies for index, name in zip(part.indices, part.classes, strict=True)
@@ -133,7 +133,7 @@ def class_curves(evaluation: Evaluation) -> dict[str, dict[int, float | None]]:
     for part in evaluation.accuracies:
         for number, accuracies in enumerate(part.sessions, start=part.first):
             for index, accuracy in zip(part.indices, accuracies.tolist(), strict=False):
-                curves[names[index]][number] = None if accuracy != accuracy else accuracy  # nan: no image
+                curves[names[index]][number] = None if accuracy != accuracy else accuracy  # nan without an image
     return curves
 
 

@@ -30,11 +30,11 @@ LATER = {"top5": "top-5", "forgetting": "forgetting"}
 def draw_accuracy(runs: Sequence[Figures], published: Sequence[Published] = ()) -> str:
     """Draw the accuracies of every session, in per cent.
 
-    Published rows are thin lines, dotted where only the first and the last figure were published. They are drawn only
-    where they have as many sessions.
+    Published rows are thin lines, dotted if only the first and the last figure are known. A row with another number of
+    sessions is not drawn.
 
     Args:
-        runs: one, or several with the same sessions, whose means are drawn with bands of one deviation on either side.
+        runs: one, or several with the same sessions: then means, with bands of one deviation on either side.
         published: of the same sessions.
 
     Raises:
@@ -76,7 +76,7 @@ def _draw(
         unit: of the y axis.
         names: of the curves, by the figure of a session.
         runs: with the same sessions.
-        lines: published points, and whether they are of all sessions.
+        lines: published points; each with True if they are of all sessions.
         text: the end of the description.
     """
     last = max(len(runs[0].sessions) - 1, 1)
@@ -110,7 +110,7 @@ def _draw(
 
 
 def _curve(runs: Sequence[Figures], name: str) -> list[tuple[int, float, float, float]]:
-    """List session, mean, and mean less and plus the deviation, of the sessions of which every run has the figure."""
+    """List session, mean, and mean less and plus the deviation, for the sessions in which every run has the figure."""
     points = []
     for same in zip(*(each.sessions for each in runs), strict=True):
         known = [value for each in same if (value := getattr(each, name)) is not None]
@@ -122,14 +122,14 @@ def _curve(runs: Sequence[Figures], name: str) -> list[tuple[int, float, float, 
 
 
 def _points(row: Row, last: int) -> list[tuple[int, float]]:
-    """List the sessions and accuracies that are known of a published method; none of a single session."""
+    """List the sessions and known accuracies of a published method; none if only one is known."""
     known = enumerate(row.sessions) if row.sessions else ((0, row.base), (last, row.last))
     points = [(session, float(value)) for session, value in known if value is not None]
     return points if len(points) > 1 else []
 
 
 def draw_last_session(figures: Figures) -> str:
-    """Draw base and novel accuracy and HM of the last session as bars, in per cent."""
+    """Draw overall, base and novel accuracy and HM of the last session as bars, in per cent."""
     last = figures.sessions[-1]
     bars = [("overall", last.overall), ("base", last.base), ("novel", last.novel), ("HM", last.harmonic)]
     plot = Plot(x=[0, len(bars)], y=round_steps(0, 100, 5), bottom=HEIGHT - 40)
@@ -139,7 +139,7 @@ def draw_last_session(figures: Figures) -> str:
         right, top = plot.at(place + 0.8, value or 0)
         middle = (left + right) / 2
         if value is not None:
-            parts.append(box(left, top, right - left, zero - top, f"bar{place}"))  # coloured as its curve
+            parts.append(box(left, top, right - left, zero - top, f"bar{place}"))  # in the colour of its curve
         parts.append(label(middle, top - 5, "-" if value is None else f"{value:.1f}", "value"))
         parts.append(label(middle, zero + 16, name, "name"))
     known = ", ".join(f"{name} {value:.1f} %" for name, value in bars if value is not None)

@@ -9,13 +9,13 @@ from torch import Tensor
 from m2sd_cli.reading import printable
 from m2sd_cli.reports.figures.svg import box, label, number, rule, svg
 
-MOST_CELLS = 250  # a side; of more classes neighbours share a cell
+MOST_CELLS = 250  # a side; with more classes neighbours share a cell
 LEVELS = 10  # of the shade
-LEGEND = 96  # its left edge
+LEGEND = 96  # the left edge of the legend, in units
 TOP, LEFT, RIGHT = 28, 46, 396
-MOST_NAMES = 20  # classes, which have room for their names
+MOST_NAMES = 20  # classes that have room for their names
 LONGEST_NAME = 16  # characters
-NARROWEST = 8  # units of a session that has a rule before it, besides the first that teaches
+NARROWEST = 8  # units of a session with a rule before it; the first taught session has one at any width
 
 
 def confusion_shares(labels: Tensor, predicted: Tensor, classes: int) -> Tensor:
@@ -24,7 +24,7 @@ def confusion_shares(labels: Tensor, predicted: Tensor, classes: int) -> Tensor:
     Args:
         labels: (N,) true class in [0, C).
         predicted: (N,) answer in [0, C).
-        classes: C, of which neighbours share a cell if they are more than MOST_CELLS.
+        classes: C; neighbours share a cell if there are more than MOST_CELLS.
 
     Returns:
         (K, K) float64 with K <= MOST_CELLS; a row without an image is 0.
@@ -42,7 +42,7 @@ def draw_confusion(labels: Tensor, predicted: Tensor, taught: Sequence[int], nam
         labels: (N,) true class in [0, C), at least one.
         predicted: (N,) answer in [0, C).
         taught: the session of each of the C classes, ascending.
-        names: of the C classes; written at the rows if they are MOST_NAMES at most.
+        names: of the C classes; written at the rows if there are MOST_NAMES at most.
     """
     rows = [_shortened(name) for name in names] if len(names) <= MOST_NAMES else []
     left = max(LEFT, 28 + 5.7 * max(map(len, rows), default=0))

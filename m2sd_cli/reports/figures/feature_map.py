@@ -7,7 +7,7 @@ from torch import Tensor
 
 from m2sd_cli.reports.figures.svg import LeftOutError, Plot, legend, marker, round_steps, svg
 
-MOST_POINTS = 900  # images of a figure, at equal distances in their order
+MOST_POINTS = 900  # images in the figure, chosen at equal distances
 KINDS = ("base classes", "earlier sessions", "last session")
 
 
@@ -15,8 +15,8 @@ def principal_plane(features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Find the plane of the two largest variances of features (N, D) by PCA.
 
     Returns:
-        their mean (D,), the two axes (D, 2) float64, the entry of largest size in each of which is positive, and the
-        share of the variance along each (2,), 0 where nothing varies.
+        The mean (D,), the two axes (D, 2) float64, and the share of the variance along each axis (2,), 0 if nothing
+        varies. The entry of largest size in an axis is positive.
     """
     wide = features.double()
     centre = wide.mean(dim=0)
@@ -32,7 +32,7 @@ def draw_feature_map(features: Tensor, labels: Tensor, means: Tensor, taught: Se
     """Draw test images as small marks and class means as large ones, by PCA of the features.
 
     Args:
-        features: (N, D) of test images, compared by direction: each is brought to length 1.
+        features: (N, D) of test images; each is brought to length 1, since directions are compared.
         labels: (N,) class in [0, C).
         means: (C, D), likewise.
         taught: the session of each of the C classes.
@@ -62,7 +62,7 @@ def draw_feature_map(features: Tensor, labels: Tensor, means: Tensor, taught: Se
     small = [
         (kind(taught[label]), point) for label, point in zip(labels[chosen].tolist(), points.tolist(), strict=True)
     ]
-    for each in range(len(KINDS)):  # the base classes below
+    for each in range(len(KINDS)):  # base classes first, so that they lie below the others
         marks = "".join(marker(*plot.at(*point), each, 1.5) for found, point in small if found == each)
         parts.append(f'<g class="dot">{marks}</g>')
     large = sorted((kind(session), point) for session, point in zip(taught, rows.tolist(), strict=True))

@@ -18,7 +18,7 @@ from m2sd_cli.reports.figures.svg import (
 )
 
 BINS = 32
-TAIL = 0.002  # of the images at either end, which come to the outermost bins
+TAIL = 0.002  # the share of images at either end that the outermost bins take in
 
 
 def draw_known_scores(known: Tensor, unknown: Tensor, confidence: Confidence, session: int) -> str:
@@ -27,8 +27,8 @@ def draw_known_scores(known: Tensor, unknown: Tensor, confidence: Confidence, se
     Args:
         known: (K,) scores of images of classes taught up to the session.
         unknown: (U,) scores of images of other classes; there may be none.
-        confidence: that has the threshold.
-        session: the one that answers.
+        confidence: gives the threshold.
+        session: the number of the session that answers.
 
     Raises:
         LeftOutError: nothing was calibrated, or there is no known image.
@@ -70,6 +70,6 @@ def draw_known_scores(known: Tensor, unknown: Tensor, confidence: Confidence, se
 
 
 def _shares(scores: Tensor, low: float, width: float) -> Tensor:
-    """Count scores (N,) in bins (BINS,), as shares of their number."""
+    """Compute the share of scores (N,) in each bin, (BINS,)."""
     bins = ((scores.double() - low) / width).floor().long().clamp(0, BINS - 1)
     return torch.bincount(bins, minlength=BINS).double() / max(len(scores), 1)

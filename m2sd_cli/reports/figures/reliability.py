@@ -1,4 +1,4 @@
-"""Reliability diagram: how often answers of a probability are right."""
+"""Reliability diagram: the share of right answers by the probability of the answer."""
 
 import torch
 from torch import Tensor
@@ -8,7 +8,7 @@ from m2sd_cli.reports.figures.svg import HEIGHT, LeftOutError, Plot, box, label,
 
 
 def draw_reliability(probability: Tensor, right: Tensor) -> str:
-    """Draw accuracy by probability, in bins as the ECE has them; their share of images is drawn below.
+    """Draw accuracy by probability in the bins of the ECE, and below it the number of images in each bin.
 
     Args:
         probability: (N,) float64 of each answer.

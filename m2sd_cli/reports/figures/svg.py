@@ -1,7 +1,7 @@
 """The elements of a figure: text that is escaped, axes with round numbers, lines, legends.
 
-Colours and fonts are classes of figures.css. A page brings that file once for all its figures; `standalone` puts it
-into a file of its own.
+Colours and fonts are classes of figures.css. A page has this style sheet once for all its figures; `standalone` puts it
+into the file of a single figure.
 """
 
 import math
@@ -26,7 +26,7 @@ class LeftOutError(Exception):
 
 
 def words(text: str) -> str:
-    """Escape a text for SVG and HTML, with all characters made visible that neither may have."""
+    """Escape a text for SVG and HTML; characters that neither may have are made visible."""
     return escape(printable(text), quote=True)
 
 
@@ -40,7 +40,7 @@ def label(x: float, y: float, text: str, kind: str = "tick", anchor: str = "midd
 
     Args:
         x, y: of the anchor on the base line.
-        text: as it is to be read.
+        text: unescaped.
         kind: a class of figures.css.
         anchor: start, middle or end.
         turn: degrees, clockwise.
@@ -86,7 +86,7 @@ def round_steps(low: float, high: float, most: int = 6) -> list[float]:
     """List round numbers at equal distances (1, 2 or 5 times a power of ten) that enclose a range.
 
     Args:
-        low, high: the range; a single number is given room on both sides.
+        low, high: the range; a range of one number is widened on both sides.
         most: intervals.
     """
     if not high > low:
@@ -115,7 +115,7 @@ class Plot:
     bottom: float = HEIGHT - 70
 
     def at(self, x: float, y: float) -> tuple[float, float]:
-        """Place a point; one beyond an edge comes to the edge."""
+        """Place a point; a point beyond an edge is moved to the edge."""
         return (
             self.left + (self.right - self.left) * _share(x, self.x),
             self.bottom + (self.top - self.bottom) * _share(y, self.y),
@@ -155,7 +155,7 @@ def _share(value: float, ticks: Sequence[float]) -> float:
 
 
 def legend(entries: Sequence[tuple[str, str]], y: float = HEIGHT - 23) -> str:
-    """Write a legend in one line, or in as many as its names need, downwards from the first.
+    """Write a legend in as many lines as its names need, from the top downwards.
 
     Args:
         entries: a sample, drawn around (0, 0) and 24 wide, and its name.
@@ -170,7 +170,7 @@ def legend(entries: Sequence[tuple[str, str]], y: float = HEIGHT - 23) -> str:
 
 
 def legend_lines(entries: Sequence[tuple[str, str]]) -> list[list[tuple[str, str, float]]]:
-    """Break the entries of a legend into lines, each entry with the place where it begins."""
+    """Break the entries of a legend into lines; each entry has the x at which it begins."""
     lines: list[list[tuple[str, str, float]]] = [[]]
     x = left = 12.0
     for sample, name in entries:
@@ -194,11 +194,11 @@ def sample_box(kind: str) -> str:
 
 
 def svg(title: str, text: str, *parts: str, height: float = HEIGHT) -> str:
-    """Put parts together.
+    """Compose a figure of its elements.
 
     Args:
         title: of the figure.
-        text: what is to be seen, for those who cannot see it.
+        text: the description for readers who cannot see the figure.
         parts: elements.
         height: units.
     """
@@ -208,7 +208,7 @@ def svg(title: str, text: str, *parts: str, height: float = HEIGHT) -> str:
 
 
 def standalone(figure: str) -> str:
-    """Make a file of a figure: with its colours in it, on white, and a size in pixels."""
+    """Make the content of a file from a figure: with its style, on white, of a size in pixels."""
     light, rules = _style()
     style = re.sub(r"var\(--([a-z0-9-]+)\)", lambda match: light[match[1]], rules)
     height = re.search(r'viewBox="0 0 \d+ ([\d.]+)"', figure)

@@ -1,4 +1,4 @@
-"""The table of figures: a module that draws and an entry here make a figure."""
+"""The table of figures; a figure is an entry here, and a module that draws it."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -35,7 +35,7 @@ class Material:
     evaluation: Evaluation
     features: Tensor  # (N, D) of the test images, in the order of the answers
     means: Tensor  # class means (C, D)
-    published: Sequence[Published]  # of the same data set and backbone, if the run has just its sessions
+    published: Sequence[Published]  # of the same data set and backbone; none unless the sessions are the official ones
     history: Mapping[int, History]  # of the stages, by number
 
 
@@ -44,7 +44,7 @@ class Figure(NamedTuple):
 
     title: str
     caption: str
-    draw: Callable[[Material], str]  # raises LeftOutError if the run cannot tell
+    draw: Callable[[Material], str]  # raises LeftOutError if the run lacks the facts
 
 
 def _confusion(material: Material) -> str:
@@ -61,7 +61,7 @@ def _reliability(material: Material) -> str:
 
 
 def _known_scores(material: Material) -> str:
-    """Draw the last session that test images of other classes are there for, else the last of all."""
+    """Draw the last session with test images of classes that it does not know; else the last of all."""
     evaluation = material.evaluation
     answers, sizes = evaluation.answers, evaluation.sizes
     place = class_sessions(sizes)[answers.labels]
@@ -144,7 +144,7 @@ FIGURES: Final[Mapping[str, Figure]] = {
 
 
 def draw_all(material: Material) -> Iterator[tuple[str, str | LeftOutError]]:
-    """Draw every figure; of one that the run cannot tell comes the reason instead."""
+    """Yield every figure by its name, or the reason why it is left out."""
     with torch.inference_mode():
         for name, figure in FIGURES.items():
             try:
@@ -154,7 +154,7 @@ def draw_all(material: Material) -> Iterator[tuple[str, str | LeftOutError]]:
 
 
 def draw_histories(histories: Mapping[int, History]) -> Iterator[tuple[str, str | LeftOutError]]:
-    """Draw the figures that need no test images."""
+    """Yield the figures that need no test images by their names, or the reason why one is left out."""
     for stage, history in histories.items():
         try:
             yield f"stage-{stage}", draw_stage(stage, history)

@@ -18,8 +18,8 @@ from m2sd_cli.reports.figures.svg import (
     tick,
 )
 
-Series = Mapping[str, Sequence[float | None]]  # a value an epoch under the name of the curve; None was not measured
-AREA, BELOW = 126, 50  # units: height of a plot, and of its axis below it
+Series = Mapping[str, Sequence[float | None]]  # by the name of a curve, a value an epoch; None if it was not measured
+AREA, BELOW = 126, 50  # units: height of a plot, and of the axis below it
 MOST_MARKERS = 12  # on a curve
 
 
@@ -57,8 +57,8 @@ def _draw_panel(series: Series, name: str, wide: bool, top: float) -> str:
     Args:
         series: of at least one value.
         name: of the axis.
-        wide: whether to take a logarithmic scale if the positive values span more than a power of ten.
-        top: where the panel begins.
+        wide: take a logarithmic scale if the positive values span more than a power of ten.
+        top: the y at which the panel begins, in units.
     """
     values = [value for each in series.values() for value in each if value is not None]
     positive = [value for value in values if value > 0]

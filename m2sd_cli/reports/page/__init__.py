@@ -1,1 +1,1 @@
-"""The page of a run: one file of HTML that needs nothing else."""
+"""The page of a run: one file of HTML that needs no other file."""

@@ -1,4 +1,4 @@
-"""The content of the page, as its template reads it."""
+"""The content of the page, which its template reads."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -22,13 +22,13 @@ class TaughtClassEntry:
     """A class of a session."""
 
     name: str
-    shots: str  # how many
+    shots: str  # their number in words
     thumbnails: Sequence[str]  # addresses
 
 
 @dataclass(frozen=True)
 class SessionEntry:
-    """A session: what it taught or changed."""
+    """A session, with the classes that it taught or changed."""
 
     number: int
     kind: str
@@ -39,7 +39,7 @@ class SessionEntry:
 
 @dataclass(frozen=True)
 class WrongImage:
-    """A test image that is answered wrongly, and the maps of why."""
+    """A test image that is answered wrongly, with the heat maps of the answer and of the true class."""
 
     image: str  # address
     true: str
@@ -76,7 +76,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Tested:
-    """The part of the page that test images are needed for."""
+    """The part of the page that needs test images."""
 
     headline: Sequence[tuple[str, str]]  # a figure and its name
     header: Sequence[str]
@@ -86,7 +86,7 @@ class Tested:
     pairs: Sequence[Pair]
     wrong: Sequence[WrongImage]
     wrong_count: int
-    heat_reason: str  # of what the maps are
+    heat_reason: str  # a sentence on the score that the heat maps split
     remarks: Sequence[str]
 
 
@@ -101,7 +101,7 @@ class Page:
     figures: Sequence[Shown]
     tested: Tested | None
     untested_reason: str | None  # why there are no test images
-    published: Sequence[str]  # names of methods drawn beside, and where their figures are from
+    published: Sequence[str]  # names of the published methods in the figures, and the sources of their accuracies
     chain: Sequence[Stage]
     total: str
     written_by: str

@@ -1,4 +1,4 @@
-"""The part of the page that looks at test images: the figures of classes, confused pairs, and why."""
+"""The part of the page that needs test images: figures of classes, confused pairs, wrong answers with heat maps."""
 
 from typing import TYPE_CHECKING
 
@@ -83,7 +83,7 @@ def _remarks(evaluation: Evaluation) -> list[str]:
 
 
 def _orders(rows: list[ClassFigures]) -> list[str]:
-    """Return the place of each class in every order, as variables of CSS; without a figure it comes last."""
+    """Return the place of each class in every order, as variables of CSS; a class without the figure comes last."""
 
     def lowest(value: float | None) -> float:
         return 101.0 if value is None else value
@@ -104,7 +104,7 @@ def _orders(rows: list[ClassFigures]) -> list[str]:
 
 
 def _spread(indices: Tensor, most: int) -> Tensor:
-    """Choose so many of the indices at equal distances."""
+    """Choose at most `most` of the indices, at equal distances."""
     count = min(len(indices), most)
     return indices[torch.arange(count) * len(indices) // max(count, 1)]
 

@@ -1,4 +1,4 @@
-"""The page as HTML: a template and a style sheet of this folder, which is all that it needs."""
+"""The page as HTML, from the template and the style sheet of this folder."""
 
 from pathlib import Path
 from typing import Final
@@ -14,7 +14,7 @@ HERE: Final = Path(__file__).parent
 
 
 def render(page: Page) -> str:
-    """Render a page. Every text is escaped but the figures, whose own texts are, and the style sheets."""
+    """Render a page. Texts are escaped, but for the style sheets and for figures, which escape their own texts."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE),
         autoescape=True,

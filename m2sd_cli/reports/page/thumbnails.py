@@ -13,12 +13,12 @@ SMALLEST, GAP = 224, 8  # pixels: side of an image in a file of its own, and bet
 
 
 def as_image(pixels: Tensor) -> Image.Image:
-    """Convert pixels (3, S, S) uint8."""
+    """Convert pixels (3, S, S) uint8 to an image of Pillow."""
     return Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy())
 
 
 def thumbnail(pixels: Tensor, side: int) -> str:
-    """Make an address of pixels (3, S, S) uint8, reduced to a side, as a JPEG."""
+    """Make an address of pixels (3, S, S) uint8 as a JPEG with sides of at most `side` pixels."""
     image = as_image(pixels)
     if image.width > side:
         image = image.resize((side, side), Image.Resampling.LANCZOS)
@@ -26,9 +26,9 @@ def thumbnail(pixels: Tensor, side: int) -> str:
 
 
 def heat(maps: Tensor) -> list[Image.Image]:
-    """Convert maps of one image (K, H, W) to transparent images (H, W): the more opaque, the larger the value.
+    """Convert the maps of one image (K, H, W) to transparent images (H, W): the larger the value, the more opaque.
 
-    All of them have one scale, from the smallest of their values to the largest.
+    All maps have one scale, from the smallest of their values to the largest.
     """
     low, high = float(maps.min()), float(maps.max())
     shares = ((maps.double() - low) / (high - low or 1)).numpy()
