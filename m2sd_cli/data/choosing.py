@@ -27,12 +27,25 @@ def rank_within_class(source: ImageSource, draw: int | None = None) -> tuple[Ten
     if draw is not None:
         keys = [hashlib.sha256(f"{draw} {key}".encode()).hexdigest() for key in keys]
     by_key = torch.tensor(sorted(range(len(source)), key=keys.__getitem__), dtype=torch.int64)
-    order = by_key[labels[by_key].argsort(stable=True)]
+    return rank_by_order(by_key, labels), labels.bincount()[labels]
+
+
+def rank_by_order(order: Tensor, labels: Tensor) -> Tensor:
+    """Rank the images of each class by an order of all images.
+
+    Args:
+        order: (N,) int64, the indices of all images.
+        labels: (N,) int64.
+
+    Returns:
+        (N,) int64: the rank of every image in its class, from 0.
+    """
+    by_class = order[labels[order].argsort(stable=True)]
     sizes = labels.bincount()
     first = sizes.cumsum(0) - sizes
     ranks = torch.empty_like(labels)
-    ranks[order] = torch.arange(len(source)) - first[labels[order]]
-    return ranks, sizes[labels]
+    ranks[by_class] = torch.arange(len(labels)) - first[labels[by_class]]
+    return ranks
 
 
 def count_held_out(size: Tensor, share: float) -> Tensor:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from m2sd_cli.data.catalogue import SHOTS
+from m2sd_cli.data.choosing import rank_by_order
 from m2sd_cli.method.base_statistics import BaseSums, HeldOut
 from m2sd_cli.method.stage3 import KnownClasses, choices
 from m2sd_cli.registry import CLASSIFIERS
@@ -75,7 +76,7 @@ class Part:
             classes: the number of all classes.
             number: of the division, 0 to PARTS - 1.
         """
-        ranks = _ranks(labels, classes)
+        ranks = _ranks(labels)
         tests = (TEST_SHARE * labels.bincount(minlength=classes).double()).round().long().clamp(min=1)
         playing = _playing(labels, classes)
         plays = torch.zeros(classes, dtype=torch.bool)
@@ -146,7 +147,7 @@ def sample_images(labels: Tensor, classes: int) -> Tensor:
         (N,) bool. LEAST_IMAGES of each class are chosen even if that makes more than MOST_IMAGES.
     """
     most = max(LEAST_IMAGES, MOST_IMAGES // classes)
-    return _ranks(labels, classes) < most
+    return _ranks(labels) < most
 
 
 def why_not(labels: Tensor, classes: int) -> str | None:
@@ -217,16 +218,9 @@ def choose_for_classes(
     return ChoiceRecord(parts=PARTS, draws=DRAWS, shots=SHOTS, figures=means), rehearsal.best(default)
 
 
-def _ranks(labels: Tensor, classes: int) -> Tensor:
+def _ranks(labels: Tensor) -> Tensor:
     """Put the images of each class in a random order, the same one every time: (N,) int64, from 0."""
-    generator = torch.Generator().manual_seed(0)
-    order = torch.randperm(len(labels), generator=generator)
-    order = order[labels[order].argsort(stable=True)]
-    sizes = labels.bincount(minlength=classes)
-    first = sizes.cumsum(0) - sizes
-    ranks = torch.empty_like(labels)
-    ranks[order] = torch.arange(len(labels)) - first[labels[order]]
-    return ranks
+    return rank_by_order(torch.randperm(len(labels), generator=torch.Generator().manual_seed(0)), labels)
 
 
 def _playing(labels: Tensor, classes: int) -> Tensor:

@@ -48,7 +48,7 @@ def test_each_class_plays_a_new_one_once() -> None:
     known = images(sizes)
     found = rehearse(known, 7, RECORD, ["means"], draws=2)
     features: list[list[float]] = known.features.double().tolist()
-    ranks, playing = rehearsing._ranks(known.labels, 7).tolist(), rehearsing._playing(known.labels, 7).tolist()
+    ranks, playing = rehearsing._ranks(known.labels).tolist(), rehearsing._playing(known.labels, 7).tolist()
     assert sorted(playing) == [0, 1, 2, 3, 4, 5]
     for label, size in enumerate(sizes):
         assert sorted(r for r, of in zip(ranks, known.labels.tolist(), strict=True) if of == label) == [*range(size)]
