@@ -8,15 +8,8 @@ from m2sd_cli.ablation.records import Budget, Result
 from m2sd_cli.ablation.rows import baseline
 from m2sd_cli.errors import DamagedError
 from m2sd_cli.reports.deviation import MeanAndDeviation
-from m2sd_cli.reports.study import (
-    Sample,
-    StudiedRun,
-    StudiedSession,
-    Study,
-    csv_line,
-    study_chain,
-    study_sessions,
-)
+from m2sd_cli.reports.spreadsheet import csv_line
+from m2sd_cli.reports.study import Sample, StudiedRun, StudiedSession, Study, study_chain, study_sessions
 
 ACCURACIES: Final = ("average", "last", "base", "novel", "harmonic", "session_0")
 

@@ -1,11 +1,11 @@
 """Confusion matrix as a table that spreadsheets read."""
 
-import csv
-import io
 from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
+
+from m2sd_cli.reports.spreadsheet import csv_line
 
 
 def confusion_csv(classes: Sequence[str], labels: Tensor, predicted: Tensor) -> Iterator[bytes]:
@@ -18,18 +18,9 @@ def confusion_csv(classes: Sequence[str], labels: Tensor, predicted: Tensor) -> 
         labels: (N,) true class of each image in [0, C), or negative for an image to leave out.
         predicted: (N,) answer to each image in [0, C).
     """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-
-    def line(name: str, cells: Sequence[object]) -> bytes:
-        text.seek(0)
-        text.truncate()
-        writer.writerow([name, *cells])
-        return text.getvalue().encode()
-
-    yield line("true \\ answer", classes)
+    yield csv_line("true \\ answer", *classes)
     known = labels >= 0
     labels, predicted = labels[known], predicted[known]
     counts = torch.bincount(labels, minlength=len(classes)).tolist()
     for name, answers in zip(classes, torch.split(predicted[labels.argsort()], counts), strict=True):
-        yield line(name, torch.bincount(answers, minlength=len(classes)).tolist())
+        yield csv_line(name, *torch.bincount(answers, minlength=len(classes)).tolist())

@@ -1,7 +1,5 @@
 """Precision, recall and F1 of every class."""
 
-import csv
-import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -9,6 +7,7 @@ import torch
 from torch import Tensor
 
 from m2sd_cli.reports.metrics import harmonic_mean
+from m2sd_cli.reports.spreadsheet import csv_line
 
 
 @dataclass(frozen=True)
@@ -63,10 +62,7 @@ def confused_pairs(labels: Tensor, predicted: Tensor, most: int) -> list[tuple[i
 
 def per_class_csv(rows: Sequence[ClassFigures]) -> Iterator[bytes]:
     """Write the figures as a table that spreadsheets read; a missing figure is an empty cell."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["class", "session", "images", "precision", "recall", "f1"])
+    yield csv_line("class", "session", "images", "precision", "recall", "f1")
     for each in rows:
-        figures = (each.precision, each.recall, each.f1)
-        writer.writerow([each.name, each.session, each.images, *("" if f is None else f"{f:.2f}" for f in figures)])
-    yield text.getvalue().encode()
+        figures = (None if f is None else f"{f:.2f}" for f in (each.precision, each.recall, each.f1))
+        yield csv_line(each.name, each.session, each.images, *figures)

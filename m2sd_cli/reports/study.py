@@ -1,7 +1,5 @@
 """Several runs of one experiment: mean and deviation of every figure, session by session and class by class."""
 
-import csv
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -10,6 +8,7 @@ from m2sd_cli.reports.deviation import MeanAndDeviation
 from m2sd_cli.reports.evaluation import Evaluation
 from m2sd_cli.reports.metrics import Figures
 from m2sd_cli.reports.published import Comparison
+from m2sd_cli.reports.spreadsheet import csv_line
 
 OF_SESSION: Final = {
     "overall": "overall",
@@ -135,13 +134,6 @@ def class_curves(evaluation: Evaluation) -> dict[str, dict[int, float | None]]:
             for index, accuracy in zip(part.indices, accuracies.tolist(), strict=False):
                 curves[names[index]][number] = None if accuracy != accuracy else accuracy  # nan without an image
     return curves
-
-
-def csv_line(*cells: object) -> bytes:
-    """Return a line of a CSV file; None is an empty cell."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerow(["" if cell is None else cell for cell in cells])
-    return text.getvalue().encode("utf-8", "backslashreplace")
 
 
 def study_csv(study: Study) -> Iterator[bytes]:
