@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from types import NoneType
-from typing import Annotated, Any, get_args, get_type_hints
+from typing import Annotated, Any, Final, get_args, get_type_hints
 
 from m2sd_cli.config.usual_names import meant_by, plain
 from m2sd_cli.errors import UsageError
@@ -14,6 +14,17 @@ from m2sd_cli.reading import quoted
 from m2sd_cli.registry import Registry, one_of
 
 MANY = 10**9  # the highest bound of a count
+WANTED: Final = {  # by pydantic's names of errors
+    "greater_than": "more than {}",
+    "greater_than_equal": "at least {}",
+    "less_than": "less than {}",
+    "less_than_equal": "at most {}",
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "finite_number": "a finite number",
+    "string_type": "a text in quotes",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +88,7 @@ class TrainingOption:
         try:
             checked = self._validator.validate_python(value)
         except ValidationError as error:
-            raise UsageError(f"{flag(self.name)} {shown(value)}: {error.errors()[0]['msg'].lower()}") from None
+            raise UsageError(f"{flag(self.name)} {shown(value)}: {self._wanted(error.errors()[0])}") from None
         if self.option.table is not None:
             self.option.table[checked]
         return checked
@@ -86,6 +97,14 @@ class TrainingOption:
         """Return the JSON Schema of a value, without the names in a table."""
         found: dict[str, Any] = self._validator.json_schema()
         return found
+
+    def _wanted(self, error: Mapping[str, Any]) -> str:
+        """Return the values that the option takes, as the end of a message on one that pydantic has refused."""
+        if get_args(self.type):
+            return f"choose {one_of(self.choices)}"
+        if error["type"] not in WANTED:
+            return str(error["msg"]).lower()
+        return WANTED[error["type"]].format(*map(as_word, error.get("ctx", {}).values()))
 
     @property
     def _validator(self) -> Any:

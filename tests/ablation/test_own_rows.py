@@ -65,6 +65,7 @@ def write(folder: Path, text: str) -> Path:
         ("0,2,5", [0, 2, 5]),
         ("4..6, 1", [4, 5, 6, 1]),
         ("7..7", [7]),
+        ("0..0", [0]),
         ([9, 9, 8], [9, 8]),
         (str(2**62) + ",1", [2**62, 1]),
     ],
@@ -77,8 +78,15 @@ def test_seeds(given: Any, seeds: list[int]) -> None:
     "given", [0, "0", "", "a", "1..", "3..1", "-1", "1,,2", [], [-1], "0..99999999", 10**9, "9" * 30]
 )
 def test_other_seeds_are_refused(given: Any) -> None:
-    with pytest.raises(UsageError, match=r"^--seeds? "):
+    with pytest.raises(UsageError, match=r"^--seeds?[ :]"):
         choose_seeds(given)
+
+
+@pytest.mark.parametrize("seed", ["0", "2024"])
+def test_a_number_that_is_no_count_is_shown_as_a_seed(seed: str) -> None:
+    with pytest.raises(UsageError, match=rf"is how many seeds, 1 to 1000; seed {seed} alone is {seed}\.\.{seed}$"):
+        choose_seeds(seed)
+    assert choose_seeds(f"{seed}..{seed}") == [int(seed)]
 
 
 @pytest.mark.parametrize(
@@ -95,7 +103,7 @@ def test_other_seeds_are_refused(given: Any) -> None:
         ("[a]\ndistill = 3", "not 'distill'"),
         ("[a.distill]\nseed = 1", "row a: distill has a seed; --seeds says"),
         ("[a.distill]\nbetta = 1.0", "row a: distill: there is no option 'betta'; did you mean 'beta'?"),
-        ("[a.distill]\nbeta = -1.0", "row a: distill: --beta -1.0: input should be greater than 0"),
+        ("[a.distill]\nbeta = -1.0", "row a: distill: --beta -1.0: more than 0"),
         ("[a.pretrain]\nbackbone = 'resnet21'", "row a: pretrain: --backbone resnet21: choose "),
     ],
 )

@@ -123,9 +123,9 @@ def test_draws_differ_and_are_nested() -> None:
         (["--class-order", "no-such-file"], "--class-order no-such-file: no seed, and no file that can be read"),
         (["--class-order", 2**32], "--class-order 4294967296: a seed is below 4294967296"),
         (["--class-order", ""], "--class-order: an empty argument"),
-        (["--base-classes", 1], "--base-classes 1: input should be greater than or equal to 2"),
-        (["--way", 0], "--way 0: input should be greater than or equal to 1"),
-        (["--shots-draw", 0], "--shots-draw 0: input should be greater than or equal to 1"),
+        (["--base-classes", 1], "--base-classes 1: at least 2"),
+        (["--way", 0], "--way 0: at least 1"),
+        (["--shots-draw", 0], "--shots-draw 0: at least 1"),
     ],
 )
 def test_what_cannot_be_is_refused_in_a_line(m2sd: Cli, tmp_path: Path, words: list[object], message: str) -> None:

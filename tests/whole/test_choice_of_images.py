@@ -120,10 +120,10 @@ def test_every_stage_is_given_the_same_images(
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["--images-per-class", 0], "--images-per-class 0: input should be greater than or equal to 1"),
-        (["--held-out", 0.6], "--held-out 0.6: input should be less than or equal to 0.5"),
-        (["--held-out", -0.1], "--held-out -0.1: input should be greater than or equal to 0"),
-        (["--held-out", "nan"], "--held-out nan: input should be less than or equal to 0.5"),
+        (["--images-per-class", 0], "--images-per-class 0: at least 1"),
+        (["--held-out", 0.6], "--held-out 0.6: at most 0.5"),
+        (["--held-out", -0.1], "--held-out -0.1: at least 0"),
+        (["--held-out", "nan"], "--held-out nan: at most 0.5"),
     ],
 )
 def test_a_choice_that_makes_no_sense_is_refused(
