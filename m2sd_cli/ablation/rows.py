@@ -182,8 +182,11 @@ def choose_seeds(seeds: int | str | Sequence[int]) -> list[int]:
         chosen = [seed for part in seeds.split(",") for seed in _seed_range(part.strip(), shown_seeds)]
     else:
         chosen = list(seeds)
+    if isinstance(seeds, int) and not 0 < seeds <= MOST_SEEDS:
+        alone = f"; seed {seeds} alone is {seeds}..{seeds}" if seeds >= 0 else ""
+        raise UsageError(f"--seeds {shown_seeds}: a single number is how many seeds, 1 to {MOST_SEEDS}{alone}")
     if not chosen:
-        raise UsageError(f"--seeds {shown_seeds}: at least 1")
+        raise UsageError("--seeds: name at least one")
     if len(chosen) > MOST_SEEDS:
         raise UsageError(f"--seeds {shown_seeds}: {MOST_SEEDS} at most")
     for seed in chosen:

@@ -313,7 +313,7 @@ def test_damaged_results_say_that_they_can_be_made_again(whole: Path, tmp_path: 
     ("words", "code", "says"),
     [
         (["--rows", "plain,all"], 2, "--rows all: no such row; choose plain, "),
-        (["--seeds", 0], 2, "--seeds 0: at least 1"),
+        (["--seeds", 0], 2, "--seeds 0: a single number is how many seeds, 1 to 1000; seed 0 alone is 0..0"),
         (["--epochs", 0], 2, "--epochs 0: every row would be the same network"),
         (["--data", "."], 2, "--data .: a folder has no sessions of its own; divide it by a list with --split"),
         (["--data", "nothing"], 2, "--data nothing: no data set of that name"),
