@@ -80,9 +80,15 @@ class TrainingConfig:
             UsageError: it does not; the message names the option.
         """
         if self.epochs and self.warmup_epochs >= self.epochs:
-            raise UsageError(f"--warmup-epochs {self.warmup_epochs:g}: less than the {self.epochs} epochs of the stage")
+            raise UsageError(
+                f"--warmup-epochs {self.warmup_epochs:g}: the stage has {self.epochs} epochs; give fewer, or more "
+                f"--epochs"
+            )
         if self.milestones is not None and self.schedule != "multistep":
-            raise UsageError(f"--milestones {quoted(self.milestones)}: for --schedule multistep")
+            raise UsageError(
+                f"--milestones {quoted(self.milestones)}: --schedule {self.schedule} has none; leave them out, or give "
+                f"--schedule multistep"
+            )
         milestones(self)
 
 
@@ -250,7 +256,10 @@ class DistillConfig(TrainingConfig):
         """
         super().__post_init__()
         if self.kl_weight and self.mixing != "both":
-            raise UsageError(f"--kl-weight {self.kl_weight}: it compares both branches; 0 with --mixing {self.mixing}")
+            raise UsageError(
+                f"--kl-weight {self.kl_weight}: it compares mixup with CutMix, and --mixing {self.mixing} has not "
+                f"both; give --kl-weight 0"
+            )
         if self.clean_weight and self.mixing == "none":
             raise UsageError(
                 f"--clean-weight {self.clean_weight}: with --mixing none all images are unmixed, and --ce-weight is "
@@ -274,7 +283,10 @@ def milestones(config: TrainingConfig) -> list[int]:
     if not all(a < b for a, b in itertools.pairwise([0, *epochs])):
         raise UsageError(f"--milestones {quoted(given)}: each is an epoch after the one before, from 1 on")
     if config.epochs and epochs[-1] >= config.epochs:
-        raise UsageError(f"--milestones {quoted(given)}: the training has {config.epochs} epochs")
+        raise UsageError(
+            f"--milestones {quoted(given)}: the stage has {config.epochs} epochs; name earlier ones, or give more "
+            f"--epochs"
+        )
     return epochs
 
 
@@ -302,7 +314,7 @@ def validate(model: type[AnyConfig], values: Mapping[str, Any], source: str | No
         values = {"attention_weight": ATTENTION[values["attention_reduction"]]} | values
     for name, option in options.items():
         if option.default is dataclasses.MISSING and name not in values:
-            raise UsageError(f"{flag(name)} (a table): field required")
+            raise UsageError(f"{flag(name)} is missing")
     return model(**values)
 
 

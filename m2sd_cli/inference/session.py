@@ -143,7 +143,7 @@ def choose_base_cost(
         raise UsageError(f"--base-cost {asked:g}: points of accuracy, 0 to 100")
     if not CLASSIFIERS[classifier].base_cost:
         able = one_of([name for name in CLASSIFIERS.entries if CLASSIFIERS[name].base_cost])
-        raise UsageError(f"--base-cost {asked:g}: it is of --classifier {able}, not of {classifier}")
+        raise UsageError(f"--base-cost {asked:g}: {classifier} has none; leave it out, or add --classifier {able}")
     if held_out is None:
         raise UsageError(f"--base-cost {asked:g}: pretrain held no base image out to measure it with; leave it out")
     return asked

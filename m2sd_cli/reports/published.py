@@ -114,7 +114,9 @@ def compare_with_published(first: Manifest, sessions: Sequence[Manifest]) -> Com
     every = [Published(method, row) for method in published_methods() for row in method.rows]
     known = sorted({each.row.data for each in every})
     if base.data.kind != "built-in" or base.data.name not in known:
-        raise UsageError(f"--compare: nothing is published on {base.data.name!r}; only on {', '.join(known)}")
+        raise UsageError(
+            f"--compare: nothing is published on {base.data.name!r}, only on {', '.join(known)}; leave --compare out"
+        )
     name = base.backbone.name
     backbone = BACKBONES[name].label if name in BACKBONES else name
     here = [each for each in every if each.row.data == base.data.name]

@@ -106,4 +106,7 @@ class Job(Generic[Config]):
                 f"give it the same --data{changed}"
             )
         if state.parent != (self.parent and self.parent.record.sha256):
-            raise RunError(f"{self.run.path}: the interrupted training began from another pretrain")
+            raise RunError(
+                f"{self.run.path}: the interrupted training began from another pretrain; start over with --force if it "
+                f"may be lost"
+            )

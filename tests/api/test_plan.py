@@ -103,7 +103,7 @@ def test_a_budget_tells_the_epochs(m2sd: Cli, stripes: Stripes, tmp_path: Path) 
         (["--resume"], 2, "--dry-run and --resume: choose one"),
         (["--requeue"], 2, "--dry-run and --requeue: choose one"),
         ([], 4, "{run}: a finished pretrain is in it; --force replaces it"),
-        (["--force", "--milestones", "1"], 2, "--milestones 1: for --schedule multistep"),
+        (["--force", "--milestones", "1"], 2, "--milestones 1: --schedule cosine has none"),
     ],
 )
 def test_a_plan_is_refused_as_the_training_would_be(

@@ -295,7 +295,7 @@ def test_a_distill_goes_on_from_its_own_pretrain_only(to_distill: Path, folder: 
     assert newest is not None
     forged = state.model_copy(update={"head": newest.sha256})
     (to_distill / "training" / "state.json").write_bytes(forged.encoded())
-    with pytest.raises(RunError, match="began from another pretrain"):
+    with pytest.raises(RunError, match=r"began from another pretrain; start over with --force if it may be lost$"):
         m2sd_cli.distill(folder, run=to_distill, resume=True, device="cpu")
 
 

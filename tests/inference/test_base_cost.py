@@ -69,7 +69,7 @@ def test_evaluate_chooses_them_again(calibrated: Path, stripes: Stripes, m2sd: C
 @pytest.mark.parametrize(
     ("run", "words", "says"),
     [
-        ("calibrated", ["--base-cost", "1"], "it is of --classifier debiased or quadratic, not of fecam"),
+        ("calibrated", ["--base-cost", "1"], "fecam has none; leave it out, or add --classifier debiased or quadratic"),
         ("calibrated", ["--classifier", "debiased", "--base-cost", "101"], "points of accuracy, 0 to 100"),
         ("calibrated", ["--classifier", "debiased", "--base-cost", "nan"], "points of accuracy, 0 to 100"),
         ("trained", ["--classifier", "debiased", "--base-cost", "1"], "held no base image out to measure it with"),
