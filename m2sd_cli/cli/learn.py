@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
 def learn(
     folder: Annotated[
-        Path, typer.Argument(help="DIR with DIR/CLASS/*.jpg, or train/CLASS and test/CLASS.", show_default=False)
+        Path,
+        typer.Argument(
+            help="Photos (jpg, png, ...), a folder a class; or train/CLASS and test/CLASS.", show_default=False
+        ),
     ],
     run: options.Run = None,
     backbone: Annotated[
@@ -33,7 +36,10 @@ def learn(
         ),
     ] = None,
     image_size: Annotated[
-        int | None, typer.Option("--image-size", help="Pixels; those of the weights by default.", show_default=False)
+        int | None,
+        typer.Option(
+            "--image-size", help="Side of the photos in pixels; by default that of the weights.", show_default=False
+        ),
     ] = None,
     classifier: Annotated[
         str | None, options.named(CLASSIFIERS, show_default="the one that is best for the classes")
@@ -45,22 +51,30 @@ def learn(
     device: options.Device = "auto",
     skip_bad: options.SkipBad = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted --minutes.")] = False,
-    force: options.Force = False,
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force", help="Start over: at the end the model is replaced, with every class that was taught since."
+        ),
+    ] = False,
     yes: options.Yes = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Learn the classes of a folder of photos, in a minute: session 0 from a pretrained network.
+    """Learn the classes of a folder of photos in a minute, by a network that was trained on the photos of ImageNet.
 
-    Some photos of each class are held out: some to test with, a few to tell the unknown by. The classifier is the one
-    that is best where some of the classes play new ones. Nothing is trained without --minutes.
+    Some photos of each class are held out: some to test with, a few to tell the unknown by. Each classifier is tried
+    with some of the classes in the place of new ones, and the best is taken. Nothing is trained without --minutes. The
+    photos are only read.
 
     Examples:
       m2sd learn ./photos         photos/heron/1.jpg, photos/stork/1.jpg, ...
 
-      m2sd learn ./photos --run birds --force
+      m2sd learn ./photos --run birds                  a model of its own, in ./birds
 
-      m2sd learn ./photos --minutes 30     tuned, if better
+      m2sd learn ./photos --run tuned --minutes 30     trained too, if that is better
+
+      m2sd increment --shots ./new-birds               the next command
     """
     confirm_removal(run, force, yes)
 
@@ -117,10 +131,11 @@ def _say_learned(learned: "Learned") -> "Iterator[str]":
     """Write the size of a base session, and its answers to photos that it has not learned."""
     manifest = learned.stored.manifest
     kept = ((learned.tested, "to test with"), (learned.held_out, "to tell the unknown by"))
-    aside = " and ".join(f"{count} {purpose}" for count, purpose in kept if count)
+    aside = "".join(f", {count} {purpose}" for count, purpose in kept if count)
+    photos = learned.pictures + learned.tested + learned.held_out
     yield (
-        f"{len(manifest.classes)} classes from {counted(learned.pictures, 'photo')} in {duration(learned.seconds)}, "
-        f"with {manifest.backbone.name}" + (f"; held out: {aside}" if aside else "")
+        f"{len(manifest.classes)} classes from {counted(photos, 'photo')} in {duration(learned.seconds)}, "
+        f"with {manifest.backbone.name}" + (f": {learned.pictures} learned{aside}" if aside else "")
     )
     if learned.tested:
         share = 100 * learned.right / learned.tested
@@ -140,16 +155,15 @@ def _say_choice(choice: "ChoiceRecord", manifest: "Manifest") -> "Iterator[str]"
         return
     chosen = choice.figures[own]
     yield (
-        f"accuracy once new classes of {choice.shots} photos are taught: about {chosen.base:.1f} % of the old, "
-        f"{chosen.novel:.1f} % of the new ones"
+        f"accuracy to expect with new classes of {choice.shots} photos: about {chosen.base:.0f} % of the old, "
+        f"{chosen.novel:.0f} % of the new ones"
     )
     usual = default_classifier(manifest.backbone.similarity, trained=False)
-    why = "no other was better" if own == usual else f"it was better than {usual}, the usual one,"
-    yield f"  as in {choice.parts} rehearsals, in each of which a third of your classes played new ones"
-    yield f"classifier: {own}; {why} in every rehearsal"
-    others = sorted(choice.figures.keys() - {own}, key=lambda name: -choice.figures[name].harmonic)
-    beside = [f"{name} {choice.figures[name].base:.1f} and {choice.figures[name].novel:.1f} %" for name in others]
-    yield f"  others, old and new: {', '.join(beside)}"
+    why = f"no other was better all {choice.parts} times"
+    if own != usual:
+        why = f"it was better than {usual}, the usual one for photos, all {choice.parts} times"
+    yield f"  tried {choice.parts} times, with a third of your classes in the place of new ones"
+    yield f"classifier: {own}; {why}"
 
 
 def _say_tuning(tuning: "TuningRecord", classes: int) -> "Iterator[str]":

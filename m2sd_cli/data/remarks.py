@@ -32,13 +32,13 @@ def on_sizes(counts: Mapping[str, tuple[int, int]]) -> Iterator[str]:
     sizes = {name: sum(each) for name, each in counts.items()}
     few = [f"{name} ({size})" for name, size in sizes.items() if size < FEW]
     if few:
-        yield f"few images: {_first(few)}; a class is known better from {FEW} or more"
+        yield f"few photos: {_first(few)}; a class is known better from {FEW} or more"
     largest, smallest = max(sizes, key=sizes.__getitem__), min(sizes, key=sizes.__getitem__)
     if sizes[largest] >= UNEVEN * sizes[smallest]:
-        yield f"uneven classes: {largest} has {sizes[largest]} images, {smallest} has {sizes[smallest]}"
+        yield f"uneven classes: {largest} has {sizes[largest]} photos, {smallest} has {sizes[smallest]}"
     untested = [name for name, (_, tested) in counts.items() if not tested]
     if untested:
-        yield f"no image to test with: {_first(untested)}"
+        yield f"no photo to test with: {_first(untested)}"
 
 
 def _on_copies(data: DataSet) -> Iterator[str]:
@@ -55,9 +55,9 @@ def _on_copies(data: DataSet) -> Iterator[str]:
                 (within if name == other else across).append(pair)
             first.setdefault(digest, (path, name))
     if across:
-        yield f"the same image in two classes: {_first(across)}"
+        yield f"the same photo in two classes: {_first(across)}"
     if within:
-        yield f"the same image twice: {_first(within)}"
+        yield f"the same photo twice: {_first(within)}"
 
 
 def _first(items: Sequence[str]) -> str:

@@ -155,7 +155,7 @@ def why_not(labels: Tensor, classes: int) -> str | None:
     playing = len(_playing(labels, classes))
     if playing >= LEAST_CLASSES:
         return None
-    return f"{LEAST_CLASSES} classes of {LEAST_IMAGES} images or more to learn from are needed, and here are {playing}"
+    return f"it takes {LEAST_CLASSES} classes of {LEAST_IMAGES} photos or more to learn from; {playing} are here"
 
 
 @torch.inference_mode()

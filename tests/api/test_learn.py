@@ -43,12 +43,12 @@ def test_a_folder_becomes_session_0(photos: Path, tmp_path: Path, m2sd: Cli, str
     assert done.code == 0, done.err
     first, second, fourth = done.out.splitlines()  # no class is hard
     # A fifth of twelve images is held out for testing, a fifth of the other ten to calibrate with.
-    assert first.startswith("3 classes from 24 photos in ")
-    assert first.endswith(" s, with small; held out: 6 to test with and 6 to tell the unknown by")
+    assert first.startswith("3 classes from 36 photos in ")
+    assert first.endswith(" s, with small: 24 learned, 6 to test with, 6 to tell the unknown by")
     assert second == "accuracy now: 100.0 % of the 6 photos to test with"
     assert fourth == (
-        "classifier: centred, the usual one; others were not tried: 6 classes of 6 images or more "
-        "to learn from are needed, and here are 3"
+        "classifier: centred, the usual one; others were not tried: it takes 6 classes of 6 photos or more "
+        "to learn from; 3 are here"
     )
     hints = [line for line in done.err.splitlines() if line.startswith(("next: ", "      "))]
     assert "note:" not in done.err
@@ -86,7 +86,7 @@ def test_json_has_all_that_is_said(photos: Path, tmp_path: Path, m2sd: Cli) -> N
     assert (done.err, content["backbone"], content["classifier"], content["classes"]) == ("", "small", "means", 3)
     assert (content["tested"], content["pictures"]) == (7, 24)  # of thirteen blue images three are for testing
     assert content["accuracy_by_class"].keys() == COLOURS.keys()
-    assert [remark.split(":")[0] for remark in content["remarks"]] == ["the same image in two classes"]
+    assert [remark.split(":")[0] for remark in content["remarks"]] == ["the same photo in two classes"]
     assert "blue/red.png" in content["remarks"][0]
 
 
@@ -106,7 +106,7 @@ def test_a_folder_that_is_not_there_is_named_and_one_of_the_name_of_a_data_set_i
     check_refusal(m2sd("learn", "cub200"), 2, "m2sd: cub200: learn is for a folder of photos; a data set has")
     photos.rename(tmp_path / "demo")
     done = m2sd("learn", "demo", "--run", "run")
-    assert (done.code, done.out.splitlines()[0][:25]) == (0, "3 classes from 24 photos "), done.err
+    assert (done.code, done.out.splitlines()[0][:25]) == (0, "3 classes from 36 photos "), done.err
 
 
 def test_an_image_that_cannot_be_read_is_refused_with_the_way_out(photos: Path, tmp_path: Path, m2sd: Cli) -> None:
@@ -144,8 +144,8 @@ def test_one_image_a_class_is_enough(photos: Path, tmp_path: Path, m2sd: Cli) ->
     assert done.code == 0, done.err
     assert done.out.startswith("3 classes from 3 photos in ")
     assert done.out.count("\n") == 2
-    assert "note: few images: blue (1), green (1), red (1); a class is known better from 10 or more" in done.err
-    assert "note: no image to test with: blue, green, red" in done.err
+    assert "note: few photos: blue (1), green (1), red (1); a class is known better from 10 or more" in done.err
+    assert "note: no photo to test with: blue, green, red" in done.err
     assert "predict" in done.err
     assert m2sd("predict", "--run", tmp_path / "run", photos / "red" / "0.png").out.split()[1] == "red"
 

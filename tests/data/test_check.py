@@ -45,7 +45,7 @@ def test_everything_is_told_at_once(m2sd: Cli, photos: Path) -> None:
     assert [sorted(group) for group in found["repeated_across_classes"]] == [["cat/000.png", "dog/same.png"]]
     assert [sorted(group) for group in found["repeated_within_class"]] == [["dog/010.png", "dog/again.png"]]
     assert found["left_out"] == [{"files": 1, "kind": ".txt", "way_out": "no image by the name"}]
-    assert any(each.startswith("few images: ") for each in found["remarks"])
+    assert any(each.startswith("few photos: ") for each in found["remarks"])
     lines = m2sd("data", "verify", photos).out.splitlines()
     assert "cannot be read (12):" in lines
     assert "  and 2 more; --json lists all" in lines

@@ -26,9 +26,9 @@ def test_sizes(largest: int, uneven: bool, tmp_path: Path) -> None:
     fill(tmp_path, "a", 1, 1)
     fill(tmp_path, "b", largest, 2)
     expected = [
-        "few images: a (1); a class is known better from 10 or more",
-        f"uneven classes: b has {largest} images, a has 1",
-        "no image to test with: a",
+        "few photos: a (1); a class is known better from 10 or more",
+        f"uneven classes: b has {largest} photos, a has 1",
+        "no photo to test with: a",
     ]
     assert remarks(open_folder(tmp_path, 8)) == [line for line in expected if uneven or "uneven" not in line]
 
@@ -37,7 +37,7 @@ def test_many_are_counted(tmp_path: Path) -> None:
     for shade, name in enumerate("abcde"):
         fill(tmp_path, name, 2, shade)
     assert remarks(open_folder(tmp_path, 8)) == [
-        "few images: a (2), b (2), c (2) and 2 more; a class is known better from 10 or more"
+        "few photos: a (2), b (2), c (2) and 2 more; a class is known better from 10 or more"
     ]
 
 
@@ -48,6 +48,6 @@ def test_copies(tmp_path: Path) -> None:
     fill(tmp_path / "test", "b", 1, 3)
     (tmp_path / "train" / "b" / "copy.png").write_bytes((tmp_path / "train" / "a" / "004.png").read_bytes())
     assert remarks(open_folder(tmp_path, 8)) == [
-        "the same image in two classes: train/a/004.png and train/b/copy.png",
-        "the same image twice: train/a/000.png and test/a/000.png",
+        "the same photo in two classes: train/a/004.png and train/b/copy.png",
+        "the same photo twice: train/a/000.png and test/a/000.png",
     ]

@@ -177,4 +177,4 @@ def test_a_run_on_a_whole_data_set_is_not_to_choose_by(m2sd: Cli, simulated: Pat
 def test_a_folder_of_few_classes_is_refused(m2sd: Cli, trained: Path, stripes: Stripes) -> None:
     done = m2sd("simulate", "--run", trained, "--data", stripes.folder)
     assert (done.code, done.out) == (2, "")
-    assert done.err == ("m2sd: colours: 6 classes of 6 images or more to learn from are needed, and here are 4\n")
+    assert done.err == ("m2sd: colours: it takes 6 classes of 6 photos or more to learn from; 4 are here\n")

@@ -121,7 +121,7 @@ def test_the_record_has_the_means_and_says_why_there_are_none() -> None:
     few, name = choose_for_classes(images([12] * 5 + [5]), 6, RECORD, "centred")
     assert name == "centred"
     assert few.figures == {}
-    assert few.reason == "6 classes of 6 images or more to learn from are needed, and here are 5"
+    assert few.reason == "it takes 6 classes of 6 photos or more to learn from; 5 are here"
 
 
 def test_many_images_are_sampled_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,7 +158,7 @@ def test_learn_chooses_and_simulate_shows_the_same(six: Path, tmp_path: Path, m2
     manifest = RunFolder(run).session(0).manifest
     assert manifest.choice is not None
     assert told.startswith(f"classifier: {manifest.classifier}; ")
-    assert "accuracy once new classes of 5 photos are taught: about " in done.out
+    assert "accuracy to expect with new classes of 5 photos: about " in done.out
     shown = m2sd("simulate", "--run", run, "--data", six, "--draws", 10, "--json")
     content = json.loads(shown.out)
     assert (shown.err, content["parts"], content["sizes"]) == ("", 3, [4, 6])
