@@ -400,7 +400,7 @@ CLASSIFIERS: Final = Registry(
         "fecam": ClassifierEntry(
             "m2sd_cli.method.fecam:build",
             candidate=True,
-            rule="the nearest mean, by how features vary within classes: the default",
+            rule="the nearest mean, by how features vary within classes: the default after training",
             source="FeCAM, NeurIPS 2023",
         ),
         "ranpac": ClassifierEntry(

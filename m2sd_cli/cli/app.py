@@ -51,8 +51,8 @@ app = typer.Typer(
     name="m2sd",
     cls=Commands,
     help="Teach an image classifier new classes from a few photos each, without forgetting.\n\n"
-    "Your own photos: m2sd learn, then increment, then predict. Benchmarks: m2sd pretrain, then distill, then "
-    "increment once a session, then evaluate. To see it all: m2sd demo\n\n"
+    "Your own photos: m2sd learn PHOTOS, then increment --shots NEW, then predict MORE. Benchmarks: m2sd pretrain, "
+    "then distill, then increment once a session, then evaluate. To see it all: m2sd demo\n\n"
     "All that a model has been taught is in one folder, its run: --run, by default ./m2sd-run.\n\n"
     "Help on a command: m2sd help COMMAND",
     no_args_is_help=True,

@@ -76,7 +76,7 @@ def undo(
     ] = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Remove the newest session, for good.
+    """Take back the newest session: what it taught, renamed or forgot. This cannot be undone.
 
     Example:
       m2sd sessions undo --yes

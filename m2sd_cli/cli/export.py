@@ -68,7 +68,9 @@ def export(
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Write backbone and classifier of a session as one file, or as a folder for a model hub.
+    """Write the model of a session as one file for other programs, or as a folder for a model hub.
+
+    m2sd itself needs no such file on another machine: copy the run folder.
 
     onnx and pt2 take uint8 RGB pixels (batch, 3, height, width), resized and cropped. They return logits, whose softmax
     is calibrated, and a score. Class names and pre-processing are in the file, as JSON under the key m2sd. An image

@@ -20,7 +20,7 @@ def increment(
     ] = None,
     name: Annotated[
         list[str] | None,
-        typer.Option("--class", help="Name of the class of the photos.", show_default=False),
+        typer.Option("--class", metavar="NAME", help="Name of the class of the photos.", show_default=False),
     ] = None,
     session: Annotated[
         int | None, typer.Option("--session", help="Number of the session.", show_default="the next one")
@@ -67,12 +67,14 @@ def increment(
 ) -> None:
     """Stage 3: teach new classes from a few photos each. Takes a moment; nothing old is needed or changed.
 
+    A class that is known already is refused without --extend.
+
     Examples:
       m2sd increment --shots ./birds     birds/heron/1.jpg, ...
-      m2sd increment                     the data set's own session
       m2sd increment --class heron 1.jpg 2.jpg
+      m2sd increment --extend --shots ./more     more photos of known classes
+      m2sd increment                     benchmarks: the data set's next session
       m2sd increment --session 1 --classifier teen --views 4
-      m2sd increment --extend --shots ./more     more shots of known classes
     """
     if len(name or []) > 1:
         raise UsageError("--class: one at a time; several come with --shots DIR, a folder a class in DIR")

@@ -65,16 +65,12 @@ def learn(
 
     Some photos of each class are held out: some to test with, a few to tell the unknown by. Each classifier is tried
     with some of the classes in the place of new ones, and the best is taken. Nothing is trained without --minutes. The
-    photos are only read.
+    photos are only read. New classes are taught by m2sd increment.
 
     Examples:
-      m2sd learn ./photos         photos/heron/1.jpg, photos/stork/1.jpg, ...
-
-      m2sd learn ./photos --run birds                  a model of its own, in ./birds
-
-      m2sd learn ./photos --run tuned --minutes 30     trained too, if that is better
-
-      m2sd increment --shots ./new-birds               the next command
+      m2sd learn ./photos                photos/heron/1.jpg, photos/owl/2.jpg
+      m2sd learn ./photos --run birds    a model of its own, in ./birds
+      m2sd learn ./photos --run tuned --minutes 30     trained too, if better
     """
     confirm_removal(run, force, yes)
 

@@ -209,7 +209,7 @@ Compile = Annotated[
 ]
 FolderOfPretrain = Annotated[
     str | None,
-    typer.Option("--data", help="The folder that pretrain was given, if it has moved.", show_default=False),
+    typer.Option("--data", help="The folder of photos that was learned, if it has moved.", show_default=False),
 ]
 LabelledFolder = Annotated[
     Path | None,

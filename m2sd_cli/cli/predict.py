@@ -51,16 +51,16 @@ def predict(
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Label your own photos with what the model has been taught.
+    """Name the class of each photo, one for the whole photo. Photos are only read.
 
-    A photo is unknown if it looks less like any class taught so far than 95 % of the base images that were held out
-    of training; the likeliest classes follow in brackets. Where the network can hardly tell, a line says so.
+    A photo is unknown if it is less like every class than 95 % of the images are that were held out of the first
+    classes; the likeliest classes follow in brackets. Where the network can hardly tell, a line says so.
 
     Examples:
       m2sd predict bird.jpg
       m2sd predict ./holiday --top-k 1
       m2sd predict bird.jpg --session 2 --json
-      m2sd predict ./holiday --explain why
+      m2sd predict ./holiday --explain ./heat-maps
       m2sd predict ./holiday --top-k 1 --csv | cut -d, -f1,4
       find ./holiday -newer last.jpg | m2sd predict -
 

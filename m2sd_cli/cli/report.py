@@ -22,7 +22,9 @@ class Images:
 @takes_option_sets
 def report(
     *,
-    out: Annotated[Path, typer.Option("--out", help="The page to write.", readable=False)] = Path("report.html"),
+    out: Annotated[
+        Path, typer.Option("--out", help="The page to write; one that is there is replaced.", readable=False)
+    ] = Path("report.html"),
     images: Images,
     session: options.SessionChoice = None,
     data: options.FolderOfPretrain = None,
@@ -31,10 +33,10 @@ def report(
     answering: Answering,
     quiet: options.Quiet = False,
 ) -> None:
-    """Write one page of a run: what it knows, its figures, its mistakes and why, and how it was made.
+    """Write one page of a model: what it knows, its figures, its mistakes and why, and how it was made.
 
-    The page is one file of HTML without a script, which needs no network: to be sent, printed and kept. Folders of
-    photos are looked for where they were. What the run cannot tell is left out, and the page says why.
+    The page is one file of HTML without a script, which needs no network: to be sent, printed and kept. It shows
+    photos, which are looked for where they were. What the run cannot tell is left out, and the page says why.
 
     Examples:
       m2sd report
