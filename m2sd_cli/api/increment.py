@@ -15,7 +15,7 @@ from m2sd_cli.api.recorded_data import official_number, own_session
 from m2sd_cli.checkpoints import BaseCheckpoint, IncrementCheckpoint
 from m2sd_cli.data.datasets import DataSet, Shots
 from m2sd_cli.data.folders import folder_name, read_class, read_shots
-from m2sd_cli.data.names import as_pair, caseless, class_name
+from m2sd_cli.data.names import as_pair, class_name, name_key
 from m2sd_cli.data.repeated import list_images, say_repeated
 from m2sd_cli.data.skipping import check_images, say_skipped, skip_bad_shots
 from m2sd_cli.data.sources import FileImages
@@ -186,15 +186,15 @@ def check_names(
 
     Raises:
         RunError: one of the names is known already, in whatever Unicode form, or differs from a known one only by
-            case; the message says since when.
+            case or spaces; the message says since when.
     """
-    by_key = {caseless(name): name for name in taught}
+    by_key = {name_key(name): name for name in taught}
     for name in names:
-        same = by_key.get(caseless(name))
+        same = by_key.get(name_key(name))
         if same is None:
             continue
         if class_name(same) == class_name(name):
-            new = any(caseless(each) not in by_key for each in names)
+            new = any(name_key(each) not in by_key for each in names)
             raise RunError(
                 f"class {name!r} exists already, since session {taught[same]}; {way_out}"
                 f"{', from a folder without the new classes' if new else ''}"

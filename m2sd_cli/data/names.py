@@ -37,16 +37,17 @@ def class_name(name: str) -> str:
     return normalize("NFC", name)
 
 
-def caseless(name: str) -> str:
-    """Return a key that is the same for names that only their case or their Unicode form tells apart."""
+def name_key(name: str) -> str:
+    """Return a key that is the same for names that only case, spaces or Unicode form tells apart."""
+    name = " ".join(name.split())
     return name.lower() if name.isascii() else normalize("NFC", normalize("NFC", name).casefold())
 
 
 def clash(names: Iterable[str]) -> tuple[str, str] | None:
-    """Find the first pair of an earlier and a later name that differ by case or Unicode form alone."""
+    """Find the first pair of an earlier and a later name that differ by case, spaces or Unicode form alone."""
     seen: dict[str, str] = {}
     for name in names:
-        key = caseless(name)
+        key = name_key(name)
         if key in seen:
             return seen[key], name
         seen[key] = name
@@ -57,4 +58,4 @@ def as_pair(first: str, second: str) -> str:
     """Describe two names that clash, for a message; in ASCII if they look alike."""
     if class_name(first) == class_name(second):
         return f"{first!a} and {second!a} are the same in Unicode"
-    return f"{first!r} and {second!r} differ only by case"
+    return f"{first!r} and {second!r} differ only by case or spaces"

@@ -177,7 +177,7 @@ def test_what_cannot_be_edited_is_refused_and_nothing_changes(run: Path, stripes
             "red",
             "'red' exists already, since session 0; to join them, forget 'slate', and teach its photos with --extend",
         ),
-        ("slate", "Red", "differ only by case"),
+        ("slate", "Red", "differ only by case or spaces"),
     ):
         with pytest.raises(RunError, match=why):
             m2sd_cli.rename(old, new, run=run)

@@ -409,9 +409,10 @@ def test_the_same_class_in_another_form_or_case_is_not_taught_again(
         ("cafe\u0301", "class 'caf\u00e9' exists already, since session 3"),
         (
             "CAFE\u0301",
-            "the classes 'CAF\u00c9' and 'caf\u00e9' differ only by case, and 'caf\u00e9' exists since session 3",
+            "the classes 'CAF\u00c9' and 'caf\u00e9' differ only by case or spaces, and 'caf\u00e9' exists since",
         ),
-        ("Red", "the classes 'Red' and 'red' differ only by case, and 'red' exists since session 0"),
+        ("red ", "the classes 'red ' and 'red' differ only by case or spaces, and 'red' exists since session 0"),
+        ("Red", "the classes 'Red' and 'red' differ only by case or spaces, and 'red' exists since session 0"),
     ):
         done = teach(4, name)
         check_refusal(done, 4, says)
