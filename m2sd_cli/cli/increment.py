@@ -1,5 +1,6 @@
 """The command `m2sd increment`."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -78,10 +79,16 @@ def increment(
     """
     if len(name or []) > 1:
         raise UsageError("--class: one at a time; several come with --shots DIR, a folder a class in DIR")
-    if bool(name) != bool(images):
-        raise UsageError("--class CLASS and photos belong together: m2sd increment --class heron 1.jpg 2.jpg")
     if name and (shots or data):
         raise UsageError("--class and --shots or --data: choose one")
+    if images and not name and os.path.isdir(images[0]):
+        word = as_word(images[0])
+        raise UsageError(
+            f"{images[0]}: --shots {word} teaches the classes whose folders are in it, --class CLASS {word} its "
+            f"photos as one class"
+        )
+    if bool(name) != bool(images):
+        raise UsageError("--class CLASS and photos belong together: m2sd increment --class heron 1.jpg 2.jpg")
 
     import m2sd_cli
     from m2sd_cli.api.recorded_data import next_session

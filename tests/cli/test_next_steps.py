@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 import m2sd_cli
+from m2sd_cli.cli.output import as_word
 from tests.helpers import Cli, Outcome, Stripes, check_refusal, tree
 
 TRAINING = ["--epochs", 1, "--batch-size", 8, "--device", "cpu"]
@@ -104,12 +105,17 @@ def test_one_class_is_taught_from_images_wherever_they_lie(m2sd: Cli, run: Path,
 
 
 def test_what_cannot_be_taught_as_one_class_is_refused(m2sd: Cli, run: Path, stripes: Stripes) -> None:
-    image = next((stripes.first_shots / "white").iterdir())
+    image, shots = next((stripes.first_shots / "white").iterdir()), as_word(stripes.first_shots)
     before = tree(run)
     for words, code, says in (
         (["--class", "a", "--class", "b", image], 2, "--class: one at a time; several come with --shots DIR"),
         (["--class", "a"], 2, "--class CLASS and photos belong together"),
         ([image], 2, "--class CLASS and photos belong together"),
+        (
+            [stripes.first_shots],
+            2,
+            f"--shots {shots} teaches the classes whose folders are in it, --class CLASS {shots} its",
+        ),
         (["--class", "a", image, "--shots", stripes.first_shots], 2, "--class and --shots or --data: choose one"),
         (["--class", " ", image], 2, "--class ' ': not the name of a class"),
         (["--class", "../a", image], 2, "not the name of a class"),
