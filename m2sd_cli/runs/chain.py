@@ -143,7 +143,7 @@ class ChainReader(FileReader):
             raise RunError(f"{self.path}: {problem}")
         number = session_number(newest)
         if number < 0:
-            raise RunError(f"{self.path}: no session in it yet; run 'm2sd distill' first")
+            raise RunError(f"{self.path}: no session in it yet; run 'm2sd distill' first, or 'm2sd learn DIR' again")
         if last is not None and not 0 <= last <= number:
             raise RunError(f"{self.path}: no session {last} in it; the newest is session {number}")
         return newest, number if last is None else last
