@@ -190,8 +190,8 @@ def torchvision_state(name: str) -> object:
             return weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
     except (OSError, RuntimeError) as error:
         raise DataError(
-            f"--init imagenet: the weights could not be downloaded ({error}); name a local file with --init FILE, or "
-            f"begin from random weights with --init none"
+            f"weights of ImageNet: {weights.url} could not be downloaded ({error}); save it in "
+            f"{Path(torch.hub.get_dir()) / 'checkpoints'}, or begin from a file with 'm2sd pretrain --init FILE'"
         ) from None
     except Exception as error:
         raise DataError(
@@ -260,7 +260,7 @@ def _unread(error: Exception) -> str:
     code = re.search(r"GLOBAL ([\w.]+) was not an allowed", str(error))
     if code:
         return f"it holds {quoted(code[1])} beside tensors, which might run code, so it is not read; {alone}"
-    return f"not a state dict that can be read ({type(error).__name__})"
+    return "not a state dict that torch.save or safetensors has written, or cut off"
 
 
 def _checked(content: object, init: str) -> Mapping[object, object]:

@@ -197,6 +197,6 @@ def _first(error: Exception) -> Any:
 
 def _not_downloaded(error: Exception) -> DataError:
     return DataError(
-        f"--init imagenet: the weights could not be downloaded ({_first(error)}); name a local file with --init FILE, "
-        f"or a folder with --init {FOLDER}DIR"
+        f"weights of ImageNet: they could not be downloaded ({_first(error)}); name a folder that has them with "
+        f"--backbone {TIMM}{FOLDER}DIR, or begin from a file with 'm2sd pretrain --init FILE'"
     )

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import re
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -194,6 +195,12 @@ def test_weights_that_cannot_be_used_are_refused(
     assert "must not run" not in capsys.readouterr().out
     save_file({"conv.weight": torch.ones(1)}, tmp_path / "other.safetensors")
     assert "not the weights of this backbone" in refused("other.safetensors")
+    torch.save({"conv.weight": torch.ones(1)}, tmp_path / "other.pth")
+    for whole in ("other.safetensors", "other.pth"):
+        for share in (0, 0.5):
+            content = (tmp_path / whole).read_bytes()
+            (tmp_path / f"cut {whole}").write_bytes(content[: int(share * len(content))])
+            assert "not a state dict that torch.save or safetensors has written, or cut off" in refused(f"cut {whole}")
 
 
 def test_weights_that_are_too_large_are_refused_before_they_are_read(stripes: Stripes, tmp_path: Path) -> None:
@@ -235,8 +242,14 @@ def test_weights_of_imagenet_that_cannot_be_fetched(
         raise OSError("no network")
 
     monkeypatch.setattr("torchvision.models.ResNet18_Weights.get_state_dict", offline)
-    with pytest.raises(DataError, match=r"could not be downloaded \(no network\); name a local file with --init FILE"):
+    monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path))
+    says = (
+        rf"https://\S+\.pth could not be downloaded \(no network\); save it in {re.escape(str(tmp_path))}/checkpoints"
+    )
+    with pytest.raises(DataError, match=says):
         m2sd_cli.pretrain(
             str(stripes.folder), run=tmp_path / "run", init="imagenet", **QUICK | {"backbone": "resnet18"}
         )
+    with pytest.raises(DataError, match=says):  # an option --init is not there
+        m2sd_cli.learn(stripes.folder, run=tmp_path / "run", backbone="resnet18", device="cpu")
     assert not (tmp_path / "run").exists()

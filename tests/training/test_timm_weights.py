@@ -182,7 +182,9 @@ def test_weights_that_cannot_be_downloaded(monkeypatch: pytest.MonkeyPatch) -> N
         raise OSError("no network")
 
     monkeypatch.setattr("huggingface_hub.hf_hub_download", offline)
-    with pytest.raises(DataError, match=r"could not be downloaded \(no network\); name a local file with --init FILE"):
+    with pytest.raises(
+        DataError, match=r"\(no network\); name a folder that has them with --backbone timm:local-dir:DIR"
+    ):
         initialise(build_backbone("timm:test_resnet"), "timm:test_resnet.r160_in1k", "imagenet")
 
 
