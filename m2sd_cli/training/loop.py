@@ -211,8 +211,8 @@ class Training:
     def _tell(self, seconds_a_step: float) -> None:
         """Say how long the training takes."""
         left = progress.duration((self.steps - self.position.step) * seconds_a_step)
-        epochs = f"{counted(self.config.epochs, 'epoch')} of {len(self.bounds)} steps"
-        progress.say(f"{self.stage}: {epochs}, about {left} from now on")
+        epochs, steps = counted(self.config.epochs, "epoch"), counted(len(self.bounds), "step")
+        progress.say(f"{self.stage}: {epochs} of {steps}, about {left} from now on")
 
     def step_seconds(self, enough: float | None = None) -> float:
         """Measure the seconds of a step on the first batches, and take the steps back: nothing has been learned.

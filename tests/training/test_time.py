@@ -122,3 +122,4 @@ def test_the_time_is_told_after_the_first_steps(
     assert len(said) == 1
     assert re.fullmatch(r"pretrain: 2 epochs of 4 steps, about \d+ s from now on", said[0])
     assert "from now on" not in m2sd(*words, "--force", "-q").err
+    assert "5 epochs of 1 step, about" in m2sd(*words, "--force", "--batch-size", 64, "--epochs", 5).err
