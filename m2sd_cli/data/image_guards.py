@@ -88,6 +88,8 @@ def open_header(file: BufferedReader, path: Path) -> ImageFile.ImageFile:
         ImageError: it is too large, or of a kind that cannot be read here.
     """
     start = file.peek()[:12]  # waits for the disk outside of _settled_warnings, which holds up other threads
+    if not start:
+        raise ImageError(path, "an empty file, of 0 bytes; copy it again")
     if start[4:8] == b"ftyp" and start[8:] in HEIF_BRANDS and not _is_avif(file):
         return _open_heif(file, path)
     try:

@@ -34,7 +34,7 @@ def test_everything_is_told_at_once(m2sd: Cli, photos: Path) -> None:
         (photos / "dog" / f"bad{number:02d}.jpg").touch()
     done = m2sd("data", "verify", photos, "--json")
     assert done.code == 3
-    assert done.err.startswith(f"m2sd: {photos}/dog/bad00.jpg: not an image")
+    assert done.err.startswith(f"m2sd: {photos}/dog/bad00.jpg: an empty file")
     assert done.err.endswith("; and 12 more, listed above\n")
     found = json.loads(done.out)
     assert [fault.split(": ")[0] for fault in found["faults"]] == [str(photos / "hollow")]

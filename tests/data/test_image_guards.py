@@ -41,7 +41,13 @@ def test_a_truncated_image_is_damaged(tmp_path: Path, suffix: str, share: float)
         open_rgb(path)
 
 
-@pytest.mark.parametrize("content", [b"", b"Dear Sir,\nplease find no image attached.\n", b"\xff\xd8\xff"])
+def test_an_empty_file_is_called_empty(tmp_path: Path) -> None:
+    (tmp_path / "copied.jpg").touch()
+    with pytest.raises(ImageError, match=r"copied\.jpg: an empty file, of 0 bytes; copy it again"):
+        open_rgb(tmp_path / "copied.jpg")
+
+
+@pytest.mark.parametrize("content", [b"Dear Sir,\nplease find no image attached.\n", b"\xff\xd8\xff"])
 def test_what_is_no_image_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "letter.jpg"
     path.write_bytes(content)

@@ -59,7 +59,7 @@ def pipe(path: Path) -> None:
 
 
 KINDS: dict[str, tuple[str, Callable[[Path], object], str]] = {
-    "empty": ("x.jpg", write(b""), "not an image"),
+    "empty": ("x.jpg", write(b""), "an empty file"),
     "text": ("x.jpg", write(b"Dear Sir,\n"), "not an image"),
     "page": ("x.png", write(b"<!DOCTYPE html><title>404</title>"), "not an image"),
     "header alone": ("x.png", write(encode("PNG")[:33]), "not an image"),
@@ -366,7 +366,7 @@ def test_any_name_of_a_bad_image_is_one_line(
     assert (done.code, done.out) == (3, "")
     shown = printable(name)
     assert shown.isprintable()
-    why = f"not an image that can be read ({listed_kinds()})"
+    why = "an empty file, of 0 bytes; copy it again"
     assert done.err == f"m2sd: shots/{shown}/{shown}.png: {why}; --skip-bad leaves it out\n"
 
 
