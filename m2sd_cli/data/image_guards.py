@@ -12,7 +12,7 @@ from threading import Lock
 
 from PIL import ExifTags, Image, ImageFile, JpegImagePlugin, PngImagePlugin, UnidentifiedImageError, _imaging
 
-from m2sd_cli.data.kinds import HEIC_EXTRA, HEIC_MODULE, formats, is_at_hand, listed_kinds
+from m2sd_cli.data.kinds import HEIC_MODULE, formats, is_at_hand, listed_kinds, way_out
 from m2sd_cli.data.threads import MemoryBudget
 from m2sd_cli.errors import DataError, ImageError
 
@@ -116,7 +116,7 @@ def _is_avif(file: BufferedReader) -> bool:
 
 def _open_heif(file: BufferedReader, path: Path) -> ImageFile.ImageFile:
     if not is_at_hand(HEIC_MODULE):
-        raise ImageError(path, f"a HEIC image: {HEIC_EXTRA} it")
+        raise ImageError(path, f"a HEIC image: {way_out('.heic', 'it')}")
     from pillow_heif import HeifImageFile
 
     image: ImageFile.ImageFile = HeifImageFile(file)  # type: ignore[no-untyped-call]

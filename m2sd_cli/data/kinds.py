@@ -6,7 +6,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
-HEIC_EXTRA: Final = "pip install 'm2sd[heic]', or convert"
+from m2sd_cli.extras import install_extra
+
 HEIC_MODULE: Final = "pillow_heif"
 
 
@@ -17,7 +18,7 @@ class Kind:
     format: str  # Pillow's name of the kind, which it knows by the content of a file
     suffixes: tuple[str, ...]  # in lower case; the first one stands for the kind in messages
     module: str = "PIL"  # that reads it
-    way_out: str = ""  # the words for a missing module; "them" or "it" follows
+    extra: str = ""  # of this distribution, which brings the module
 
 
 KINDS: Final = (
@@ -27,8 +28,8 @@ KINDS: Final = (
     Kind("BMP", (".bmp", ".dib")),
     Kind("GIF", (".gif",)),
     Kind("TIFF", (".tif", ".tiff")),
-    Kind("AVIF", (".avif",), "PIL._avif", "install a Pillow that reads AVIF, or convert"),
-    Kind("HEIF", (".heic", ".heif", ".hif"), HEIC_MODULE, HEIC_EXTRA),
+    Kind("AVIF", (".avif",), "PIL._avif"),
+    Kind("HEIF", (".heic", ".heif", ".hif"), HEIC_MODULE, "heic"),
 )
 # Images that are not read: messages tell them from notes and lists by their names.
 OTHERS: Final = frozenset(
@@ -70,7 +71,8 @@ def way_out(suffix: str, them: str) -> str:
     """
     kind = _BY_SUFFIX.get(suffix)
     if kind is not None:
-        return f"{kind.way_out} {them}"
+        adding = install_extra(kind.extra) if kind.extra else f"install a Pillow that reads {kind.format}"
+        return f"{adding}, or convert {them}"
     if suffix in ARCHIVES:
         return f"an archive; unpack {them}" if them == "it" else f"archives; unpack {them}"
     return f"convert {them} to jpg or png" if suffix in OTHERS else "no image by the name"

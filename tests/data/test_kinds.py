@@ -13,6 +13,7 @@ from m2sd_cli.data import kinds
 from m2sd_cli.data.images import open_rgb
 from m2sd_cli.data.kinds import KINDS, Kind, is_any_image, is_at_hand, is_image, way_out
 from m2sd_cli.errors import ImageError
+from m2sd_cli.extras import install_extra
 from tests.data.helpers import ORIENTATION
 
 SUFFIXES = [(kind, suffix) for kind in KINDS for suffix in kind.suffixes]
@@ -74,7 +75,8 @@ def test_without_the_extra_a_heic_is_refused_in_one_line(tmp_path: Path, monkeyp
     monkeypatch.setattr("m2sd_cli.data.image_guards.is_at_hand", lambda module: False)
     path = tmp_path / "IMG_1.jpg"  # as some programs call them
     path.write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(99))
-    with pytest.raises(ImageError, match=r"IMG_1\.jpg: a HEIC image: pip install 'm2sd\[heic\]', or convert it$"):
+    monkeypatch.setattr("m2sd_cli.data.kinds.install_extra", "pip install '.[{}]'".format)
+    with pytest.raises(ImageError, match=r"IMG_1\.jpg: a HEIC image: pip install '\.\[heic\]', or convert it$"):
         open_rgb(path)
 
 
@@ -99,7 +101,7 @@ def test_the_module_for_heic_is_imported_for_such_files_alone(tmp_path: Path, mo
 @pytest.mark.parametrize(
     ("suffix", "says"),
     [
-        (".heic", "pip install 'm2sd[heic]', or convert them"),
+        (".heic", f"{install_extra('heic')}, or convert them"),
         (".avif", "install a Pillow that reads AVIF, or convert them"),
         (".cr2", "convert them to jpg or png"),
         (".txt", "no image by the name"),

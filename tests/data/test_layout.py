@@ -1,5 +1,6 @@
 """Layouts of folders as people have them: what is taken, what is named as left out, and what is refused."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from m2sd_cli.data.folders import open_folder, read_shots
 from m2sd_cli.data.image_files import find_images
 from m2sd_cli.errors import DataError
+from m2sd_cli.extras import install_extra
 from m2sd_cli.progress import report_to
 from tests.data.helpers import fill, names
 from tests.data.test_folders import Listener
@@ -72,7 +74,7 @@ def test_what_is_left_out_is_counted_by_kind(tmp_path: Path, monkeypatch: pytest
     fill(tmp_path / "cat" / "more", 4)
     fill(tmp_path / "__MACOSX" / "cat", 1)
     _, said = heard(tmp_path)
-    heic = "3 .heic: pip install 'm2sd[heic]', or convert them"
+    heic = f"3 .heic: {install_extra('heic')}, or convert them"
     raw = "1 .cr2: convert it to jpg or png"
     unnamed = "1 without a suffix: no image by the name"
     assert said == [
@@ -107,7 +109,7 @@ def test_a_class_of_images_that_cannot_be_read_here_says_so(tmp_path: Path, monk
     parts(tmp_path, ".")
     (tmp_path / "emu").mkdir()
     (tmp_path / "emu" / "1.heic").touch()
-    says = r"emu: no image in it that can be read: 1 \.heic: pip install 'm2sd\[heic\]', or convert it$"
+    says = rf"emu: no image in it that can be read: 1 \.heic: {re.escape(install_extra('heic'))}, or convert it$"
     with pytest.raises(DataError, match=says):
         open_folder(tmp_path, 16)
     with pytest.raises(DataError, match=says):

@@ -86,7 +86,7 @@ def test_a_missing_package_is_named_with_the_way_to_it(monkeypatch: pytest.Monke
     monkeypatch.setattr(metadata, "files", files)
     with pytest.raises(M2sdError) as error:
         initialise(build_backbone("efficientnet-lite0"), "efficientnet-lite0", IMAGENET)
-    expected = f"--init imagenet: the weights of efficientnet-lite0 are not installed: {install_extra('photos')}"
+    expected = f"weights of ImageNet: those of efficientnet-lite0 are not installed: {install_extra('photos')}"
     assert str(error.value) == expected
 
 
