@@ -24,7 +24,7 @@ from m2sd_cli.data.remarks import remarks
 from m2sd_cli.data.repeated import list_images, say_repeated
 from m2sd_cli.data.skipping import check_images, say_skipped, skip_bad_images
 from m2sd_cli.data.sources import FileImages
-from m2sd_cli.errors import ImageError, M2sdError, RunError, UsageError
+from m2sd_cli.errors import ImageError, InterruptedTrainingError, M2sdError, RunError, UsageError
 from m2sd_cli.extras import install_extra
 from m2sd_cli.inference.device import choose_device
 from m2sd_cli.inference.features import FEATURE_BATCH
@@ -122,7 +122,7 @@ def learn(
     refuse_shared_folder(opened, name)
     with progress.stage("learn"), executing(Execution(choose_device(device)), opened, "learn") as execution:
         if not resume:
-            refuse_unless_new(StateStore(opened), _worth_keeping(opened), force)
+            refuse_unless_new(StateStore(opened), _worth_keeping(opened, minutes), force)
         chosen = backbone or best_backbone()
         begin = {"backbone": chosen, "init": IMAGENET, "epochs": 0, "image_size": image_size}
         settings = separate_origin(resolve(PretrainConfig, Sources({}, options=begin)))
@@ -155,7 +155,10 @@ def learn(
             assert stored is not None, "no time limit ends it"
             opened.remove_tuning()  # of an earlier one
         if minutes is not None and (stored is None or stored.manifest.tuning is None):
-            stored = FineTuning(opened, images, settings, init, minutes, execution).decide()
+            try:
+                stored = FineTuning(opened, images, settings, init, minutes, execution).decide()
+            except KeyboardInterrupt:  # between trainings, which save and say the same
+                raise InterruptedTrainingError("interrupted; go on with the same command and --resume") from None
         noticed = remarks(data)
         assert stored is not None
     tested, right, accuracies = 0, 0, {}
@@ -209,22 +212,35 @@ def _resumed(
         return base
     if len(sessions) > 1:
         raise RunError(f"{run.path}: session {sessions[-1]} was taught, and would be replaced; start over with --force")
-    if first.config.get("epochs") or base.manifest.config.get("epochs"):
+    if not _is_frozen(run):
         raise RunError(
             f"{run.path}: its network was not made by 'm2sd learn'; start over with --force, or another --run"
         )
     return base
 
 
-def _worth_keeping(run: RunFolder) -> str | None:
+def _is_frozen(run: RunFolder) -> bool:
+    """Tell if neither stage of a run has trained the network."""
+    return not any(stored.manifest.config.get("epochs") for stored in (run.pretrain(), run.session(0)))
+
+
+def _worth_keeping(run: RunFolder, minutes: float | None = None) -> str | None:
     """Name the part of a run that may be replaced only when asked to; a stage 1 without training is none.
 
     Such a stage 1 is what is left of a `learn` that was cut off.
+
+    Args:
+        run: the run folder.
+        minutes: that are asked for; --resume can spend them on the network that a `learn` left as it was.
     """
     sessions = run.sessions()
     if sessions:
-        begun = ", and a fine-tuning that --resume goes on with" if run.tuning.is_dir() else ""
-        return f"session {sessions[-1]} is in it{begun}"
+        resuming = ""
+        if run.tuning.is_dir():
+            resuming = ", and a fine-tuning that --resume goes on with"
+        elif minutes is not None and sessions == [0] and run.session(0).manifest.tuning is None and _is_frozen(run):
+            resuming = ", which --resume fine-tunes"
+        return f"session {sessions[-1]} is in it{resuming}"
     return "a finished pretrain is in it" if run.has_pretrain() and run.pretrain().manifest.config["epochs"] else None
 
 

@@ -318,8 +318,26 @@ def test_one_that_was_killed_while_it_replaced_the_network_goes_on(
 
 def test_a_frozen_network_is_tuned_later(six: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     m2sd_cli.learn(six, run=tmp_path / "run", device="cpu")
+    with pytest.raises(RunError, match="session 0 is in it, which --resume fine-tunes; --force replaces it"):
+        learn(six, tmp_path / "run")
     judge(monkeypatch, BETTER, BETTER)
     assert learn(six, tmp_path / "run", resume=True).tuned
+    with pytest.raises(RunError, match="session 0 is in it; --force replaces it"):
+        learn(six, tmp_path / "run")
+
+
+def test_one_interrupted_before_it_trains_is_gone_on_with(
+    six: Path, tmp_path: Path, m2sd: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> float:
+        raise KeyboardInterrupt
+
+    words = ["learn", six, "--run", tmp_path / "run", "--minutes", MINUTES, "--device", "cpu"]
+    with monkeypatch.context() as patched:
+        patched.setattr(fine_tuning, "step_seconds", interrupted)
+        check_refusal(m2sd(*words), 130, "m2sd: interrupted; go on with the same command and --resume")
+    judge(monkeypatch, WORSE, WORSE)
+    assert m2sd(*words, "--resume").code == 0
 
 
 def test_it_goes_on_with_the_same_alone(six: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
