@@ -15,6 +15,7 @@ from m2sd_cli.config.stages import Config, DistillConfig, PretrainConfig
 from m2sd_cli.data.sources import TrainingImages
 from m2sd_cli.errors import M2sdError
 from m2sd_cli.method.network import Network
+from m2sd_cli.reading import counted
 from m2sd_cli.recipes import Recipe
 from m2sd_cli.training.batches import batch_bounds
 from m2sd_cli.training.distill import (
@@ -162,7 +163,7 @@ def tell_both(job: Job[PretrainConfig], defaults: Mapping[str, Any], followed: R
         progress.say(f"{job.stage}: how long it and distill take is not known: {error}")
         return
     first = progress.duration(one.seconds if asked.time_budget is None else asked.time_budget)
-    after = f", distill after it about {progress.duration(two.seconds)} with its {second.epochs} epochs"
+    after = f", distill after it about {progress.duration(two.seconds)} with its {counted(second.epochs, 'epoch')}"
     progress.say(f"{job.stage} takes about {first}{after if second.epochs else ''}")
 
 

@@ -16,6 +16,7 @@ from m2sd_cli.config.signatures import insert_parameters
 from m2sd_cli.config.stages import PretrainConfig
 from m2sd_cli.data.catalogue import find_info
 from m2sd_cli.errors import StoppedError, UsageError
+from m2sd_cli.reading import counted
 
 if TYPE_CHECKING:
     from m2sd_cli.ablation.records import Budget
@@ -248,8 +249,8 @@ def describe_budget(budget: "Budget") -> str:
         f"recipe {budget.recipe}" if budget.recipe else "no recipe",
         f"{'all images' if few is None else f'{few} images'} of each base class, held out {first['held_out']:g}",
         f"{first['backbone']} from {first['init'] or 'random'} weights",
-        f"stage 1 {first['epochs']} epochs, {'the same' if budget.shared_stage_1 else 'one'} for each seed",
-        f"stage 2 {second['epochs']} epochs in batches of {second['batch_size']}",
+        f"stage 1 {counted(first['epochs'], 'epoch')}, {'the same' if budget.shared_stage_1 else 'one'} for each seed",
+        f"stage 2 {counted(second['epochs'], 'epoch')} in batches of {second['batch_size']}",
         *(
             f"{name.replace('_', '-')} {first[name]} and {second[name]}"
             for name, usual in LOOKS.items()

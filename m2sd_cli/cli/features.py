@@ -10,6 +10,7 @@ from m2sd_cli.cli.option_sets import Computing, Printing, takes_option_sets, val
 from m2sd_cli.cli.output import as_text, document, note
 from m2sd_cli.data.parts import PARTS, check_part
 from m2sd_cli.errors import UsageError
+from m2sd_cli.reading import counted
 
 
 @takes_option_sets
@@ -67,4 +68,4 @@ def features(
     if printing.json:
         document({"file": as_text(out), "part": part, "images": images, "width": width})
     else:
-        note(f"wrote {out}: features of {images} images, {width} numbers each", printing.quiet)
+        note(f"wrote {out}: features of {counted(images, 'image')}, {width} numbers each", printing.quiet)

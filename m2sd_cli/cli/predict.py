@@ -11,6 +11,7 @@ from m2sd_cli.cli.heat_maps import EXPLAINED, HeatMapFiles
 from m2sd_cli.cli.output import as_text, document, note, printable, result, results, unknown_tells_little
 from m2sd_cli.cli.streams import flush_results
 from m2sd_cli.errors import DataError, UsageError, os_errors_as
+from m2sd_cli.reading import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -146,7 +147,7 @@ def predict(
                 if maps is not None:
                     maps.write(each)
     if maps is not None:
-        note(f"heat maps of {maps.count} photos: {maps.folder}", quiet)
+        note(f"heat maps of {counted(maps.count, 'photo')}: {maps.folder}", quiet)
     if skipped and not skip_bad:
         bad = skipped[0]
         others = f"; and {len(skipped) - 1} more" if len(skipped) > 1 else ""

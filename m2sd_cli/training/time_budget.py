@@ -7,6 +7,7 @@ import torch
 
 from m2sd_cli import progress
 from m2sd_cli.errors import UsageError
+from m2sd_cli.reading import counted
 from m2sd_cli.training.epochs import HELD_OUT_SHARE
 from m2sd_cli.training.loop import Training
 
@@ -35,7 +36,9 @@ def fit_epochs(training: Training, seconds: float, began: float) -> int:
         raise too_little_time(seconds, epoch_seconds)
     training.config = replace(training.config, epochs=epochs)
     training.steps = epochs * len(training.bounds)
-    progress.say(f"{training.stage}: --time-budget allows {epochs} epochs; --epochs {epochs} repeats the training")
+    progress.say(
+        f"{training.stage}: --time-budget allows {counted(epochs, 'epoch')}; --epochs {epochs} repeats the training"
+    )
     return epochs
 
 

@@ -469,7 +469,7 @@ def test_the_table(m2sd: Cli, whole: Path) -> None:
     first, blank, *lines = done.out.splitlines()
     assert first == (
         "demo; no recipe; all images of each base class, held out 0.1; resnet20 from random weights; "
-        "stage 1 1 epochs, one for each seed; stage 2 1 epochs in batches of 32; "
+        "stage 1 1 epoch, one for each seed; stage 2 1 epoch in batches of 32; "
         "views 1; classifier by default; cpu fp32"
     )
     assert not blank
