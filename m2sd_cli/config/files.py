@@ -1,4 +1,4 @@
-"""Files of options: recipes, and what is given with --config."""
+"""Files of options: recipes, and files that are given with --config."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ FILE_LIMIT = 2**20  # bytes of a file of options
 class OptionsFile:
     """The content of a file of options: a recipe, or a file that is given with --config."""
 
-    data: str | None  # the images, as --data names them
+    data: str | None  # the name or folder of the images, for --data
     tables: Mapping[str, Mapping[str, Any]]  # by stage; a stage that the file does not mention has none
 
 
@@ -50,7 +50,7 @@ def read_options(file: Path) -> OptionsFile:
 
 
 def checked_tables(file: Path | None) -> dict[str, dict[str, Any]]:
-    """Return the tables of a file of options, for both stages, as they are recorded: without folders of this machine.
+    """Return the tables of a file of options, for both stages, in their recorded form: without folders of this machine.
 
     Raises:
         UsageError: the file cannot be used, or a value does not fit its option.

@@ -24,7 +24,7 @@ class Sources:
     """The sources of the options of one stage.
 
     Of two sources that set an option the earlier one wins: the options, the file, the file that stage 1 was given, the
-    recipe, the defaults of the data set, the defaults of the model.
+    recipe, the seed of stage 1, the defaults of the data set, the defaults of the model.
     """
 
     # Of the data set, for both stages or in a table for one. `total_epochs` are divided between the stages, stage 1
@@ -39,7 +39,7 @@ class Sources:
 
 
 class Layer(NamedTuple):
-    """Values of options of one stage, and the source that they come from."""
+    """Values of options of one stage, and their source."""
 
     origin: str
     values: Mapping[str, Any]
@@ -66,7 +66,7 @@ def resolve_with_origins(model: type[Config], sources: Sources) -> tuple[Config,
 
 
 def layers(model: type[Config], sources: Sources) -> list[Layer]:
-    """List the values of the options of one stage by their source; a later one wins.
+    """List the values of the options of one stage by their source; a later source wins.
 
     Raises:
         UsageError: the file is missing, no TOML, or holds something else; or an option is unknown.
@@ -85,8 +85,8 @@ def layers(model: type[Config], sources: Sources) -> list[Layer]:
 def merge(model: type[Config], sources: Sequence[Layer], init: object = None) -> dict[str, tuple[str, Any]]:
     """Merge layers, of which a later one wins, over the defaults of the optimiser that they choose.
 
-    Learning rate and weight decay of a layer go with its optimiser: a later layer with another one drops them. Where no
-    layer tells of optimiser or learning rate, weights that stage 1 begins from are trained as TRAINED says.
+    Learning rate and weight decay of a layer go with its optimiser: a later layer with another optimiser drops them. If
+    stage 1 begins from weights and no layer names optimiser or learning rate, the values are those of TRAINED.
 
     Args:
         model: the configuration of a stage.
@@ -94,7 +94,7 @@ def merge(model: type[Config], sources: Sequence[Layer], init: object = None) ->
         init: the weights that stage 1 began from, for stage 2.
 
     Returns:
-        origin and value by the name of the option, for those that are not the model's defaults.
+        Origin and value of each option by its name, without options that have the model's defaults.
     """
     optimizer = options_of(model)["optimizer"]
     chosen: str = optimizer.default
@@ -125,7 +125,7 @@ def stage_defaults(model: type[PretrainConfig | DistillConfig], defaults: Mappin
 
 
 def given_options(model: type[Config], file: Path | None, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options of one stage that a person has set: the options over the file.
+    """Return the options of one stage that a person has set; those of the command line win over those of the file.
 
     Args:
         model: the configuration of a stage.

@@ -39,8 +39,8 @@ class Option:
     ge: float | None = None
     lt: float | None = None
     le: float | None = None
-    table: Registry[Any] | None = None  # the table of what the option names
-    default: str | None = None  # for the help page, where None or the default of the field is not the whole truth
+    table: Registry[Any] | None = None  # the table of the names that the option takes
+    default: str | None = None  # for the help page, if the default of the field is not the whole truth
     aliases: tuple[str, ...] = ()  # earlier names, which the command line takes without showing them
     symbol: str = ""  # in the paper, as tables of the documents show it
 
@@ -51,7 +51,7 @@ class TrainingOption:
 
     name: str
     type: Any  # of a value that is given
-    optional: bool  # whether None is a value, too
+    optional: bool  # True if None is a value, too
     default: Any  # dataclasses.MISSING if there is none
     option: Option
 
@@ -74,10 +74,10 @@ class TrainingOption:
         return as_word(self.default)
 
     def check(self, value: object) -> Any:
-        """Return the value, or the same number as a float or as a word where one is wanted.
+        """Return a value in the option's type, such as a whole number as a float or as a text.
 
         Raises:
-            UsageError: the option cannot have it.
+            UsageError: the option cannot have the value.
         """
         from pydantic import ValidationError
 
@@ -119,7 +119,7 @@ def _validator(kind: Any, **bounds: float | None) -> Any:
     given: dict[str, Any] = {name: bound for name, bound in bounds.items() if bound is not None}
     if kind is float and not given.keys() & {"lt", "le"}:
         given["allow_inf_nan"] = False
-    # Strict, or a file's true would be one epoch.
+    # Strict: otherwise `epochs = true` in a file would be one epoch.
     return TypeAdapter(Annotated[kind, Field(**given)], config=ConfigDict(strict=True))
 
 
@@ -161,14 +161,14 @@ def as_word(value: object) -> str:
 
 
 def flag(name: str) -> str:
-    """Return what a field is called on the command line: `--batch-size` of `batch_size`."""
+    """Return the name of a field on the command line: `--batch-size` of `batch_size`."""
     return "--" + name.replace("_", "-")
 
 
 def shown(value: object) -> str:
-    """Return a value that was given, of whatever kind, as a message can show it."""
+    """Return a given value of any type as a message can show it."""
     if isinstance(value, dict | list):
         return "(a table)" if isinstance(value, dict) else "(a list)"
     if isinstance(value, int) and value.bit_length() > 80:
-        return "(a large number)"  # Python refuses to write very large ones
+        return "(a large number)"  # Python refuses to convert very large ones to text
     return quoted(str(value))

@@ -32,7 +32,7 @@ class ProtocolOptions:
             help="Order of the classes: the seed of a permutation, as 1993, or a file with a name or number a line.",
             default="official",
         ),
-    ] = None  # in a configuration that was used the name of the file, without its folder
+    ] = None  # a recorded configuration has the name of a file without its folder
     shots_draw: Annotated[
         int | None,
         Option(

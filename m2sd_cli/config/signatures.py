@@ -33,7 +33,7 @@ def insert_parameters(
     Args:
         function: the function.
         parameters: annotation and default by name.
-        first: puts them before the keyword-only parameters that the function declares, instead of after.
+        first: put them before the keyword-only parameters that the function declares, and not after.
     """
     signature = inspect.signature(function)
     declared = [each for each in signature.parameters.values() if each.kind is not each.VAR_KEYWORD]

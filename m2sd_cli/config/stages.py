@@ -77,7 +77,7 @@ class TrainingConfig:
         """Refuse a schedule that does not fit the epochs.
 
         Raises:
-            UsageError: it does not; the message names the option.
+            UsageError: it does not fit them; the message names the option.
         """
         if self.epochs and self.warmup_epochs >= self.epochs:
             raise UsageError(
@@ -94,7 +94,7 @@ class TrainingConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainConfig(TrainingConfig, ImageChoice, ProtocolOptions):
-    """The options of stage 1. With 0 epochs the network is the one that it begins from."""
+    """The options of stage 1. With 0 epochs the network keeps the weights that it begins from."""
 
     epochs: Annotated[
         int, Option(help="Epochs of this stage; 0 leaves the weights of --init as they are.", ge=0, le=MANY)
@@ -117,7 +117,7 @@ class PretrainConfig(TrainingConfig, ImageChoice, ProtocolOptions):
             symbol="f(x) = Wᵀφ(x)",
         ),
     ] = "cosine"
-    # A lower scale trades novel classes for base classes.
+    # A lower scale helps base classes, and costs novel ones.
     scale: Annotated[float, Option(help="Factor of the cosine.", gt=0)] = 16.0
     image_size: Annotated[
         int | None, Option(help="Side of the images in pixels, for a folder.", ge=8, le=4096, default="224")
@@ -125,7 +125,7 @@ class PretrainConfig(TrainingConfig, ImageChoice, ProtocolOptions):
     split: Annotated[
         str | None,
         Option(help="TOML file that lists the base, session and test images of a folder.", default="none"),
-    ] = None  # in a configuration that was used the name of the file, without its folder
+    ] = None  # a recorded configuration has the name of a file without its folder
     transform: Annotated[
         str | None,
         Option(
@@ -139,7 +139,7 @@ class PretrainConfig(TrainingConfig, ImageChoice, ProtocolOptions):
             help="Weights to begin from: imagenet, a file (.safetensors, .pth), timm's local-dir:DIR, or none.",
             default="none",
         ),
-    ] = None  # in a configuration that was used the name of the file, without its folder
+    ] = None  # a recorded configuration has the name of a file without its folder
 
     def __post_init__(self) -> None:
         """Refuse a random network that is not trained.
@@ -252,7 +252,7 @@ class DistillConfig(TrainingConfig):
         """Refuse weights of terms that the mixing does not have.
 
         Raises:
-            UsageError: there is one; the message names the option.
+            UsageError: there is such a weight; the message names the option.
         """
         super().__post_init__()
         if self.kl_weight and self.mixing != "both":
@@ -271,7 +271,7 @@ def milestones(config: TrainingConfig) -> list[int]:
     """Return the milestones of the schedule multistep, in epochs.
 
     Raises:
-        UsageError: they are no growing numbers of epochs within the training.
+        UsageError: the option is no list of ascending epochs within the training.
     """
     if config.milestones is None:
         return [round(share * config.epochs) for share in DEFAULT_MILESTONES]
@@ -319,23 +319,23 @@ def validate(model: type[AnyConfig], values: Mapping[str, Any], source: str | No
 
 
 def recorded_config(model: type[Config], recorded: Mapping[str, Any], source: str) -> Config:
-    """Validate the configuration that something was made with.
+    """Validate the recorded configuration of a stage.
 
     Args:
-        model: the configuration of a stage.
-        recorded: its values as they were written down.
-        source: where they were written down, for messages.
+        model: the configuration of the stage.
+        recorded: its values by name.
+        source: the file of the record, for messages.
 
     Raises:
-        UsageError: it makes no sense.
+        UsageError: a value does not fit; the message names the option.
     """
     return validate(model, dict(recorded), source)
 
 
 def recorded_choice(recorded: Mapping[str, Any]) -> ImageChoice:
-    """Return the choice of images in a recorded configuration, whatever else is recorded.
+    """Return the choice of images in a recorded configuration; other recorded options are ignored.
 
     Raises:
-        UsageError: it makes no sense.
+        UsageError: a value does not fit; the message names the option.
     """
     return validate(ImageChoice, {name: recorded[name] for name in options_of(ImageChoice) if name in recorded})

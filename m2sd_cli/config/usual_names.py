@@ -1,12 +1,12 @@
-"""Names that other tools give to options and commands, for the suggestion after one that m2sd does not have."""
+"""Names that other tools give to options and commands, for suggestions after a name that m2sd does not have."""
 
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-ALIKE: Final = 0.7  # least similarity of two names, 0 to 1, of which one may be a slip of the other
+ALIKE: Final = 0.7  # least similarity, 0 to 1, of two names of which one may be a slip of the other
 
-# Names that people type, and what may be meant, the likeliest first; a value may follow a name. Those of one letter
-# and those with "base" are of widespread scripts of the field.
+# Names that people type, and the options that they may mean, the likeliest first; a value may follow an option. Names
+# of one letter and names with "base" are those of widespread scripts of the field.
 USUAL_NAMES: Final = {
     ("lr", "lr0", "lr-base", "base-lr", "rate"): ("learning-rate",),
     ("bs", "b", "batch", "batchsize", "batch-size-base"): ("batch-size",),
@@ -61,7 +61,7 @@ USUAL_COMMANDS: Final = {
     ("teach", "add"): ("increment",),
     ("benchmark",): ("bench",),
 }
-# Names of what no option is needed for.
+# Names of options that are not needed, and the reason.
 ANSWERS: Final = {
     ("workers", "num-workers", "j", "threads"): "as many threads read images as there are cores",
     ("num-gpus", "nproc-per-node", "world-size", "distributed", "ddp"): "torchrun begins a training on several GPUs",
@@ -74,7 +74,7 @@ def plain(name: str) -> str:
 
 
 def usual_meanings(name: str, usual: Mapping[tuple[str, ...], tuple[str, ...]] = USUAL_NAMES) -> list[str]:
-    """Return the options that a name usually stands for, whichever of them there are."""
+    """Return the options that a name usually stands for, known or not."""
     return [each.format(plain(name)) for names, ours in usual.items() if plain(name) in names for each in ours]
 
 
@@ -83,8 +83,8 @@ def meant_by(
 ) -> list[str]:
     """Return at most two options that a wrong name may stand for, the likeliest first.
 
-    They are written otherwise, else usually called so, else have all of the name at the beginning of one of their
-    words, else are so similar that the name may be a slip.
+    The first of these rules that finds one decides. The name is that of an option in another spelling. It usually
+    stands for an option. One or two options have it at the beginning of one of their words. It is similar to an option.
 
     Args:
         name: with or without dashes.
