@@ -22,13 +22,13 @@ BUDGET: Final = "ablation.json"
 RESULT: Final = "result.json"
 CLASSIFIER: Final = "classifier"  # the one option of stage 2 that the network does not depend on
 DIGEST: Final = 10  # digits in the name of a folder
-PATIENCE: Final = 60.0  # seconds to wait for a process that writes the budget down
+PATIENCE: Final = 60.0  # seconds to wait for a process that records the budget
 
 Percent = Annotated[float, Field(ge=0, le=100)]
 File = TypeVar("File", bound=ChecksummedModel)
 
 
-class Checksummed(ChecksummedModel):
+class AblationFile(ChecksummedModel):
     """A file of an ablation."""
 
     schema_version: Literal[1] = 1
@@ -66,19 +66,19 @@ class RowRecord(Record):
         return settings
 
 
-class Budget(Checksummed):
-    """Options that every run of a table has in common, and the rows; the seed comes on top."""
+class Budget(AblationFile):
+    """Options that all runs of a table share, and the rows; the seed is no part of it."""
 
     data: Name
     recipe: Name | None
     shared_stage_1: bool
-    device: Text  # its kind
+    device: Text  # the kind of the device, such as cpu
     precision: Text
     init_sha256: Text | None = None  # of the file that stage 1 begins from
     pretrain: dict[Text, Setting]
     distill: dict[Text, Setting]
     digests: dict[Text, Sha256] = Field(default_factory=dict)  # of other files that options of stage 1 name
-    rows: dict[Name, RowRecord] = Field(default_factory=dict)  # that were begun, since tables have them
+    rows: dict[Name, RowRecord] = Field(default_factory=dict)  # that were begun; none in a file of an earlier version
 
     def settings(self) -> dict[str, Setting]:
         """Return every option that all rows share, under a name for messages."""
@@ -96,7 +96,7 @@ class Budget(Checksummed):
         return rows | {name: row.what for name, row in self.rows.items() if name not in ROWS}
 
     def own_rows(self) -> list[Row]:
-        """Return the rows of one's own, by name and description."""
+        """Return the rows that are not built in, by name and description."""
         return [Row(name, row.what) for name, row in self.rows.items() if name not in ROWS]
 
 
@@ -114,7 +114,7 @@ class SessionResult(Record):
     forgetting: float | None
 
 
-class Result(Checksummed):
+class Result(AblationFile):
     """Accuracies and time of a run. Accuracies are top-1 in per cent, of the last session unless said otherwise."""
 
     seed: Whole
@@ -127,17 +127,18 @@ class Result(Checksummed):
     harmonic: Percent | None
     seconds: Annotated[float, Field(ge=0, description="wall time of stage 2")]
     ms_per_step: Annotated[float, Field(ge=0)]  # of stage 2; 0 without a step
-    classifier: Name | None = None  # that answered
+    classifier: Name | None = None  # that answers
     backbone: Name | None = None
     sha256: Sha256 | None = None  # of the manifest of the last session
-    sessions: list[SessionResult] = Field(default_factory=list)  # all; none where an earlier version made the result
+    sessions: list[SessionResult] = Field(default_factory=list)  # all; none in a result of an earlier version
 
     @classmethod
     def of(cls, figures: Figures, **fields: Any) -> Self:
         """Make a result of the figures of a run.
 
         Args:
-            fields: the others.
+            figures: of the run.
+            fields: the other fields of the result.
         """
         first, last = figures.sessions[0], figures.sessions[-1]
         return cls(
@@ -153,7 +154,7 @@ class Result(Checksummed):
 
     @property
     def figures(self) -> Figures | None:
-        """The figures of all sessions, if they were kept."""
+        """The figures of all sessions; None in a result of an earlier version."""
         if not self.sessions:
             return None
         return summarise([SessionFigures(**dict(each)) for each in self.sessions])
@@ -169,7 +170,7 @@ class Run:
 
     @property
     def name(self) -> str:
-        """Its folder within that of the table."""
+        """The path of its folder below the table's."""
         return f"seed-{self.seed}/{self.row}"
 
     @property
@@ -179,11 +180,11 @@ class Run:
 
     @property
     def has_ended(self) -> bool:
-        """True if its result is there."""
+        """True if its result is recorded."""
         return (self.path / RESULT).exists()
 
     def end(self, result: Result) -> None:
-        """Write down its result.
+        """Record its result.
 
         Raises:
             RunError: it could not be written.
@@ -191,21 +192,21 @@ class Run:
         write_atomically(self.path / RESULT, result.encoded())
 
 
-def has_begun(folder: Path, budget: Budget) -> Budget | None:
-    """Return the recorded budget of a table in the folder, None if nothing is there.
+def recorded_budget(folder: Path, budget: Budget) -> Budget | None:
+    """Return the recorded budget of a table; None if its folder is missing or empty.
 
     Args:
         folder: of the table.
-        budget: the one of now, which has to be the same, with rows as they were begun, or new ones.
+        budget: of this command. It has to be the recorded one; its rows have to be as they were begun, or new.
 
     Raises:
-        UsageError: that one is another; the message names the first difference.
+        UsageError: the recorded budget is another one; the message names the first difference.
         RunError: something else is in the folder.
-        DamagedError: its budget cannot be read.
+        DamagedError: the recorded budget cannot be read.
     """
     stored = _read(folder / BUDGET, Budget)
     if stored is None:
-        # What begins with a dot is a lock, or the rest of a killed write.
+        # A name that begins with a dot is that of a lock, or of the rest of a killed write.
         names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
         other = next((name for name in names if not name.startswith(".")), None)
         if other is not None:
@@ -223,7 +224,7 @@ def _require_same(beginning: str, then: Mapping[str, Setting], now: Mapping[str,
     """Refuse other settings than the recorded ones.
 
     Raises:
-        UsageError: one differs.
+        UsageError: a setting differs.
     """
     for name in {**then, **now}:
         if then.get(name) != now.get(name):
@@ -234,17 +235,17 @@ def _require_same(beginning: str, then: Mapping[str, Setting], now: Mapping[str,
 
 
 def begin(folder: Path, budget: Budget) -> Budget:
-    """Write down the budget of a table and the rows that it lacks, unless another process did.
+    """Record the budget of a table and the rows that its record lacks, unless another process did.
 
     Returns:
-        what is written down now.
+        The recorded budget.
 
     Raises:
-        RunError: it could not be written.
-        M2sdError: as `has_begun`.
+        RunError: the record could not be written.
+        M2sdError: as `recorded_budget` does.
     """
     with lock_folder(folder, COMMAND, PATIENCE):
-        stored = has_begun(folder, budget)
+        stored = recorded_budget(folder, budget)
         rows = {**(stored.rows if stored else {}), **budget.rows}
         if stored is None or rows != stored.rows:
             stored = budget.model_copy(update={"rows": rows})
@@ -257,7 +258,7 @@ def read_budget(folder: Path) -> Budget:
 
     Raises:
         RunError: there is no ablation in the folder.
-        DamagedError: its budget is damaged.
+        DamagedError: the budget is damaged.
     """
     budget = _read(folder / BUDGET, Budget)
     if budget is None:
@@ -273,7 +274,7 @@ def read_results(folder: Path, rows: Sequence[str] = tuple(ROWS)) -> list[Result
         rows: the names of the rows in their order; others are left out.
 
     Raises:
-        DamagedError: one of them is damaged.
+        DamagedError: a result is damaged.
     """
     results = []
     for path in folder.glob(f"seed-*/*/{RESULT}"):

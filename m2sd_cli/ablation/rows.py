@@ -1,4 +1,4 @@
-"""Rows of the ablation table, each with the options that it changes, and its seeds; imports no torch."""
+"""Rows of the ablation table, each with the options that it changes, and its seeds; this module imports no torch."""
 
 import re
 from collections.abc import Mapping, Sequence, Set
@@ -15,7 +15,7 @@ from m2sd_cli.reading import quoted, read_toml
 from m2sd_cli.registry import NAME
 
 PLAIN: Final = "plain"  # the row that the others are compared with
-STAGE: Final = "stage"  # the beginning of the name of a folder that is none of a row
+STAGE: Final = "stage"  # the beginning of names of folders that are not those of rows
 WHAT: Final = "what"
 WHAT_LIMIT: Final = 200
 MOST_SEEDS: Final = 1000
@@ -36,9 +36,11 @@ class Parts:
     enhancement: str = "full"
 
     def changes(self, distill: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the options of stage 2 that leave these parts.
+        """Return the options of stage 2 that train with these parts alone.
 
-        A term among them keeps its weight there, or has the usual one where that is 0; other terms have none.
+        Args:
+            distill: the options that all rows share. A term of these parts keeps its weight there, or has the usual one
+                if that is 0. Other terms have the weight 0.
         """
         usual = {name: options_of(DistillConfig)[name].default or 1.0 for name in WEIGHTS}
         usual["attention_weight"] = ATTENTION[distill["attention_reduction"]]
@@ -48,7 +50,7 @@ class Parts:
 
 @dataclass(frozen=True)
 class Row:
-    """A way to train, by the options that it changes."""
+    """A way of training, by the options that it changes."""
 
     name: str
     description: str
@@ -93,11 +95,11 @@ def choose_rows(names: str | Sequence[str] | None, own: Sequence[Row] | None = N
     """Find rows by their names, in the order of the table: built-in ones first.
 
     Args:
-        names: of rows, or one text with commas between them; None for all: one's own if there are any.
+        names: of rows, or one text with commas between the names; None for all rows of `own`, or all built-in ones.
         own: rows of `read_rows`.
 
     Raises:
-        UsageError: a name is unknown, or there is none.
+        UsageError: a name is unknown.
     """
     if names is None:
         return list(ROWS.values()) if own is None else list(own)
@@ -110,14 +112,14 @@ def choose_rows(names: str | Sequence[str] | None, own: Sequence[Row] | None = N
 
 
 def baseline(rows: Sequence[str]) -> str:
-    """Return the row that the others are compared with: the plain one, or else the first."""
+    """Return the name of the row that the others are compared with: the plain one, or else the first."""
     return PLAIN if PLAIN in rows else rows[0]
 
 
 def read_rows(file: Path) -> list[Row]:
-    """Read rows of one's own: a TOML file with a table a row, in which `pretrain` and `distill` are tables of options.
+    """Read a person's rows: a TOML file with a table a row, in which `pretrain` and `distill` are tables of options.
 
-    A row may be described by `what`. Options that it does not name are those of all rows.
+    A row may be described by `what`. Options that a row does not name are those of all rows.
 
     Raises:
         UsageError: the file cannot be used; the message names the row and the option.
@@ -165,13 +167,13 @@ def _row(name: str, table: object, where: str) -> Row:
 
 
 def choose_seeds(seeds: int | str | Sequence[int]) -> list[int]:
-    """Return the seeds: so many from 0 on, or those of a list or a range.
+    """Return seeds by their number, from 0 on, or by a list or a range.
 
     Args:
-        seeds: how many; or `0,2,5`, or `0..4`, or both with commas between them; or the seeds themselves.
+        seeds: a number of seeds; or `0,2,5`, or `0..4`, or both with commas between them; or the seeds themselves.
 
     Raises:
-        UsageError: it is none of these, or there is no seed.
+        UsageError: `seeds` is none of these, or there is no seed.
     """
     if isinstance(seeds, str) and seeds.isascii() and seeds.isdecimal() and len(seeds) < DIGITS:
         seeds = int(seeds)

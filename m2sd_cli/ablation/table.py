@@ -22,14 +22,13 @@ class RowSummary:
     what: str
     seeds: int
     accuracies: dict[str, MeanAndDeviation | None]  # by the names of ACCURACIES, in per cent
-    # The mean of the differences to the row that the others are compared with, seed by seed, in points: runs of a seed
-    # have stage 1 in common, so that their differences vary less than they do. None without a seed that both rows have,
-    # and of that row itself.
+    # The mean of the differences to the row of `baseline`, seed by seed, in points: runs of a seed share stage 1, so
+    # that their differences vary less than the runs. None without a seed that both rows have, and of the baseline.
     above: dict[str, MeanAndDeviation | None] | None
     pairs: int  # seeds that both rows have
     seconds: MeanAndDeviation  # of stage 2
     ms_per_step: MeanAndDeviation
-    sessions: list[StudiedSession]  # none where an earlier version made a result
+    sessions: list[StudiedSession]  # none if an earlier version made a result
 
 
 def summarise(results: Sequence[Result], described: Mapping[str, str]) -> list[RowSummary]:
@@ -95,7 +94,7 @@ def study_rows(budget: Budget, results: Sequence[Result]) -> list[RowStudy]:
         results: of runs, by seed.
 
     Raises:
-        DamagedError: an earlier version made a result, of the last session alone.
+        DamagedError: a result of an earlier version has the last session alone.
     """
     studies = []
     for name, what in budget.described().items():

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from m2sd_cli.ablation.records import COMMAND, Budget, Result, Run, begin, has_begun, read_results
+from m2sd_cli.ablation.records import COMMAND, Budget, Result, Run, begin, read_results, recorded_budget
 from m2sd_cli.ablation.rows import choose_seeds
 from m2sd_cli.api.distill import copy_session_0, distill
 from m2sd_cli.api.evaluate import evaluate
@@ -170,7 +170,7 @@ def ablate(
     )
     deadline = None if stop_after is None else time.monotonic() + stop_after
     runs = [(Run(folder, seed, row.row.name), row) for seed in chosen_seeds for row in sweep.rows]
-    stored = has_begun(folder, sweep.budget)
+    stored = recorded_budget(folder, sweep.budget)
     busy: list[str] = []
     if stored is None or not all(run.has_ended for run, _ in runs):
         read_results(folder, list(sweep.budget.described()))  # a damaged one is named before hours are spent

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from m2sd_cli.ablation.records import Run, has_begun
+from m2sd_cli.ablation.records import Run, recorded_budget
 from m2sd_cli.ablation.rows import choose_seeds
 from m2sd_cli.api import pretrain as pretraining
 from m2sd_cli.api.plan import require_present, time_stages
@@ -74,7 +74,7 @@ def plan_ablation(
     folder, root = expand(out, "--out"), expand_given(data_root, "--data-root")
     chosen = choose_seeds(seeds)
     sweep = resolve_sweep(options)
-    has_begun(folder, sweep.budget)
+    recorded_budget(folder, sweep.budget)
     require_present(sweep.info, root)
     execution = Execution(choose_device(options.get("device", "auto")), sweep.budget.precision)
     by_first: dict[str, list[RowOptions]] = {}
