@@ -1,4 +1,4 @@
-"""Peaks of chips by their makers' own account."""
+"""Peak speeds of chips, by their makers' datasheets."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ TERA = 10**12
 
 @dataclass(frozen=True)
 class Chip:
-    """Dense peaks in TFLOP/s, without sparsity, sums in float32; None for a format that it has no units for."""
+    """Dense peaks in TFLOP/s, without sparsity, sums in float32; None for a format that the chip has no units for."""
 
     bf16: float | None
     tf32: float | None
@@ -24,8 +24,8 @@ class Peak:
 
 # From NVIDIA's datasheets of H200 and H100 (2024), A100 (2021), A10 (2022), L40S, L40 and L4 (2023), V100 (2020) and
 # T4 (2019), halved where a datasheet has figures with sparsity only; of RTX 4090 and RTX 6000 from the whitepaper on
-# the Ada architecture, of RTX 3090 and A6000 from that on GA102. The names are those that the driver gives. A laptop's
-# chip has another name and other figures, and so has a slice of a chip.
+# the Ada architecture, of RTX 3090 and A6000 from that on GA102. The names are the driver's. A laptop's chip and a
+# slice of a chip have other names and other figures.
 _A100 = Chip(bf16=312, tf32=156, fp32=19.5)
 _V100 = Chip(bf16=None, tf32=None, fp32=15.7)
 CHIPS = {
@@ -53,15 +53,15 @@ CHIPS = {
 
 
 def peak(name: str, precision: str, tf32: bool) -> Peak | None:
-    """Find the peak of a chip for the arithmetic that is really done on it.
+    """Find the peak of a chip for the arithmetic that a computation does on it.
 
     Args:
-        name: of the device, as the driver has it.
+        name: of the device, by its driver.
         precision: fp32 or bf16.
-        tf32: whether fp32 convolutions may round their inputs to TF32, where the chip has it.
+        tf32: True if fp32 convolutions may round their inputs to TF32, on a chip that has it.
 
     Returns:
-        None for a chip that is not in the table, or a format that it only emulates.
+        None for a chip that is not in the table, or for a format that the chip emulates.
     """
     chip = CHIPS.get(name)
     if chip is None:

@@ -4,19 +4,17 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 aten = torch.ops.aten
 
 
 def count_flops(compute: Callable[[], object]) -> int:
-    """Count FLOPs of convolutions, matrix products and attention in a computation, backward included if it goes there.
+    """Count FLOPs of convolutions, matrix products and attention in a computation, its backward pass included.
 
     A multiplication and an addition are two. Pointwise operations, norms and augmentation are not counted.
     """
-    # Every command imports this module, and the counter a tenth of a second's worth of others.
-    from torch.utils.flop_counter import FlopCounterMode
-
-    # torch knows how to count fused attention on CUDA only.
+    # Torch counts fused attention on CUDA alone.
     attention = {
         aten._scaled_dot_product_flash_attention_for_cpu: _attention,
         aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
@@ -27,7 +25,7 @@ def count_flops(compute: Callable[[], object]) -> int:
 
 
 def _attention(query: tuple[int, ...], key: tuple[int, ...], *_: Any, **__: Any) -> int:
-    """Count for query (B, heads, N, D), key and value (B, heads, M, D): scores, and the mean of the values."""
+    """Count the scores and the means of values, for query (B, heads, N, D), key and value (B, heads, M, D)."""
     batch, heads, length, width = query
     return 2 * 2 * batch * heads * length * width * key[2]
 

@@ -1,7 +1,7 @@
-"""Launcher: starts a command and prints its exit code, its time and its peak memory as JSON.
+"""Launcher of a command, which prints the command's exit code, time and peak memory as JSON.
 
-It runs as a program of its own and imports next to nothing. Linux begins the peak resident set of a process with that
-of its parent: the child of a process that has imported torch would seem to need as much.
+It runs as a program of its own with few imports. On Linux the peak resident set of a process begins with its parent's:
+the child of a process that has imported torch would seem to need as much memory.
 """
 
 import json
@@ -14,7 +14,7 @@ UNIT = 1 if sys.platform == "darwin" else 1024  # bytes, of ru_maxrss
 
 
 def launch(words: list[str]) -> dict[str, float | int | None]:
-    """Run a command to its end, its stdout dropped."""
+    """Run a command to its end, and drop its stdout."""
     began = time.perf_counter()
     child = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)  # noqa: S603
     peak = None

@@ -1,4 +1,4 @@
-"""Device that is measured: its name, waiting for it, and the memory in use."""
+"""The measured device: its name, waiting for it, and the memory in use."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +11,7 @@ _PROCESS = Path("/proc/self")
 
 
 def device_name(device: torch.device) -> str:
-    """Return the name of the chip that its driver or the kernel has."""
+    """Return the name of the chip, by its driver or the kernel."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return cpu_model()
@@ -29,7 +29,7 @@ def peak_memory(device: torch.device, compute: Callable[[], object]) -> int | No
     """Measure the most bytes in use during a computation: tensors on CUDA, the whole process on the CPU.
 
     Returns:
-        None where it cannot be measured: Linux alone lets a process forget the peak that it had before.
+        None if it cannot be measured: Linux alone lets a process reset its peak.
     """
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)

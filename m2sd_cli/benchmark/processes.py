@@ -27,23 +27,23 @@ M2SD = ["-m", "m2sd_cli"]
 PIXELS = 256  # both sides of a generated image
 MOST_ROUNDS = 3
 
-# Of the run folder, a folder of images of its base classes, and the network.
+# A function of the run folder, a folder of images of its base classes, and the settings; it makes the run.
 MakeRun = Callable[[Path, Path, Settings], None]
 
 
 @dataclass(frozen=True)
 class Launched:
-    """A process that has ended well."""
+    """Time and memory of a process that has ended without an error."""
 
     seconds: float
     peak_resident_bytes: int | None
 
 
 def launch(words: list[str]) -> Launched:
-    """Run Python with these words to the end.
+    """Run Python with these arguments to its end.
 
     Raises:
-        M2sdError: it failed.
+        M2sdError: the process failed.
     """
     command = [sys.executable, "-I", "-S", launcher.__file__, sys.executable, *words]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=_environment())  # noqa: S603
@@ -74,7 +74,7 @@ def write_images(folder: Path, classes: int, each: int) -> None:
 
 
 def measure_processes(settings: Settings, make_run: MakeRun) -> dict[str, Latency]:
-    """Measure increment and predict, the help that imports no torch, and importing torch alone.
+    """Measure increment, predict, the help page, which imports no torch, and the import of torch alone.
 
     Raises:
         M2sdError: a command failed.
@@ -94,7 +94,7 @@ def measure_processes(settings: Settings, make_run: MakeRun) -> dict[str, Latenc
             "increment": [*M2SD, "increment", "--session", "1", "--shots", str(folder / "new"), "-q", *common],
             "predict": [*M2SD, "predict", str(folder / "base" / "base-0" / "0.jpg"), *common],
         }
-        launch(commands["import_torch"])  # from now on torch's files are in memory
+        launch(commands["import_torch"])  # brings torch's files into the system's cache
         launches: dict[str, list[Launched]] = {name: [] for name in commands}
         for number in range(rounds):
             say(f"processes: round {number + 1} of {rounds}")

@@ -1,10 +1,10 @@
-"""Plain loop of the field's kind, to compare stage 1 with; nothing trains with it.
+"""Plain training loop of the field, for the comparison with stage 1 alone.
 
 Most published code for few-shot class-incremental learning trains by it. Each image becomes a PIL image, is cut
 and flipped by torchvision's transforms and made a tensor in a worker process of torch's DataLoader; the network
 computes in float32 and the default memory format; loss and accuracy are read from the device after every step. Network,
-loss, optimiser, batch size and the distribution of the augmented images are those of `m2sd pretrain`, but without
-AutoAugment, colour and Cutout, of which no recipe that ships makes use.
+loss, optimiser, batch size and the distribution of the augmented images are those of `m2sd pretrain` without
+AutoAugment, colour and Cutout, which no recipe of the package uses.
 """
 
 from collections.abc import Callable, Iterator
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 def image_transform(augmentation: Augmentation, transform: TestTransform) -> Callable[[Image.Image], Tensor]:
-    """Compose transforms of torchvision for one image, of the same distribution as our augmentation of a batch.
+    """Compose transforms of torchvision for one image, with the distribution of an Augmentation of a batch.
 
     Raises:
         M2sdError: torchvision cannot be imported.
@@ -64,7 +64,7 @@ class ImageDataset(Dataset[tuple[Tensor, int]]):
 
 
 class _Shuffled(Sampler[list[int]]):
-    """Sampler of `steps` full batches, from as many epochs as they take."""
+    """Sampler of `steps` full batches, over as many epochs as they take."""
 
     def __init__(self, images: int, batch_size: int) -> None:
         self._images, self._batch_size = images, batch_size
@@ -79,10 +79,10 @@ class _Shuffled(Sampler[list[int]]):
 
 
 class ReferenceLoop:
-    """Plain loop as a Workload. Its workers live until `close`, and rest while something else is timed.
+    """Plain loop as a Workload. Its workers live until `close`, and rest while another workload is timed.
 
     Args:
-        settings: as for our own stage 1; precision does not apply.
+        settings: of stage 1; its precision does not apply.
         data: the images, on the CPU, in whole batches.
     """
 
@@ -111,9 +111,9 @@ class ReferenceLoop:
         self._batches: Iterator[list[Tensor]] = iter(())
 
     def prepare(self, steps: int) -> None:
-        """Order just the batches of these steps, and take one of each worker's to fill the pipeline; see Workload.
+        """Order the batches of these steps alone, and take one of each worker to fill the pipeline; see Workload.
 
-        Workers that went on decoding would slow down whatever is timed next, and give the next round a start.
+        Workers that went on decoding would slow down the workload that is timed next, and give the next round a start.
         """
         assert self._loader is not None, "closed"
         self._order.steps = self._workers + steps
@@ -121,7 +121,7 @@ class ReferenceLoop:
         self.run(self._workers)
 
     def run(self, steps: int) -> None:
-        """Do so many steps, see Workload."""
+        """Do a number of steps, see Workload."""
         for images, labels in islice(self._batches, steps):
             self.step(images, labels)
         synchronise(self._device)
@@ -139,6 +139,6 @@ class ReferenceLoop:
         return loss.item(), accuracy.item()
 
     def close(self) -> None:
-        """End the worker processes, which the loader does when nobody holds it any more; see Workload."""
+        """End the worker processes, which the loader does once nothing refers to it; see Workload."""
         self._batches = iter(())
         self._loader = None

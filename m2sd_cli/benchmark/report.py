@@ -1,4 +1,4 @@
-"""Results of a measurement. Names end in their units, since they are those of the JSON document."""
+"""Results of a measurement. The fields are those of the JSON document, so that their names end in units."""
 
 from dataclasses import dataclass
 
@@ -33,7 +33,7 @@ class Throughput:
     peak_memory_bytes: int | None  # tensors on CUDA, the whole process on a CPU
     flop_per_step: int
     flop_per_second: float
-    peak_format: str | None  # the chip's arithmetic that the share is of
+    peak_format: str | None  # the arithmetic whose peak the share is of
     share_of_peak: float | None
 
 

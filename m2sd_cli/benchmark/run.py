@@ -25,14 +25,14 @@ from m2sd_cli.training.memory import freed_memory_kept
 from m2sd_cli.training.records import versions
 
 PRETRAIN, DISTILL, FEATURES, REFERENCE = "pretrain", "distill", "features", "reference"
-WARM_UP = 2  # steps; the second is the first that finds the optimiser's state
+WARM_UP = 2  # steps; the first one makes the state of the optimiser
 COMPILED_WARM_UP = 4  # steps: to compile, to record the graphs, and to run them
 Make = Callable[[], Workload]
 
 
 @dataclass(frozen=True)
 class Survey:
-    """Properties of a workload that has warmed up, with none of the others in memory."""
+    """Properties of a workload that has warmed up, measured while no other is in memory."""
 
     images: int  # a step
     steps: int  # a round
@@ -89,7 +89,7 @@ def run_bench(settings: Settings, make_run: MakeRun) -> Report:
             if name in makers
         },
         distill_to_pretrain_step_time_ratio=ratios(seconds[DISTILL], seconds[PRETRAIN]),
-        # Both take batches of one size: the ratio of their speeds is that of their times upside down.
+        # Both take batches of one size: the ratio of their speeds is the inverse ratio of their times.
         pretrain_to_reference_throughput_ratio=ratios(against, seconds[PRETRAIN]) if against else None,
         durations={
             name: Duration(plan.epochs, plan.steps, Measurements.of([plan.steps * each for each in seconds[name]]))
@@ -100,7 +100,7 @@ def run_bench(settings: Settings, make_run: MakeRun) -> Report:
 
 
 def _makers(settings: Settings, data: TrainingImages) -> dict[str, Make]:
-    """Return a maker of each workload, the one that needs least memory first: not every C library gives memory back."""
+    """Return a maker of each workload, least memory first, since not every C library gives memory back."""
     makers: dict[str, Make] = {
         FEATURES: partial(FeatureExtraction, settings),
         PRETRAIN: partial(pretrain_stage, settings, data),
@@ -115,7 +115,7 @@ def _makers(settings: Settings, data: TrainingImages) -> dict[str, Make]:
 
 @contextmanager
 def _memory_of_its_own(device: torch.device) -> Iterator[None]:
-    """Keep freed memory as the commands do, and give all of it back at the end: nothing later is charged for it."""
+    """Keep freed memory as the commands do, and give it back at the end: no later workload is charged for it."""
     with freed_memory_kept(device):
         yield
         gc.collect()
@@ -124,14 +124,14 @@ def _memory_of_its_own(device: torch.device) -> Iterator[None]:
 
 
 def _survey(name: str, make: Make, plain: Make, seconds: float, settings: Settings) -> Survey:
-    """Examine one workload alone; `plain` makes it without compiling, since FLOPs of a compiled one are not counted."""
+    """Examine one workload alone; `plain` makes it uncompiled, since torch counts no FLOPs of a compiled one."""
     say(f"{name}: warm-up")
     with _memory_of_its_own(settings.device):
         flops = _flops(plain)
     with _memory_of_its_own(settings.device):
         survey = _examine(make, flops, seconds, settings)
     if name == REFERENCE and settings.device.type == "cpu":
-        survey = replace(survey, peak_bytes=None)  # without what its workers hold it would mean little
+        survey = replace(survey, peak_bytes=None)  # the memory of its worker processes is not counted
     return survey
 
 
@@ -148,7 +148,7 @@ def _examine(make: Make, flops: int, seconds: float, settings: Settings) -> Surv
         steps: list[int] = []
         peak_bytes = peak_memory(settings.device, lambda: steps.append(steps_for(workload, seconds)))
     if settings.compile and settings.device.type == "cuda":
-        peak_bytes = None  # what a graph holds is not counted among the tensors
+        peak_bytes = None  # the memory of CUDA graphs is not counted among the tensors
     return Survey(workload.images, steps[0], flops, peak_bytes)
 
 

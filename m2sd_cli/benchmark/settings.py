@@ -16,11 +16,11 @@ from m2sd_cli.recipes import NOTHING, Recipe
 from m2sd_cli.training.batches import batch_bounds
 
 MOST_WORKERS = 8
-# Random labels teach nothing, and in thousands of steps at a usual rate the loss may grow beyond all bounds; a step
-# takes the same time at any rate.
+# Random labels teach nothing, and at a usual rate the loss may diverge in thousands of steps. A step takes the same
+# time at any rate.
 LEARNING_RATE = 1e-6
 EPOCHS = 10**6  # more than there is time for
-# Without a recipe; the batch is that of CIFAR-100's.
+# The settings without a recipe; the batch size is that of CIFAR-100.
 USUAL: Mapping[str, Any] = {"epochs": EPOCHS, "backbone": "resnet20", "batch_size": 128}
 USUAL_CLASSES, USUAL_SIZE = 60, 32
 
@@ -43,12 +43,12 @@ class Settings:
     classes: int
     device: torch.device
     precision: str  # as asked for, which may be auto
-    seconds: float  # that the throughput of everything together is measured
+    seconds: float  # for measuring the throughput of all workloads together
     rounds: int
     workers: int | None  # processes of the reference loop; None leaves it out
-    compile: bool = False  # whether both stages are compiled first
+    compile: bool = False  # True if both stages are compiled first
     recipe: str | None = None  # that both stages follow
-    data: str | None = None  # the data set whose images the random ones are like
+    data: str | None = None  # the data set whose treatment the random images get
     schedules: Mapping[str, Schedule] = field(default_factory=dict)  # of the stages, where there is a recipe
 
     @property
@@ -79,7 +79,7 @@ def configure(
     """Make settings of options; None stands for the recipe's value, or the usual one without a recipe.
 
     Raises:
-        UsageError: one of them makes no sense, or there is no such device.
+        UsageError: an option makes no sense, or there is no such device.
     """
     followed = recipe.options
     info = get_info(followed.data) if followed.data is not None else None

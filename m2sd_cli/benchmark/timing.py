@@ -1,4 +1,4 @@
-"""Measurement of several workloads in turn, so that a disturbance of the machine disturbs all of them alike."""
+"""Measurement of several workloads in turn, so that a disturbance of the machine affects all of them alike."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -17,10 +17,10 @@ class Workload(Protocol):
         """Images of a step."""
 
     def prepare(self, steps: int) -> None:
-        """Make ready for so many steps, which is not timed."""
+        """Prepare for a number of steps; this is not timed."""
 
     def run(self, steps: int) -> None:
-        """Do so many steps, and return when they are done, on whatever device."""
+        """Do a number of steps, and return when the device has finished them."""
 
     def close(self) -> None:
         """End the processes of the workload."""
@@ -40,7 +40,7 @@ class Measurements:
         """Summarise measurements.
 
         Raises:
-            StatisticsError: there are none.
+            StatisticsError: there is no measurement.
         """
         return cls(median(values), min(values), max(values), tuple(values))
 
@@ -49,7 +49,7 @@ def ratios(above: Sequence[float], below: Sequence[float]) -> Measurements:
     """Divide two quantities that were measured in the same rounds, round by round.
 
     A machine that is slow for a while slows both quantities of a round. The ratio of two medians would compare a slow
-    while with a fast one.
+    round with a fast one.
     """
     return Measurements.of([a / b for a, b in zip(above, below, strict=True)])
 
@@ -63,10 +63,11 @@ def alternate(
     """Time the workloads in turn; every second round is backwards, which evens out a steady drift.
 
     Args:
-        steps: of each in a round.
+        workloads: by name.
+        steps: of each workload in a round.
 
     Returns:
-        seconds a step of each workload, round by round.
+        The seconds a step of each workload, round by round.
     """
     seconds: dict[str, list[float]] = {name: [] for name in workloads}
     for number in range(rounds):
@@ -79,7 +80,7 @@ def alternate(
 def steps_for(workload: Workload, seconds: float, clock: Clock = time.perf_counter) -> int:
     """Find the number of steps that take about `seconds`, at least one.
 
-    Twice as many are tried each time until they take a fifth of it: a few short steps tell little.
+    The number is doubled until the steps take a fifth of `seconds`: a few short steps tell little.
     """
     steps = 1
     while (took := _timed(workload, steps, clock)) < seconds / 5:

@@ -1,4 +1,4 @@
-"""Workloads: both stages as the commands train them, and the features as they compute them, on random images."""
+"""Workloads on random images: the training of both stages, and features, as the commands compute them."""
 
 from dataclasses import replace
 
@@ -33,7 +33,7 @@ MOST_BYTES = 2**28
 
 
 def treatment(size: int, data: str | None = None) -> Treatment:
-    """Treat images as those of a data set of this size, else up to 32 pixels as CIFAR-100's, larger as a folder's."""
+    """Choose the treatment of a data set with images of a size; else CIFAR-100's up to 32 pixels, above a folder's."""
     info = get_info(data) if data is not None else None
     if info is not None and info.treatment is not None and info.image_size == size:
         return load_treatment(info.treatment)
@@ -46,7 +46,7 @@ def treatment(size: int, data: str | None = None) -> Treatment:
 
 
 def random_images(settings: Settings) -> TrainingImages:
-    """Make noise under random labels, in whole batches; as many images as a small data set has, or fewer large ones."""
+    """Make noise under random labels, in whole batches: at most MOST_IMAGES images, and about MOST_BYTES."""
     _, augmentation = treatment(settings.image_size, settings.data)
     side, batch = augmentation.store or augmentation.size, settings.pretrain.batch_size
     count = max(batch, min(MOST_IMAGES, MOST_BYTES // (3 * side * side)) // batch * batch)
@@ -56,7 +56,7 @@ def random_images(settings: Settings) -> TrainingImages:
 
 
 class _UntilStep(StopRequest):
-    """Stop request that ends a training after step `last`."""
+    """Request that ends a training after step `last`."""
 
     def __init__(self, training: Training) -> None:
         super().__init__()
@@ -65,12 +65,12 @@ class _UntilStep(StopRequest):
 
     @property
     def wanted(self) -> bool:
-        """True when that step has been done."""
+        """True if step `last` has been done."""
         return self._training.position.step >= self.last
 
 
 class Stage:
-    """Stage as a workload, by the loop that the commands train with; nothing is saved."""
+    """Stage as a workload, in the training loop of the commands; nothing is saved."""
 
     def __init__(
         self,
@@ -102,7 +102,7 @@ class Stage:
         """Do nothing, see Workload."""
 
     def run(self, steps: int) -> None:
-        """Do so many steps, see Workload."""
+        """Do a number of steps, see Workload."""
         self._stop.last = self._training.position.step + steps
         self._training.run(self._stop)
         synchronise(self._device)
@@ -112,13 +112,13 @@ class Stage:
 
 
 def pretrain_stage(settings: Settings, data: TrainingImages) -> Stage:
-    """Make stage 1."""
+    """Make the workload of stage 1."""
     network = build_network(settings.pretrain, settings.classes, settings.image_size)
     return Stage("pretrain", network, pretrain_objective(network), settings.pretrain, data, settings)
 
 
 def distill_stage(settings: Settings, data: TrainingImages) -> Stage:
-    """Make stage 2 of a new network."""
+    """Make the workload of stage 2, with a network of random weights."""
     config = settings.distill
     network, weights = build_network(settings.pretrain, settings.classes, settings.image_size), loss_weights(config)
     recompute = saves_memory(settings.device)
@@ -128,7 +128,7 @@ def distill_stage(settings: Settings, data: TrainingImages) -> Stage:
 
 
 class FeatureExtraction:
-    """Extraction of the features of one batch again and again, as increment, evaluate and predict compute them."""
+    """Extraction of the features of one batch again and again, in the way of increment, evaluate and predict."""
 
     def __init__(self, settings: Settings) -> None:
         size = settings.image_size
@@ -146,7 +146,7 @@ class FeatureExtraction:
         """Do nothing, see Workload."""
 
     def run(self, steps: int) -> None:
-        """Do so many steps, see Workload."""
+        """Do a number of steps, see Workload."""
         for _ in range(steps):
             embed(self._backbone, self._pixels, self._transform, self._settings.feature_precision)
         synchronise(self._settings.device)
