@@ -60,10 +60,7 @@ class RowRecord(Record):
 
     def settings(self) -> dict[str, Setting]:
         """Return every option under a name for messages."""
-        settings: dict[str, Setting] = {f"{name} of SHA-256": value for name, value in self.digests.items()}
-        for stage, options in (("pretrain", self.pretrain), ("distill", self.distill)):
-            settings |= {f"{stage} {name}": value for name, value in options.items()}
-        return settings
+        return _named_settings(self)
 
 
 class Budget(AblationFile):
@@ -84,11 +81,7 @@ class Budget(AblationFile):
         """Return every option that all rows share, under a name for messages."""
         shared = self.model_dump(include={"data", "recipe", "shared_stage_1", "device", "precision", "init_sha256"})
         names = {"shared_stage_1": "shared stage 1", "init_sha256": "weights of SHA-256"}
-        settings: dict[str, Setting] = {names.get(name, name): value for name, value in shared.items()}
-        settings |= {f"{name} of SHA-256": value for name, value in self.digests.items()}
-        for stage, options in (("pretrain", self.pretrain), ("distill", self.distill)):
-            settings |= {f"{stage} {name}": value for name, value in options.items()}
-        return settings
+        return {names.get(name, name): value for name, value in shared.items()} | _named_settings(self)
 
     def described(self) -> dict[str, str]:
         """Return the description of every row, in the order of the table: built-in rows first."""
@@ -98,6 +91,14 @@ class Budget(AblationFile):
     def own_rows(self) -> list[Row]:
         """Return the rows that are not built in, by name and description."""
         return [Row(name, row.what) for name, row in self.rows.items() if name not in ROWS]
+
+
+def _named_settings(options: RowRecord | Budget) -> dict[str, Setting]:
+    """Return the options of both stages, and the digests of their files, under names for messages."""
+    settings: dict[str, Setting] = {f"{name} of SHA-256": value for name, value in options.digests.items()}
+    for stage, values in (("pretrain", options.pretrain), ("distill", options.distill)):
+        settings |= {f"{stage} {name}": value for name, value in values.items()}
+    return settings
 
 
 class SessionResult(Record):
