@@ -9,12 +9,11 @@ from m2sd_cli.benchmark.machine import synchronise
 from m2sd_cli.benchmark.settings import Settings
 from m2sd_cli.config.stages import DistillConfig, PretrainConfig
 from m2sd_cli.data import cifar100
-from m2sd_cli.data.augmentation import Augmentation
 from m2sd_cli.data.catalogue import get_info
 from m2sd_cli.data.datasets import Treatment
+from m2sd_cli.data.folders import usual_treatment
 from m2sd_cli.data.locate import load_treatment
 from m2sd_cli.data.sources import TrainingImages
-from m2sd_cli.data.transforms import IMAGENET_MEAN, IMAGENET_STD, TestTransform
 from m2sd_cli.inference.features import FEATURE_BATCH, embed
 from m2sd_cli.training.distill import (
     build_enhancement,
@@ -40,9 +39,7 @@ def treatment(size: int, data: str | None = None) -> Treatment:
     if size <= cifar100.INFO.image_size:
         transform, augmentation = cifar100.TREATMENT
         return Treatment(replace(transform, resize=size, crop=size), replace(augmentation, size=size))
-    resize = round(size * 256 / 224)
-    transform = TestTransform(resize=resize, crop=size, mean=IMAGENET_MEAN, std=IMAGENET_STD)
-    return Treatment(transform, Augmentation(size=size, store=resize))
+    return usual_treatment(size)
 
 
 def random_images(settings: Settings) -> TrainingImages:
