@@ -24,7 +24,7 @@ COMMANDS: Final = {
     "distill": Entry(
         "m2sd_cli.cli.distill:distill", "Stage 2: distil the network, and make session 0.", distributed=True
     ),
-    "increment": Entry("m2sd_cli.cli.increment:increment", "Stage 3: teach new classes from a few photos each."),
+    "increment": Entry("m2sd_cli.cli.increment:increment", "Teach new classes from a few photos each: stage 3."),
     "evaluate": Entry("m2sd_cli.cli.evaluate:evaluate", "Measure the accuracy after every session.", distributed=True),
     "predict": Entry("m2sd_cli.cli.predict:predict", "Name the class of each photo."),
     "report": Entry("m2sd_cli.cli.report:report", "Write one page of a model: figures, mistakes, how it was made."),

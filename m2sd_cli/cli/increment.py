@@ -66,7 +66,7 @@ def increment(
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Stage 3: teach new classes from a few photos each. Takes a moment; nothing old is needed or changed.
+    """Teach new classes from a few photos each: stage 3. Takes a moment; nothing old is needed or changed.
 
     A class that is known already is refused without --extend.
 

@@ -54,7 +54,7 @@ def learn(
     force: Annotated[
         bool,
         typer.Option(
-            "--force", help="Start over: at the end the model is replaced, with every class that was taught since."
+            "--force", help="Start over: at the end the new model replaces the old one, whose later classes are lost."
         ),
     ] = False,
     yes: options.Yes = False,

@@ -54,8 +54,8 @@ def predict(
 ) -> None:
     """Name the class of each photo, one for the whole photo. Photos are only read.
 
-    A photo is unknown if it is less like every class than 95 % of the images are that were held out of the first
-    classes; the likeliest classes follow in brackets. Where the network can hardly tell, a line says so.
+    A photo is unknown if it is less like the classes than 95 of 100 photos that were held out of the first ones; the
+    likeliest classes follow in brackets. Where the network can hardly tell, a line says so.
 
     Examples:
       m2sd predict bird.jpg
