@@ -1,7 +1,8 @@
 """Stage 3: from the tensors of a chain's sessions to the head of one of the table CLASSIFIERS."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Final
 
 import torch
 from torch import Tensor, nn
@@ -11,14 +12,16 @@ from m2sd_cli.method.feature_maps import power_transform
 from m2sd_cli.method.heads import AnyHead, Head, NetworkHead
 from m2sd_cli.registry import CLASSIFIERS, DEFAULT_CLASSIFIER, UNTRAINED_CLASSIFIER, load
 
+BUILT_IN: Final = "m2sd_cli."  # the package of builders whose logits the tests compare
+
 
 @dataclass(frozen=True)
 class KnownClasses:
     """The tensors of the sessions of a chain, of C base classes and N new ones."""
 
-    base: Tensor  # class means of the base session (C, D)
+    base: Tensor  # class means of the features as they are, of the base session (C, D)
     new: Tensor  # class means of the other sessions (N, D)
-    shots: Sequence[Tensor]  # of each new class, the features (K, D) of all views of its shots
+    shots: Sequence[Tensor]  # of each new class, the features (K, D) of its shots, K = shots x views
     statistics: BaseStatistics  # of the images of the base classes
     images: Sequence[int]  # number of images of each base class
     held_out: HeldOut | None = None  # features (H, D) and labels (H,) of held-out base images; None without any
@@ -71,6 +74,23 @@ def build_head(name: str, known: KnownClasses, similarity: str, scale: float) ->
         M2sdError: a plug-in cannot be loaded, or does not keep the contract.
         ValueError: the statistics are of no features.
     """
+    builder = CLASSIFIERS[name].builder
+    head = _build(name, known, similarity, scale)
+    if len(known.new) and not (isinstance(builder, str) and builder.startswith(BUILT_IN)):
+        before = replace(known, new=known.new[:-1], shots=known.shots[:-1])
+        example = torch.cat([known.base[:2], known.new[-1:]])
+        with torch.no_grad():
+            logits = head.eval()(example)[:, :-1]
+            earlier = _build(name, before, similarity, scale).eval()(example)
+        if not torch.allclose(logits, earlier, rtol=1e-3, atol=1e-3 * scale):
+            raise CLASSIFIERS.broken(
+                name, "a later class changes the logits of earlier ones, whose sessions would be measured with it"
+            )
+    return head
+
+
+def _build(name: str, known: KnownClasses, similarity: str, scale: float) -> AnyHead:
+    """Call the builder of a classifier, and check that its head answers for each class; see `build_head`."""
     head = load(CLASSIFIERS[name].builder)(known, similarity, scale)
     classes = len(known.base) + len(known.new)
     # A subclass of Head may have a forward of its own, which rows and map do not describe.

@@ -15,6 +15,7 @@ import m2sd_cli
 from m2sd_cli.errors import M2sdError
 from m2sd_cli.inference.session import SessionModel, load_all_sessions, load_session
 from m2sd_cli.method.heads import Head, NetworkHead
+from m2sd_cli.method.stage3 import KnownClasses
 from m2sd_cli.registry import CLASSIFIERS, ClassifierEntry
 from m2sd_cli.runs.folder import RunFolder
 from tests.helpers import Cli, Stripes, check_refusal
@@ -117,12 +118,35 @@ def test_what_breaks_the_contract_is_named(
     monkeypatch.setitem(CLASSIFIERS.entries, "few", ClassifierEntry(lambda known, _, scale: Wrong(6, False)))
     with pytest.raises(M2sdError, match=r"^--classifier few: its logits of 2 features and 7 classes are \(2, 6\)$"):
         load_session(RunFolder(trained), classifier="few")
-    monkeypatch.setitem(CLASSIFIERS.entries, "branch", ClassifierEntry(lambda known, _, scale: Wrong(7, True)))
+    monkeypatch.setitem(
+        CLASSIFIERS.entries,
+        "branch",
+        ClassifierEntry(lambda known, _, scale: Wrong(len(known.base) + len(known.new), True)),
+    )
     assert isinstance(load_session(RunFolder(trained), classifier="branch").head, NetworkHead)
     done = m2sd("export", "--run", trained, "--classifier", "branch", "--out", tmp_path / "model.pt2")
     *_, last = done.err.strip().splitlines()  # after whatever torch says
     assert (done.code, last.startswith("m2sd: torch cannot export the classifier branch: ")) == (1, True), done.err
     assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("module", [False, True])
+def test_a_classifier_that_later_classes_change_is_refused(
+    trained: Path, monkeypatch: pytest.MonkeyPatch, module: bool
+) -> None:
+    def joint(known: KnownClasses, similarity: str, scale: float) -> nn.Module:
+        rows = torch.cat([known.base, known.new])
+        rows = rows - rows.mean(dim=0)  # of later classes, too
+        return nn.Sequential(Head(rows, similarity, scale)) if module else Head(rows, similarity, scale)
+
+    monkeypatch.setitem(CLASSIFIERS.entries, "joint", ClassifierEntry(joint))
+    with pytest.raises(
+        M2sdError, match=r"^--classifier joint: a later class changes the logits of earlier ones, whose "
+    ):
+        load_session(RunFolder(trained), classifier="joint")
+    assert (
+        load_session(RunFolder(trained), 0, classifier="joint").classes == load_session(RunFolder(trained), 0).classes
+    )
 
 
 class Farthest(Head):
