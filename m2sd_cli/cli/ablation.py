@@ -243,14 +243,15 @@ def describe_budget(budget: "Budget") -> str:
     first, second = budget.pretrain, budget.distill
     protocol = [f"{name.replace('_', '-')} {first[name]}" for name in PROTOCOL if first.get(name) is not None]
     few = first["images_per_class"]
+    epochs = [counted(int(each["epochs"] or 0), "epoch") for each in (first, second)]
     parts = [
         budget.data,
         *protocol,
         f"recipe {budget.recipe}" if budget.recipe else "no recipe",
         f"{'all images' if few is None else f'{few} images'} of each base class, held out {first['held_out']:g}",
         f"{first['backbone']} from {first['init'] or 'random'} weights",
-        f"stage 1 {counted(first['epochs'], 'epoch')}, {'the same' if budget.shared_stage_1 else 'one'} for each seed",
-        f"stage 2 {counted(second['epochs'], 'epoch')} in batches of {second['batch_size']}",
+        f"stage 1 {epochs[0]}, {'the same' if budget.shared_stage_1 else 'one'} for each seed",
+        f"stage 2 {epochs[1]} in batches of {second['batch_size']}",
         *(
             f"{name.replace('_', '-')} {first[name]} and {second[name]}"
             for name, usual in LOOKS.items()
