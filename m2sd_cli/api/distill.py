@@ -257,7 +257,7 @@ def base_classes(run: RunFolder, parent: StoredManifest, data: DataSet) -> list[
     classes = base_records(data)
     if classes_digest(classes) != classes_digest(parent.manifest.classes):
         raise RunError(
-            f"{run.path}: pretrained on other images than those of {data.name}; give distill the same --data: "
+            f"{run.path}: pretrained on other images than those of {data.name}; give the same --data: "
             f"{name_changes(classes, parent.manifest.classes)}{say_changes(data, parent.manifest)}"
         )
     return classes

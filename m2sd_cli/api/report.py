@@ -52,6 +52,7 @@ def report(
     device: str = "auto",
     precision: str = "auto",
     skip_bad: bool = False,
+    ignore_new: bool = False,
     classifier: str | None = None,
 ) -> str:
     """Make the page of a run, as HTML that needs nothing else. It gives the reason for whatever the run cannot tell.
@@ -65,6 +66,7 @@ def report(
         shots: the folder of each session that was taught from one, if it is not where it was.
         device, precision: `auto` chooses; precision `auto` is fp32.
         skip_bad: leave out test images that cannot be read.
+        ignore_new: leave out the images of a folder that pretrain did not have.
         classifier: the name in CLASSIFIERS that answers; None for that of the last session.
 
     Raises:
@@ -79,10 +81,10 @@ def report(
     manifests = [each.manifest for each in stored]
     models = load_all_sessions(folder, chain, choose_device(device), inference_precision(precision), classifier)
     model = models[-1]
-    images, reason = _open(folder, chain, test, data, root, skip_bad)
+    images, reason = _open(folder, chain, test, data, root, skip_bad, ignore_new)
     data_set = images.data_set if images is not None else None
     if images is not None and data_set is None:
-        data_set = _data_set_or_none(folder, chain, data, root)
+        data_set = _data_set_or_none(folder, chain, data, root, ignore_new)
     tested: Tested | None = None
     figures: list[Shown] = []
     published: Sequence[str] = []
@@ -141,10 +143,11 @@ def _open(
     data: Path | str | None,
     root: Path | None,
     skip_bad: bool,
+    ignore_new: bool,
 ) -> tuple[TestedImages | None, str | None]:
     """Open the test images; if none were named and none are there, return the reason."""
     try:
-        return open_tested_images(folder, chain, SINGLE_PROCESS, test, data, root, skip_bad), None
+        return open_tested_images(folder, chain, SINGLE_PROCESS, test, data, root, skip_bad, ignore_new), None
     except (DataError, UsageError) as error:
         if test is not None or data is not None or root is not None:
             raise
@@ -153,11 +156,11 @@ def _open(
 
 
 def _data_set_or_none(
-    folder: RunFolder, chain: ChainSummary, data: Path | str | None, root: Path | None
+    folder: RunFolder, chain: ChainSummary, data: Path | str | None, root: Path | None, ignore_new: bool
 ) -> DataSet | None:
     """Open the data set for thumbnails of its base classes, if it is there."""
     try:
-        return open_base_data(folder, chain, data, root)
+        return open_base_data(folder, chain, data, root, ignore_new)
     except M2sdError as error:
         say(f"no images of base classes: {error}")
         return None

@@ -37,6 +37,7 @@ def simulate(
     device: str = "auto",
     precision: str = "auto",
     skip_bad: bool = False,
+    ignore_new: bool = False,
 ) -> Simulation:
     """Compare classifiers for a network over many draws of the shots; no test image has a say.
 
@@ -51,6 +52,7 @@ def simulate(
         data_root: where built-in data sets lie.
         device, precision: `auto` chooses; precision `auto` is fp32.
         skip_bad: whether to draw no shots that cannot be read. Test images that stage 1 left out are left out anyway.
+        ignore_new: leave out the images of a folder that pretrain did not have.
 
     Raises:
         M2sdError: one of its kinds.
@@ -72,7 +74,7 @@ def simulate(
     first = stored.manifest
     if info is None:
         image_folder = find_folder(folder, first, text_given(data))
-        opened = recorded_data(first, image_folder, root, first.transform.crop)
+        opened = recorded_data(first, image_folder, root, first.transform.crop, ignore_new)
         base_classes(folder, stored, opened)  # refuses other images than those that were learned
         return _rehearse(folder, chain, checkpoint, opened, names, draws, chosen, exact)
     if info.simulates is None:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from m2sd_cli.cli import options
-from m2sd_cli.cli.option_sets import Answering, takes_option_sets, values
+from m2sd_cli.cli.option_sets import Evaluating, takes_option_sets, values
 from m2sd_cli.cli.output import note
 
 
@@ -30,7 +30,7 @@ def report(
     data: options.FolderOfPretrain = None,
     classifier: options.Classifier = None,
     run: options.Run = None,
-    answering: Answering,
+    evaluating: Evaluating,
     quiet: options.Quiet = False,
 ) -> None:
     """Write one page of a model: what it knows, its figures, its mistakes and why, and how it was made.
@@ -58,7 +58,7 @@ def report(
             data=data,
             shots=folders,
             classifier=classifier,
-            **values(answering),
+            **values(evaluating),
         )
     content = page.encode()
     write_output(out, content)

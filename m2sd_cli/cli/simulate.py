@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from m2sd_cli.cli import options
-from m2sd_cli.cli.option_sets import Answering, Printing, takes_option_sets, values
+from m2sd_cli.cli.option_sets import Evaluating, Printing, takes_option_sets, values
 from m2sd_cli.cli.output import FIGURES, command, document, format_mean, note, results, table
 from m2sd_cli.reading import counted
 from m2sd_cli.registry import CLASSIFIERS
@@ -26,7 +26,7 @@ def simulate(
     ] = None,
     run: options.Run = None,
     data: options.FolderOfPretrain = None,
-    answering: Answering,
+    evaluating: Evaluating,
     printing: Printing,
 ) -> None:
     """Compare classifiers without test images, on average over many draws of the shots.
@@ -51,7 +51,7 @@ def simulate(
             data=data,
             draws=draws,
             classifiers=classifier or None,
-            **values(answering),
+            **values(evaluating),
         )
     if printing.json:
         from dataclasses import asdict
@@ -81,7 +81,7 @@ def simulate(
         way = command("increment", run, " --classifier NAME --shots DIR")
         note(f"to teach new classes with one of them, a folder a class in DIR: {way}", printing.quiet)
     else:
-        taught = command("increment", run, session=following, data_root=answering.data_root)
+        taught = command("increment", run, session=following, data_root=evaluating.data_root)
         note(f"next: {taught}", printing.quiet)
 
 

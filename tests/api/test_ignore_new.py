@@ -58,6 +58,11 @@ def test_new_images_are_named_and_ignored_if_asked(home: Path, m2sd: Cli) -> Non
     check_refusal(m2sd("evaluate", *words), 3, named)
     assert distilled(home, force=True, ignore_new=True) == wanted
     assert m2sd("evaluate", *words, "--ignore-new").code == 0
+    page = ["report", *words, "--out", home / "report.html"]
+    assert way in m2sd(*page).err
+    assert "no test images" not in m2sd(*page, "--ignore-new").err
+    check_refusal(m2sd("simulate", *words), 4, way)
+    check_refusal(m2sd("simulate", *words, "--ignore-new"), 2, "to learn from; 3 are here")
     assert m2sd_cli.evaluate(run=home / "run", device="cpu", ignore_new=True).figures == figures
 
 

@@ -279,7 +279,7 @@ def test_other_images_cannot_be_resumed_on(folder: str, to_distill: Path, tmp_pa
     m2sd_cli.pretrain(folder, run=tmp_path / "begun", stop_after=0, **QUICK)
     with pytest.raises(RunError, match="began on other images"):
         m2sd_cli.pretrain(str(other), run=tmp_path / "begun", resume=True, device="cpu")
-    with pytest.raises(RunError, match="pretrained on other images than those of colours; give distill the same"):
+    with pytest.raises(RunError, match="pretrained on other images than those of colours; give the same --data"):
         m2sd_cli.distill(str(other), run=to_distill, **QUICK_DISTILL)
 
 
