@@ -100,7 +100,8 @@ def _origin(folder: RunFolder, chain: ChainSummary, licence: str, figures: Chain
     sessions = [stored.manifest for stored in folder.chain(len(chain.sessions) - 1)]
     assert sessions[0].parent is not None
     first = folder.read(PRETRAIN, sessions[0].parent.sha256).manifest
-    return Origin(sessions, licence, *_weights(first), figures)
+    trained = any(manifest.config.get("epochs") for manifest in (first, sessions[0]))
+    return Origin(sessions, licence, *_weights(first), figures, trained)
 
 
 def _weights(first: Manifest) -> tuple[str | None, str | None]:

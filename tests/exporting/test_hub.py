@@ -180,6 +180,17 @@ def test_own_test_images_are_measured_with(trained: Path, stripes: Stripes, tmp_
     assert "on test images that its owner has labelled" in (path / "README.md").read_text()
 
 
+@pytest.mark.usefixtures("load_one_layer", "small_backbone")
+def test_the_card_says_whether_the_network_was_trained(folder: Path, stripes: Stripes, tmp_path: Path) -> None:
+    assert "The network, resnet20, was trained on the base classes of `colours`" in (folder / "README.md").read_text()
+    run = tmp_path / "run"
+    m2sd_cli.pretrain(str(stripes.folder), run=run, backbone="small", init="imagenet", epochs=0, device="cpu")
+    m2sd_cli.distill(run=run, epochs=0, device="cpu")
+    card = (m2sd_cli.export("hub", tmp_path / "out", run=run) / "README.md").read_text()
+    says = "The network, small, has the weights of its publisher, and learned without training the base classes of"
+    assert says in card
+
+
 def test_hostile_names_stay_names(trained: Path, origin: Origin) -> None:
     model = replace(load_session(RunFolder(trained)), classes=HOSTILE, taught=[0] * 6 + [1] * 6)
     sessions = [

@@ -43,6 +43,7 @@ class Origin:
     weights: str | None = None  # the name of the weights that stage 1 began from
     weights_licence: str | None = None  # as their publisher states it
     figures: ChainFigures | None = None  # None if there were no test images
+    trained: bool = True  # False if the network has those weights as they were
 
 
 def code(text: str) -> str:
@@ -63,13 +64,13 @@ def yaml_text(text: str) -> str:
 def write_card(model: SessionModel, origin: Origin) -> str:
     """Write the text of README.md."""
     data = origin.sessions[0].data.name
+    beginning = "was trained on" if origin.trained else "has the weights of its publisher, and learned without training"
     parts = [
         _head(model, origin, data),
         f"# Image classifier of {counted(len(model.classes), 'class')}\n\n"
-        f"A {model.record.name} network that was trained on the base classes of {code(data)} and was taught further "
-        f"classes from a few images each, session by session, without being trained again (few-shot class-incremental "
-        f"learning, classifier `{model.classifier}`). This folder is session {model.session}. It was written by "
-        "m2sd.",
+        f"The network, {model.record.name}, {beginning} the base classes of {code(data)}. Later classes are taught "
+        f"from a few images each, session by session, and it stays as it is (few-shot class-incremental learning, "
+        f"classifier `{model.classifier}`). This folder is session {model.session}. It was written by m2sd.",
         _use(model),
         _figures(model, origin),
         _classes(model, origin),
@@ -188,7 +189,7 @@ def _licences(origin: Origin) -> str:
         if origin.weights_licence
         else "for which no licence is on record"
     )
-    return f"## Licence\n\n{stated} The training began from the weights {code(origin.weights)}, {theirs}."
+    return f"## Licence\n\n{stated} The network began from the weights {code(origin.weights)}, {theirs}."
 
 
 def _limits(model: SessionModel) -> str:
