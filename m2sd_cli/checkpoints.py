@@ -157,7 +157,9 @@ class IncrementCheckpoint:
         """
         counts = [each.shots * (part.views or 0) for each in part.classes]
         if not all(counts):
-            raise DamagedError(f"{run.path / part.checkpoint.file}: its manifest names no shots")
+            raise DamagedError(
+                f"{run.path / part.checkpoint.file}: its manifest names no shots; restore it from a backup"
+            )
         with _refused_as_damaged(run, part):
             return cls.from_tensors(run.tensors(part), counts, width)
 
@@ -201,7 +203,9 @@ def _build_backbone(run: ChainReader, stored: StoredManifest) -> Backbone:
     except UsageError as error:
         raise DamagedError(f"{file}: its network cannot be built: {error}") from None
     if record.width != backbone.width:
-        raise DamagedError(f"{file}: {record.width} is not the feature width of {record.name}")
+        raise DamagedError(
+            f"{file}: {record.width} is not the feature width of {record.name}; restore it from a backup"
+        )
     return backbone
 
 

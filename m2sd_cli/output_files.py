@@ -76,7 +76,7 @@ def check_new_folder(option: str, path: Path, run: RunFolder, names: Collection[
         UsageError: it cannot be used.
     """
     if is_special(path):
-        raise UsageError(f"{option} {path}: it has to be a folder")
+        raise UsageError(f"{option} {path}: it has to be a folder; name one")
     check_output_folder(option, path, run)
     if run.owns(path):
         raise UsageError(f"{option} {path}: that is a name of the run's own files; name another folder")

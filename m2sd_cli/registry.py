@@ -126,7 +126,7 @@ class Registry(Generic[Entry]):
         if not re.fullmatch(NAME, name):
             raise UsageError(f"{self.option} {name}: not a name of lower-case letters, digits, dots and dashes")
         if name in self:
-            raise UsageError(f"{self.option} {name}: the name is taken")
+            raise UsageError(f"{self.option} {name}: the name is taken; choose another")
         self.entries[name] = entry
         _registered.append(name)
         self._modules[name] = builder.partition(":")[0] if isinstance(builder, str) else builder.__module__

@@ -77,7 +77,7 @@ def test_a_registered_entry_tells_its_package(fruits: Registry[Fruit]) -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("pear", "--fruit pear: the name is taken"),
+        ("pear", "--fruit pear: the name is taken; choose another"),
         ("Plum", "--fruit Plum: not a name of lower-case letters, digits, dots and dashes"),
         ("", "--fruit : not a name of lower-case letters, digits, dots and dashes"),
         ("-plum", "--fruit -plum: not a name of lower-case letters, digits, dots and dashes"),

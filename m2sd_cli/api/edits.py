@@ -26,13 +26,13 @@ def rename(old: str, new: str, *, run: Path | str | None = None) -> StoredManife
     """
     wanted = class_name(new)
     if not is_class_name(wanted):
-        raise UsageError(f"{new!r}: not the name of a class, which a folder could have")
+        raise UsageError(f"{new!r}: not the name of a class, which a folder could have; choose another")
     folder = open_run(run)
     chain = folder.summary()
     known = find_class(folder, chain, old)
     others = {name: session for name, session in chain.taught().items() if name != known.name}
     if wanted == known.name:
-        raise RunError(f"class {known.name!r} has that name already")
+        raise RunError(f"class {known.name!r} has that name already; choose another")
     check_names(others, [wanted], f"to join them, forget {known.name!r}, and teach its photos with --extend")
     return write_edits(folder, chain, "rename", [EditRecord(index=known.index, name=known.name, new_name=wanted)])
 

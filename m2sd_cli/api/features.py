@@ -73,8 +73,8 @@ def features(
     data_set = open_base_data(folder, chain, data, data_root, ignore_new, trained=part != "test")
     source = {"train": data_set.train, "held-out": data_set.held_out, "test": data_set.test}[part]
     if source is None or not len(source):
-        why = "pretrain held none out, see its --held-out" if part == "held-out" else "there are none"
-        raise DataError(f"{data_set.location}: no {part} images: {why}")
+        why = ", since pretrain held none out" if part == "held-out" else ""
+        raise DataError(f"{data_set.location}: no {part} images{why}; choose another --part")
     with torch.inference_mode():
         embedded = embed_source(model.backbone, source, model.transform, exact, "computing features")
     return FeatureSet(

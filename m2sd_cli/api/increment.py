@@ -101,7 +101,7 @@ def increment(
         raise UsageError("--views 2: this chain sees every image and its mirror image already; leave it out")
     if shots is not None:
         if data is not None:
-            raise UsageError("--shots and --data: choose one, your own images or an official session")
+            raise UsageError("--shots and --data: choose one, your own images or a session of a data set")
         images, location, places = _open_shots(shots)
         record = shots_record(folder_name(location))
     else:

@@ -170,7 +170,9 @@ def begin(
     )
     settings = separate_origin(asked)
     if info is not None and settings.image_size is not None:
-        raise UsageError(f"--image-size is for folders; {info.name}'s images have {info.image_size} pixels")
+        raise UsageError(
+            f"--image-size is for folders; {info.name}'s images have {info.image_size} pixels; leave it out"
+        )
     protocol = chosen_protocol(info, settings)
     with execution.group.local_main_first():
         data = open_data(

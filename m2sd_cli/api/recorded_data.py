@@ -99,7 +99,7 @@ def recorded_data(
     elif data is None:
         raise UsageError(f"this run is of the folder {record.name!r}; say where it is with --data")
     elif get_info(data) is not None:
-        raise UsageError(f"--data {data}: this run is of the folder {record.name!r}")
+        raise UsageError(f"--data {data}: this run is of the folder {record.name!r}; say where it is")
     else:
         transform, listed = first.config.get("transform"), recorded_list(first.split)
         if transform is not None:
@@ -111,7 +111,9 @@ def recorded_data(
         if ignore_new:
             files = first.files if isinstance(first, Manifest) else {}
             if not files:
-                raise UsageError("--ignore-new: this run does not list its images, so which are new is not known")
+                raise UsageError(
+                    "--ignore-new: this run does not list its images, so which are new is not known; leave it out"
+                )
             whole = only_recorded(whole, files)
     return choose_training(whole, choice.held_out, choice.images_per_class)
 
@@ -177,7 +179,9 @@ def official_data(record: DataRecord, data: str | None, data_root: Path | None, 
         )
     name = data or (record.name if record.kind == "built-in" else None)
     if name is None or get_info(name) is None:
-        raise UsageError(f"session {session}: a folder has no official sessions; name the new images with --shots DIR")
+        raise UsageError(
+            f"session {session}: a folder has no sessions of its own; name the new images with --shots DIR"
+        )
     data_set = open_data(name, data_root, protocol=recorded_protocol(record) if name == record.name else None)
     if session > data_set.sessions:
         last = data_set.sessions

@@ -75,7 +75,10 @@ def replay(
                 list_shots=True,
             )
             if classes_digest(classes) != classes_digest(manifest.classes):
-                raise DataError(f"{official.location}: its session {number} is not the one that was taught")
+                raise DataError(
+                    f"{official.location}: its session {number} is not the one that was taught; name another "
+                    f"--data-root"
+                )
     before = recorded[len(done)]
     taught = []
     for manifest in left:

@@ -120,7 +120,9 @@ def chosen_protocol(info: DataSetInfo | None, settings: PretrainConfig) -> Proto
         return choose_protocol(info, **asked)
     given = next((name for name, value in asked.items() if value is not None), None)
     if given is not None:
-        raise UsageError(f"{flag(given)} is for built-in data sets; all classes of a folder are base classes")
+        raise UsageError(
+            f"{flag(given)} is for built-in data sets; all classes of a folder are base classes; leave it out"
+        )
     return None
 
 

@@ -163,7 +163,9 @@ def _require_alike(one: _Told, other: _Told) -> None:
     for number, (here, there) in enumerate(zip(one.sessions, other.sessions, strict=True)):
         shapes = [f"{each.kind} of {len(each.edits or each.classes)} classes" for each in (here, there)]
         if shapes[0] != shapes[1]:
-            raise UsageError(f"{both}: session {number} is {shapes[0]} in the first and {shapes[1]} in the second")
+            raise UsageError(
+                f"{both}: session {number} is {shapes[0]} in the first and {shapes[1]} in the second; leave one out"
+            )
     names = [{each.name for part in run.sessions for each in part.classes} for run in (one, other)]
     if names[0] != names[1]:
         only = min(names[0] ^ names[1])

@@ -116,9 +116,11 @@ def resolve_sweep(arguments: Mapping[str, Any]) -> Sweep:
 
     one, two = resolved(Row("", ""))
     if one.seed or two.seed:
-        raise UsageError("a seed is set in the file of options; here --seeds says with which ones every row is trained")
+        raise UsageError(
+            "a seed is set in the file of options; take it out, --seeds says with which ones every row is trained"
+        )
     if two.epochs == 0 and any(row.name in ROWS for row in rows):
-        raise UsageError("--epochs 0: every row would be the same network")
+        raise UsageError("--epochs 0: every row would be the same network; give at least 1")
     if info is None and one.split is None:
         raise UsageError(
             f"--data {data}: a folder has no sessions of its own; divide it by a list with --split, or name a "
@@ -168,7 +170,7 @@ def _require_sound(pretrain: PretrainConfig, distill: DistillConfig, info: DataS
         DataError: the list of a folder cannot be read.
     """
     if info is not None and pretrain.split is not None:
-        raise UsageError(f"--split is for folders; {info.name} has sessions of its own")
+        raise UsageError(f"--split is for folders; {info.name} has sessions of its own; leave it out")
     if pretrain.split is not None:
         read_list(expand(pretrain.split, "--split"))
     chosen_protocol(info, pretrain)

@@ -34,7 +34,7 @@ class Commands(Group):
         """
         at_terminal = all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stdout))
         if INSTALL in takewhile(lambda arg: arg.startswith("-"), args) and not at_terminal:
-            raise UsageError(f"{INSTALL}: it changes your shell's start-up file, and only at a terminal")
+            raise UsageError(f"{INSTALL}: it changes your shell's start-up file; type it at a terminal")
         rest = super().parse_args(ctx, [*args[1:], "--help"] if args[:1] == ["help"] else args)
         # Before the command is built, whose help and checks know what a file registers. A completion runs no file.
         for file in () if ctx.resilient_parsing else ctx.params.get("plugin") or ():

@@ -86,7 +86,7 @@ def undo(
     folder = m2sd_cli.open_run(run)
     numbers = folder.sessions()
     if not numbers:
-        raise RunError(f"{folder.path}: no session in it")
+        raise RunError(f"{folder.path}: no session in it, so nothing to undo")
     last = numbers[-1]
     if not yes and not typer.confirm(f"Remove session {last} of {printable(str(folder.path))} for good?", err=True):
         note("nothing removed", quiet)

@@ -30,11 +30,14 @@ def open_cub200(root: Path) -> DataSet:
     labels = {}
     for key, value in _read_pairs(home / "image_class_labels.txt"):
         if value not in label:
-            wrong = f"image {quoted(key)} is of class {quoted(value)}, not 1 to {len(names)}"
+            wrong = f"image {quoted(key)} is of class {quoted(value)}, not 1 to {len(names)}; unpack the data set again"
             raise DataError(f"{home / 'image_class_labels.txt'}: {wrong}")
         labels[key] = label[value]
     if not images.keys() == labels.keys() == in_train.keys():
-        raise DataError(f"{home}: images.txt, image_class_labels.txt and train_test_split.txt name different images")
+        raise DataError(
+            f"{home}: images.txt, image_class_labels.txt and train_test_split.txt name different images; unpack the "
+            f"data set again"
+        )
     items = {key: (home / "images" / name, labels[key]) for key, name in images.items()}
     train = [item for key, item in items.items() if in_train[key]]
     test = [item for key, item in items.items() if not in_train[key]]
@@ -48,7 +51,7 @@ def _read_pairs(path: Path, files: bool = False) -> list[tuple[str, str]]:
     for number, line in enumerate(read_lines(path), start=1):
         key, _, value = line.strip().partition(" ")
         if not value:
-            raise DataError(f"{path}, line {number}: not 'KEY VALUE'")
+            raise DataError(f"{path}, line {number}: not 'KEY VALUE'; unpack the data set again")
         if files:
             require_inside(value, path, number)
         pairs.append((key, value))

@@ -134,7 +134,7 @@ def _drawn_shots(data: DataSet, taught: Sequence[int], shots: int, draw: int) ->
     if (size < shots).any():
         few = int(size.argmin())
         name, count = data.classes[int(images.labels[few])], int(size[few])
-        raise UsageError(f"--shots-per-class {shots}: class {name!r} has {count} images")
+        raise UsageError(f"--shots-per-class {shots}: class {name!r} has {count} images; give fewer")
     by_rank = rank.argsort(stable=True)
     ordered, ranks, labels = chosen[by_rank], rank[by_rank], images.labels[by_rank]
     return [ordered[(labels == each) & (ranks < shots)] for each in taught]

@@ -68,7 +68,7 @@ def read_class(name: str, paths: Sequence[Path]) -> Shots:
     """
     wanted = class_name(name)
     if not is_class_name(wanted):
-        raise UsageError(f"--class {name!r}: not the name of a class, which a folder could have")
+        raise UsageError(f"--class {name!r}: not the name of a class, which a folder could have; choose another")
     images = [path.absolute() for path in find_images(paths)]
     repeated = next((path for path, count in Counter(images).items() if count > 1), None)
     if repeated is not None:
@@ -119,7 +119,7 @@ def open_folder(folder: Path, image_size: int, skipped: Sequence[Skipped] = ()) 
     names = layout.classes
 
     def session(number: int) -> Shots:
-        raise UsageError(f"a folder has no official sessions: name the shots of session {number} with --shots DIR")
+        raise UsageError(f"a folder has no sessions of its own; name the shots of session {number} with --shots DIR")
 
     data = DataSet(
         name=folder_name(folder),

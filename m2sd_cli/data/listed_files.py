@@ -64,7 +64,9 @@ def open_listed(
         DataError: the number of classes is wrong.
     """
     if len(classes) != info.classes:
-        raise DataError(f"{home}: {len(classes)} classes, not the {info.classes} of {info.name}")
+        raise DataError(
+            f"{home}: {len(classes)} classes, not the {info.classes} of {info.name}; unpack the data set again"
+        )
     source = FileImages.from_items(train)
     index = {key: number for number, key in enumerate(keys)}
 
@@ -72,7 +74,9 @@ def open_listed(
         shots = sessions[number - 1]
         for key in shots:
             if key not in index:
-                raise DataError(f"{home}: {key} of session {number} is not among its training images")
+                raise DataError(
+                    f"{home}: {key} of session {number} is not among its training images; unpack the data set again"
+                )
         return Shots.select(source, torch.tensor([index[key] for key in shots]), classes)
 
     return DataSet.from_info(info, treatment, classes, source, FileImages.from_items(test), session, home)

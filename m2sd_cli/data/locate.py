@@ -74,9 +74,11 @@ def open_data(
             return open_fixed_split(Path(name), listed, treatment, skipped)
         return replace(open_folder(Path(name), size, skipped), **treatment._asdict())
     if listed is not None:
-        raise UsageError(f"--split is for folders; {info.name} has sessions of its own")
+        raise UsageError(f"--split is for folders; {info.name} has sessions of its own; leave it out")
     if transform is not None:
-        raise UsageError(f"--transform is for folders; {info.name}'s images have a treatment of their own")
+        raise UsageError(
+            f"--transform is for folders; {info.name}'s images have a treatment of their own; leave it out"
+        )
     from m2sd_cli.data.simulation import simulate
     from m2sd_cli.data.skipping import leave_out
 

@@ -31,7 +31,10 @@ def open_miniimagenet(root: Path) -> DataSet:
     order = {name: label for label, name in enumerate(dict.fromkeys(name for _, name in listed["train"]))}
     unknown = {name for _, name in listed["test"]} - order.keys()
     if unknown:
-        raise DataError(f"{home / 'split' / 'test.csv'}: class {quoted(min(unknown))} is not in train.csv")
+        raise DataError(
+            f"{home / 'split' / 'test.csv'}: class {quoted(min(unknown))} is not in train.csv; unpack the data set "
+            f"again"
+        )
     train, test = ([(home / "images" / file, order[name]) for file, name in lines] for lines in listed.values())
     # The split has the paths of another layout, in which the names of files are the same.
     sessions = [[line.rsplit("/", 1)[-1] for line in lines] for lines in INFO.split]
@@ -44,10 +47,10 @@ def _read_csv(path: Path) -> list[tuple[str, str]]:
     pairs = []
     try:
         if not {"filename", "label"} <= set(reader.fieldnames or ()):
-            raise DataError(f"{path}: needs the columns filename,label")
+            raise DataError(f"{path}: needs the columns filename,label; unpack the data set again")
         for row in reader:
             if not row["filename"] or not row["label"]:
-                raise DataError(f"{path}, line {reader.line_num}: not 'FILENAME,LABEL'")
+                raise DataError(f"{path}, line {reader.line_num}: not 'FILENAME,LABEL'; unpack the data set again")
             require_inside(row["filename"], path, reader.line_num)
             pairs.append((row["filename"], row["label"]))
     except csv.Error as error:

@@ -85,10 +85,11 @@ def require_fit(protocol: Protocol, info: DataSetInfo) -> None:
     left = info.classes - base
     if left < 1:
         raise UsageError(
-            f"--base-classes {base}: {info.name} has {info.classes} classes, of which at least one is left to be taught"
+            f"--base-classes {base}: {info.name} has {info.classes} classes, and one has to be left to teach; give "
+            f"fewer"
         )
     if way > left:
-        raise UsageError(f"--way {way}: {info.name} has {left} classes left after {base} base classes")
+        raise UsageError(f"--way {way}: {info.name} has {left} classes left after {base} base classes; give fewer")
 
 
 def read_order(value: str) -> int | tuple[str, ...]:

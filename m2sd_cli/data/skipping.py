@@ -114,4 +114,4 @@ def _refuse_empty(source: ImageSource, names: Sequence[str], folder: Path) -> No
     counts = source.labels.bincount(minlength=len(names)).tolist()
     for name, count in zip(names, counts, strict=True):
         if not count:
-            raise DataError(f"{folder}: no image of class {name!r} can be read")
+            raise DataError(f"{folder}: no image of class {name!r} can be read; add images, or take the class out")

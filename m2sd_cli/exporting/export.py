@@ -85,7 +85,9 @@ def export_program(model: SessionModel) -> torch.export.ExportedProgram:
             if isinstance(model.head, Head):
                 raise
             reason = str(error).strip().split("\n")[0]
-            raise M2sdError(f"torch cannot export the classifier {model.classifier}: {quoted(reason)}") from None
+            raise M2sdError(
+                f"torch cannot export the classifier {model.classifier}: {quoted(reason)}; choose another --classifier"
+            ) from None
 
 
 def to_pt2(model: SessionModel, text: str) -> bytes:

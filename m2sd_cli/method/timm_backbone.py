@@ -39,7 +39,9 @@ class TimmBackbone(Backbone):
         self.network = network
         maps = getattr(network, "feature_info", [])
         if not hasattr(network, "forward_intermediates") or len(maps) < LEVELS:
-            raise UsageError(f"{OPTION} {TIMM}{model}: {len(maps)} maps, and not the four that a backbone needs")
+            raise UsageError(
+                f"{OPTION} {TIMM}{model}: {len(maps)} maps, and not the four that a backbone needs; choose another"
+            )
         self.level_widths = tuple(each["num_chs"] for each in list(maps)[-LEVELS:])
         self.width = getattr(network, "head_hidden_size", None) or network.num_features
 
@@ -115,6 +117,8 @@ def _create(model: str, image_size: int | None) -> nn.Module:
             network: nn.Module = timm.create_model(model, pretrained=False, num_classes=0, **sized)
         except (TypeError, AssertionError, RuntimeError, ValueError) as error:
             if not sized:
-                raise UsageError(f"{OPTION} {TIMM}{model}: timm {timm.__version__} cannot build it ({error})") from None
+                raise UsageError(
+                    f"{OPTION} {TIMM}{model}: timm {timm.__version__} cannot build it ({error}); choose another"
+                ) from None
             raise _not_of_size(model, image_size, error) from None
     return network

@@ -169,7 +169,7 @@ class ChainReader(FileReader):
                 part, _ = self._read(name, sha256, ManifestSummary)
             expected = f"{session_name(number - 1) if number else PRETRAIN}.json"
             if part.parent is None or part.parent.file != expected:
-                raise DamagedError(f"{self.path / name}.json: its parent is not {expected}")
+                raise DamagedError(f"{self.path / name}.json: its parent is not {expected}; restore it from a backup")
             sha256 = part.parent.sha256
             parts.append(part)
         parts.reverse()
@@ -178,7 +178,9 @@ class ChainReader(FileReader):
             try:
                 classes.add(part)
             except ValueError as error:
-                raise DamagedError(f"{self.path / session_name(number)}.json: {error}") from None
+                raise DamagedError(
+                    f"{self.path / session_name(number)}.json: {error}; restore it from a backup"
+                ) from None
         return dict(reversed(manifests.items())), parts
 
     def verify(self) -> list[str]:

@@ -33,8 +33,13 @@ def misread(path: Path, what: str, error: ValidationError) -> DamagedError:
         version = each["input"]
         if each["loc"] == ("schema_version",) and type(version) is int and 0 <= version <= MOST_VERSIONS:
             known = each["ctx"]["expected"]
-            return DamagedError(f"{path}: it is of schema version {version}; this version of m2sd reads {known} alone")
-    return DamagedError(f"{path}: not {what} that this version reads: {describe_error(error)}")
+            return DamagedError(
+                f"{path}: it is of schema version {version}; this version of m2sd reads {known} alone; use the one "
+                f"that wrote it"
+            )
+    return DamagedError(
+        f"{path}: not {what} that this version reads: {describe_error(error)}; restore it from a backup"
+    )
 
 
 class ChecksummedModel(BaseModel):

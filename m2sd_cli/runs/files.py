@@ -84,7 +84,9 @@ def read_bounded(path: Path, limit: int) -> bytes:
         raise FileNotFoundError(*error.args) from None
     except OSError as error:
         if os.path.islink(path):  # it needs no rights to read the file
-            raise DamagedError(f"{path}: a link; a run folder holds the files themselves") from None
+            raise DamagedError(
+                f"{path}: a link; a run folder holds the files themselves, so put the file there"
+            ) from None
         raise DamagedError(f"{path}: cannot be read ({error.strerror or error})") from None
 
 
@@ -122,4 +124,4 @@ def decode_tensors(path: Path, content: bytes) -> dict[str, Tensor]:
         return safetensors.torch.load(content)
     except (SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
         reason = str(error).split("\n")[0][:200]  # torch adds a traceback to its message
-        raise DamagedError(f"{path}: not a safetensors file ({reason})") from None
+        raise DamagedError(f"{path}: not a safetensors file ({reason}); restore it from a backup") from None

@@ -66,7 +66,9 @@ class RunFolder(ChainReader):
             with os_errors_as(RunError, f"{self.path}: cannot be written to"):
                 for folder in (self._incoming, self.training, self.tuning):
                     if folder.is_symlink():
-                        raise DamagedError(f"{folder}: a link; a run folder holds its folders themselves")
+                        raise DamagedError(
+                            f"{folder}: a link; a run folder holds its folders themselves, so put the folder there"
+                        )
                 if not damaged:
                     self._settle()
                     self._sweep()

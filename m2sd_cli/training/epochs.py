@@ -244,7 +244,7 @@ def check_tensorboard(folder: Path | None) -> None:
     if folder is None:
         return
     if folder.exists() and not folder.is_dir():
-        raise UsageError(f"--tensorboard {folder}: not a folder")
+        raise UsageError(f"--tensorboard {folder}: not a folder; name another")
     try:
         import torch.utils.tensorboard  # noqa: F401 (takes a second, and is an extra)
     except ImportError:

@@ -90,7 +90,9 @@ def known_weights(backbone: object, init: object) -> ImageNetWeights | None:
     if origin.startswith((HUB, FOLDER)):
         found = BACKBONES[TIMM + origin]
         if (found.recorded or "").partition(".")[0] != (entry.recorded or name).partition(".")[0]:
-            raise UsageError(f"--init {origin}: these are weights of {found.recorded}, and not of {name}")
+            raise UsageError(
+                f"--init {origin}: these are weights of {found.recorded}, and not of {name}; choose that --backbone"
+            )
         entry = found
     return entry.imagenet
 
@@ -169,7 +171,7 @@ def _published_state(backbone: str, init: str) -> Mapping[object, object]:
     weights = known_weights(backbone, init)
     if weights is None:
         others = ", ".join(name for name, entry in BACKBONES.entries.items() if entry.imagenet)
-        raise UsageError(f"--init imagenet: these are weights of {others}, not of {backbone}; --init none")
+        raise UsageError(f"--init imagenet: no weights of {backbone}; choose --backbone {others}, or --init none")
     return _checked(load(weights.builder)(weights.name), init)
 
 
@@ -217,7 +219,9 @@ def read_weights(path: Path) -> Mapping[object, object]:
                 with zipfile.ZipFile(file) as inside:
                     size = max(size, sum(each.file_size for each in inside.infolist()))
             if size > INIT_LIMIT:
-                raise DataError(f"--init {path}: larger than any weights of this backbone")
+                raise DataError(
+                    f"--init {path}: larger than any weights of this backbone; name a file of weights alone"
+                )
             file.seek(0)
             start = file.read(9)
             file.seek(0)
@@ -265,7 +269,9 @@ def _unread(error: Exception) -> str:
 
 def _checked(content: object, init: str) -> Mapping[object, object]:
     if not isinstance(content, Mapping):
-        raise DataError(f"--init {init}: not a state dict of tensors: {describe_content(content)}")
+        raise DataError(
+            f"--init {init}: not a state dict of tensors: {describe_content(content)}; save its state_dict alone"
+        )
     return content
 
 

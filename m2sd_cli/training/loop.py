@@ -93,7 +93,7 @@ class Training:
         device, group = execution.device, execution.group
         data, self.augmentation, self.transform = inputs
         if len(data.labels) < 2:
-            raise TrainingError("training needs at least two images")
+            raise TrainingError("training needs at least two images; add some")
         data = to_device(data, device)
         ahead = data.images.device.type != device.type
 

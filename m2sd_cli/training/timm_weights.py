@@ -188,7 +188,10 @@ def _download(repository: str, names: tuple[str, ...]) -> Path:
             missing = error
         except Exception as error:  # the hub's client has several HTTP libraries, each with errors of its own
             raise _not_downloaded(error) from None
-    raise DataError(f"--init imagenet: {quoted(owner)} has no {' or '.join(names)} ({missing and _first(missing)})")
+    raise DataError(
+        f"--init imagenet: {quoted(owner)} has no {' or '.join(names)} ({missing and _first(missing)}); name another "
+        f"--init"
+    )
 
 
 def _first(error: Exception) -> Any:

@@ -117,7 +117,7 @@ def test_draws_differ_and_are_nested() -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--base-classes", 10], "--base-classes 10: demo has 10 classes, of which at least one is left to be taught"),
+        (["--base-classes", 10], "--base-classes 10: demo has 10 classes, and one has to be left to teach"),
         (["--way", 5], "--way 5: demo has 4 classes left after 6 base classes"),
         (["--shots-per-class", 6], "--shots-per-class 6: class 'bag' has 5 images"),
         (["--class-order", "no-such-file"], "--class-order no-such-file: no seed, and no file that can be read"),

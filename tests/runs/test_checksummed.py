@@ -41,7 +41,9 @@ def test_another_schema_version_is_refused_by_its_number(version: int) -> None:
     content = POINTER.encoded().replace(b'"schema_version": 4', b'"schema_version": %d' % version)
     with pytest.raises(DamagedError) as raised:
         NewestPointer.decoded(PATH, sealed(content))
-    assert str(raised.value) == f"head.json: it is of schema version {version}; this version of m2sd reads 4 alone"
+    assert str(raised.value) == (
+        f"head.json: it is of schema version {version}; this version of m2sd reads 4 alone; use the one that wrote it"
+    )
 
 
 @pytest.mark.parametrize("version", [b"-1", b"true", b'"3"', b"3.5", b"1" + 5000 * b"0", b"null"])

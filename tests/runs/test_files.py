@@ -152,6 +152,8 @@ def test_only_safetensors_are_tensors() -> None:
     header = b'{"x":{"dtype":"F32","shape":[0,9223372036854775808],"data_offsets":[0,0]}}'
     empty = len(header).to_bytes(8, "little") + header
     for content in (b"", b"nonsense", pickled.getvalue(), whole[:-1], b"\xff" * 64, empty):
-        with pytest.raises(DamagedError, match=r"model\.safetensors: not a safetensors file .*\)$") as caught:
+        with pytest.raises(
+            DamagedError, match=r"model\.safetensors: not a safetensors file .*\); restore it from a backup$"
+        ) as caught:
             decode_tensors(Path("model.safetensors"), content)
         assert "\n" not in str(caught.value)

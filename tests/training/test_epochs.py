@@ -229,7 +229,7 @@ def test_without_its_package_one_line_says_how_to_get_it(tmp_path: Path, monkeyp
 def test_a_file_is_no_folder_for_tensorboard(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.touch()
-    with pytest.raises(UsageError, match=f"^--tensorboard {file}: not a folder$"):
+    with pytest.raises(UsageError, match=f"^--tensorboard {file}: not a folder; name another$"):
         check_tensorboard(file)
     with pytest.raises(M2sdError, match=f"^--tensorboard {file}/in: cannot be made"):
         check_tensorboard(file / "in")

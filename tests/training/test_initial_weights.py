@@ -120,7 +120,7 @@ def test_a_backbone_without_imagenet_weights_is_refused(monkeypatch: pytest.Monk
     with pytest.raises(UsageError) as error:
         initialise(build_backbone("resnet20"), "resnet20", IMAGENET)
     others = "resnet18, resnet34, resnet50, efficientnet-lite0, mine"
-    assert str(error.value) == f"--init imagenet: these are weights of {others}, not of resnet20; --init none"
+    assert str(error.value) == f"--init imagenet: no weights of resnet20; choose --backbone {others}, or --init none"
 
 
 @pytest.mark.parametrize("end", ["safetensors", "pth"])

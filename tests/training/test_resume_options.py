@@ -167,7 +167,7 @@ def test_other_data_are_refused(
     assert "on other images than those of colours; give" in done.err
     assert "--data" in done.err
     named = resume(stage, data="demo")
-    assert (named.code, named.err) == (2, "m2sd: --data demo: this run is of the folder 'colours'\n")
+    assert (named.code, named.err) == (2, "m2sd: --data demo: this run is of the folder 'colours'; say where it is\n")
     assert tree(begun[stage]) == before
 
 

@@ -138,7 +138,10 @@ def test_weights_of_a_deeper_network_are_refused(tmp_path: Path) -> None:
         ("timm:test_resnt", r"knows none of that name \(did you mean timm:test_resnet\?\)$"),
         ("timm:resnet10t.c3_in1", r"knows none of that name \(did you mean timm:resnet10t\.c3_in1k\?\)$"),
         ("timm:", "knows none of that name"),
-        ("timm:levit_128s", r"^--backbone timm:levit_128s: 3 maps, and not the four that a backbone needs$"),
+        (
+            "timm:levit_128s",
+            r"^--backbone timm:levit_128s: 3 maps, and not the four that a backbone needs; choose another$",
+        ),
     ],
 )
 def test_a_network_that_does_not_do_is_refused_in_one_line(name: str, says: str) -> None:
