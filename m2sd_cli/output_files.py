@@ -23,11 +23,11 @@ def check_output(option: str, path: Path, run: RunFolder, replace: bool = True) 
     Args:
         option: that names it, for messages.
         path: the file; `-` is stdout.
-        run: the run folder, whose own files nobody else writes.
+        run: the run folder, whose own files are refused.
         replace: overwrite a regular file that exists already.
 
     Raises:
-        UsageError: it cannot be written, or must not be.
+        UsageError: the file cannot be written, or must not be.
     """
     if is_special(path):
         return
@@ -48,10 +48,10 @@ def check_output_folder(option: str, path: Path, run: RunFolder) -> None:
     Args:
         option: that names it, for messages.
         path: the folder, which may exist.
-        run: the run folder, into whose own folders nobody else writes.
+        run: the run folder, whose own folders are refused.
 
     Raises:
-        UsageError: it cannot be used.
+        UsageError: the folder cannot be used.
     """
     _require_nameable(option, path)
     if os.path.lexists(path) and not path.is_dir():
@@ -68,12 +68,12 @@ def check_new_folder(option: str, path: Path, run: RunFolder, names: Collection[
     Args:
         option: that names it, for messages.
         path: the folder, which may exist if it is empty.
-        run: the run folder, into whose own folders nobody else writes.
+        run: the run folder, whose own folders are refused.
         names: of the files that it may hold if it is to be replaced: nothing else in it is ever removed.
         replace: replace a folder of such files.
 
     Raises:
-        UsageError: it cannot be used.
+        UsageError: the folder cannot be used.
     """
     if is_special(path):
         raise UsageError(f"{option} {path}: it has to be a folder; name one")
@@ -137,7 +137,7 @@ def make_output_folder(path: Path) -> None:
     """Make a folder that a person asked for, unless it is there.
 
     Raises:
-        M2sdError: it cannot be made.
+        M2sdError: the folder cannot be made.
     """
     with os_errors_as(M2sdError, f"{path}: could not be made"):
         path.mkdir(exist_ok=True)
@@ -154,7 +154,7 @@ def write_output(path: Path, content: bytes | Iterable[bytes]) -> None:
         content: whole, or piece by piece.
 
     Raises:
-        M2sdError: it cannot be written.
+        M2sdError: the file cannot be written.
         BrokenPipeError: the reader of a pipe has left.
     """
     if not is_special(path):
@@ -202,7 +202,7 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
         if sys.stdout is None:
             raise OSError("stdout is closed")
         sys.stdout.flush()
-        yield sys.stdout.buffer  # another handle of the same file would write over what stdout has written
+        yield sys.stdout.buffer  # another handle of the same file would overwrite the output so far
     else:
         with open(path, "wb") as stream:
             yield stream

@@ -11,7 +11,7 @@ ADDRESS: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/{1,3}(?=[^/])")  # a dr
 
 
 def expand(name: Path | str, source: str) -> Path:
-    """Return the path that somebody named.
+    """Return the path of a given name.
 
     A shell expands a bare `~` itself, but not one behind `=`, in quotes, or in a variable.
 
@@ -31,7 +31,7 @@ def expand(name: Path | str, source: str) -> Path:
 
 
 def expand_given(name: Path | str | None, source: str) -> Path | None:
-    """Return the path that somebody named, as `expand` does; None if none was named.
+    """Return the path of a given name, as `expand` does; None if none was given.
 
     Raises:
         UsageError: as `expand` does.

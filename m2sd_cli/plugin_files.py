@@ -24,8 +24,8 @@ def load_plugin(path: Path | str) -> None:
     The entries that it registers are recorded with the name of the file and the SHA-256 of the very bytes that ran.
 
     Raises:
-        UsageError: it cannot be read, is no Python, or registers nothing.
-        M2sdError: it fails.
+        UsageError: the file cannot be read, is no Python, or registers nothing.
+        M2sdError: the file fails.
     """
     file = expand(path, OPTION)
     with os_errors_as(UsageError, f"{OPTION} {file}: cannot be read"):

@@ -75,7 +75,7 @@ class Reporter:
         """Hear how far the training has come."""
 
     def end_stage(self) -> None:
-        """Hear that the training has ended, for whatever reason."""
+        """Hear that the training has ended, finished or not."""
 
     def show_pass(self, step: Pass) -> None:
         """Hear of one step of a pass."""

@@ -1,4 +1,4 @@
-"""Opening, quoting and showing files that anybody may have written: regular ones, and no more than a limit of them."""
+"""Opening, quoting and showing files of any origin: regular files alone, and a limited part of them."""
 
 import errno
 import os
@@ -46,7 +46,7 @@ def read_toml(path: Path, limit: int) -> dict[str, Any]:
 
     Raises:
         OSError: it cannot be read.
-        ValueError: it is no TOML; the message says why.
+        ValueError: it is no TOML; the message names the reason.
     """
     import tomllib
 

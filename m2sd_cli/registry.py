@@ -110,7 +110,7 @@ class Registry(Generic[Entry]):
         self.kind = kind
         self.entries = dict(entries)
         self.families = families
-        self._modules: dict[str, str] = {}  # of what was registered
+        self._modules: dict[str, str] = {}  # of registered entries by name
 
     def register(self, name: str, entry: Entry, builder: Builder) -> None:
         """Add an entry.

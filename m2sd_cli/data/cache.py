@@ -53,7 +53,7 @@ def list_entries() -> list[CacheEntry]:
 
 
 def read_record(folder: Path) -> dict[str, object]:
-    """Read the record of an entry; anybody may have written it.
+    """Read the record of an entry, which may hold anything.
 
     Raises:
         OSError: it is not there, or cannot be read.

@@ -73,7 +73,7 @@ class DataSet:
     augmentation: Augmentation
     location: Path
     skipped: Sequence[Skipped] = ()  # of `train` and `test`
-    held_out: ImageSource | None = None  # of the base classes, not in `train`: for what is set after training
+    held_out: ImageSource | None = None  # base images that are not in `train`; they calibrate the answers
     whole: ImageSource | None = None  # training images of all classes, as a data set of the catalogue is opened
     protocol: Protocol | None = None  # that divides it, if it is not the official one
     listed: SplitList | None = None  # the list of every image, if a list divides a folder

@@ -28,7 +28,7 @@ def divide(data: DataSet, info: DataSetInfo, protocol: Protocol) -> DataSet:
         The data set with its protocol, in which the shots are settled; without a protocol if it is the official one.
 
     Raises:
-        UsageError: it has too few classes, the order is not one of its classes, or a class has too few images.
+        UsageError: there are too few classes, the order is not one of these classes, or a class has too few images.
         DataError: the data set was opened without the training images of all classes.
     """
     require_fit(protocol, info)

@@ -205,7 +205,7 @@ def has_own_split(folder: Path) -> bool:
     """Tell if a folder is laid out as train/CLASS.
 
     Raises:
-        DataError: it cannot be read.
+        DataError: the folder cannot be read.
     """
     return find_split(folder) is not None
 

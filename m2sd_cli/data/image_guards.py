@@ -56,7 +56,7 @@ def name_damage(path: Path) -> Iterator[None]:
 
     Raises:
         ImageError: the file is no image, is damaged, or is so large that it may be an attack.
-        DataError: there is no memory for it.
+        DataError: the memory is too small for the image.
     """
     try:
         yield

@@ -34,7 +34,7 @@ def open_rgb(path: Path) -> Image.Image:
     Raises:
         ImageError: the file is missing, is no image, is damaged, is so large that it may be an attack, or its numbers
             do not tell which of them is white.
-        DataError: there is no memory for it.
+        DataError: the memory is too small for the image.
     """
     with image_guards.name_damage(path), open_file(path) as file:
         image = image_guards.open_header(file, path)

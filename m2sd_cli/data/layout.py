@@ -26,7 +26,7 @@ SPLIT_WORDS = frozenset({"training", "testing", *TEST})  # names that other prog
 
 @dataclass
 class Classes:
-    """The classes of a folder, FOLDER/CLASS/*.jpg, sorted by name, and what was found beside them."""
+    """The classes of a folder, FOLDER/CLASS/*.jpg, sorted by name, and its faults and left-out files."""
 
     folder: Path
     images: dict[str, list[Path]] = field(default_factory=dict)  # of each class, sorted
@@ -125,7 +125,7 @@ def visible_folders(folder: Path) -> list[Path]:
     """List the folders in a folder that may be classes, sorted.
 
     Raises:
-        DataError: it cannot be read.
+        DataError: the folder cannot be read.
     """
     return sorted(path for path in list_folder(folder) if not is_passed_over(path) and os.path.isdir(path))
 

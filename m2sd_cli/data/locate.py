@@ -60,8 +60,8 @@ def open_data(
         listed: the list that divides a folder.
 
     Raises:
-        UsageError: there is no such data set and no such folder, or it does not allow the protocol or the transform.
-        DataError: it is not there, cannot be downloaded, or is damaged.
+        UsageError: there is no such data set and no such folder, or an option is not for it.
+        DataError: the data set is missing, cannot be downloaded, or is damaged.
     """
     info = find_info(name)
     if info is None:

@@ -58,7 +58,7 @@ def choose_protocol(
         None if nothing is asked for.
 
     Raises:
-        UsageError: there are not as many classes, or the order cannot be read.
+        UsageError: the data set has too few classes, or the order cannot be read.
     """
     if (base_classes, way, shots_per_class, class_order, shots_draw) == (None,) * 5:
         return None

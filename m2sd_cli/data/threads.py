@@ -44,7 +44,7 @@ class MemoryBudget:
     """A bounded amount of memory that threads share.
 
     Args:
-        size: of the budget, in whatever unit `reserved` is asked for.
+        size: of the budget, in the unit of `reserved`.
     """
 
     def __init__(self, size: int) -> None:

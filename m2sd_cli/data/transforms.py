@@ -25,7 +25,7 @@ class TestTransform:
     crop: int  # side of the square that the network sees
     mean: tuple[float, float, float]  # of RGB in [0, 1]
     std: tuple[float, float, float]
-    squash: bool = False  # resize to a square whatever the aspect
+    squash: bool = False  # resize to a square, and not by the short side
     views: int = 1  # of the cropped image, see `data.views`
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
 

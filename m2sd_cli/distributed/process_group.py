@@ -117,7 +117,7 @@ def process_group(chosen: torch.device) -> Iterator[tuple[ProcessGroup, torch.de
         The group and the device of this process; under torchrun each process of a machine has a device of its own.
 
     Raises:
-        UsageError: there is no such device here, or there are too few.
+        UsageError: there is no such device here, or there are too few devices.
         M2sdError: another process has ended too early.
     """
     if not is_distributed():

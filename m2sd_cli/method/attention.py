@@ -71,7 +71,7 @@ class SelfAttention(nn.Module):
             context = cell_means(normed, min(height, self.grid), min(width, self.grid))
         query = self._split(self.query(normed.flatten(1, 2)))
         key, value = map(self._split, self.key_value(context.flatten(1, 2)).chunk(2, dim=2))
-        # In float32 whatever autocast says: fused attention in bf16 is slower on a CPU.
+        # In float32 even under autocast: fused attention in bf16 is slower on a CPU.
         with torch.autocast(x.device.type, enabled=False):
             mixed = F.scaled_dot_product_attention(
                 at_least_float32(query), at_least_float32(key), at_least_float32(value)

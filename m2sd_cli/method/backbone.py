@@ -19,7 +19,7 @@ class Features(NamedTuple):
 
 
 class OtherNames(NamedTuple):
-    """The names under which somebody else publishes the tensors of a backbone."""
+    """The names under which another publisher has the tensors of a backbone."""
 
     names: dict[str, str]  # by the names in the state dict
     remark: str = ""  # for a person who begins from such a file
@@ -43,7 +43,7 @@ class Backbone(nn.Module):
 
     @property
     def other_names(self) -> list[OtherNames]:
-        """The names under which others publish the tensors; none by default."""
+        """The names under which other publishers have the tensors; none by default."""
         return []
 
     def fitted(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -54,7 +54,7 @@ class Backbone(nn.Module):
         """Refuse images of a size, in pixels, that the network cannot take; by default it takes any.
 
         Raises:
-            UsageError: it cannot.
+            UsageError: the network cannot take them.
         """
 
 
@@ -89,7 +89,8 @@ def check_features(backbone: Backbone, name: str, image_size: int) -> None:
         image_size: side of the image, in pixels.
 
     Raises:
-        M2sdError: it fails, or its features are not as `Backbone` and `Features` say; the message has their sizes.
+        M2sdError: the network fails, or its features are not as `Backbone` and `Features` say; the message has their
+            sizes.
     """
     was_training = backbone.training
     try:

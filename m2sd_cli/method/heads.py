@@ -68,7 +68,7 @@ class Head(nn.Module):
         return Head(self.rows, self.similarity, self.scale, bias, self.features)
 
     def describe(self) -> dict[str, Any]:
-        """Describe the head to somebody who has its tensors."""
+        """Describe the use of the head's tensors, for a file that holds them."""
         return {
             "features": self.features.describe(),
             "rows": self.similarity,
@@ -121,7 +121,7 @@ class NetworkHead(nn.Module):
         return NetworkHead(self.network, self.chosen[classes])
 
     def describe(self) -> dict[str, Any]:
-        """Describe the head to somebody who has its program."""
+        """Describe the head, for a file that holds its program."""
         return {"network": type(self.network).__name__}
 
 

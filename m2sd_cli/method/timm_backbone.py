@@ -19,7 +19,7 @@ OPTION = "--backbone"
 
 
 class TimmBackbone(Backbone):
-    """A network of timm, whose last four maps are phi_1..phi_4, of whatever resolutions.
+    """A network of timm, whose last four maps are phi_1..phi_4, of any resolutions.
 
     Args:
         model: a name of timm's, without its tag.
@@ -79,7 +79,7 @@ class TimmBackbone(Backbone):
         """Try the network on one black image.
 
         Raises:
-            UsageError: it does not take this size, or its maps are not as timm describes them.
+            UsageError: the network does not take this size, or its maps are not as timm describes them.
         """
         was_training = self.training
         try:

@@ -85,8 +85,8 @@ class ChainReader(FileReader):
         """Read the manifest of stage 1.
 
         Raises:
-            RunError: there is none.
-            DamagedError: it is missing or changed, or a session is, so that its hash is unknown.
+            RunError: the run has no stage 1.
+            DamagedError: a manifest is missing or changed: stage 1's, or one by which its hash is known.
         """
         newest = self.newest()  # once: others may replace it at any moment
         if newest is None:

@@ -1,9 +1,9 @@
 """A run folder: adding to the end of its chain, and taking from it.
 
 A checkpoint and its manifest are written into `incoming` first. Then `head.json` names the manifest as the newest: from
-that moment on it is part of the chain, and whatever followed it is not. Only then are the two moved into the folder. A
-reader looks into `incoming` first, and the next writer moves the files that a killed one has left there. At every
-moment there is the old chain or the new one.
+that moment on it is part of the chain, and sessions that followed it are not. Only then are the two files moved into
+the folder. A reader looks into `incoming` first, and the next writer moves the files that a killed one has left there.
+At every moment there is the old chain or the new one.
 """
 
 import hashlib
@@ -59,7 +59,7 @@ class RunFolder(ChainReader):
             damaged: leave that work as it is: `head.json`, which tells of it, may be damaged.
 
         Raises:
-            RunError: somebody else is writing, or the folder cannot be written to.
+            RunError: another process is writing, or the folder cannot be written to.
             DamagedError: `head.json` is damaged.
         """
         with lock_folder(self.path, command):

@@ -42,7 +42,7 @@ class Record(BaseModel):
 
 
 class FileRecord(Record):
-    """A file beside the manifest, and what it must hold."""
+    """A file beside the manifest, and the SHA-256 of its content."""
 
     file: FileName
     sha256: Sha256

@@ -238,7 +238,7 @@ def check_tensorboard(folder: Path | None) -> None:
     """Refuse a folder for TensorBoard that cannot be written, or a machine without its package.
 
     Raises:
-        UsageError: it is no folder.
+        UsageError: the path is that of no folder.
         M2sdError: the package is not installed, or the folder cannot be made.
     """
     if folder is None:

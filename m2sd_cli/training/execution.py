@@ -68,7 +68,7 @@ def executing(asked: Execution, run: RunFolder, command: str) -> Iterator[Execut
 
     Raises:
         UsageError: the conditions make no sense for several processes.
-        RunError: somebody else is writing to the folder.
+        RunError: another process is writing to the folder.
     """
     with process_group(asked.device) as (group, device):
         execution = replace(asked, group=group, device=device)

@@ -51,7 +51,7 @@ def select_weights(content: Mapping[object, object], backbone: Backbone) -> dict
     `module.`, `backbone.` or `encoder.`, and may be the backbone's other names. All other content is passed over.
 
     Raises:
-        ValueError: nothing in the file fits, or networks of different weights do; the message says what is in it.
+        ValueError: nothing in the file fits, or networks of different weights do; the message describes its content.
     """
     renamed = [each for found in _tensors(content) for each in _with_our_names(found, backbone)]
     named = [each for found in renamed for each in _without_prefix(found, backbone)]
@@ -73,7 +73,7 @@ def select_weights(content: Mapping[object, object], backbone: Backbone) -> dict
 
 
 def describe_content(content: object) -> str:
-    """Describe what a file holds, for a message."""
+    """Describe the content of a file, for a message."""
     if not isinstance(content, Mapping):
         return f"the file holds a {type(content).__name__}"
     tensors = {str(name): each for name, each in content.items() if isinstance(each, Tensor)}

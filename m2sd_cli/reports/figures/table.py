@@ -86,7 +86,7 @@ def draw_stage(stage: int, history: History) -> str:
     """Draw the curves of a stage.
 
     Raises:
-        LeftOutError: it trained for no epoch.
+        LeftOutError: the stage trained for no epoch.
     """
     epochs = history.epochs
     losses: dict[str, list[float | None]] = {"loss": [each.loss for each in epochs]} if epochs else {}
