@@ -29,6 +29,7 @@ SECTION = re.compile(r"^(?:Args|Attributes|Raises|Returns|Yields|Examples?):$", 
 SENTENCE = re.compile(r"(?<=[.:;])\s+")
 FIGURE = re.compile(
     r"\d\.\d[^.]*\b(?:AVG|HM|AUROC|points)\b|\b(?:AVG|HM|AUROC)\b[^.]*\d\.\d|\d images/s|\d times as |\bin \d+ of \d+ "
+    r"|\b(?:half|third|quarter|fifth|tenth) of the time\b"
 )
 
 
@@ -129,6 +130,7 @@ def test_a_planted_sentence_is_found() -> None:
         ('"""It has an AVG of 64.7."""', 1),
         ('"""A step takes 1.5 times as long."""', 1),
         ("x = 1  # it aborted in 3 of 10 trainings", 1),
+        ('"""It is read in a fifth of the time."""', 1),
         ("x = 1  # bytes; 2 MB", 0),
         ('"""Compute AVG over sessions 0, 1, ..."""', 0),
     ],
