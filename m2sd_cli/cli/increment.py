@@ -130,7 +130,9 @@ def increment(
     verb = "extended" if extend else "learned"
     note(f"session {session}: {verb} {names}{more}; {known} classes now", quiet)
     own = images or ([shots] if shots else [])
-    asked = [command("predict", run, f" {as_word(find_images(own)[0])}")] if own else []
+    bad = {os.path.basename(each.file) for each in stored.manifest.skipped}
+    example = next((path for path in find_images(own) if path.name not in bad), None) if own else None
+    asked = [] if example is None else [command("predict", run, f" {as_word(example)}")]
     folder = m2sd_cli.open_run(run)
     following = None if data else next_session(folder)
     taught = [] if following is None else [command("increment", run, session=following, data_root=data_root)]

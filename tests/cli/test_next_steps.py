@@ -104,6 +104,14 @@ def test_one_class_is_taught_from_images_wherever_they_lie(m2sd: Cli, run: Path,
     assert "session 7: extended grey (1); 9 classes now" in more.err
 
 
+def test_an_image_that_was_left_out_is_not_asked_about(m2sd: Cli, run: Path, stripes: Stripes, tmp_path: Path) -> None:
+    shutil.copytree(stripes.first_shots / "white", tmp_path / "shots" / "orange")
+    (tmp_path / "shots" / "orange" / "a.png").write_bytes(b"no image")
+    words = ["--shots", tmp_path / "shots", "--skip-bad", "--run", run, "--device", "cpu"]
+    asked, _ = next_commands(m2sd("increment", *words))
+    assert m2sd(*asked, "--device", "cpu").code == 0
+
+
 def test_what_cannot_be_taught_as_one_class_is_refused(m2sd: Cli, run: Path, stripes: Stripes) -> None:
     image, shots = next((stripes.first_shots / "white").iterdir()), as_word(stripes.first_shots)
     before = tree(run)
