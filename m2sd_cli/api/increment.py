@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import torch
 
@@ -122,11 +122,23 @@ def increment(
     if skip_bad:
         images = skip_bad_shots(images, location, check_images)
         say_skipped(images.skipped)
-    say_repeated(list_images(images.source, images.classes, location), chain.taught_images())
+    say_repeated(list_images(images.source, images.classes, location), list_taught(folder, chain))
     stored = teach(folder, chain, Lesson(session, images, record, classifier, views or 1, extended), execution)
     if places:
         remember_shots(folder.path, session, places)
     return stored
+
+
+def list_taught(run: RunFolder, chain: ChainSummary) -> dict[str, str]:
+    """Return the class and session of every shot and every base image of a folder as text, by its SHA-256.
+
+    Images to test with are not listed, nor are those of forgotten classes.
+    """
+    assert chain.base.manifest.parent is not None
+    files = run.read(PRETRAIN, chain.base.manifest.parent.sha256).manifest.files
+    known = {name for each in chain.classes.known if each.session == 0 for name in (each.name, *each.earlier_names)}
+    base = ((class_name(PurePosixPath(file).parent.name), sha256) for file, sha256 in files.items())
+    return {sha256: f"{name!r}, session 0" for name, sha256 in base if sha256 and name in known} | chain.taught_images()
 
 
 def _open_shots(shots: Path | str | Mapping[str, Iterable[Path | str]]) -> tuple[Shots, Path, list[Path]]:

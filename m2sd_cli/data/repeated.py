@@ -33,7 +33,7 @@ def say_repeated(images: Iterable[Image], taught: Mapping[str, str] | None = Non
 
     Args:
         images: with their classes.
-        taught: the class and session of every shot that was taught before, as text, by its SHA-256.
+        taught: the class and session of every image that was taught before, as text, by its SHA-256.
     """
     groups: dict[str, dict[str, str]] = {}
     for each in images:

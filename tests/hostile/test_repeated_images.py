@@ -69,8 +69,13 @@ def test_an_image_that_is_taught_twice_is_told(m2sd: Cli, run: Path, stripes: St
     fill(tmp_path / "shots" / "mauve", 1)
     for name in ("lilac/a.png", "rose/b.png"):
         shutil.copy(first, tmp_path / "shots" / name)
+    base = next((stripes.folder / "train" / "red").iterdir())
+    tested = next((stripes.folder / "test" / "red").iterdir())
+    shutil.copy(base, tmp_path / "shots" / "lilac" / "base.png")
+    shutil.copy(tested, tmp_path / "shots" / "lilac" / "tested.png")
     done = m2sd("increment", "--session", 3, "--shots", tmp_path / "shots", "--run", run, *CPU)
     assert done.code == 0
     assert "1 image is in more than one class: lilac/a.png = rose/b.png\n" in done.err
-    assert "1 image is taught already: lilac/a.png ('purple', session 1)\n" in done.err
+    told = "lilac/a.png ('purple', session 1); lilac/base.png ('red', session 0)"
+    assert f"2 images are taught already: {told}\n" in done.err
     assert m2sd("increment", "--session", 3, "--shots", tmp_path / "shots", "--run", run, *CPU).code == 4
