@@ -33,6 +33,7 @@ def export(
     test: Path | str | None = None,
     data: Path | str | None = None,
     data_root: Path | str | None = None,
+    ignore_new: bool = False,
 ) -> Path:
     """Write backbone and classifier of a session as one file, or as a folder for a model hub.
 
@@ -48,13 +49,15 @@ def export(
             set. Without any the folder has no figures.
         data: the folder of pretrain, if it is not where it was.
         data_root: the folder of built-in data sets.
+        ignore_new: leave out the images of a folder that pretrain did not have.
 
     Raises:
         M2sdError: one of its kinds; nothing was changed.
     """
     path = Path(out)
     chosen = choose_format(form, path)
-    given = {"--license": licence, "--test": test, "--data": data, "--data-root": data_root}
+    given: dict[str, object] = {"--license": licence, "--test": test, "--data": data, "--data-root": data_root}
+    given["--ignore-new"] = ignore_new or None
     folder = open_run(run)
     if not EXPORT_FORMATS[chosen].folder:
         for option in (name for name, value in given.items() if value is not None):
@@ -66,18 +69,23 @@ def export(
     check_new_folder("--out", path, folder, HUB_FILES, replace=force)
     model = load_session(folder, session, classifier=classifier)
     chain = folder.summary(session)
-    images = _open(folder, chain, test, data, expand_given(data_root, "--data-root"))
+    images = _open(folder, chain, test, data, expand_given(data_root, "--data-root"), ignore_new)
     figures = None if images is None else _measure(folder, chain, classifier, images)
     export_session(model, chosen, path, _origin(folder, chain, licence or UNSTATED, figures))
     return path
 
 
 def _open(
-    folder: RunFolder, chain: ChainSummary, test: Path | str | None, data: Path | str | None, root: Path | None
+    folder: RunFolder,
+    chain: ChainSummary,
+    test: Path | str | None,
+    data: Path | str | None,
+    root: Path | None,
+    ignore_new: bool,
 ) -> TestedImages | None:
     """Open the test images, if some were named or are there."""
     try:
-        return open_tested_images(folder, chain, SINGLE_PROCESS, test, data, root)
+        return open_tested_images(folder, chain, SINGLE_PROCESS, test, data, root, ignore_new=ignore_new)
     except (DataError, UsageError) as error:
         if test is not None or data is not None or root is not None:
             raise

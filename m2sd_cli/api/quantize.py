@@ -42,6 +42,7 @@ def quantize(
     test: Path | str | None = None,
     data: Path | str | None = None,
     data_root: Path | str | None = None,
+    ignore_new: bool = False,
 ) -> "QuantizationLoss":
     """Write a session as a file of ONNX whose convolutions compute in integers of eight bits.
 
@@ -57,6 +58,7 @@ def quantize(
         test: DIR with DIR/CLASS/*.jpg to measure with; None for the test images of the data set.
         data: the folder of pretrain, if it is not where it was.
         data_root: the folder of built-in data sets.
+        ignore_new: leave out the images of a folder that pretrain did not have.
 
     Raises:
         M2sdError: one of its kinds; nothing was changed.
@@ -69,8 +71,8 @@ def quantize(
     check_output("--out", path, folder, replace=force)
     model = load_session(folder, session, classifier=classifier)
     chain, root = folder.summary(session), expand_given(data_root, "--data-root")
-    images = open_tested_images(folder, chain, SINGLE_PROCESS, test, data, root)
-    data_set = images.data_set or open_base_data(folder, chain, data, root)
+    images = open_tested_images(folder, chain, SINGLE_PROCESS, test, data, root, ignore_new=ignore_new)
+    data_set = images.data_set or open_base_data(folder, chain, data, root, ignore_new)
     labels = _known_labels(model, images)
     plain = to_onnx(model, json.dumps(description(model), ensure_ascii=False))
     int8 = quantization.quantize(plain, _calibration(model, data_set))

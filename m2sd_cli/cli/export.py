@@ -65,6 +65,7 @@ def export(
     data: options.FolderOfPretrain = None,
     run: options.Run = None,
     data_root: options.DataRoot = None,
+    ignore_new: options.IgnoreNew = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -102,7 +103,7 @@ def export(
     if quantize is not None and licence is not None:
         raise UsageError("--license and --quantize: it is for --format hub; leave it out")
     common: dict[str, Any] = {"run": run, "session": session, "force": force, "classifier": classifier}
-    images: dict[str, Any] = {"test": test, "data": data, "data_root": data_root}
+    images: dict[str, Any] = {"test": test, "data": data, "data_root": data_root, "ignore_new": ignore_new}
     loss: QuantizationLoss | None = None
     with reporting(quiet):
         if quantize is not None:
