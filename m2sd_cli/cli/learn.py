@@ -151,8 +151,8 @@ def _say_choice(choice: "ChoiceRecord", manifest: "Manifest") -> "Iterator[str]"
         return
     chosen = choice.figures[own]
     yield (
-        f"accuracy to expect with new classes of {choice.shots} photos: about {chosen.base:.0f} % of the old, "
-        f"{chosen.novel:.0f} % of the new ones"
+        f"accuracy to expect with new classes of {choice.shots} photos: about {chosen.last:.0f} %, "
+        f"{chosen.base:.0f} % of the old and {chosen.novel:.0f} % of the new ones"
     )
     usual = default_classifier(manifest.backbone.similarity, trained=False)
     why = f"no other was better all {choice.parts} times"
