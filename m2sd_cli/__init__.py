@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from m2sd_cli.runs.folder import open_run as open_run
     from m2sd_cli.training.epochs import EpochFigures as EpochFigures
 
-__version__ = "0.2.0"
+__version__ = "0.3.0.dev0"
 
 # Where each public name lives.
 PUBLIC = {
