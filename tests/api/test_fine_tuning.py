@@ -383,7 +383,7 @@ def test_few_classes_and_no_time_are_refused(six: Path, tmp_path: Path, m2sd: Cl
     check_refusal(
         m2sd("learn", few, "--run", tmp_path / "run", "--minutes", 1),
         2,
-        "only a trial in which some classes play new ones tells if it pays: 6 classes of 6 images or more",
+        "only a trial in which some classes play new ones tells if it pays: it takes 6 classes of 6 photos",
     )
     assert not (tmp_path / "run").exists()
 

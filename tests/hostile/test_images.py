@@ -174,7 +174,7 @@ def test_skip_bad_goes_on_without_them_and_lists_them(
     stopped = m2sd(*pretrain, "--stop-after", "0s")
     assert stopped.code == StoppedError.exit_code, stopped.err
     note = stopped.err.splitlines()[0]
-    assert note.startswith("32 images cannot be read and are left out: train/red/00x.jpg (not an image")
+    assert note.startswith("32 images cannot be read and are left out: train/red/00x.jpg (an empty file, of 0 bytes")
     assert note.endswith("; and 29 more")
     (photos / "train" / "red" / trains[0]).unlink()  # that it is gone, or is mended, does not matter any more
     shutil.copy(photos / "train" / "red" / "red-00.png", photos / "train" / "red" / trains[1])
