@@ -61,6 +61,7 @@ def test_the_recipes_of_the_benchmarks_are_there() -> None:
         "cifar100-resnet20-paper",
         "cifar100-resnet20-letter",
         "cifar100-resnet20-cpu",
+        "cifar100-resnet20-long",
         "cifar100-resnet18",
         "miniimagenet-resnet18",
         "cub200-resnet18",
