@@ -195,7 +195,9 @@ def begin(
         settings = within_budget(settings, request.options)
     choose_classifier(settings, parent)
     data = _open_images(folder, request, parent, execution)
-    if settings.base_cost is not None and data.held_out is None:
+    # The cost of a recipe is for the images that it holds out. With --held-out 0 the margin is one by distance instead.
+    usual = followed.options.tables.get("distill", {}).get("base_cost")
+    if settings.base_cost not in (None, usual) and data.held_out is None:
         raise UsageError(
             f"--base-cost {settings.base_cost:g}: no base image is held out to measure it with; leave it out, or give "
             f"pretrain --held-out"

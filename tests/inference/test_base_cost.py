@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import m2sd_cli
+from m2sd_cli import recipes
 from m2sd_cli.errors import UsageError
 from m2sd_cli.exporting.deployed import Deployed
 from m2sd_cli.inference.session import SessionModel, load_all_sessions, load_session
@@ -103,6 +104,18 @@ def test_distill_refuses_points_that_nothing_measures(trained: Path, stripes: St
     with pytest.raises(UsageError, match="no base image is held out to measure it with"):
         m2sd_cli.distill(str(stripes.folder), run=tmp_path / "run", source=trained, base_cost=1.0, **QUICK_DISTILL)
     assert not (tmp_path / "run").exists()
+
+
+def test_the_cost_of_a_recipe_gives_way_to_images_that_are_not_held_out(
+    trained: Path, stripes: Stripes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "costly.toml").write_text('[distill]\nclassifier = "debiased"\nbase_cost = 0.15\n')
+    monkeypatch.setattr(recipes, "FOLDER", tmp_path)
+    run, words = tmp_path / "run", {**QUICK_DISTILL, "recipe": "costly"}
+    m2sd_cli.distill(str(stripes.folder), run=run, source=trained, **words)
+    assert RunFolder(run).session(0).manifest.base_cost is None
+    with pytest.raises(UsageError, match="no base image is held out to measure it with"):
+        m2sd_cli.distill(str(stripes.folder), run=run, source=trained, base_cost=0.2, force=True, **words)
 
 
 def fixed_margin(model: SessionModel, run: Path) -> float:
