@@ -134,6 +134,8 @@ def list_taught(run: RunFolder, chain: ChainSummary) -> dict[str, str]:
 
     Images to test with are not listed, nor are those of forgotten classes.
     """
+    if chain.base.manifest.data.kind != "folder":  # stage 1 lists the images of a folder alone
+        return chain.taught_images()
     assert chain.base.manifest.parent is not None
     files = run.read(PRETRAIN, chain.base.manifest.parent.sha256).manifest.files
     known = {name for each in chain.classes.known if each.session == 0 for name in (each.name, *each.earlier_names)}
