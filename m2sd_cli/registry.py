@@ -435,6 +435,7 @@ CLASSIFIERS: Final = Registry(
 DEFAULT_CLASSIFIER: Final = "fecam"
 UNTRAINED_CLASSIFIER: Final = "centred"  # of a base session whose network is a pretrained one as it was
 BASE_COST: Final = 0.5  # points, of `debiased` and `quadratic`, where base images were held out
+ALL_BASE_COST: Final = 6.0  # points, of all classes that the sessions of a data set teach
 
 
 def register_classifier(name: str, builder: Builder, cosine_only: bool = False) -> None:

@@ -21,7 +21,7 @@ from m2sd_cli.api.stage import (
 )
 from m2sd_cli.checkpoints import BaseCheckpoint
 from m2sd_cli.config.files import NO_OPTIONS, OptionsFile
-from m2sd_cli.config.merging import Sources, resolve_with_origins
+from m2sd_cli.config.merging import DEFAULT_ORIGIN, RECIPE_ORIGIN, Sources, resolve_with_origins
 from m2sd_cli.config.option import shown
 from m2sd_cli.config.stages import DistillConfig
 from m2sd_cli.data.catalogue import FOLDER_DEFAULTS
@@ -37,7 +37,7 @@ from m2sd_cli.method.network import Network
 from m2sd_cli.method.stage3 import choices, default_classifier
 from m2sd_cli.paths import expand
 from m2sd_cli.recipes import find_recipe
-from m2sd_cli.registry import BASE_COST, CLASSIFIERS, one_of
+from m2sd_cli.registry import ALL_BASE_COST, BASE_COST, CLASSIFIERS, one_of
 from m2sd_cli.reports.draws import LabelledFeatures
 from m2sd_cli.reports.rehearsal import choose_for_classes, sample_images
 from m2sd_cli.runs.folder import RunFolder, open_run
@@ -196,8 +196,7 @@ def begin(
     choose_classifier(settings, parent)
     data = _open_images(folder, request, parent, execution)
     # The cost of a recipe is for the images that it holds out. With --held-out 0 the margin is one by distance instead.
-    usual = followed.options.tables.get("distill", {}).get("base_cost")
-    if settings.base_cost not in (None, usual) and data.held_out is None:
+    if origins["base_cost"] not in (DEFAULT_ORIGIN, RECIPE_ORIGIN) and data.held_out is None:
         raise UsageError(
             f"--base-cost {settings.base_cost:g}: no base image is held out to measure it with; leave it out, or give "
             f"pretrain --held-out"
@@ -299,11 +298,17 @@ def choose_classifier(config: DistillConfig, parent: StoredManifest) -> str:
     return classifier
 
 
-def base_cost(config: DistillConfig, held_out: HeldOut | None) -> float | None:
-    """Return the points of accuracy that a new class may cost; None where no held-out image measures them."""
-    if held_out is None:
+def base_cost(config: DistillConfig, data: DataSet) -> float | None:
+    """Return the points of accuracy that a new class may cost; None where no held-out image measures them.
+
+    The costs of new classes add up. Where a data set tells the classes of its sessions, all of them may cost as much.
+    """
+    if data.held_out is None:
         return None
-    return BASE_COST if config.base_cost is None else config.base_cost
+    if config.base_cost is not None:
+        return config.base_cost
+    taught = len(data.classes) - data.base if data.sessions else 0
+    return min(BASE_COST, ALL_BASE_COST / taught) if taught else BASE_COST
 
 
 def fit_distill(job: Job[DistillConfig]) -> StoredManifest | None:
@@ -373,7 +378,7 @@ def fit_distill(job: Job[DistillConfig]) -> StoredManifest | None:
             config=asdict(fitted.config),
             classifier=classifier,
             choice=choice,
-            base_cost=base_cost(config, held_out),
+            base_cost=base_cost(config, data),
             known_score=known_score_name(trained),
             seed=config.seed,
             history=fitted.history,

@@ -17,6 +17,7 @@ TRAINED: dict[str, dict[str, Any]] = {  # of each stage, where stage 1 begins fr
     "distill": {"optimizer": "adamw"},
 }
 DEFAULT_ORIGIN = "default"
+RECIPE_ORIGIN = "recipe"
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def layers(model: type[Config], sources: Sources) -> list[Layer]:
     return [
         Layer("data set", stage_defaults(model, sources.defaults)),
         Layer("pretrain", {} if sources.seed is None else {"seed": sources.seed}),
-        Layer("recipe", sources.recipe.tables.get(stage, {})),
+        Layer(RECIPE_ORIGIN, sources.recipe.tables.get(stage, {})),
         Layer("pretrain's file", sources.inherited.tables.get(stage, {})),
         Layer("file", given_options(model, sources.file, {})),
         Layer("command line", given_options(model, None, sources.options)),

@@ -12,6 +12,7 @@ from m2sd_cli.errors import UsageError
 from m2sd_cli.method.loss_weights import ATTENTION, LossWeights
 from m2sd_cli.reading import quoted
 from m2sd_cli.registry import (
+    ALL_BASE_COST,
     BACKBONES,
     BASE_COST,
     CLASSIFIERS,
@@ -235,7 +236,7 @@ class DistillConfig(TrainingConfig):
             help="Of debiased, quadratic: points of base accuracy one new class alone may take, on held-out images.",
             ge=0,
             le=100,
-            default=f"{BASE_COST:g}",
+            default=f"{BASE_COST:g}, at most {ALL_BASE_COST:g} in sum",
         ),
     ] = None
     seed: Annotated[int, Option(help=SEED, ge=0, lt=2**63, default="pretrain's")] = 0

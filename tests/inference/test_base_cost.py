@@ -3,12 +3,17 @@
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
 import m2sd_cli
 from m2sd_cli import recipes
+from m2sd_cli.api.distill import base_cost
+from m2sd_cli.config.stages import DistillConfig
+from m2sd_cli.data.catalogue import get_info
 from m2sd_cli.errors import UsageError
 from m2sd_cli.exporting.deployed import Deployed
 from m2sd_cli.inference.session import SessionModel, load_all_sessions, load_session
@@ -45,6 +50,22 @@ def measured(run: Path, base_cost: float) -> float:
 def test_session_0_records_the_points_and_answers_by_them(calibrated: Path) -> None:
     assert RunFolder(calibrated).session(0).manifest.base_cost == BASE_COST
     assert margin(calibrated) == pytest.approx(measured(calibrated, BASE_COST), abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("data", "cost"),
+    [("cifar100", 0.15), ("cub200", 0.06), ("miniimagenet", 0.15), ("cifar100-simulated", 0.5), ("demo", 0.5)],
+)
+def test_all_classes_of_the_sessions_may_cost_six_points(data: str, cost: float) -> None:
+    info = get_info(data)
+    assert info is not None
+    opened: Any = SimpleNamespace(
+        classes=["a class"] * info.classes, base=info.base, sessions=info.sessions, held_out=["an image"]
+    )
+    assert base_cost(DistillConfig(epochs=1), opened) == pytest.approx(cost)
+    assert base_cost(DistillConfig(epochs=1, base_cost=2.0), opened) == 2.0
+    opened.held_out = None
+    assert base_cost(DistillConfig(epochs=1), opened) is None
 
 
 def test_distill_takes_other_points(calibrated: Path, stripes: Stripes, tmp_path: Path, m2sd: Cli) -> None:
