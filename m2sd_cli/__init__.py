@@ -35,9 +35,9 @@ if TYPE_CHECKING:
     from m2sd_cli.data.catalogue import DataSetInfo as DataSetInfo
     from m2sd_cli.data.catalogue import register_data_set as register_data_set
     from m2sd_cli.errors import M2sdError as M2sdError
-    from m2sd_cli.registry import register_backbone as register_backbone
-    from m2sd_cli.registry import register_classifier as register_classifier
     from m2sd_cli.runs.folder import open_run as open_run
+    from m2sd_cli.tables import register_backbone as register_backbone
+    from m2sd_cli.tables import register_classifier as register_classifier
     from m2sd_cli.training.epochs import EpochFigures as EpochFigures
 
 __version__ = "0.3.0.dev0"
@@ -65,8 +65,8 @@ PUBLIC = {
     "predict": "m2sd_cli.api.predict",
     "pretrain": "m2sd_cli.api.pretrain",
     "quantize": "m2sd_cli.api.quantize",
-    "register_backbone": "m2sd_cli.registry",
-    "register_classifier": "m2sd_cli.registry",
+    "register_backbone": "m2sd_cli.tables",
+    "register_classifier": "m2sd_cli.tables",
     "register_data_set": "m2sd_cli.data.catalogue",
     "rename": "m2sd_cli.api.edits",
     "replay": "m2sd_cli.api.replay",

@@ -15,11 +15,11 @@ from torch.overrides import TorchFunctionMode
 from m2sd_cli.errors import DamagedError, UsageError
 from m2sd_cli.method.backbone import Backbone, build_backbone
 from m2sd_cli.method.base_statistics import DIRECTIONS, BaseStatistics, HeldOut
-from m2sd_cli.registry import BACKBONES
 from m2sd_cli.runs.chain import ChainReader
 from m2sd_cli.runs.manifest import Manifest, ManifestSummary
 from m2sd_cli.runs.reader import StoredManifest
 from m2sd_cli.runs.tensors import TensorSpec, find_mismatch, tensor_specs
+from m2sd_cli.tables import BACKBONES
 
 BACKBONE: Final = "backbone."  # a prefix, as STATISTICS
 CLASSIFIER: Final = "classifier.weight"

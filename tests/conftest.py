@@ -21,10 +21,10 @@ from hypothesis import HealthCheck, settings
 import m2sd_cli
 from m2sd_cli.cli.app import main
 from m2sd_cli.inference.session import SessionModel, load_session
-from m2sd_cli.registry import BACKBONES, BackboneEntry, ImageNetWeights
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.manifest import ClassRecord
 from m2sd_cli.runs.reader import session_name
+from m2sd_cli.tables import BACKBONES, BackboneEntry, ImageNetWeights
 from m2sd_cli.training.stopping import SIGNALS
 from tests.helpers import (
     BASE,

@@ -22,9 +22,9 @@ from m2sd_cli.data.catalogue import DATA_SETS
 from m2sd_cli.data.datasets import DataSet
 from m2sd_cli.data.locate import open_data
 from m2sd_cli.method.backbone import Backbone, Features, build_backbone
-from m2sd_cli.registry import BACKBONES, CLASSIFIERS
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.reader import StoredManifest
+from m2sd_cli.tables import BACKBONES, CLASSIFIERS
 
 BASE = ["blue", "green", "red", "yellow"]
 COLOURS = {

@@ -37,13 +37,14 @@ from m2sd_cli.method.network import Network
 from m2sd_cli.method.stage3 import choices, default_classifier
 from m2sd_cli.paths import expand
 from m2sd_cli.recipes import find_recipe
-from m2sd_cli.registry import ALL_BASE_COST, BASE_COST, CLASSIFIERS, one_of
+from m2sd_cli.registry import one_of
 from m2sd_cli.reports.draws import LabelledFeatures
 from m2sd_cli.reports.rehearsal import choose_for_classes, sample_images
 from m2sd_cli.runs.folder import RunFolder, open_run
 from m2sd_cli.runs.manifest import ClassRecord, Manifest
 from m2sd_cli.runs.reader import StoredManifest, session_name
 from m2sd_cli.runs.training_state import StateStore
+from m2sd_cli.tables import ALL_BASE_COST, BASE_COST, CLASSIFIERS
 from m2sd_cli.training.determinism import deterministic as deterministic_algorithms
 from m2sd_cli.training.distill import (
     build_enhancement,

@@ -30,11 +30,11 @@ from m2sd_cli.inference.device import choose_device
 from m2sd_cli.inference.features import FEATURE_BATCH
 from m2sd_cli.inference.session import load_session
 from m2sd_cli.pairing import import_torchvision
-from m2sd_cli.registry import BACKBONES
 from m2sd_cli.reports.evaluation import evaluate_session
 from m2sd_cli.runs.folder import RunFolder, open_run
 from m2sd_cli.runs.reader import PRETRAIN, StoredManifest
 from m2sd_cli.runs.training_state import StateStore
+from m2sd_cli.tables import BACKBONES
 from m2sd_cli.training.execution import Execution, executing
 from m2sd_cli.training.initial_weights import (
     IMAGENET,

@@ -37,11 +37,11 @@ from m2sd_cli.inference.skipping import check_images_together
 from m2sd_cli.method.network import Network
 from m2sd_cli.paths import expand
 from m2sd_cli.recipes import Recipe, find_recipe
-from m2sd_cli.registry import BACKBONES, TIMM
 from m2sd_cli.runs.folder import RunFolder, open_run
 from m2sd_cli.runs.manifest import BackboneRecord, Manifest
 from m2sd_cli.runs.reader import PRETRAIN, StoredManifest
 from m2sd_cli.runs.training_state import StateStore
+from m2sd_cli.tables import BACKBONES, TIMM
 from m2sd_cli.training.determinism import deterministic as deterministic_algorithms
 from m2sd_cli.training.epochs import end_log
 from m2sd_cli.training.execution import Execution, executing

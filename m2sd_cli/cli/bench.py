@@ -7,7 +7,7 @@ import typer
 from m2sd_cli.cli import options
 from m2sd_cli.cli.output import document, duration, results, table
 from m2sd_cli.reading import counted
-from m2sd_cli.registry import BACKBONES
+from m2sd_cli.tables import BACKBONES
 
 if TYPE_CHECKING:
     from m2sd_cli.benchmark.report import Report

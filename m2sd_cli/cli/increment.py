@@ -9,7 +9,7 @@ import typer
 from m2sd_cli.cli import options
 from m2sd_cli.cli.output import as_word, command, document, note
 from m2sd_cli.errors import UsageError
-from m2sd_cli.registry import CLASSIFIERS
+from m2sd_cli.tables import CLASSIFIERS
 
 
 def increment(

@@ -9,7 +9,7 @@ from m2sd_cli.cli import options
 from m2sd_cli.cli.output import as_text, as_word, command, document, duration, note, results
 from m2sd_cli.cli.removal import confirm_removal
 from m2sd_cli.reading import counted
-from m2sd_cli.registry import BACKBONES, CLASSIFIERS
+from m2sd_cli.tables import BACKBONES, CLASSIFIERS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,7 +12,8 @@ from m2sd_cli.config.option import flag
 from m2sd_cli.data.catalogue import all_infos
 from m2sd_cli.errors import UsageError
 from m2sd_cli.recipes import find_recipe, recipe_names
-from m2sd_cli.registry import CLASSIFIERS, Registry
+from m2sd_cli.registry import Registry
+from m2sd_cli.tables import CLASSIFIERS
 
 _UNITS = {"s": 1, "m": 60, "h": 3600}
 

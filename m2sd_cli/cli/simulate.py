@@ -8,7 +8,7 @@ from m2sd_cli.cli import options
 from m2sd_cli.cli.option_sets import Evaluating, Printing, takes_option_sets, values
 from m2sd_cli.cli.output import FIGURES, command, document, format_mean, note, results, table
 from m2sd_cli.reading import counted
-from m2sd_cli.registry import CLASSIFIERS
+from m2sd_cli.tables import CLASSIFIERS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

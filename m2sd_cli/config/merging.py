@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from m2sd_cli.config.files import NO_OPTIONS, OptionsFile, read_options
 from m2sd_cli.config.option import find_option, options_of
 from m2sd_cli.config.stages import NO_INIT, Config, DistillConfig, PretrainConfig, stage_of, validate
-from m2sd_cli.registry import OPTIMIZERS
+from m2sd_cli.tables import OPTIMIZERS
 
 PRETRAIN_SHARE = 0.2  # of a data set's epochs; the paper's stage 1
 OPTIMIZER_OPTIONS = ("learning_rate", "weight_decay")

@@ -11,7 +11,7 @@ from m2sd_cli.config.protocol import ImageChoice, ProtocolOptions
 from m2sd_cli.errors import UsageError
 from m2sd_cli.method.loss_weights import ATTENTION, LossWeights
 from m2sd_cli.reading import quoted
-from m2sd_cli.registry import (
+from m2sd_cli.tables import (
     ALL_BASE_COST,
     BACKBONES,
     BASE_COST,

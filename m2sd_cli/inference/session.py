@@ -17,11 +17,12 @@ from m2sd_cli.method.extension import extended_base, joined_mean
 from m2sd_cli.method.familiarity import Likeness, build_likeness
 from m2sd_cli.method.heads import AnyHead
 from m2sd_cli.method.stage3 import KnownClasses, build_head, choices
-from m2sd_cli.registry import CLASSIFIERS, one_of
+from m2sd_cli.registry import one_of
 from m2sd_cli.runs.chain import ChainSummary
 from m2sd_cli.runs.classes import ChainClasses, TaughtClass
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.manifest import WITH_SHOTS, BackboneRecord, TransformRecord
+from m2sd_cli.tables import CLASSIFIERS
 
 CUTS = ("extend", "forget")  # kinds of sessions that change the row of an earlier class, or remove it
 BEYOND = 1e15  # no network has numbers as large, and products of smaller ones are finite

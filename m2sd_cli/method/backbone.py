@@ -6,7 +6,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from m2sd_cli.registry import BACKBONES, load
+from m2sd_cli.registry import load
+from m2sd_cli.tables import BACKBONES
 
 Maps = tuple[Tensor, ...]
 

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from m2sd_cli.method.base_statistics import BaseStatistics, HeldOut
 from m2sd_cli.method.feature_maps import power_transform
 from m2sd_cli.method.heads import AnyHead, Head, NetworkHead
-from m2sd_cli.registry import CLASSIFIERS, DEFAULT_CLASSIFIER, UNTRAINED_CLASSIFIER, load
+from m2sd_cli.registry import load
+from m2sd_cli.tables import CLASSIFIERS, DEFAULT_CLASSIFIER, UNTRAINED_CLASSIFIER
 
 BUILT_IN: Final = "m2sd_cli."  # the package of builders whose logits the tests compare
 

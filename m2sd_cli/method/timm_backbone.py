@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from m2sd_cli.errors import UsageError
 from m2sd_cli.method.backbone import Backbone, Features, OtherNames
 from m2sd_cli.reading import quoted
-from m2sd_cli.registry import TIMM
+from m2sd_cli.tables import TIMM
 
 LEVELS = 4
 INSIDE = "network."  # before every name of timm's

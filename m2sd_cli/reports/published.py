@@ -10,8 +10,8 @@ from typing import Any, Final, Literal
 
 from m2sd_cli.data.catalogue import DATA_SETS
 from m2sd_cli.errors import UsageError
-from m2sd_cli.registry import BACKBONES
 from m2sd_cli.runs.manifest import Manifest
+from m2sd_cli.tables import BACKBONES
 
 FILE: Final = Path(__file__).with_name("published.toml")
 

@@ -15,9 +15,9 @@ from m2sd_cli.data.catalogue import SHOTS
 from m2sd_cli.data.choosing import rank_by_order
 from m2sd_cli.method.base_statistics import BaseSums, HeldOut
 from m2sd_cli.method.stage3 import KnownClasses, choices
-from m2sd_cli.registry import CLASSIFIERS
 from m2sd_cli.reports.draws import DrawFigures, LabelledFeatures, compare_classifiers
 from m2sd_cli.runs.manifest import BackboneRecord, ChoiceRecord, FiguresRecord
+from m2sd_cli.tables import CLASSIFIERS
 
 PARTS = 3  # of the classes, each of which plays the new ones once
 DRAWS = 10  # of the shots, in each part

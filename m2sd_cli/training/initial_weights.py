@@ -24,8 +24,9 @@ from m2sd_cli.pairing import import_torchvision
 from m2sd_cli.paths import refuse_address
 from m2sd_cli.progress import say
 from m2sd_cli.reading import open_regular, quoted
-from m2sd_cli.registry import BACKBONES, FOLDER, HUB, TIMM, ImageNetWeights, load
+from m2sd_cli.registry import load
 from m2sd_cli.runs.manifest import WeightsRecord
+from m2sd_cli.tables import BACKBONES, FOLDER, HUB, TIMM, ImageNetWeights
 from m2sd_cli.training.state_dicts import check_weights, describe_content, select_weights, without_classifier
 
 IMAGENET = "imagenet"

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from m2sd_cli.config.stages import DistillConfig, PretrainConfig
 from m2sd_cli.method.backbone import Backbone
-from m2sd_cli.registry import OPTIMIZERS, load
+from m2sd_cli.registry import load
+from m2sd_cli.tables import OPTIMIZERS
 
 RELATIVE = "relative_rate"  # of a group of parameters: its learning rate over that of W
 

@@ -8,7 +8,7 @@ from m2sd_cli.method.backbone import Backbone, build_backbone, check_features
 from m2sd_cli.method.class_weights import ClassWeights
 from m2sd_cli.method.losses import cross_entropy
 from m2sd_cli.method.network import Network
-from m2sd_cli.registry import BACKBONES
+from m2sd_cli.tables import BACKBONES
 from m2sd_cli.training.loop import ACCURACY, Objective
 
 

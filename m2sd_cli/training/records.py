@@ -5,7 +5,7 @@ import platform
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import torch
 
@@ -20,7 +20,6 @@ from m2sd_cli.data.sources import ImageSource
 from m2sd_cli.data.split_list import SplitList
 from m2sd_cli.data.transforms import TestTransform
 from m2sd_cli.host import cpu_model
-from m2sd_cli.registry import BACKBONES, CLASSIFIERS, OPTIMIZERS, SCHEDULES, Registry
 from m2sd_cli.runs.manifest import (
     ClassRecord,
     DataRecord,
@@ -31,7 +30,11 @@ from m2sd_cli.runs.manifest import (
     TrainingState,
     TransformRecord,
 )
+from m2sd_cli.tables import BACKBONES, CLASSIFIERS, OPTIMIZERS, SCHEDULES
 from m2sd_cli.training.execution import Execution
+
+if TYPE_CHECKING:
+    from m2sd_cli.registry import Registry
 
 NAMED = 3  # classes in a message
 LISTED = "by a list of paths"

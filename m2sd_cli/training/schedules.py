@@ -3,7 +3,8 @@
 import math
 
 from m2sd_cli.config.stages import DistillConfig, PretrainConfig, TrainingConfig, milestones
-from m2sd_cli.registry import SCHEDULES, load
+from m2sd_cli.registry import load
+from m2sd_cli.tables import SCHEDULES
 
 
 def learning_rate(config: PretrainConfig | DistillConfig, step: int, epoch_steps: int) -> float:

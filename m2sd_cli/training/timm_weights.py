@@ -14,7 +14,7 @@ from timm.models import PretrainedCfg
 from m2sd_cli.errors import DataError, UsageError
 from m2sd_cli.method.timm_backbone import TimmBackbone
 from m2sd_cli.reading import quoted, read_regular
-from m2sd_cli.registry import FOLDER, HUB, TIMM, BackboneEntry, ImageNetWeights, Numbers
+from m2sd_cli.tables import FOLDER, HUB, TIMM, BackboneEntry, ImageNetWeights, Numbers
 from m2sd_cli.training.initial_weights import read_weights
 
 FILES: Final = ("model.safetensors", "pytorch_model.bin", "pytorch_model.pth", "model.pth")

@@ -10,8 +10,8 @@ from safetensors.torch import load_file
 import m2sd_cli
 from m2sd_cli.errors import RunError, UsageError
 from m2sd_cli.inference.session import SessionModel, load_session
-from m2sd_cli.registry import CLASSIFIERS
 from m2sd_cli.runs.folder import RunFolder
+from m2sd_cli.tables import CLASSIFIERS
 from tests.helpers import Stripes, copy_base_session, draw, fill, tree
 
 

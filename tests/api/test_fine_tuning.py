@@ -17,11 +17,11 @@ import m2sd_cli
 from m2sd_cli.api import fine_tuning, tuning_trial
 from m2sd_cli.api import learn as learning
 from m2sd_cli.errors import RunError, TrainingError, UsageError
-from m2sd_cli.registry import BACKBONES, ImageNetWeights
 from m2sd_cli.reports.draws import LabelledFeatures
 from m2sd_cli.reports.rehearsal import Part, play
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.manifest import BackboneRecord, NetworksRecord, TuningRecord
+from m2sd_cli.tables import BACKBONES, ImageNetWeights
 from m2sd_cli.training import fitting, loop
 from m2sd_cli.training.loop import Training
 from tests.helpers import COLOURS, Cli, check_refusal, fill, small_state, tree

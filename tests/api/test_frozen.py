@@ -13,8 +13,8 @@ import m2sd_cli
 from m2sd_cli.api import distill as distilling
 from m2sd_cli.checkpoints import BaseCheckpoint, PretrainCheckpoint
 from m2sd_cli.errors import UsageError
-from m2sd_cli.registry import BACKBONES, ImageNetWeights
 from m2sd_cli.runs.folder import RunFolder
+from m2sd_cli.tables import BACKBONES, ImageNetWeights
 from m2sd_cli.training.job import Fitted, Job
 from tests.helpers import Cli, Stripes, finished, small_state
 

@@ -16,7 +16,7 @@ from m2sd_cli.config.option import as_word, options_of
 from m2sd_cli.config.stages import DistillConfig, PretrainConfig
 from m2sd_cli.data.catalogue import DATA_SETS, FOLDER_DEFAULTS, all_infos
 from m2sd_cli.errors import UsageError
-from m2sd_cli.registry import DEFAULT_CLASSIFIER, UNTRAINED_CLASSIFIER
+from m2sd_cli.tables import DEFAULT_CLASSIFIER, UNTRAINED_CLASSIFIER
 from tests.helpers import Cli
 
 

@@ -21,8 +21,8 @@ from m2sd_cli.method.base_statistics import BaseStatistics
 from m2sd_cli.method.stage3 import KnownClasses
 from m2sd_cli.recipes import find_recipe, recipe_names
 from m2sd_cli.recipes.results import find_measured, read_results, words_on
-from m2sd_cli.registry import BACKBONES, CLASSIFIERS
 from m2sd_cli.reports.published import Published, published_methods
+from m2sd_cli.tables import BACKBONES, CLASSIFIERS
 from tests.documents.markdown import ROOT
 
 Rows = Iterable[Sequence[object]]

@@ -9,8 +9,8 @@ from m2sd_cli.cli.commands import COMMANDS, Entry
 from m2sd_cli.errors import EXIT_CODES, M2sdError
 from m2sd_cli.recipes import recipe_names, results
 from m2sd_cli.recipes.results import read_results
-from m2sd_cli.registry import CLASSIFIERS
 from m2sd_cli.reports import published
+from m2sd_cli.tables import CLASSIFIERS
 from tests.documents.markdown import ROOT, Document, documents
 from tests.documents.tables import TABLES, figure, make_table, markdown
 

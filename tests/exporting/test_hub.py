@@ -29,8 +29,8 @@ from m2sd_cli.inference.session import SessionModel, load_session
 from m2sd_cli.method.backbone import Features
 from m2sd_cli.method.calibration import known_score
 from m2sd_cli.reading import printable
-from m2sd_cli.registry import BACKBONES
 from m2sd_cli.runs.folder import RunFolder
+from m2sd_cli.tables import BACKBONES
 from tests.helpers import Cli, OneLayer, Stripes, check_refusal, tree
 
 HOSTILE = [

@@ -19,8 +19,8 @@ from m2sd_cli.exporting.deployed import Deployed
 from m2sd_cli.inference.session import SessionModel, load_all_sessions, load_session
 from m2sd_cli.method.debiased import SHARE, affordable_margin, separation
 from m2sd_cli.method.heads import Head
-from m2sd_cli.registry import BASE_COST
 from m2sd_cli.runs.folder import RunFolder
+from m2sd_cli.tables import BASE_COST
 from tests.helpers import QUICK_DISTILL, Cli, Stripes
 from tests.inference.test_classifiers import rewrite
 

@@ -29,9 +29,9 @@ from m2sd_cli.method.feature_maps import (
 )
 from m2sd_cli.method.heads import Head
 from m2sd_cli.method.stage3 import choices, default_classifier
-from m2sd_cli.registry import CLASSIFIERS, DEFAULT_CLASSIFIER, ClassifierEntry
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.reader import session_name
+from m2sd_cli.tables import CLASSIFIERS, DEFAULT_CLASSIFIER, ClassifierEntry
 from tests.helpers import QUICK, Cli, Stripes
 
 HEADS = tuple(CLASSIFIERS.entries)

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from m2sd_cli.inference.explanation import explain, splits_its_score
 from m2sd_cli.inference.session import load_session
 from m2sd_cli.method.heads import Head
-from m2sd_cli.registry import CLASSIFIERS
 from m2sd_cli.runs.folder import RunFolder
+from m2sd_cli.tables import CLASSIFIERS
 
 
 @pytest.mark.parametrize("name", CLASSIFIERS.entries)

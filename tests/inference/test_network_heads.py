@@ -16,8 +16,8 @@ from m2sd_cli.errors import M2sdError
 from m2sd_cli.inference.session import SessionModel, load_all_sessions, load_session
 from m2sd_cli.method.heads import Head, NetworkHead
 from m2sd_cli.method.stage3 import KnownClasses
-from m2sd_cli.registry import CLASSIFIERS, ClassifierEntry
 from m2sd_cli.runs.folder import RunFolder
+from m2sd_cli.tables import CLASSIFIERS, ClassifierEntry
 from tests.helpers import Cli, Stripes, check_refusal
 
 TEXT = (Path(__file__).parents[2] / "m2sd_cli" / "README.md").read_text(encoding="utf-8")

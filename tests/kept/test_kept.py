@@ -14,8 +14,8 @@ from torch import Tensor
 
 import m2sd_cli
 from m2sd_cli.method.backbone import Backbone, build_backbone
-from m2sd_cli.registry import BACKBONES, CLASSIFIERS, BackboneEntry
 from m2sd_cli.runs.manifest import SCHEMA_VERSION, Manifest, NewestPointer, TrainingState, TuningState
+from m2sd_cli.tables import BACKBONES, CLASSIFIERS, BackboneEntry
 from tests.helpers import Cli
 
 KEPT = Path(__file__).parent / "0.2.0"

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from m2sd_cli.config.stages import PretrainConfig
 from m2sd_cli.errors import M2sdError, UsageError
 from m2sd_cli.method.backbone import Backbone, Features, build_backbone, check_features
-from m2sd_cli.registry import BACKBONES, BackboneEntry
+from m2sd_cli.tables import BACKBONES, BackboneEntry
 from m2sd_cli.training.pretrain import build_network
 
 

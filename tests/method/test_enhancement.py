@@ -9,7 +9,7 @@ from torch import Tensor
 from m2sd_cli.method.attention import CoordinateAttention, SelfAttention
 from m2sd_cli.method.backbone import build_backbone
 from m2sd_cli.method.enhancement import FeatureEnhancement
-from m2sd_cli.registry import BACKBONES
+from m2sd_cli.tables import BACKBONES
 
 WIDTHS = (4, 8, 8, 12)
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from m2sd_cli import method
-from m2sd_cli.registry import CLASSIFIERS, load
+from m2sd_cli.registry import load
+from m2sd_cli.tables import CLASSIFIERS
 
 FOLDER = Path(method.__path__[0])
 TEXT = (FOLDER / "README.md").read_text(encoding="utf-8")

@@ -25,10 +25,10 @@ from m2sd_cli.errors import UsageError
 from m2sd_cli.method.loss_weights import LossWeights
 from m2sd_cli.recipes import NOTHING, find_recipe, recipe_names
 from m2sd_cli.recipes.results import find_measured, read_results, words_on
-from m2sd_cli.registry import BACKBONES
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.reader import StoredManifest
 from m2sd_cli.runs.training_state import StateStore
+from m2sd_cli.tables import BACKBONES
 from m2sd_cli.training.distill import loss_weights
 from tests.helpers import Cli, Stripes, finished
 

@@ -15,11 +15,12 @@ import m2sd_cli
 from m2sd_cli.data.locate import open_data, open_shot_pool
 from m2sd_cli.method.base_statistics import BaseSums
 from m2sd_cli.method.stage3 import KnownClasses
-from m2sd_cli.registry import CLASSIFIERS, OTHERS
+from m2sd_cli.registry import OTHERS
 from m2sd_cli.reports.deviation import MeanAndDeviation
 from m2sd_cli.reports.draws import DrawFigures, LabelledFeatures, compare_classifiers, draw_shots
 from m2sd_cli.runs.chain import NO_FOLDER
 from m2sd_cli.runs.manifest import BackboneRecord
+from m2sd_cli.tables import CLASSIFIERS
 from tests.helpers import Cli, Stripes, tree
 
 RECORD = BackboneRecord(name="resnet20", width=5, similarity="cosine", scale=16.0)

@@ -10,12 +10,12 @@ from m2sd_cli.cli.evaluate import comparison_lines
 from m2sd_cli.cli.study import explain_comparison
 from m2sd_cli.data.catalogue import DATA_SETS
 from m2sd_cli.errors import UsageError
-from m2sd_cli.registry import BACKBONES
 from m2sd_cli.reports.method_rows import published_rows
 from m2sd_cli.reports.metrics import Figures, SessionFigures
 from m2sd_cli.reports.published import compare_with_published, published_methods
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.manifest import DataRecord, Manifest, ProtocolRecord
+from m2sd_cli.tables import BACKBONES
 from tests.helpers import Cli, Stripes, check_refusal
 
 CPU = ["--device", "cpu"]

@@ -13,12 +13,12 @@ from PIL import Image
 
 import m2sd_cli
 from m2sd_cli.method.base_statistics import HeldOut
-from m2sd_cli.registry import CLASSIFIERS
 from m2sd_cli.reports import rehearsal as rehearsing
 from m2sd_cli.reports.draws import DrawFigures, LabelledFeatures, draw_shots
 from m2sd_cli.reports.rehearsal import Rehearsal, choose_for_classes, rehearse, sample_images, why_not
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.manifest import BackboneRecord
+from m2sd_cli.tables import CLASSIFIERS
 from tests.helpers import Cli
 
 RECORD = BackboneRecord(name="resnet20", width=8, similarity="cosine", scale=16.0)

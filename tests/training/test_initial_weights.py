@@ -16,7 +16,7 @@ from torch import Tensor
 import m2sd_cli
 from m2sd_cli.errors import DataError, M2sdError, UsageError
 from m2sd_cli.method.backbone import Backbone, build_backbone
-from m2sd_cli.registry import BACKBONES, BackboneEntry, torchvision_weights
+from m2sd_cli.tables import BACKBONES, BackboneEntry, torchvision_weights
 from m2sd_cli.training.initial_weights import IMAGENET, initialise, load_initial_weights
 from tests.helpers import QUICK, Stripes
 

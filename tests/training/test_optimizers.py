@@ -13,8 +13,8 @@ from torch import Tensor, nn
 import m2sd_cli
 from m2sd_cli.config.stages import PretrainConfig
 from m2sd_cli.method.backbone import Backbone, Features
-from m2sd_cli.registry import OPTIMIZERS, SCHEDULES
 from m2sd_cli.runs.folder import RunFolder
+from m2sd_cli.tables import OPTIMIZERS, SCHEDULES
 from m2sd_cli.training.optimizers import (
     build_optimizer,
     optimizer_tensors,

@@ -15,7 +15,7 @@ from m2sd_cli.errors import DataError, M2sdError
 from m2sd_cli.extras import install_extra
 from m2sd_cli.method.backbone import Backbone, build_backbone
 from m2sd_cli.method.efficientnet import TIMM_REMARK
-from m2sd_cli.registry import BACKBONES
+from m2sd_cli.tables import BACKBONES
 from m2sd_cli.training import packaged_weights
 from m2sd_cli.training.initial_weights import IMAGENET, initialise
 from m2sd_cli.training.packaged_weights import efficientnet_lite0_state, weights_file

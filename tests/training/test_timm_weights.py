@@ -17,8 +17,8 @@ from m2sd_cli.errors import DataError, M2sdError, UsageError
 from m2sd_cli.extras import install_extra
 from m2sd_cli.inference.session import load_session
 from m2sd_cli.method.backbone import build_backbone
-from m2sd_cli.registry import BACKBONES
 from m2sd_cli.runs.folder import RunFolder
+from m2sd_cli.tables import BACKBONES
 from m2sd_cli.training.initial_weights import initialise
 from m2sd_cli.training.timm_weights import find_model
 from tests.helpers import COMMON, Cli, Stripes, check_refusal, finished, sha256

@@ -10,7 +10,8 @@ import pytest
 
 from m2sd_cli.cli.commands import COMMANDS, Entry
 from m2sd_cli.data.catalogue import DATA_SETS
-from m2sd_cli.registry import BACKBONES, CLASSIFIERS, Registry, load
+from m2sd_cli.registry import Registry, load
+from m2sd_cli.tables import BACKBONES, CLASSIFIERS
 from tests.helpers import Cli
 
 ROOT = Path(__file__).parents[2]

