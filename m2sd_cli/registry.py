@@ -169,10 +169,16 @@ class Registry(Generic[Entry]):
         """
         return one_of((*(name for name, entry in self.entries.items() if only(entry)), *self._examples()))
 
-    def complete(self, incomplete: str) -> list[str]:
-        """List the names that have this beginning, for a shell."""
+    def complete(self, incomplete: str, only: Callable[[Entry], bool] = lambda _: True) -> list[str]:
+        """List the names that have this beginning, for a shell.
+
+        Args:
+            incomplete: the beginning.
+            only: tells if an entry is listed; entries of installed packages always are.
+        """
         prefixes = [family.prefix for family in self.families]
-        return [name for name in (*self.names(), *prefixes) if name.startswith(incomplete)]
+        names = [name for name in self.names() if name not in self.entries or only(self.entries[name])]
+        return [name for name in (*names, *prefixes) if name.startswith(incomplete)]
 
     def origin(self, name: str) -> str | None:
         """Return the package that an entry comes from, with its version; None for a built-in one."""

@@ -72,6 +72,13 @@ def test_bash_completes(typed: str, expected: str, m2sd: Cli, monkeypatch: pytes
     assert all(word.startswith(typed.split()[-1]) for word in done.out.split())
 
 
+def test_learn_completes_backbones_with_weights_alone(m2sd: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("_M2SD_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", "m2sd learn --backbone res")
+    monkeypatch.setenv("COMP_CWORD", "3")
+    assert m2sd().out.split() == ["resnet18", "resnet34", "resnet50"]
+
+
 def test_completing_a_value_imports_no_torch() -> None:
     program = (
         "import sys\n"

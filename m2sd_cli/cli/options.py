@@ -68,7 +68,7 @@ def named(
         table: the table, which knows its option.
         help: the line of help; `{choices}` stands for the names.
         show_default: words on the default, for the help page.
-        only: tells if the help page names an entry.
+        only: tells if the help page and a completion name an entry.
     """
 
     def check(given: str | list[str] | None) -> str | list[str] | None:
@@ -76,12 +76,15 @@ def named(
             table[name]
         return given
 
+    def complete(incomplete: str) -> list[str]:
+        return table.complete(incomplete, only)
+
     return typer.Option(
         table.option,
         help=help.replace("{choices}", table.listed(only)),
         show_default=show_default,
         callback=check,
-        autocompletion=table.complete,
+        autocompletion=complete,
     )
 
 
