@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from m2sd_cli.config.files import FILE_LIMIT
 from m2sd_cli.config.option import find_option, options_of
-from m2sd_cli.config.stages import MODELS, STAGES, DistillConfig
+from m2sd_cli.config.stages import ENHANCEMENT_TERMS, MODELS, STAGES, DistillConfig
 from m2sd_cli.errors import M2sdError, UsageError, os_errors_as
 from m2sd_cli.method.loss_weights import ATTENTION, LossWeights
 from m2sd_cli.reading import quoted, read_toml
@@ -24,7 +24,7 @@ DIGITS: Final = 19
 WEIGHTS: Final = tuple(f"{term.name}_weight" for term in fields(LossWeights))
 CE: Final = {"ce_weight"}
 BOTH: Final = {"ce_weight", "kl_weight"}
-FE: Final = {"kd_weight", "attention_weight", "teacher_weight"}
+FE: Final = {*ENHANCEMENT_TERMS}
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,16 @@ from typing import Any, NamedTuple
 
 from m2sd_cli.config.files import NO_OPTIONS, OptionsFile, read_options
 from m2sd_cli.config.option import find_option, options_of
-from m2sd_cli.config.stages import NO_INIT, Config, DistillConfig, PretrainConfig, stage_of, validate
+from m2sd_cli.config.stages import (
+    ENHANCEMENT_TERMS,
+    MISSING_TERMS,
+    NO_INIT,
+    Config,
+    DistillConfig,
+    PretrainConfig,
+    stage_of,
+    validate,
+)
 from m2sd_cli.tables import OPTIMIZERS
 
 PRETRAIN_SHARE = 0.2  # of a data set's epochs; the paper's stage 1
@@ -86,8 +95,10 @@ def layers(model: type[Config], sources: Sources) -> list[Layer]:
 def merge(model: type[Config], sources: Sequence[Layer], init: object = None) -> dict[str, tuple[str, Any]]:
     """Merge layers, of which a later one wins, over the defaults of the optimiser that they choose.
 
-    Learning rate and weight decay of a layer go with its optimiser: a later layer with another optimiser drops them. If
-    stage 1 begins from weights and no layer names optimiser or learning rate, the values are those of TRAINED.
+    Learning rate and weight decay of a layer go with its optimiser: a later layer with another optimiser drops them.
+    Weights of terms that the mixing of a later layer does not have are dropped, and so are those of feature enhancement
+    where a later layer chooses its kind. If stage 1 begins from weights and no layer names optimiser or learning rate,
+    the values are those of TRAINED.
 
     Args:
         model: the configuration of a stage.
@@ -102,8 +113,8 @@ def merge(model: type[Config], sources: Sequence[Layer], init: object = None) ->
     merged: dict[str, tuple[str, Any]] = {}
     for origin, values in sources:
         other = optimizer.check(values.get("optimizer", chosen))
-        if other != chosen:
-            merged = {name: each for name, each in merged.items() if name not in OPTIMIZER_OPTIONS}
+        dropped = superseded(values, other != chosen)
+        merged = {name: each for name, each in merged.items() if name not in dropped}
         chosen = other
         merged |= {name: (origin, value) for name, value in values.items()}
     begins_trained = merged.get("init", ("", init))[1] not in (None, NO_INIT)
@@ -113,6 +124,21 @@ def merge(model: type[Config], sources: Sequence[Layer], init: object = None) ->
         merged = {**{name: (DEFAULT_ORIGIN, value) for name, value in trained.items()}, **merged}
     own = OPTIMIZERS[chosen].defaults.get(stage_of(model), {})
     return {**{name: (DEFAULT_ORIGIN, value) for name, value in own.items()}, **merged}
+
+
+def superseded(values: Mapping[str, Any], other_optimizer: bool) -> set[str]:
+    """Return the options of earlier layers that a layer drops by its choices, see `merge`.
+
+    Args:
+        values: the layer's.
+        other_optimizer: True if it chooses another optimiser than the layers before it.
+    """
+    names = {*MISSING_TERMS.get(str(values.get("mixing")), ())}
+    if other_optimizer:
+        names |= {*OPTIMIZER_OPTIONS}
+    if "enhancement" in values:
+        names |= {*ENHANCEMENT_TERMS}
+    return names
 
 
 def stage_defaults(model: type[PretrainConfig | DistillConfig], defaults: Mapping[str, Any]) -> dict[str, Any]:

@@ -28,6 +28,12 @@ CLASSIFIER_DEFAULT = f"{DEFAULT_CLASSIFIER}, or {UNTRAINED_CLASSIFIER} without a
 SEED = "Same seed: same result, on the same CPU with the same number of threads."
 RATE = "Learning rate of the classifier W, after the warm-up."
 DEFAULT_MILESTONES = (0.6, 0.8)  # of the epochs
+MISSING_TERMS = {  # by mixing, the weights of the terms of L that it does not have
+    "mixup": ("kl_weight",),
+    "cutmix": ("kl_weight",),
+    "none": ("kl_weight", "clean_weight"),
+}
+ENHANCEMENT_TERMS = ("kd_weight", "attention_weight", "teacher_weight")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,7 +177,8 @@ class DistillConfig(TrainingConfig):
         Option(help="both, mixup or cutmix; none: unmixed images.", symbol="x_I, x_II"),
     ] = "both"
     enhancement: Annotated[
-        Literal["full", "no-attention", "no-pyramid"], Option(help="Feature enhancement: {choices}.", symbol="FE")
+        Literal["full", "no-attention", "no-pyramid"],
+        Option(help="Feature enhancement: {choices}. To name one gives its terms their usual weights.", symbol="FE"),
     ] = "full"
     beta: Annotated[
         float, Option(help="a of the share lambda ~ Beta(a, a) that one image has in a mixed one.", gt=0, symbol="λ")

@@ -127,7 +127,7 @@ def test_shipped_recipes_are_valid(recipe: dict[str, Any]) -> None:
         resolve(PretrainConfig, Sources(recipe)).epochs + resolve(DistillConfig, Sources(recipe)).epochs
         == recipe["total_epochs"]
     )
-    used = {*options_of(PretrainConfig), *options_of(DistillConfig), "total_epochs", "pretrain_share"}
+    used = {*options_of(PretrainConfig), *options_of(DistillConfig), "total_epochs", "pretrain_share", "distill"}
     assert set(recipe) <= used
 
 
@@ -243,7 +243,8 @@ def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
 def test_one_branch_has_no_pair_to_compare(mixing: str) -> None:
     assert resolve(DistillConfig, Sources({"epochs": 1}, None, {"mixing": mixing})).kl_weight == 0
     with pytest.raises(UsageError, match=rf"--mixing {mixing} has not both; give --kl-weight 0$"):
-        resolve(DistillConfig, Sources({"epochs": 1, "kl_weight": 1.0}, None, {"mixing": mixing}))
+        resolve(DistillConfig, Sources({"epochs": 1}, None, {"kl_weight": 1.0, "mixing": mixing}))
+    assert resolve(DistillConfig, Sources({"epochs": 1, "kl_weight": 1.0}, None, {"mixing": mixing})).kl_weight == 0
     assert resolve(DistillConfig, Sources({"epochs": 1}, None, {"mixing": "both"})).kl_weight == 1
 
 
@@ -253,6 +254,19 @@ def test_the_usual_weight_of_attention_transfer_goes_with_its_reduction() -> Non
     assert resolve(DistillConfig, Sources(summed)).attention_weight == 1
     assert resolve(DistillConfig, Sources(summed, None, {"attention_weight": 25.0})).attention_weight == 25
     assert resolve(DistillConfig, Sources(summed, None, {"attention_reduction": "mean"})).attention_weight == 100
+
+
+def test_weights_go_with_the_enhancement_and_the_mixing_of_their_layer() -> None:
+    clean = {"epochs": 1, "kd_weight": 0.0, "attention_weight": 0.0, "teacher_weight": 0.0, "clean_weight": 1.0}
+
+    def weights(**options: Any) -> tuple[float, ...]:
+        config = resolve(DistillConfig, Sources(clean, None, options))
+        return config.kd_weight, config.attention_weight, config.teacher_weight, config.clean_weight
+
+    assert weights() == weights(mixing="mixup") == weights(mixing="both") == (0, 0, 0, 1)
+    assert weights(mixing="none") == (0, 0, 0, 0)
+    assert weights(enhancement="full") == weights(enhancement="no-pyramid") == (1, 100, 1, 1)
+    assert weights(enhancement="full", kd_weight=0.0) == (0, 100, 1, 1)
 
 
 def test_clean_images_are_not_mixed_in_twice() -> None:
