@@ -69,14 +69,14 @@ def option_annotation(model: type[PretrainConfig | DistillConfig], option: Train
         typer.Option(
             flag(option.name),
             help=option.help,
-            show_default=_default(model, option),
+            show_default=usual_words(model, option),
             autocompletion=lambda: list(option.choices),
         ),
     ]
 
 
-def _default(model: type[PretrainConfig | DistillConfig], option: TrainingOption) -> str:
-    """Return the default for the help page, where data sets have their own, too."""
+def usual_words(model: type[PretrainConfig | DistillConfig], option: TrainingOption) -> str:
+    """Return the default of an option as the help page has it: of folders first, then of data sets with another."""
 
     def shown(defaults: dict[str, Any]) -> str:
         own = stage_defaults(model, defaults)

@@ -12,6 +12,7 @@ from typing import Any
 from m2sd_cli.ablation.rows import FE, ROWS, WEIGHTS
 from m2sd_cli.cli.commands import COMMANDS
 from m2sd_cli.cli.evaluate import MARKS, TRAINED_W
+from m2sd_cli.cli.training import usual_words
 from m2sd_cli.config.option import flag, options_of
 from m2sd_cli.config.stages import MODELS
 from m2sd_cli.data.catalogue import DATA_SETS
@@ -54,10 +55,11 @@ def exit_codes() -> str:
 
 
 def options(stage: str) -> str:
-    """The options of a stage with their symbols in the paper."""
+    """The options of a stage with their defaults and their symbols in the paper."""
+    model = MODELS[stage]
     rows = (
-        [code(flag(option.name)), option.shown_default, option.option.symbol, option.help]
-        for option in options_of(MODELS[stage]).values()
+        [code(flag(option.name)), usual_words(model, option), option.option.symbol, option.help]
+        for option in options_of(model).values()
     )
     return markdown([f"option of `m2sd {stage}`", "default", "in the paper", ""], rows)
 
@@ -212,13 +214,13 @@ def compared(recipe: str) -> str:
     return markdown(columns, [ours, *published_rows(options.data, label)])
 
 
-def published(data: str, backbone: str) -> str:
-    """The published figures on a data set with a backbone, as papers call it; the oldest first."""
-    return markdown(["method", "session 0", "last", "AVG", "PD", "HM"], published_rows(data, backbone))
-
-
 def published_rows(data: str, backbone: str) -> list[list[object]]:
-    """Return the rows of the published figures, with the marks of `m2sd evaluate --compare`."""
+    """Return the rows of published figures, the oldest first, with the marks of `m2sd evaluate --compare`.
+
+    Args:
+        data: the data set.
+        backbone: the network, as papers call it.
+    """
     found = [Published(method, row) for method in published_methods() for row in method.rows]
     chosen = [each for each in found if (each.row.data, each.row.backbone) == (data, backbone)]
     assert chosen, f"nothing is published on {data} with {backbone}"
@@ -248,7 +250,6 @@ TABLES: dict[str, Callable[..., str]] = {
     "extras": extras,
     "recipes": recipes,
     "ablation rows": ablation_rows,
-    "published": published,
     "results": results,
     "compared": compared,
 }
