@@ -229,3 +229,11 @@ def test_a_refused_word_needs_no_torch(arguments: list[str]) -> None:
     done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "[]\n")
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.skipif(not (PACKAGE.parent / ".git").exists(), reason="no checkout of git")
+def test_no_stray_file_lies_at_the_top() -> None:
+    listed = subprocess.run(["git", "ls-files"], cwd=PACKAGE.parent, capture_output=True, text=True, check=True)
+    top = {line.partition("/")[0] for line in listed.stdout.splitlines()}
+    known = {"LICENSE", "README.md", "completions", "m2sd_cli", "pyproject.toml", "tests"}
+    assert {name for name in top if not name.startswith(".")} == known
