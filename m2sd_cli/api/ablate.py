@@ -14,7 +14,8 @@ from typing import Any
 
 from m2sd_cli.ablation.records import COMMAND, Budget, Result, Run, begin, read_results, recorded_budget
 from m2sd_cli.ablation.rows import choose_seeds
-from m2sd_cli.api.distill import copy_session_0, distill
+from m2sd_cli.api.base_session import copy_session_0
+from m2sd_cli.api.distill import distill
 from m2sd_cli.api.evaluate import evaluate
 from m2sd_cli.api.increment import increment
 from m2sd_cli.api.pretrain import pretrain

@@ -15,7 +15,7 @@ from typing import Any, Final
 import torch
 
 from m2sd_cli import progress
-from m2sd_cli.api.distill import fit_distill
+from m2sd_cli.api.base_session import fit_distill
 from m2sd_cli.api.pretrain import fit_pretrain
 from m2sd_cli.api.tuning_trial import compare, held_out_accuracy, is_better
 from m2sd_cli.checkpoints import BaseCheckpoint

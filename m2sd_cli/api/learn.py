@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from m2sd_cli import progress
-from m2sd_cli.api.distill import fit_distill
+from m2sd_cli.api.base_session import fit_distill
 from m2sd_cli.api.fine_tuning import FineTuning, refuse_minutes
 from m2sd_cli.api.pretrain import fit_pretrain
 from m2sd_cli.api.stage import refuse_shared_folder, remember_folder, require_one_beginning

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from m2sd_cli import progress
-from m2sd_cli.api.distill import base_classes, fit_distill
+from m2sd_cli.api.base_session import fit_distill
+from m2sd_cli.api.distill import base_classes
 from m2sd_cli.api.edits import write_edits
 from m2sd_cli.api.increment import Lesson, find_extended, teach
 from m2sd_cli.api.pretrain import fit_pretrain

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import m2sd_cli
-from m2sd_cli.api import distill as distilling
+from m2sd_cli.api import base_session
 from m2sd_cli.checkpoints import BaseCheckpoint, PretrainCheckpoint
 from m2sd_cli.errors import UsageError
 from m2sd_cli.runs.folder import RunFolder
@@ -107,7 +107,7 @@ def test_stage_2_begins_with_rows_in_the_direction_of_the_class_means(
         begun.append(module["network"].class_weights.weight.detach().clone())
         return Fitted(job.config)
 
-    monkeypatch.setattr(distilling, "fit", fit)
+    monkeypatch.setattr(base_session, "fit", fit)
     m2sd_cli.distill(folder, run=tmp_path / "run", epochs=1, device="cpu", force=True)
     assert F.cosine_similarity(begun[0], means).amin() > 0.9999
     drawn = PretrainCheckpoint.read(run, run.pretrain()).weight

@@ -66,7 +66,7 @@ pytestmark = pytest.mark.usefixtures("signals_as_at_a_terminal")
             "pretrain --data FOLDER --epochs 1 --run RUN --force --yes --device cpu",
             "m2sd_cli.api.pretrain.build_network",
         ),
-        ("distill --data FOLDER --run RUN --force --yes --device cpu", "m2sd_cli.api.distill.load_network"),
+        ("distill --data FOLDER --run RUN --force --yes --device cpu", "m2sd_cli.api.base_session.load_network"),
     ],
 )
 def test_every_command_says_so(

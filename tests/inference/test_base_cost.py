@@ -11,7 +11,7 @@ import torch
 
 import m2sd_cli
 from m2sd_cli import recipes
-from m2sd_cli.api.distill import base_cost
+from m2sd_cli.api.base_session import base_cost
 from m2sd_cli.config.stages import DistillConfig
 from m2sd_cli.data.catalogue import get_info
 from m2sd_cli.errors import UsageError

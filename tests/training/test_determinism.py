@@ -102,7 +102,7 @@ def test_both_stages_run_so_and_come_to_what_a_cpu_always_comes_to(
         return objective
 
     monkeypatch.setattr("m2sd_cli.api.pretrain.pretrain_objective", watched("pretrain"))
-    monkeypatch.setattr("m2sd_cli.api.distill.distill_objective", watched("distill"))
+    monkeypatch.setattr("m2sd_cli.api.base_session.distill_objective", watched("distill"))
     m2sd_cli.pretrain(folder, run=run, deterministic=True, **QUICK)
     assert m2sd_cli.distill(folder, run=run, deterministic=True, stop_after=0, **QUICK_DISTILL) is None
     assert StateStore(RunFolder(run)).load().deterministic
