@@ -25,6 +25,15 @@ def test_the_exit_codes_are_all_there() -> None:
     assert re.findall(r"\d+", codes) == [str(code) for code in EXIT_CODES]
 
 
+def test_the_figures_below_the_demo_are_those_that_it_prints() -> None:
+    [printed] = [block.text for block in README.blocks if block.marker("prints") == "m2sd demo | head -10"]
+    rows = [line.split() for line in printed.splitlines()]
+    [names] = [row for row in rows if row[:2] == ["session", "classes"]]
+    [row] = [row for row in rows if row[:2] == ["2", "10"]]
+    last = dict(zip(names, row, strict=True))
+    assert f"the end {float(last['base']):.0f} % and {float(last['novel']):.0f} % of their test images" in README.text
+
+
 def test_the_python_example_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -7,17 +7,12 @@ import pytest
 
 from m2sd_cli.cli.commands import COMMANDS, Entry
 from m2sd_cli.errors import EXIT_CODES, M2sdError
-from m2sd_cli.recipes import recipe_names, results
+from m2sd_cli.recipes import recipe_names
 from m2sd_cli.recipes.results import read_results
-from m2sd_cli.reports import published
 from m2sd_cli.tables import CLASSIFIERS
 from tests.documents.markdown import ROOT, Document, documents
 from tests.documents.tables import TABLES, figure, make_table, markdown
 
-DECIMAL = re.compile(r"(?<![\w.])\d+\.\d+(?![\w.]*[\d/])")
-NOT_MEASURED = re.compile(
-    r"`[^`\n]*`|\]\([^)]*\)|\w+://\S+|\bdoi \S+|\bPython \S+(?: (?:and|to) \S+)?|\btorch\w* \S+|\bsection \S+"
-)
 FIGURE = re.compile(r"^\|.*\d\.\d.*\|$", re.MULTILINE)
 
 
@@ -29,19 +24,6 @@ def stale_tables(document: Document) -> list[str]:
 def loose_figures(document: Document) -> list[str]:
     """List the rows of tables with measured figures that are in no file of figures."""
     return FIGURE.findall(document.hand_written)
-
-
-def known_figures() -> set[str]:
-    """Collect the figures of the files of figures, as they are written there."""
-    numbers = (path.read_text(encoding="utf-8") for path in (results.FILE, published.FILE))
-    return {figure for text in numbers for figure in DECIMAL.findall(text)}
-
-
-def stray_figures(document: Document) -> list[str]:
-    """List the decimal figures in sentences that are in no file of figures."""
-    return [
-        each for each in DECIMAL.findall(NOT_MEASURED.sub("", document.hand_written)) if each not in known_figures()
-    ]
 
 
 @pytest.mark.parametrize("document", documents(), ids=lambda document: document.name)
@@ -123,34 +105,15 @@ def test_a_table_that_lies_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("document", documents(), ids=lambda document: document.name)
-def test_no_table_or_sentence_has_figures_of_its_own(document: Document) -> None:
-    assert (loose_figures(document), stray_figures(document)) == ([], []), "put them into m2sd_cli/recipes/results.toml"
+def test_no_table_has_figures_of_its_own(document: Document) -> None:
+    assert loose_figures(document) == [], "put them into m2sd_cli/recipes/results.toml"
 
 
-def test_every_figure_of_the_file_is_in_a_document() -> None:
-    every = documents()
-    shown = {table.name for document in every for table in document.tables}
+def test_every_table_of_the_file_is_in_a_document() -> None:
+    shown = {table.name for document in documents() for table in document.tables}
     assert {f"results {name}" for name in read_results()["tables"]} <= shown
-    prose = {figure for document in every for figure in DECIMAL.findall(document.hand_written)}
-    for sentence in read_results()["sentences"]:
-        assert sentence["recipe"] in recipe_names() or sentence["recipe"].startswith("none: ")
-        assert {str(figure) for figure in sentence["figures"]} <= prose, sentence["about"]
 
 
 def test_a_figure_outside_of_the_files_is_found() -> None:
     text = "<!-- table: commands -->\n| a | 59.9 |\n<!-- /table -->\n| b | 12.5 ± 0.3 |\n| c | 7 |\n"
     assert loose_figures(Document(ROOT / "README.md", text)) == ["| b | 12.5 ± 0.3 |"]
-
-
-@pytest.mark.parametrize(
-    ("sentence", "stray"),
-    [
-        ("AVG is 59.9 then.", []),
-        ("AVG is 99.9 then.", ["99.9"]),
-        ("It was 99.9, 59.9.", ["99.9"]),
-        ("With `--scale 99.9` and 3 images, from Python 3.11 on, [here](a-99.9.md), doi 10.1609/aaai.v38i4.28129.", []),
-        ("From 0.2.0 on.", []),
-    ],
-)
-def test_a_figure_of_a_sentence_that_was_not_measured_is_found(sentence: str, stray: list[str]) -> None:
-    assert stray_figures(Document(ROOT / "README.md", sentence)) == stray
