@@ -15,6 +15,7 @@ from typing import Any
 from m2sd_cli.ablation.records import COMMAND, Budget, Result, Run, begin, read_results, recorded_budget
 from m2sd_cli.ablation.rows import choose_seeds
 from m2sd_cli.api.base_session import copy_session_0
+from m2sd_cli.api.course import untold
 from m2sd_cli.api.distill import distill
 from m2sd_cli.api.evaluate import evaluate
 from m2sd_cli.api.increment import increment
@@ -291,7 +292,8 @@ def _stage_1(study: _Study, row: RowOptions, seed: int, wait: bool) -> RunFolder
         if not first.has_pretrain():
             say(told)
             options = {**asdict(row.pretrain), "seed": seed}
-            study.train(pretrain, first, data=study.sweep.data, recipe=study.budget.recipe, **options)
+            with untold():  # the stages 2 are those of the rows
+                study.train(pretrain, first, data=study.sweep.data, recipe=study.budget.recipe, **options)
     return first
 
 

@@ -1,6 +1,8 @@
 """The expected course of stages that have not begun, by the time of a few steps that leave nothing behind."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from math import isfinite
 from typing import Any, Final
@@ -37,6 +39,7 @@ ENDLESS = 10**6  # epochs, of which as many steps are taken as the measurement w
 WORTH: Final = 10**7  # pixels over all epochs of stage 1; one of fewer is over in half a minute
 MOMENT: Final = 0.5  # seconds of steps that tell roughly
 FEW, FEW_PIXELS = 8, 2**18  # images of a step on a CPU that tells roughly, the least and the most
+_untold: ContextVar[bool] = ContextVar("untold", default=False)
 
 
 @dataclass(frozen=True)
@@ -127,6 +130,16 @@ def measure(
     return StagePlan(stage, epochs, len(bounds), epochs * epoch_seconds, peak_memory(execution.device))
 
 
+@contextmanager
+def untold() -> Iterator[None]:
+    """Have `tell_both` say nothing inside: the command has a stage 2 of its own, or several."""
+    token = _untold.set(True)
+    try:
+        yield
+    finally:
+        _untold.reset(token)
+
+
 def tell_both(job: Job[PretrainConfig], defaults: Mapping[str, Any], followed: Recipe) -> None:
     """Say roughly how long stage 1 and the stage 2 after it take, where somebody listens and stage 1 takes a while.
 
@@ -139,7 +152,8 @@ def tell_both(job: Job[PretrainConfig], defaults: Mapping[str, Any], followed: R
     """
     data, config, asked = job.data, job.config, job.execution
     small = config.epochs * len(data.train) * data.augmentation.size**2 < WORTH
-    if small or data.base < 2 or asked.compile or asked.group.size > 1 or not isfinite(progress.snapshot_interval()):
+    alone = asked.group.size == 1 and not asked.compile
+    if _untold.get() or small or data.base < 2 or not alone or not isfinite(progress.snapshot_interval()):
         return
     try:
         second = expected_distill(job, defaults, followed)

@@ -89,6 +89,16 @@ def test_nothing_is_timed_where_it_tells_nobody_anything(
     assert measured == []
 
 
+def test_nothing_is_told_of_a_stage_1_without_this_stage_2(
+    m2sd: Cli, stripes: Stripes, tmp_path: Path, measured: list[tuple[str, int]]
+) -> None:
+    begin = ["pretrain", "--data", stripes.folder, "--epochs", 1, *WORDS]
+    with course.untold():
+        assert said(m2sd(*begin, "--run", tmp_path / "one")) == []
+    assert measured == []
+    assert len(said(m2sd(*begin, "--run", tmp_path / "two"))) == 1
+
+
 def test_a_stage_2_that_cannot_be_timed_is_told(
     m2sd: Cli, stripes: Stripes, tmp_path: Path, measured: list[tuple[str, int]]
 ) -> None:
