@@ -7,6 +7,7 @@ import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
 from decimal import Decimal
+from importlib import import_module
 from typing import Any
 
 from m2sd_cli.ablation.rows import FE, ROWS, WEIGHTS
@@ -27,6 +28,30 @@ from m2sd_cli.tables import BACKBONES, CLASSIFIERS
 from tests.documents.markdown import ROOT
 
 Rows = Iterable[Sequence[object]]
+
+# The equations of the paper, each with the functions and classes of `method/` that compute it.
+EQUATIONS = {
+    "f(x) = W^T phi(x)": "network.Network class_weights.class_logits",
+    "stage 1: cross-entropy on the base classes": "losses.cross_entropy",
+    "pairs (x_i, x_j) with y_i != y_j": "mixing.pair_different_classes",
+    "lambda ~ Beta(a, a), one for both branches": "mixing.sample_lambda",
+    "x_I = lambda x_i + (1 - lambda) x_j": "mixing.mixup",
+    "x_II = M * x_i + (1 - M) * x_j": "mixing.cutmix",
+    "r_w = W sqrt(1 - lambda), r_x ~ U(r_w/2, W - r_w/2)": "mixing.cutmix_box",
+    "y_I = y_II = lambda y_i + (1 - lambda) y_j": "mixing.soft_labels",
+    "L_ce^v = CE(y_I, f(x_I)) + CE(y_II, f(x_II))": "losses.l_ce",
+    "L_KL^v = KL(f(x_I), f(x_II)) + KL(f(x_II), f(x_I))": "losses.l_kl",
+    "FE(x) = FPN(EN(phi(x))), p_hat = W'(T_4)": "enhancement.FeatureEnhancement",
+    "EN: MHSA on blocks 1 and 4": "attention.SelfAttention",
+    "EN: coordinate attention on blocks 2 and 3": "attention.CoordinateAttention",
+    "FPN: BiFPN, T_1 .. T_4": "bifpn.BiFPN",
+    "L_AT = KL(p_hat, f(x)) + sum_i norm(at(T_i) - at(phi_i))^2": (
+        "losses.l_at losses.kl_divergence losses.attention_transfer"
+    ),
+    "at(.)": "losses.attention_map",
+    "L = L_ce^v + L_KL^v + L_AT": "distillation.distillation_terms distillation.total_loss",
+    "stage 3: w_i = (1/K) sum_j phi(x_j)": "prototypes.ClassMeans means.build",
+}
 
 
 def markdown(columns: Sequence[str], rows: Rows) -> str:
@@ -73,6 +98,18 @@ def symbols() -> str:
         if option.option.symbol
     )
     return markdown(["in the paper", "option", "default", ""], rows)
+
+
+def equations() -> str:
+    """The equations of the paper, with links to the lines that compute them."""
+    rows = []
+    for equation, names in EQUATIONS.items():
+        places = []
+        for module, _, name in (each.partition(".") for each in names.split()):
+            line = inspect.getsourcelines(getattr(import_module(f"m2sd_cli.method.{module}"), name))[1]
+            places.append((f"[`{module}.py:{line}`]({module}.py#L{line})", code(name)))
+        rows.append([equation, *map(", ".join, zip(*places, strict=True))])
+    return markdown(["equation", "file and line", "function or class"], rows)
 
 
 def classifiers() -> str:
@@ -242,6 +279,7 @@ TABLES: dict[str, Callable[..., str]] = {
     "exit codes": exit_codes,
     "options": options,
     "symbols": symbols,
+    "equations": equations,
     "classifiers": classifiers,
     "backbones": backbones,
     "data sets": data_sets,

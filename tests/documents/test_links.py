@@ -17,6 +17,10 @@ def dead_links(document: Document) -> list[str]:
         file = (document.path.parent / path).resolve() if path else document.path
         if not file.exists() or not file.is_relative_to(ROOT):
             dead.append(f"{document.name}:{line}: {target}")
+        elif anchor and file.suffix == ".py":
+            lines = len(file.read_text(encoding="utf-8").splitlines())
+            if anchor not in {f"L{number}" for number in range(1, lines + 1)}:
+                dead.append(f"{document.name}:{line}: {target}")
         elif anchor and file.suffix == ".md":
             text = document.text if file == document.path else file.read_text(encoding="utf-8")
             if anchor not in Document(file, text).anchors:
@@ -46,6 +50,8 @@ def test_there_are_links() -> None:
         ("[a](#two)\n\n```sh\n## Two\n```\n", True),
         ("[a](.github/CONTRIBUTING.md#the-map)", False),
         ("[a](.github/CONTRIBUTING.md#the-sea)", True),
+        ("[a](m2sd_cli/method/losses.py#L1)", False),
+        ("[a](m2sd_cli/method/losses.py#L9999)", True),
         ("[a](https://example.org/nowhere)", False),
         ("`[a](nowhere.md)`", False),
         ('<img src=".github/report.png" width="9">', False),
