@@ -25,6 +25,7 @@ from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.manifest import ClassRecord
 from m2sd_cli.runs.reader import session_name
 from m2sd_cli.tables import BACKBONES, BackboneEntry, ImageNetWeights
+from m2sd_cli.training import loop
 from m2sd_cli.training.stopping import SIGNALS
 from tests.helpers import (
     BASE,
@@ -62,6 +63,14 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Keep the decoded images of all tests in one folder, for what trains once for all of them."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("M2SD_CACHE", str(tmp_path_factory.mktemp("decoded")))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _brief_measurements() -> Iterator[None]:
+    """Time two steps of a training where a command would time them for seconds."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "PROBED", 0.0)
         yield
 
 

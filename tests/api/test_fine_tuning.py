@@ -22,7 +22,7 @@ from m2sd_cli.reports.rehearsal import Part, play
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.manifest import BackboneRecord, NetworksRecord, TuningRecord
 from m2sd_cli.tables import BACKBONES, ImageNetWeights
-from m2sd_cli.training import fitting, loop
+from m2sd_cli.training import fitting
 from m2sd_cli.training.loop import Training
 from tests.helpers import COLOURS, Cli, check_refusal, fill, small_state, tree
 
@@ -33,9 +33,8 @@ BETTER, EQUAL, WORSE = (80.0, 90.0), (80.0, 80.0), (80.0, 79.0)
 
 @pytest.fixture(autouse=True)
 def _small(small_backbone: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The best backbone is a small one, a step takes a second on the clock, and a measurement few steps."""
+    """The best backbone is a small one, and a step takes a second on the clock."""
     monkeypatch.setattr(learning, "best_backbone", lambda: "small")
-    monkeypatch.setattr(loop, "PROBED", 0.0)
     monkeypatch.setattr(fine_tuning, "step_seconds", lambda *_: 1.0)
     monkeypatch.setattr(fine_tuning, "monotonic", lambda: 0.0)
 

@@ -11,7 +11,6 @@ from m2sd_cli.api.plan import Plan, plan
 from m2sd_cli.data.cache import cache_folder
 from m2sd_cli.errors import DataError
 from m2sd_cli.runs.folder import RunFolder
-from m2sd_cli.training import loop
 from m2sd_cli.training.epochs import HELD_OUT_SHARE
 from m2sd_cli.training.loop import Training
 from tests.helpers import QUICK, Cli, Stripes, tree
@@ -21,8 +20,7 @@ FIRST = ["--image-size", 16, "--backbone", "resnet20", "--batch-size", 8, "--dev
 
 @pytest.fixture(autouse=True)
 def _quick_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a few steps do, and each of them take a second on the clock."""
-    monkeypatch.setattr(loop, "PROBED", 0.0)
+    """Have each step take a second on the clock."""
     measure = Training.step_seconds
 
     def step_seconds(training: Training, _enough: float | None = None) -> float:
@@ -35,7 +33,6 @@ def _quick_steps(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="session")
 def planned(stripes: Stripes) -> Plan:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "PROBED", 0.0)
         patch.setattr(Training, "step_seconds", lambda *_: 1.0)
         return plan("pretrain", stripes.folder, run=stripes.folder.parent / "no-run", **QUICK | {"epochs": 3})
 

@@ -23,8 +23,7 @@ SECOND: dict[str, Any] = {name: value for name, value in QUICK_DISTILL.items() i
 
 @pytest.fixture
 def quick_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a few steps do, and each of them take a second on the clock."""
-    monkeypatch.setattr(loop, "PROBED", 0.0)
+    """Have each step take a second on the clock."""
     measure = Training.step_seconds
 
     def step_seconds(training: Training, _enough: float | None = None) -> float:
@@ -81,7 +80,6 @@ def test_steps_that_were_timed_leave_no_trace(stripes: Stripes, tmp_path: Path) 
         return run(training, stop)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "PROBED", 0.0)
         patch.setattr(Training, "run", timed)
         timed_run = m2sd_cli.pretrain(stripes.folder, run=tmp_path / "timed", optimizer="adamw", **QUICK)
     plain = m2sd_cli.pretrain(stripes.folder, run=tmp_path / "plain", optimizer="adamw", **QUICK)
