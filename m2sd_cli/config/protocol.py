@@ -24,7 +24,8 @@ class ProtocolOptions:
         Option(help="New classes of a session; the last session may have fewer.", ge=1, le=MANY, default="official"),
     ] = None
     shots_per_class: Annotated[
-        int | None, Option(help="Shots: the images that teach a new class.", ge=1, le=MANY, default="official")
+        int | None,
+        Option(help="Number of shots, the images that teach a new class.", ge=1, le=MANY, default="official"),
     ] = None
     class_order: Annotated[
         str | None,

@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import Any
 
 from m2sd_cli.ablation.rows import FE, ROWS, WEIGHTS
-from m2sd_cli.cli.commands import COMMANDS
+from m2sd_cli.cli.commands import COMMANDS, build_command
 from m2sd_cli.cli.evaluate import MARKS, TRAINED_W
 from m2sd_cli.cli.training import usual_words
 from m2sd_cli.config.option import flag, options_of
@@ -89,10 +89,27 @@ def options(stage: str) -> str:
     return markdown([f"option of `m2sd {stage}`", "default", "in the paper", ""], rows)
 
 
+def helps(command: str, *names: str) -> str:
+    """The help of some options of a command."""
+    found = {name: each for each in build_command(command).params for name in each.opts}
+    rows = ([code(f"--{name}"), found[f"--{name}"].help] for name in names)
+    return markdown([f"option of `m2sd {command}`", ""], rows)
+
+
+def subcommands(command: str) -> str:
+    """The commands of a group, in the order of its help."""
+    firsts = (
+        (name, inspect.cleandoc(each.help).split("\n\n")[0]) for name, each in build_command(command).commands.items()
+    )
+    return markdown(
+        ["command", ""], ([code(f"m2sd {command} {name}"), " ".join(text.split())] for name, text in firsts)
+    )
+
+
 def symbols() -> str:
     """The options that have a symbol in the paper, of both stages."""
     rows = (
-        [option.option.symbol, code(f"m2sd {stage} {flag(option.name)}"), option.shown_default, option.help]
+        [option.option.symbol, code(f"m2sd {stage} {flag(option.name)}"), usual_words(model, option), option.help]
         for stage, model in MODELS.items()
         for option in options_of(model).values()
         if option.option.symbol
@@ -278,6 +295,8 @@ TABLES: dict[str, Callable[..., str]] = {
     "commands": commands,
     "exit codes": exit_codes,
     "options": options,
+    "help": helps,
+    "subcommands": subcommands,
     "symbols": symbols,
     "equations": equations,
     "classifiers": classifiers,

@@ -14,6 +14,7 @@ from tests.documents.markdown import ROOT, Document, documents
 from tests.documents.tables import TABLES, figure, make_table, markdown
 
 FIGURE = re.compile(r"^\|.*\d\.\d.*\|$", re.MULTILINE)
+OPTION = re.compile(rf"^\| `(?:--|m2sd |(?:{'|'.join(COMMANDS)}) ).*\|$", re.MULTILINE)
 
 
 def stale_tables(document: Document) -> list[str]:
@@ -24,6 +25,11 @@ def stale_tables(document: Document) -> list[str]:
 def loose_figures(document: Document) -> list[str]:
     """List the rows of tables with measured figures that are in no file of figures."""
     return FIGURE.findall(document.hand_written)
+
+
+def loose_options(document: Document) -> list[str]:
+    """List the rows of tables with an option or a command that are made from no table of the program."""
+    return OPTION.findall(document.hand_written)
 
 
 @pytest.mark.parametrize("document", documents(), ids=lambda document: document.name)
@@ -42,7 +48,9 @@ def test_every_classifier_tells_its_rule_and_its_source() -> None:
     assert all(entry.rule and entry.source for entry in CLASSIFIERS.entries.values())
 
 
-@pytest.mark.parametrize("name", ["options pretrain", "options distill", "compared cifar100-resnet20-cpu"])
+@pytest.mark.parametrize(
+    "name", ["options pretrain", "options distill", "compared cifar100-resnet20-cpu", "subcommands sessions"]
+)
 def test_a_table_with_arguments_is_made(name: str) -> None:
     assert make_table(name).count("\n") > 5
 
@@ -52,7 +60,7 @@ def test_every_kind_of_table_is_in_a_document() -> None:
     assert {kind for kind in TABLES if any(f"{name} ".startswith(f"{kind} ") for name in names)} == set(TABLES)
 
 
-@pytest.mark.parametrize("name", sorted(set(TABLES) - {"options", "results", "compared"}))
+@pytest.mark.parametrize("name", sorted(set(TABLES) - {"options", "help", "subcommands", "results", "compared"}))
 def test_a_table_is_made(name: str) -> None:
     header, line, *rows = make_table(name).splitlines()
     assert re.fullmatch(r"\|(---\|| --- \|)+", line)
@@ -112,6 +120,21 @@ def test_no_table_has_figures_of_its_own(document: Document) -> None:
 def test_every_table_of_the_file_is_in_a_document() -> None:
     shown = {table.name for document in documents() for table in document.tables}
     assert {f"results {name}" for name in read_results()["tables"]} <= shown
+
+
+@pytest.mark.parametrize("document", documents(), ids=lambda document: document.name)
+def test_no_table_lists_options_by_hand(document: Document) -> None:
+    assert loose_options(document) == [], "make it by `help COMMAND OPTION ...` or `subcommands COMMAND`"
+
+
+@pytest.mark.parametrize("first", ["`--seed N`", "`m2sd study`", "`sessions undo`, `sessions repair`"])
+def test_an_option_or_command_outside_of_the_program_is_found(first: str) -> None:
+    text = f"<!-- table: commands -->\n| `m2sd demo` | |\n<!-- /table -->\n| {first} | it |\n| `imagenet` | weights |\n"
+    assert loose_options(Document(ROOT / "README.md", text)) == [f"| {first} | it |"]
+
+
+def test_the_help_of_an_option_is_that_of_its_help_page() -> None:
+    assert make_table("help pretrain seed").splitlines()[2].startswith("| `--seed` | Same seed: same result")
 
 
 def test_a_figure_outside_of_the_files_is_found() -> None:
