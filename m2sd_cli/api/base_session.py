@@ -72,7 +72,7 @@ def choose_classifier(config: DistillConfig, parent: StoredManifest) -> str:
 def base_cost(config: DistillConfig, data: DataSet) -> float | None:
     """Return the points of accuracy that a new class may cost; None where no held-out image measures them.
 
-    The costs of new classes add up. Where a data set tells the classes of its sessions, all of them may cost as much.
+    The costs of new classes add up. All classes of a data set's sessions together may cost ALL_BASE_COST points.
     """
     if data.held_out is None:
         return None

@@ -178,7 +178,10 @@ class DistillConfig(TrainingConfig):
     ] = "both"
     enhancement: Annotated[
         Literal["full", "no-attention", "no-pyramid"],
-        Option(help="Feature enhancement: {choices}. To name one gives its terms their usual weights.", symbol="FE"),
+        Option(
+            help="Feature enhancement, if its terms have weights: {choices}. To name one gives them the usual ones.",
+            symbol="FE",
+        ),
     ] = "full"
     beta: Annotated[
         float, Option(help="a of the share lambda ~ Beta(a, a) that one image has in a mixed one.", gt=0, symbol="λ")

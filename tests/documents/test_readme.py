@@ -2,11 +2,13 @@
 
 import re
 import runpy
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from m2sd_cli.errors import EXIT_CODES
+from m2sd_cli.pairing import INDEX
 from tests.documents.markdown import ROOT, Document
 from tests.documents.workshop import shortened
 
@@ -23,6 +25,15 @@ def test_it_is_short() -> None:
 def test_the_exit_codes_are_all_there() -> None:
     [codes] = re.findall(r"^Exit codes: (.*)\.$", README.text, re.MULTILINE)
     assert re.findall(r"\d+", codes) == [str(code) for code in EXIT_CODES]
+
+
+def test_the_environment_is_made_as_the_readme_says(tmp_path: Path) -> None:
+    [block] = [each for each in README.blocks if each.language == "text" and each.marker("prints") is None]
+    make, install = block.text.splitlines()
+    script = make.partition("#")[0].rstrip().replace("-m venv", "-m venv --without-pip") + " && command -v python3"
+    done = subprocess.run(["bash", "-euc", script], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout == f"{tmp_path}/.venv/bin/python3\n"
+    assert install.partition("#")[0].rstrip() == f"pip install torch torchvision --index-url {INDEX}/cpu"
 
 
 def test_the_figures_below_the_demo_are_those_that_it_prints() -> None:

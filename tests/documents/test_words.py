@@ -1,20 +1,29 @@
-"""Every command, option and file that a sentence names is there."""
+"""Every command, option and file that a sentence names is there, and so are those of blocks that no test runs."""
 
 import re
 import shlex
+from collections.abc import Sequence
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from m2sd_cli.ablation.rows import ROWS
 from m2sd_cli.cli.commands import COMMANDS, build_command
+from m2sd_cli.recipes import recipe_names
+from m2sd_cli.tables import BACKBONES, CLASSIFIERS
 from tests.documents.markdown import ROOT, Document, documents
 
 SPAN = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
 FILE = re.compile(r"(?:m2sd_cli|tests|completions|\.github|\.ci)/[\w/.-]*\w")
 GENERAL = {"--help", "--version", "--debug", "--plugin", "--install-completion", "--show-completion"}  # of any command
-EXAMPLE = re.compile(r"^# (?:test_)?(\S+\.py)$", re.MULTILINE)  # the first line of a file that a document shows
+EXAMPLE = re.compile(
+    r"^(?:# (?:test_)?|cat > )(\S+\.py)\b", re.MULTILINE
+)  # the first line of a file that a document shows
+COMMAND = re.compile(r"\bm2sd [^\n;&|>]*\w")  # in a block
+RECIPE = re.compile(r"(?:cifar100|cub200|miniimagenet)-resnet[\w-]*")
 PRESENT = [each for each in documents() if each.path.name != "CHANGELOG.md"]  # which tells what was there, too
 
 
@@ -35,6 +44,36 @@ def options_of_commands() -> dict[tuple[str, ...], set[str]]:
 
 
 @cache
+def values_of_options() -> dict[str, set[str]]:
+    """Return the names that an option takes, with those that documents register for examples."""
+    examples = {name.removesuffix(".py") for name in shown_files()}
+    known = {
+        "--recipe": {*recipe_names(), "none"},
+        "--classifier": {*CLASSIFIERS.names()},
+        "--backbone": {*BACKBONES.names()},
+        "--rows": {*ROWS},
+    }
+    return {option: names | examples for option, names in known.items()}
+
+
+def unknown_values(words: Sequence[str]) -> list[str]:
+    """List the values of options in a command that are no names; placeholders in capitals and families are left out."""
+    return [
+        value
+        for option, given in pairwise(words)
+        if option in values_of_options()
+        for value in given.split(",")
+        if value not in values_of_options()[option] and not value.isupper() and ":" not in value
+    ]
+
+
+def commands_not_run(document: Document) -> list[str]:
+    """List the commands of blocks that are neither run nor an output."""
+    blocks = [each for each in document.blocks if not each.runs and each.marker("prints") is None]
+    return [found for each in blocks if each.language in ("sh", "text") for found in COMMAND.findall(each.text)]
+
+
+@cache
 def shown_files() -> set[str]:
     """Return the names of the files that documents show."""
     return {Path(name).name for document in documents() for name in EXAMPLE.findall(document.text)}
@@ -46,7 +85,7 @@ def wrong_words(document: Document) -> list[str]:
     every = set().union(*known.values())
     shown = shown_files()
     wrong = []
-    for span in SPAN.findall(document.prose):
+    for span in (*SPAN.findall(document.prose), *commands_not_run(document)):
         words = shlex.split(span, comments=True) if span.startswith(("m2sd ", "--")) else []
         if words[:1] == ["m2sd"]:
             files = [number + 1 for number, word in enumerate(words) if word == "--plugin"]
@@ -59,7 +98,8 @@ def wrong_words(document: Document) -> list[str]:
         else:
             options = every
         given = {option for word in words if (option := word.partition("=")[0]).startswith("--")}
-        wrong += [span] * (not given <= options)
+        wrong += [span] * (not given <= options or unknown_values(words) != [])
+        wrong += [span] * bool(RECIPE.fullmatch(span) and span not in {*recipe_names(), *BACKBONES.names()})
         named = FILE.fullmatch(span) and Path(span)
         wrong += [span] * bool(named and named.name.removeprefix("test_") not in shown and not (ROOT / named).exists())
     return wrong
@@ -78,6 +118,14 @@ def test_what_a_sentence_names_is_there(document: Document) -> None:
         ("m2sd sing", True),
         ("m2sd pretrain --loudness 3", True),
         ("m2sd sessions show --epochs", True),
+        ("m2sd pretrain --recipe cifar100-resnet20 --backbone timm:NAME", False),
+        ("m2sd pretrain --recipe cifar100-resnet21", True),
+        ("m2sd ablation --rows plain,both", False),
+        ("m2sd ablation --rows plain,most", True),
+        ("--classifier teen", False),
+        ("--classifier tens", True),
+        ("cifar100-resnet20-cpu", False),
+        ("cifar100-resnet20-gpu", True),
         ("--epochs", False),
         ("--loudness", True),
         ("m2sd_cli/config/stages.py", False),
@@ -87,3 +135,12 @@ def test_what_a_sentence_names_is_there(document: Document) -> None:
 )
 def test_a_wrong_word_is_found(span: str, wrong: bool) -> None:
     assert bool(wrong_words(Document(ROOT / "README.md", f"Take `{span}`.\n"))) is wrong
+
+
+@pytest.mark.parametrize(("command", "wrong"), [("m2sd pretrain --requeue", False), ("m2sd pretrain --requeues", True)])
+def test_a_wrong_word_in_a_block_that_is_not_run_is_found(command: str, wrong: bool) -> None:
+    for text in (
+        f"<!-- not run: a cluster does -->\n```sh\nsrun {command} && true\n```\n",
+        f"```text\n{command}\n```\n",
+    ):
+        assert wrong_words(Document(ROOT / "README.md", text)) == [command] * wrong
