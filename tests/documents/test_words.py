@@ -16,7 +16,7 @@ from m2sd_cli.recipes import recipe_names
 from m2sd_cli.tables import BACKBONES, CLASSIFIERS
 from tests.documents.markdown import ROOT, Document, documents
 
-SPAN = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
+SPAN = re.compile(r"(?<!`)`((?:[^`\n]|\n(?!\n))+)`(?!`)")  # within a paragraph
 FILE = re.compile(r"(?:m2sd_cli|tests|completions|\.github|\.ci)/[\w/.-]*\w")
 GENERAL = {"--help", "--version", "--debug", "--plugin", "--install-completion", "--show-completion"}  # of any command
 EXAMPLE = re.compile(
@@ -85,7 +85,8 @@ def wrong_words(document: Document) -> list[str]:
     every = set().union(*known.values())
     shown = shown_files()
     wrong = []
-    for span in (*SPAN.findall(document.prose), *commands_not_run(document)):
+    spans = [" ".join(span.split()) for span in (*SPAN.findall(document.prose), *commands_not_run(document))]
+    for span in (each for span in spans for each in (span.split("; ") if span.startswith("m2sd ") else [span])):
         words = shlex.split(span, comments=True) if span.startswith(("m2sd ", "--")) else []
         if words[:1] == ["m2sd"]:
             files = [number + 1 for number, word in enumerate(words) if word == "--plugin"]
@@ -116,6 +117,9 @@ def test_what_a_sentence_names_is_there(document: Document) -> None:
         ("m2sd pretrain --epochs 3", False),
         ("m2sd sessions undo --force", False),
         ("m2sd sing", True),
+        ("m2sd pretrain\n--epochs 3; m2sd distill --kl-weight 1", False),
+        ("m2sd pretrain --epochs 3; m2sd distill --loudness 1", True),
+        ("m2sd pretrain\n--loudness 1", True),
         ("m2sd pretrain --loudness 3", True),
         ("m2sd sessions show --epochs", True),
         ("m2sd pretrain --recipe cifar100-resnet20 --backbone timm:NAME", False),
