@@ -3,6 +3,7 @@
 import re
 import runpy
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,14 @@ def test_the_figures_below_the_demo_are_those_that_it_prints() -> None:
     [row] = [row for row in rows if row[:2] == ["2", "10"]]
     last = dict(zip(names, row, strict=True))
     assert f"the end {float(last['base']):.0f} % and {float(last['novel']):.0f} % of their test images" in README.text
+
+
+def test_the_versions_are_those_of_the_package() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert re.findall(r"needs Python ([\d.]+) or newer", README.text) == [project["requires-python"].removeprefix(">=")]
+    changes = (ROOT / ".github/CHANGELOG.md").read_text(encoding="utf-8")
+    released = re.findall(r"^## ([\d.]+)$", changes, re.MULTILINE)
+    assert re.findall(r"version = \{([\d.]+)\}", README.text) == released[:1]
 
 
 def test_the_python_example_runs(

@@ -1,6 +1,7 @@
 """Every generated table is what the program makes, and no figure stands in a table of its own."""
 
 import re
+from dataclasses import fields
 from decimal import Decimal
 
 import pytest
@@ -10,6 +11,7 @@ from m2sd_cli.errors import EXIT_CODES, M2sdError
 from m2sd_cli.recipes import recipe_names
 from m2sd_cli.recipes.results import read_results
 from m2sd_cli.tables import CLASSIFIERS
+from m2sd_cli.training.epochs import EpochFigures
 from tests.documents.markdown import ROOT, Document, documents
 from tests.documents.tables import TABLES, figure, make_table, markdown
 
@@ -135,6 +137,17 @@ def test_an_option_or_command_outside_of_the_program_is_found(first: str) -> Non
 
 def test_the_help_of_an_option_is_that_of_its_help_page() -> None:
     assert make_table("help pretrain seed").splitlines()[2].startswith("| `--seed` | Same seed: same result")
+
+
+def test_the_keys_of_a_line_of_the_log_are_those_that_the_program_writes() -> None:
+    log = (
+        (ROOT / "m2sd_cli/runs/README.md")
+        .read_text(encoding="utf-8")
+        .partition("| key | value |")[2]
+        .partition("\n\n")[0]
+    )
+    keys = re.findall(r"`(\w+)`", "".join(re.findall(r"^\| (`.*?) \|", log, re.MULTILINE)))
+    assert sorted(keys) == sorted([*(each.name for each in fields(EpochFigures) if each.name != "network"), "time"])
 
 
 def test_a_figure_outside_of_the_files_is_found() -> None:

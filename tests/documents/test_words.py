@@ -2,7 +2,7 @@
 
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -17,7 +17,7 @@ from m2sd_cli.tables import BACKBONES, CLASSIFIERS
 from tests.documents.markdown import ROOT, Document, documents
 
 SPAN = re.compile(r"(?<!`)`((?:[^`\n]|\n(?!\n))+)`(?!`)")  # within a paragraph
-FILE = re.compile(r"(?:m2sd_cli|tests|completions|\.github|\.ci)/[\w/.-]*\w")
+FILE = re.compile(r"(?:m2sd_cli|tests|completions|\.github|\.ci)/[\w/.-]*\w|[a-z_][\w/]*\.(?:py|css)")
 GENERAL = {"--help", "--version", "--debug", "--plugin", "--install-completion", "--show-completion"}  # of any command
 EXAMPLE = re.compile(
     r"^(?:# (?:test_)?|cat > )(\S+\.py)\b", re.MULTILINE
@@ -79,14 +79,29 @@ def shown_files() -> set[str]:
     return {Path(name).name for document in documents() for name in EXAMPLE.findall(document.text)}
 
 
+def spans_of(document: Document) -> Iterator[str]:
+    """Yield the spans of code in sentences, and the commands of blocks that no test runs; commands one by one."""
+    for found in (*SPAN.findall(document.prose), *commands_not_run(document)):
+        span = " ".join(found.split())
+        yield from span.split("; ") if span.startswith("m2sd ") else [span]
+
+
+def is_there(name: str, document: Document) -> bool:
+    """Tell if a file is in the repository, also by its name within a room, or is one that a document shows."""
+    places = (ROOT, ROOT / "m2sd_cli", document.path.parent)
+    return (
+        Path(name).name.removeprefix("test_") in shown_files()
+        or any((place / name).exists() for place in places)
+        or ("/" not in name and any(document.path.parent.rglob(name)))
+    )
+
+
 def wrong_words(document: Document) -> list[str]:
     """List the spans of code that name a command, an option or a file that there is not."""
     known = options_of_commands()
     every = set().union(*known.values())
-    shown = shown_files()
     wrong = []
-    spans = [" ".join(span.split()) for span in (*SPAN.findall(document.prose), *commands_not_run(document))]
-    for span in (each for span in spans for each in (span.split("; ") if span.startswith("m2sd ") else [span])):
+    for span in spans_of(document):
         words = shlex.split(span, comments=True) if span.startswith(("m2sd ", "--")) else []
         if words[:1] == ["m2sd"]:
             files = [number + 1 for number, word in enumerate(words) if word == "--plugin"]
@@ -101,8 +116,7 @@ def wrong_words(document: Document) -> list[str]:
         given = {option for word in words if (option := word.partition("=")[0]).startswith("--")}
         wrong += [span] * (not given <= options or unknown_values(words) != [])
         wrong += [span] * bool(RECIPE.fullmatch(span) and span not in {*recipe_names(), *BACKBONES.names()})
-        named = FILE.fullmatch(span) and Path(span)
-        wrong += [span] * bool(named and named.name.removeprefix("test_") not in shown and not (ROOT / named).exists())
+        wrong += [span] * bool(FILE.fullmatch(span) and not is_there(span, document))
     return wrong
 
 
@@ -134,6 +148,9 @@ def test_what_a_sentence_names_is_there(document: Document) -> None:
         ("--loudness", True),
         ("m2sd_cli/config/stages.py", False),
         ("m2sd_cli/config/no.py", True),
+        ("cli/pretrain.py", False),
+        ("cli/pretrains.py", True),
+        ("no.py", True),
         ("m2sd help COMMAND", False),
     ],
 )
