@@ -22,7 +22,7 @@ app = typer.Typer(cls=Group, rich_markup_mode=None)
 Name = Annotated[
     str,
     typer.Argument(
-        help="Of a built-in data set, or a folder.",
+        help="Built-in data set, or a folder of photos.",
         show_default=False,
         autocompletion=options.complete_data_sets,
     ),
@@ -186,7 +186,7 @@ def clear(quiet: options.Quiet = False) -> None:
 def download(
     name: Annotated[
         str,
-        typer.Argument(help="Of a built-in data set.", show_default=False, autocompletion=options.complete_data_sets),
+        typer.Argument(help="Built-in data set.", show_default=False, autocompletion=options.complete_data_sets),
     ],
     data_root: options.DataRoot = None,
     quiet: options.Quiet = False,
