@@ -37,15 +37,6 @@ def test_the_environment_is_made_as_the_readme_says(tmp_path: Path) -> None:
     assert install.partition("#")[0].rstrip() == f"pip install torch torchvision --index-url {INDEX}/cpu"
 
 
-def test_the_figures_below_the_demo_are_those_that_it_prints() -> None:
-    [printed] = [block.text for block in README.blocks if block.marker("prints") == "m2sd demo | head -10"]
-    rows = [line.split() for line in printed.splitlines()]
-    [names] = [row for row in rows if row[:2] == ["session", "classes"]]
-    [row] = [row for row in rows if row[:2] == ["2", "10"]]
-    last = dict(zip(names, row, strict=True))
-    assert f"the end {float(last['base']):.0f} % and {float(last['novel']):.0f} % of their test images" in README.text
-
-
 def test_the_versions_are_those_of_the_package() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert re.findall(r"needs Python ([\d.]+) or newer", README.text) == [project["requires-python"].removeprefix(">=")]
