@@ -10,6 +10,7 @@ import pytest
 
 from m2sd_cli.errors import EXIT_CODES
 from m2sd_cli.pairing import INDEX
+from m2sd_cli.runs import places
 from tests.documents.markdown import ROOT, Document
 from tests.documents.workshop import shortened
 
@@ -43,6 +44,14 @@ def test_the_versions_are_those_of_the_package() -> None:
     changes = (ROOT / ".github/CHANGELOG.md").read_text(encoding="utf-8")
     released = re.findall(r"^## ([\d.]+)$", changes, re.MULTILINE)
     assert re.findall(r"version = \{([\d.]+)\}", README.text) == released[:1]
+
+
+def test_the_files_of_a_run_have_these_names() -> None:
+    there = {path.name for path in (ROOT / "tests/kept/0.2.0/run").iterdir()}
+    [tree] = [block.text for block in README.blocks if "head.json" in block.text]
+    assert set(re.findall(r"[\w-]+\.\w+", tree)) <= there
+    table = (ROOT / "m2sd_cli/runs/README.md").read_text(encoding="utf-8").partition("## Manifests")[0]
+    assert set(re.findall(r"`(\w[\w-]*\.\w+)`", table)) <= there | {places.PLACES}
 
 
 def test_the_python_example_runs(
