@@ -7,8 +7,8 @@ from m2sd_cli.api.edits import find_class, write_edits
 from m2sd_cli.api.increment import Lesson, check_names, find_extended, teach
 from m2sd_cli.api.recorded_data import official_data, official_number
 from m2sd_cli.data.datasets import Shots
-from m2sd_cli.data.image_files import find_images
-from m2sd_cli.data.sources import FileImages
+from m2sd_cli.data.image_files import find_images, images_below
+from m2sd_cli.data.sources import FileImages, find_files
 from m2sd_cli.errors import DataError, RunError, UsageError
 from m2sd_cli.inference.device import choose_device, inference_precision
 from m2sd_cli.paths import expand, expand_given
@@ -116,9 +116,12 @@ def _find_shots(left: Sequence[Manifest], named: list[Path], remembered: dict[st
     """
     wanted = [each for each in left if each.kind in WITH_SHOTS and each.data.kind == "folder"]
     known = [Path(path) for each in wanted for path in remembered.get(str(each.session), []) if Path(path).is_dir()]
-    folders = list(dict.fromkeys([*named, *(known if wanted else [])]))
-    files = FileImages.from_items((path, 0) for path in find_images(folders)) if folders and wanted else None
-    paths = {} if files is None else dict(zip(files.digests(), files.paths, strict=True))
+    # Other photos of these folders may be damaged or gone by now.
+    images = [
+        *(find_images(named) if named else []),
+        *(path for each in dict.fromkeys(known) for path in images_below(each)),
+    ]
+    paths = find_files(list(dict.fromkeys(images))) if wanted else {}
     missing, found = [], {}
     for manifest in wanted:
         assert manifest.session is not None

@@ -1,7 +1,7 @@
 """Labelled sets of images, in memory and in files."""
 
 import hashlib
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -221,6 +221,19 @@ class FileImages:
         entry = load_or_decode(request, decode)
         scales.say()
         return entry
+
+
+def find_files(paths: Sequence[Path]) -> dict[str, Path]:
+    """Find files by their SHA-256; files that cannot be read are left out."""
+
+    def digest(path: Path) -> str | None:
+        try:
+            return _file_digest(path)
+        except ImageError:
+            return None
+
+    digests = count_passing(in_order(digest, paths), "reading", len(paths))
+    return {sha256: path for sha256, path in zip(digests, paths, strict=True) if sha256 is not None}
 
 
 def _file_digest(path: Path) -> str:

@@ -10,6 +10,7 @@ import m2sd_cli
 from m2sd_cli.errors import DataError, RunError, UsageError
 from m2sd_cli.inference.session import load_session
 from m2sd_cli.runs.folder import RunFolder
+from m2sd_cli.runs.places import remember_shots
 from tests.helpers import QUICK_DISTILL, Cli, Stripes, check_refusal, copy_base_session, fill, finished, tree
 
 
@@ -88,6 +89,21 @@ def test_shots_are_found_by_their_content_in_several_folders(
     with pytest.raises(DataError, match="3 of 3 of 'purple'"):
         m2sd_cli.replay(edited, run=fresh, device="cpu")
     m2sd_cli.replay(edited, run=fresh, shots=places, device="cpu")
+    assert taught(fresh) == taught(edited)
+
+
+def test_other_photos_of_the_folders_stop_no_replay(
+    edited: Path, fresh: Path, stripes: Stripes, tmp_path: Path
+) -> None:
+    first, kept, empty = tmp_path / "first", tmp_path / "kept", tmp_path / "empty"
+    shutil.copytree(stripes.first_shots, first)
+    shutil.copytree(stripes.second_shots, kept)
+    empty.mkdir()
+    for number, folder in enumerate((first, empty, tmp_path / "more"), start=1):
+        remember_shots(edited, number, [folder])
+    for folder in (first, kept):
+        (folder / "lost.png").symlink_to(tmp_path / "nowhere.png")
+    m2sd_cli.replay(edited, run=fresh, shots=[kept], device="cpu")
     assert taught(fresh) == taught(edited)
 
 
