@@ -141,7 +141,8 @@ def learn(
         second = resolve(DistillConfig, Sources({}, options={"epochs": 0, "classifier": classifier}, init=init))
         images = choose_training(data, settings.held_out, None)
         classes = base_records(images)
-        say_repeated(list_images(images.train, images.classes, images.location))
+        if minutes is not None:  # the remarks at the end tell it, too, but this is long before them
+            say_repeated(list_images(images.train, images.classes, images.location))
         # Used at the end only, but an image that cannot be read is to be found before anything is written.
         data.test.for_testing(data.transform, FEATURE_BATCH)
         if minutes is not None:

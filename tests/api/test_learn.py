@@ -81,6 +81,8 @@ def test_it_is_the_chain_of_pretrain_and_distill(photos: Path, tmp_path: Path) -
 
 def test_json_has_all_that_is_said(photos: Path, tmp_path: Path, m2sd: Cli) -> None:
     shutil.copy(photos / "red" / "0.png", photos / "blue" / "red.png")
+    said = m2sd("learn", photos, "--run", tmp_path / "told", "--classifier", "means").err
+    assert (said.count("blue/red.png"), said.count("two classes")) == (1, 1), said
     done = m2sd("learn", photos, "--run", tmp_path / "run", "--json", "--quiet", "--classifier", "means")
     content = json.loads(done.out)
     assert (done.err, content["backbone"], content["classifier"], content["classes"]) == ("", "small", "means", 3)
