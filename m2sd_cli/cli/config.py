@@ -9,7 +9,7 @@ import typer
 
 from m2sd_cli.cli import options
 from m2sd_cli.cli.groups import Command, Group
-from m2sd_cli.cli.output import document, note, result, table
+from m2sd_cli.cli.output import command, document, note, result, table
 from m2sd_cli.config.files import OptionsFile, read_options
 from m2sd_cli.config.merging import Sources, resolve_with_origins
 from m2sd_cli.config.option import TrainingOption, as_word, flag, options_of
@@ -110,7 +110,7 @@ def init(
     check_output("FILE", out, open_run(), replace=force)
     write_output(out, text.encode())
     if not is_stdout(out):
-        note(f"{out}: change it, then: m2sd pretrain --config {out}", quiet)
+        note(f"{out}: change it, then: {command('pretrain', None, config=out)}", quiet)
 
 
 @app.command("schema", cls=Command)

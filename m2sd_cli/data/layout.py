@@ -4,6 +4,7 @@ A scan refuses nothing, so that `data verify` can tell all faults at once.
 """
 
 import os
+import shlex
 import stat
 from collections import Counter
 from collections.abc import Sequence
@@ -49,8 +50,8 @@ def refuse_faults(faults: Sequence[str], folder: Path) -> None:
         DataError: there is a fault.
     """
     if faults:
-        more = f"; and {len(faults) - 1} more: 'm2sd data verify {folder}' lists them" if len(faults) > 1 else ""
-        raise DataError(faults[0] + more)
+        more = f"; and {len(faults) - 1} more; to list them: m2sd data verify {shlex.quote(str(folder))}"
+        raise DataError(faults[0] + (more if len(faults) > 1 else ""))
 
 
 @dataclass(frozen=True)

@@ -117,10 +117,11 @@ def test_a_class_of_images_that_cannot_be_read_here_says_so(tmp_path: Path, monk
 
 
 def test_the_first_of_many_faults_says_how_to_see_all(tmp_path: Path) -> None:
-    parts(tmp_path, ".")
+    photos = tmp_path / "my photos"
+    parts(photos, ".")
     for name in ("emu", "fox"):
-        (tmp_path / name).mkdir()
+        (photos / name).mkdir()
     with pytest.raises(
-        DataError, match=rf"emu: no image in it .*; and 1 more: 'm2sd data verify {tmp_path}' lists them$"
+        DataError, match=rf"emu: no image in it .*; and 1 more; to list them: m2sd data verify '{photos}'$"
     ):
-        open_folder(tmp_path, 16)
+        open_folder(photos, 16)
