@@ -31,7 +31,7 @@ from m2sd_cli.data.recorded import list_files
 from m2sd_cli.data.repeated import list_images, say_repeated
 from m2sd_cli.data.skipping import say_skipped, skip_bad_images
 from m2sd_cli.data.split_list import read_list
-from m2sd_cli.errors import UsageError
+from m2sd_cli.errors import DataError, UsageError
 from m2sd_cli.inference.features import embed, require_finite
 from m2sd_cli.inference.skipping import check_images_together
 from m2sd_cli.method.network import Network
@@ -282,7 +282,7 @@ def begin_network(job: Job[PretrainConfig]) -> Network:
     """
     data, config = job.data, job.config
     if data.base < 2:
-        raise UsageError(f"{data.name}: {data.base} base class; at least two are needed, a folder each")
+        raise DataError(f"{data.name}: {data.base} base class; at least two are needed, a folder each")
     network = build_network(config, data.base, data.transform.crop)
     if job.init not in (None, NO_INIT):
         assert job.init is not None

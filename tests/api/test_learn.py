@@ -12,7 +12,7 @@ from PIL import Image
 import m2sd_cli
 from m2sd_cli.api import learn as learning
 from m2sd_cli.checkpoints import BaseCheckpoint
-from m2sd_cli.errors import M2sdError, RunError, UsageError
+from m2sd_cli.errors import DataError, M2sdError, RunError, UsageError
 from m2sd_cli.runs.folder import RunFolder
 from tests.helpers import Cli, Stripes, check_refusal, finished
 
@@ -133,7 +133,7 @@ def test_the_help_names_backbones_with_weights_alone(m2sd: Cli) -> None:
 def test_one_class_is_refused(photos: Path, tmp_path: Path) -> None:
     for colour in ("blue", "green"):
         shutil.rmtree(photos / colour)
-    with pytest.raises(UsageError, match="photos: 1 base class; at least two are needed, a folder each"):
+    with pytest.raises(DataError, match="photos: 1 base class; at least two are needed, a folder each"):
         m2sd_cli.learn(photos, run=tmp_path / "run", device="cpu")
     assert not RunFolder(tmp_path / "run").has_pretrain()
 

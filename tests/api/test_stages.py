@@ -356,7 +356,7 @@ def test_two_classes_of_an_image_each_are_enough(stripes: Stripes, tmp_path: Pat
         (tmp_path / "few" / "train" / colour).mkdir(parents=True)
         shutil.copy(next((stripes.folder / "train" / colour).iterdir()), tmp_path / "few" / "train" / colour)
         if number == 0:
-            with pytest.raises(UsageError, match="few: 1 base class; at least two are needed, a folder each"):
+            with pytest.raises(DataError, match="few: 1 base class; at least two are needed, a folder each"):
                 m2sd_cli.pretrain(str(tmp_path / "few"), run=tmp_path / "run", **QUICK)
             assert not (tmp_path / "run").exists()
     m2sd_cli.pretrain(str(tmp_path / "few"), run=tmp_path / "run", **QUICK)

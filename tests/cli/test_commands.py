@@ -184,7 +184,7 @@ def test_a_refusal_on_a_finished_run(
         ("pretrain --data imagenet --run NONE", 2, "--data imagenet: no data set of that name"),
         ("pretrain --data ABSENT --run NONE", 3, "absent"),
         ("pretrain --data EMPTY --run NONE", 3, "empty: no class in it"),
-        ("pretrain --data KNOWN --run NONE", 2, "1 base class; at least two are needed, a folder each"),
+        ("pretrain --data KNOWN --run NONE", 3, "1 base class; at least two are needed, a folder each"),
         ("pretrain --data BROKEN --run NONE --image-size 16", 3, "bad.jpg"),
         ("pretrain --data cub200 --data-root EMPTY --run NONE", 3, "no folder CUB_200_2011"),
         ("pretrain --data demo --image-size 32 --run NONE", 2, "--image-size is for folders"),
