@@ -179,9 +179,7 @@ def official_data(record: DataRecord, data: str | None, data_root: Path | None, 
         )
     name = data or (record.name if record.kind == "built-in" else None)
     if name is None or get_info(name) is None:
-        raise UsageError(
-            f"{record.name}: a folder has no sessions of its own; name the new images with --shots DIR"
-        )
+        raise UsageError(f"{record.name}: a folder has no sessions of its own; name the new images with --shots DIR")
     data_set = open_data(name, data_root, protocol=recorded_protocol(record) if name == record.name else None)
     if session > data_set.sessions:
         last = data_set.sessions

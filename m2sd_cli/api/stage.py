@@ -22,6 +22,7 @@ from m2sd_cli.inference.device import choose_device
 from m2sd_cli.paths import expand_given, text_given
 from m2sd_cli.recipes import NOTHING, Recipe
 from m2sd_cli.runs.folder import RunFolder
+from m2sd_cli.runs.manifest import Manifest
 from m2sd_cli.runs.places import remember_data
 from m2sd_cli.runs.reader import StoredManifest
 from m2sd_cli.runs.training_state import StateStore
@@ -138,24 +139,31 @@ def refuse_shared_folder(run: RunFolder, data: str) -> None:
         raise UsageError(f"--run {run.path}: the images of {data} are in it; name another folder for the run")
 
 
-def remember_folder(run: RunFolder, data: DataSet) -> None:
-    """Remember where the images of a run lie on this machine, if they are a folder's."""
+def remember_folder(run: RunFolder, data: DataSet, first: Manifest | None = None) -> None:
+    """Remember where the images of a run lie on this machine, if they are a folder's.
+
+    Args:
+        run: the run.
+        data: its images.
+        first: the manifest of stage 1, whose name the folder had then; None if stage 1 is being made.
+    """
     record = data_record(data)
     if record.kind == "folder":
-        remember_data(run.path, record.name, data.location)
+        remember_data(run.path, first.data.name if first else record.name, data.location)
 
 
 @contextmanager
 def remembering_folder(job: Job[Any]) -> Iterator[None]:
     """Remember the folder of a training that has finished or was stopped and saved; a refused one changes no run."""
+    first = None if job.parent is None else job.parent.manifest
     try:
         yield
     except (InterruptedCommandError, StoppedError):
         if job.execution.group.is_main and StateStore(job.run).exists():
-            remember_folder(job.run, job.data)
+            remember_folder(job.run, job.data, first)
         raise
     if job.execution.group.is_main:
-        remember_folder(job.run, job.data)
+        remember_folder(job.run, job.data, first)
 
 
 def require_one_beginning(resume: bool, requeue: bool, force: bool) -> None:

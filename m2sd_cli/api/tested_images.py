@@ -115,5 +115,5 @@ def open_base_data(
             f"name others with --test DIR: {name_changes(base_records(data_set), base.classes)}"
             f"{say_changes(data_set, first)}"
         )
-    remember_folder(folder, data_set)
+    remember_folder(folder, data_set, first)
     return data_set

@@ -47,6 +47,17 @@ def test_a_moved_folder_is_asked_for_once(run: Path, stripes: Stripes, tmp_path:
     assert read_places(run).data == {"colours": str(moved)}
 
 
+def test_a_folder_of_another_name_is_asked_for_once(run: Path, stripes: Stripes, tmp_path: Path) -> None:
+    (run / PLACES).unlink()
+    renamed = Path(shutil.copytree(stripes.folder, tmp_path / "colours of 2026"))
+    m2sd_cli.evaluate(run=run, data=renamed, device="cpu")
+    m2sd_cli.evaluate(run=run, device="cpu")
+    (run / PLACES).unlink()
+    m2sd_cli.distill(renamed, run=run, force=True, **QUICK_DISTILL)
+    m2sd_cli.evaluate(run=run, device="cpu")
+    assert read_places(run).data == {"colours": str(renamed)}
+
+
 @pytest.mark.parametrize(
     "content",
     [
