@@ -208,10 +208,9 @@ CLASSIFIERS: Final = Registry(
         ),
     },
 )
-# The classifier of a new base session. It has beaten class means wherever both were measured. `debiased` gains far more
-# with tens of base classes, and loses with few, see method/debiased.py.
+# The classifier of a trained base session. `debiased` suits tens of base classes, and no fewer, see method/debiased.py.
 DEFAULT_CLASSIFIER: Final = "fecam"
-UNTRAINED_CLASSIFIER: Final = "centred"  # of a base session whose network is a pretrained one as it was
+UNTRAINED_CLASSIFIER: Final = "centred"  # of a base session whose network was pretrained and not trained further
 BASE_COST: Final = 0.5  # points, of `debiased` and `quadratic`, where base images were held out
 ALL_BASE_COST: Final = 6.0  # points, of all classes that the sessions of a data set teach
 
