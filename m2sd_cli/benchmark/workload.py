@@ -134,7 +134,7 @@ class FeatureExtraction:
         transform, _ = treatment(size, settings.data)
         self._transform = replace(transform, views=settings.distill.views)
         backbone = build_network(settings.pretrain, settings.classes, settings.image_size).backbone.eval()
-        self._backbone = backbone.to(settings.device).to(memory_format=torch.channels_last)
+        self._backbone = backbone.to(settings.device).to(memory_format=torch.channels_last).for_inference()
         generator = torch.Generator().manual_seed(settings.pretrain.seed)
         pixels = torch.randint(0, 256, (FEATURE_BATCH, size, size, 3), generator=generator, dtype=torch.uint8)
         self._pixels = pixels.permute(0, 3, 1, 2)

@@ -61,9 +61,9 @@ def embed_batches(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield the features (B, D) and labels (B,) of each batch, on the backbone's device."""
     device = next(backbone.parameters()).device
-    backbone.eval()
+    network = backbone.eval().for_inference()
     for pixels, labels in batches:
-        yield embed(backbone, pixels, transform, precision), labels.to(device)
+        yield embed(network, pixels, transform, precision), labels.to(device)
 
 
 class Sample:

@@ -1,6 +1,7 @@
 """A session of a run folder, loaded: frozen backbone, the head of all sessions so far, names, transform."""
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -76,7 +77,11 @@ class SessionModel:
 
     def embed(self, pixels: Tensor) -> Tensor:
         """Map pixels (B, 3, H, W) uint8 after the test transform to features (B, D) float32."""
-        return embed(self.backbone, pixels, self.transform, self.precision)
+        return embed(self._network, pixels, self.transform, self.precision)
+
+    @cached_property
+    def _network(self) -> Backbone:
+        return self.backbone.for_inference()
 
     def classify(self, features: Tensor) -> Tensor:
         """Map features (B, D) to logits (B, C)."""

@@ -87,6 +87,7 @@ class EfficientNetLite0(Backbone):
     blocks = ("level1", "level2", "level3", "level4")
     level_widths = (*(stages[-1].width for stages in LEVELS[:-1]), HEAD)
     width = HEAD
+    folds = True
 
     @property
     def other_names(self) -> list[OtherNames]:

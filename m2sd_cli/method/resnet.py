@@ -78,6 +78,8 @@ class ResNet(Backbone):
     `predict` seconds to import.
     """
 
+    folds = True
+
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
         block, widths = architecture.block, architecture.widths

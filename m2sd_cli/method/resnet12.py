@@ -40,6 +40,7 @@ class ResNet12(Backbone):
     blocks = ("layer1", "layer2", "layer3", "layer4")
     level_widths = WIDTHS
     width = WIDTHS[-1]
+    folds = True
 
     def __init__(self) -> None:
         super().__init__()
