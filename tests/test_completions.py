@@ -47,6 +47,7 @@ def test_every_script_is_in_the_wheel() -> None:
         ("m2sd sessions undo --y", "--yes"),
         ("m2sd pretrain --data ci", "cifar100-simulated"),
         ("m2sd pretrain --backbone resnet1", "resnet18-cifar"),
+        ("m2sd pretrain --backbone t", "timm:"),
         ("m2sd pretrain --recipe cub", "cub200-resnet18"),
         ("m2sd distill --mixing c", "cutmix"),
         ("m2sd evaluate --classifier t", "teen"),

@@ -64,13 +64,20 @@ def training_options(model: type[PretrainConfig | DistillConfig]) -> Callable[[C
 def option_annotation(model: type[PretrainConfig | DistillConfig], option: TrainingOption) -> Any:
     """Return the annotation from which Typer makes the option; what is not given is None."""
     kind = str if get_args(option.type) else option.type
+    table = option.option.table
+
+    def complete(incomplete: str) -> list[str]:
+        if table is not None:
+            return table.complete(incomplete)
+        return [choice for choice in option.choices if choice.startswith(incomplete)]
+
     return Annotated[
         kind | None,
         typer.Option(
             flag(option.name),
             help=option.help,
             show_default=usual_words(model, option),
-            autocompletion=lambda: list(option.choices),
+            autocompletion=complete,
         ),
     ]
 
