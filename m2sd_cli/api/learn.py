@@ -23,7 +23,7 @@ from m2sd_cli.data.locate import open_data
 from m2sd_cli.data.remarks import remarks
 from m2sd_cli.data.repeated import list_images, say_repeated
 from m2sd_cli.data.skipping import check_images, say_skipped, skip_bad_images
-from m2sd_cli.data.sources import FileImages
+from m2sd_cli.data.sources import FileImages, select_where
 from m2sd_cli.errors import ImageError, InterruptedTrainingError, M2sdError, RunError, UsageError
 from m2sd_cli.extras import install_extra
 from m2sd_cli.inference.device import choose_device
@@ -144,7 +144,9 @@ def learn(
         if minutes is not None:  # the remarks at the end tell it, too, but this is long before them
             say_repeated(list_images(images.train, images.classes, images.location))
         # Used at the end only, but an image that cannot be read is to be found before anything is written.
-        data.test.for_testing(data.transform, FEATURE_BATCH)
+        known = data.test.labels < data.base  # not those of classes that are taught later
+        tests = data.test if bool(known.all()) else select_where(data.test, known)
+        tests.for_testing(data.transform, FEATURE_BATCH)
         if minutes is not None:
             refuse_minutes(minutes, images, execution)
         if resume:
@@ -163,15 +165,15 @@ def learn(
         noticed = remarks(data)
         assert stored is not None
     tested, right, accuracies = 0, 0, {}
-    source = data.test if len(data.test) else images.train
+    source = tests if len(tests) else images.train
     example = source.paths[0] if isinstance(source, FileImages) else None
-    if len(data.test):
+    if len(tests):
         model = load_session(opened, 0, execution.device)
         with freed_memory_kept(execution.device):
-            answers = evaluate_session([model], data.test, data.classes, name, keep=True).answers
+            answers = evaluate_session([model], tests, data.classes, name, keep=True).answers
         correct = answers.predicted == answers.labels
         tested, right = len(correct), int(correct.sum())
-        for label in torch.unique(answers.labels[answers.labels >= 0]).tolist():
+        for label in torch.unique(answers.labels).tolist():
             accuracies[data.classes[label]] = float(correct[answers.labels == label].double().mean())
     seconds = time.monotonic() - began
     held_out = 0 if images.held_out is None else len(images.held_out)

@@ -67,6 +67,15 @@ def test_a_folder_becomes_session_0(photos: Path, tmp_path: Path, m2sd: Cli, str
     assert m2sd("sessions", "verify", "--run", run).code == 0
 
 
+def test_photos_of_classes_that_are_taught_later_are_no_test(photos: Path, tmp_path: Path) -> None:
+    split, later = tmp_path / "split", tmp_path / "split" / "test" / "later"
+    for part in ("train", "test"):
+        shutil.copytree(photos, split / part)
+    shutil.copytree(photos / "red", later)
+    learned = m2sd_cli.learn(split, run=tmp_path / "run", device="cpu")
+    assert (learned.tested, learned.right, sorted(learned.accuracies)) == (36, 36, sorted(COLOURS))
+
+
 def test_it_is_the_chain_of_pretrain_and_distill(photos: Path, tmp_path: Path) -> None:
     learned = m2sd_cli.learn(photos, run=tmp_path / "one", device="cpu")
     options: dict[str, Any] = {"backbone": "small", "init": "imagenet", "epochs": 0, "held_out": 0.2, "device": "cpu"}
