@@ -392,12 +392,12 @@ def test_distill_trains_the_network(whole: Path) -> None:
 
 
 def test_without_any_loss_there_is_nothing_to_train(to_distill: Path, folder: str) -> None:
-    names = ["ce_weight", "kl_weight", "kd_weight", "attention_weight", "teacher_weight"]
+    names = ["ce_weight", "kl_weight", "kd_weight", "attention_weight", "teacher_weight", "clean_weight"]
     nothing: Any = dict.fromkeys(names, 0.0)
     with pytest.raises(UsageError, match="every loss weight is 0: nothing would be trained; --epochs 0"):
         m2sd_cli.distill(folder, run=to_distill, **QUICK_DISTILL, **nothing)
     assert RunFolder(to_distill).sessions() == []
-    stored = finished(m2sd_cli.distill(folder, run=to_distill, clean_weight=1.0, **QUICK_DISTILL, **nothing))
+    stored = finished(m2sd_cli.distill(folder, run=to_distill, **QUICK_DISTILL, **nothing | {"clean_weight": 1.0}))
     assert stored.manifest.history[0].terms.keys() == {"clean"}
 
 

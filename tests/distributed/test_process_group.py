@@ -198,7 +198,7 @@ def test_two_processes_leave_the_run_folder_that_one_leaves(stripes: Stripes, tm
     first = torchrun("--", "m2sd_cli", "pretrain", *common, *network)
     assert first.returncode == 0, first.stderr
     assert len(re.findall(r"^pretrain: 4 base classes", first.stderr, re.MULTILINE)) == 1, "one process speaks"
-    second = pair("distill", *common, "--json")
+    second = pair("distill", *common, "--enhancement", "full", "--json")
     assert second.code == 0, second.err
     assert second.out.count('"finished": true') == 1
     assert RunFolder(shared).verify() == []

@@ -1,10 +1,7 @@
 """The map from the paper to the code, `m2sd_cli/method/README.md`: what it names exists, and what exists is named."""
 
-import ast
 import re
 from pathlib import Path
-
-import pytest
 
 from m2sd_cli import method
 from m2sd_cli.registry import load
@@ -24,19 +21,6 @@ def section(heading: str) -> list[list[str]]:
 
 def quoted(cell: str) -> list[str]:
     return re.findall(r"`([^`]+)`", cell)
-
-
-def defined(module: str) -> set[str]:
-    """Return the names of the functions and classes of a module."""
-    tree = ast.parse((FOLDER / module).read_text(encoding="utf-8"))
-    return {each.name for each in tree.body if isinstance(each, ast.FunctionDef | ast.ClassDef)}
-
-
-@pytest.mark.parametrize("row", section("Each equation"), ids=lambda row: row[0])
-def test_an_equation_has_its_function(row: list[str]) -> None:
-    _, modules, names = row
-    assert quoted(names)
-    assert set(quoted(names)) <= set().union(*map(defined, quoted(modules)))
 
 
 def test_every_term_and_every_virtual_image_is_among_the_equations() -> None:
