@@ -37,7 +37,7 @@ class Backbone(nn.Module):
         blocks: the names of attributes, modules or methods, that map one map (B, C, H, W) to the next without any
             randomness. Training may compute them twice to save memory.
         folds: each batch normalisation alone takes the output of the convolution that is registered before it in the
-            same module, so that inference may fold it into the convolution.
+            same module, so that inference may fold it into the convolution. A subclass has to say it anew.
     """
 
     width: int
@@ -48,7 +48,7 @@ class Backbone(nn.Module):
 
     def for_inference(self) -> "Backbone":
         """Return a network that computes the same in eval mode, up to rounding, and faster if this one `folds`."""
-        return folded_copy(self) if self.folds else self
+        return folded_copy(self) if vars(type(self)).get("folds") else self
 
     @property
     def other_names(self) -> list[OtherNames]:

@@ -8,6 +8,7 @@ from torch import nn
 
 from m2sd_cli.method.backbone import Backbone, build_backbone
 from m2sd_cli.method.folding import folded_copy
+from m2sd_cli.method.resnet12 import ResNet12
 from m2sd_cli.tables import BACKBONES
 from tests.helpers import OneLayer
 
@@ -56,6 +57,14 @@ def test_a_network_may_be_folded_where_features_are_computed(network: Backbone) 
 def test_every_network_of_the_package_is_folded() -> None:
     assert all(build_backbone(name).folds for name in BACKBONES.entries)
     own = OneLayer()
+    assert own.for_inference() is own
+
+
+def test_a_subclass_may_have_another_order() -> None:
+    class PreActivated(ResNet12):
+        pass
+
+    own = PreActivated().eval()
     assert own.for_inference() is own
 
 
