@@ -179,7 +179,7 @@ def test_skip_bad_goes_on_without_them_and_lists_them(
     (photos / "train" / "red" / trains[0]).unlink()  # that it is gone, or is mended, does not matter any more
     shutil.copy(photos / "train" / "red" / "red-00.png", photos / "train" / "red" / trains[1])
     assert m2sd(*pretrain, "--resume").code == 0
-    assert m2sd("distill", *common, "--learning-rate", 0.02).code == 0
+    assert m2sd("distill", *common, "--learning-rate", 0.02, "--enhancement", "full").code == 0
     for name in ("pretrain", "session-000"):
         ours, clean = (RunFolder(each).read(name).manifest for each in (run, trained))
         assert [each.file for each in ours.skipped] == skipped
