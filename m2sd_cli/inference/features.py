@@ -179,11 +179,12 @@ def shot_features(
     device = float64_device(next(backbone.parameters()).device)
     means = ClassMeans(classes, backbone.width, device)
     batches: list[Tensor] = []
+    network = backbone.eval().for_inference()
     for pixels, labels in source.batches(transform, FEATURE_BATCH):
-        repeated = ((view, labels) for view in views(pixels, count))
         by_view = []
-        for features, view_labels in embed_batches(backbone, repeated, transform, precision):
-            means.add(features.to(device), view_labels.to(device))
+        for view in views(pixels, count):
+            features = embed(network, view, transform, precision)
+            means.add(features.to(device), labels.to(device))
             by_view.append(features.cpu())
         batches.append(torch.stack(by_view, dim=1))  # (B, count, D)
     mean = means.means().cpu()
