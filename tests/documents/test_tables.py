@@ -51,7 +51,7 @@ def test_every_classifier_tells_its_rule_and_its_source() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["options pretrain", "options distill", "compared cifar100-resnet20-cpu", "subcommands sessions"]
+    "name", ["options pretrain", "options distill", "compared cifar100-resnet20-long", "subcommands sessions"]
 )
 def test_a_table_with_arguments_is_made(name: str) -> None:
     assert make_table(name).count("\n") > 5
@@ -85,7 +85,11 @@ def test_every_table_of_figures_is_whole_and_names_its_recipe(name: str) -> None
 
 def test_the_figures_of_a_recipe_are_those_of_its_tables() -> None:
     recipes, tables = read_results()["recipes"], read_results()["tables"]
-    rows = {"cifar100-resnet20-cpu": ("cpu-classifiers", "`debiased`"), "cifar100-resnet20-few": ("few", "`clean-ce`")}
+    rows = {
+        "cifar100-resnet20-cpu": ("cpu-classifiers", "`debiased`"),
+        "cifar100-resnet20-few": ("few", "`clean-ce`"),
+        "cifar100-resnet20-long": ("long", "`both-clean-ce`"),
+    }
     columns = {"AVG": "average", "HM": "harmonic"}
     assert set(rows) == set(recipes)
     for recipe, (name, first) in rows.items():
