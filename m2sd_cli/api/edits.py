@@ -20,11 +20,13 @@ from m2sd_cli.training.records import provenance
 def rename(old: str, new: str, *, run: Path | str | None = None) -> StoredManifest:
     """Rename a class from a new session on. Earlier sessions stay as they were, and test images may have either name.
 
+    Blanks around the new name are no part of it.
+
     Raises:
         UsageError: the new name is none.
         RunError: there is no class of the old name, or another one of the new name; or the chain is damaged or locked.
     """
-    wanted = class_name(new)
+    wanted = class_name(new.strip())
     if not is_class_name(wanted):
         raise UsageError(f"{new!r}: not the name of a class, which a folder could have; choose another")
     folder = open_run(run)

@@ -19,11 +19,9 @@ def repair(run: options.Run = None, quiet: options.Quiet = False) -> None:
       m2sd sessions repair
     """
     import m2sd_cli
-    from m2sd_cli.runs.chain import NO_FOLDER
 
     folder = m2sd_cli.open_run(run)
-    if not folder.path.is_dir():
-        raise RunError(f"{folder.path}: {NO_FOLDER}")
+    folder.require_folder()
     with folder.locked("sessions repair", damaged=True):
         stored = folder.repair()
     note(f"{folder.path}: {stored.record.file} is the newest now, taken as it is found", quiet)
@@ -86,6 +84,7 @@ def undo(
     folder = m2sd_cli.open_run(run)
     numbers = folder.sessions()
     if not numbers:
+        folder.require_folder()
         raise RunError(f"{folder.path}: no session in it, so nothing to undo")
     last = numbers[-1]
     if not yes and not typer.confirm(f"Remove session {last} of {printable(str(folder.path))} for good?", err=True):

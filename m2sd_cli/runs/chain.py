@@ -135,12 +135,21 @@ class ChainReader(FileReader):
         manifests, parts = self._walk(newest, [0, end])
         return ChainSummary(manifests[0], manifests[end], parts[: end + 1])
 
+    def require_folder(self) -> None:
+        """Refuse a run folder that does not exist.
+
+        Raises:
+            RunError: it does not.
+        """
+        if not self.path.is_dir():
+            raise RunError(f"{self.path}: {NO_FOLDER}")
+
     def _ends(self, last: int | None = None) -> tuple[FileRecord, int]:
         """Read the record of the newest manifest, and find the number of the last session that is asked for."""
         newest = self.newest()
         if newest is None:
-            problem = "no trained model in it" if self.path.is_dir() else NO_FOLDER
-            raise RunError(f"{self.path}: {problem}")
+            self.require_folder()
+            raise RunError(f"{self.path}: no trained model in it")
         number = session_number(newest)
         if number < 0:
             raise RunError(f"{self.path}: no session in it yet; run 'm2sd distill' first, or 'm2sd learn DIR' again")
@@ -206,8 +215,8 @@ class ChainReader(FileReader):
         try:
             newest = self.newest()
             if newest is None:
-                problem = "no run in it" if self.path.is_dir() else NO_FOLDER
-                raise RunError(f"{self.path}: {problem}")
+                self.require_folder()
+                raise RunError(f"{self.path}: no run in it")
             numbers = range(session_number(newest) + 1)
         except DamagedError as error:
             problems.append(str(error))

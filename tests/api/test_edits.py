@@ -143,7 +143,7 @@ def test_base_classes_are_forgotten_too_but_not_the_last_class(run: Path, stripe
 
 def test_a_renamed_class_is_known_by_both_names(run: Path, stripes: Stripes, tmp_path: Path) -> None:
     before = m2sd_cli.evaluate(run=run, test=stripes.labelled, device="cpu")
-    stored = m2sd_cli.rename("grey", "slate", run=run)
+    stored = m2sd_cli.rename("grey", " slate ", run=run)
     edit = stored.manifest.edits[0]
     assert (stored.manifest.kind, edit.index, edit.name, edit.new_name) == ("rename", 6, "grey", "slate")
     after = m2sd_cli.evaluate(run=run, test=stripes.labelled, device="cpu")
@@ -172,6 +172,7 @@ def test_what_cannot_be_edited_is_refused_and_nothing_changes(run: Path, stripes
         ("white", "stone", "'white' was forgotten in session 4"),
         ("pink", "stone", "no class 'pink' in it"),
         ("slate", "slate", "has that name already"),
+        ("slate", "slate ", "has that name already"),
         (
             "slate",
             "red",

@@ -210,7 +210,9 @@ def test_a_refusal_on_a_finished_run(
         ("sessions list --run NONE", 4, "no such run folder"),
         ("sessions show 0 --run NONE", 4, "no such run folder"),
         ("sessions verify --run NONE", 4, "no such run folder"),
-        ("sessions undo --yes --run NONE", 4, "no session in it"),
+        ("sessions undo --run NONE", 4, "no such run folder"),
+        ("sessions repair --run NONE", 4, "no such run folder"),
+        ("sessions undo --yes --run EMPTY", 4, "no session in it"),
     ],
 )
 def test_a_refusal_makes_no_run(m2sd: Cli, places: dict[str, str], command: str, code: int, says: str) -> None:
