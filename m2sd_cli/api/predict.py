@@ -6,6 +6,7 @@ from pathlib import Path
 from m2sd_cli.data.image_files import find_images
 from m2sd_cli.errors import DataError, UsageError
 from m2sd_cli.inference.device import choose_device, inference_precision
+from m2sd_cli.inference.explanation import why_no_maps
 from m2sd_cli.inference.prediction import Prediction, predict_files
 from m2sd_cli.inference.session import load_session
 from m2sd_cli.paths import expand
@@ -51,6 +52,9 @@ def predict(
         given = [images] if isinstance(images, (str, Path)) else images
         groups = [find_images([expand(image, "images") for item in given for image in _names(item)])]
     model = load_session(folder, session, chosen, inference_precision(precision), classifier)
+    reason = why_no_maps(model) if explained else None
+    if reason is not None:
+        raise UsageError(f"--explain: {reason}, so that no answer can be split over an image; leave it out")
     return (each for paths in groups for each in predict_files(model, paths, top_k, skip_bad, explained))
 
 

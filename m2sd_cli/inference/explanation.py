@@ -22,11 +22,30 @@ def splits_its_score(model: SessionModel) -> bool:
 
 
 @torch.inference_mode()
+def why_no_maps(model: SessionModel) -> str | None:
+    """Return the predicate of a sentence on a network whose scores cannot be split over positions; None if they can.
+
+    They can where the feature is the mean of phi_4. A backbone that does not promise it is shown an image of noise.
+    """
+    if model.backbone.pools_last:
+        return None
+    side = model.transform.crop
+    noise = torch.randint(0, 256, (1, 3, side, side), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    device = next(model.backbone.parameters()).device
+    with exact_convolutions():
+        found = model.backbone(model.transform.normalise(noise.to(device)))
+    mean = found.maps[-1].mean(dim=(2, 3)).float()
+    if mean.shape == found.pooled.shape and torch.allclose(mean, found.pooled, rtol=1e-3, atol=1e-4):
+        return None
+    return f"{model.record.name} has a feature that is not the mean of its last map"
+
+
+@torch.inference_mode()
 def explain(model: SessionModel, pixels: Tensor, classes: Tensor) -> Tensor:
     """Compute the map of each class: its mean is the class's score without bias, or its similarity.
 
     The maps of several views are averaged; a mirrored view's map is mirrored back. A shifted view's map lies up to an
-    eighth of the side beside its place.
+    eighth of the side beside its place. `why_no_maps` has to be None.
 
     Args:
         model: the session that answers.

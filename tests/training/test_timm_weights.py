@@ -21,10 +21,11 @@ from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.tables import BACKBONES
 from m2sd_cli.training.initial_weights import initialise
 from m2sd_cli.training.timm_weights import find_model
-from tests.helpers import COMMON, Cli, Stripes, check_refusal, finished, sha256
+from tests.helpers import COMMON, Cli, Stripes, check_refusal, draw, finished, sha256
 
 timm = pytest.importorskip("timm")
-KINDS = ["test_resnet", "test_convnext", "test_vit"]  # the last four maps of the last are of one size
+# The last four maps of test_vit are of one size. The feature of test_efficientnet is wider than its last map.
+KINDS = ["test_resnet", "test_convnext", "test_vit", "test_efficientnet"]
 SIDE = 32
 
 
@@ -92,6 +93,29 @@ def test_a_chain_answers_and_is_exported(chain: Path, stripes: Stripes, tmp_path
     logits, _ = onnxruntime.InferenceSession(onnx).run(None, {"images": images.numpy()})
     torch.testing.assert_close(torch.from_numpy(logits), wanted, rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(torch.export.load(pt2).module()(images)[0], wanted, rtol=1e-3, atol=1e-3)
+
+
+def test_answers_are_split_over_an_image_only_where_the_feature_is_the_mean_of_the_last_map(
+    chain: Path, tmp_path: Path
+) -> None:
+    for colour, other in (("red", "blue"), ("blue", "red")):
+        (tmp_path / "swapped" / other).mkdir(parents=True)
+        draw(colour, 300).save(tmp_path / "swapped" / other / "one.png")
+    image = tmp_path / "swapped" / "red" / "one.png"
+    page = m2sd_cli.report(run=chain, test=tmp_path / "swapped", device="cpu")
+    assert "wrong test images" in page
+    if chain.name == "test_resnet":
+        (answer,) = m2sd_cli.predict(image, run=chain, device="cpu", explained=1, classifier="means")
+        assert answer.evidence is not None
+        similarity = float(answer.evidence.maps[0].mean()) / RunFolder(chain).pretrain().manifest.backbone.scale
+        assert similarity == pytest.approx(answer.guesses[0].similarity, abs=1e-4)
+        assert "heat map of the answer" in page
+    else:
+        why = f"timm:{chain.name} has a feature that is not the mean of its last map"
+        with pytest.raises(UsageError, match=f"^--explain: {why}, so that .*; leave it out$"):
+            m2sd_cli.predict(image, run=chain, device="cpu", explained=1)
+        assert f"There are no heat maps: {why}." in page
+        assert "heat map of the answer" not in page
 
 
 def test_the_feature_is_the_one_before_the_classifier(folders: Path) -> None:

@@ -39,13 +39,12 @@ class SessionEntry:
 
 @dataclass(frozen=True)
 class WrongImage:
-    """A test image that is answered wrongly, with the heat maps of the answer and of the true class."""
+    """A test image that is answered wrongly."""
 
     image: str  # address
     true: str
     answer: str
-    for_answer: str  # address of a heat map
-    for_true: str
+    heat: tuple[str, str] | None  # addresses of the heat maps of the answer and of the true class
 
 
 @dataclass(frozen=True)
@@ -86,7 +85,7 @@ class Tested:
     pairs: Sequence[Pair]
     wrong: Sequence[WrongImage]
     wrong_count: int
-    heat_reason: str  # a sentence on the score that the heat maps split
+    heat_reason: str  # sentences on the pictures of a wrong answer, and on the score that heat maps split
     remarks: Sequence[str]
 
 

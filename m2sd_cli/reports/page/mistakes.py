@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from m2sd_cli.data.sources import ImageSource
-from m2sd_cli.inference.explanation import explain, splits_its_score
+from m2sd_cli.inference.explanation import explain, splits_its_score, why_no_maps
 from m2sd_cli.inference.session import SessionModel
 from m2sd_cli.reports.evaluation import Evaluation
 from m2sd_cli.reports.page.content import Pair, Tested, WrongImage
@@ -30,6 +30,7 @@ def tested_part(evaluation: Evaluation, model: SessionModel, source: ImageSource
     """
     answers, names = evaluation.answers, evaluation.classes
     per_class = class_figures(answers.labels, answers.predicted, names, evaluation.taught)
+    no_maps = why_no_maps(model)
     wrong = ((answers.labels >= 0) & (answers.labels != answers.predicted)).nonzero().flatten()
     return Tested(
         headline=_headline(evaluation),
@@ -38,9 +39,9 @@ def tested_part(evaluation: Evaluation, model: SessionModel, source: ImageSource
         per_class=per_class,
         orders=_orders(per_class),
         pairs=_pairs(evaluation, per_class, model, source),
-        wrong=_wrong_images(_spread(wrong, MOST_WRONG), evaluation, model, source),
+        wrong=_wrong_images(_spread(wrong, MOST_WRONG), evaluation, model, source, with_maps=no_maps is None),
         wrong_count=len(wrong),
-        heat_reason=_heat_reason(model),
+        heat_reason=_heat_reason(model) if no_maps is None else f"There are no heat maps: {no_maps}.",
         remarks=_remarks(evaluation),
     )
 
@@ -127,24 +128,30 @@ def _pairs(evaluation: Evaluation, rows: list[ClassFigures], model: SessionModel
 
 
 def _wrong_images(
-    indices: Tensor, evaluation: Evaluation, model: SessionModel, source: ImageSource
+    indices: Tensor, evaluation: Evaluation, model: SessionModel, source: ImageSource, with_maps: bool
 ) -> list[WrongImage]:
     if not len(indices):
         return []
     answers, names = evaluation.answers, evaluation.classes
     classes = torch.stack([answers.predicted[indices], answers.labels[indices]], dim=1)
     pixels = _pixels(indices, model, source)
+    maps = [heat(each) for each in explain(model, pixels, classes)] if with_maps else [None] * len(pixels)
     entries = []
-    for image, maps, (answer, true) in zip(pixels, explain(model, pixels, classes), classes.tolist(), strict=True):
-        for_answer, for_true = map(heat_address, heat(maps))
-        entries.append(WrongImage(thumbnail(image, SIDE), names[true], names[answer], for_answer, for_true))
+    for image, both, (answer, true) in zip(pixels, maps, classes.tolist(), strict=True):
+        addresses = None if both is None else (heat_address(both[0]), heat_address(both[1]))
+        entries.append(WrongImage(thumbnail(image, SIDE), names[true], names[answer], addresses))
     return entries
 
 
 def _heat_reason(model: SessionModel) -> str:
+    shown = (
+        "From left to right: the image as the network sees it, what speaks for the answer, what speaks for the true "
+        "class; both on one scale."
+    )
     if splits_its_score(model):
-        return f"The mean of a map is the score that {model.classifier} gives the class, but for its bias."
+        return f"{shown} The mean of a map is the score that {model.classifier} gives the class, but for its bias."
     return (
-        f"The mean of a map is the similarity of the image to the class mean. {model.classifier} looks at more than "
-        f"this similarity, and its own score cannot be split over the image, so that a map may speak for another class."
+        f"{shown} The mean of a map is the similarity of the image to the class mean. {model.classifier} looks at more "
+        f"than this similarity, and its own score cannot be split over the image, so that a map may speak for another "
+        f"class."
     )
