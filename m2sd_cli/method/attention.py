@@ -35,19 +35,19 @@ def cell_means(x: Tensor, rows: int, columns: int) -> Tensor:
 class SelfAttention(nn.Module):
     """x + MHSA(norm(x)), every position of a map being a token (Vaswani et al., 2017).
 
-    There are four heads, or fewer where they would have less than 16 channels each: heads of few channels see little
-    and are slow on a CPU.
+    There are four heads, or fewer where they would have less than 16 channels each, or not the same number of them:
+    heads of few channels see little and are slow on a CPU.
 
     Keys and values are averaged over a grid of at most `grid` x `grid` cells, so that the cost grows linearly with the
     number of positions. A map that fits the grid is attended to in full.
 
     Raises:
-        ValueError: the number of channels is no multiple of the number of heads.
+        ValueError: the number of channels is no multiple of a given number of heads.
     """
 
     def __init__(self, channels: int, heads: int | None = None, grid: int = 8) -> None:
         super().__init__()
-        heads = heads or max(1, min(4, channels // 16))
+        heads = heads or next(n for n in range(max(1, min(4, channels // 16)), 0, -1) if channels % n == 0)
         if channels % heads:
             raise ValueError(f"{channels} channels do not divide into {heads} heads")
         self.heads = heads

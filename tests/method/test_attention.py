@@ -176,7 +176,7 @@ def test_a_map_that_fits_the_grid_is_attended_to_in_full() -> None:
     assert (pooled - module(x)).abs().amax() > 1e-6
 
 
-@pytest.mark.parametrize(("channels", "heads"), [(8, 1), (16, 1), (32, 2), (64, 4), (512, 4)])
+@pytest.mark.parametrize(("channels", "heads"), [(8, 1), (32, 2), (50, 2), (64, 4), (185, 1), (270, 3), (512, 4)])
 def test_heads_and_grid_by_default(channels: int, heads: int) -> None:
     module = SelfAttention(channels)
     assert (module.heads, module.grid) == (heads, 8)
