@@ -275,18 +275,31 @@ def _load(
                 sizes=_count_below(kept, ends),
                 taught=[each.session for each in kept],
                 indices=[each.index for each in kept],
-                other_names=[
-                    (name, place)
-                    for place, each in enumerate(kept)
-                    for name in (*chain.classes.all[each.index].earlier_names, chain.classes.all[each.index].name)
-                    if name != each.name
-                ],
+                other_names=_other_names(kept, chain.classes.all),
                 transform=to_transform(chain.base.manifest.transform),
                 record=record,
                 precision=precision,
             )
         )
     return models
+
+
+def _other_names(classes: list[TaughtClass], last: list[TaughtClass]) -> list[tuple[str, int]]:
+    """List the earlier and later names of classes, with their places. A name is the class's that has it last.
+
+    Args:
+        classes: as they are after a session.
+        last: all classes of the chain after its last session, forgotten ones included, by index.
+    """
+    owners: dict[str, set[int]] = {}
+    for each in last:
+        owners.setdefault(class_name(each.name), set()).add(each.index)
+    return [
+        (name, place)
+        for place, each in enumerate(classes)
+        for name in (*last[each.index].earlier_names, last[each.index].name)
+        if name != each.name and owners.get(class_name(name), set()) <= {each.index}
+    ]
 
 
 def _count_below(classes: list[TaughtClass], ends: list[int]) -> list[int]:

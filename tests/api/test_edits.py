@@ -163,6 +163,24 @@ def test_a_renamed_class_is_known_by_both_names(run: Path, stripes: Stripes, tmp
     )
 
 
+def test_a_forgotten_class_keeps_its_name_from_one_that_had_it_before(run: Path, tmp_path: Path) -> None:
+    m2sd_cli.rename("grey", "slate", run=run)
+    fill(tmp_path / "shots", "purple", 2, first=50)
+    (tmp_path / "shots" / "purple").rename(tmp_path / "shots" / "grey")
+    m2sd_cli.forget("purple", run=run)
+    m2sd_cli.increment(shots=tmp_path / "shots", run=run, device="cpu")
+    fill(tmp_path / "labelled", "grey", 3, first=60)
+    (tmp_path / "labelled" / "grey").rename(tmp_path / "labelled" / "slate")
+    fill(tmp_path / "labelled", "purple", 2, first=60)
+    (tmp_path / "labelled" / "purple").rename(tmp_path / "labelled" / "grey")
+    before = m2sd_cli.evaluate(run=run, test=tmp_path / "labelled", device="cpu")
+    assert [each.images for each in before.figures.sessions[-2:]] == [3, 5]
+    m2sd_cli.forget("grey", run=run)
+    after = m2sd_cli.evaluate(run=run, test=tmp_path / "labelled", device="cpu")
+    assert [each.images for each in after.figures.sessions[-3:]] == [3, 5, 3]
+    assert after.unknown == ["grey"]
+
+
 def test_what_cannot_be_edited_is_refused_and_nothing_changes(run: Path, stripes: Stripes, tmp_path: Path) -> None:
     m2sd_cli.rename("grey", "slate", run=run)
     m2sd_cli.forget("white", run=run)
