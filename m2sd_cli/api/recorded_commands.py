@@ -6,6 +6,7 @@ from m2sd_cli.config.option import flag, options_of
 from m2sd_cli.config.stages import DistillConfig, PretrainConfig
 from m2sd_cli.registry import file_of
 from m2sd_cli.runs.manifest import Manifest
+from m2sd_cli.training.records import LISTED
 
 
 def recorded_command(manifest: Manifest) -> str:
@@ -27,10 +28,15 @@ def recorded_command(manifest: Manifest) -> str:
         edited = ([each.name] if each.new_name is None else [each.name, each.new_name] for each in manifest.edits)
         return "; ".join(shlex.join(["m2sd", "sessions", manifest.kind, *words]) for words in edited)
     words = [*_program(manifest), "increment", "--session", str(manifest.session)]
-    words += ["--shots", f"./{data}"] if own else ["--data", data]
+    if not own:
+        words += ["--data", data]
+    elif manifest.data.split != LISTED:
+        words += ["--shots", f"./{data}"]
+    if manifest.kind == "extend":
+        words.append("--extend")
     if manifest.classifier is not None:
         words += ["--classifier", manifest.classifier]
-    return shlex.join(words)
+    return shlex.join([*words, "--views", str(manifest.views or 1), "--precision", manifest.precision])
 
 
 def _program(manifest: Manifest) -> list[str]:

@@ -9,6 +9,7 @@ from m2sd_cli.api.recorded_commands import recorded_command
 from m2sd_cli.config.option import flag, options_of
 from m2sd_cli.config.stages import DistillConfig, PretrainConfig
 from m2sd_cli.runs.folder import RunFolder
+from m2sd_cli.training.records import LISTED
 
 
 @pytest.mark.parametrize("model", [PretrainConfig, DistillConfig])
@@ -25,6 +26,18 @@ def test_every_option_that_was_in_force_is_named(calibrated: Path, model: type[P
     }
     assert named == {name: str(value) for name, value in recorded.items() if value is not None}
     assert named["--seed"] == "0"
+
+
+def test_a_session_is_told_from_those_with_other_options(calibrated: Path) -> None:
+    manifest = RunFolder(calibrated).session(2).manifest
+    words = ["m2sd", "increment", "--session", "2"]
+    usual = ["--classifier", manifest.classifier, "--views", "1", "--precision", "fp32"]
+    assert shlex.split(recorded_command(manifest)) == [*words, "--shots", "./second", *usual]
+    extended = manifest.model_copy(update={"kind": "extend", "views": 4, "precision": "bf16"})
+    options = ["--extend", *usual[:2], "--views", "4", "--precision", "bf16"]
+    assert shlex.split(recorded_command(extended)) == [*words, "--shots", "./second", *options]
+    listed = manifest.model_copy(update={"data": manifest.data.model_copy(update={"split": LISTED})})
+    assert shlex.split(recorded_command(listed)) == [*words, *usual]
 
 
 def test_names_are_quoted_for_a_shell(calibrated: Path) -> None:
