@@ -86,7 +86,6 @@ class Comparison:
     backbone: str  # as papers call it, or our name of one that none has
     rows: list[Published]  # by year, within a year by AVG; those without AVG first
     others: int  # the number of rows of other backbones
-    taught: int  # sessions of the run after session 0
     official: int  # sessions of the data set after session 0
     comparable: bool  # True if the sessions of the run are the official ones
     fewer_images: str | None = None  # the predicate of a sentence about the run's training images; None for all
@@ -138,10 +137,9 @@ def compare_with_published(first: Manifest, sessions: Sequence[Manifest]) -> Com
         backbone=backbone,
         rows=rows,
         others=others,
-        taught=len(sessions) - 1,
         official=official.sessions,
         comparable=protocol is None
-        and len(sessions) == 1 + official.sessions
+        and [each.kind for each in sessions] == ["base", *["increment"] * official.sessions]
         and all(each.data == base.data for each in sessions),
         other_base=other_base,
         fewer_images=fewer_images(first),

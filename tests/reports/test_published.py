@@ -25,7 +25,8 @@ def official(manifest: Manifest, data: str, backbone: str, sessions: int) -> lis
     """Manifests as those of a run on a built-in data set are, as far as a comparison looks at them."""
     record = DataRecord(name=data, kind="built-in", split="official")
     named = manifest.backbone.model_copy(update={"name": backbone})
-    return [manifest.model_copy(update={"data": record, "backbone": named})] * sessions
+    base = manifest.model_copy(update={"data": record, "backbone": named})
+    return [base, *[base.model_copy(update={"kind": "increment"})] * (sessions - 1)]
 
 
 @pytest.fixture
@@ -109,7 +110,8 @@ def test_a_table_has_later_sessions_of_others_only_beside_the_official_ones(mani
 
 def test_only_the_official_sessions_can_be_compared(manifest: Manifest) -> None:
     whole = official(manifest, "cifar100", "resnet20", 9)
-    for sessions in (whole[:4], [*whole, whole[0]], [*whole[:8], manifest]):
+    renamed = whole[1].model_copy(update={"kind": "rename"})
+    for sessions in (whole[:4], [*whole, whole[1]], [*whole[:8], manifest], [*whole[:8], renamed], [*whole, renamed]):
         assert not compare_with_published(manifest, sessions).comparable
     refused = r"nothing is published on 'demo', only on cifar100, cub200, miniimagenet; leave --compare out$"
     with pytest.raises(UsageError, match=refused):
