@@ -80,7 +80,8 @@ def fit(job: Job[Config], module: nn.Module, objective: Objective) -> Fitted[Con
             if execution.time_budget is not None:
                 progress.say(f"{job.stage}: the budget of time allowed {job.config.epochs} epochs when it began")
         elif execution.time_budget is not None:
-            epochs = fit_epochs(training, execution.time_budget, began)
+            with steps_explained(job.stage, job.config, execution):
+                epochs = fit_epochs(training, execution.time_budget, began)
             job = replace(job, config=replace(job.config, epochs=epochs))
             training.save = job.saver()
         with steps_explained(job.stage, job.config, execution):
@@ -105,13 +106,17 @@ def step_seconds(job: Job[Config], module: nn.Module, objective: Objective) -> f
 
     Args:
         job: with epochs enough to measure a few steps.
+
+    Raises:
+        TrainingError: as `fit` does.
     """
     data, execution = job.data, job.execution
     with freed_memory_kept(execution.device):
         images = data.train.for_training(data.augmentation)
         inputs = Inputs(images, data.augmentation, data.transform)
         training = Training(job.stage, module, objective, inputs, job.config, execution, job.saver())
-        return training.step_seconds()
+        with steps_explained(job.stage, job.config, execution):
+            return training.step_seconds()
 
 
 @contextmanager

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import m2sd_cli
-from m2sd_cli.errors import StoppedError
+from m2sd_cli.errors import StoppedError, TrainingError
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.training import loop
 from m2sd_cli.training.job import Position
@@ -109,6 +109,18 @@ def test_a_budget_that_cannot_be_kept_is_refused(
     assert (done.code, done.out) == (2, "")
     assert done.err.startswith(f"m2sd: {says}")
     assert set(tree(tmp_path)) <= {"run", "run/places.json"}
+
+
+def test_steps_that_are_timed_explain_a_lack_of_memory(
+    stripes: Stripes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def step(_training: Training, _sums: object) -> None:
+        raise torch.OutOfMemoryError("no memory left")
+
+    monkeypatch.setattr(Training, "_step", step)
+    for options in ({"epochs": 1}, {"time_budget": 60.0}):
+        with pytest.raises(TrainingError, match=r"^pretrain: the memory of cpu is too small .*; lower --batch-size$"):
+            m2sd_cli.pretrain(stripes.folder, run=tmp_path / "run", **BUDGET, **options)
 
 
 def test_the_time_is_told_after_the_first_steps(
