@@ -8,6 +8,7 @@ import torch
 
 from m2sd_cli.api.draw_figures import histories_of, material_of
 from m2sd_cli.api.recorded_commands import recorded_command
+from m2sd_cli.api.recorded_data import official_number
 from m2sd_cli.api.tested_images import TestedImages, open_base_data, open_tested_images
 from m2sd_cli.data.datasets import DataSet
 from m2sd_cli.data.folders import read_shots
@@ -35,6 +36,7 @@ from m2sd_cli.runs.folder import RunFolder, open_run
 from m2sd_cli.runs.manifest import Manifest
 from m2sd_cli.runs.places import read_places
 from m2sd_cli.runs.reader import PRETRAIN, StoredManifest
+from m2sd_cli.training.records import recorded_protocol
 
 SHOWN_SHOTS = 5  # thumbnails of a class
 MOST_THUMBNAILS = 600  # of a page
@@ -205,8 +207,11 @@ def _sessions(
             if data_set is not None:
                 thumbnails = _first_images(data_set, transform, left)
         elif manifest.classes:
-            named = [shots[number]] if number in shots else [Path(path) for path in places.get(str(number), [])]
-            thumbnails, reason = _shots(manifest, named, number in shots, root, transform)
+            named = [shots[number]] if number in shots else []
+            if not named and manifest.data.kind == "folder":
+                named = [Path(path) for path in places.get(str(number), [])]
+            own = official_number([part.manifest for part in stored], number)
+            thumbnails, reason = _shots(manifest, own, named, number in shots, root, transform)
         left -= sum(map(len, thumbnails.values()))
         classes = [
             TaughtClassEntry(each.name, counted(each.shots, "image"), thumbnails.get(each.name, []))
@@ -233,11 +238,25 @@ def _first_images(data_set: DataSet, transform: TestTransform, most: int) -> dic
 
 
 def _shots(
-    manifest: Manifest, folders: Sequence[Path | str], given: bool, root: Path | None, transform: TestTransform
+    manifest: Manifest,
+    own: int,
+    folders: Sequence[Path | str],
+    given: bool,
+    root: Path | None,
+    transform: TestTransform,
 ) -> tuple[dict[str, list[str]], str | None]:
-    """Show the shots of a session, as far as their bytes are those that taught it."""
+    """Show the shots of a session, as far as their bytes are those that taught it.
+
+    Args:
+        manifest: of the session.
+        own: the number that its data set gives to the session.
+        folders: of its shots; none for those of the data set.
+        given: whether the caller has named the folders.
+        root: the folder of built-in data sets.
+        transform: of test images.
+    """
     try:
-        sources = _shot_sources(manifest, folders, root)
+        sources = _shot_sources(manifest, own, folders, root)
         if not sources:
             return {}, f"name the folder of its shots with --shots {manifest.session}=DIR"
         taught = {sha256 for each in manifest.classes for sha256 in each.shot_sha256}
@@ -260,15 +279,15 @@ def _shots(
 
 
 def _shot_sources(
-    manifest: Manifest, folders: Sequence[Path | str], root: Path | None
+    manifest: Manifest, own: int, folders: Sequence[Path | str], root: Path | None
 ) -> list[tuple[ImageSource, list[str]]]:
     if folders:
         read = [read_shots(expand(each, "--shots")) for each in folders]
         return [(each.source, each.classes) for each in read]
     if manifest.data.kind == "built-in":
-        data = open_data(manifest.data.name, root)
-        if manifest.session is not None and manifest.session <= data.sessions:
-            session = data.session(manifest.session)
+        data = open_data(manifest.data.name, root, protocol=recorded_protocol(manifest.data))
+        if own <= data.sessions:
+            session = data.session(own)
             return [(session.source, session.classes)]
     return []
 

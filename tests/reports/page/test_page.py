@@ -13,6 +13,7 @@ from m2sd_cli.errors import UsageError
 from m2sd_cli.reports.figures.table import FIGURES
 from m2sd_cli.reports.page.content import Page, SessionEntry, Shown, TaughtClassEntry
 from m2sd_cli.reports.page.render import render
+from m2sd_cli.runs.folder import RunFolder
 from tests.helpers import Cli, Stripes, check_refusal, tree
 from tests.hostile.test_images import NAMES
 
@@ -60,6 +61,20 @@ def page(calibrated: Path, stripes: Stripes) -> str:
         shots={1: stripes.first_shots, 2: stripes.second_shots},
         device="cpu",
     )
+
+
+def test_shots_of_official_sessions_are_shown_whatever_was_before_them(stripes: Stripes, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    m2sd_cli.pretrain("demo", run=run, epochs=1, batch_size=512, images_per_class=4, class_order="3", device="cpu")
+    m2sd_cli.distill(run=run, epochs=0, device="cpu")
+    m2sd_cli.increment(shots=stripes.first_shots, run=run, device="cpu")
+    with RunFolder(run).locked("undo"):
+        RunFolder(run).remove_sessions(1)
+    taught = m2sd_cli.increment(run=run, device="cpu").manifest.classes
+    m2sd_cli.rename(taught[0].name, "another", run=run)
+    taught += m2sd_cli.increment(run=run, device="cpu").manifest.classes
+    page = m2sd_cli.report(run=run, device="cpu")
+    assert page.count('loading="lazy"') == 6 + sum(each.shots for each in taught)
 
 
 def test_a_page_has_everything_of_a_run(page: str) -> None:
