@@ -1,5 +1,6 @@
 """Several runs of one experiment: mean and deviation of every figure, session by session and class by class."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -118,16 +119,16 @@ def study_classes(evaluations: Sequence[Mapping[str, Mapping[int, float | None]]
 def class_curves(evaluation: Evaluation) -> dict[str, dict[int, float | None]]:
     """List the accuracy of every class in per cent by the number of the session, under its last name.
 
-    If a later class has the name of a forgotten one, the forgotten one is named with its index.
+    A forgotten class is named with its index, if another class has the same last name.
     """
     last = {
         index: name for part in evaluation.accuracies for index, name in zip(part.indices, part.classes, strict=True)
     }
-    taken = {*evaluation.classes}
+    bearers = Counter(last.values())
     names: dict[int, str] = {}
     final = {*evaluation.accuracies[-1].indices}
     for index, name in last.items():
-        names[index] = name if index in final or name not in taken else f"{name} (class {index}, forgotten)"
+        names[index] = name if index in final or bearers[name] == 1 else f"{name} (class {index}, forgotten)"
     curves: dict[str, dict[int, float | None]] = {names[index]: {} for index in sorted(names)}
     for part in evaluation.accuracies:
         for number, accuracies in enumerate(part.sessions, start=part.first):

@@ -101,6 +101,23 @@ def test_a_class_keeps_its_curve_where_it_is_renamed_and_where_another_takes_its
     }
 
 
+def test_forgotten_classes_of_one_name_keep_a_curve_each() -> None:
+    """Class 1 is forgotten as heron after session 0; class 2 is renamed to it, and forgotten after session 1."""
+    parts = [
+        ClassAccuracies(["red", "heron"], [0, 1], 0, [torch.tensor([10.0, 20.0])]),
+        ClassAccuracies(["red", "heron"], [0, 2], 1, [torch.tensor([30.0, 40.0])]),
+        ClassAccuracies(["red"], [0], 2, [torch.tensor([50.0])]),
+    ]
+    evaluation = object.__new__(Evaluation)
+    object.__setattr__(evaluation, "accuracies", parts)
+    object.__setattr__(evaluation, "classes", ["red"])
+    assert class_curves(evaluation) == {
+        "red": {0: 10.0, 1: 30.0, 2: 50.0},
+        "heron (class 1, forgotten)": {0: 20.0},
+        "heron (class 2, forgotten)": {1: 40.0},
+    }
+
+
 def test_the_markdown_table_has_a_cell_for_each_of_its_heads() -> None:
     lines = markdown_table([MethodRow("a|b <i>", [None, 1.0], None, 2.0, 3.0), run_row("ours", RUNS)]).splitlines()
     assert lines[0] == "| method | 0 | 1 | AVG | PD | HM |"
