@@ -90,8 +90,9 @@ def only_recorded(data: DataSet, recorded: Files) -> DataSet:
     place = {label: number for number, label in enumerate(kept)}
 
     def source_of(trained: bool) -> ImageSource:
-        chosen = [items[name] for name, sha256 in recorded.items() if (sha256 is not None) == trained]
-        chosen.sort(key=lambda item: (item[1], item[0]))
+        chosen = [items[name] for name in items if name in recorded and (recorded[name] is not None) == trained]
+        if data.listed is None:  # new images may have moved others from one part to the other
+            chosen.sort(key=lambda item: (item[1], item[0]))
         return FileImages.from_items((path, place[label]) for path, label in chosen)
 
     train, test = source_of(True), source_of(False)

@@ -15,7 +15,7 @@ from m2sd_cli.data.folders import usual_treatment
 from m2sd_cli.data.split_list import SplitList, read_list
 from m2sd_cli.errors import DataError
 from m2sd_cli.runs.folder import RunFolder
-from tests.helpers import COMMON, QUICK, Cli, check_refusal, fill, tree
+from tests.helpers import COMMON, QUICK, QUICK_DISTILL, Cli, check_refusal, fill, finished, tree
 
 CPU = ["--device", "cpu"]
 README = (Path(__file__).parents[2] / "m2sd_cli" / "data" / "README.md").read_text(encoding="utf-8")
@@ -78,6 +78,17 @@ def test_a_run_follows_the_list(m2sd: Cli, photos: Path, tmp_path: Path) -> None
     assert [stored.manifest.classes for stored in RunFolder(other).chain()[1:]] == [
         stored.manifest.classes for stored in RunFolder(run).chain()[1:]
     ]
+
+
+def test_images_keep_the_order_of_the_list_where_new_ones_are_ignored(photos: Path, tmp_path: Path) -> None:
+    names = [f"train/{colour}/{colour}-{number:02d}.png" for number in (3, 0, 2) for colour in ("red", "green")]
+    run = tmp_path / "run"
+    m2sd_cli.pretrain(
+        photos, run=run, split=str(write(tmp_path / "split.toml", **PARTS | {"base": names})), held_out=0.2, **QUICK
+    )
+    once = finished(m2sd_cli.distill(photos, run=run, **QUICK_DISTILL)).manifest
+    again = finished(m2sd_cli.distill(photos, run=run, ignore_new=True, force=True, **QUICK_DISTILL)).manifest
+    assert again.checkpoint.sha256 == once.checkpoint.sha256
 
 
 def test_a_moved_folder_is_named(m2sd: Cli, photos: Path, tmp_path: Path) -> None:
