@@ -325,7 +325,7 @@ def test_a_result_of_the_last_session_alone_is_told(table: tuple[Path, Path, lis
 def test_what_cannot_be_compared_is_told(
     table: tuple[Path, Path, list[str]], m2sd: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    other = Comparison("demo", "ResNet-20", [], 3, 2, 2, False, other_base=["7 base classes, not 6"])
+    other = Comparison("demo", "ResNet-20", [], 3, 2, False, other_base=["7 base classes, not 6"])
     monkeypatch.setattr(m2sd_cli, "compare", lambda _run: other)
     done = m2sd("study", table[0], "--compare")
     assert done.code == 0, done.err
