@@ -108,6 +108,12 @@ def predict(
 
     if explain is not None:
         check_output_folder("--explain", explain, m2sd_cli.open_run(run))
+        for folder in filter(os.path.isdir, images):
+            if explain.resolve().is_relative_to(Path(folder).resolve()):
+                raise UsageError(
+                    f"--explain {explain}: it is in {folder}, so that heat maps would be taken for photos next time; "
+                    f"name a folder elsewhere"
+                )
     maps = None if explain is None else HeatMapFiles(explain)
     with reporting(quiet):
         predictions = named(

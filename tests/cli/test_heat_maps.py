@@ -43,6 +43,8 @@ def test_a_folder_that_cannot_be_written_is_refused_at_once(
     check_refusal(m2sd(*words, tmp_path / "file"), 2, "it is a file; name a folder")
     check_refusal(m2sd(*words, tmp_path / "absent" / "why"), 2, "no such folder as")
     check_refusal(m2sd(*words, run / "training"), 2, "that is a folder of the run")
+    for inside in (stripes.labelled, stripes.labelled / "red" / "why"):
+        check_refusal(m2sd(*words, inside), 2, f"it is in {stripes.labelled}, so that heat maps would be taken")
     assert tree(tmp_path) == before
 
 
