@@ -125,9 +125,8 @@ class FineTuning:
             state = self._state()
         except FileNotFoundError:
             return None
-        newest, whole = self.run.newest(), self._folder(WHOLE)
-        known = [state.frozen, *([whole.pretrain().record.sha256] if whole.has_pretrain() else [])]
-        if newest is None or newest.sha256 not in known:
+        newest = self.run.newest()
+        if newest is None or newest.sha256 != state.frozen:
             raise RunError(
                 f"{self.run.path}: it has changed since the fine-tuning was interrupted, which would replace "
                 f"{newest.file if newest else 'it'}; start over with --force if that may be lost"
@@ -275,12 +274,15 @@ class FineTuning:
         """Make the chain of a folder that of the run, with the decision in session 0."""
         stored, name = source.session(0), session_name(0)
         tensors = source.tensors(stored)
+        with self.run.at_once():
+            if source is not self.run:
+                self.run.copy_pretrain(source)
+            update = {"tuning": record, "checkpoint": self.run.write_checkpoint(name, tensors)}
+            decided = self.run.write_manifest(name, stored.manifest.model_copy(update=update))
         if source is not self.run:
-            self.run.copy_pretrain(source)
             with suppress(OSError):
                 shutil.copyfile(source.path / LOG, self.run.path / LOG)
-        update = {"tuning": record, "checkpoint": self.run.write_checkpoint(name, tensors)}
-        return self.run.write_manifest(name, stored.manifest.model_copy(update=update))
+        return decided
 
 
 def fit_epochs(seconds: float, first: float, second: float) -> tuple[int, int] | None:

@@ -105,8 +105,8 @@ def learn(
         force: replace what is in the run folder.
 
     Raises:
-        M2sdError: one of its kinds; the chain is as it was, or has its stage 1 if there was none. After
-            InterruptedTrainingError the chain is that of the network as it is, and the fine-tuning is saved.
+        M2sdError: one of its kinds; the chain is as it was. After InterruptedTrainingError it is that of the network
+            as it is, and the fine-tuning is saved.
     """
     began = time.monotonic()
     require_one_beginning(resume, False, force)
@@ -152,18 +152,19 @@ def learn(
         if resume:
             stored = _resumed(opened, settings, images, classifier, minutes)
         else:
-            first = fit_pretrain(Job(PRETRAIN, opened, images, classes, settings, execution, init=init))
+            with opened.at_once():
+                first = fit_pretrain(Job(PRETRAIN, opened, images, classes, settings, execution, init=init))
+                made = fit_distill(Job("distill", opened, images, classes, second, execution, parent=first))
+            assert made is not None, "no time limit ends it"
+            stored = made
             remember_folder(opened, images)
-            stored = fit_distill(Job("distill", opened, images, classes, second, execution, parent=first))
-            assert stored is not None, "no time limit ends it"
             opened.remove_tuning()  # of an earlier one
-        if minutes is not None and (stored is None or stored.manifest.tuning is None):
+        if minutes is not None and stored.manifest.tuning is None:
             try:
                 stored = FineTuning(opened, images, settings, init, minutes, execution).decide()
             except KeyboardInterrupt:  # between trainings, which save and say the same
                 raise InterruptedTrainingError("interrupted; go on with the same command and --resume") from None
         noticed = remarks(data)
-        assert stored is not None
     tested, right, accuracies = 0, 0, {}
     source = tests if len(tests) else images.train
     example = source.paths[0] if isinstance(source, FileImages) else None
@@ -182,26 +183,23 @@ def learn(
 
 def _resumed(
     run: RunFolder, settings: PretrainConfig, data: DataSet, classifier: str | None, minutes: float | None
-) -> StoredManifest | None:
+) -> StoredManifest:
     """Find the session 0 that a fine-tuning goes on from, or that it has ended with.
-
-    Returns:
-        None if it was ended while it replaced that session.
 
     Raises:
         RunError: there is none, or classes were taught since, or the network was trained by other commands.
         UsageError: an option is another one, or the images are others.
     """
     sessions = run.sessions()
-    if not sessions and not (run.tuning.is_dir() and run.has_pretrain()):
+    if not sessions:
         raise RunError(f"{run.path}: no network of 'm2sd learn' in it to go on with; leave --resume out")
     first = run.pretrain().manifest
-    base = run.session(0) if sessions else None
+    base = run.session(0)
     began: dict[str, object] = {name: first.config.get(name) for name in ("backbone", "image_size")}
     asked: dict[str, object] = {name: getattr(settings, name) for name in began}
-    if classifier is not None and base is not None:
+    if classifier is not None:
         began["classifier"], asked["classifier"] = base.manifest.classifier, classifier
-    if base is not None and base.manifest.tuning is not None:
+    if base.manifest.tuning is not None:
         began["minutes"], asked["minutes"] = base.manifest.tuning.minutes, minutes
     for name, value in asked.items():
         if value != began[name]:
@@ -211,7 +209,7 @@ def _resumed(
     changes = base_records(data), first.classes
     if classes_digest(changes[0]) != classes_digest(changes[1]):
         raise UsageError(f"{data.name}: it began with other images: {name_changes(*changes)}; --force starts over")
-    if base is None or base.manifest.tuning is not None:
+    if base.manifest.tuning is not None:
         return base
     if len(sessions) > 1:
         raise RunError(f"{run.path}: session {sessions[-1]} was taught, and would be replaced; start over with --force")
@@ -228,9 +226,7 @@ def _is_frozen(run: RunFolder) -> bool:
 
 
 def _worth_keeping(run: RunFolder, minutes: float | None = None) -> str | None:
-    """Name the part of a run that may be replaced only when asked to; a stage 1 without training is none.
-
-    Such a stage 1 is what is left of a `learn` that was cut off.
+    """Name the part of a run that may be replaced only when asked to; a stage 1 alone is none without training.
 
     Args:
         run: the run folder.

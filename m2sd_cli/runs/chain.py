@@ -152,7 +152,7 @@ class ChainReader(FileReader):
             raise RunError(f"{self.path}: no trained model in it")
         number = session_number(newest)
         if number < 0:
-            raise RunError(f"{self.path}: no session in it yet; run 'm2sd distill' first, or 'm2sd learn DIR' again")
+            raise RunError(f"{self.path}: no session in it yet; run 'm2sd distill' first")
         if last is not None and not 0 <= last <= number:
             raise RunError(f"{self.path}: no session {last} in it; the newest is session {number}")
         return newest, number if last is None else last

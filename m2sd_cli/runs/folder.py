@@ -1,9 +1,10 @@
 """A run folder: adding to the end of its chain, and taking from it.
 
-A checkpoint and its manifest are written into `incoming` first. Then `head.json` names the manifest as the newest: from
-that moment on it is part of the chain, and sessions that followed it are not. Only then are the two files moved into
-the folder. A reader looks into `incoming` first, and the next writer moves the files that a killed one has left there.
-At every moment there is the old chain or the new one.
+A checkpoint and its manifest are written into `incoming` first, and so may those of a whole new chain be. Then
+`head.json` names the last manifest as the newest: from that moment on it is part of the chain with those before it, and
+sessions that followed it are not. Only then are the files moved into the folder. A reader looks into `incoming` first,
+and the next writer moves the files that a killed one has left there. At every moment there is the old chain or the new
+one.
 """
 
 import hashlib
@@ -29,7 +30,7 @@ from m2sd_cli.runs.files import (
     write_atomically,
 )
 from m2sd_cli.runs.lock import LOCK, WRITER, lock_folder
-from m2sd_cli.runs.manifest import FileRecord, Manifest, NewestPointer
+from m2sd_cli.runs.manifest import FileRecord, Manifest, ManifestSummary, NewestPointer
 from m2sd_cli.runs.places import PLACES
 from m2sd_cli.runs.reader import POINTER, PRETRAIN, StoredManifest, session_name, session_number
 from m2sd_cli.runs.training_log import LOG
@@ -49,6 +50,11 @@ class RunFolder(ChainReader):
     Args:
         path: the folder; it need not exist before something is written.
     """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._held_back = False  # within `at_once`
+        self._last_held: FileRecord | None = None
 
     @contextmanager
     def locked(self, command: str, damaged: bool = False) -> Iterator[None]:
@@ -73,6 +79,24 @@ class RunFolder(ChainReader):
                     self._settle()
                     self._sweep()
             yield
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Have all manifests that are written meanwhile become the newest together, at the end.
+
+        They are read by their hashes until then. After an error the chain is as it was.
+
+        Raises:
+            RunError: as `write_manifest` does.
+        """
+        self._held_back, self._last_held = True, None
+        try:
+            yield
+            last = self._last_held
+        finally:
+            self._held_back, self._last_held = False, None
+        if last is not None:
+            self._become_newest(last)
 
     def owns(self, path: Path) -> bool:
         """Tell whether a path is a file of the chain or of a training under way, which nothing else may write."""
@@ -127,15 +151,21 @@ class RunFolder(ChainReader):
 
     def _add(self, name: str, manifest: bytes) -> FileRecord:
         record = self._write(f"{name}.json", manifest)
+        if self._held_back:
+            self._last_held = record
+        else:
+            self._become_newest(record)
+        return record
+
+    def _become_newest(self, record: FileRecord) -> None:
         self._point(record)
         try:
             self._settle()
         except OSError as error:
             raise RunError(
-                f"{self.path}: {name} is part of it now, but not yet in its place ({error.strerror or error}); the "
-                f"next command moves it there"
+                f"{self.path}: {record.file} is part of it now, but not yet in its place ({error.strerror or error}); "
+                f"the next command moves it there"
             ) from None
-        return record
 
     def _write(self, file: str, content: bytes) -> FileRecord:
         with os_errors_as(RunError, f"{self._incoming}: cannot be made"):
@@ -147,28 +177,39 @@ class RunFolder(ChainReader):
         write_atomically(self.path / POINTER, NewestPointer(manifest=record).encoded())
 
     def _settle(self) -> None:
-        """Move the newest manifest and its checkpoint into the folder, and remove the files that it has replaced."""
+        """Move what has become part of the chain into the folder, and remove the files that it has replaced."""
         newest = self.newest()
-        if newest is None:
+        coming = self._coming(newest)
+        if not coming:
             return
-        coming = self._incoming / newest.file
-        try:
-            content = read_bounded(coming, TEXT_LIMIT)
-        except (FileNotFoundError, DamagedError):
-            return
-        if hashlib.sha256(content).hexdigest() != newest.sha256:
-            return
-        checkpoint = coming.with_suffix(".safetensors")
-        if checkpoint.exists():
-            os.replace(checkpoint, self.path / checkpoint.name)
-            sync_folder(self.path)
+        for manifest in coming:
+            checkpoint = manifest.with_suffix(".safetensors")
+            if checkpoint.exists():
+                os.replace(checkpoint, self.path / checkpoint.name)
+                sync_folder(self.path)
         number = session_number(newest)
         self._remove_after(number)
         if number <= 0:
             self.remove_training()  # a stage that trains has ended
-        os.replace(coming, self.path / newest.file)
+        for manifest in reversed(coming):  # the newest last, as it tells of those before it
+            os.replace(manifest, self.path / manifest.name)
         sync_folder(self.path)
         shutil.rmtree(self._incoming, ignore_errors=True)
+
+    def _coming(self, newest: FileRecord | None) -> list[Path]:
+        """Find the manifests in `incoming` that are part of the chain, the newest first."""
+        found: list[Path] = []
+        while newest is not None:
+            path = self._incoming / newest.file
+            try:
+                content = read_bounded(path, TEXT_LIMIT)
+            except (FileNotFoundError, DamagedError):
+                break
+            if hashlib.sha256(content).hexdigest() != newest.sha256:
+                break
+            found.append(path)
+            newest = ManifestSummary.model_validate_json(content).parent
+        return found
 
     def _sweep(self) -> None:
         """Remove the remains of killed writers; the caller has the lock."""

@@ -309,7 +309,9 @@ def test_one_that_was_killed_while_it_replaced_the_network_goes_on(
     monkeypatch.setattr(RunFolder, "copy_pretrain", kill)
     with pytest.raises(ZeroDivisionError):
         learn(six, run)
-    assert RunFolder(run).sessions() == []
+    assert RunFolder(run).sessions() == [0]
+    assert RunFolder(run).session(0).manifest.tuning is None
+    assert RunFolder(run).verify() == []
     monkeypatch.setattr(RunFolder, "copy_pretrain", copied)
     monkeypatch.setattr(RunFolder, "write_manifest", write)
     assert learn(six, run, resume=True).tuned

@@ -14,7 +14,7 @@ from m2sd_cli.api import learn as learning
 from m2sd_cli.checkpoints import BaseCheckpoint
 from m2sd_cli.errors import DataError, M2sdError, RunError, UsageError
 from m2sd_cli.runs.folder import RunFolder
-from tests.helpers import Cli, Stripes, check_refusal, finished
+from tests.helpers import Cli, Stripes, check_refusal, finished, tree
 
 COLOURS = {"blue": (20, 40, 220), "green": (30, 200, 40), "red": (220, 30, 30)}
 
@@ -107,6 +107,25 @@ def test_what_is_there_is_not_replaced_unasked(photos: Path, tmp_path: Path) -> 
         m2sd_cli.learn(photos, run=tmp_path / "run", device="cpu")
     m2sd_cli.learn(photos, run=tmp_path / "run", device="cpu", image_size=24, force=True)
     assert RunFolder(tmp_path / "run").session(0).manifest.transform.crop == 24
+
+
+def test_a_learn_that_is_cut_off_leaves_the_model_as_it_was(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    m2sd_cli.learn(photos, run=tmp_path / "run", device="cpu")
+    before = tree(tmp_path / "run")
+
+    def cut_off(_job: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(learning, "fit_distill", cut_off)
+    with pytest.raises(KeyboardInterrupt):
+        m2sd_cli.learn(photos, run=tmp_path / "run", device="cpu", image_size=24, force=True)
+    folder = RunFolder(tmp_path / "run")
+    assert (folder.sessions(), folder.verify()) == ([0], [])
+    with folder.locked("test"):
+        pass
+    assert tree(tmp_path / "run") == before
 
 
 def test_a_folder_that_is_not_there_is_named_and_one_of_the_name_of_a_data_set_is_read(

@@ -227,7 +227,7 @@ def test_a_refusal_makes_no_run(m2sd: Cli, places: dict[str, str], command: str,
     [
         (
             "increment --session 1 --shots NEW --run RUN",
-            "no session in it yet; run 'm2sd distill' first, or 'm2sd learn DIR' again",
+            "no session in it yet; run 'm2sd distill' first",
         ),
         ("evaluate --test SHOTS --run RUN", "run 'm2sd distill' first"),
         ("predict IMAGE --run RUN", "run 'm2sd distill' first"),

@@ -338,6 +338,71 @@ def test_what_is_not_yet_in_its_place_counts_and_is_moved_by_the_next_writer(
     assert tree(run) == before
 
 
+CHECKPOINTS = ["pretrain.safetensors", "session-000.safetensors"]
+BEGINNING = (*CHECKPOINTS, "pretrain.json", "session-000.json")
+
+
+def write_beginning(folder: RunFolder, source: RunFolder) -> None:
+    """Write stage 1 and session 0 of another run."""
+    stored = source.session(0)
+    folder.copy_pretrain(source)
+    folder.copy_checkpoint(source, stored)
+    folder.write_manifest("session-000", stored.manifest)
+
+
+def test_a_new_chain_replaces_the_old_one_at_once(run: Path, calibrated: Path) -> None:
+    before, new = tree(run), RunFolder(calibrated)
+    folder = RunFolder(run)
+    with folder.locked("test"), folder.at_once():
+        write_beginning(folder, new)
+        assert RunFolder(run).sessions() == [0, 1, 2]
+        assert RunFolder(run).verify() == []
+        assert {name: tree(run)[name] for name in before} == before
+    assert [each.record for each in folder.chain()] == [new.session(0).record]
+    assert folder.verify() == []
+    assert sorted(path.name for path in run.glob("*.safetensors")) == [
+        "pretrain.safetensors",
+        "session-000.safetensors",
+    ]
+
+
+def test_a_new_chain_that_is_not_whole_leaves_the_old_one(run: Path, calibrated: Path) -> None:
+    before = tree(run)
+    folder = RunFolder(run)
+
+    def write_half() -> None:
+        with folder.locked("test"), folder.at_once():
+            folder.copy_pretrain(RunFolder(calibrated))
+            raise RunError("no space")
+
+    with pytest.raises(RunError, match="no space"):
+        write_half()
+    assert folder.sessions() == [0, 1, 2]
+    with folder.locked("test"):
+        pass
+    assert tree(run) == before
+
+
+@pytest.mark.parametrize("moved", range(4))
+def test_a_new_chain_counts_wherever_its_files_are(run: Path, calibrated: Path, moved: int) -> None:
+    new = RunFolder(calibrated)
+    (run / "incoming").mkdir()
+    for number, file in enumerate(BEGINNING):  # as if its writer had been killed
+        shutil.copy(calibrated / file, run / file if number < moved else run / "incoming" / file)
+    folder = RunFolder(run)
+    folder._point(new.session(0).record)
+    assert [each.record for each in folder.chain()] == [new.session(0).record]
+    assert folder.verify() == []
+    with folder.locked("test"):
+        pass
+    assert folder.verify() == []
+    assert sorted(path.name for path in run.glob("*.safetensors")) == [
+        "pretrain.safetensors",
+        "session-000.safetensors",
+    ]
+    assert not (run / "incoming").exists()
+
+
 def test_what_was_not_finished_is_swept_away_by_the_next_writer(run: Path) -> None:
     before = tree(run)
     (run / "incoming").mkdir()
