@@ -96,12 +96,13 @@ def _open(
 def _measure(folder: RunFolder, chain: ChainSummary, classifier: str | None, images: TestedImages) -> ChainFigures:
     models = load_all_sessions(folder, chain, choose_device("auto"), inference_precision("auto"), classifier)
     own = images.data_set is None
-    figures = evaluate_session(models, images.source, images.classes, images.location, keep=not own).figures
+    evaluation = evaluate_session(models, images.source, images.classes, images.location, keep=not own)
+    figures = evaluation.figures
     rows = [
         SessionRow(each.session, each.classes, each.images, each.overall, each.base, each.novel, each.harmonic)
         for each in figures.sessions
     ]
-    return ChainFigures(rows, figures.average, figures.drop, own_images=own)
+    return ChainFigures(rows, figures.average, figures.drop, own_images=own, untested=evaluation.untested)
 
 
 def _origin(folder: RunFolder, chain: ChainSummary, licence: str, figures: ChainFigures | None) -> Origin:

@@ -2,6 +2,7 @@
 
 import ast
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -31,7 +32,7 @@ from m2sd_cli.method.calibration import known_score
 from m2sd_cli.reading import printable
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.tables import BACKBONES
-from tests.helpers import Cli, OneLayer, Stripes, check_refusal, tree
+from tests.helpers import Cli, OneLayer, Stripes, check_refusal, fill, tree
 
 HOSTILE = [
     "a|b",
@@ -153,10 +154,44 @@ def test_the_card_has_the_figures_of_evaluate(folder: Path, calibrated: Path) ->
     for each in figures.sessions:
         assert f"| {each.session} | {each.classes} | {each.images} | {each.overall:.2f} |" in card
     assert head(card)["license"] == "unknown"
-    (result,) = head(card)["model-index"][0]["results"]
-    assert result["dataset"]["name"] == "colours"
-    assert result["metrics"][0]["value"] == round((figures.sessions[-1].overall or 0) / 100, 4)
+    assert "model-index" not in head(card)  # a hub would show the accuracy of four classes as that of seven
+    assert "Without test images, and left out of all figures: `purple`, `white`, `grey`" in card
     assert "has not stated its licence" in card
+
+
+@pytest.mark.usefixtures("load_one_layer")
+def test_a_card_tells_what_became_of_the_classes(run: Path, stripes: Stripes, tmp_path: Path) -> None:
+    m2sd_cli.forget("purple", run=run)
+    m2sd_cli.rename("grey", "slate", run=run)
+    fill(tmp_path / "more", "red", 1, first=300)
+    m2sd_cli.increment(shots=tmp_path / "more", run=run, extend=True, device="cpu")
+    path = m2sd_cli.export("hub", tmp_path / "out", run=run, test=stripes.labelled)
+    card = (path / "README.md").read_text()
+    told = [line for line in card.splitlines() if line.startswith("- Session ")]
+    assert told[1:] == [
+        "- Session 1: 1 class, taught from 2 images a class: `white`",
+        "- Session 2: 1 class, taught from 4 images a class: `slate`",
+        "- Session 3: `purple` is forgotten",
+        "- Session 4: `grey` is called `slate` from here on",
+        "- Session 5: 1 image more of `red`",
+    ]
+
+
+@pytest.mark.usefixtures("load_one_layer")
+def test_a_hub_gets_the_accuracy_of_all_classes_alone(run: Path, tmp_path: Path) -> None:
+    labelled = tmp_path / "labelled"
+    for colour in ("red", "blue", "green", "yellow", "white", "purple", "grey"):
+        fill(labelled, colour, 1, first=300)
+    figures = m2sd_cli.evaluate(run=run, test=labelled, device="cpu").figures
+    card = (m2sd_cli.export("hub", tmp_path / "out", run=run, test=labelled) / "README.md").read_text()
+    assert "Without test images" not in card
+    (result,) = head(card)["model-index"][0]["results"]
+    assert result["dataset"]["name"] == "own labelled images"
+    assert result["metrics"][0]["value"] == round((figures.sessions[-1].overall or 0) / 100, 4)
+    shutil.rmtree(labelled / "grey")
+    less = (m2sd_cli.export("hub", tmp_path / "less", run=run, test=labelled) / "README.md").read_text()
+    assert "Without test images, and left out of all figures: `grey`" in less
+    assert "model-index" not in head(less)
 
 
 @pytest.mark.usefixtures("load_one_layer")
@@ -192,9 +227,14 @@ def test_the_card_says_whether_the_network_was_trained(folder: Path, stripes: St
 
 
 def test_hostile_names_stay_names(trained: Path, origin: Origin) -> None:
-    model = replace(load_session(RunFolder(trained)), classes=HOSTILE, taught=[0] * 6 + [1] * 6)
+    indices = list(range(len(HOSTILE)))
+    model = replace(load_session(RunFolder(trained)), classes=HOSTILE, taught=[0] * len(HOSTILE), indices=indices)
+    records = [origin.sessions[0].classes[0].model_copy(update={"index": index}) for index in indices]
     sessions = [
-        each.model_copy(update={"data": each.data.model_copy(update={"name": HOSTILE[5]})}) for each in origin.sessions
+        each.model_copy(
+            update={"data": each.data.model_copy(update={"name": HOSTILE[5]}), "classes": [] if number else records}
+        )
+        for number, each in enumerate(origin.sessions)
     ]
     rows = [SessionRow(0, 6, 10, 50.0, 50.0, None, None)]
     figures = ChainFigures(rows, 50.0, 0.0, own_images=False)

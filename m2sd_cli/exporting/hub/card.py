@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from m2sd_cli.inference.session import SessionModel
 from m2sd_cli.reading import counted, printable
-from m2sd_cli.runs.manifest import Manifest
+from m2sd_cli.runs.manifest import EditRecord, Manifest
 
 UNSTATED = "unknown"  # the hubs' word for a licence that nobody has stated
 
@@ -32,6 +32,7 @@ class ChainFigures:
     average: float | None
     drop: float | None
     own_images: bool  # True if a person labelled the images, False if they are the data set's
+    untested: Sequence[str] = ()  # classes without a test image
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,9 @@ def _head(model: SessionModel, origin: Origin, data: str) -> str:
         *(f"- {tag}" for tag in ("image-classification", "few-shot", "class-incremental", "safetensors")),
         f"- {yaml_text(model.record.name)}",
     ]
-    if origin.figures is not None and origin.figures.rows[-1].overall is not None:
+    figures = origin.figures
+    # A hub shows the accuracy alone, which has to be that of all classes.
+    if figures is not None and figures.rows[-1].overall is not None and not figures.untested:
         lines += [
             "model-index:",
             f"- name: {yaml_text(f'session {model.session}')}",
@@ -98,11 +101,11 @@ def _head(model: SessionModel, origin: Origin, data: str) -> str:
             "  - task:",
             "      type: image-classification",
             "    dataset:",
-            f"      name: {yaml_text('own labelled images' if origin.figures.own_images else data)}",
-            f"      type: {yaml_text('own labelled images' if origin.figures.own_images else data)}",
+            f"      name: {yaml_text('own labelled images' if figures.own_images else data)}",
+            f"      type: {yaml_text('own labelled images' if figures.own_images else data)}",
             "    metrics:",
             "    - type: accuracy",
-            f"      value: {origin.figures.rows[-1].overall / 100:.4f}",
+            f"      value: {figures.rows[-1].overall / 100:.4f}",
         ]
     return "\n".join([*lines, "---"])
 
@@ -147,6 +150,9 @@ def _figures(model: SessionModel, origin: Origin) -> str:
             accuracies = (row.overall, row.base, row.novel, row.harmonic)
             lines.append(f"| {row.session} | {row.classes} | {row.images} | {' | '.join(map(_figure, accuracies))} |")
         lines += ["", f"AVG {_figure(origin.figures.average)}, PD {_figure(origin.figures.drop)}"]
+        if origin.figures.untested:
+            names = ", ".join(map(code, origin.figures.untested))
+            lines += ["", f"Without test images, and left out of all figures: {names}"]
     choice = origin.sessions[0].choice
     if choice is not None and model.classifier in choice.figures:
         rehearsed = choice.figures[model.classifier]
@@ -161,19 +167,28 @@ def _figures(model: SessionModel, origin: Origin) -> str:
 
 def _classes(model: SessionModel, origin: Origin) -> str:
     lines = ["## Classes", ""]
+    left = dict(zip(model.indices, model.classes, strict=True))
     for number, manifest in enumerate(origin.sessions):
-        names = [name for name, session in zip(model.classes, model.taught, strict=True) if session == number]
-        if not names:
-            lines.append(f"- Session {number}: no class that is left ({manifest.kind}).")
-            continue
-        images = [each.shots for each in manifest.classes]
-        few, many = min(images), max(images)
-        each = counted(few, "image") if few == many else f"{few} to {many} images"
-        lines.append(
-            f"- Session {number}: {counted(len(names), 'class')}, taught from {each} a class: "
-            f"{', '.join(map(code, names))}"
-        )
+        taught = [each for each in manifest.classes if each.index in left]
+        names = ", ".join(code(left[each.index]) for each in taught)
+        images = sorted({each.shots for each in taught})
+        if manifest.edits:
+            told = "; ".join(map(_edited, manifest.edits))
+        elif not taught:
+            told = "no class that is left"
+        elif manifest.kind == "extend":
+            told = "; ".join(f"{counted(each.shots, 'image')} more of {code(left[each.index])}" for each in taught)
+        else:
+            each = counted(images[0], "image") if len(images) == 1 else f"{images[0]} to {images[-1]} images"
+            told = f"{counted(len(taught), 'class')}, taught from {each} a class: {names}"
+        lines.append(f"- Session {number}: {told}")
     return "\n".join(lines)
+
+
+def _edited(edit: EditRecord) -> str:
+    if edit.new_name is None:
+        return f"{code(edit.name)} is forgotten"
+    return f"{code(edit.name)} is called {code(edit.new_name)} from here on"
 
 
 def _licences(origin: Origin) -> str:
