@@ -103,7 +103,7 @@ def increment(
         if data is not None:
             raise UsageError("--shots and --data: choose one, your own images or a session of a data set")
         images, location, places = _open_shots(shots)
-        record = shots_record(folder_name(location))
+        record = shots_record(folder_name(location), named=not isinstance(shots, (str, Path)))
     else:
         if extend:
             raise UsageError("--extend: name the folder of the shots with --shots DIR")

@@ -6,7 +6,7 @@ from m2sd_cli.config.option import flag, options_of
 from m2sd_cli.config.stages import DistillConfig, PretrainConfig
 from m2sd_cli.registry import file_of
 from m2sd_cli.runs.manifest import Manifest
-from m2sd_cli.training.records import LISTED
+from m2sd_cli.training.records import LISTED, OF_ONE_CLASS
 
 
 def recorded_command(manifest: Manifest) -> str:
@@ -30,6 +30,8 @@ def recorded_command(manifest: Manifest) -> str:
     words = [*_program(manifest), "increment", "--session", str(manifest.session)]
     if not own:
         words += ["--data", data]
+    elif manifest.data.split == OF_ONE_CLASS:
+        words += ["--class", *(each.name for each in manifest.classes), f"./{data}"]
     elif manifest.data.split != LISTED:
         words += ["--shots", f"./{data}"]
     if manifest.kind == "extend":

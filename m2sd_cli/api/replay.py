@@ -6,9 +6,10 @@ from pathlib import Path
 from m2sd_cli.api.edits import find_class, write_edits
 from m2sd_cli.api.increment import Lesson, check_names, find_extended, teach
 from m2sd_cli.api.recorded_data import official_data, official_number
+from m2sd_cli.api.taught_shots import require_all, shots_there
 from m2sd_cli.data.datasets import Shots
 from m2sd_cli.data.image_files import find_images, images_below
-from m2sd_cli.data.sources import FileImages, find_files
+from m2sd_cli.data.sources import find_files
 from m2sd_cli.errors import DataError, RunError, UsageError
 from m2sd_cli.inference.device import choose_device, inference_precision
 from m2sd_cli.paths import expand, expand_given
@@ -18,8 +19,6 @@ from m2sd_cli.runs.places import read_places
 from m2sd_cli.runs.reader import StoredManifest
 from m2sd_cli.training.execution import Execution
 from m2sd_cli.training.records import class_records, classes_digest
-
-NAMED = 3  # classes in a message
 
 
 def replay(
@@ -121,22 +120,7 @@ def _find_shots(left: Sequence[Manifest], named: list[Path], remembered: dict[st
         *(find_images(named) if named else []),
         *(path for each in dict.fromkeys(known) for path in images_below(each)),
     ]
-    paths = find_files(list(dict.fromkeys(images))) if wanted else {}
-    missing, found = [], {}
-    for manifest in wanted:
-        assert manifest.session is not None
-        for each in manifest.classes:
-            absent = sum(sha256 not in paths for sha256 in each.shot_sha256)
-            if absent:
-                missing.append(f"{absent} of {each.shots} of {each.name!r} (session {manifest.session})")
-        items = [
-            (paths[sha256], label)
-            for label, each in enumerate(manifest.classes)
-            for sha256 in each.shot_sha256
-            if sha256 in paths
-        ]
-        found[manifest.session] = Shots([each.name for each in manifest.classes], FileImages.from_items(items))
-    if missing:
-        more = f"; and of {len(missing) - NAMED} more" if len(missing) > NAMED else ""
-        raise DataError(f"shots are missing, name their folders with --shots: {'; '.join(missing[:NAMED])}{more}")
-    return found
+    files = find_files(list(dict.fromkeys(images))) if wanted else {}
+    numbers = [each.session for each in wanted if each.session is not None]
+    require_all(wanted, dict.fromkeys(numbers, files), "--shots")
+    return {number: shots_there(each, files) for number, each in zip(numbers, wanted, strict=True)}

@@ -20,11 +20,13 @@ from m2sd_cli.api.edits import write_edits
 from m2sd_cli.api.increment import Lesson, find_extended, teach
 from m2sd_cli.api.pretrain import fit_pretrain
 from m2sd_cli.api.recorded_data import official_number, own_session, recorded_data
+from m2sd_cli.api.taught_shots import require_all, shots_there
 from m2sd_cli.config.stages import NO_INIT, DistillConfig, PretrainConfig, recorded_config
 from m2sd_cli.data.datasets import DataSet, Shots
-from m2sd_cli.data.folders import read_shots
+from m2sd_cli.data.image_files import find_images
 from m2sd_cli.data.names import class_name
 from m2sd_cli.data.skipping import leave_out_shots
+from m2sd_cli.data.sources import find_files
 from m2sd_cli.errors import (
     DataError,
     InterruptedCommandError,
@@ -34,7 +36,7 @@ from m2sd_cli.errors import (
     os_errors_as,
 )
 from m2sd_cli.inference.device import choose_device
-from m2sd_cli.paths import expand_given, text_given
+from m2sd_cli.paths import expand, expand_given, text_given
 from m2sd_cli.runs.folder import RunFolder, open_run
 from m2sd_cli.runs.manifest import EDITS, WITH_SHOTS, ClassRecord, MachineRecord, Manifest
 from m2sd_cli.runs.places import read_places
@@ -123,7 +125,7 @@ def reproduce(
     for stored in chain:
         folder.tensors(stored)  # a damaged checkpoint is reported now, and not after hours
     named, folders = _remembered_folders(folder, chain)
-    folders |= shots or {}
+    folders |= {number: [expand(each, "--shots")] for number, each in (shots or {}).items()}
     inputs = _open_inputs(folder, chain, text_given(data) or named, root, folders, text_given(init))
     stages: list[Compared] = []
     provenance: list[str] = []
@@ -170,15 +172,15 @@ def _scratch_folder(target: Path | None) -> Iterator[Path]:
 # ---- the inputs
 
 
-def _remembered_folders(folder: RunFolder, chain: Sequence[StoredManifest]) -> tuple[str | None, dict[int, Path | str]]:
-    """Find the folder of the base classes, and that of each session's shots, if they are where they were."""
+def _remembered_folders(folder: RunFolder, chain: Sequence[StoredManifest]) -> tuple[str | None, dict[int, list[Path]]]:
+    """Find the folder of the base classes, and those of each session's shots, if they are where they were."""
     places, first = read_places(folder.path), chain[0].manifest
     data = places.data.get(first.data.name) if first.data.kind == "folder" else None
-    shots: dict[int, Path | str] = {}
+    shots: dict[int, list[Path]] = {}
     for manifest in (stored.manifest for stored in chain[2:]):
         paths = places.shots.get(str(manifest.session), [])
-        if manifest.session is not None and _is_of_folder(manifest) and len(paths) == 1 and isdir(paths[0]):
-            shots[manifest.session] = paths[0]
+        if manifest.session is not None and _is_of_folder(manifest) and paths and all(map(isdir, paths)):
+            shots[manifest.session] = [Path(each) for each in paths]
     return data if data and isdir(data) else None, shots
 
 
@@ -187,7 +189,7 @@ def _open_inputs(
     chain: Sequence[StoredManifest],
     data: str | None,
     data_root: Path | None,
-    folders: dict[int, Path | str],
+    folders: dict[int, list[Path]],
     init: str | None,
 ) -> Inputs:
     """Open the images of all stages, and find the weights that stage 1 began from.
@@ -220,20 +222,18 @@ def _open_inputs(
         raise DataError(f"--init {init}: no such file")
     base = recorded_data(first, data, data_root, first.transform.crop)
     _require_recorded(base_records(base), first.classes, "stage 1", base.location)
-    shots = {}
+    files = {number: find_files(find_images(paths)) for number, paths in folders.items()}
+    require_all([sessions[number] for number in files], files, "--shots N=DIR")
+    shots = {number: shots_there(sessions[number], found) for number, found in files.items()}
     for number, manifest in sessions.items():
         assert number is not None
-        if _is_of_folder(manifest):
-            location = Path(folders[number])
-            taught = read_shots(location)
-        else:
+        if number not in shots:
             named = data if manifest.data.split == LISTED else manifest.data.name
             opened, taught = own_session(folder, first, named, data_root, official_number(parts, number))
-            location = opened.location
-        taught = leave_out_shots(taught, location, left_out(manifest.skipped))
-        classes = class_records(taught.classes, taught.source, manifest.classes_before, list_shots=True)
-        _require_recorded(classes, manifest.classes, f"session {number}", location)
-        shots[number] = taught
+            taught = leave_out_shots(taught, opened.location, left_out(manifest.skipped))
+            classes = class_records(taught.classes, taught.source, manifest.classes_before, list_shots=True)
+            _require_recorded(classes, manifest.classes, f"session {number}", opened.location)
+            shots[number] = taught
     return Inputs(base, None if began == NO_INIT else init or began, shots)
 
 

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 NAMED = 3  # classes in a message
 LISTED = "by a list of paths"
+OF_ONE_CLASS = "the named images are shots of one class"
 
 
 def versions() -> dict[str, str]:
@@ -185,9 +186,14 @@ def plugins_record(
     return {name: origin for table, name in names if name and (origin := table.origin(name))}
 
 
-def shots_record(folder: str) -> DataRecord:
-    """Record shots of a person by the bare name of their folder."""
-    return DataRecord(name=folder, kind="folder", split="all images are shots")
+def shots_record(folder: str, named: bool = False) -> DataRecord:
+    """Record shots of a person by the bare name of their folder.
+
+    Args:
+        folder: that name.
+        named: whether the images were named one by one, with their class, and are not those of a folder a class.
+    """
+    return DataRecord(name=folder, kind="folder", split=OF_ONE_CLASS if named else "all images are shots")
 
 
 def skipped_records(skipped: Sequence[Skipped]) -> list[SkippedRecord]:

@@ -1,6 +1,7 @@
 """A chain run once more from its manifests: the same, or a message names the stage that differs, and why."""
 
 import json
+import shlex
 import shutil
 import signal
 from pathlib import Path
@@ -12,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 import m2sd_cli
 import m2sd_cli.api.reproduce as reproduction
+from m2sd_cli.api.recorded_commands import recorded_command
 from m2sd_cli.api.reproduce import largest_difference
 from m2sd_cli.errors import TrainingError
 from m2sd_cli.runs.folder import RunFolder
@@ -233,6 +235,25 @@ def test_what_was_left_out_is_left_out_again(stripes: Stripes, tmp_path: Path) -
     assert m2sd_cli.reproduce(run=run, data=str(data), shots={1: shots}).same
 
 
+def test_images_that_were_named_one_by_one_are_found_again(run: Path, stripes: Stripes, tmp_path: Path) -> None:
+    RunFolder(run).remove_sessions(first=1)
+    for folder in ("one", "two"):
+        shutil.copytree(stripes.first_shots / "white", tmp_path / folder / "mixed")
+    first, second = ([*sorted((tmp_path / folder / "mixed").iterdir())] for folder in ("one", "two"))
+    first[0].unlink()
+    second[1].unlink()
+    shots = {"snow": [first[1], second[0]]}  # in another order than that of their names
+    stored = m2sd_cli.increment(shots=shots, run=run, device="cpu")
+    command = shlex.split(recorded_command(stored.manifest))
+    assert command[:7] == ["m2sd", "increment", "--session", "1", "--class", "snow", f"./{tmp_path.name}"]
+    (tmp_path / "one" / "mixed").rename(tmp_path / "one" / "renamed")
+    page = m2sd_cli.report(run=run, data=stripes.folder, shots={1: tmp_path}, device="cpu")
+    assert page.count('loading="lazy"') == 4 + 2
+    assert m2sd_cli.reproduce(run=run, data=str(stripes.folder), shots={1: tmp_path}, device="cpu").same
+    (tmp_path / "one" / "renamed").rename(tmp_path / "one" / "mixed")
+    assert m2sd_cli.reproduce(run=run, data=str(stripes.folder), device="cpu").same
+
+
 def test_weights_that_stage_1_began_from(m2sd: Cli, trained: Path, stripes: Stripes, tmp_path: Path) -> None:
     weights = backbone_weights(trained)
     file, run = tmp_path / "weights.safetensors", tmp_path / "run"
@@ -290,10 +311,10 @@ def test_other_images_are_named(m2sd: Cli, run: Path, data: list[object], stripe
     changed = m2sd(*COMMAND, "--run", run, "--data", stripes.folder, "--shots", f"1={shots}", *data[4:])
     assert (changed.code, changed.out) == (3, "")
     assert changed.err == (
-        f"m2sd: {shots}: not the images that session 1 was made of; these classes differ: 'white', 'whiter'\n"
+        "m2sd: shots are missing, name their folders with --shots N=DIR: 1 of 2 of 'white' (session 1)\n"
     )
     absent = m2sd(*COMMAND, "--run", run, "--data", stripes.folder, "--shots", "1=/nowhere", *data[4:])
-    assert (absent.code, absent.err) == (3, "m2sd: /nowhere: no such folder\n")
+    assert (absent.code, absent.err) == (3, "m2sd: /nowhere: no such file or folder\n")
 
 
 @pytest.mark.usefixtures("untrained")
