@@ -149,7 +149,8 @@ def time_stages(job: Job[PretrainConfig], seconds: Sequence[DistillConfig]) -> t
     network = pretraining.begin_network(job)
     largest = max(each.batch_size for each in (job.config, *seconds))
     images, decoding = _read_few(job.data, largest)
-    stages = [measure("pretrain", network, pretrain_objective(network), images, job)]
+    objective = pretrain_objective(network, job.config.closeness_weight)
+    stages = [measure("pretrain", network, objective, images, job)]
     execution = replace(job.execution, time_budget=None)
     for second in seconds:
         then = Job("distill", job.run, job.data, job.classes, second, execution)

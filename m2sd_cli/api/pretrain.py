@@ -308,7 +308,8 @@ def fit_pretrain(job: Job[PretrainConfig]) -> StoredManifest | None:
             assert job.init is not None
             with group.local_main_first():
                 job = replace(job, weights=weights_record(config.backbone, job.init))
-        fitted = fit(job, network, pretrain_objective(network)) if config.epochs else Fitted(config)
+        objective = pretrain_objective(network, config.closeness_weight)
+        fitted = fit(job, network, objective) if config.epochs else Fitted(config)
         if fitted is None:
             return None
         # The loss of the last step is that of the weights before it: check the weights after it.

@@ -111,7 +111,8 @@ class Stage:
 def pretrain_stage(settings: Settings, data: TrainingImages) -> Stage:
     """Make the workload of stage 1."""
     network = build_network(settings.pretrain, settings.classes, settings.image_size)
-    return Stage("pretrain", network, pretrain_objective(network), settings.pretrain, data, settings)
+    objective = pretrain_objective(network, settings.pretrain.closeness_weight)
+    return Stage("pretrain", network, objective, settings.pretrain, data, settings)
 
 
 def distill_stage(settings: Settings, data: TrainingImages) -> Stage:

@@ -126,6 +126,10 @@ class PretrainConfig(TrainingConfig, ImageChoice, ProtocolOptions):
     ] = "cosine"
     # A lower scale helps base classes, and costs novel ones.
     scale: Annotated[float, Option(help="Factor of the cosine.", gt=0)] = 16.0
+    closeness_weight: Annotated[
+        float,
+        Option(help="Weight of the mean cosine of features of different classes, which is taken from the loss.", ge=0),
+    ] = 0.0
     image_size: Annotated[
         int | None, Option(help="Side of the images in pixels, for a folder.", ge=8, le=4096, default="224")
     ] = None

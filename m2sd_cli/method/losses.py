@@ -18,6 +18,21 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(at_least_float32(logits), labels)
 
 
+def closeness(features: Tensor, labels: Tensor) -> Tensor:
+    """Mean cosine over all pairs of images of different classes (CLOSER, Oh et al., ECCV 2024): a scalar in [-1, 1].
+
+    The paper does not have it. Images of one class alone have no such pair, and a mean of 0.
+
+    Args:
+        features: phi(x), (B, D).
+        labels: (B,) integer classes.
+    """
+    with torch.autocast(features.device.type, enabled=False):  # a mean over pairs is too fine for half precision
+        unit = F.normalize(at_least_float32(features), dim=1)
+        pairs = (labels[:, None] != labels[None, :]).to(unit.dtype)
+        return (unit @ unit.T * pairs).sum() / pairs.sum().clamp_min(1)
+
+
 def l_ce(logits: Tensor, labels: Tensor) -> Tensor:
     """L_ce^v = CE(y_I, f(x_I)) + CE(y_II, f(x_II)), paper section 3.2: a scalar >= 0.
 

@@ -1,4 +1,7 @@
-"""The objective of stage 1, paper section 3.1: cross-entropy of f(x) = W^T phi(x) on the base images."""
+"""The objective of stage 1, paper section 3.1: cross-entropy of f(x) = W^T phi(x) on the base images.
+
+A term that draws the classes together may be added to it.
+"""
 
 import torch
 from torch import Tensor
@@ -6,7 +9,7 @@ from torch import Tensor
 from m2sd_cli.config.stages import PretrainConfig
 from m2sd_cli.method.backbone import Backbone, build_backbone, check_features
 from m2sd_cli.method.class_weights import ClassWeights
-from m2sd_cli.method.losses import cross_entropy
+from m2sd_cli.method.losses import closeness, cross_entropy
 from m2sd_cli.method.network import Network
 from m2sd_cli.tables import BACKBONES
 from m2sd_cli.training.loop import ACCURACY, Objective
@@ -33,13 +36,24 @@ def build_network(config: PretrainConfig, classes: int, image_size: int | None =
         return Network(backbone, ClassWeights(backbone.width, classes, config.similarity, config.scale))
 
 
-def pretrain_objective(network: Network) -> Objective:
-    """Make the function that computes the cross-entropy of f(x) on clean images, and the accuracy of f on them."""
+def pretrain_objective(network: Network, closeness_weight: float = 0.0) -> Objective:
+    """Make the function that computes the loss of f(x) on clean images, and the accuracy of f on them.
+
+    Args:
+        network: f.
+        closeness_weight: factor of `closeness`, which is taken from the cross-entropy; of several processes, each has
+            the pairs of its own images.
+    """
 
     def objective(
         x: Tensor, labels: Tensor, _generator: torch.Generator, shard: slice
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        logits, classes = network(x[shard]).logits, labels[shard]
-        return cross_entropy(logits, classes), {ACCURACY: (logits.argmax(dim=1) == classes).float().mean()}
+        output, classes = network(x[shard]), labels[shard]
+        loss = cross_entropy(output.logits, classes)
+        measures = {ACCURACY: (output.logits.argmax(dim=1) == classes).float().mean()}
+        if closeness_weight:
+            measures["closeness"] = closeness(output.features.pooled, classes)
+            loss = loss - closeness_weight * measures["closeness"]
+        return loss, measures
 
     return objective

@@ -12,6 +12,7 @@ from m2sd_cli.method.losses import (
     Reduction,
     attention_map,
     attention_transfer,
+    closeness,
     cross_entropy,
     kl_divergence,
     l_at,
@@ -92,6 +93,50 @@ def test_soft_cross_entropy_of_hard_labels_is_cross_entropy() -> None:
     one_hot = torch.eye(5, dtype=torch.float64)[labels]
     expected = -sum(math.log(softmax(row)[c]) for row, c in zip(logits.tolist(), labels.tolist(), strict=True)) / 6
     assert float(soft_cross_entropy(logits, one_hot)) == pytest.approx(expected, rel=1e-12)
+
+
+def mean_cosine(features: Tensor, labels: list[int]) -> float:
+    """The mean over pairs of different classes, pair by pair."""
+    rows = features.tolist()
+    cosines = [
+        sum(a * b for a, b in zip(rows[i], rows[j], strict=True)) / (math.hypot(*rows[i]) * math.hypot(*rows[j]))
+        for i in range(len(rows))
+        for j in range(i)
+        if labels[i] != labels[j]
+    ]
+    return float(sum(cosines) / len(cosines))
+
+
+@pytest.mark.parametrize("labels", [[0, 1], [0, 0, 1, 2, 2, 2, 0], [3, 3, 3, 9]])
+def test_closeness_is_the_mean_cosine_of_pairs_of_different_classes(labels: list[int]) -> None:
+    features = draw(len(labels), 5)
+    found = float(closeness(features, torch.tensor(labels)))
+    assert found == pytest.approx(mean_cosine(features, labels), rel=1e-12)
+    assert float(closeness(7 * features, torch.tensor(labels))) == pytest.approx(found, rel=1e-12)
+
+
+def test_images_of_one_class_have_no_closeness() -> None:
+    features = draw(3, 5).requires_grad_()
+    one = closeness(features, torch.tensor([4, 4, 4]))
+    torch.autograd.backward(one)
+    assert features.grad is not None
+    assert (float(one.detach()), float(features.grad.abs().max())) == (0, 0)
+    assert float(closeness(draw(1, 5), torch.tensor([0]))) == 0
+
+
+@given(st.lists(st.tuples(LOGIT, LOGIT, LOGIT), min_size=2, max_size=6), st.integers(1, 3))
+def test_closeness_is_a_cosine(rows: list[tuple[float, float, float]], classes: int) -> None:
+    labels = torch.arange(len(rows)) % classes
+    assert -1 - 1e-5 <= float(closeness(torch.tensor(rows), labels)) <= 1 + 1e-5
+    same = torch.tensor([[1.0, *rows[0]]]).expand(len(rows), -1)
+    assert float(closeness(same, labels)) == pytest.approx(float(classes > 1), abs=1e-4)
+
+
+def test_closeness_is_no_coarser_in_half_precision() -> None:
+    features, labels = draw(6, 5), torch.tensor([0, 1, 2, 0, 1, 2])
+    with torch.autocast("cpu", torch.bfloat16):
+        found = closeness(features.float(), labels)
+    assert float(found) == pytest.approx(mean_cosine(features, labels.tolist()), rel=1e-5)
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 4.0])

@@ -85,7 +85,7 @@ class Tested:
     pairs: Sequence[Pair]
     wrong: Sequence[WrongImage]
     wrong_count: int
-    heat_reason: str  # sentences on the pictures of a wrong answer, and on the score that heat maps split
+    heat_reason: str  # sentences on what is shown of a wrong answer, and on the score that heat maps split
     remarks: Sequence[str]
 
 

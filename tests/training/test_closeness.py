@@ -1,0 +1,46 @@
+"""Stage 1 with the term that draws classes together."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+import m2sd_cli
+from m2sd_cli.config.stages import PretrainConfig
+from m2sd_cli.errors import UsageError
+from m2sd_cli.method.losses import closeness, cross_entropy
+from m2sd_cli.runs.folder import RunFolder
+from m2sd_cli.training.pretrain import build_network, pretrain_objective
+from tests.helpers import QUICK, Stripes, finished
+
+
+def test_it_is_taken_from_the_cross_entropy() -> None:
+    network = build_network(PretrainConfig(epochs=1, backbone="resnet20"), 3).eval()
+    generator = torch.Generator().manual_seed(3)
+    x, labels = torch.rand(5, 3, 16, 16, generator=generator), torch.tensor([0, 1, 2, 2, 1])
+    loss, measures = pretrain_objective(network, 0.5)(x, labels, generator, slice(1, 5))
+    output = network(x[1:5])
+    term = closeness(output.features.pooled, labels[1:5])
+    torch.testing.assert_close(loss, cross_entropy(output.logits, labels[1:5]) - 0.5 * term)
+    torch.testing.assert_close(measures["closeness"], term)
+    plain, measures = pretrain_objective(network)(x, labels, generator, slice(1, 5))
+    torch.testing.assert_close(plain, cross_entropy(output.logits, labels[1:5]))
+    assert "closeness" not in measures
+
+
+def test_it_is_recorded_shown_and_resumed(stripes: Stripes, tmp_path: Path) -> None:
+    options = {**QUICK, "epochs": 2, "closeness_weight": 1.0}
+    whole = finished(m2sd_cli.pretrain(stripes.folder, run=tmp_path / "whole", **options)).manifest
+    assert whole.config["closeness_weight"] == 1.0
+    assert all(-1 <= epoch.terms["closeness"] <= 1 for epoch in whole.history)
+    assert m2sd_cli.pretrain(stripes.folder, run=tmp_path / "cut", stop_after=0, **options) is None
+    again = finished(m2sd_cli.pretrain(run=tmp_path / "cut", resume=True, device="cpu")).manifest
+    assert again.checkpoint.sha256 == whole.checkpoint.sha256
+    plain = finished(m2sd_cli.pretrain(stripes.folder, run=tmp_path / "plain", **{**options, "closeness_weight": 0}))
+    assert plain.manifest.checkpoint.sha256 != whole.checkpoint.sha256
+    assert RunFolder(tmp_path / "cut").verify() == []
+
+
+def test_a_negative_weight_is_refused(stripes: Stripes, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"^--closeness-weight -1\.0: at least 0"):
+        m2sd_cli.pretrain(stripes.folder, run=tmp_path / "run", **{**QUICK, "closeness_weight": -1.0})
