@@ -48,6 +48,7 @@ DIFFERENT: dict[str, dict[str, Any]] = {
         "backbone": "resnet18",
         "similarity": "linear",
         "scale": 8.0,
+        "closeness_weight": 1.0,
         "init": "imagenet",
         "image_size": 24,
         "held_out": 0.25,
