@@ -165,7 +165,7 @@ def tell_both(job: Job[PretrainConfig], defaults: Mapping[str, Any], followed: R
             one = measure(
                 job.stage,
                 networks[0],
-                pretrain_objective(networks[0], job.config.closeness_weight),
+                pretrain_objective(networks[0], job.config),
                 _noise(job, size),
                 replace(job, execution=execution),
                 size,

@@ -204,10 +204,10 @@ class FineTuning:
         weights = loss_weights(second)
         enhancement = build_enhancement(network, second, weights)
         run, classes, execution = self._folder(TRIAL), base_records(data), self.execution
-        one = step_seconds(Job(PRETRAIN, run, data, classes, first, execution), network, pretrain_objective(network))
+        jobs = Job(PRETRAIN, run, data, classes, first, execution), Job(DISTILL, run, data, classes, second, execution)
+        one = step_seconds(jobs[0], network, pretrain_objective(network, first))
         module = distill_module(network, enhancement, saves_memory(execution.device))
-        objective = distill_objective(network, enhancement, second, weights)
-        return one, step_seconds(Job(DISTILL, run, data, classes, second, execution), module, objective)
+        return one, step_seconds(jobs[1], module, distill_objective(network, enhancement, second, weights))
 
     # ---- the trainings
 

@@ -149,7 +149,7 @@ def time_stages(job: Job[PretrainConfig], seconds: Sequence[DistillConfig]) -> t
     network = pretraining.begin_network(job)
     largest = max(each.batch_size for each in (job.config, *seconds))
     images, decoding = _read_few(job.data, largest)
-    objective = pretrain_objective(network, job.config.closeness_weight)
+    objective = pretrain_objective(network, job.config)
     stages = [measure("pretrain", network, objective, images, job)]
     execution = replace(job.execution, time_budget=None)
     for second in seconds:

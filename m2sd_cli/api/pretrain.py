@@ -308,7 +308,7 @@ def fit_pretrain(job: Job[PretrainConfig]) -> StoredManifest | None:
             assert job.init is not None
             with group.local_main_first():
                 job = replace(job, weights=weights_record(config.backbone, job.init))
-        objective = pretrain_objective(network, config.closeness_weight)
+        objective = pretrain_objective(network, config)
         fitted = fit(job, network, objective) if config.epochs else Fitted(config)
         if fitted is None:
             return None

@@ -111,7 +111,7 @@ class Stage:
 def pretrain_stage(settings: Settings, data: TrainingImages) -> Stage:
     """Make the workload of stage 1."""
     network = build_network(settings.pretrain, settings.classes, settings.image_size)
-    objective = pretrain_objective(network, settings.pretrain.closeness_weight)
+    objective = pretrain_objective(network, settings.pretrain)
     return Stage("pretrain", network, objective, settings.pretrain, data, settings)
 
 

@@ -53,8 +53,7 @@ class RunFolder(ChainReader):
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
-        self._held_back = False  # within `at_once`
-        self._last_held: FileRecord | None = None
+        self._held_back: list[FileRecord] | None = None  # within `at_once` alone
 
     @contextmanager
     def locked(self, command: str, damaged: bool = False) -> Iterator[None]:
@@ -89,14 +88,14 @@ class RunFolder(ChainReader):
         Raises:
             RunError: as `write_manifest` does.
         """
-        self._held_back, self._last_held = True, None
+        written: list[FileRecord] = []
+        self._held_back = written
         try:
             yield
-            last = self._last_held
         finally:
-            self._held_back, self._last_held = False, None
-        if last is not None:
-            self._become_newest(last)
+            self._held_back = None
+        if written:
+            self._become_newest(written[-1])
 
     def owns(self, path: Path) -> bool:
         """Tell whether a path is a file of the chain or of a training under way, which nothing else may write."""
@@ -151,10 +150,10 @@ class RunFolder(ChainReader):
 
     def _add(self, name: str, manifest: bytes) -> FileRecord:
         record = self._write(f"{name}.json", manifest)
-        if self._held_back:
-            self._last_held = record
-        else:
+        if self._held_back is None:
             self._become_newest(record)
+        else:
+            self._held_back.append(record)
         return record
 
     def _become_newest(self, record: FileRecord) -> None:

@@ -36,14 +36,15 @@ def build_network(config: PretrainConfig, classes: int, image_size: int | None =
         return Network(backbone, ClassWeights(backbone.width, classes, config.similarity, config.scale))
 
 
-def pretrain_objective(network: Network, closeness_weight: float = 0.0) -> Objective:
+def pretrain_objective(network: Network, config: PretrainConfig) -> Objective:
     """Make the function that computes the loss of f(x) on clean images, and the accuracy of f on them.
 
     Args:
         network: f.
-        closeness_weight: factor of `closeness`, which is taken from the cross-entropy; of several processes, each has
-            the pairs of its own images.
+        config: of stage 1. The loss is the cross-entropy less `closeness_weight` times `closeness`; of several
+            processes, each has the pairs of its own images.
     """
+    weight = config.closeness_weight
 
     def objective(
         x: Tensor, labels: Tensor, _generator: torch.Generator, shard: slice
@@ -51,9 +52,9 @@ def pretrain_objective(network: Network, closeness_weight: float = 0.0) -> Objec
         output, classes = network(x[shard]), labels[shard]
         loss = cross_entropy(output.logits, classes)
         measures = {ACCURACY: (output.logits.argmax(dim=1) == classes).float().mean()}
-        if closeness_weight:
+        if weight:
             measures["closeness"] = closeness(output.features.pooled, classes)
-            loss = loss - closeness_weight * measures["closeness"]
+            loss = loss - weight * measures["closeness"]
         return loss, measures
 
     return objective

@@ -72,7 +72,7 @@ def test_the_loss_is_ours() -> None:
     network = build_network(settings.pretrain, settings.classes).train()
     generator = torch.Generator().manual_seed(3)
     x, labels = torch.rand(4, 3, 8, 8, generator=generator), torch.tensor([0, 1, 2, 2])
-    wanted, measures = pretrain_objective(network)(x, labels, generator, slice(0, 4))
+    wanted, measures = pretrain_objective(network, settings.pretrain)(x, labels, generator, slice(0, 4))
     loss, accuracy = loop.step(x, labels)
     assert loss == pytest.approx(wanted.item(), rel=1e-6)
     assert accuracy == pytest.approx(measures[ACCURACY].item())

@@ -150,12 +150,13 @@ def steps_of_both_stages(group: ProcessGroup, count: int) -> list[dict[str, floa
         def wanted(self) -> bool:
             return len(seen) % count == 0
 
-    network = build_network(PretrainConfig(epochs=1, backbone="resnet20"), 4)
+    pretrain = PretrainConfig(epochs=9, batch_size=13, learning_rate=0.001, backbone="resnet20")
+    network = build_network(pretrain, 4)
     distill = DistillConfig(epochs=9, batch_size=13, learning_rate=0.001, clean_weight=0.5)
     weights = loss_weights(distill)
     enhancement = build_enhancement(network, distill, weights)
     stages: list[tuple[nn.Module, Objective, PretrainConfig | DistillConfig]] = [
-        (network, pretrain_objective(network), PretrainConfig(epochs=9, batch_size=13, learning_rate=0.001)),
+        (network, pretrain_objective(network, pretrain), pretrain),
         (
             distill_module(network, enhancement),
             distill_objective(network, enhancement, distill, weights),

@@ -182,7 +182,7 @@ def test_every_loss_and_gradient_is_a_number(stripes: Stripes, similarity: str, 
         enhancement = build_enhancement(network, settings, weights)
         module = distill_module(network, enhancement).train()
         for objective in (
-            pretrain_objective(network),
+            pretrain_objective(network, config),
             distill_objective(network, enhancement, settings, weights),
         ):
             module.zero_grad()

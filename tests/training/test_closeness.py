@@ -1,5 +1,6 @@
 """Stage 1 with the term that draws classes together."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,15 +16,17 @@ from tests.helpers import QUICK, Stripes, finished
 
 
 def test_it_is_taken_from_the_cross_entropy() -> None:
-    network = build_network(PretrainConfig(epochs=1, backbone="resnet20"), 3).eval()
+    config = PretrainConfig(epochs=1, backbone="resnet20")
+    network = build_network(config, 3).eval()
     generator = torch.Generator().manual_seed(3)
     x, labels = torch.rand(5, 3, 16, 16, generator=generator), torch.tensor([0, 1, 2, 2, 1])
-    loss, measures = pretrain_objective(network, 0.5)(x, labels, generator, slice(1, 5))
+    closer = replace(config, closeness_weight=0.5)
+    loss, measures = pretrain_objective(network, closer)(x, labels, generator, slice(1, 5))
     output = network(x[1:5])
     term = closeness(output.features.pooled, labels[1:5])
     torch.testing.assert_close(loss, cross_entropy(output.logits, labels[1:5]) - 0.5 * term)
     torch.testing.assert_close(measures["closeness"], term)
-    plain, measures = pretrain_objective(network)(x, labels, generator, slice(1, 5))
+    plain, measures = pretrain_objective(network, config)(x, labels, generator, slice(1, 5))
     torch.testing.assert_close(plain, cross_entropy(output.logits, labels[1:5]))
     assert "closeness" not in measures
 
