@@ -160,7 +160,8 @@ def fit_distill(job: Job[DistillConfig]) -> StoredManifest | None:
             **provenance(execution, fitted.seconds),
         ),
     )
-    end_log(run.path, job.stage, len(fitted.history))
+    if not run.holds_back:  # the log is that of the earlier chain until then
+        end_log(run.path, job.stage, len(fitted.history))
     if CLASSIFIERS[classifier].base_cost:
         _say_margin(classifier, stored.manifest.base_cost, held_out, len(job.classes))
     group.barrier()

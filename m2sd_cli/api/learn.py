@@ -24,7 +24,7 @@ from m2sd_cli.data.remarks import remarks
 from m2sd_cli.data.repeated import list_images, say_repeated
 from m2sd_cli.data.skipping import check_images, say_skipped, skip_bad_images
 from m2sd_cli.data.sources import FileImages, select_where
-from m2sd_cli.errors import ImageError, InterruptedTrainingError, M2sdError, RunError, UsageError
+from m2sd_cli.errors import InterruptedTrainingError, M2sdError, RunError, UsageError
 from m2sd_cli.extras import install_extra
 from m2sd_cli.inference.device import choose_device
 from m2sd_cli.inference.features import FEATURE_BATCH
@@ -35,6 +35,7 @@ from m2sd_cli.runs.folder import RunFolder, open_run
 from m2sd_cli.runs.reader import PRETRAIN, StoredManifest
 from m2sd_cli.runs.training_state import StateStore
 from m2sd_cli.tables import BACKBONES
+from m2sd_cli.training.epochs import end_log
 from m2sd_cli.training.execution import Execution, executing
 from m2sd_cli.training.initial_weights import (
     IMAGENET,
@@ -132,10 +133,8 @@ def learn(
             raise UsageError(f"--backbone {chosen}: it has no weights of ImageNet to learn with; choose {others}")
         begin |= {"backbone": settings.backbone, "init": without_path(init)}
         data = prepared_for_weights(open_data(name, None, settings.image_size), weights, settings.image_size)
-        if skip_bad or _worth_keeping(opened):  # which would be lost to an image that turns out to be damaged
+        if skip_bad:
             data = skip_bad_images(data, check_images)
-            if data.skipped and not skip_bad:
-                raise ImageError(data.location / data.skipped[0].file, data.skipped[0].reason)
             say_skipped(data.skipped)
         settings = resolve(PretrainConfig, Sources({}, options={**begin, "held_out": share_to_hold_out(data)}))
         second = resolve(DistillConfig, Sources({}, options={"epochs": 0, "classifier": classifier}, init=init))
@@ -155,6 +154,7 @@ def learn(
             with opened.at_once():
                 first = fit_pretrain(Job(PRETRAIN, opened, images, classes, settings, execution, init=init))
                 made = fit_distill(Job("distill", opened, images, classes, second, execution, parent=first))
+            end_log(opened.path, PRETRAIN, 0)
             assert made is not None, "no time limit ends it"
             stored = made
             remember_folder(opened, images)

@@ -344,6 +344,7 @@ def fit_pretrain(job: Job[PretrainConfig]) -> StoredManifest | None:
             **provenance(execution, fitted.seconds),
         ),
     )
-    end_log(run.path, job.stage, len(fitted.history))
+    if not run.holds_back:  # the log is that of the earlier chain until then
+        end_log(run.path, job.stage, len(fitted.history))
     group.barrier()
     return stored

@@ -10,7 +10,10 @@ from m2sd_cli.training.records import LISTED, OF_ONE_CLASS
 
 
 def recorded_command(manifest: Manifest) -> str:
-    """Return the command, with every option as it was in force; paths, which are not recorded, stand as bare names."""
+    """Return the command, with every option as it was in force; paths, which are not recorded, stand as bare names.
+
+    The photos of one class stand as FOLDER/..., since they may have been some of that folder alone.
+    """
     own = manifest.data.kind == "folder"
     data = manifest.data.name
     if manifest.kind in ("pretrain", "base"):
@@ -31,7 +34,7 @@ def recorded_command(manifest: Manifest) -> str:
     if not own:
         words += ["--data", data]
     elif manifest.data.split == OF_ONE_CLASS:
-        words += ["--class", *(each.name for each in manifest.classes), f"./{data}"]
+        words += ["--class", *(each.name for each in manifest.classes), f"./{data}/..."]
     elif manifest.data.split != LISTED:
         words += ["--shots", f"./{data}"]
     if manifest.kind == "extend":

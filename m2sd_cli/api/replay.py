@@ -6,10 +6,8 @@ from pathlib import Path
 from m2sd_cli.api.edits import find_class, write_edits
 from m2sd_cli.api.increment import Lesson, check_names, find_extended, teach
 from m2sd_cli.api.recorded_data import official_data, official_number
-from m2sd_cli.api.taught_shots import require_all, shots_there
+from m2sd_cli.api.taught_shots import find_shots, require_all, shots_there
 from m2sd_cli.data.datasets import Shots
-from m2sd_cli.data.image_files import find_images, images_below
-from m2sd_cli.data.sources import find_files
 from m2sd_cli.errors import DataError, RunError, UsageError
 from m2sd_cli.inference.device import choose_device, inference_precision
 from m2sd_cli.paths import expand, expand_given
@@ -115,12 +113,9 @@ def _find_shots(left: Sequence[Manifest], named: list[Path], remembered: dict[st
     """
     wanted = [each for each in left if each.kind in WITH_SHOTS and each.data.kind == "folder"]
     known = [Path(path) for each in wanted for path in remembered.get(str(each.session), []) if Path(path).is_dir()]
-    # Other photos of these folders may be damaged or gone by now.
-    images = [
-        *(find_images(named) if named else []),
-        *(path for each in dict.fromkeys(known) for path in images_below(each)),
-    ]
-    files = find_files(list(dict.fromkeys(images))) if wanted else {}
+    known = list(dict.fromkeys(known))
+    files = find_shots(named, known) if wanted else {}
     numbers = [each.session for each in wanted if each.session is not None]
-    require_all(wanted, dict.fromkeys(numbers, files), "--shots")
+    searched = {number: [*named, *map(Path, remembered.get(str(number), []))] for number in numbers}
+    require_all(wanted, dict.fromkeys(numbers, files), searched, "--shots")
     return {number: shots_there(each, files) for number, each in zip(numbers, wanted, strict=True)}

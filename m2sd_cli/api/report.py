@@ -9,13 +9,12 @@ import torch
 from m2sd_cli.api.draw_figures import histories_of, material_of
 from m2sd_cli.api.recorded_commands import recorded_command
 from m2sd_cli.api.recorded_data import official_number
-from m2sd_cli.api.taught_shots import shots_there
+from m2sd_cli.api.taught_shots import find_shots, shots_there
 from m2sd_cli.api.tested_images import TestedImages, open_base_data, open_tested_images
 from m2sd_cli.data.datasets import DataSet
-from m2sd_cli.data.image_files import find_images
 from m2sd_cli.data.locate import open_data
 from m2sd_cli.data.names import class_name
-from m2sd_cli.data.sources import ImageSource, find_files
+from m2sd_cli.data.sources import ImageSource
 from m2sd_cli.data.transforms import TestTransform
 from m2sd_cli.distributed.process_group import SINGLE_PROCESS
 from m2sd_cli.errors import DataError, M2sdError, UsageError
@@ -283,7 +282,7 @@ def _shot_sources(
     manifest: Manifest, own: int, folders: Sequence[Path | str], root: Path | None
 ) -> list[tuple[ImageSource, list[str]]]:
     if folders:
-        shots = shots_there(manifest, find_files(find_images([expand(each, "--shots") for each in folders])))
+        shots = shots_there(manifest, find_shots([expand(each, "--shots") for each in folders]))
         return [(shots.source, shots.classes)]
     if manifest.data.kind == "built-in":
         data = open_data(manifest.data.name, root, protocol=recorded_protocol(manifest.data))

@@ -20,13 +20,11 @@ from m2sd_cli.api.edits import write_edits
 from m2sd_cli.api.increment import Lesson, find_extended, teach
 from m2sd_cli.api.pretrain import fit_pretrain
 from m2sd_cli.api.recorded_data import official_number, own_session, recorded_data
-from m2sd_cli.api.taught_shots import require_all, shots_there
+from m2sd_cli.api.taught_shots import find_shots, require_all, shots_there
 from m2sd_cli.config.stages import NO_INIT, DistillConfig, PretrainConfig, recorded_config
 from m2sd_cli.data.datasets import DataSet, Shots
-from m2sd_cli.data.image_files import find_images
 from m2sd_cli.data.names import class_name
 from m2sd_cli.data.skipping import leave_out_shots
-from m2sd_cli.data.sources import find_files
 from m2sd_cli.errors import (
     DataError,
     InterruptedCommandError,
@@ -222,8 +220,8 @@ def _open_inputs(
         raise DataError(f"--init {init}: no such file")
     base = recorded_data(first, data, data_root, first.transform.crop)
     _require_recorded(base_records(base), first.classes, "stage 1", base.location)
-    files = {number: find_files(find_images(paths)) for number, paths in folders.items()}
-    require_all([sessions[number] for number in files], files, "--shots N=DIR")
+    files = {number: find_shots(paths) for number, paths in folders.items()}
+    require_all([sessions[number] for number in files], files, folders, "--shots N=DIR")
     shots = {number: shots_there(sessions[number], found) for number, found in files.items()}
     for number, manifest in sessions.items():
         assert number is not None

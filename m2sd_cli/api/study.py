@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from m2sd_cli.api.evaluate import evaluate
+from m2sd_cli.config.option import options_of
+from m2sd_cli.config.stages import DistillConfig, PretrainConfig
 from m2sd_cli.errors import UsageError
 from m2sd_cli.paths import expand
 from m2sd_cli.progress import say
@@ -177,9 +179,15 @@ def _differences(runs: Sequence[_Told]) -> list[str]:
     told = _different(runs, "backbone", [each.base.backbone.name for each in runs])
     told += _different(runs, "recipe", [each.base.recipe or each.first.recipe or "none" for each in runs])
     told += _different(runs, "split", [each.base.data.split for each in runs])
-    for stage, configs in ((1, [each.first.config for each in runs]), (2, [each.base.config for each in runs])):
+    stages = (
+        (1, options_of(PretrainConfig), [each.first.config for each in runs]),
+        (2, options_of(DistillConfig), [each.base.config for each in runs]),
+    )
+    for stage, options, configs in stages:
         for name in sorted({name for each in configs for name in each}):
-            values = [str(each.get(name)) for each in configs]
+            # An earlier version, which did not have the option, did what its default does.
+            missing = options[name].default if name in options else None
+            values = [str(each.get(name, missing)) for each in configs]
             if name not in ("seed", "backbone"):
                 told += _different(runs, f"{name.replace('_', '-')} of stage {stage}", values)
     orders = [[[each.name for each in part.classes] for part in run.sessions] for run in runs]

@@ -1,15 +1,40 @@
 """The shots that taught sessions, found by their SHA-256, whatever their files and folders are called now."""
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from m2sd_cli.data.datasets import Shots
-from m2sd_cli.data.sources import FileImages
+from m2sd_cli.data.image_files import find_images, images_below
+from m2sd_cli.data.layout import visible_folders
+from m2sd_cli.data.sources import FileImages, find_files
 from m2sd_cli.errors import DataError
 from m2sd_cli.runs.manifest import Manifest
 from m2sd_cli.training.records import left_out
 
 NAMED = 3  # classes in a message
+
+
+def find_shots(named: Sequence[Path], remembered: Sequence[Path] = ()) -> dict[str, Path]:
+    """Find images by their SHA-256, in folders whose classes may be links to folders.
+
+    Args:
+        named: files and folders that a person names.
+        remembered: folders that once held shots; they may be without images now.
+
+    Raises:
+        DataError: nothing that is named is an image or has one, or a folder cannot be read.
+    """
+    images = find_images([each for path in named for each in _with_links(path)]) if named else []
+    images += (image for path in remembered for each in _with_links(path) for image in images_below(each))
+    return find_files(list(dict.fromkeys(images)))
+
+
+def _with_links(path: Path) -> list[Path]:
+    """List a path and, of a folder, the folders with images that links in it lead to; without it if they have all."""
+    links = [each for each in visible_folders(path) if each.is_symlink()] if os.path.isdir(path) else []
+    linked = [each for each in links if images_below(each)]
+    return linked if linked and not images_below(path) else [path, *linked]
 
 
 def shots_there(session: Manifest, files: Mapping[str, Path]) -> Shots:
@@ -29,24 +54,34 @@ def shots_there(session: Manifest, files: Mapping[str, Path]) -> Shots:
     return Shots(names, FileImages.from_items(items), left_out(session.skipped))
 
 
-def require_all(sessions: Sequence[Manifest], files: Mapping[int, Mapping[str, Path]], option: str) -> None:
+def require_all(
+    sessions: Sequence[Manifest],
+    files: Mapping[int, Mapping[str, Path]],
+    searched: Mapping[int, Sequence[Path]],
+    option: str,
+) -> None:
     """Refuse files that lack a shot.
 
     Args:
         sessions: manifests that list their shots.
         files: by the number of the session, and by their SHA-256.
+        searched: the folders that they were found in, by the number of the session.
         option: the way out, for the message.
 
     Raises:
         DataError: shots are missing; the message names their classes.
     """
-    missing = []
+    missing, places = [], dict[Path, None]()
     for session in sessions:
         assert session.session is not None
         for each in session.classes:
             absent = sum(sha256 not in files[session.session] for sha256 in each.shot_sha256)
             if absent:
                 missing.append(f"{absent} of {each.shots} of {each.name!r} (session {session.session})")
+                places |= dict.fromkeys(searched.get(session.session, ()))
     if missing:
         more = f"; and of {len(missing) - NAMED} more" if len(missing) > NAMED else ""
-        raise DataError(f"shots are missing, name their folders with {option}: {'; '.join(missing[:NAMED])}{more}")
+        where = f"; looked in {', '.join(map(str, places))}" if places else ""
+        raise DataError(
+            f"shots are missing, name where they are with {option}: {'; '.join(missing[:NAMED])}{more}{where}"
+        )

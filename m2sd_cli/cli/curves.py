@@ -25,7 +25,9 @@ def sparkline(values: Sequence[float]) -> str:
 
 def curve_lines(history: Sequence["EpochRecord"]) -> list[str]:
     """Format all epochs of a training, which has one, and the curve of each column that has a figure in every epoch."""
-    terms = list(history[0].terms) if len(history[0].terms) > 1 else []
+    terms = list(history[0].terms)
+    if all(list(each.terms.values()) == [each.loss] for each in history):  # the loss has this one term alone
+        terms = []
     columns: dict[str, list[float | None]] = {"loss": [each.loss for each in history]}
     columns |= {name: [each.terms.get(name) for each in history] for name in terms}
     columns["accuracy"] = [None if each.accuracy is None else 100 * each.accuracy for each in history]

@@ -167,11 +167,15 @@ def _groups(images: list[Path]) -> "Iterator[list[str]]":
             rest = b""
             while chunk := _read_stdin():
                 *lines, rest = (rest + chunk).split(b"\n")
-                yield [os.fsdecode(line) for line in lines if line]
-            if rest:
-                yield [os.fsdecode(rest)]
+                yield _names(lines)
+            yield _names([rest])
         else:
             yield [str(image)]
+
+
+def _names(lines: list[bytes]) -> list[str]:
+    """Decode lines, of which those of Windows end in a carriage return."""
+    return [os.fsdecode(name) for line in lines if (name := line.removesuffix(b"\r"))]
 
 
 def _read_stdin() -> bytes:

@@ -275,7 +275,7 @@ def _load(
                 sizes=_count_below(kept, ends),
                 taught=[each.session for each in kept],
                 indices=[each.index for each in kept],
-                other_names=_other_names(kept, chain.classes.all),
+                other_names=_other_names(kept, chain.classes),
                 transform=to_transform(chain.base.manifest.transform),
                 record=record,
                 precision=precision,
@@ -284,21 +284,19 @@ def _load(
     return models
 
 
-def _other_names(classes: list[TaughtClass], last: list[TaughtClass]) -> list[tuple[str, int]]:
-    """List the earlier and later names of classes, with their places. A name is the class's that has it last.
+def _other_names(classes: list[TaughtClass], last: ChainClasses) -> list[tuple[str, int]]:
+    """List the earlier and later names of classes, with their places. A name is that of the class that got it last.
 
     Args:
         classes: as they are after a session.
-        last: all classes of the chain after its last session, forgotten ones included, by index.
+        last: all classes of the chain after its last session, forgotten ones included.
     """
-    owners: dict[str, set[int]] = {}
-    for each in last:
-        owners.setdefault(class_name(each.name), set()).add(each.index)
+    owners = {class_name(name): index for name, index in last.named}
     return [
         (name, place)
         for place, each in enumerate(classes)
-        for name in (*last[each.index].earlier_names, last[each.index].name)
-        if name != each.name and owners.get(class_name(name), set()) <= {each.index}
+        for name in (*last.all[each.index].earlier_names, last.all[each.index].name)
+        if name != each.name and owners[class_name(name)] == each.index
     ]
 
 

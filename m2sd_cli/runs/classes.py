@@ -25,6 +25,7 @@ class ChainClasses:
 
     def __init__(self) -> None:
         self.all: list[TaughtClass] = []
+        self.named: list[tuple[str, int]] = []  # every name that a class was given, in that order, and its index
         self.count = 0  # of those not forgotten
         self.sessions = 0
 
@@ -52,6 +53,7 @@ class ChainClasses:
             else:
                 known.earlier_names.append(known.name)
                 known.name = each.new_name
+                self.named.append((known.name, known.index))
         classes: Sequence[ClassRecord | ClassName] = part.classes
         for place, taught in enumerate(classes):
             if part.kind == "extend":
@@ -62,6 +64,7 @@ class ChainClasses:
             else:
                 first = [(self.sessions, place)]
                 self.all.append(TaughtClass(taught.index, taught.name, self.sessions, first, part.views))
+                self.named.append((taught.name, taught.index))
                 self.count += 1
         self.sessions += 1
 

@@ -97,6 +97,11 @@ class RunFolder(ChainReader):
         if written:
             self._become_newest(written[-1])
 
+    @property
+    def holds_back(self) -> bool:
+        """Whether manifests become the newest at the end of `at_once` alone."""
+        return self._held_back is not None
+
     def owns(self, path: Path) -> bool:
         """Tell whether a path is a file of the chain or of a training under way, which nothing else may write."""
         file, home = path.resolve(), self.path.resolve()

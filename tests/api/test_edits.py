@@ -181,6 +181,21 @@ def test_a_forgotten_class_keeps_its_name_from_one_that_had_it_before(run: Path,
     assert after.unknown == ["grey"]
 
 
+def test_a_name_is_that_of_the_class_that_got_it_last(run: Path) -> None:
+    for old, new in (("white", "snow"), ("blue", "white"), ("white", "sky")):
+        m2sd_cli.rename(old, new, run=run)
+    chain = RunFolder(run).summary()
+    model = load_session(RunFolder(run))
+    blue, white = (
+        next(each.index for each in chain.classes.all if each.earlier_names[:1] == [name]) for name in ("blue", "white")
+    )
+    assert (model.places()["white"], model.places()["blue"], model.places()["snow"]) == (blue, blue, white)
+    m2sd_cli.forget("sky", run=run)
+    places = load_session(RunFolder(run)).places()
+    assert "white" not in places  # its images are those of a forgotten class
+    assert places["snow"] == white - 1
+
+
 def test_what_cannot_be_edited_is_refused_and_nothing_changes(run: Path, stripes: Stripes, tmp_path: Path) -> None:
     m2sd_cli.rename("grey", "slate", run=run)
     m2sd_cli.forget("white", run=run)

@@ -12,8 +12,10 @@ from PIL import Image
 import m2sd_cli
 from m2sd_cli.api import learn as learning
 from m2sd_cli.checkpoints import BaseCheckpoint
+from m2sd_cli.config.stages import STAGES
 from m2sd_cli.errors import DataError, M2sdError, RunError, UsageError
 from m2sd_cli.runs.folder import RunFolder
+from m2sd_cli.runs.training_log import TrainingLog
 from tests.helpers import Cli, Stripes, check_refusal, finished, tree
 
 COLOURS = {"blue": (20, 40, 220), "green": (30, 200, 40), "red": (220, 30, 30)}
@@ -113,19 +115,25 @@ def test_a_learn_that_is_cut_off_leaves_the_model_as_it_was(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     m2sd_cli.learn(photos, run=tmp_path / "run", device="cpu")
-    before = tree(tmp_path / "run")
+    log = TrainingLog(tmp_path / "run", STAGES)
+    log.append({"stage": "distill", "epoch": 1})
+    before, lines = tree(tmp_path / "run"), log.path.read_bytes()
 
     def cut_off(_job: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(learning, "fit_distill", cut_off)
-    with pytest.raises(KeyboardInterrupt):
-        m2sd_cli.learn(photos, run=tmp_path / "run", device="cpu", image_size=24, force=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(learning, "fit_distill", cut_off)
+        with pytest.raises(KeyboardInterrupt):
+            m2sd_cli.learn(photos, run=tmp_path / "run", device="cpu", image_size=24, force=True)
     folder = RunFolder(tmp_path / "run")
     assert (folder.sessions(), folder.verify()) == ([0], [])
     with folder.locked("test"):
         pass
     assert tree(tmp_path / "run") == before
+    assert log.path.read_bytes() == lines
+    m2sd_cli.learn(photos, run=tmp_path / "run", device="cpu", image_size=24, force=True)
+    assert not log.path.exists()
 
 
 def test_a_folder_that_is_not_there_is_named_and_one_of_the_name_of_a_data_set_is_read(

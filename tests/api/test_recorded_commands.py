@@ -9,7 +9,7 @@ from m2sd_cli.api.recorded_commands import recorded_command
 from m2sd_cli.config.option import flag, options_of
 from m2sd_cli.config.stages import DistillConfig, PretrainConfig
 from m2sd_cli.runs.folder import RunFolder
-from m2sd_cli.training.records import LISTED
+from m2sd_cli.training.records import LISTED, shots_record
 
 
 @pytest.mark.parametrize("model", [PretrainConfig, DistillConfig])
@@ -36,6 +36,9 @@ def test_a_session_is_told_from_those_with_other_options(calibrated: Path) -> No
     extended = manifest.model_copy(update={"kind": "extend", "views": 4, "precision": "bf16"})
     options = ["--extend", *usual[:2], "--views", "4", "--precision", "bf16"]
     assert shlex.split(recorded_command(extended)) == [*words, "--shots", "./second", *options]
+    of_one = manifest.model_copy(update={"data": shots_record("photos", named=True), "classes": manifest.classes[:1]})
+    named = ["--class", manifest.classes[0].name, "./photos/..."]  # some photos of that folder, or all
+    assert shlex.split(recorded_command(of_one)) == [*words, *named, *usual]
     listed = manifest.model_copy(update={"data": manifest.data.model_copy(update={"split": LISTED})})
     assert shlex.split(recorded_command(listed)) == [*words, *usual]
 

@@ -82,7 +82,8 @@ def test_shots_are_found_by_their_content_in_several_folders(
     for number, path in enumerate(sorted(file for folder in folders for file in folder.rglob("*.png"))):
         shutil.copy(path, places[number % 2] / f"{number}.png")
     with pytest.raises(
-        DataError, match=r"name their folders with --shots: 1 of 3 of 'purple' \(session 1\); 1 of 2 of"
+        DataError,
+        match=r"name where they are with --shots: 1 of 3 of 'purple' \(session 1\); 1 of 2 of .*; looked in .*/a$",
     ):
         m2sd_cli.replay(edited, run=fresh, shots=places[:1], device="cpu")
     assert RunFolder(fresh).sessions() == [0]

@@ -18,7 +18,17 @@ from m2sd_cli.api.reproduce import largest_difference
 from m2sd_cli.errors import TrainingError
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.reader import PRETRAIN
-from tests.helpers import QUICK, QUICK_DISTILL, Cli, Stripes, backbone_weights, check_refusal, train_on_less, tree
+from tests.helpers import (
+    QUICK,
+    QUICK_DISTILL,
+    Cli,
+    Stripes,
+    backbone_weights,
+    check_refusal,
+    copy_base_session,
+    train_on_less,
+    tree,
+)
 
 COMMAND = ("sessions", "reproduce")
 
@@ -245,13 +255,34 @@ def test_images_that_were_named_one_by_one_are_found_again(run: Path, stripes: S
     shots = {"snow": [first[1], second[0]]}  # in another order than that of their names
     stored = m2sd_cli.increment(shots=shots, run=run, device="cpu")
     command = shlex.split(recorded_command(stored.manifest))
-    assert command[:7] == ["m2sd", "increment", "--session", "1", "--class", "snow", f"./{tmp_path.name}"]
+    assert command[:7] == ["m2sd", "increment", "--session", "1", "--class", "snow", f"./{tmp_path.name}/..."]
     (tmp_path / "one" / "mixed").rename(tmp_path / "one" / "renamed")
     page = m2sd_cli.report(run=run, data=stripes.folder, shots={1: tmp_path}, device="cpu")
     assert page.count('loading="lazy"') == 4 + 2
     assert m2sd_cli.reproduce(run=run, data=str(stripes.folder), shots={1: tmp_path}, device="cpu").same
     (tmp_path / "one" / "renamed").rename(tmp_path / "one" / "mixed")
     assert m2sd_cli.reproduce(run=run, data=str(stripes.folder), device="cpu").same
+
+
+@pytest.mark.parametrize("beside", [False, True])
+def test_a_class_may_be_a_link_to_a_folder(run: Path, stripes: Stripes, tmp_path: Path, beside: bool) -> None:
+    RunFolder(run).remove_sessions(first=1)
+    shots = tmp_path / "shots"
+    shots.mkdir()
+    shutil.copytree(stripes.first_shots / "white", tmp_path / "elsewhere")
+    (shots / "white").symlink_to(tmp_path / "elsewhere")
+    (shots / "nowhere").symlink_to(tmp_path / "empty")
+    (tmp_path / "empty").mkdir()
+    if beside:
+        shutil.copytree(stripes.first_shots / "purple", shots / "purple")
+    (shots / "nowhere").unlink()
+    m2sd_cli.increment(1, shots, run=run, device="cpu")
+    (shots / "nowhere").symlink_to(tmp_path / "empty")
+    page = m2sd_cli.report(run=run, data=stripes.folder, device="cpu")
+    assert page.count('loading="lazy"') == 4 + 2 + 3 * beside
+    assert m2sd_cli.reproduce(run=run, data=str(stripes.folder), device="cpu").same
+    fresh = copy_base_session(run, tmp_path / "fresh")
+    assert len(m2sd_cli.replay(run, run=fresh, shots=[shots], device="cpu")) == 1
 
 
 def test_weights_that_stage_1_began_from(m2sd: Cli, trained: Path, stripes: Stripes, tmp_path: Path) -> None:
@@ -311,7 +342,8 @@ def test_other_images_are_named(m2sd: Cli, run: Path, data: list[object], stripe
     changed = m2sd(*COMMAND, "--run", run, "--data", stripes.folder, "--shots", f"1={shots}", *data[4:])
     assert (changed.code, changed.out) == (3, "")
     assert changed.err == (
-        "m2sd: shots are missing, name their folders with --shots N=DIR: 1 of 2 of 'white' (session 1)\n"
+        "m2sd: shots are missing, name where they are with --shots N=DIR: 1 of 2 of 'white' (session 1); "
+        f"looked in {shots}\n"
     )
     absent = m2sd(*COMMAND, "--run", run, "--data", stripes.folder, "--shots", "1=/nowhere", *data[4:])
     assert (absent.code, absent.err) == (3, "m2sd: /nowhere: no such file or folder\n")

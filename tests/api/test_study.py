@@ -9,6 +9,8 @@ import pytest
 
 import m2sd_cli
 from m2sd_cli.errors import UsageError
+from m2sd_cli.runs.folder import RunFolder
+from m2sd_cli.runs.reader import StoredManifest
 from tests.helpers import Cli, Stripes, check_refusal, copy_base_session
 
 CPU = ["--device", "cpu", "-q"]
@@ -28,6 +30,22 @@ def test_the_figures_are_those_of_each_evaluation(trained: Path, calibrated: Pat
     assert "the 2 runs differ in held-out of stage 1: 0.05, 0.25" in study.differences
     assert "the runs were trained on different images of the base classes" in study.differences
     assert any(each.startswith("runs have the same seed") for each in study.differences)
+
+
+def test_an_option_that_an_earlier_version_did_not_have_is_at_its_default(
+    trained: Path, calibrated: Path, stripes: Stripes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = RunFolder.pretrain
+
+    def earlier(folder: RunFolder) -> StoredManifest:
+        stored = read(folder)
+        if folder.path == calibrated:
+            del stored.manifest.config["closeness_weight"]
+        return stored
+
+    monkeypatch.setattr(RunFolder, "pretrain", earlier)
+    differences = m2sd_cli.study([trained, calibrated], test=stripes.labelled, device="cpu").differences
+    assert not [each for each in differences if "closeness" in each]
 
 
 def test_the_same_run_counts_once(trained: Path, run: Path, stripes: Stripes) -> None:

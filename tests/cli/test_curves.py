@@ -35,6 +35,12 @@ def test_a_column_that_lacks_figures_has_no_curve() -> None:
     assert len(curve_lines(history[:1])) == 2  # of one epoch there is no curve
 
 
+@pytest.mark.parametrize(("loss", "shown"), [(1.5, False), (1.0, True)])
+def test_a_single_term_is_shown_unless_it_is_the_loss(loss: float, shown: bool) -> None:
+    history = [EpochRecord(epoch=1, loss=loss, terms={"closeness": 1.5}, accuracy=0.5, learning_rate=0.1)]
+    assert ("closeness" in curve_lines(history)[0]) == shown
+
+
 @pytest.mark.parametrize("stage", ["pretrain", "0"])
 def test_both_stages_are_shown(m2sd: Cli, calibrated: Path, stage: str) -> None:
     folder = RunFolder(calibrated)

@@ -93,7 +93,13 @@ def test_names_come_from_stdin(m2sd: Cli, trained: Path, album: Path) -> None:
     assert f"m2sd: {album / 'nothing.png'}: no such file; with --skip-bad" in done.err
 
 
-@pytest.mark.parametrize("names", [b"", b"\n\n"])
+def test_names_of_windows_end_in_a_carriage_return(m2sd: Cli, trained: Path, album: Path) -> None:
+    with stdin_of(f"{album / 'a.png'}\r\n{album / 'c, d.png'}\r".encode()):
+        done = m2sd("predict", "-", "--run", trained, *CPU)
+    assert [line.split(": ")[0] for line in done.out.splitlines()] == [str(album / "a.png"), str(album / "c, d.png")]
+
+
+@pytest.mark.parametrize("names", [b"", b"\n\n", b"\r\n"])
 def test_no_name_on_stdin_is_told(m2sd: Cli, trained: Path, names: bytes) -> None:
     with stdin_of(names):
         done = m2sd("predict", "-", "--run", trained, *CPU, "--json")

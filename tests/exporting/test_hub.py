@@ -116,7 +116,19 @@ def test_an_image_is_answered_at_a_terminal(folder: Path, stripes: Stripes) -> N
     image = next((stripes.labelled / "blue").iterdir())
     words = [sys.executable, "model.py", str(image)]
     done = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=True)
-    assert json.loads(done.stdout)["picture"] == str(image)
+    assert json.loads(done.stdout)["image"] == str(image)
+
+
+def test_an_image_that_cannot_be_read_is_told_and_others_are_answered(folder: Path, stripes: Stripes) -> None:
+    image = next((stripes.labelled / "blue").iterdir())
+    words = [sys.executable, "model.py", "config.json", "missing.png", str(image)]
+    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert [json.loads(line)["image"] for line in done.stdout.splitlines()] == [str(image)]
+    assert [line.partition(" (")[0] for line in done.stderr.splitlines()] == [
+        "config.json: cannot be read",
+        "missing.png: cannot be read",
+    ]
 
 
 @pytest.mark.parametrize("squash", [False, True])

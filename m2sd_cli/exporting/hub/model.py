@@ -126,14 +126,20 @@ def _function(name: str) -> Any:
 
 
 def main() -> None:
-    """Print the answer to each image that is named, as one line of JSON."""
+    """Print the answer to each image that is named, as one line of JSON; end with 1 if one cannot be read."""
     from PIL import Image
 
-    model = Model()
+    model, failed = Model(), False
     for name in sys.argv[1:]:
-        with Image.open(name) as image:
-            (answer,) = model.predict(model.prepare(image)[None])
-        print(json.dumps({"picture": name, **answer._asdict()}))
+        try:
+            with Image.open(name) as image:
+                pixels = model.prepare(image)
+        except Exception as error:  # Pillow raises many kinds about damaged files
+            print(f"{name}: cannot be read ({error})", file=sys.stderr)
+            failed = True
+        else:
+            print(json.dumps({"image": name, **model.predict(pixels[None])[0]._asdict()}))
+    sys.exit(failed)
 
 
 if __name__ == "__main__":

@@ -134,7 +134,12 @@ FIGURES: Final[Mapping[str, Figure]] = {
         "(PCA). Classes that are apart in all dimensions may overlap here.",
         _features,
     ),
-    "stage-1": Figure("Training, stage 1", "Each epoch's mean over its steps.", _training(1)),
+    "stage-1": Figure(
+        "Training, stage 1",
+        "Each epoch's mean over its steps. Closeness, where it has a weight, is taken from the loss, and stands here "
+        "without the weight.",
+        _training(1),
+    ),
     "stage-2": Figure(
         "Training, stage 2",
         "Each epoch's mean over its steps; the terms of the loss without their weights.",

@@ -57,12 +57,12 @@ def _draw_panel(series: Series, name: str, wide: bool, top: float) -> str:
     Args:
         series: of at least one value.
         name: of the axis.
-        wide: take a logarithmic scale if the positive values span more than a power of ten.
+        wide: take a logarithmic scale if the positive values span more than a power of ten, and none is negative.
         top: the y at which the panel begins, in units.
     """
     values = [value for each in series.values() for value in each if value is not None]
     positive = [value for value in values if value > 0]
-    logarithmic = wide and bool(positive) and max(positive) > 10 * min(positive)
+    logarithmic = wide and bool(positive) and min(values) >= 0 and max(positive) > 10 * min(positive)
 
     def height(value: float) -> float:
         return math.log10(value) if logarithmic else value

@@ -235,6 +235,12 @@ def test_curves_of_any_losses(losses: list[float | None]) -> None:
         draw_training("Stage 1", {}, {"a": []}, {})
 
 
+def test_a_curve_below_zero_keeps_all_epochs() -> None:
+    figure = draw_training("Stage 1", {"loss": [4.0, 0.3, -0.2], "closeness": [0.9, 0.1, 0.05]}, {}, {})
+    curves = [each["d"] for each in elements(figure, "line") if "d" in each]
+    assert sorted(each.count("L") for each in curves if each.count("L") > 1) == [2, 2]
+
+
 @pytest.mark.parametrize(("low", "high"), [(0, 100), (3.2, 3.3), (5, 5), (0, 0), (-2, 7), (1e-5, 3e-5), (99.9, 1e6)])
 def test_round_numbers_enclose_the_range(low: float, high: float) -> None:
     steps = round_steps(low, high)
