@@ -61,7 +61,7 @@ class PretrainCheckpoint:
         Raises:
             DamagedError: the file is damaged, or does not fit its manifest.
         """
-        backbone = _build_backbone(run, stored)
+        backbone = build_recorded(run, stored)
         with _refused_as_damaged(run, stored.manifest):
             return cls.from_tensors(run.tensors(stored), backbone, len(stored.manifest.classes))
 
@@ -90,7 +90,7 @@ class BaseCheckpoint:
         Raises:
             ValueError: the file holds something else; the message names the tensor.
         """
-        width = backbone.width
+        width = backbone.session_width
         specs = {
             **tensor_specs(backbone.state_dict(), BACKBONE),
             MEANS: TensorSpec((classes, width), torch.float32),
@@ -113,7 +113,7 @@ class BaseCheckpoint:
         Raises:
             DamagedError: the file is damaged, or does not fit its manifest.
         """
-        backbone = _build_backbone(run, stored)
+        backbone = build_recorded(run, stored)
         with _refused_as_damaged(run, stored.manifest):
             checkpoint = cls.from_tensors(run.tensors(stored), backbone, len(stored.manifest.classes))
         return replace(checkpoint, images=[each.shots for each in stored.manifest.classes])
@@ -186,7 +186,7 @@ class SkippedInitialisation(TorchFunctionMode):
         return func(*args, **named)
 
 
-def _build_backbone(run: ChainReader, stored: StoredManifest) -> Backbone:
+def build_recorded(run: ChainReader, stored: StoredManifest) -> Backbone:
     """Build the backbone that a manifest names, its weights undefined.
 
     Raises:
@@ -202,6 +202,7 @@ def _build_backbone(run: ChainReader, stored: StoredManifest) -> Backbone:
             backbone = build_backbone(record.name, stored.manifest.transform.crop)
     except UsageError as error:
         raise DamagedError(f"{file}: its network cannot be built: {error}") from None
+    backbone.pooled_levels = record.levels
     if record.width != backbone.width:
         raise DamagedError(
             f"{file}: {record.width} is not the feature width of {record.name}; restore it from a backup"

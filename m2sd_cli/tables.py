@@ -153,6 +153,7 @@ class ClassifierEntry:
     candidate: bool = False  # True if a base session may choose it for its classes, see reports/rehearsal.py
     base_cost: bool = False  # True if its margin depends on the points that a new class may cost
     by_class: bool = False  # True if it needs the covariance of each base class
+    levels: bool = True  # False if it compares phi(x) alone, and no means of earlier maps, which are longer
     rule: str = ""  # the class that an image goes to, for the documents
     source: str = ""  # the publication, for the documents
 
@@ -165,6 +166,7 @@ CLASSIFIERS: Final = Registry(
         "means": ClassifierEntry(
             "m2sd_cli.method.means:build",
             candidate=True,
+            levels=False,
             rule="the class whose mean feature has the most similar direction: the paper's",
             source="M2SD, AAAI 2024",
         ),
@@ -172,6 +174,7 @@ CLASSIFIERS: Final = Registry(
             "m2sd_cli.method.teen:build",
             cosine_only=True,
             candidate=True,
+            levels=False,
             rule="as with `means`; the mean of a new class is moved towards similar base classes",
             source="TEEN, NeurIPS 2023",
         ),

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from m2sd_cli import progress
-from m2sd_cli.checkpoints import BaseCheckpoint
+from m2sd_cli.checkpoints import BaseCheckpoint, build_recorded
 from m2sd_cli.config.stages import DistillConfig
 from m2sd_cli.data.datasets import DataSet
 from m2sd_cli.errors import UsageError
@@ -51,8 +51,13 @@ def is_trained(config: DistillConfig, parent: StoredManifest) -> bool:
     return bool(config.epochs or parent.manifest.config.get("epochs"))
 
 
-def choose_classifier(config: DistillConfig, parent: StoredManifest) -> str:
+def choose_classifier(config: DistillConfig, run: RunFolder, parent: StoredManifest) -> str:
     """Return the classifier of stage 3.
+
+    Args:
+        config: of stage 2.
+        run: that has stage 1.
+        parent: the manifest of stage 1.
 
     Raises:
         UsageError: it compares directions where stage 1 was not trained to, or needs too many covariances.
@@ -60,12 +65,15 @@ def choose_classifier(config: DistillConfig, parent: StoredManifest) -> str:
     similarity = parent.manifest.backbone.similarity
     classifier = config.classifier or default_classifier(similarity, is_trained(config, parent))
     require_directions(classifier, similarity)
-    classes, width = len(parent.manifest.classes), parent.manifest.backbone.width
-    if CLASSIFIERS[classifier].by_class and not keeps_class_covariances(classes, width):
-        raise UsageError(
-            f"--classifier {classifier}: the covariances of {classes} classes of {width} features would take too much "
-            f"memory; choose {one_of(choices(similarity, by_class=False))}"
-        )
+    if CLASSIFIERS[classifier].by_class:
+        backbone = build_recorded(run, parent)
+        backbone.pooled_levels = config.levels
+        classes, width = len(parent.manifest.classes), backbone.session_width
+        if not keeps_class_covariances(classes, width):
+            raise UsageError(
+                f"--classifier {classifier}: the covariances of {classes} classes of {width} features would take too "
+                f"much memory; choose {one_of(choices(similarity, by_class=False))}"
+            )
     return classifier
 
 
@@ -98,9 +106,8 @@ def fit_distill(job: Job[DistillConfig]) -> StoredManifest | None:
     assert parent is not None
     group = execution.group
     weights = loss_weights(config)
-    record = parent.manifest.backbone
     trained = is_trained(config, parent)
-    classifier = choose_classifier(config, parent)
+    classifier = choose_classifier(config, run, parent)
     chosen = sample_images(data.train.labels, len(job.classes))
     sample = Sample(chosen) if config.classifier is None and not trained else None
     with deterministic_algorithms(execution.deterministic):
@@ -117,6 +124,8 @@ def fit_distill(job: Job[DistillConfig]) -> StoredManifest | None:
                 return None
         assert fitted is not None
         backbone = network.backbone.to(execution.device).to(memory_format=torch.channels_last)
+        backbone.pooled_levels = config.levels
+        record = parent.manifest.backbone.model_copy(update={"levels": config.levels})
         views = parent.manifest.transform.model_copy(update={"views": config.views})
         transform = to_transform(views)
         with freed_memory_kept(execution.device):

@@ -133,7 +133,7 @@ def begin(
     )
     if execution.time_budget is not None:
         settings = within_budget(settings, request.options)
-    choose_classifier(settings, parent)
+    choose_classifier(settings, folder, parent)
     data = _open_images(folder, request, parent, execution)
     # The cost of a recipe is for the images that it holds out. With --held-out 0 the margin is one by distance instead.
     if origins["base_cost"] not in (DEFAULT_ORIGIN, RECIPE_ORIGIN) and data.held_out is None:

@@ -4,11 +4,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from m2sd_cli.data.transforms import TestTransform
 from m2sd_cli.inference.device import choose_device
 from m2sd_cli.inference.session import SessionModel, load_chain
+from m2sd_cli.method.backbone import Backbone
 from m2sd_cli.method.heads import AnyHead
 from m2sd_cli.runs.chain import ChainSummary
 from m2sd_cli.runs.folder import RunFolder, open_run
@@ -47,12 +48,12 @@ class Heads(Mapping[str, AnyHead]):
 
 @dataclass(frozen=True)
 class LoadedRun:
-    """The pieces of a run: logits are `head(backbone(transform.normalise(pixels)).pooled)`.
+    """The pieces of a run: logits are `head(backbone.session_feature(transform.normalise(pixels)))`.
 
     `transform.pixels` makes pixels (3, H, W) uint8 of an RGB image.
     """
 
-    backbone: nn.Module = field(repr=False)  # in eval mode; maps images (B, 3, H, W) to phi_1 .. phi_4 and `pooled`
+    backbone: Backbone = field(repr=False)  # in eval mode; maps images (B, 3, H, W) to phi_1 .. phi_4 and `pooled`
     means: Tensor = field(repr=False)  # class means (C, D), in the order of `classes`
     heads: Mapping[str, AnyHead]  # by the name of the classifier; each maps features (B, D) to logits (B, C)
     classifier: str  # that the session names

@@ -175,8 +175,9 @@ def _facts(
     epochs = [len(each.history) for each in (first, base)]
     training = f"{counted(epochs[0], 'epoch')} of stage 1 and {epochs[1]} of stage 2, seed {first.seed}"
     backbone = base.backbone
+    earlier = f" and the means of {counted(backbone.levels - 1, 'earlier map')}" if backbone.levels > 1 else ""
     return [
-        ("network", f"{backbone.name}, {backbone.width} features, {backbone.similarity}"),
+        ("network", f"{backbone.name}, {backbone.width} features{earlier}, {backbone.similarity}"),
         ("classifier", classifier),
         ("test images", "none" if images is None else f"{len(images.source)}"),
         ("training", training if any(epochs) else "none; the network is as it was published"),

@@ -42,5 +42,5 @@ def held_out_accuracy(run: RunFolder, stored: StoredManifest) -> float:
 @torch.inference_mode()
 def accuracy(known: KnownClasses, tested: LabelledFeatures, record: BackboneRecord, classifier: str) -> float:
     """Compute the accuracy of a classifier on images of the base classes, in per cent."""
-    logits = build_head(classifier, known, record.similarity, record.scale).eval()(tested.features)
+    logits = build_head(classifier, known, record.similarity, record.scale, record.width).eval()(tested.features)
     return 100 * float((logits.argmax(dim=1) == tested.labels).double().mean())

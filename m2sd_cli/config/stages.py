@@ -262,6 +262,15 @@ class DistillConfig(TrainingConfig):
             le=18,
         ),
     ] = 1  # from session 0 on
+    levels: Annotated[
+        int,
+        Option(
+            help="Last maps of the network whose means side by side are the feature of an image: 1 as in the paper.",
+            ge=1,
+            le=4,
+            symbol="φ(x)",
+        ),
+    ] = 1  # from session 0 on
 
     def __post_init__(self) -> None:
         """Refuse weights of terms that the mixing does not have.

@@ -33,8 +33,10 @@ class Deployed(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Compute logits and scores, see the class."""
-        pooled = [self.backbone(view.float() * self.scale + self.shift).pooled for view in views(images, self.views)]
-        features = torch.stack(pooled).mean(dim=0)
+        found = [
+            self.backbone.session_feature(view.float() * self.scale + self.shift) for view in views(images, self.views)
+        ]
+        features = torch.stack(found).mean(dim=0)
         logits: Tensor = self.head(features)
         return logits / self.temperature, known_score(likeness(self.familiarity, features, logits))
 
@@ -56,7 +58,8 @@ def description(model: SessionModel) -> dict[str, Any]:
         },
         "views": transform.views,
         "backbone": model.record.name,
-        "feature_width": model.record.width,
+        "feature_width": model.means.shape[1],
+        "levels": model.record.levels,
         "classifier": model.classifier,
         "head": model.head.describe(),
         "temperature": model.confidence.temperature,

@@ -16,9 +16,10 @@ def splits_its_score(model: SessionModel) -> bool:
     """Tell whether the classifier's own scores can be split over positions; else similarities to class means are split.
 
     Only a classifier that compares the features themselves with its rows has a score that is a sum over positions. A
-    feature map before the rows is not linear.
+    feature map before the rows is not linear, and earlier levels are of other maps.
     """
-    return isinstance(model.head, Head) and isinstance(model.head.features, PlainFeatures)
+    head, width = model.head, model.record.width
+    return isinstance(head, Head) and isinstance(head.features, PlainFeatures) and head.rows.shape[1] == width
 
 
 @torch.inference_mode()
@@ -42,7 +43,7 @@ def why_no_maps(model: SessionModel) -> str | None:
 
 @torch.inference_mode()
 def explain(model: SessionModel, pixels: Tensor, classes: Tensor) -> Tensor:
-    """Compute the map of each class: its mean is the class's score without bias, or its similarity.
+    """Compute the map of each class: its mean is the class's score without bias, or the similarity of phi(x).
 
     The maps of several views are averaged; a mirrored view's map is mirrored back. A shifted view's map lies up to an
     eighth of the side beside its place. `why_no_maps` has to be None.
@@ -67,5 +68,5 @@ def explain(model: SessionModel, pixels: Tensor, classes: Tensor) -> Tensor:
     if isinstance(model.head, Head) and splits_its_score(model):
         rows, similarity, scale = model.head.rows, model.head.similarity, model.head.scale
     else:
-        rows, similarity, scale = model.means, "cosine", 1.0
+        rows, similarity, scale = model.means[:, : phi.shape[1]], "cosine", 1.0  # phi(x) comes before earlier levels
     return activation_maps(phi, rows[classes.to(rows.device)], similarity, scale).cpu()

@@ -49,7 +49,7 @@ def embed(backbone: Backbone, pixels: Tensor, transform: TestTransform, precisio
         for part in torch.split(pixels, max(1, images)):
             shown = views(part.to(device, non_blocking=True), transform.views)
             inputs = (transform.normalise(view).contiguous(memory_format=torch.channels_last) for view in shown)
-            features.append(torch.stack([backbone(x).pooled.float() for x in inputs]).mean(dim=0))
+            features.append(torch.stack([backbone.session_feature(x).float() for x in inputs]).mean(dim=0))
     return torch.cat(features)
 
 
@@ -113,7 +113,7 @@ def base_features(
         TrainingError: a mean is not finite.
     """
     device = float64_device(next(backbone.parameters()).device)
-    sums = BaseSums(torch.bincount(source.labels, minlength=classes), backbone.width, device)
+    sums = BaseSums(torch.bincount(source.labels, minlength=classes), backbone.session_width, device)
     shard = group.shard(len(source))
     steps = Pass("features of base images", shard.stop - shard.start)
     batches = source.batches(transform, FEATURE_BATCH, shard)
@@ -126,7 +126,7 @@ def base_features(
         steps.add(len(labels))
     group.all_reduce(*sums.totals)
     if sample is not None:
-        sample.end(backbone.width, group)
+        sample.end(backbone.session_width, group)
     means = sums.means.means().cpu()
     require_finite(means)
     return means, sums.statistics()
@@ -155,7 +155,7 @@ def held_out_features(
     sample = held_out_sample(source)
     batches = sample.for_testing(transform, FEATURE_BATCH, group.shard(len(sample)))
     parts = [features.cpu().flatten() for features, _ in embed_batches(backbone, batches, transform, precision)]
-    features = group.all_gather(torch.cat([torch.empty(0), *parts])).view(len(sample), backbone.width)
+    features = group.all_gather(torch.cat([torch.empty(0), *parts])).view(len(sample), backbone.session_width)
     require_finite(features)
     return features, sample.labels
 
@@ -177,7 +177,7 @@ def shot_features(
         TrainingError: a mean is not finite.
     """
     device = float64_device(next(backbone.parameters()).device)
-    means = ClassMeans(classes, backbone.width, device)
+    means = ClassMeans(classes, backbone.session_width, device)
     batches: list[Tensor] = []
     network = backbone.eval().for_inference()
     for pixels, labels in source.batches(transform, FEATURE_BATCH):

@@ -231,7 +231,7 @@ def _load(
     require_covariances(chosen, base.statistics)
     cost = choose_base_cost(chain, base.held_out, chosen, base_cost)
     later = {
-        number: IncrementCheckpoint.read(run, part, record.width)
+        number: IncrementCheckpoint.read(run, part, base.backbone.session_width)
         for number, part in enumerate(chain.sessions)
         if part.kind in WITH_SHOTS
     }
@@ -242,8 +242,8 @@ def _load(
         classes = chain.classes if end == len(chain.sessions) else ChainClasses.of(chain.sessions[:end])
         known = replace(_known_classes(base, later, classes), base_cost=cost)
         try:
-            head = build_head(chosen, known, record.similarity, record.scale)
-            familiarity = build_likeness(chain.base.manifest.known_score, known)
+            head = build_head(chosen, known, record.similarity, record.scale, record.width)
+            familiarity = build_likeness(chain.base.manifest.known_score, known.of_phi(record.width))
             confidence = _confidence(head, familiarity, base.held_out, len(base.means))
         except ValueError as error:
             raise DamagedError(f"{file}: {error}; restore it from a backup") from None

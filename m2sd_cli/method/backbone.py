@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from m2sd_cli.method.folding import folded_copy
+from m2sd_cli.method.numerics import global_average_pool
 from m2sd_cli.registry import load
 from m2sd_cli.tables import BACKBONES
 
@@ -36,6 +37,7 @@ class Backbone(nn.Module):
         pools_last: phi(x) is the mean of phi_4, so that C_4 is D.
         blocks: the names of attributes, modules or methods, that map one map (B, C, H, W) to the next without any
             randomness. Training may compute them twice to save memory.
+        pooled_levels: the number of the last maps whose means `session_feature` has. A run sets it, and no subclass.
         folds: each batch normalisation alone takes the output of the convolution that is registered before it in the
             same module, so that inference may fold it into the convolution. A subclass has to say it anew.
     """
@@ -44,7 +46,25 @@ class Backbone(nn.Module):
     level_widths: tuple[int, ...]
     blocks: tuple[str, ...] = ()
     pools_last = True
+    pooled_levels: int = 1
     folds = False
+
+    @property
+    def session_width(self) -> int:
+        """The length of `session_feature`."""
+        return self.width + sum(self.level_widths[4 - self.pooled_levels : 3])
+
+    def session_feature(self, x: Tensor) -> Tensor:
+        """Map normalised images (B, 3, H, W) to the feature that sessions compare, (B, session_width).
+
+        It is phi(x), after which come the means of earlier maps, from the last to the first. These are less tied to the
+        base classes. The paper has phi(x) alone.
+        """
+        found: Features = self(x)
+        earlier = found.maps[4 - self.pooled_levels : 3]
+        if not earlier:
+            return found.pooled
+        return torch.cat([found.pooled, *map(global_average_pool, reversed(earlier))], dim=1)
 
     def for_inference(self) -> "Backbone":
         """Return a network that computes the same in eval mode, up to rounding, and faster if this one `folds`."""

@@ -35,6 +35,17 @@ class BaseStatistics:
         found = {each.name: getattr(self, each.name) for each in fields(self)}
         return {name: tensor for name, tensor in found.items() if tensor is not None}
 
+    def of_phi(self, width: int) -> "BaseStatistics":
+        """Make those of the first `width` features, without random features and covariances of classes."""
+        return BaseStatistics(
+            power=self.power,
+            power_means=self.power_means[:, :width],
+            power_covariance=self.power_covariance[:width, :width],
+            projection=self.projection[:width, :0],
+            random_means=self.random_means[:, :0],
+            random_gram=self.random_gram[:0, :0],
+        )
+
 
 def keeps_class_covariances(classes: int, width: int) -> bool:
     """Tell if the covariance of each class is computed: not where that would take too much memory."""

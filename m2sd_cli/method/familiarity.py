@@ -43,7 +43,7 @@ class Familiarity(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Map features (B, D) to the likeness (B, C)."""
-        u = self.features(features)
+        u = self.features(features[:, : self.means.shape[1]])
         own = (u @ self.precision * u).sum(dim=1, keepdim=True)
         rows = self.means @ self.precision
         found: Tensor = 2 * u @ rows.T - own - (rows * self.means).sum(dim=1)
@@ -80,6 +80,7 @@ class CentredLikeness(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Map features (B, D) to the likeness (B, C)."""
+        features = features[:, : len(self.middle)]
         y = (self.features(features) - self.middle) @ self.projection
         found: Tensor = self.head(features) - LENGTH_WEIGHT * y.norm(dim=1, keepdim=True).clamp_min(SHORTEST).log()
         return found
@@ -104,7 +105,8 @@ def build_likeness(name: str, known: KnownClasses) -> Likeness | None:
         name: "distance"; "centred-length", which tells more where the network was pretrained elsewhere; "centred", the
             cosine of centred.py, which only manifests of earlier versions name; or "logit", for which the likeness is
             the classifier's logits.
-        known: the tensors of the sessions.
+        known: the tensors of the sessions, of phi(x) alone, see `KnownClasses.of_phi`. The map takes longer features,
+            too, and looks at phi(x), with which they begin.
 
     Returns:
         None for "logit".

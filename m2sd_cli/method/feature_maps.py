@@ -12,15 +12,23 @@ SEED = 0  # of P
 
 
 class PlainFeatures(nn.Module):
-    """The identity."""
+    """The identity, or the first features alone.
+
+    Args:
+        width: their number; None for all.
+    """
+
+    def __init__(self, width: int | None = None) -> None:
+        super().__init__()
+        self.width = width
 
     def forward(self, features: Tensor) -> Tensor:
-        """(B, D) -> (B, D)."""
-        return features
+        """(B, D) -> (B, D), or (B, width)."""
+        return features if self.width is None else features[:, : self.width]
 
     def describe(self) -> dict[str, Any]:
         """Describe the map for a file of the head."""
-        return {"kind": "plain"}
+        return {"kind": "plain"} if self.width is None else {"kind": "plain", "width": self.width}
 
 
 def power_transform(features: Tensor, power: float) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from m2sd_cli.method.base_statistics import BaseStatistics, HeldOut
-from m2sd_cli.method.feature_maps import power_transform
+from m2sd_cli.method.feature_maps import PlainFeatures, power_transform
 from m2sd_cli.method.heads import AnyHead, Head, NetworkHead
 from m2sd_cli.registry import load
 from m2sd_cli.tables import CLASSIFIERS, DEFAULT_CLASSIFIER, UNTRAINED_CLASSIFIER
@@ -32,6 +32,20 @@ class KnownClasses:
         """Average the power-transformed features of each new class, (N, D)."""
         base, power = self.statistics.power_means, float(self.statistics.power)
         return torch.cat([base[:0], *(power_transform(each, power).mean(dim=0, keepdim=True) for each in self.shots)])
+
+    def of_phi(self, width: int) -> "KnownClasses":
+        """Make the same of phi(x) alone, the first `width` features. There are no random features of it."""
+        if width == self.base.shape[1]:
+            return self
+        held_out = self.held_out
+        return replace(
+            self,
+            base=self.base[:, :width],
+            new=self.new[:, :width],
+            shots=[each[:, :width] for each in self.shots],
+            statistics=self.statistics.of_phi(width),
+            held_out=held_out and HeldOut(held_out.features[:, :width], held_out.labels),
+        )
 
 
 def default_classifier(similarity: str, trained: bool = True) -> str:
@@ -61,7 +75,7 @@ def choices(similarity: str, by_class: bool = True) -> list[str]:
     ]
 
 
-def build_head(name: str, known: KnownClasses, similarity: str, scale: float) -> AnyHead:
+def build_head(name: str, known: KnownClasses, similarity: str, scale: float, width: int | None = None) -> AnyHead:
     """Build the head of a classifier.
 
     Args:
@@ -69,6 +83,7 @@ def build_head(name: str, known: KnownClasses, similarity: str, scale: float) ->
         known: the tensors of the sessions.
         similarity: of the trained W; class means are compared with features as its rows were.
         scale: of a cosine; the other heads are brought to about its size.
+        width: the length of phi(x), with which features begin; None if they are no longer.
 
     Raises:
         UsageError: there is no classifier of that name.
@@ -76,6 +91,11 @@ def build_head(name: str, known: KnownClasses, similarity: str, scale: float) ->
         ValueError: the statistics are of no features.
     """
     builder = CLASSIFIERS[name].builder
+    if not CLASSIFIERS[name].levels and width is not None and width < known.base.shape[1]:
+        head = _build(name, known.of_phi(width), similarity, scale)
+        assert isinstance(head, Head), "the table says so of heads of this package alone"
+        head.features = PlainFeatures(width)
+        return head
     head = _build(name, known, similarity, scale)
     if len(known.new) and not (isinstance(builder, str) and builder.startswith(BUILT_IN)):
         before = replace(known, new=known.new[:-1], shots=known.shots[:-1])

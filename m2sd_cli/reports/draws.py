@@ -123,7 +123,7 @@ def compare_classifiers(
         means = torch.stack([each.double().mean(dim=0).float() for each in features])
         taught = replace(base, new=means, shots=features)
         for name in names:
-            head = build_head(name, taught, record.similarity, record.scale).eval()
+            head = build_head(name, taught, record.similarity, record.scale, record.width).eval()
             figures[name] += _evaluate(head, tested, sizes, len(some))
             steps.add(len(some))
     return figures

@@ -130,7 +130,7 @@ def evaluate_session(
             calibration += chain_calibration(answers, each.sizes, each.first)
     embedded = None
     if keep_features:
-        features = group.all_gather(torch.cat(kept)).view(-1, model.record.width)
+        features = group.all_gather(torch.cat(kept)).view(-1, model.means.shape[1])
         embedded = Embedded(features, model.means.cpu())
     tested = set(answers.labels.tolist())
     return Evaluation(

@@ -99,7 +99,7 @@ class RunFolder(ChainReader):
 
     @property
     def holds_back(self) -> bool:
-        """Whether manifests become the newest at the end of `at_once` alone."""
+        """True within `at_once`, at whose end alone manifests become the newest."""
         return self._held_back is not None
 
     def owns(self, path: Path) -> bool:

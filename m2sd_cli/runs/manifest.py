@@ -102,6 +102,9 @@ class BackboneRecord(Record):
     width: Annotated[int, Field(ge=1, le=65536, description="length of the pooled feature")]
     similarity: Annotated[Literal["cosine", "linear"], Field(description="of the pooled feature and class weights")]
     scale: Annotated[float, Field(gt=0)]
+    levels: Annotated[
+        int, Field(ge=1, le=4, description="the last maps whose means are the feature that sessions compare")
+    ] = 1
 
 
 class TransformRecord(Record):

@@ -76,6 +76,7 @@ DIFFERENT: dict[str, dict[str, Any]] = {
         "clean_weight": 0.5,
         "pyramid_width": 2,
         "views": 2,
+        "levels": 2,
         "classifier": "teen",
         "base_cost": 1.0,
     },
