@@ -28,6 +28,7 @@ from m2sd_cli.distributed.torchrun import is_distributed
 from m2sd_cli.errors import InterruptedTrainingError, LockedError, UsageError
 from m2sd_cli.paths import expand, expand_given
 from m2sd_cli.progress import say
+from m2sd_cli.recipes import find_recipe
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.lock import lock_folder
 from m2sd_cli.runs.reader import StoredManifest
@@ -297,6 +298,12 @@ def _stage_1(study: _Study, row: RowOptions, seed: int, wait: bool) -> RunFolder
     return first
 
 
+def _recipe_cost(study: _Study) -> float | None:
+    recipe = find_recipe(study.budget.recipe).options
+    cost: float | None = recipe.tables.get("distill", {}).get("base_cost")
+    return cost
+
+
 def _stage_2(study: _Study, run: Run, row: RowOptions, wait: bool) -> StoredManifest:
     """Make session 0 of a run: of the network of a row that differs in its classifier alone, or by training.
 
@@ -305,6 +312,8 @@ def _stage_2(study: _Study, run: Run, row: RowOptions, wait: bool) -> StoredMani
         _TimeUpError: the time limit ended the training.
     """
     options = {**asdict(row.distill), "seed": run.seed, "data": study.image_folder}
+    if not row.pretrain.held_out and options["base_cost"] == _recipe_cost(study):
+        options["base_cost"] = None  # it is for the images that the recipe holds out
     same = [
         RunFolder(Run(study.folder, run.seed, name).path)
         for name, other in study.budget.rows.items()

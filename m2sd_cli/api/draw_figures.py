@@ -69,14 +69,19 @@ def material_of(
 
 
 def histories_of(folder: RunFolder, first: Manifest, base: Manifest) -> dict[int, History]:
-    """Read the epochs of stages 1 and 2 from their manifests, and held-out accuracies from the log, if it has them."""
+    """Read the epochs of stages 1 and 2 from their manifests, and held-out accuracies from the log, if it has them.
+
+    A log of another training, which has begun over the chain, is passed over: its losses are others.
+    """
     try:
         lines = TrainingLog(folder.path, STAGES).lines()
     except OSError:  # nothing depends on the log
         lines = []
     histories = {}
     for number, (stage, manifest) in enumerate(zip(STAGES, (first, base), strict=True), start=1):
-        shares = {line["epoch"]: line.get("held_out_accuracy") for line in lines if line["stage"] == stage}
+        losses = {each.epoch: each.loss for each in manifest.history}
+        own = (line for line in lines if line["stage"] == stage and line.get("loss") == losses.get(line["epoch"]))
+        shares = {line["epoch"]: line.get("held_out_accuracy") for line in own}
         held_out = {epoch: float(share) for epoch, share in shares.items() if type(share) is float and 0 <= share <= 1}
         histories[number] = History(manifest.history, held_out)
     return histories

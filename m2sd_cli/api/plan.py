@@ -33,6 +33,7 @@ from m2sd_cli.training.distill import (
     load_network,
 )
 from m2sd_cli.training.execution import Execution
+from m2sd_cli.training.initial_weights import is_published
 from m2sd_cli.training.job import Job
 from m2sd_cli.training.pretrain import pretrain_objective
 from m2sd_cli.training.records import data_record
@@ -146,7 +147,9 @@ def time_stages(job: Job[PretrainConfig], seconds: Sequence[DistillConfig]) -> t
     Returns:
         the network, the seconds in which its images are decoded, and the stages.
     """
-    network = pretraining.begin_network(job)
+    # The time of a step does not depend on the weights: published ones are not downloaded for it.
+    begun = replace(job, init=None) if job.init is not None and is_published(job.init) else job
+    network = pretraining.begin_network(begun)
     largest = max(each.batch_size for each in (job.config, *seconds))
     images, decoding = _read_few(job.data, largest)
     objective = pretrain_objective(network, job.config)
@@ -155,7 +158,7 @@ def time_stages(job: Job[PretrainConfig], seconds: Sequence[DistillConfig]) -> t
     for second in seconds:
         then = Job("distill", job.run, job.data, job.classes, second, execution)
         # Training turns modules of a network to its precision: the next one begins anew, as in a command of its own.
-        stages.append(measure_distill(pretraining.begin_network(job), images, then))
+        stages.append(measure_distill(pretraining.begin_network(begun), images, then))
     return network, decoding, stages
 
 

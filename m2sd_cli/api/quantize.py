@@ -83,8 +83,7 @@ def quantize(
 
 def _known_labels(model: SessionModel, images: TestedImages) -> Tensor:
     """Return the class (N,) of each test image by its place in the session; -1 for one that it does not know."""
-    places = model.places()
-    known = torch.tensor([places.get(name, -1) for name in images.classes], dtype=torch.int64)[images.source.labels]
+    known = model.find(images.classes)[images.source.labels]
     if not bool((known >= 0).any()):
         raise DataError(
             f"{images.location}: no test image of a class that the model knows; classes are matched by name"

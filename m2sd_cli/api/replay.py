@@ -8,15 +8,17 @@ from m2sd_cli.api.increment import Lesson, check_names, find_extended, teach
 from m2sd_cli.api.recorded_data import official_data, official_number
 from m2sd_cli.api.taught_shots import find_shots, require_all, shots_there
 from m2sd_cli.data.datasets import Shots
+from m2sd_cli.data.skipping import leave_out_shots
+from m2sd_cli.data.sources import FileImages
 from m2sd_cli.errors import DataError, RunError, UsageError
 from m2sd_cli.inference.device import choose_device, inference_precision
 from m2sd_cli.paths import expand, expand_given
 from m2sd_cli.runs.folder import open_run
 from m2sd_cli.runs.manifest import EDITS, WITH_SHOTS, EditRecord, Manifest, ManifestSummary
-from m2sd_cli.runs.places import read_places
+from m2sd_cli.runs.places import read_places, remember_shots
 from m2sd_cli.runs.reader import StoredManifest
 from m2sd_cli.training.execution import Execution
-from m2sd_cli.training.records import class_records, classes_digest
+from m2sd_cli.training.records import class_records, classes_digest, left_out
 
 
 def replay(
@@ -64,7 +66,8 @@ def replay(
             assert manifest.session is not None
             number = official_number(recorded, manifest.session)
             official = official_data(recorded[0].data, manifest.data.name, root, number)
-            found[manifest.session] = official.session(number)
+            official_shots = official.session(number)
+            found[manifest.session] = leave_out_shots(official_shots, official.location, left_out(manifest.skipped))
             classes = class_records(
                 found[manifest.session].classes,
                 found[manifest.session].source,
@@ -95,6 +98,9 @@ def replay(
             changed = None if manifest.classifier == before.classifier else manifest.classifier
             lesson = Lesson(manifest.session, images, manifest.data, changed, manifest.views or 1, extended)
             taught.append(teach(folder, chain, lesson, execution))
+            if manifest.data.kind == "folder" and isinstance(images.source, FileImages):
+                places = dict.fromkeys(path.parent for path in images.source.paths)
+                remember_shots(folder.path, manifest.session, [*places])
         before = manifest
     return taught
 

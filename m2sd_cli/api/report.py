@@ -33,7 +33,7 @@ from m2sd_cli.reports.page.thumbnails import thumbnail
 from m2sd_cli.reports.published import Published, fewer_images
 from m2sd_cli.runs.chain import ChainSummary
 from m2sd_cli.runs.folder import RunFolder, open_run
-from m2sd_cli.runs.manifest import Manifest
+from m2sd_cli.runs.manifest import WITH_SHOTS, Manifest
 from m2sd_cli.runs.places import read_places
 from m2sd_cli.runs.reader import PRETRAIN, StoredManifest
 from m2sd_cli.training.records import recorded_protocol
@@ -81,6 +81,10 @@ def report(
     assert first_parent is not None
     first = folder.read(PRETRAIN, first_parent.sha256)
     manifests = [each.manifest for each in stored]
+    taught = {part.session for part in manifests[1:] if part.kind in WITH_SHOTS}
+    for number in shots or ():
+        if number not in taught:
+            raise UsageError(f"--shots {number}: no session {number} in it that was taught shots; leave it out")
     models = load_all_sessions(folder, chain, choose_device(device), inference_precision(precision), classifier)
     model = models[-1]
     images, reason = _open(folder, chain, test, data, root, skip_bad, ignore_new)

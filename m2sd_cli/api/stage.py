@@ -75,7 +75,12 @@ class Request:
 
     def given(self, model: type[Config]) -> dict[str, Any]:
         """Return the options that a training must have begun with to be resumed."""
-        given = given_options(model, self.config, self.options)
+        known = options_of(model)
+        # A whole number may stand for a text; as a text it is what the training began with.
+        given = {
+            name: known[name].check(value) if type(value) is int and name in known else value
+            for name, value in given_options(model, self.config, self.options).items()
+        }
         return given if self.recipe is None else given | {"recipe": self.recipe}
 
 

@@ -1,6 +1,7 @@
 """The command `m2sd increment`."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -8,7 +9,7 @@ import typer
 
 from m2sd_cli.cli import options
 from m2sd_cli.cli.output import as_word, command, document, note
-from m2sd_cli.errors import UsageError
+from m2sd_cli.errors import M2sdError, UsageError
 from m2sd_cli.tables import CLASSIFIERS
 
 
@@ -131,10 +132,13 @@ def increment(
     note(f"session {session}: {verb} {names}{more}; {known} classes now", quiet)
     own = images or ([shots] if shots else [])
     bad = {os.path.basename(each.file) for each in stored.manifest.skipped}
-    example = next((path for path in find_images(own) if path.name not in bad), None) if own else None
+    example, following = None, None
+    with suppress(M2sdError):  # the session is taught, and a remark on it is no failure
+        example = next((path for path in find_images(own) if path.name not in bad), None) if own else None
     asked = [] if example is None else [command("predict", run, f" {as_word(example)}")]
     folder = m2sd_cli.open_run(run)
-    following = None if data else next_session(folder)
+    with suppress(M2sdError):  # as above; a data set of another package is known with its --plugin alone
+        following = None if data else next_session(folder)
     taught = [] if following is None else [command("increment", run, session=following, data_root=data_root)]
     tested = [command("evaluate", run, data_root=data_root)] if has_test_images(folder) else []
     next_steps = [*asked, *taught, *tested]

@@ -54,7 +54,7 @@ def learn(
     force: Annotated[
         bool,
         typer.Option(
-            "--force", help="Start over: at the end the new model replaces the old one, whose later classes are lost."
+            "--force", help="Replace the old model, whose later classes are lost, before any --minutes begin."
         ),
     ] = False,
     yes: options.Yes = False,

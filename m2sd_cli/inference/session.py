@@ -1,5 +1,6 @@
 """A session of a run folder, loaded: frozen backbone, the head of all sessions so far, names, transform."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -7,7 +8,7 @@ import torch
 from torch import Tensor
 
 from m2sd_cli.checkpoints import BaseCheckpoint, IncrementCheckpoint
-from m2sd_cli.data.names import class_name
+from m2sd_cli.data.names import class_name, name_key
 from m2sd_cli.data.transforms import TestTransform
 from m2sd_cli.errors import DamagedError, UsageError
 from m2sd_cli.inference.features import embed
@@ -74,6 +75,13 @@ class SessionModel:
             places |= {class_name(name): place for name, place in names}
             places |= dict(names)
         return places
+
+    def find(self, names: Sequence[str]) -> Tensor:
+        """Return the place of the class of each name, which case and spaces do not tell apart; -1 for no class."""
+        places = self.places()
+        by_key = {name_key(name): place for name, place in places.items()}
+        found = [places.get(name, by_key.get(name_key(name), -1)) for name in names]
+        return torch.tensor(found, dtype=torch.int64)
 
     def embed(self, pixels: Tensor) -> Tensor:
         """Map pixels (B, 3, H, W) uint8 after the test transform to features (B, D) float32."""

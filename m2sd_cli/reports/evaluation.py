@@ -79,7 +79,7 @@ def evaluate_session(
         DataError: no test image is of a class that the last session knows, or an image cannot be read.
     """
     model = models[-1]
-    places = [_places(each, names) for each in models]
+    places = [each.find(names).to(each.means.device) for each in models]
     present = torch.unique(source.labels)
     unknown = [names[label] for label in present.tolist() if places[-1][label] < 0]
     if len(unknown) == len(present):
@@ -147,9 +147,3 @@ def evaluate_session(
         accuracies=accuracies,
         embedded=embedded,
     )
-
-
-def _places(model: SessionModel, names: Sequence[str]) -> Tensor:
-    """Return the place of each name's class among the model's classes; -1 for the name of no class."""
-    places = model.places()
-    return torch.tensor([places.get(name, -1) for name in names], dtype=torch.int64, device=model.means.device)

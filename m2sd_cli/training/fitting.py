@@ -35,12 +35,13 @@ def steps_explained(stage: str, config: PretrainConfig | DistillConfig, executio
     """
     try:
         yield
-    except torch.OutOfMemoryError:
-        raise TrainingError(
-            f"{stage}: the memory of {execution.device} is too small for batches of {config.batch_size} images; lower "
-            f"--batch-size"
-        ) from None
     except RuntimeError as error:
+        # Of a CPU's memory torch says so in a message alone.
+        if isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error):
+            raise TrainingError(
+                f"{stage}: the memory of {execution.device} is too small for batches of {config.batch_size} images; "
+                f"lower --batch-size"
+            ) from None
         if is_not_deterministic(error):
             raise TrainingError(f"--deterministic: {str(error).split(',')[0]}; begin without it") from None
         if not compilation_failed(error):

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NoReturn
 
 import pytest
@@ -21,6 +22,7 @@ from m2sd_cli import recipes
 from m2sd_cli.ablation.records import Result, Run, read_results
 from m2sd_cli.api.ablate import ablate
 from m2sd_cli.cli import output
+from m2sd_cli.config.stages import DistillConfig
 from m2sd_cli.errors import (
     DamagedError,
     DataError,
@@ -360,6 +362,7 @@ def test_another_table_that_begins_meanwhile_is_refused(tmp_path: Path, monkeypa
 TOGETHER = """
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 sys.path.insert(0, sys.argv[2])
 import conftest, pytest, test_run
 from m2sd_cli.api.ablate import ablate
@@ -542,3 +545,24 @@ def test_the_signal_of_a_cluster_has_the_code_of_time_that_is_up(
     monkeypatch.setattr(ablation_run, "ablate", end)
     done = m2sd("ablation", *WORDS)
     assert (done.code, done.out, done.err) == (code, "", message)
+
+
+@pytest.mark.parametrize(
+    ("held_out", "own", "taken"), [(0.02, 0.3, 0.3), (0.0, 0.3, None), (0.0, 0.7, 0.7)], ids=["held out", "none", "own"]
+)
+def test_the_cost_of_a_recipe_is_for_the_images_that_it_holds_out(
+    tmp_path: Path, held_out: float, own: float, taken: float | None
+) -> None:
+    row: Any = SimpleNamespace(
+        pretrain=SimpleNamespace(held_out=held_out),
+        distill=DistillConfig(epochs=1, base_cost=own),
+        record=SimpleNamespace(network=""),
+    )
+    study: Any = SimpleNamespace(
+        budget=SimpleNamespace(recipe="cifar100-resnet20-long", rows={}),
+        folder=tmp_path,
+        image_folder=None,
+        train=lambda _stage, _folder, **options: options,
+    )
+    given: Any = ablation_run._stage_2(study, Run(tmp_path, 0, "plain"), row, wait=False)
+    assert given["base_cost"] == taken

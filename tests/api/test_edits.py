@@ -181,6 +181,11 @@ def test_a_forgotten_class_keeps_its_name_from_one_that_had_it_before(run: Path,
     assert after.unknown == ["grey"]
 
 
+def test_case_and_spaces_do_not_tell_classes_apart(run: Path) -> None:
+    model = load_session(RunFolder(run))
+    assert model.find(["Blue", " blue", "blue", "BLUE  ", "bluer"]).tolist() == [0, 0, 0, 0, -1]
+
+
 def test_a_name_is_that_of_the_class_that_got_it_last(run: Path) -> None:
     for old, new in (("white", "snow"), ("blue", "white"), ("white", "sky")):
         m2sd_cli.rename(old, new, run=run)

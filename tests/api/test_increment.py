@@ -10,7 +10,7 @@ import m2sd_cli
 import m2sd_cli.api.increment as increment
 from m2sd_cli.errors import RunError
 from m2sd_cli.runs.folder import RunFolder
-from tests.helpers import Stripes, tree
+from tests.helpers import Cli, Stripes, tree
 
 Meanwhile = Callable[[Callable[[], object]], dict[str, bytes | None]]
 
@@ -56,3 +56,12 @@ def test_a_replaced_parent_stops_an_increment(run: Path, stripes: Stripes, meanw
         m2sd_cli.increment(2, stripes.second_shots, run=run, device="cpu")
     assert afterwards
     assert tree(run) == afterwards
+
+
+def test_a_hint_that_cannot_be_given_is_no_failure(run: Path, stripes: Stripes, tmp_path: Path, m2sd: Cli) -> None:
+    RunFolder(run).remove_sessions(first=1)
+    (tmp_path / "shots").mkdir()
+    (tmp_path / "shots" / "white").symlink_to(stripes.first_shots / "white")
+    done = m2sd("increment", "--run", run, "--shots", tmp_path / "shots", "--device", "cpu")
+    assert done.code == 0, done.err
+    assert "session 1: learned white (2); 5 classes now" in done.err

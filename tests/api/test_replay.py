@@ -50,6 +50,11 @@ def test_every_kind_of_session_is_taught_again(edited: Path, fresh: Path, m2sd: 
     first, second = (load_session(RunFolder(run)) for run in (edited, fresh))
     assert first.classes == second.classes
     assert not first.means.equal(second.means)
+    shutil.copytree(fresh, fresh.with_name("third"))
+    RunFolder(fresh.with_name("third")).remove_sessions(first=1)
+    assert (
+        len(m2sd_cli.replay(fresh, run=fresh.with_name("third"), device="cpu")) == 5
+    )  # which knows where the shots are
     check_refusal(m2sd("sessions", "replay", "--from", edited, "--run", fresh), 4, "nothing is left to be taught")
 
 

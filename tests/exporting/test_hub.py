@@ -131,6 +131,12 @@ def test_an_image_that_cannot_be_read_is_told_and_others_are_answered(folder: Pa
     ]
 
 
+@pytest.mark.parametrize("mode", ["I;16", "I", "F"])
+def test_grey_of_more_than_eight_bits_is_refused(folder: Path, mode: str) -> None:
+    with pytest.raises(ValueError, match="grey of more than 8 bits; save it with 8 bits"):
+        standalone.Model(folder).prepare(Image.new(mode, (20, 20)))
+
+
 @pytest.mark.parametrize("squash", [False, True])
 @pytest.mark.parametrize("size", [(16, 16), (40, 23), (23, 41), (300, 7)])
 @pytest.mark.parametrize("kind", ["jpg", "png"])

@@ -19,7 +19,7 @@ from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.training_state import StateStore
 from m2sd_cli.training.execution import SAVE_EVERY, Execution
 from m2sd_cli.training.resuming import require_same
-from tests.helpers import QUICK, QUICK_DISTILL, Cli, Outcome, Stripes, tree
+from tests.helpers import QUICK, QUICK_DISTILL, Cli, Outcome, Stripes, finished, tree
 
 COMMON = {
     "epochs": 3,
@@ -144,6 +144,17 @@ def test_a_different_option_is_refused_by_name(resume: Cli, begun: dict[str, Pat
     assert done.err.endswith("; leave it out, or start over with --force\n")
     assert (done.code, done.out, done.err.count("\n")) == (2, "", 1)
     assert tree(begun[stage]) == before
+
+
+def test_a_whole_number_for_a_text_is_what_it_began_with(stripes: Stripes, tmp_path: Path) -> None:
+    options: dict[str, Any] = {**QUICK, "schedule": "multistep", "milestones": 2, "epochs": 3}
+    assert m2sd_cli.pretrain(str(stripes.folder), run=tmp_path / "run", stop_after=0, **options) is None
+    with pytest.raises(UsageError, match=r"^--milestones 1: the training began with 2"):
+        m2sd_cli.pretrain(run=tmp_path / "run", resume=True, milestones=1)
+    with pytest.raises(UsageError, match=r"^--class-order 7: the training began without it"):
+        m2sd_cli.pretrain(run=tmp_path / "run", resume=True, class_order=7)
+    again = m2sd_cli.pretrain(run=tmp_path / "run", resume=True, milestones=2, device="cpu")
+    assert finished(again).manifest.config["milestones"] == "2"
 
 
 @pytest.mark.parametrize("stage", DIFFERENT)

@@ -111,11 +111,19 @@ def test_a_budget_that_cannot_be_kept_is_refused(
     assert set(tree(tmp_path)) <= {"run", "run/places.json"}
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("no memory left"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:1] . DefaultCPUAllocator: can't allocate memory"),
+    ],
+    ids=["accelerator", "cpu"],
+)
 def test_steps_that_are_timed_explain_a_lack_of_memory(
-    stripes: Stripes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    stripes: Stripes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: RuntimeError
 ) -> None:
     def step(_training: Training, _sums: object) -> None:
-        raise torch.OutOfMemoryError("no memory left")
+        raise error
 
     monkeypatch.setattr(Training, "_step", step)
     for options in ({"epochs": 1}, {"time_budget": 60.0}):

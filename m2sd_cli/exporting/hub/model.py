@@ -71,6 +71,8 @@ class Model:
         from PIL import Image, ImageOps
 
         how = self.config["preprocessing"]
+        if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+            raise ValueError("grey of more than 8 bits; save it with 8 bits")
         image = ImageOps.exif_transpose(image)
         if image.has_transparency_data:  # it is laid on white
             image = image.convert("RGBA")

@@ -119,6 +119,9 @@ def test_own_test_images_and_wrong_folders(m2sd: Cli, trained: Path, stripes: St
     check_refusal(m2sd(*words, "--test", tmp_path / "absent"), 3, "no such folder")
     check_refusal(m2sd(*words, "--test", stripes.labelled, "--shots", f"1={tmp_path / 'absent'}"), 3, "no such file or")
     check_refusal(m2sd(*words, "--shots", "1"), 2, "write N=DIR")
+    for number in (0, 9):
+        refused = m2sd(*words, "--test", stripes.labelled, "--shots", f"{number}={stripes.first_shots}")
+        check_refusal(refused, 2, f"--shots {number}: no session {number} in it that was taught shots; leave it out")
     check_refusal(m2sd("report", "--run", trained, "--out", trained / "head.json"), 2, "that is a file of the run")
     assert tree(tmp_path) == before
 
