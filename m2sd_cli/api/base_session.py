@@ -169,8 +169,7 @@ def fit_distill(job: Job[DistillConfig]) -> StoredManifest | None:
             **provenance(execution, fitted.seconds),
         ),
     )
-    if not run.holds_back:  # the log is that of the earlier chain until then
-        end_log(run.path, job.stage, len(fitted.history))
+    end_log(run, job.stage, len(fitted.history))
     if CLASSIFIERS[classifier].base_cost:
         _say_margin(classifier, stored.manifest.base_cost, held_out, len(job.classes))
     group.barrier()

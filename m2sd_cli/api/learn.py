@@ -154,7 +154,7 @@ def learn(
             with opened.at_once():
                 first = fit_pretrain(Job(PRETRAIN, opened, images, classes, settings, execution, init=init))
                 made = fit_distill(Job("distill", opened, images, classes, second, execution, parent=first))
-            end_log(opened.path, PRETRAIN, 0)
+            end_log(opened, PRETRAIN, 0)
             assert made is not None, "no time limit ends it"
             stored = made
             remember_folder(opened, images)

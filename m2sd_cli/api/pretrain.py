@@ -344,7 +344,6 @@ def fit_pretrain(job: Job[PretrainConfig]) -> StoredManifest | None:
             **provenance(execution, fitted.seconds),
         ),
     )
-    if not run.holds_back:  # the log is that of the earlier chain until then
-        end_log(run.path, job.stage, len(fitted.history))
+    end_log(run, job.stage, len(fitted.history))
     group.barrier()
     return stored

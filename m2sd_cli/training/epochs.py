@@ -21,6 +21,7 @@ from m2sd_cli.errors import M2sdError, UsageError
 from m2sd_cli.extras import install_extra
 from m2sd_cli.inference.features import FEATURE_BATCH, embed_batches
 from m2sd_cli.method.network import Network
+from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.manifest import EpochRecord
 from m2sd_cli.runs.training_log import TrainingLog, log_error
 
@@ -228,10 +229,15 @@ class LogListener:
             self._told = True
 
 
-def end_log(folder: Path, stage: str, epochs: int) -> None:
-    """Remove every line from a log but those of earlier stages and of the training that has just finished."""
+def end_log(run: RunFolder, stage: str, epochs: int) -> None:
+    """Remove every line from a log but those of earlier stages and of the training that has just finished.
+
+    Within `RunFolder.at_once` the log stays as it is: it is that of the earlier chain.
+    """
+    if run.holds_back:
+        return
     with suppress(OSError, M2sdError):
-        TrainingLog(folder, STAGES).keep(stage, epochs)
+        TrainingLog(run.path, STAGES).keep(stage, epochs)
 
 
 def check_tensorboard(folder: Path | None) -> None:

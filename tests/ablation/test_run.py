@@ -362,7 +362,6 @@ def test_another_table_that_begins_meanwhile_is_refused(tmp_path: Path, monkeypa
 TOGETHER = """
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 sys.path.insert(0, sys.argv[2])
 import conftest, pytest, test_run
 from m2sd_cli.api.ablate import ablate

@@ -255,9 +255,12 @@ def test_a_training_that_fails_leaves_the_frozen_network(
     monkeypatch.setattr(fine_tuning, "fit_distill", fail)
     tuning = learn(six, tmp_path / "run")
     assert (tuning.tuned, tuning.reason) == (False, "no finite value of loss")
+    assert weights(tmp_path / "run") == frozen()
 
 
-def test_a_lack_of_memory_is_its_reason(six: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lack_of_memory_is_its_reason(
+    six: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, frozen: Callable[[], dict[str, bytes]]
+) -> None:
     def step(_training: Training, _sums: object) -> None:
         raise torch.OutOfMemoryError("no memory left")
 
@@ -266,6 +269,7 @@ def test_a_lack_of_memory_is_its_reason(six: Path, tmp_path: Path, monkeypatch: 
     tuning = learn(six, tmp_path / "run", minutes=1)
     assert tuning.reason is not None
     assert tuning.reason.startswith("pretrain: the memory of cpu is too small")
+    assert weights(tmp_path / "run") == frozen()
 
 
 @pytest.mark.usefixtures("signals_as_at_a_terminal")

@@ -52,9 +52,8 @@ def test_every_kind_of_session_is_taught_again(edited: Path, fresh: Path, m2sd: 
     assert not first.means.equal(second.means)
     shutil.copytree(fresh, fresh.with_name("third"))
     RunFolder(fresh.with_name("third")).remove_sessions(first=1)
-    assert (
-        len(m2sd_cli.replay(fresh, run=fresh.with_name("third"), device="cpu")) == 5
-    )  # which knows where the shots are
+    # The replayed run knows where its shots lie.
+    assert len(m2sd_cli.replay(fresh, run=fresh.with_name("third"), device="cpu")) == 5
     check_refusal(m2sd("sessions", "replay", "--from", edited, "--run", fresh), 4, "nothing is left to be taught")
 
 

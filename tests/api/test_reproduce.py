@@ -271,13 +271,11 @@ def test_a_class_may_be_a_link_to_a_folder(run: Path, stripes: Stripes, tmp_path
     shots.mkdir()
     shutil.copytree(stripes.first_shots / "white", tmp_path / "elsewhere")
     (shots / "white").symlink_to(tmp_path / "elsewhere")
-    (shots / "nowhere").symlink_to(tmp_path / "empty")
-    (tmp_path / "empty").mkdir()
     if beside:
         shutil.copytree(stripes.first_shots / "purple", shots / "purple")
-    (shots / "nowhere").unlink()
     m2sd_cli.increment(1, shots, run=run, device="cpu")
-    (shots / "nowhere").symlink_to(tmp_path / "empty")
+    (tmp_path / "empty").mkdir()
+    (shots / "nowhere").symlink_to(tmp_path / "empty")  # a folder without images, since then
     page = m2sd_cli.report(run=run, data=stripes.folder, device="cpu")
     assert page.count('loading="lazy"') == 4 + 2 + 3 * beside
     assert m2sd_cli.reproduce(run=run, data=str(stripes.folder), device="cpu").same

@@ -23,15 +23,20 @@ from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.tables import CLASSIFIERS
 from tests.helpers import QUICK_DISTILL, Stripes, finished
 
+OPTIONS: dict[str, Any] = {**QUICK_DISTILL, "views": 2, "classifier": "quadratic"}
 WIDTHS = {1: 64, 2: 64 + 32, 3: 64 + 32 + 16, 4: 64 + 32 + 16 + 16}
 
 
 @pytest.fixture(scope="module")
 def two(calibrated: Path, stripes: Stripes, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Train stage 2 of a calibrated run anew, with two levels, and teach its sessions."""
-    run = Path(shutil.copytree(calibrated, tmp_path_factory.mktemp("two") / "run"))
+    return taught(calibrated, stripes, tmp_path_factory.mktemp("two") / "run", 2)
+
+
+def taught(source: Path, stripes: Stripes, run: Path, levels: int) -> Path:
+    shutil.copytree(source, run)
     RunFolder(run).remove_sessions(first=0)
-    m2sd_cli.distill(str(stripes.folder), run=run, levels=2, views=2, classifier="quadratic", **QUICK_DISTILL)
+    m2sd_cli.distill(str(stripes.folder), run=run, levels=levels, **OPTIONS)
     for session, shots in enumerate((stripes.first_shots, stripes.second_shots), start=1):
         m2sd_cli.increment(session, shots, run=run, device="cpu")
     return run
@@ -68,7 +73,7 @@ def test_a_feature_is_the_means_of_the_last_maps_side_by_side(levels: int) -> No
     torch.testing.assert_close(backbone.for_inference().session_feature(x), found, rtol=1e-9, atol=1e-9)
 
 
-def test_a_session_keeps_them(two: Path, model: SessionModel, images: Tensor, stripes: Stripes) -> None:
+def test_a_session_keeps_them(two: Path, model: SessionModel, images: Tensor) -> None:
     folder = RunFolder(two)
     first, base = folder.pretrain().manifest, folder.session(0).manifest
     assert (first.backbone.levels, first.backbone.width) == (1, 64)
@@ -82,9 +87,7 @@ def test_a_session_keeps_them(two: Path, model: SessionModel, images: Tensor, st
             maps = backbone.double().eval()(model.transform.normalise(view).double()).maps
             total += torch.cat([maps[3].mean(dim=(2, 3)), maps[2].mean(dim=(2, 3))], dim=1)
     torch.testing.assert_close(model.embed(images).double(), total / 2, rtol=1e-4, atol=1e-5)
-    labels = read_shots(stripes.first_shots).source.labels
     assert model.means.shape == (7, 96)
-    assert len(labels) == sum(each.shots for each in folder.session(1).manifest.classes)
 
 
 @pytest.mark.parametrize("classifier", CLASSIFIERS.names())
@@ -98,13 +101,8 @@ def test_every_classifier_answers(two: Path, stripes: Stripes, classifier: str) 
 def test_cosines_and_the_score_of_unknown_images_are_of_phi_alone(
     two: Path, images: Tensor, calibrated: Path, stripes: Stripes, tmp_path: Path, classifier: str
 ) -> None:
-    run = Path(shutil.copytree(calibrated, tmp_path / "run"))
-    RunFolder(run).remove_sessions(first=0)
-    m2sd_cli.distill(str(stripes.folder), run=run, views=2, classifier="quadratic", **QUICK_DISTILL)
-    for session, shots in enumerate((stripes.first_shots, stripes.second_shots), start=1):
-        m2sd_cli.increment(session, shots, run=run, device="cpu")
     logits, scores, thresholds = [], [], []
-    for folder in (run, two):
+    for folder in (taught(calibrated, stripes, tmp_path / "run", 1), two):
         model = load_session(RunFolder(folder), classifier=classifier)
         features = model.embed(images)
         logits.append(model.classify(features))
@@ -149,8 +147,7 @@ def test_a_heat_map_is_of_the_last_map(two: Path, images: Tensor, classifier: st
 def test_it_is_resumed_reproduced_and_shown(two: Path, stripes: Stripes, calibrated: Path, tmp_path: Path) -> None:
     run = Path(shutil.copytree(calibrated, tmp_path / "run"))
     RunFolder(run).remove_sessions(first=0)
-    options = {**QUICK_DISTILL, "levels": 2, "views": 2, "classifier": "quadratic"}
-    assert m2sd_cli.distill(str(stripes.folder), run=run, stop_after=0, **options) is None
+    assert m2sd_cli.distill(str(stripes.folder), run=run, levels=2, stop_after=0, **OPTIONS) is None
     again = finished(m2sd_cli.distill(run=run, resume=True, device="cpu")).manifest
     assert again.checkpoint.sha256 == RunFolder(two).session(0).manifest.checkpoint.sha256
     shots = {1: stripes.first_shots, 2: stripes.second_shots}
