@@ -33,7 +33,7 @@ from m2sd_cli.training.distill import (
     load_network,
 )
 from m2sd_cli.training.execution import Execution
-from m2sd_cli.training.initial_weights import is_published
+from m2sd_cli.training.initial_weights import is_published, require_weights
 from m2sd_cli.training.job import Job
 from m2sd_cli.training.pretrain import pretrain_objective
 from m2sd_cli.training.records import data_record
@@ -147,6 +147,7 @@ def time_stages(job: Job[PretrainConfig], seconds: Sequence[DistillConfig]) -> t
     Returns:
         the network, the seconds in which its images are decoded, and the stages.
     """
+    require_weights(job.config.backbone, job.init)
     # The time of a step does not depend on the weights: published ones are not downloaded for it.
     begun = replace(job, init=None) if job.init is not None and is_published(job.init) else job
     network = pretraining.begin_network(begun)

@@ -133,7 +133,8 @@ def pretrain(
         say_skipped(job.data.skipped)
         say_repeated(list_images(job.data.train, job.data.classes, job.data.location))
         if job.state is None:
-            require_weights(job.init)  # a file that is missing is told before an estimate takes its time
+            # What is missing is told before an estimate takes its time.
+            require_weights(job.config.backbone, job.init)
             info = None if data_record(job.data).kind == "folder" else get_info(job.data.name)
             tell_both(job, info.defaults if info else FOLDER_DEFAULTS, followed)
         with remembering_folder(job):

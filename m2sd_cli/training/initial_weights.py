@@ -168,11 +168,16 @@ def is_published(init: str) -> bool:
     return init == IMAGENET or init.startswith((HUB, FOLDER))
 
 
-def _published_state(backbone: str, init: str) -> Mapping[object, object]:
+def _published_weights(backbone: str, init: str) -> ImageNetWeights:
     weights = known_weights(backbone, init)
     if weights is None:
         others = ", ".join(name for name, entry in BACKBONES.entries.items() if entry.imagenet)
         raise UsageError(f"--init imagenet: no weights of {backbone}; choose --backbone {others}, or --init none")
+    return weights
+
+
+def _published_state(backbone: str, init: str) -> Mapping[object, object]:
+    weights = _published_weights(backbone, init)
     return _checked(load(weights.builder)(weights.name), init)
 
 
@@ -241,13 +246,18 @@ def read_weights(path: Path) -> Mapping[object, object]:
     return _checked(content, str(path))
 
 
-def require_weights(init: str | None) -> None:
-    """Refuse a file to begin from that is missing.
+def require_weights(backbone: str, init: str | None) -> None:
+    """Refuse weights to begin from that are missing. Published ones are not downloaded.
 
     Raises:
         DataError: the file is missing.
+        UsageError: nobody has published weights of the backbone.
     """
-    if init not in (None, NO_INIT) and not is_published(init):
+    if init is None or init == NO_INIT:
+        return
+    if is_published(init):
+        _published_weights(backbone, init)
+    else:
         _require_file(Path(init))
 
 

@@ -3,13 +3,13 @@
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
 from m2sd_cli.api.plan import Plan, plan
 from m2sd_cli.data.cache import cache_folder
-from m2sd_cli.errors import DataError
+from m2sd_cli.errors import DataError, UsageError
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.training.epochs import HELD_OUT_SHARE
 from m2sd_cli.training.loop import Training
@@ -132,3 +132,15 @@ def test_a_built_in_data_set_has_a_size_of_its_own(tmp_path: Path) -> None:
     found = plan("pretrain", "demo", run=tmp_path / "run", **options)
     assert found.options["image_size"] == (28, "data set")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.usefixtures("small_backbone")
+def test_no_weights_are_downloaded(stripes: Stripes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def download(*_: object) -> NoReturn:
+        raise AssertionError("weights were asked for")
+
+    monkeypatch.setattr("m2sd_cli.api.pretrain.initialise", download)
+    options = {**QUICK, "backbone": "small", "init": "imagenet"}
+    assert len(plan("pretrain", stripes.folder, run=tmp_path / "run", **options).stages) == 2
+    with pytest.raises(UsageError, match=r"^--init imagenet: no weights of resnet20; choose --backbone "):
+        plan("pretrain", stripes.folder, run=tmp_path / "run", **options | {"backbone": "resnet20"})

@@ -1,16 +1,20 @@
 """Every figure: the numbers that it shows, well-formed whatever the names, and readable in both schemes."""
 
 import re
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from decimal import Decimal
 from itertools import pairwise
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 import torch
 from torch import Tensor
 
+from m2sd_cli.api.draw_figures import histories_of
+from m2sd_cli.config.stages import STAGES
 from m2sd_cli.distributed.process_group import SINGLE_PROCESS
 from m2sd_cli.method.calibration import Confidence
 from m2sd_cli.reports.answers import class_sessions, gather_answers, session_answers
@@ -33,7 +37,9 @@ from m2sd_cli.reports.figures.table import FIGURES, History, Material, draw_all
 from m2sd_cli.reports.figures.training_curves import draw_training
 from m2sd_cli.reports.metrics import chain_figures
 from m2sd_cli.reports.published import Method, Published, Row
+from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.manifest import EpochRecord
+from m2sd_cli.runs.training_log import TrainingLog
 from tests.hostile.test_images import NAMES
 
 SIZES = [4, 6, 7]
@@ -314,3 +320,19 @@ def test_the_shade_grows_with_the_share() -> None:
     predicted = torch.cat([torch.full((10 - 3 * number,), number) for number in range(4)] + [torch.zeros(18).long()])
     drawn = shades(draw_confusion(labels, predicted, [0] * 4, list("abcd")))
     assert bool((drawn[: len(drawn) - LEVELS].diff() > 0).all())
+
+
+def test_held_out_accuracies_are_those_of_the_same_training(calibrated: Path, tmp_path: Path) -> None:
+    run = RunFolder(Path(shutil.copytree(calibrated, tmp_path / "run")))
+    first, base = run.pretrain().manifest, run.session(0).manifest
+    before = histories_of(run, first, base)[1].held_out
+    assert set(before) <= {each.epoch for each in first.history}
+    log = TrainingLog(run.path, STAGES)
+    log.keep("pretrain", 0)
+    last = first.history[-1]
+    line = {"stage": "pretrain", "epoch": last.epoch, "loss": last.loss, "held_out_accuracy": 0.25}
+    log.append(line)
+    assert histories_of(run, first, base)[1].held_out == {last.epoch: 0.25}
+    log.keep("pretrain", 0)
+    log.append({**line, "loss": last.loss + 1})  # of a training that has begun over it
+    assert histories_of(run, first, base)[1].held_out == {}
