@@ -62,8 +62,10 @@ def _print_rows(out: Path, files: StudyFiles, compare: bool, printing: Printing)
     studies = study_rows(budget, found)
     sessions = max(len(each.study.sessions) for each in studies)
     comparison = m2sd_cli.compare(out / studies[0].study.runs[0].run) if compare else None
-    rows = [] if comparison is None else published_rows(comparison, sessions)
-    rows += [row_of_length(run_row(each.row, each.study.figures), sessions) for each in studies]
+    compared = len(studies[0].study.sessions)  # a row of another way has more sessions, or fewer
+    rows = [] if comparison is None else published_rows(comparison, compared)
+    rows += [run_row(each.row, each.study.figures) for each in studies]
+    rows = [row_of_length(row, sessions) for row in rows]
     files.write(rows_csv(studies), rows, quiet)
     files.draw({f"{each.row}-": each.study for each in studies}, quiet)
     if json:

@@ -3,6 +3,7 @@
 import csv
 import json
 import statistics
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from m2sd_cli.data.locate import open_data
 from m2sd_cli.errors import DamagedError, UsageError
 from m2sd_cli.progress import report_to
 from m2sd_cli.reports.metrics import require_figure
-from m2sd_cli.reports.published import Comparison
+from m2sd_cli.reports.published import Comparison, Method, Published, Row
 from m2sd_cli.runs.folder import RunFolder
 from tests.ablation.test_run import BUDGET, Teller
 from tests.helpers import Cli, Stripes, check_refusal, tree
@@ -33,7 +34,7 @@ distill.kl_weight = 0.5
 distill = { kl_weight = 0.5, classifier = "teen" }
 
 [one-shot]
-pretrain = { base_classes = 7, way = 2, shots_per_class = 1 }
+pretrain = { base_classes = 7, way = 1, shots_per_class = 1 }
 distill.optimizer = "adamw"
 """
 
@@ -171,7 +172,7 @@ def test_rows_share_stage_1_and_the_network(table: tuple[Path, Path, list[str]])
     assert (halved.classifier, teen.classifier, teen.config["classifier"]) == ("fecam", "teen", "teen")
     assert halved.config["kl_weight"] == 0.5
     assert (len(other.classes), runs["one-shot"].session(1).manifest.classes[0].shots) == (7, 1)
-    assert runs["one-shot"].sessions() == [0, 1, 2]
+    assert runs["one-shot"].sessions() == [0, 1, 2, 3]
     assert (other.config["optimizer"], other.config["learning_rate"]) == ("adamw", 0.0002)
 
 
@@ -333,3 +334,22 @@ def test_what_cannot_be_compared_is_told(
         "published on demo with other backbones, not shown: 3 rows",
         "the run seed-3/halved has 7 base classes, not 6: no published figure can be compared",
     ]
+
+
+def test_published_figures_stay_below_the_sessions_of_the_compared_row(
+    table: tuple[Path, Path, list[str]], m2sd: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    row = Row("demo", "ResNet-20", "table 1", base=Decimal("80.1"), last=Decimal("40.2"))
+    method = Method("Known", 2020, "a paper", False, [row])
+    found = Comparison("demo", "ResNet-20", [Published(method, row)], 0, 2, True)
+    monkeypatch.setattr(m2sd_cli, "compare", lambda _run: found)
+    done = m2sd("study", table[0], "--compare", "--markdown", tmp_path / "rows.md")
+    assert done.code == 0, done.err
+    cells = {
+        line.split("|")[1].strip().replace("\\", ""): [cell.strip() for cell in line.split("|")[2:-1]]
+        for line in (tmp_path / "rows.md").read_text().splitlines()
+    }
+    lengths = {name: sum(cell not in ("", "-") for cell in cells[name]) for name in ("halved", "one-shot")}
+    assert lengths["halved"] < lengths["one-shot"]  # which has more sessions
+    assert {len(each) for each in cells.values()} == {len(cells["one-shot"])}
+    assert cells["Known (2020)"].index("40.2") - cells["Known (2020)"].index("80.1") == 2  # sessions of `halved`
