@@ -36,8 +36,14 @@ def read_classes(folder: Path) -> dict[str, list[Path]]:
     Files that are left out are reported.
 
     Raises:
-        DataError: there is no such folder, it has no class, a class has no image, or two classes have one name.
+        DataError: there is no such folder, it has no class, a class has no image, two classes have one name, or the
+            folder is a split.
     """
+    require_folder(folder)
+    split = find_split(folder)
+    if split is not None:
+        parts = " or ".join(str(path) for path in (split.train, split.test) if path is not None)
+        raise DataError(f"{folder}: a split, and no folder of classes; name {parts}")
     found = scan_classes(folder)
     refuse_faults(found.faults, folder)
     found.say_left_out()

@@ -1,6 +1,7 @@
 """A person's own folders: the split, the layouts, and what is refused."""
 
 import os
+import re
 import shutil
 import sys
 from collections.abc import Callable
@@ -303,6 +304,16 @@ def test_parts_of_a_split_with_images_of_their_own_are_no_classes(tmp_path: Path
             heard(tmp_path / "x")
     else:
         assert heard(tmp_path / "x") == (["bus", "test"], [])
+
+
+@pytest.mark.parametrize("parts", [("train",), ("Train", "valid"), ("train", "test")])
+def test_a_split_is_no_folder_of_classes_to_teach_or_test(tmp_path: Path, parts: tuple[str, ...]) -> None:
+    for part in parts:
+        fill(tmp_path / part / "red", 2)
+    ways = " or ".join(str(tmp_path / part) for part in parts)
+    with pytest.raises(DataError, match=rf"{re.escape(str(tmp_path))}: a split, .*; name {re.escape(ways)}$"):
+        read_classes(tmp_path)
+    assert list(read_classes(tmp_path / parts[-1])) == ["red"]
 
 
 def test_folders_beside_a_split_are_named(tmp_path: Path) -> None:
