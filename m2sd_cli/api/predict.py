@@ -37,7 +37,7 @@ def predict(
         device, precision: `auto` chooses; precision `auto` is fp32.
         skip_bad: go on after an image that cannot be read; its prediction gives the reason and no guesses.
         classifier: the name in CLASSIFIERS that answers; None for that of the session.
-        explained: the number of guesses an image whose evidence to give, too, as heat maps.
+        explained: the number of likeliest classes of an image whose evidence to give, too, as heat maps.
 
     Raises:
         M2sdError: one of its kinds.

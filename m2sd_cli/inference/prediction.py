@@ -35,7 +35,7 @@ class Evidence:
     """An image as the network sees it, and the heat maps of its likeliest classes."""
 
     pixels: Tensor  # (3, S, S) uint8
-    maps: Tensor  # (K, H, W) of the first guesses, see `explain`
+    maps: Tensor  # (K, H, W) of the likeliest classes, see `explain`
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,8 @@ def predict_files(
     Args:
         top_k: the number of guesses an image.
         skip_bad: go on after an image that cannot be read.
-        explained: the number of guesses an image to compute heat maps for; 0 for none. The network sees an image once
-            more for them.
+        explained: the number of likeliest classes to compute heat maps of, whatever `top_k` is; 0 for none. The network
+            sees an image once more for them.
 
     Raises:
         ImageError: an image cannot be read, and `skip_bad` is false.
@@ -97,16 +97,17 @@ def _predict(model: SessionModel, images: list[tuple[Path, Tensor]], top_k: int,
     features = model.embed(batch)
     confidence = model.confidence
     logits = model.classify(features)
-    tempered, scores = confidence.tempered(logits), known_score(model.recognise(features, logits)).double()
-    likeliest, order = tempered.softmax(dim=1).topk(min(top_k, len(model.classes)), dim=1)
-    similarity = (F.normalize(features, dim=1) @ F.normalize(model.means, dim=1).T).gather(1, order)
+    # Few numbers, which go to the CPU: not every device has float64.
+    tempered, scores = confidence.tempered(logits).cpu(), known_score(model.recognise(features, logits)).cpu().double()
+    likeliest, order = tempered.softmax(dim=1).topk(min(max(top_k, explained), len(model.classes)), dim=1)
+    similarity = (F.normalize(features, dim=1) @ F.normalize(model.means, dim=1).T).cpu().gather(1, order)
     guesses = [
-        [Guess(model.classes[index], *figures) for index, *figures in zip(*row, strict=True)]
+        [Guess(model.classes[index], *figures) for index, *figures in zip(*row, strict=True)][:top_k]
         for row in zip(order.tolist(), likeliest.tolist(), similarity.tolist(), strict=True)
     ]
     evidence: list[Evidence | None] = [None] * len(images)
     if explained:
-        maps = explain(model, batch, order[:, :explained].cpu())
+        maps = explain(model, batch, order[:, :explained])
         evidence = [Evidence(*each) for each in zip(batch, maps, strict=True)]
     return [
         Prediction(

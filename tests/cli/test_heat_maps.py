@@ -32,6 +32,9 @@ def test_every_image_gets_a_file_whatever_its_name(m2sd: Cli, trained: Path, str
     found = json.loads(m2sd(*words, "--explain", tmp_path / "why", "--json").out)["predictions"]
     assert [each["heat_map"] for each in found] == [str(file) for file in files]
     assert [each["heat_map"] for each in json.loads(m2sd(*words, "--json").out)["predictions"]] == [None] * 4
+    one = json.loads(m2sd(*words, "--top-k", 1, "--explain", tmp_path / "one", "--json").out)["predictions"]
+    assert [len(each["classes"]) for each in one] == [1] * 4
+    assert [file.read_bytes() for file in sorted((tmp_path / "one").iterdir())] == [each.read_bytes() for each in files]
 
 
 def test_a_folder_that_cannot_be_written_is_refused_at_once(
