@@ -2,6 +2,7 @@
 
 import os
 import pwd
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ from m2sd_cli.errors import DataError, UsageError
 from m2sd_cli.paths import expand, refuse_address
 from m2sd_cli.runs.chain import NO_FOLDER
 from m2sd_cli.runs.folder import open_run
-from tests.helpers import Cli, check_refusal
+from tests.helpers import Cli, Stripes, check_refusal
 
 
 @pytest.fixture
@@ -108,6 +109,20 @@ def test_without_a_home_folder_one_line_says_so(m2sd: Cli, monkeypatch: pytest.M
     )
     monkeypatch.setenv("M2SD_DATA", "/data")
     assert data_roots(None) == [Path("/data")]
+
+
+def test_a_name_that_begins_with_a_tilde_is_kept(
+    m2sd: Cli, trained: Path, stripes: Stripes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(next((stripes.labelled / "red").iterdir()), "~photo.png")
+    for words in (["~photo.png"], ["./~photo.png"], ["."]):
+        done = m2sd("predict", *words, "--run", trained, "--device", "cpu")
+        assert done.code == 0, done.err
+        assert "~photo.png" in done.out
+    assert expand("~", "--run") == Path.home()
+    assert expand("~/x", "--run") == Path.home() / "x"
+    assert expand("~nobody-of-this-name/x", "--run") == Path("~nobody-of-this-name/x")
 
 
 @pytest.mark.parametrize("variable", ["LOCAL_RANK", "LOCAL_WORLD_SIZE", "RANK", "WORLD_SIZE", "MASTER_PORT"])
