@@ -9,7 +9,7 @@ from io import BufferedReader
 from pathlib import Path
 
 from m2sd_cli.data.kinds import is_image, listed_kinds
-from m2sd_cli.data.left_out import by_kind, count_suffixes, describe
+from m2sd_cli.data.left_out import LeftOut, by_kind, count_suffixes, describe, shorten
 from m2sd_cli.errors import DataError, ImageError, os_errors_as
 from m2sd_cli.paths import refuse_address
 from m2sd_cli.progress import say
@@ -58,7 +58,7 @@ def find_images(paths: Iterable[Path]) -> list[Path]:
 
     A link to a folder is followed if a person names it, but not inside a folder, where it may lead in circles. Hidden
     folders, the system's own and run folders are searched only if a person names them. Files in folders that are no
-    images are counted and reported.
+    images, and links to folders, are counted and reported.
 
     If there is any image, a path that does not exist and a folder without an image are listed like files, so that
     reading them reports the fault.
@@ -71,13 +71,19 @@ def find_images(paths: Iterable[Path]) -> list[Path]:
     for path in paths:
         if os.path.isdir(path):
             suffixes: Counter[str] = Counter()
-            inside = images_below(path, suffixes)
+            links: list[Path] = []
+            inside = images_below(path, suffixes, links)
+            left_out = by_kind(suffixes)
+            if links:
+                kind, them = ("link to a folder", "it") if len(links) == 1 else ("links to folders", "them")
+                named = shorten(sorted(str(each.relative_to(path)) for each in links))
+                left_out.append(LeftOut(len(links), f"{kind} ({named})", f"name {them}, too"))
             if not inside:
-                why = f" that can be read: {describe(by_kind(suffixes))}" if suffixes else f" ({listed_kinds()})"
+                why = f" that can be read: {describe(left_out)}" if left_out else f" ({listed_kinds()})"
                 problems.append(f"{path}: no image in it{why}")
                 images.append(path)
-            elif suffixes:
-                say(f"{path}: left out: {describe(by_kind(suffixes))}")
+            elif left_out:
+                say(f"{path}: left out: {describe(left_out)}")
             images += inside
         elif os.path.lexists(path):
             images.append(path)
@@ -90,12 +96,13 @@ def find_images(paths: Iterable[Path]) -> list[Path]:
     return images
 
 
-def images_below(top: Path, left_out: Counter[str] | None = None) -> list[Path]:
+def images_below(top: Path, left_out: Counter[str] | None = None, links: list[Path] | None = None) -> list[Path]:
     """List the images in a folder and its sub-folders, sorted by name, as `find_images` does.
 
     Args:
         top: the folder.
         left_out: counts the other files by their suffixes.
+        links: gets the links to folders, in which nothing is searched.
 
     Raises:
         DataError: a folder cannot be read.
@@ -110,11 +117,10 @@ def images_below(top: Path, left_out: Counter[str] | None = None) -> list[Path]:
         inside += images_among(entries)
         if left_out is not None:
             left_out.update(count_suffixes(entries))
-        folders += (
-            entry
-            for entry in entries
-            if not is_passed_over(entry) and os.path.isdir(entry) and not os.path.islink(entry)
-        )
+        below = [entry for entry in entries if not is_passed_over(entry) and os.path.isdir(entry)]
+        folders += (entry for entry in below if not os.path.islink(entry))
+        if links is not None:
+            links += (entry for entry in below if os.path.islink(entry))
     return sorted(inside)
 
 

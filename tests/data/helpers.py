@@ -10,10 +10,22 @@ import torch
 from PIL import Image
 
 from m2sd_cli.data.sources import FileImages, ImageSource
+from m2sd_cli.progress import Reporter
 
 RED, GREEN, WHITE, BLACK = (255, 0, 0), (0, 255, 0), (255, 255, 255), (0, 0, 0)
 ORIENTATION = 0x0112
 SAVED_AS = {"jpg": "JPEG", "png": "PNG", "webp": "WEBP", "bmp": "BMP", "gif": "GIF", "tif": "TIFF"}
+
+
+class Listener(Reporter):
+    """A reporter that keeps what is said."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def say(self, text: str) -> None:
+        """Keep a line."""
+        self.said.append(text)
 
 
 def save(folder: Path, image: Image.Image, name: str = "image.png", **options: Any) -> Path:

@@ -16,19 +16,8 @@ from m2sd_cli.data.check import check_data
 from m2sd_cli.data.folders import has_own_split, open_folder, read_classes, read_shots, split_class
 from m2sd_cli.data.locate import open_data
 from m2sd_cli.errors import DataError, UsageError
-from m2sd_cli.progress import Reporter, report_to
-from tests.data.helpers import fill, names
-
-
-class Listener(Reporter):
-    """A reporter that keeps what is said."""
-
-    def __init__(self) -> None:
-        self.said: list[str] = []
-
-    def say(self, text: str) -> None:
-        """Keep a line."""
-        self.said.append(text)
+from m2sd_cli.progress import report_to
+from tests.data.helpers import Listener, fill, names
 
 
 @pytest.fixture

@@ -8,8 +8,9 @@ import pytest
 
 from m2sd_cli.data.image_files import find_images, images_among, list_folder
 from m2sd_cli.data.images import open_rgb
-from m2sd_cli.errors import ImageError
-from tests.data.helpers import noise, save
+from m2sd_cli.errors import DataError, ImageError
+from m2sd_cli.progress import report_to
+from tests.data.helpers import Listener, noise, save
 
 
 def test_the_images_of_a_folder_are_listed_by_name(tmp_path: Path) -> None:
@@ -69,6 +70,26 @@ def test_folders_that_link_to_each_other_are_searched_once(tmp_path: Path) -> No
     for folder in ("top", "link"):
         expected = [tmp_path / folder / name / "image.png" for name in ("a", "b")]
         assert find_images([tmp_path / folder]) == expected
+
+
+def test_a_linked_folder_inside_of_a_folder_is_told(tmp_path: Path) -> None:
+    for name in ("trip", "album"):
+        (tmp_path / name).mkdir()
+        save(tmp_path / name, noise())
+    (tmp_path / "album" / "day").mkdir()
+    (tmp_path / "album" / "day" / "trip").symlink_to(tmp_path / "trip")
+    listener = Listener()
+    with report_to(listener):
+        assert find_images([tmp_path / "album"]) == [tmp_path / "album" / "image.png"]
+    link = Path("day") / "trip"
+    assert listener.said == [f"{tmp_path / 'album'}: left out: 1 link to a folder ({link}): name it, too"]
+    assert find_images([tmp_path / "album" / link]) == [tmp_path / "album" / link / "image.png"]
+    (tmp_path / "album" / "image.png").unlink()
+    (tmp_path / "album" / "here").symlink_to(tmp_path / "trip")
+    with pytest.raises(
+        DataError, match=r"no image in it that .*: 2 links to folders \(day.trip, here\): name them, too$"
+    ):
+        find_images([tmp_path / "album"])
 
 
 def test_a_tower_of_folders_is_searched_to_its_top(tmp_path: Path) -> None:
