@@ -15,6 +15,7 @@ from m2sd_cli.runs.files import UNFINISHED, sync_folder, write_atomically
 from m2sd_cli.runs.folder import RunFolder
 
 STDOUT: Final = "-"
+REMADE: Final = frozenset({"__pycache__", ".DS_Store", "Thumbs.db", "desktop.ini"})  # by Python and file managers
 
 
 def check_output(option: str, path: Path, run: RunFolder, replace: bool = True) -> None:
@@ -69,7 +70,8 @@ def check_new_folder(option: str, path: Path, run: RunFolder, names: Collection[
         option: that names it, for messages.
         path: the folder, which may exist if it is empty.
         run: the run folder, whose own folders are refused.
-        names: of the files that it may hold if it is to be replaced: nothing else in it is ever removed.
+        names: of the files that it may hold if it is to be replaced: nothing else in it is ever removed, but for the
+            names REMADE.
         replace: replace a folder of such files.
 
     Raises:
@@ -84,7 +86,10 @@ def check_new_folder(option: str, path: Path, run: RunFolder, names: Collection[
         held = sorted(os.listdir(path)) if path.is_dir() else []
     if held and not replace:
         raise UsageError(f"{option} {path}: it exists already, and is not empty; --force replaces it")
-    if others := [name for name in held if name not in names or not (path / name).is_file()]:
+    if path.is_dir() and path.samefile(os.curdir):  # which would be gone for the shell, and could not be listed
+        raise UsageError(f"{option} {path}: it is the current folder; name another one, or begin in another one")
+    kept = [name for name in held if name not in REMADE]
+    if others := [name for name in kept if name not in names or not (path / name).is_file()]:
         raise UsageError(f"{option} {path}: it holds more than such a folder does, {others[0]}; name another one")
 
 
