@@ -46,7 +46,7 @@ def export(
         classifier: a name in CLASSIFIERS; None for the one that the session names.
         licence: identifier of the licence of a folder; None if nobody states one.
         test: DIR with DIR/CLASS/*.jpg, to measure the figures of a folder with; None for the test images of the data
-            set. Without any the folder has no figures.
+            set. If these are missing or cannot be read, the folder has no figures, and a line says why.
         data: the folder of pretrain, if it is not where it was.
         data_root: the folder of built-in data sets.
         ignore_new: leave out the images of a folder that pretrain did not have.
@@ -69,28 +69,17 @@ def export(
     check_new_folder("--out", path, folder, HUB_FILES, replace=force)
     model = load_session(folder, session, classifier=classifier)
     chain = folder.summary(session)
-    images = _open(folder, chain, test, data, expand_given(data_root, "--data-root"), ignore_new)
-    figures = None if images is None else _measure(folder, chain, classifier, images)
-    export_session(model, chosen, path, _origin(folder, chain, licence or UNSTATED, figures))
-    return path
-
-
-def _open(
-    folder: RunFolder,
-    chain: ChainSummary,
-    test: Path | str | None,
-    data: Path | str | None,
-    root: Path | None,
-    ignore_new: bool,
-) -> TestedImages | None:
-    """Open the test images, if some were named or are there."""
+    root = expand_given(data_root, "--data-root")
     try:
-        return open_tested_images(folder, chain, SINGLE_PROCESS, test, data, root, ignore_new=ignore_new)
+        images = open_tested_images(folder, chain, SINGLE_PROCESS, test, data, root, ignore_new=ignore_new)
+        figures = _measure(folder, chain, classifier, images)
     except (DataError, UsageError) as error:
         if test is not None or data is not None or root is not None:
             raise
-        say(f"no test images, so the model card has no figures: {error}")
-        return None
+        say(f"the model card has no figures: {error}")
+        figures = None
+    export_session(model, chosen, path, _origin(folder, chain, licence or UNSTATED, figures))
+    return path
 
 
 def _measure(folder: RunFolder, chain: ChainSummary, classifier: str | None, images: TestedImages) -> ChainFigures:

@@ -63,7 +63,7 @@ def test_new_images_are_named_and_ignored_if_asked(home: Path, m2sd: Cli) -> Non
     assert "no test images" not in m2sd(*page, "--ignore-new").err
     hub = ["export", *words, "--format", "hub", "--out", home / "hub"]
     assert way in m2sd(*hub).err
-    assert "no test images" not in m2sd(*hub, "--force", "--ignore-new").err
+    assert "has no figures" not in m2sd(*hub, "--force", "--ignore-new").err
     check_refusal(m2sd(*hub[:3], "--out", home / "a.safetensors", "--ignore-new"), 2, "--ignore-new and --format")
     check_refusal(m2sd("simulate", *words), 4, way)
     check_refusal(m2sd("simulate", *words, "--ignore-new"), 2, "to learn from; 3 are here")

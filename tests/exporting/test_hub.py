@@ -21,7 +21,7 @@ from torch import Tensor
 import m2sd_cli
 from m2sd_cli.data.folders import read_shots
 from m2sd_cli.data.images import open_rgb
-from m2sd_cli.errors import M2sdError, UsageError
+from m2sd_cli.errors import ImageError, M2sdError, UsageError
 from m2sd_cli.exporting import HUB_FILES
 from m2sd_cli.exporting.export import export_session
 from m2sd_cli.exporting.hub import model as standalone
@@ -218,9 +218,9 @@ def test_a_card_without_test_images_says_so(run: Path, tmp_path: Path, m2sd: Cli
     before = tree(run)
     done = m2sd("export", "--format", "hub", "--out", tmp_path / "out", "--run", run, "--license", "mit")
     assert done.code == 0
-    assert "no test images, so the model card has no figures: this run is of the folder 'colours'" in done.err
+    assert "the model card has no figures: this run is of the folder 'colours'" in done.err
     card = (tmp_path / "out" / "README.md").read_text()
-    assert "Unmeasured: no test images were at hand" in card
+    assert "Unmeasured: no test images could be used" in card
     assert "model-index" not in head(card)
     assert head(card)["license"] == "mit"
     assert str(tmp_path) not in card
@@ -360,10 +360,41 @@ def test_a_folder_is_replaced_only_if_asked_to(trained: Path, tmp_path: Path, m2
     (out / "README.md").write_text("mine")
     assert m2sd(*words, "--force").code == 0
     assert (out / "README.md").read_text().startswith("---\n")
+    (out / "__pycache__").mkdir()  # of model.py, used there
+    (out / ".DS_Store").touch()
+    assert m2sd(*words, "--force").code == 0
+    assert not {"__pycache__", ".DS_Store"} & {path.name for path in out.iterdir()}
     (out / ".git").mkdir()
     before = tree(tmp_path)
     check_refusal(m2sd(*words, "--force"), 2, "it holds more than such a folder does, .git; name another one")
     assert tree(tmp_path) == before
+
+
+def test_the_current_folder_is_not_replaced(
+    trained: Path, tmp_path: Path, m2sd: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "out").mkdir()
+    monkeypatch.chdir(tmp_path / "out")
+    for name in (".", tmp_path / "out"):
+        done = m2sd("export", "--format", "hub", "--out", name, "--run", trained, "--force")
+        check_refusal(done, 2, f"--out {name}: it is the current folder; name another one")
+    assert tree(tmp_path) == {"out": None}
+
+
+@pytest.mark.usefixtures("load_one_layer")
+def test_test_images_that_nobody_named_do_not_end_an_export(
+    trained: Path, stripes: Stripes, tmp_path: Path, m2sd: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise ImageError(Path("photo.jpg"), "damaged image")
+
+    monkeypatch.setattr("m2sd_cli.api.export.evaluate_session", fail)
+    words = ["export", "--format", "hub", "--run", trained, "--out", tmp_path / "out"]
+    check_refusal(m2sd(*words, "--test", stripes.labelled), 3, "photo.jpg: damaged image")
+    done = m2sd(*words)
+    assert done.code == 0, done.err
+    assert "the model card has no figures: photo.jpg: damaged image" in done.err
+    assert "Unmeasured: no test images could be used" in (tmp_path / "out" / "README.md").read_text()
 
 
 @pytest.mark.usefixtures("load_one_layer")

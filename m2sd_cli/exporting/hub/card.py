@@ -43,7 +43,7 @@ class Origin:
     licence: str = UNSTATED  # the identifier that the owner of the exported files states
     weights: str | None = None  # the name of the weights that stage 1 began from
     weights_licence: str | None = None  # as their publisher states it
-    figures: ChainFigures | None = None  # None if there were no test images
+    figures: ChainFigures | None = None  # None if no test images could be used
     trained: bool = True  # False if the network has those weights as they were
 
 
@@ -133,7 +133,7 @@ labels, the pre-processing and the threshold of "unknown". No file is a pickle, 
 def _figures(model: SessionModel, origin: Origin) -> str:
     lines = ["## Figures", ""]
     if origin.figures is None:
-        lines.append("Unmeasured: no test images were at hand when this folder was written.")
+        lines.append("Unmeasured: no test images could be used when this folder was written.")
     else:
         whose = (
             "that its owner has labelled" if origin.figures.own_images else f"of {code(origin.sessions[0].data.name)}"
