@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from m2sd_cli.api.tested_images import TestedImages, open_base_data, open_tested_images
+from m2sd_cli.api.tested_images import TestedImages, open_base_data, open_tested_images, own_tests
 from m2sd_cli.data.datasets import DataSet
 from m2sd_cli.data.sources import select_where
 from m2sd_cli.distributed.process_group import SINGLE_PROCESS
@@ -71,8 +71,9 @@ def quantize(
     check_output("--out", path, folder, replace=force)
     model = load_session(folder, session, classifier=classifier)
     chain, root = folder.summary(session), expand_given(data_root, "--data-root")
-    images = open_tested_images(folder, chain, SINGLE_PROCESS, test, data, root, ignore_new=ignore_new)
-    data_set = images.data_set or open_base_data(folder, chain, data, root, ignore_new)
+    labelled = None if test is None else open_tested_images(folder, chain, SINGLE_PROCESS, test)
+    data_set = open_base_data(folder, chain, data, root, ignore_new, trained=True)
+    images = labelled or own_tests(data_set)
     labels = _known_labels(model, images)
     plain = to_onnx(model, json.dumps(description(model), ensure_ascii=False))
     int8 = quantization.quantize(plain, _calibration(model, data_set))

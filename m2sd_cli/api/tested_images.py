@@ -73,6 +73,15 @@ def open_tested_images(
     if skip_bad:
         data_set, skipped = skip_bad_tests(data_set, check)
         say_skipped(skipped)
+    return own_tests(data_set, skipped)
+
+
+def own_tests(data_set: DataSet, skipped: Sequence[Skipped] = ()) -> TestedImages:
+    """Take the test images of a data set.
+
+    Raises:
+        DataError: it has none.
+    """
     if len(data_set.test) == 0:
         raise DataError(f"{data_set.location}: no test images in it; name some with --test DIR")
     return TestedImages(data_set.test, data_set.classes, str(data_set.location), skipped, data_set)

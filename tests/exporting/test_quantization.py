@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import onnx
@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 import m2sd_cli
+from m2sd_cli.checkpoints import BaseCheckpoint
+from m2sd_cli.data.datasets import DataSet
 from m2sd_cli.data.folders import read_shots
 from m2sd_cli.errors import M2sdError
 from m2sd_cli.exporting.deployed import description
@@ -45,6 +47,25 @@ def small(
 def answers(content: bytes, images: Tensor) -> tuple[Tensor, Tensor]:
     logits, scores = onnxruntime.InferenceSession(content).run(None, {"images": images.numpy()})
     return torch.from_numpy(logits), torch.from_numpy(scores)
+
+
+def test_the_ranges_are_those_of_held_out_images(
+    calibrated: Path, simulated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[DataSet] = []
+
+    def stop(_model: SessionModel, data: DataSet) -> Iterator[Tensor]:
+        seen.append(data)
+        raise M2sdError("seen")
+
+    monkeypatch.setattr("m2sd_cli.api.quantize._calibration", stop)
+    for run in (calibrated, simulated):
+        with pytest.raises(M2sdError, match="seen"):
+            m2sd_cli.quantize(tmp_path / "x.onnx", run=run)
+        kept = BaseCheckpoint.read(RunFolder(run), RunFolder(run).summary().base).held_out
+        assert kept is not None
+        assert seen[-1].held_out is not None
+        assert len(seen[-1].held_out) == len(kept.labels) > 0
 
 
 def test_the_file_is_quantised_and_described(
