@@ -57,7 +57,7 @@ class SessionModel:
     sizes: list[int]  # classes known after session `first`, ..., b
     taught: list[int]  # the session that taught each of `classes` first
     indices: list[int]  # of `classes` in the chain, ascending; those of forgotten classes are missing
-    other_names: list[tuple[str, int]]  # earlier and later names of classes, with their places in `classes`
+    names: list[tuple[str, int]]  # all names of classes, earlier and later ones, too, with their places in `classes`
     transform: TestTransform
     record: BackboneRecord
     precision: str
@@ -70,11 +70,7 @@ class SessionModel:
     def places(self) -> dict[str, int]:
         """Return the place in `classes` of every name of a class, also in Unicode's composed form."""
         # A data set of another package may name a class in another form than a folder does.
-        places: dict[str, int] = {}
-        for names in (self.other_names, [(name, place) for place, name in enumerate(self.classes)]):
-            places |= {class_name(name): place for name, place in names}
-            places |= dict(names)
-        return places
+        return {class_name(name): place for name, place in self.names} | dict(self.names)
 
     def find(self, names: Sequence[str]) -> Tensor:
         """Return the place of the class of each name, which case and spaces do not tell apart; -1 for no class."""
@@ -283,7 +279,7 @@ def _load(
                 sizes=_count_below(kept, ends),
                 taught=[each.session for each in kept],
                 indices=[each.index for each in kept],
-                other_names=_other_names(kept, chain.classes),
+                names=_all_names(kept, chain.classes),
                 transform=to_transform(chain.base.manifest.transform),
                 record=record,
                 precision=precision,
@@ -292,8 +288,8 @@ def _load(
     return models
 
 
-def _other_names(classes: list[TaughtClass], last: ChainClasses) -> list[tuple[str, int]]:
-    """List the earlier and later names of classes, with their places. A name is that of the class that got it last.
+def _all_names(classes: list[TaughtClass], last: ChainClasses) -> list[tuple[str, int]]:
+    """List every name of classes, with their places. A name is that of the class that got it last.
 
     Args:
         classes: as they are after a session.
@@ -304,7 +300,7 @@ def _other_names(classes: list[TaughtClass], last: ChainClasses) -> list[tuple[s
         (name, place)
         for place, each in enumerate(classes)
         for name in (*last.all[each.index].earlier_names, last.all[each.index].name)
-        if name != each.name and owners[class_name(name)] == each.index
+        if owners[class_name(name)] == each.index
     ]
 
 

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 import m2sd_cli
 from m2sd_cli.errors import RunError, UsageError
-from m2sd_cli.inference.session import SessionModel, load_session
+from m2sd_cli.inference.session import SessionModel, load_all_sessions, load_session
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.tables import CLASSIFIERS
 from tests.helpers import Stripes, copy_base_session, draw, fill, tree
@@ -199,6 +199,20 @@ def test_a_name_is_that_of_the_class_that_got_it_last(run: Path) -> None:
     places = load_session(RunFolder(run)).places()
     assert "white" not in places  # its images are those of a forgotten class
     assert places["snow"] == white - 1
+
+
+def test_a_part_of_a_chain_does_not_take_images_of_a_later_owner_of_a_name(
+    run: Path, stripes: Stripes, tmp_path: Path
+) -> None:
+    m2sd_cli.forget("grey", run=run)  # which begins another part
+    m2sd_cli.rename("white", "snow", run=run)
+    fill(tmp_path / "shots", "purple", 3, first=50)
+    (tmp_path / "shots" / "purple").rename(tmp_path / "shots" / "white")
+    m2sd_cli.increment(shots=tmp_path / "shots", run=run, device="cpu")
+    early, late = (each.places() for each in load_all_sessions(RunFolder(run), RunFolder(run).summary()))
+    assert "white" not in early
+    assert late["white"] != late["snow"]
+    assert "snow" in early
 
 
 def test_what_cannot_be_edited_is_refused_and_nothing_changes(run: Path, stripes: Stripes, tmp_path: Path) -> None:
