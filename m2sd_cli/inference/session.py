@@ -332,7 +332,17 @@ def _known_classes(base: BaseCheckpoint, later: dict[int, IncrementCheckpoint], 
         shots.append(parts[0] if len(parts) == 1 else torch.cat(parts))
         mean = later[number].means[place] if len(parts) == 1 else joined_mean(shots[-1])
         new.append(mean[None])
-    return KnownClasses(means, torch.cat(new), shots, statistics, images, base.held_out)
+    views = [each.views or 1 for each in classes.all[count:]]
+    return KnownClasses(
+        means,
+        torch.cat(new),
+        shots,
+        statistics,
+        images,
+        base.held_out,
+        views=views,
+        covariance_images=base.images,
+    )
 
 
 def likeness(familiarity: Likeness | None, features: Tensor, logits: Tensor) -> Tensor:

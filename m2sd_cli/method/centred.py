@@ -93,7 +93,7 @@ def known_head(known: KnownClasses, scale: float, diagonal: float = DIAGONAL) ->
     statistics = known.statistics
     return centred_head(
         torch.cat([statistics.power_means, known.power_means()]),
-        torch.tensor([*known.images, *map(len, known.shots)], dtype=torch.float64),
+        torch.tensor(known.all_images, dtype=torch.float64),
         len(known.base),
         statistics.power_covariance,
         scale,

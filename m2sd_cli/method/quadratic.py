@@ -83,7 +83,7 @@ def build(known: KnownClasses, similarity: str, scale: float) -> Head:
     """
     statistics = known.statistics
     plain = fecam.build(known, similarity, scale)
-    directions, own = shapes(statistics, known.images)
+    directions, own = shapes(statistics, known.covariance_images or known.images)
     means = torch.cat([statistics.power_means, known.power_means()])
     related = torch.cat([own, borrowed(own, statistics.power_means, means[len(known.base) :])])
     size = related.diagonal(dim1=1, dim2=2).mean(dim=1)[:, None, None]

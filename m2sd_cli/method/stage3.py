@@ -27,6 +27,14 @@ class KnownClasses:
     images: Sequence[int]  # number of images of each base class
     held_out: HeldOut | None = None  # features (H, D) and labels (H,) of held-out base images; None without any
     base_cost: float | None = None  # points that one new class may take from base classes; None: a margin by distance
+    views: Sequence[int] = ()  # of each shot, for each new class; empty: one of every shot
+    covariance_images: Sequence[int] = ()  # that the covariance of each base class is of; empty: all of `images`
+
+    @property
+    def all_images(self) -> list[int]:
+        """The number of images of each class, base classes first. Views of one image are no more images."""
+        views = self.views or [1] * len(self.shots)
+        return [*self.images, *(len(each) // count for each, count in zip(self.shots, views, strict=True))]
 
     def power_means(self) -> Tensor:
         """Average the power-transformed features of each new class, (N, D)."""
@@ -98,7 +106,7 @@ def build_head(name: str, known: KnownClasses, similarity: str, scale: float, wi
         return head
     head = _build(name, known, similarity, scale)
     if len(known.new) and not (isinstance(builder, str) and builder.startswith(BUILT_IN)):
-        before = replace(known, new=known.new[:-1], shots=known.shots[:-1])
+        before = replace(known, new=known.new[:-1], shots=known.shots[:-1], views=known.views[:-1])
         example = torch.cat([known.base[:2], known.new[-1:]])
         with torch.no_grad():
             logits = head.eval()(example)[:, :-1]

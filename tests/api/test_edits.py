@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,6 +11,8 @@ from safetensors.torch import load_file
 import m2sd_cli
 from m2sd_cli.errors import RunError, UsageError
 from m2sd_cli.inference.session import SessionModel, load_all_sessions, load_session
+from m2sd_cli.method.heads import AnyHead
+from m2sd_cli.method.stage3 import KnownClasses, build_head
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.tables import CLASSIFIERS
 from tests.helpers import Stripes, copy_base_session, draw, fill, tree
@@ -63,7 +66,7 @@ def test_the_history_keeps_both(extended: tuple[Path, Path]) -> None:
 
 
 def test_base_classes_are_extended_as_if_they_had_had_the_shots(
-    calibrated: Path, stripes: Stripes, tmp_path: Path
+    calibrated: Path, stripes: Stripes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = Path(shutil.copytree(calibrated, tmp_path / "run"))
     fill(tmp_path / "more", "red", 2, first=300)
@@ -81,6 +84,17 @@ def test_base_classes_are_extended_as_if_they_had_had_the_shots(
         asked = load_session(RunFolder(run), classifier=classifier)
         assert asked.classify(features.float()).isfinite().all()
         assert load_session(RunFolder(run), 2, classifier=classifier).sizes == [4, 6, 7]
+    taught: list[KnownClasses] = []
+
+    def keep(name: str, known: KnownClasses, *rest: Any) -> AnyHead:
+        taught.append(known)
+        return build_head(name, known, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("m2sd_cli.inference.session.build_head", keep)
+        load_session(RunFolder(run))
+    assert taught[0].images[2] == count + 2
+    assert taught[0].covariance_images[2] == count  # the later shots are not in it
     figures = m2sd_cli.evaluate(run=run, test=stripes.labelled, device="cpu").figures.sessions
     assert [each.session for each in figures] == [0, 1, 2, 3]
     assert figures[:3] == m2sd_cli.evaluate(run=calibrated, test=stripes.labelled, device="cpu").figures.sessions

@@ -1,5 +1,7 @@
 """The centred classifier against its definition, and what it is for: few shots beside many images."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -98,6 +100,15 @@ def test_a_row_depends_on_the_base_session_and_on_its_own_shots() -> None:
     whole = build(known(base, new), "cosine", 16.0).rows
     torch.testing.assert_close(build(known(base, new[:1]), "cosine", 16.0).rows, whole[: BASE + 1])
     torch.testing.assert_close(build(known(base, new.flip(0)), "cosine", 16.0).rows[BASE], whole[-1])
+
+
+def test_views_of_a_shot_are_no_more_shots() -> None:
+    base, new = clouds(BASE, 50, seed=1), clouds(NEW, 2, seed=2)
+    whole = build(known(base, new), "cosine", 16.0).rows
+    seen = known(base, new.repeat_interleave(4, dim=1))
+    rows = build(replace(seen, views=[4] * NEW), "cosine", 16.0).rows
+    torch.testing.assert_close(rows, whole)
+    assert not torch.allclose(build(seen, "cosine", 16.0).rows, whole, rtol=0.01)
 
 
 def test_it_answers_better_than_plain_means_in_a_narrow_cone() -> None:

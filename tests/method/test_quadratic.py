@@ -1,5 +1,7 @@
 """The quadratic classifier against distances in float64, class by class."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -109,6 +111,15 @@ def test_one_class_and_one_image_a_class_have_no_covariance_of_their_own(classes
     x = draw(8, WIDTH, seed=2)
     found, plain = (each.build(chain, "cosine", SCALE)(x) for each in (debiased, quadratic))
     torch.testing.assert_close(found, plain, rtol=1e-4, atol=1e-4)
+
+
+def test_later_shots_of_base_classes_are_not_in_their_covariances() -> None:
+    chain = known(clouds(4, 20, WIDTH, seed=6), [1 + draw(2, WIDTH, seed=3)])
+    x = 1 + draw(6, WIDTH, seed=7)
+    logits = build(chain, "cosine", SCALE)(x)
+    more = replace(chain, images=[5000] * 4)
+    assert torch.equal(build(replace(more, covariance_images=[20] * 4), "cosine", SCALE)(x), logits)
+    assert not torch.allclose(build(more, "cosine", SCALE)(x), logits, atol=0.015)
 
 
 def test_the_margin_is_measured_by_its_own_logits() -> None:
