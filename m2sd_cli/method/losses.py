@@ -102,7 +102,7 @@ def kl_divergence(p_logits: Tensor, q_logits: Tensor, temperature: float = 1.0) 
 def attention_map(features: Tensor) -> Tensor:
     """at(.) (Zagoruyko & Komodakis, ICLR 2017): the channel mean of squares, flattened, of L2 norm 1 a sample.
 
-    (B, C, H, W) -> (B, H * W), every entry >= 0. A map of zeros stays zeros.
+    (B, C, H, W) -> (B, H * W), every entry >= 0. A map of zeros stays zeros, one of nearly zeros is shorter.
     """
     # One pass over the map in float32: squares and their mean would be two, the first of them in half precision.
     length = torch.linalg.vector_norm(to_nhwc(features), dim=3, dtype=at_least_float32(features[:0]).dtype)
