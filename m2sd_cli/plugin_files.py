@@ -10,7 +10,7 @@ from typing import Final
 from m2sd_cli.errors import M2sdError, UsageError, os_errors_as
 from m2sd_cli.paths import expand
 from m2sd_cli.reading import quoted, read_regular
-from m2sd_cli.registry import FILE_ORIGINS, FILE_SHA256, registrations
+from m2sd_cli.registry import FILE_ORIGINS, FILE_SHA256, registrations, running
 
 OPTION: Final = "--plugin"
 FILE_LIMIT: Final = 2**20  # bytes
@@ -44,7 +44,8 @@ def load_plugin(path: Path | str) -> None:
     sys.modules[name] = module
     before = registrations()
     try:
-        exec(code, module.__dict__)  # noqa: S102 (the command line names the file to run it)
+        with running(name):
+            exec(code, module.__dict__)  # noqa: S102 (the command line names the file to run it)
     except M2sdError as error:
         raise type(error)(f"{OPTION} {file}: {error}") from error
     except (Exception, SystemExit) as error:  # a person's file may raise anything

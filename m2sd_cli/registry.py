@@ -4,7 +4,8 @@ An entry names its builder as "module:function", which is imported when it is us
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import import_module
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 FILE_ORIGINS: Final[dict[str, str]] = {}  # by module, the name and SHA-256 of a file that the command line has named
 FILE_SHA256: Final = "SHA-256 "
 _registered: list[str] = []  # names of all tables that were registered in this process
+_running: list[str] = []  # modules of the files that are being run, the last one begun last
 
 OTHERS: Final = "m2sd --plugin FILE.py adds others"  # the end of messages on unknown names
 NAME: Final = r"[a-z0-9][a-z0-9._-]{0,63}"  # the pattern of a well-formed name
@@ -46,6 +48,16 @@ def load(builder: Builder) -> Callable[..., Any]:
 def registrations() -> int:
     """Count the entries that were registered in this process, in all tables."""
     return len(_registered)
+
+
+@contextmanager
+def running(module: str) -> Iterator[None]:
+    """Run a file: whatever is registered meanwhile comes from it."""
+    _running.append(module)
+    try:
+        yield
+    finally:
+        _running.pop()
 
 
 def file_of(origin: str) -> str | None:
@@ -128,7 +140,10 @@ class Registry(Generic[Entry]):
             raise UsageError(f"{self.option} {name}: the name is taken; choose another")
         self.entries[name] = entry
         _registered.append(name)
-        self._modules[name] = builder.partition(":")[0] if isinstance(builder, str) else builder.__module__
+        if _running:  # whose builder may be of another module, as that of functools.partial
+            self._modules[name] = _running[-1]
+        else:
+            self._modules[name] = builder.partition(":")[0] if isinstance(builder, str) else builder.__module__
 
     def __contains__(self, name: object) -> bool:
         return name in self.entries or name in self._plugins or self._family(name) is not None

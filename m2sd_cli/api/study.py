@@ -190,6 +190,9 @@ def _differences(runs: Sequence[_Told]) -> list[str]:
             values = [str(each.get(name, missing)) for each in configs]
             if name not in ("seed", "backbone"):
                 told += _different(runs, f"{name.replace('_', '-')} of stage {stage}", values)
+    plugins = [each.first.plugins | each.base.plugins for each in runs]
+    for name in sorted({name for each in plugins for name in each}):
+        told += _different(runs, f"the file or package of {name}", [each.get(name, "none") for each in plugins])
     orders = [[[each.name for each in part.classes] for part in run.sessions] for run in runs]
     if any(each != orders[0] for each in orders):
         told.append("the runs teach the classes in different sessions or another order")

@@ -381,6 +381,7 @@ class TrainingState(ChecksummedModel):
     sums: Annotated[dict[Text, float], Field(description="of the epoch under way")]
     history: list[EpochRecord]
     skipped: list[SkippedRecord] = Field(default=[], description="images left out since they cannot be read")
+    plugins: dict[Name, Text] = Field(default={}, description="package and version, or file, that each name comes from")
     classes: list[ClassRecord] = Field(default=[], description="the base classes with their images, for messages")
     machines: list[MachineRecord] = Field(default=[], description="that it ran on, one after another")
     head: Annotated[Sha256 | None, Field(description="in head.json when it began, if there was one")] = None

@@ -6,7 +6,7 @@ from typing import Generic, Literal
 
 from torch import Tensor
 
-from m2sd_cli.config.stages import Config
+from m2sd_cli.config.stages import Config, PretrainConfig
 from m2sd_cli.data.datasets import DataSet
 from m2sd_cli.errors import RunError
 from m2sd_cli.runs.folder import RunFolder
@@ -19,6 +19,7 @@ from m2sd_cli.training.records import (
     data_record,
     machines,
     name_changes,
+    plugins_record,
     skipped_records,
     split_record,
 )
@@ -86,12 +87,20 @@ class Job(Generic[Config]):
             head=newest and newest.sha256,
             machines=machines(execution, self.state),
             skipped=skipped_records(self.data.skipped),
+            plugins=self._plugins(),
         )
 
         def save(position: Position, tensors: dict[str, Tensor]) -> None:
             store.save(begun.model_copy(update=vars(position)), tensors)
 
         return save
+
+    def _plugins(self) -> dict[str, str]:
+        data, config = data_record(self.data), self.config
+        if isinstance(config, PretrainConfig):
+            return plugins_record(data, config.backbone, config=config)
+        assert self.parent is not None, "stage 2 has one"
+        return plugins_record(data, self.parent.manifest.backbone.name, config.classifier, config)
 
     def require_same_images(self, state: TrainingState) -> None:
         """Refuse a state that belongs to other images or another stage 1.

@@ -2,7 +2,7 @@
 
 import hashlib
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypedDict
@@ -19,7 +19,9 @@ from m2sd_cli.data.protocol import Protocol
 from m2sd_cli.data.sources import ImageSource
 from m2sd_cli.data.split_list import SplitList
 from m2sd_cli.data.transforms import TestTransform
+from m2sd_cli.errors import RunError, UsageError
 from m2sd_cli.host import cpu_model
+from m2sd_cli.registry import FILE_SHA256, file_of, way_to
 from m2sd_cli.runs.manifest import (
     ClassRecord,
     DataRecord,
@@ -174,6 +176,30 @@ def recorded_list(record: SplitRecord | None) -> SplitList | None:
     if record is None:
         return None
     return SplitList(tuple(record.base), tuple(map(tuple, record.sessions)), tuple(record.test))
+
+
+def require_plugins(plugins: Mapping[str, str], begun: str) -> None:
+    """Refuse to go on with parts that are missing, or that come from another file than they did.
+
+    Args:
+        plugins: the origin of each part by its name, as `plugins_record` gave it.
+        begun: the thing that began with them, for messages.
+
+    Raises:
+        RunError: a part is missing.
+        UsageError: it comes from another file.
+    """
+    tables: list[Registry[Any]] = [BACKBONES, CLASSIFIERS, OPTIMIZERS, SCHEDULES, DATA_SETS]
+    for name, origin in plugins.items():
+        here = [table.origin(name) for table in tables if name in table]
+        if not here:
+            raise RunError(f"{begun} began with {name!r}, which is not here{way_to(origin)}")
+        content = origin.rpartition(FILE_SHA256)[2]
+        if file_of(origin) is not None and not any(each and each.endswith(content) for each in here):
+            raise UsageError(
+                f"{begun} began with {name!r} of another {file_of(origin)}, which was changed since; name the file as "
+                f"it was, or start over with --force"
+            )
 
 
 def plugins_record(

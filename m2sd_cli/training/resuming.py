@@ -10,6 +10,7 @@ from m2sd_cli.errors import DamagedError, RunError, UsageError
 from m2sd_cli.runs.manifest import Manifest, TrainingState
 from m2sd_cli.runs.training_state import StateStore
 from m2sd_cli.training.execution import Execution
+from m2sd_cli.training.records import require_plugins
 
 # Flags that could change a result, and their names in an Execution and in a record.
 FLAGS = {"compile": ("compile", "compiled"), "deterministic": ("deterministic", "deterministic")}
@@ -44,13 +45,16 @@ def load_state(store: StateStore, stage: Literal["pretrain", "distill"]) -> Trai
     """Load the state of an interrupted training.
 
     Raises:
-        RunError: there is no state, it belongs to the other stage, or the chain has changed since.
+        RunError: there is no state, it belongs to the other stage, the chain has changed since, or a file of one's own
+            is missing.
+        UsageError: a file of one's own was changed since.
     """
     if not store.exists():
         raise RunError(f"{store.run.path}: no interrupted training in it; leave --resume out to begin one")
     state = store.load()
     if state.stage != stage:
         raise RunError(f"{store.run.path}: the interrupted training is {state.stage}'s; 'm2sd {state.stage} --resume'")
+    require_plugins(state.plugins, f"{store.run.path}: the interrupted training")
     newest = store.run.newest()
     if state.head != (newest and newest.sha256):
         raise RunError(

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,8 +12,8 @@ import pytest
 from m2sd_cli.api.recorded_commands import recorded_command
 from m2sd_cli.registry import way_to
 from m2sd_cli.runs.folder import RunFolder
-from m2sd_cli.tables import CLASSIFIERS
-from tests.helpers import Cli, Stripes, check_refusal, tables_as_before
+from m2sd_cli.tables import BACKBONES, CLASSIFIERS
+from tests.helpers import Cli, Stripes, check_refusal, tables_as_before, tree
 
 NEAREST = '''"""The nearest class mean."""
 import torch
@@ -99,6 +100,34 @@ def test_a_backbone_of_a_file_is_trained_and_the_next_command_names_the_file(
     assert trained.code == 0, trained.err
     assert f"next: m2sd --plugin {file} distill " in trained.err
     assert RunFolder(run).pretrain().manifest.plugins["tiny"].startswith("tiny.py (SHA-256 ")
+
+
+def test_a_training_goes_on_with_the_file_that_it_began_with(stripes: Stripes, tmp_path: Path, m2sd: Cli) -> None:
+    file, run = written(tmp_path, TINY, "tiny.py"), tmp_path / "run"
+    words = ["--data", stripes.folder, "--run", run, "--backbone", "tiny", "--image-size", 16, "--device", "cpu"]
+    assert m2sd("--plugin", file, "pretrain", *words, "--epochs", 2, "--stop-after", "0.001s").code == 5
+    before = tree(run)
+    del BACKBONES.entries["tiny"]
+    says = "the interrupted training began with 'tiny', which is not here; it comes from tiny.py, to be named before"
+    check_refusal(m2sd("pretrain", "--run", run, "--resume"), 4, says)
+    written(tmp_path, TINY + "# changed", "tiny.py")
+    says = "the interrupted training began with 'tiny' of another tiny.py, which was changed since; name the file as it"
+    check_refusal(m2sd("--plugin", file, "pretrain", "--run", run, "--resume"), 2, says)
+    assert tree(run) == before
+    del BACKBONES.entries["tiny"]
+    for name in [name for name in sys.modules if name.startswith("m2sd_plugin_")]:  # as in another process
+        del sys.modules[name]
+    other = written(tmp_path, TINY, "tiny-as-it-was.py")
+    done = m2sd("--plugin", other, "pretrain", "--run", run, "--resume", "--device", "cpu")
+    assert done.code == 0, done.err
+
+
+@pytest.mark.parametrize("builder", ["partial(build, scale=1.0)", "lambda *each: build(*each)", "'own_parts:build'"])
+def test_whatever_a_file_registers_comes_from_it(tmp_path: Path, m2sd: Cli, builder: str) -> None:
+    text = "from functools import partial\n" + NEAREST.replace('"nearest", build', f'"nearest", {builder}')
+    file = written(tmp_path, text, f"nearest-{len(builder)}.py")
+    assert m2sd("--plugin", file, "recipes").code == 0
+    assert str(CLASSIFIERS.origin("nearest")).startswith(f"{file.name} (SHA-256 ")
 
 
 @pytest.mark.parametrize(
