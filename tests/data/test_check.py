@@ -11,8 +11,7 @@ from PIL import ExifTags, Image
 from m2sd_cli.data.check import check, check_folder
 from m2sd_cli.data.folders import open_folder
 from m2sd_cli.progress import report_to
-from tests.data.helpers import fill
-from tests.data.test_folders import Listener
+from tests.data.helpers import Listener, fill
 from tests.helpers import Cli
 
 

@@ -10,8 +10,7 @@ from m2sd_cli.data.image_files import find_images
 from m2sd_cli.errors import DataError
 from m2sd_cli.extras import install_extra
 from m2sd_cli.progress import report_to
-from tests.data.helpers import fill, names
-from tests.data.test_folders import Listener
+from tests.data.helpers import Listener, fill, names
 
 
 def heard(folder: Path) -> tuple[list[str], list[str]]:
