@@ -10,7 +10,7 @@ import pytest
 import m2sd_cli
 from m2sd_cli.errors import UsageError
 from m2sd_cli.runs.folder import RunFolder
-from m2sd_cli.runs.reader import StoredManifest
+from m2sd_cli.runs.reader import PRETRAIN, StoredManifest
 from tests.helpers import Cli, Stripes, check_refusal, copy_base_session
 
 CPU = ["--device", "cpu", "-q"]
@@ -32,20 +32,40 @@ def test_the_figures_are_those_of_each_evaluation(trained: Path, calibrated: Pat
     assert any(each.startswith("runs have the same seed") for each in study.differences)
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "differ"),
+    [
+        ({}, {"closeness_weight": 0.0}, None),
+        ({"closeness_weight": 0.0}, {}, None),
+        ({}, {"closeness_weight": 0.5}, "0.0, 0.5"),
+        ({"closeness_weight": 0.5}, {"closeness_weight": 0.0}, "0.5, 0.0"),
+    ],
+)
 def test_an_option_that_an_earlier_version_did_not_have_is_at_its_default(
-    trained: Path, calibrated: Path, stripes: Stripes, monkeypatch: pytest.MonkeyPatch
+    trained: Path,
+    calibrated: Path,
+    stripes: Stripes,
+    monkeypatch: pytest.MonkeyPatch,
+    first: dict[str, float],
+    second: dict[str, float],
+    differ: str | None,
 ) -> None:
-    read = RunFolder.pretrain
+    read, configs = RunFolder.read, {trained: first, calibrated: second}
+    changed = []
 
-    def earlier(folder: RunFolder) -> StoredManifest:
-        stored = read(folder)
-        if folder.path == calibrated:
-            del stored.manifest.config["closeness_weight"]
+    def earlier(folder: RunFolder, name: str, sha256: str | None = None) -> StoredManifest:
+        stored = read(folder, name, sha256)
+        if name == PRETRAIN:
+            assert stored.manifest.config.pop("closeness_weight") == 0.0
+            stored.manifest.config.update(configs[folder.path])
+            changed.append(folder.path)
         return stored
 
-    monkeypatch.setattr(RunFolder, "pretrain", earlier)
+    monkeypatch.setattr(RunFolder, "read", earlier)
     differences = m2sd_cli.study([trained, calibrated], test=stripes.labelled, device="cpu").differences
-    assert not [each for each in differences if "closeness" in each]
+    assert {*changed} == {trained, calibrated}  # else the study has read them elsewhere
+    told = [each for each in differences if "closeness" in each]
+    assert told == ([] if differ is None else [f"the 2 runs differ in closeness-weight of stage 1: {differ}"])
 
 
 def test_the_same_run_counts_once(trained: Path, run: Path, stripes: Stripes) -> None:
