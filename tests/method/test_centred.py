@@ -12,6 +12,7 @@ from m2sd_cli.method.heads import Head
 from m2sd_cli.method.stage3 import KnownClasses
 
 WIDTH, BASE, NEW, SHOTS = 12, 4, 3, 5
+POWERS = (0.5, 0.25)  # of this version, and of a base session of another one
 
 
 def covariance(seed: int = 0) -> Tensor:
@@ -27,8 +28,8 @@ def clouds(classes: int, images: int, seed: int) -> Tensor:
     return centres + spread * torch.randn(classes, images, WIDTH, generator=generator)
 
 
-def known(base: Tensor, new: Tensor) -> KnownClasses:
-    sums = BaseSums(torch.full((len(base),), base.shape[1]), WIDTH, projection=torch.ones(WIDTH, 2))
+def known(base: Tensor, new: Tensor, power: float = 0.5) -> KnownClasses:
+    sums = BaseSums(torch.full((len(base),), base.shape[1]), WIDTH, projection=torch.ones(WIDTH, 2), power=power)
     for label, features in enumerate(base):
         sums.add(features, torch.full((len(features),), label))
     means = torch.cat([new.mean(dim=1), base.mean(dim=1)[:0]])
@@ -54,20 +55,16 @@ def test_what_is_no_covariance_is_refused(damage: str) -> None:
         whitening(within)
 
 
-def test_logits_are_those_of_the_definition() -> None:
-    generator = torch.Generator().manual_seed(3)
-    means = torch.rand(BASE + NEW, WIDTH, generator=generator) + torch.eye(BASE + NEW, WIDTH)
-    images, within = torch.tensor([9.0] * BASE + [2.0] * NEW), 0.01 * covariance()
-    x = 4 * torch.rand(6, WIDTH, generator=generator)
-    logits = centred_head(means, images, BASE, within, 16.0, 0.5)(x)
-
+def plain_logits(means: Tensor, images: Tensor, within: Tensor, u: Tensor) -> Tensor:
+    """16 cos(z, z_c) for power-transformed features u, products with the inverse in place of W; all in float64."""
     shrunk = within + within.diagonal().mean() * torch.eye(WIDTH)
     precision = shrunk.inverse()
-    centre = means[:BASE].double().mean(dim=0)
-    u, m = x.double().sqrt() - centre, means.double() - centre
+    centre = means[:BASE].mean(dim=0)
+    u, m = u - centre, means - centre
     noise = (within @ precision).trace()
-    lengths = [(row @ precision @ row - noise / count) for row, count in zip(m, images, strict=True)]
-    assert min(lengths) > 0
+    squared = [row @ precision @ row for row in m]
+    lengths = [each - noise / count for each, count in zip(squared, images, strict=True)]
+    assert all(each > SHORTEST * whole for each, whole in zip(lengths, squared, strict=True))
     expected = [
         [
             16 * row @ precision @ mean / ((row @ precision @ row) * length).sqrt()
@@ -75,7 +72,29 @@ def test_logits_are_those_of_the_definition() -> None:
         ]
         for row in u
     ]
-    torch.testing.assert_close(logits.double(), torch.tensor(expected, dtype=torch.float64), rtol=1e-4, atol=1e-4)
+    return torch.tensor(expected, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("power", POWERS)
+def test_logits_are_those_of_the_definition(power: float) -> None:
+    generator = torch.Generator().manual_seed(3)
+    means = torch.rand(BASE + NEW, WIDTH, generator=generator) + torch.eye(BASE + NEW, WIDTH)
+    images, within = torch.tensor([9.0] * BASE + [2.0] * NEW), 0.01 * covariance()
+    x = 4 * torch.rand(6, WIDTH, generator=generator)
+    logits = centred_head(means, images, BASE, within, 16.0, power)(x)
+    expected = plain_logits(means.double(), images, within, x.double() ** power)
+    torch.testing.assert_close(logits.double(), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("power", POWERS)
+def test_a_head_of_known_classes_has_the_power_of_the_base_session(power: float) -> None:
+    base, new, x = clouds(BASE, 50, seed=1), clouds(NEW, SHOTS, seed=2), clouds(1, 6, seed=3)[0]
+    logits = build(known(base, new, power), "cosine", 16.0)(x)
+    u, own, shots = (each.double().clamp_min(0) ** power for each in (x, base, new))
+    within = sum((torch.cov(each.T, correction=0) for each in own), torch.zeros(WIDTH, WIDTH)) / BASE
+    means = torch.cat([own.mean(dim=1), shots.mean(dim=1)])
+    images = torch.tensor([50.0] * BASE + [float(SHOTS)] * NEW)
+    torch.testing.assert_close(logits.double(), plain_logits(means, images, within, u), rtol=1e-3, atol=1e-3)
 
 
 def test_a_row_that_is_mere_noise_keeps_a_length() -> None:

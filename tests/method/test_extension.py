@@ -2,6 +2,7 @@
 
 import math
 
+import pytest
 import torch
 
 from m2sd_cli.method.base_statistics import BaseSums
@@ -20,14 +21,15 @@ def test_an_extended_mean_is_that_of_all_vectors() -> None:
     assert torch.equal(means[1], before.double().mean(dim=0).float())  # what was given is left alone
 
 
-def test_extended_statistics_are_those_of_a_base_session_of_all_images() -> None:
+@pytest.mark.parametrize("power", [0.5, 0.25])
+def test_extended_statistics_are_those_of_a_base_session_of_all_images(power: float) -> None:
     generator = torch.Generator().manual_seed(1)
     features, labels = torch.rand(12, 6, generator=generator), torch.tensor([0] * 5 + [1] * 4 + [2] * 3)
     more = torch.rand(2, 6, generator=generator)
     counts = labels.bincount()
-    first = BaseSums(counts, 6)
+    first = BaseSums(counts, 6, power=power)
     first.add(features, labels)
-    every = BaseSums(counts + torch.tensor([0, 2, 0]), 6)
+    every = BaseSums(counts + torch.tensor([0, 2, 0]), 6, power=power)
     every.add(torch.cat([features, more]), torch.cat([labels, torch.tensor([1, 1])]))
     wanted, before = every.statistics(), first.statistics()
     means, found, images = extended_base(first.means.means(), before, counts.tolist(), {1: more})

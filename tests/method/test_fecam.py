@@ -10,7 +10,8 @@ from torch import Tensor
 
 from m2sd_cli.method.base_statistics import BaseSums
 from m2sd_cli.method.feature_maps import PowerFeatures, power_transform
-from m2sd_cli.method.fecam import correlation, fecam_head, shrunk
+from m2sd_cli.method.fecam import DIAGONAL, OFF_DIAGONAL, build, correlation, fecam_head, shrunk
+from m2sd_cli.method.stage3 import KnownClasses
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:
@@ -85,19 +86,39 @@ def test_a_correlation_has_no_scale_and_is_bounded(
     torch.testing.assert_close(correlation(shrunk(scale * covariance, diagonal, share * diagonal)), correlations)
 
 
+def plain_logits(u: Tensor, means: Tensor, covariance: Tensor, diagonal: float, off_diagonal: float) -> Tensor:
+    """-8 (u - m_c)^T R^-1 (u - m_c) + 8 u^T R^-1 u, with u and m_c brought to unit length."""
+    inverse = torch.linalg.inv(correlation(plain_shrunk(covariance, diagonal, off_diagonal)))
+    expected = torch.zeros(len(u), len(means), dtype=torch.float64)
+    for i, vector in enumerate(u):
+        unit = vector / vector.norm()
+        for c, mean in enumerate(means):
+            away = unit - mean / mean.norm()
+            expected[i, c] = -8 * away @ inverse @ away + 8 * unit @ inverse @ unit
+    return expected
+
+
+@pytest.mark.parametrize("power", [0.5, 0.25])
 @pytest.mark.parametrize(("classes", "width"), [(5, 4), (1, 3), (2, 1)])
-def test_the_logits_are_distances_less_what_all_classes_share(classes: int, width: int) -> None:
+def test_the_logits_are_distances_less_what_all_classes_share(classes: int, width: int, power: float) -> None:
     means, x = draw(classes, width).abs(), draw(9, width, seed=1).abs()
     covariance = covariance_of(width, seed=2)
-    head = fecam_head(means.float(), covariance.float(), 16.0, power=0.5, diagonal=2.0, off_diagonal=0.5)
-    inverse = torch.linalg.inv(correlation(plain_shrunk(covariance, 2.0, 0.5)))
-    expected = torch.zeros(9, classes, dtype=torch.float64)
-    for i in range(9):
-        u = x[i].sqrt() / x[i].sqrt().norm()
-        for c in range(classes):
-            away = u - means[c] / means[c].norm()
-            expected[i, c] = -8 * away @ inverse @ away + 8 * u @ inverse @ u
+    head = fecam_head(means.float(), covariance.float(), 16.0, power=power, diagonal=2.0, off_diagonal=0.5)
+    expected = plain_logits(x**power, means, covariance, 2.0, 0.5)
     torch.testing.assert_close(head(x.float()).double(), expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("power", [0.5, 0.25])  # of this version, and of a base session of another one
+def test_a_head_of_known_classes_has_the_power_of_the_base_session(power: float) -> None:
+    x, base, shots = draw(9, 4).abs(), 1 + draw(3, 30, 4, seed=1).abs(), draw(2, 5, 4, seed=2).abs()
+    sums = BaseSums(torch.full((3,), 30), 4, projection=torch.ones(4, 2), power=power)
+    sums.add(base.flatten(0, 1).float(), torch.arange(3).repeat_interleave(30))
+    new = [each.float() for each in shots]
+    known = KnownClasses(sums.means.means(), shots.mean(dim=1).float(), new, sums.statistics(), [30] * 3)
+    within = sum((torch.cov(each.T, correction=0) for each in base**power), torch.zeros(4, 4)) / 3
+    means = torch.cat([(base**power).mean(dim=1), (shots**power).mean(dim=1)])
+    expected = plain_logits(x**power, means, within, DIAGONAL, OFF_DIAGONAL)
+    torch.testing.assert_close(build(known, "cosine", 16.0)(x.float()).double(), expected, rtol=1e-3, atol=1e-3)
 
 
 def test_a_base_of_one_image_a_class_has_no_covariance_and_still_answers() -> None:

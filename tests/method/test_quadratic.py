@@ -30,10 +30,14 @@ def clouds(classes: int, images: int, width: int, seed: int) -> Tensor:
 
 
 def known(
-    base: Tensor, shots: list[Tensor], held_out: HeldOut | None = None, base_cost: float | None = None
+    base: Tensor,
+    shots: list[Tensor],
+    held_out: HeldOut | None = None,
+    base_cost: float | None = None,
+    power: float = 0.5,
 ) -> KnownClasses:
     classes, images, width = base.shape
-    sums = BaseSums(torch.full((classes,), images), width, projection=torch.ones(width, 2))
+    sums = BaseSums(torch.full((classes,), images), width, projection=torch.ones(width, 2), power=power)
     for label, features in enumerate(base):
         sums.add(features, torch.full((images,), label))
     means = sums.means.means()
@@ -48,12 +52,12 @@ def root(matrix: Tensor, power: float) -> Tensor:
     return found
 
 
-def plain_logits(base: Tensor, shots: list[Tensor], x: Tensor) -> Tensor:
+def plain_logits(base: Tensor, shots: list[Tensor], x: Tensor, power: float) -> Tensor:
     """-S/2 (u - m_c)^T Z N_c^-1 Z (u - m_c) + S/2 u^T Z Z u, Z = R^-1/2, without margin; roots are symmetric.
 
     Of a wide feature the covariances of classes differ in the directions alone in which features vary most.
     """
-    base, x = base.double().clamp_min(0).sqrt(), x.double().sqrt()
+    base, x = base.double().clamp_min(0) ** power, x.double() ** power
     width = base.shape[2]
     own = [torch.cov(each.T, correction=0).view(width, width) for each in base]
     shared = sum(own[1:], own[0]) / len(own)
@@ -71,7 +75,7 @@ def plain_logits(base: Tensor, shots: list[Tensor], x: Tensor) -> Tensor:
     relative = [inside + share * e @ z @ onto @ (each - shared) @ onto @ z @ e for each in own]
     means = [each.mean(dim=0) for each in base]
     for each in shots:
-        mean = each.double().clamp_min(0).sqrt().mean(dim=0)
+        mean = (each.double().clamp_min(0) ** power).mean(dim=0)
         weights = [float((TAU * torch.cosine_similarity(mean, other, dim=0)).exp()) for other in means[: len(base)]]
         mixed = sum((weight * n for weight, n in zip(weights, relative, strict=False)), torch.zeros_like(inside))
         relative.append(mixed / sum(weights))
@@ -89,19 +93,23 @@ def plain_logits(base: Tensor, shots: list[Tensor], x: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize(
-    ("classes", "new", "width", "images"), [(4, 3, 5, 30), (3, 1, 1, 9), (1, 0, 4, 9), (2, 2, 70, 200)]
+    ("classes", "new", "width", "images", "power"),
+    [(4, 3, 5, 30, 0.5), (4, 3, 5, 200, 0.25), (3, 1, 1, 9, 0.5), (1, 0, 4, 9, 0.5), (2, 2, 70, 200, 0.5)],
 )
-def test_logits_are_distances_less_what_all_classes_share(classes: int, new: int, width: int, images: int) -> None:
+def test_logits_are_distances_less_what_all_classes_share(
+    classes: int, new: int, width: int, images: int, power: float
+) -> None:
     base = clouds(classes, images, width, seed=3)
     shots = [clouds(1, 1 + number, width, seed=20 + number)[0] for number in range(new)]
     x = 1 + 3 * draw(7, width, seed=9)
-    head = build(known(base, shots), "cosine", SCALE)
-    margin = debiased.SHARE * SCALE * separation(base.double().clamp_min(0).sqrt().mean(dim=1))
-    expected = plain_logits(base, shots, x)
+    chain = known(base, shots, power=power)
+    head = build(chain, "cosine", SCALE)
+    margin = debiased.SHARE * SCALE * separation((base.double().clamp_min(0) ** power).mean(dim=1))
+    expected = plain_logits(base, shots, x, power)
     expected[:, :classes] -= margin
     torch.testing.assert_close(head(x).double(), expected, rtol=1e-4, atol=2e-3)
     if classes > 1 and width > 1:
-        plain = debiased.build(known(base, shots), "cosine", SCALE)(x)
+        plain = debiased.build(chain, "cosine", SCALE)(x)
         assert (head(x) - plain).abs().max() > 0.015  # so that the comparison means something
 
 
