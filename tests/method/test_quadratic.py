@@ -107,7 +107,7 @@ def test_logits_are_distances_less_what_all_classes_share(
     margin = debiased.SHARE * SCALE * separation((base.double().clamp_min(0) ** power).mean(dim=1))
     expected = plain_logits(base, shots, x, power)
     expected[:, :classes] -= margin
-    torch.testing.assert_close(head(x).double(), expected, rtol=1e-4, atol=2e-3)
+    torch.testing.assert_close(head(x).double(), expected, rtol=1e-5, atol=1e-4)
     if classes > 1 and width > 1:
         plain = debiased.build(chain, "cosine", SCALE)(x)
         assert (head(x) - plain).abs().max() > 0.015  # so that the comparison means something
