@@ -30,19 +30,19 @@ def clouds(classes: int, images: int, width: int, seed: int) -> Tensor:
 
 
 def known(
-    base: Tensor,
+    base: Tensor | list[Tensor],
     shots: list[Tensor],
     held_out: HeldOut | None = None,
     base_cost: float | None = None,
     power: float = 0.5,
 ) -> KnownClasses:
-    classes, images, width = base.shape
-    sums = BaseSums(torch.full((classes,), images), width, projection=torch.ones(width, 2), power=power)
+    images, width = [len(each) for each in base], base[0].shape[1]
+    sums = BaseSums(torch.tensor(images), width, projection=torch.ones(width, 2), power=power)
     for label, features in enumerate(base):
-        sums.add(features, torch.full((images,), label))
+        sums.add(features, torch.full((len(features),), label))
     means = sums.means.means()
     new = torch.cat([means[:0], *(each.mean(dim=0, keepdim=True) for each in shots)])
-    return KnownClasses(means, new, shots, sums.statistics(), [images] * classes, held_out, base_cost)
+    return KnownClasses(means, new, shots, sums.statistics(), images, held_out, base_cost)
 
 
 def root(matrix: Tensor, power: float) -> Tensor:
@@ -52,13 +52,13 @@ def root(matrix: Tensor, power: float) -> Tensor:
     return found
 
 
-def plain_logits(base: Tensor, shots: list[Tensor], x: Tensor, power: float) -> Tensor:
+def plain_logits(base: Tensor | list[Tensor], shots: list[Tensor], x: Tensor, power: float) -> Tensor:
     """-S/2 (u - m_c)^T Z N_c^-1 Z (u - m_c) + S/2 u^T Z Z u, Z = R^-1/2, without margin; roots are symmetric.
 
     Of a wide feature the covariances of classes differ in the directions alone in which features vary most.
     """
-    base, x = base.double().clamp_min(0) ** power, x.double() ** power
-    width = base.shape[2]
+    base, x = [each.double().clamp_min(0) ** power for each in base], x.double() ** power
+    width = x.shape[1]
     own = [torch.cov(each.T, correction=0).view(width, width) for each in base]
     shared = sum(own[1:], own[0]) / len(own)
     widest = torch.linalg.eigh(shared).eigenvectors[:, -DIRECTIONS:]
@@ -71,8 +71,10 @@ def plain_logits(base: Tensor, shots: list[Tensor], x: Tensor, power: float) -> 
     values, vectors = torch.linalg.eigh(metric)
     kept = values > 1e-9 * values[-1]
     e = vectors[:, kept] * values[kept] ** -0.5 @ vectors[:, kept].T
-    share = base.shape[1] / (base.shape[1] + PRIOR)
-    relative = [inside + share * e @ z @ onto @ (each - shared) @ onto @ z @ e for each in own]
+    shares = [len(each) / (len(each) + PRIOR) for each in base]
+    relative = [
+        inside + share * e @ z @ onto @ (each - shared) @ onto @ z @ e for share, each in zip(shares, own, strict=True)
+    ]
     means = [each.mean(dim=0) for each in base]
     for each in shots:
         mean = (each.double().clamp_min(0) ** power).mean(dim=0)
@@ -111,6 +113,17 @@ def test_logits_are_distances_less_what_all_classes_share(
     if classes > 1 and width > 1:
         plain = debiased.build(chain, "cosine", SCALE)(x)
         assert (head(x) - plain).abs().max() > 0.015  # so that the comparison means something
+
+
+def test_a_class_of_many_images_has_more_of_a_covariance_of_its_own() -> None:
+    base = [each[:images] for each, images in zip(clouds(4, 40, WIDTH, seed=3), (40, 9, 2, 1), strict=True)]
+    shots = [clouds(1, 2, WIDTH, seed=20)[0]]
+    x = 1 + 3 * draw(7, WIDTH, seed=9)
+    means = torch.stack([each.double().sqrt().mean(dim=0) for each in base])
+    expected = plain_logits(base, shots, x, 0.5)
+    expected[:, :4] -= debiased.SHARE * SCALE * separation(means)
+    found = build(known(base, shots), "cosine", SCALE)(x).double()
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-4)
 
 
 @pytest.mark.parametrize(("classes", "images"), [(1, 20), (4, 1)])
