@@ -33,7 +33,8 @@ def regression(classes: list[Tensor], base: int, ridge: float) -> Tensor:
     return (inverse @ right).T
 
 
-@pytest.mark.parametrize("counts", [[3, 1, 5], [1], []])
+# 13 shots are more than the 12 random features, 12 as many.
+@pytest.mark.parametrize("counts", [[3, 1, 5], [1], [], [13], [12, 13, 2]])
 @pytest.mark.parametrize("base_counts", [[7, 2], [1]])
 def test_it_is_ridge_regression_of_the_base_and_one_new_class(counts: list[int], base_counts: list[int]) -> None:
     projection = random_projection(4, 12, seed=3).double()
