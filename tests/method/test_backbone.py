@@ -121,6 +121,35 @@ def test_features_that_break_the_contract_are_told(backbone: Sized, reason: str)
     assert backbone.training
 
 
+class Unbiased(Backbone):
+    """A backbone of one convolution without bias, whose maps of a black image are zeros."""
+
+    level_widths = (4,) * 4
+    width = 4
+
+    def __init__(self, pool: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.level = nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4), nn.ReLU())
+        self.pool = pool
+
+    def forward(self, x: Tensor) -> Features:
+        """See Backbone."""
+        level = self.level(x)
+        return Features((level,) * 4, self.pool(level))
+
+
+def test_another_pooling_is_found_in_a_network_without_biases() -> None:
+    largest, mean = Unbiased(lambda level: level.amax(dim=(2, 3))), Unbiased(lambda level: level.mean(dim=(2, 3)))
+    assert not largest.eval()(torch.zeros(1, 3, 8, 8)).pooled.any()
+    random = torch.get_rng_state()
+    says = "^--backbone own: of an image of 8 pixels its pooled feature is not the mean of the last map; pools_last = F"
+    with pytest.raises(M2sdError, match=says):
+        check_features(largest, "own", 8)
+    check_features(mean, "own", 8)
+    assert torch.equal(torch.get_rng_state(), random)  # the weights that are drawn next stay as they were
+
+
 @pytest.mark.parametrize("sizes", [(8, 4, 2, 1), (8, 8, 8, 8), (7, 3, 1, 1)])
 def test_maps_that_grow_nowhere_are_taken(sizes: tuple[int, ...]) -> None:
     check_features(Sized(sizes), "own", 8)
