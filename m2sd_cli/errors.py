@@ -76,6 +76,19 @@ class TrainingError(M2sdError):
     """A training that cannot go on, such as one whose loss is not finite."""
 
 
+class DivergedError(TrainingError):
+    """A training whose numbers are no longer finite.
+
+    Args:
+        reason: without the way out.
+        way: out of it, for a command that trains one network.
+    """
+
+    def __init__(self, reason: str, way: str) -> None:
+        super().__init__(f"{reason}; {way}")
+        self.reason = reason
+
+
 class InterruptedCommandError(M2sdError):
     """Ctrl-C."""
 

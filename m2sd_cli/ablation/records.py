@@ -184,6 +184,15 @@ class Run:
         """True if its result is recorded."""
         return (self.path / RESULT).exists()
 
+    def trainings(self, budget: Budget) -> tuple[str, str]:
+        """Return the names of its stage 1 and of its network, which it may share with other runs of the table."""
+        row, seed = budget.rows[self.row], f"seed-{self.seed}"
+        return row.stage_1 if budget.shared_stage_1 else f"{seed}/{row.stage_1}", f"{seed}/{row.network}"
+
+    def has_diverged(self, budget: Budget) -> bool:
+        """Tell whether one of its trainings has diverged."""
+        return any(divergence(self.table, name).exists() for name in self.trainings(budget))
+
     def end(self, result: Result) -> None:
         """Record its result.
 
@@ -191,6 +200,16 @@ class Run:
             RunError: it could not be written.
         """
         write_atomically(self.path / RESULT, result.encoded())
+
+
+def divergence(table: Path, training: str) -> Path:
+    """Return the file that tells that a training of a table has diverged.
+
+    Args:
+        table: the folder of the table.
+        training: its name, see `Run.trainings`.
+    """
+    return table / f"{training}.diverged"
 
 
 def recorded_budget(folder: Path, budget: Budget) -> Budget | None:

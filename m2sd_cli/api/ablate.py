@@ -2,7 +2,7 @@
 
 Several processes may share a table. Each run and each stage 1 has a lock, and a result beside the run tells that the
 run has ended; nothing else is shared. Rows that differ in stage 2 alone have one stage 1, and rows that differ in their
-classifier alone one network.
+classifier alone one network. A mark beside the runs tells that such a training has diverged; it is not tried again.
 """
 
 import time
@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from m2sd_cli.ablation.records import COMMAND, Budget, Result, Run, begin, read_results, recorded_budget
+from m2sd_cli.ablation.records import COMMAND, Budget, Result, Run, begin, divergence, read_results, recorded_budget
 from m2sd_cli.ablation.rows import choose_seeds
 from m2sd_cli.api.base_session import copy_session_0
 from m2sd_cli.api.course import untold
@@ -25,10 +25,11 @@ from m2sd_cli.api.sweep import RowOptions, Sweep, resolve_sweep
 from m2sd_cli.data.locate import open_data
 from m2sd_cli.data.split_list import read_list
 from m2sd_cli.distributed.torchrun import is_distributed
-from m2sd_cli.errors import InterruptedTrainingError, LockedError, UsageError
+from m2sd_cli.errors import DivergedError, InterruptedTrainingError, LockedError, UsageError
 from m2sd_cli.paths import expand, expand_given
 from m2sd_cli.progress import say
 from m2sd_cli.recipes import find_recipe
+from m2sd_cli.runs.files import write_atomically
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.lock import lock_folder
 from m2sd_cli.runs.reader import StoredManifest
@@ -43,12 +44,17 @@ class Ablation:
 
     budget: Budget
     results: list[Result]  # of all calls so far
-    finished: bool  # whether every run of this call has ended
+    finished: bool  # whether every run of this call has ended or diverged
     busy: list[str]  # runs of this call that other processes are at, as their folders are called
+    diverged: list[str]  # runs of this call that have no result for that reason
 
 
 class _TimeUpError(Exception):
     """End of the time limit, in a training or between two."""
+
+
+class _MarkedError(Exception):
+    """A training that has diverged, and is marked so."""
 
 
 @dataclass(frozen=True)
@@ -73,22 +79,33 @@ class _Study:
         """The folder of the images, if they are a folder's."""
         return self.sweep.data if self.sweep.info is None else None
 
-    def train(self, stage: Callable[..., StoredManifest | None], run: RunFolder, **options: Any) -> StoredManifest:
-        """Begin or resume a training.
+    def train(
+        self, name: str, stage: Callable[..., StoredManifest | None], run: RunFolder, **options: Any
+    ) -> StoredManifest:
+        """Begin or resume a training of a name, unless it has diverged before.
 
         Raises:
+            _MarkedError: it has diverged, now or before.
             _TimeUpError: the time limit ended it.
         """
-        stored = stage(
-            run=run.path,
-            data_root=self.data_root,
-            device=self.device,
-            precision=self.budget.precision,
-            resume=StateStore(run).exists(),
-            stop_after=self.seconds_left,
-            save_every=self.save_every,
-            **options,
-        )
+        mark = divergence(self.folder, name)
+        if mark.exists():
+            raise _MarkedError(f"{mark} is there")
+        try:
+            stored = stage(
+                run=run.path,
+                data_root=self.data_root,
+                device=self.device,
+                precision=self.budget.precision,
+                resume=StateStore(run).exists(),
+                stop_after=self.seconds_left,
+                save_every=self.save_every,
+                **options,
+            )
+        except DivergedError as error:
+            mark.parent.mkdir(exist_ok=True)  # a run that wrote nothing has removed it
+            write_atomically(mark, f"{error.reason}\n".encode())
+            raise _MarkedError(error.reason) from None
         if stored is None:
             raise _TimeUpError
         return stored
@@ -121,9 +138,10 @@ def ablate(
 ) -> Ablation:
     """Train every row with every seed on one budget, teach all official sessions, and evaluate.
 
-    A run that an earlier call finished is skipped, and one that was cut off is resumed. Seeds and rows may differ
-    from call to call; nothing else that decides a result may. Calls of several processes share the runs. Each takes
-    the runs that no other works on, and waits only for a stage 1 that it needs.
+    A run that an earlier call finished is skipped, and one that was cut off is resumed. A run whose training diverges
+    is left without a result, and no call tries it again. Seeds and rows may differ from call to call; nothing else
+    that decides a result may. Calls of several processes share the runs. Each takes the runs that no other works on,
+    and waits only for a stage 1 that it needs.
 
     Args:
         out: the folder for runs and results.
@@ -187,7 +205,9 @@ def ablate(
         except InterruptedTrainingError as error:
             raise type(error)("interrupted and saved; go on with the same command") from None
     results = read_results(folder, list(stored.described()))
-    return Ablation(stored, results, all(run.has_ended for run, _ in runs), busy)
+    left = [run for run, _ in runs if not run.has_ended]
+    diverged = [run.name for run in left if run.has_diverged(stored)]
+    return Ablation(stored, results, len(left) == len(diverged), busy, diverged)
 
 
 def _count_sessions(sweep: Sweep, data_root: Path | None) -> dict[str, int]:
@@ -223,13 +243,15 @@ def _run_all(study: _Study, runs: Sequence[tuple[Run, RowOptions]], sessions: Ma
     for wait in (False, True):  # first the runs that need nobody, then those whose stages another process trains
         busy.clear()
         for number, (run, row) in enumerate(runs, 1):
-            if run.has_ended:
+            if run.has_ended or run.has_diverged(study.budget):
                 continue
             try:
                 _finish(study, run, row, f"run {number} of {len(runs)}", sessions[row.record.stage_1], wait)
             except LockedError:
                 busy.append(run.name)
                 continue
+            except _MarkedError as error:
+                say(f"seed {run.seed}, {run.row} diverged: {error}")
             if study.seconds_left == 0:
                 raise _TimeUpError
     return busy
@@ -240,6 +262,7 @@ def _finish(study: _Study, run: Run, row: RowOptions, number: str, sessions: int
 
     Raises:
         LockedError: another process is at it; or at a stage that it shares, unless to `wait` for that.
+        _MarkedError: a training has diverged.
         _TimeUpError: the time limit ended a training.
     """
     seed, folder = run.seed, RunFolder(run.path)
@@ -247,7 +270,7 @@ def _finish(study: _Study, run: Run, row: RowOptions, number: str, sessions: int
         if run.has_ended:  # meanwhile, by another process
             return
         if not folder.has_pretrain():
-            first = _stage_1(study, row, 0 if study.budget.shared_stage_1 else seed, wait)
+            first = _stage_1(study, run, row, wait)
             with folder.locked(COMMAND):
                 folder.copy_pretrain(first)
         what = f" ({row.row.description})" if row.row.description else ""
@@ -274,16 +297,17 @@ def _finish(study: _Study, run: Run, row: RowOptions, number: str, sessions: int
     say(f"seed {seed}, {row.row.name}: {told}")
 
 
-def _stage_1(study: _Study, row: RowOptions, seed: int, wait: bool) -> RunFolder:
-    """Return the run that holds stage 1 of a row and a seed, trained now if it is not there.
+def _stage_1(study: _Study, run: Run, row: RowOptions, wait: bool) -> RunFolder:
+    """Return the folder that holds the stage 1 of a run, trained now if it is not there.
 
     Raises:
         LockedError: another process is at it, for longer than may be waited.
+        _MarkedError: it has diverged.
         _TimeUpError: the time limit ended it.
     """
-    own = row.record.stage_1
-    name = own if study.budget.shared_stage_1 else f"seed-{seed}/{own}"
-    told = f"stage 1 of seed {seed}" if own == "stage-1" else f"stage 1 of seed {seed} for {row.row.name}"
+    name, _ = run.trainings(study.budget)
+    seed = 0 if study.budget.shared_stage_1 else run.seed
+    told = f"stage 1 of seed {seed}" if row.record.stage_1 == "stage-1" else f"stage 1 of seed {seed} for {run.row}"
     first = RunFolder(study.folder / name)
     if first.has_pretrain():
         return first
@@ -294,7 +318,7 @@ def _stage_1(study: _Study, row: RowOptions, seed: int, wait: bool) -> RunFolder
             say(told)
             options = {**asdict(row.pretrain), "seed": seed}
             with untold():  # the stages 2 are those of the rows
-                study.train(pretrain, first, data=study.sweep.data, recipe=study.budget.recipe, **options)
+                study.train(name, pretrain, first, data=study.sweep.data, recipe=study.budget.recipe, **options)
     return first
 
 
@@ -309,6 +333,7 @@ def _stage_2(study: _Study, run: Run, row: RowOptions, wait: bool) -> StoredMani
 
     Raises:
         LockedError: another process trains the network, for longer than may be waited.
+        _MarkedError: the training has diverged.
         _TimeUpError: the time limit ended the training.
     """
     options = {**asdict(row.distill), "seed": run.seed, "data": study.image_folder}
@@ -319,14 +344,14 @@ def _stage_2(study: _Study, run: Run, row: RowOptions, wait: bool) -> StoredMani
         for name, other in study.budget.rows.items()
         if row.distill.epochs and name != run.row and other.network == row.record.network
     ]
-    name = f"seed-{run.seed}/{row.record.network}"
+    _, name = run.trainings(study.budget)
     lock = _lock(study, name, study.seconds_left if wait else 0.0) if same else nullcontext()
     with lock:
         trained = next((other for other in same if other.sessions()), None)
         if trained is not None:
             say(f"the network is that of {trained.path.name}, with another classifier")
             return copy_session_0(trained, RunFolder(run.path), row.distill)
-        return study.train(distill, RunFolder(run.path), **options)
+        return study.train(name, distill, RunFolder(run.path), **options)
 
 
 def _lock(study: _Study, name: str, patience: float | None = 0.0) -> AbstractContextManager[None]:

@@ -15,7 +15,7 @@ from m2sd_cli.config.protocol import ProtocolOptions
 from m2sd_cli.config.signatures import insert_parameters
 from m2sd_cli.config.stages import PretrainConfig
 from m2sd_cli.data.catalogue import find_info
-from m2sd_cli.errors import StoppedError, UsageError
+from m2sd_cli.errors import StoppedError, TrainingError, UsageError
 from m2sd_cli.reading import counted
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ def ablation(
     from m2sd_cli.ablation.records import read_budget, read_results
     from m2sd_cli.ablation.table import summarise
 
-    finished, busy = True, list[str]()
+    finished, busy, diverged = True, list[str](), list[str]()
     if only_table:
         budget = read_budget(out)
         known = choose_rows(rows, [*(own or []), *budget.own_rows()]) if rows else None
@@ -181,7 +181,7 @@ def ablation(
 
         with reporting(quiet), stopped_in_time("ablation", requeue=True):
             done = ablate(out, stop_after=limit, save_every=between_saves, **given)
-        budget, runs, finished, busy = done.budget, done.results, done.finished, done.busy
+        budget, runs, finished, busy, diverged = done.budget, done.results, done.finished, done.busy, done.diverged
     summary = summarise(runs, budget.described())
     if json:
         content = {
@@ -198,6 +198,11 @@ def ablation(
         note(f"other processes are at {', '.join(busy)}; the same command goes on with what they leave", quiet)
     elif not finished:
         raise StoppedError("ablation: time is up; saved. Go on with the same command")
+    if diverged:
+        raise TrainingError(
+            f"ablation: without a result, since the training diverged: {', '.join(diverged)}; leave these rows out "
+            f"with --rows, or give them other names and a lower learning rate in --rows-file"
+        )
 
 
 insert_parameters(

@@ -10,7 +10,7 @@ from m2sd_cli.data.sources import ImageSource
 from m2sd_cli.data.transforms import TestTransform
 from m2sd_cli.data.views import views
 from m2sd_cli.distributed.process_group import SINGLE_PROCESS, ProcessGroup
-from m2sd_cli.errors import TrainingError
+from m2sd_cli.errors import DivergedError
 from m2sd_cli.inference.device import autocast
 from m2sd_cli.method.backbone import Backbone
 from m2sd_cli.method.base_statistics import BaseStatistics, BaseSums
@@ -110,7 +110,7 @@ def base_features(
     The processes of a group share the images and get the same numbers. A sample keeps the features of its images.
 
     Raises:
-        TrainingError: a mean is not finite.
+        DivergedError: a mean is not finite.
     """
     device = float64_device(next(backbone.parameters()).device)
     sums = BaseSums(torch.bincount(source.labels, minlength=classes), backbone.session_width, device)
@@ -150,7 +150,7 @@ def held_out_features(
     """Compute the features (K, D) and labels (K,) of `held_out_sample`; they are on the CPU.
 
     Raises:
-        TrainingError: a feature is not finite.
+        DivergedError: a feature is not finite.
     """
     sample = held_out_sample(source)
     batches = sample.for_testing(transform, FEATURE_BATCH, group.shard(len(sample)))
@@ -174,7 +174,7 @@ def shot_features(
         The means, and the features (shots x count, D), class by class and shot by shot; they are on the CPU.
 
     Raises:
-        TrainingError: a mean is not finite.
+        DivergedError: a mean is not finite.
     """
     device = float64_device(next(backbone.parameters()).device)
     means = ClassMeans(classes, backbone.session_width, device)
@@ -197,10 +197,10 @@ def require_finite(features: Tensor) -> None:
     """Refuse features that are not finite, as very large finite weights may make them.
 
     Raises:
-        TrainingError: a feature is not finite.
+        DivergedError: a feature is not finite.
     """
     if not features.isfinite().all():
-        raise TrainingError(
-            "the network's features are no finite numbers; train it again, with --force and a lower --learning-rate, "
-            "or begin from other weights"
+        raise DivergedError(
+            "the network's features are no finite numbers",
+            "train it again, with --force and a lower --learning-rate, or begin from other weights",
         )

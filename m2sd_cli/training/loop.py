@@ -18,7 +18,7 @@ from m2sd_cli.data.cutout import cutout
 from m2sd_cli.data.sources import TrainingImages
 from m2sd_cli.data.transforms import TestTransform
 from m2sd_cli.distributed.batch_norm import share_statistics
-from m2sd_cli.errors import TrainingError, UsageError
+from m2sd_cli.errors import DivergedError, TrainingError, UsageError
 from m2sd_cli.inference.device import autocast
 from m2sd_cli.reading import counted
 from m2sd_cli.runs.manifest import EpochRecord
@@ -163,7 +163,7 @@ class Training:
             True if the last epoch has ended.
 
         Raises:
-            TrainingError: the loss or a tensor is not finite; the last saved state is left as it was.
+            DivergedError: the loss or a tensor is not finite; the last saved state is left as it was.
         """
         began = time.monotonic() - self.position.seconds
         first_step, first_time = self.position.step, time.monotonic()
@@ -279,12 +279,12 @@ class Training:
         """Save the state, unless it is not finite: the last saved state is worth more then.
 
         Raises:
-            TrainingError: a sum, parameter, buffer or momentum is not finite.
+            DivergedError: a sum, parameter, buffer or momentum is not finite.
         """
         self.position.sums = self._read(sums)
         tensors = self.tensors()
         if not all_finite(tensors):
-            raise self._failure(f"no finite weights after step {self.position.step} of {self.steps}")
+            raise self._failure(f"{self.stage}: no finite weights after step {self.position.step} of {self.steps}")
         if self.group.is_main:
             self.save(self.position, tensors)
         self.saved = self.position.step
@@ -293,20 +293,20 @@ class Training:
         """Read the sums, which waits for the device.
 
         Raises:
-            TrainingError: a sum is not finite.
+            DivergedError: a sum is not finite.
         """
         values = sums.read()
         if all(map(math.isfinite, values.values())):
             return values
         step, names = sums.end()
         terms = [name for name in names if name != LOSS] or [LOSS]
-        reason = f"no finite value of {' and '.join(terms)} at step {step} of {self.steps}"
+        reason = f"{self.stage}: no finite value of {' and '.join(terms)} at step {step} of {self.steps}"
         if step == 1:
             way = "no learning rate did that: look at the weights that it began from"
-            raise TrainingError(f"{self.stage}: {reason}; {way}{BF16 if self.precision == 'bf16' else ''}")
+            raise DivergedError(reason, f"{way}{BF16 if self.precision == 'bf16' else ''}")
         raise self._failure(reason)
 
-    def _failure(self, reason: str) -> TrainingError:
+    def _failure(self, reason: str) -> DivergedError:
         if self.saved is None:
             way = "no state was saved before; start over with a lower --learning-rate"
         else:
@@ -314,7 +314,7 @@ class Training:
                 f"the last good state, of step {self.saved}, is kept, but goes on to the same end: start over with "
                 f"--force and a lower --learning-rate"
             )
-        return TrainingError(f"{self.stage}: {reason}; {way}")
+        return DivergedError(reason, way)
 
     def _averages(self, sums: Sums) -> dict[str, float]:
         step = self.position.step - 1

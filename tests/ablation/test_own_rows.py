@@ -11,17 +11,18 @@ import pytest
 
 import m2sd_cli
 import m2sd_cli.api.ablate as ablation_run
-from m2sd_cli.ablation.records import RowRecord, read_budget, read_results
+from m2sd_cli.ablation.records import RowRecord, divergence, read_budget, read_results
 from m2sd_cli.ablation.rows import choose_rows, choose_seeds, read_rows
 from m2sd_cli.api.ablate import ablate
 from m2sd_cli.api.ablation_plan import plan_ablation
 from m2sd_cli.data.locate import open_data
-from m2sd_cli.errors import DamagedError, UsageError
+from m2sd_cli.errors import DamagedError, TrainingError, UsageError
 from m2sd_cli.progress import report_to
 from m2sd_cli.reports.metrics import require_figure
 from m2sd_cli.reports.published import Comparison, Method, Published, Row
 from m2sd_cli.runs.folder import RunFolder
-from tests.ablation.test_run import BUDGET, Teller
+from m2sd_cli.runs.lock import lock_folder
+from tests.ablation.test_run import BUDGET, WORDS, Teller
 from tests.helpers import Cli, Stripes, check_refusal, tree
 
 pytestmark = pytest.mark.usefixtures("signals_as_at_a_terminal")
@@ -245,6 +246,79 @@ def test_a_folder_with_a_list_is_swept(
     assert read_budget(tmp_path / "out").data == stripes.folder.name
     [result] = read_results(tmp_path / "out")
     assert [each.classes for each in result.sessions] == [len(base), len(base) + 1]
+
+
+WILD = """
+[wild]
+distill.learning_rate = 1e38
+
+[wild-teen]
+distill = { learning_rate = 1e38, classifier = "teen" }
+
+[wild-from-the-start]
+pretrain.learning_rate = 1e38
+
+[wild-from-the-start-too]
+pretrain.learning_rate = 1e38
+distill.kl_weight = 0.5
+
+[calm]
+distill.kl_weight = 0.5
+"""
+
+
+def test_a_row_that_diverges_holds_no_other_one_up(tmp_path: Path, m2sd: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "out"
+    words = ["ablation", *WORDS, "--seeds", 1, "--out", out, "--rows-file", write(tmp_path, WILD)]
+    end = (
+        "m2sd: ablation: without a result, since the training diverged: seed-0/wild, seed-0/wild-teen, "
+        "seed-0/wild-from-the-start, seed-0/wild-from-the-start-too; leave these rows out with --rows, or give them "
+        "other names and a lower learning rate in --rows-file"
+    )
+    done = m2sd(*words)
+    told = done.err.splitlines()
+    assert (done.code, told[-1]) == (TrainingError.exit_code, end)
+    assert [line.split(": no finite ")[0] for line in told if line.startswith(("run ", "seed "))][:-1] == [
+        "run 1 of 5: seed 0, wild",
+        "seed 0, wild diverged: distill",
+        "seed 0, wild-from-the-start diverged: pretrain",
+        "run 5 of 5: seed 0, calm",
+    ]
+    assert "start over" not in done.err
+    assert [result.row for result in read_results(out, list(read_budget(out).described()))] == ["calm"]
+    with monkeypatch.context() as patch:
+        for name in ("pretrain", "distill"):
+            patch.setattr(ablation_run, name, None)
+        again = m2sd(*words)
+        assert (again.code, again.err, again.out) == (1, f"{end}\n", done.out)
+        assert m2sd(*words, "--rows", "calm").code == 0
+    [mark] = (out / "seed-0").glob("stage-2-*.diverged")
+    assert mark.read_text().startswith("distill: no finite ")
+    mark.unlink()
+    assert "seed 0, wild diverged: " in m2sd(*words, "--rows", "wild").err
+
+
+def test_a_stage_1_that_diverged_in_another_process_is_not_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, told = tmp_path / "out", list[str]()
+    lock = lock_folder(out / ".seed-0-stage-1", "ablation")
+
+    def end(text: str) -> None:
+        """The other process marks the stage 1 that is waited for."""
+        told.append(text)
+        if text.startswith("waiting"):
+            (out / "seed-0").mkdir()
+            divergence(out, "seed-0/stage-1").touch()
+            lock.__exit__(None, None, None)
+
+    monkeypatch.setattr(ablation_run, "pretrain", None)
+    lock.__enter__()
+    with report_to(Teller(end)):
+        done = ablate(out, **BUDGET, seeds=1, rows="plain,mixup")
+    assert (done.finished, done.busy, done.diverged) == (True, [], ["seed-0/plain", "seed-0/mixup"])
+    assert told[0] == "waiting for stage 1 of seed 0"
+    assert told[-1] == f"seed 0, plain diverged: {out / 'seed-0' / 'stage-1.diverged'} is there"
 
 
 # ---- what is told

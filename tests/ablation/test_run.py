@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 import m2sd_cli
 import m2sd_cli.api.ablate as ablation_run
 from m2sd_cli import recipes
-from m2sd_cli.ablation.records import Result, Run, read_results
+from m2sd_cli.ablation.records import Result, RowRecord, Run, read_results
 from m2sd_cli.api.ablate import ablate
 from m2sd_cli.cli import output
 from m2sd_cli.config.stages import DistillConfig
@@ -555,13 +555,13 @@ def test_the_cost_of_a_recipe_is_for_the_images_that_it_holds_out(
     row: Any = SimpleNamespace(
         pretrain=SimpleNamespace(held_out=held_out),
         distill=DistillConfig(epochs=1, base_cost=own),
-        record=SimpleNamespace(network=""),
+        record=RowRecord(),
     )
     study: Any = SimpleNamespace(
-        budget=SimpleNamespace(recipe="cifar100-resnet20-long", rows={}),
+        budget=SimpleNamespace(recipe="cifar100-resnet20-long", rows={"plain": RowRecord()}, shared_stage_1=False),
         folder=tmp_path,
         image_folder=None,
-        train=lambda _stage, _folder, **options: options,
+        train=lambda _name, _stage, _folder, **options: options,
     )
     given: Any = ablation_run._stage_2(study, Run(tmp_path, 0, "plain"), row, wait=False)
     assert given["base_cost"] == taken
