@@ -21,7 +21,7 @@ from m2sd_cli.api.evaluate import evaluate
 from m2sd_cli.api.increment import increment
 from m2sd_cli.api.pretrain import pretrain
 from m2sd_cli.api.stage import chosen_protocol
-from m2sd_cli.api.sweep import RowOptions, Sweep, resolve_sweep
+from m2sd_cli.api.sweep import RowOptions, Sweep, measured_cost, resolve_sweep
 from m2sd_cli.data.locate import open_data
 from m2sd_cli.data.split_list import read_list
 from m2sd_cli.distributed.torchrun import is_distributed
@@ -322,12 +322,6 @@ def _stage_1(study: _Study, run: Run, row: RowOptions, wait: bool) -> RunFolder:
     return first
 
 
-def _recipe_cost(study: _Study) -> float | None:
-    recipe = find_recipe(study.budget.recipe).options
-    cost: float | None = recipe.tables.get("distill", {}).get("base_cost")
-    return cost
-
-
 def _stage_2(study: _Study, run: Run, row: RowOptions, wait: bool) -> StoredManifest:
     """Make session 0 of a run: of the network of a row that differs in its classifier alone, or by training.
 
@@ -336,9 +330,8 @@ def _stage_2(study: _Study, run: Run, row: RowOptions, wait: bool) -> StoredMani
         _MarkedError: the training has diverged.
         _TimeUpError: the time limit ended the training.
     """
-    options = {**asdict(row.distill), "seed": run.seed, "data": study.image_folder}
-    if not row.pretrain.held_out and options["base_cost"] == _recipe_cost(study):
-        options["base_cost"] = None  # it is for the images that the recipe holds out
+    cost = measured_cost(row.pretrain, row.distill, find_recipe(study.budget.recipe))
+    options = {**asdict(row.distill), "base_cost": cost, "seed": run.seed, "data": study.image_folder}
     same = [
         RunFolder(Run(study.folder, run.seed, name).path)
         for name, other in study.budget.rows.items()

@@ -68,13 +68,39 @@ def choose_classifier(config: DistillConfig, run: RunFolder, parent: StoredManif
     if CLASSIFIERS[classifier].by_class:
         backbone = build_recorded(run, parent)
         backbone.pooled_levels = config.levels
-        classes, width = len(parent.manifest.classes), backbone.session_width
-        if not keeps_class_covariances(classes, width):
-            raise UsageError(
-                f"--classifier {classifier}: the covariances of {classes} classes of {width} features would take too "
-                f"much memory; choose {one_of(choices(similarity, by_class=False))}"
-            )
+        require_kept(classifier, similarity, len(parent.manifest.classes), backbone.session_width)
     return classifier
+
+
+def require_kept(classifier: str, similarity: str, classes: int, width: int) -> None:
+    """Refuse a classifier that needs the covariance of each class if session 0 will not keep them.
+
+    Args:
+        similarity: of the trained W.
+        classes: number of base classes.
+        width: of the features that the sessions compare.
+
+    Raises:
+        UsageError: they would take too much memory; the message lists the other classifiers.
+    """
+    if not keeps_class_covariances(classes, width):
+        raise UsageError(
+            f"--classifier {classifier}: the covariances of {classes} classes of {width} features would take too "
+            f"much memory; choose {one_of(choices(similarity, by_class=False))}"
+        )
+
+
+def require_measured(cost: float | None, held_out: bool) -> None:
+    """Refuse a `base_cost` that no held-out image measures.
+
+    Raises:
+        UsageError: there is a cost, and no base image is held out.
+    """
+    if cost is not None and not held_out:
+        raise UsageError(
+            f"--base-cost {cost:g}: no base image is held out to measure it with; leave it out, or give "
+            f"pretrain --held-out"
+        )
 
 
 def base_cost(config: DistillConfig, data: DataSet) -> float | None:
@@ -207,12 +233,13 @@ def copy_session_0(source: RunFolder, folder: RunFolder, config: DistillConfig) 
         config: the options of stage 2, which has epochs; the other run had the same but for the classifier.
 
     Raises:
+        UsageError: the network cannot answer with the classifier.
         RunError: the run could not be written.
         DamagedError: the other run is damaged.
     """
     stored = source.session(0)
     manifest = stored.manifest
-    classifier = config.classifier or default_classifier(manifest.backbone.similarity)
+    classifier = choose_classifier(config, folder, folder.pretrain())
     plugins = plugins_record(manifest.data, manifest.backbone.name, classifier, config)
     with folder.locked("distill"):
         return folder.write_manifest(

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from m2sd_cli import progress
-from m2sd_cli.api.base_session import choose_classifier, fit_distill
+from m2sd_cli.api.base_session import choose_classifier, fit_distill, require_measured
 from m2sd_cli.api.recorded_data import find_folder, recorded_data, recorded_info, say_changes
 from m2sd_cli.api.stage import (
     Request,
@@ -136,11 +136,8 @@ def begin(
     choose_classifier(settings, folder, parent)
     data = _open_images(folder, request, parent, execution)
     # The cost of a recipe is for the images that it holds out. With --held-out 0 the margin is one by distance instead.
-    if origins["base_cost"] not in (DEFAULT_ORIGIN, RECIPE_ORIGIN) and data.held_out is None:
-        raise UsageError(
-            f"--base-cost {settings.base_cost:g}: no base image is held out to measure it with; leave it out, or give "
-            f"pretrain --held-out"
-        )
+    if origins["base_cost"] not in (DEFAULT_ORIGIN, RECIPE_ORIGIN):
+        require_measured(settings.base_cost, data.held_out is not None)
     classes = base_classes(folder, parent, data)
     return Job(
         "distill", folder, data, classes, settings, execution, recipe=followed.name, parent=parent, origins=origins

@@ -8,24 +8,30 @@ from typing import Any
 
 from m2sd_cli.ablation.records import Budget, RowRecord
 from m2sd_cli.ablation.rows import ROWS, Row, choose_rows, read_rows
+from m2sd_cli.api.base_session import require_kept, require_measured
 from m2sd_cli.api.pretrain import LISTS
 from m2sd_cli.api.stage import chosen_protocol, named_data
+from m2sd_cli.checkpoints import SkippedInitialisation
 from m2sd_cli.config.merging import Layer, Sources, layers, merge
 from m2sd_cli.config.option import options_of
 from m2sd_cli.config.protocol import ProtocolOptions
 from m2sd_cli.config.stages import Config, DistillConfig, PretrainConfig, validate
 from m2sd_cli.data.catalogue import FOLDER_DEFAULTS, DataSetInfo, find_info
+from m2sd_cli.data.fixed_split import count_base
 from m2sd_cli.data.folders import folder_name
+from m2sd_cli.data.protocol import apply_protocol
 from m2sd_cli.data.split_list import LIST_LIMIT, read_list
 from m2sd_cli.errors import M2sdError, UsageError, os_errors_as
 from m2sd_cli.inference.device import choose_device, training_precision
 from m2sd_cli.inference.session import require_directions
+from m2sd_cli.method.backbone import build_backbone
 from m2sd_cli.method.stage3 import default_classifier
 from m2sd_cli.paths import expand, expand_given, text_given
 from m2sd_cli.reading import read_regular
-from m2sd_cli.recipes import find_recipe
+from m2sd_cli.recipes import Recipe, find_recipe
+from m2sd_cli.tables import CLASSIFIERS
 from m2sd_cli.training.distill import loss_weights
-from m2sd_cli.training.initial_weights import file_digest, separate_origin, without_path
+from m2sd_cli.training.initial_weights import file_digest, require_weights, separate_origin, without_path
 
 DATA = "cifar100"  # unless another is named
 ROW = "row"  # an origin of options
@@ -131,7 +137,8 @@ def resolve_sweep(arguments: Mapping[str, Any]) -> Sweep:
     for row in rows:
         try:
             pretrain, distill = resolved(row)
-            _require_sound(pretrain, distill, info)
+            _require_sound(pretrain, distill, data, info)
+            require_measured(measured_cost(pretrain, distill, followed), bool(pretrain.held_out))
         except M2sdError as error:
             raise type(error)(f"row {row.name}: {error}") from None
         own = _record(pretrain, distill)
@@ -162,21 +169,39 @@ def _merged(model: type[Config], sources: Sequence[Layer], init: str | None = No
     return validate(model, {name: value for name, (_, value) in merge(model, sources, init).items()})
 
 
-def _require_sound(pretrain: PretrainConfig, distill: DistillConfig, info: DataSetInfo | None) -> None:
+def measured_cost(pretrain: PretrainConfig, distill: DistillConfig, recipe: Recipe) -> float | None:
+    """Return the `base_cost` to begin stage 2 with: that of a recipe is for the images that the recipe holds out."""
+    if pretrain.held_out or distill.base_cost != recipe.options.tables.get("distill", {}).get("base_cost"):
+        return distill.base_cost
+    return None
+
+
+def _require_sound(pretrain: PretrainConfig, distill: DistillConfig, data: str, info: DataSetInfo | None) -> None:
     """Refuse options that do not go together before hours are spent.
 
     Raises:
         UsageError: they do not.
-        DataError: the list of a folder cannot be read.
+        DataError: the list of a folder cannot be read, or the file to begin from is missing.
     """
     if info is not None and pretrain.split is not None:
         raise UsageError(f"--split is for folders; {info.name} has sessions of its own; leave it out")
-    if pretrain.split is not None:
-        read_list(expand(pretrain.split, "--split"))
-    chosen_protocol(info, pretrain)
+    listed = None if pretrain.split is None else read_list(expand(pretrain.split, "--split"))
+    protocol = chosen_protocol(info, pretrain)
+    require_weights(pretrain.backbone, pretrain.init)
     loss_weights(distill)
     trained = bool(pretrain.epochs or distill.epochs)
-    require_directions(distill.classifier or default_classifier(pretrain.similarity, trained), pretrain.similarity)
+    classifier = distill.classifier or default_classifier(pretrain.similarity, trained)
+    require_directions(classifier, pretrain.similarity)
+    if CLASSIFIERS[classifier].by_class:
+        with SkippedInitialisation():
+            backbone = build_backbone(pretrain.backbone)
+        backbone.pooled_levels = distill.levels
+        if info is not None:
+            base = apply_protocol(info, protocol).base
+        else:
+            assert listed is not None
+            base = count_base(expand(data, "--data"), listed)
+        require_kept(classifier, pretrain.similarity, base, backbone.session_width)
 
 
 def _record(pretrain: PretrainConfig, distill: DistillConfig) -> RowRecord:

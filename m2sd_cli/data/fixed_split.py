@@ -74,6 +74,11 @@ def open_fixed_split(folder: Path, listed: SplitList, treatment: Treatment, skip
     return leave_out(data, skipped)
 
 
+def count_base(folder: Path, listed: SplitList) -> int:
+    """Count the base classes of a folder that a list divides; faults of the list are left to `open_fixed_split`."""
+    return len({_class_of(path) for name in listed.base for path in _images(folder, name, "", [])})
+
+
 def _images(folder: Path, name: str, where: str, faults: list[str]) -> list[Path]:
     """List the image that a path names, or the images in a folder."""
     parsed = PureWindowsPath(name)  # knows both slashes, and drives

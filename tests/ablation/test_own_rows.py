@@ -15,8 +15,13 @@ from m2sd_cli.ablation.records import RowRecord, divergence, read_budget, read_r
 from m2sd_cli.ablation.rows import choose_rows, choose_seeds, read_rows
 from m2sd_cli.api.ablate import ablate
 from m2sd_cli.api.ablation_plan import plan_ablation
+from m2sd_cli.api.base_session import copy_session_0
+from m2sd_cli.api.sweep import resolve_sweep
+from m2sd_cli.config.stages import DistillConfig
+from m2sd_cli.data.fixed_split import count_base
 from m2sd_cli.data.locate import open_data
-from m2sd_cli.errors import DamagedError, TrainingError, UsageError
+from m2sd_cli.data.split_list import read_list
+from m2sd_cli.errors import DamagedError, DataError, TrainingError, UsageError
 from m2sd_cli.progress import report_to
 from m2sd_cli.reports.metrics import require_figure
 from m2sd_cli.reports.published import Comparison, Method, Published, Row
@@ -135,6 +140,52 @@ def test_options_that_do_not_go_together_are_refused_before_anything(tmp_path: P
     assert not (tmp_path / "out").exists()
 
 
+WIDE = "distill = { classifier = 'quadratic', levels = 2 }"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (f"[a]\npretrain.backbone = 'resnet18'\n{WIDE}", "row a: --classifier quadratic: the covariances of 60 "),
+        ("[a]\npretrain.held_out = 0.0\ndistill.base_cost = 0.4", "row a: --base-cost 0.4: no base image is held out"),
+        ("[a]\npretrain = { backbone = 'resnet20', init = 'imagenet' }", "row a: --init imagenet: no weights of"),
+        ("[a]\npretrain.init = 'nowhere.pt'", "row a: --init nowhere.pt: no such file"),
+    ],
+)
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_what_stage_2_or_the_weights_would_refuse_is_refused_before_a_plan(
+    tmp_path: Path, text: str, says: str, dry_run: bool
+) -> None:
+    given: dict[str, Any] = {**BUDGET, "data": "cifar100", "data_root": tmp_path, "rows_file": write(tmp_path, text)}
+    with pytest.raises((UsageError, DataError), match=says):
+        (plan_ablation if dry_run else ablate)(tmp_path / "out", **given)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"[a]\npretrain = {{ backbone = 'resnet18', base_classes = 50 }}\n{WIDE}",
+        "[a]\npretrain.held_out = 0.0\ndistill.base_cost = 0.3",  # that of the recipe, which is left out
+    ],
+)
+def test_a_row_that_can_be_trained_is_not_refused(tmp_path: Path, text: str) -> None:
+    sweep = resolve_sweep({"recipe": "cifar100-resnet20-long", "rows_file": write(tmp_path, text), "device": "cpu"})
+    assert [each.row.name for each in sweep.rows] == ["a"]
+
+
+def test_a_copied_network_gets_no_classifier_that_it_cannot_answer_with(
+    table: tuple[Path, Path, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("m2sd_cli.method.base_statistics.MOST_NUMBERS", 1)
+    source, run = RunFolder(table[0] / "seed-3" / "halved"), RunFolder(tmp_path / "run")
+    with run.locked("test"):
+        run.copy_pretrain(source)
+    with pytest.raises(UsageError, match="--classifier quadratic: the covariances of 6 classes"):
+        copy_session_0(source, run, DistillConfig(epochs=1, classifier="quadratic"))
+    assert run.sessions() == []
+
+
 def test_rows_of_the_file_and_built_in_ones_are_chosen_together(tmp_path: Path) -> None:
     own = read_rows(write(tmp_path, FILE))
     assert [row.name for row in choose_rows(None, own)] == ["halved", "halved-teen", "one-shot"]
@@ -240,10 +291,13 @@ def test_a_folder_with_a_list_is_swept(
     split.write_text(f"base = {json.dumps(base)}\nsessions = [{json.dumps([new])}]\ntest = {json.dumps(tested)}\n")
     words = ["--data", stripes.folder, "--split", split, "--rows", "plain", "--seeds", 1, "--epochs", 1]
     words += ["--pretrain-epochs", 1, "--device", "cpu", "--out", tmp_path / "out", "--config", tmp_path / "small.toml"]
-    (tmp_path / "small.toml").write_text("[pretrain]\nbackbone = 'resnet20'\nimage_size = 16\n")
+    (tmp_path / "small.toml").write_text(
+        "[pretrain]\nbackbone = 'resnet20'\nimage_size = 16\n[distill]\nclassifier = 'quadratic'\n"
+    )
     done = m2sd("ablation", *words)
     assert done.code == 0, done.err
     assert read_budget(tmp_path / "out").data == stripes.folder.name
+    assert count_base(stripes.folder, read_list(split)) == len(base)
     [result] = read_results(tmp_path / "out")
     assert [each.classes for each in result.sessions] == [len(base), len(base) + 1]
 
