@@ -3,13 +3,15 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import MISSING, asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self, TypeVar
 
 from pydantic import Field
 
 from m2sd_cli.ablation.rows import ROWS, Row
+from m2sd_cli.config.option import options_of
+from m2sd_cli.config.stages import DistillConfig, PretrainConfig
 from m2sd_cli.errors import DamagedError, RunError, UsageError
 from m2sd_cli.reports.metrics import Figures, SessionFigures, summarise
 from m2sd_cli.runs.checksummed import ChecksummedModel, Sha256
@@ -224,7 +226,7 @@ def recorded_budget(folder: Path, budget: Budget) -> Budget | None:
         RunError: something else is in the folder.
         DamagedError: the recorded budget cannot be read.
     """
-    stored = _read(folder / BUDGET, Budget)
+    stored = _stored_budget(folder)
     if stored is None:
         # A name that begins with a dot is that of a lock, or of the rest of a killed write.
         names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
@@ -280,10 +282,29 @@ def read_budget(folder: Path) -> Budget:
         RunError: there is no ablation in the folder.
         DamagedError: the budget is damaged.
     """
-    budget = _read(folder / BUDGET, Budget)
+    budget = _stored_budget(folder)
     if budget is None:
         raise RunError(f"{folder}: no ablation in it; begin one with 'm2sd ablation --out DIR'")
     return budget
+
+
+def _stored_budget(folder: Path) -> Budget | None:
+    """Read the budget of a table, with the defaults of the options that an earlier version did not have."""
+    stored = _read(folder / BUDGET, Budget)
+    if stored is None:
+        return None
+    return stored.model_copy(
+        update={
+            "pretrain": _usual_settings(PretrainConfig) | stored.pretrain,
+            "distill": _usual_settings(DistillConfig) | stored.distill,
+        }
+    )
+
+
+def _usual_settings(model: type[PretrainConfig | DistillConfig]) -> dict[str, Setting]:
+    """Return the defaults of the options that a budget has."""
+    usual = {name: option.default for name, option in options_of(model).items() if name != "seed"}
+    return {name: value for name, value in usual.items() if value is not MISSING}
 
 
 def read_results(folder: Path, rows: Sequence[str] = tuple(ROWS)) -> list[Result]:

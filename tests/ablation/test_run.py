@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 import m2sd_cli
 import m2sd_cli.api.ablate as ablation_run
 from m2sd_cli import recipes
-from m2sd_cli.ablation.records import Result, RowRecord, Run, read_results
+from m2sd_cli.ablation.records import Result, RowRecord, Run, read_budget, read_results
 from m2sd_cli.api.ablate import ablate
 from m2sd_cli.cli import output
 from m2sd_cli.config.stages import DistillConfig
@@ -298,6 +298,23 @@ def test_a_table_whose_images_are_missing_has_not_begun(tmp_path: Path) -> None:
     with pytest.raises(DataError):
         ablate(tmp_path / "out", **{**BUDGET, "data": "cub200"}, data_root=tmp_path / "nowhere")
     assert not (tmp_path / "out" / "ablation.json").exists()
+
+
+def test_a_table_that_began_before_an_option_was_there_is_gone_on_with(whole: Path, tmp_path: Path, m2sd: Cli) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(whole, out)
+    budget = read_budget(out)
+    first = {name: value for name, value in budget.pretrain.items() if name not in ("closeness_weight", "colour")}
+    second = {name: value for name, value in budget.distill.items() if name not in ("levels", "colour", "views")}
+    old = budget.model_copy(update={"pretrain": first, "distill": second})
+    (out / "ablation.json").write_bytes(old.encoded())
+    done = m2sd("ablation", *WORDS, "--out", out, "--seeds", 2, "--rows", "plain,mixup")
+    assert (done.code, done.err) == (0, "")
+    assert m2sd("ablation", "--table", "--out", out).out == done.out == m2sd("ablation", "--table", "--out", whole).out
+    file = tmp_path / "options.toml"
+    file.write_text("[pretrain]\ncloseness_weight = 0.5\n")
+    with pytest.raises(UsageError, match=r"its table began with pretrain closeness_weight 0\.0, not 0\.5; "):
+        ablate(out, **BUDGET, config=file, seeds=2, rows=ROWS)
 
 
 def test_damaged_results_say_that_they_can_be_made_again(whole: Path, tmp_path: Path) -> None:
