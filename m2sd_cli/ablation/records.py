@@ -242,6 +242,16 @@ def recorded_budget(folder: Path, budget: Budget) -> Budget | None:
     return stored
 
 
+def recorded_precision(folder: Path) -> str | None:
+    """Return the precision with which a table began; None if there is none.
+
+    Raises:
+        DamagedError: the recorded budget cannot be read.
+    """
+    stored = _stored_budget(folder)
+    return None if stored is None else stored.precision
+
+
 def _require_same(beginning: str, then: Mapping[str, Setting], now: Mapping[str, Setting]) -> None:
     """Refuse other settings than the recorded ones.
 

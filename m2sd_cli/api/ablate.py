@@ -156,7 +156,7 @@ def ablate(
         rows_file: a TOML file with rows of one's own, see `read_rows`.
         shared_stage_1: begin all seeds from the stage 1 of seed 0, instead of each from its own.
         data_root: the folder of built-in data sets.
-        device, precision: of training; `auto` chooses.
+        device, precision: of training; `auto` chooses, and a table keeps the precision that it began with.
         stop_after: seconds after which to save and stop.
         save_every: seconds between two saves of the resumable state.
         base_classes, way, shots_per_class, class_order, shots_draw, split: as for `pretrain`, for every row.
@@ -169,6 +169,7 @@ def ablate(
     folder, root = expand(out, "--out"), expand_given(data_root, "--data-root")
     chosen_seeds = choose_seeds(seeds)
     sweep = resolve_sweep(
+        folder,
         {
             "data": data,
             "recipe": recipe,
@@ -187,7 +188,7 @@ def ablate(
             "class_order": class_order,
             "shots_draw": shots_draw,
             "split": split,
-        }
+        },
     )
     deadline = None if stop_after is None else time.monotonic() + stop_after
     runs = [(Run(folder, seed, row.row.name), row) for seed in chosen_seeds for row in sweep.rows]

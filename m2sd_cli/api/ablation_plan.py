@@ -73,7 +73,7 @@ def plan_ablation(
     """
     folder, root = expand(out, "--out"), expand_given(data_root, "--data-root")
     chosen = choose_seeds(seeds)
-    sweep = resolve_sweep(options)
+    sweep = resolve_sweep(folder, options)
     recorded_budget(folder, sweep.budget)
     require_present(sweep.info, root)
     execution = Execution(choose_device(options.get("device", "auto")), sweep.budget.precision)

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from m2sd_cli.ablation.records import Budget, RowRecord
+from m2sd_cli.ablation.records import Budget, RowRecord, recorded_precision
 from m2sd_cli.ablation.rows import ROWS, Row, choose_rows, read_rows
 from m2sd_cli.api.base_session import require_kept, require_measured
 from m2sd_cli.api.pretrain import LISTS
@@ -86,15 +86,17 @@ class Sweep:
     info: DataSetInfo | None  # of a built-in data set
 
 
-def resolve_sweep(arguments: Mapping[str, Any]) -> Sweep:
+def resolve_sweep(folder: Path, arguments: Mapping[str, Any]) -> Sweep:
     """Resolve the options of both stages of every row now, so that no call goes on with others.
 
     Args:
+        folder: of the table, whose recorded precision is taken for `auto`.
         arguments: those of `ablate` that decide what is trained.
 
     Raises:
         UsageError: a value does not fit, or the data set has no sessions of its own; the message names the row.
         DataError: a file that an option names cannot be read.
+        DamagedError: the recorded budget of the table cannot be read.
     """
     request = _Request(**arguments)
     if request.pretrain_epochs is not None and request.pretrain_epochs < 1:
@@ -149,6 +151,9 @@ def resolve_sweep(arguments: Mapping[str, Any]) -> Sweep:
             digests=_changed(base.digests, own.digests),
         )
         chosen.append(RowOptions(row, record, pretrain, distill))
+    precision = training_precision(request.precision, computing)
+    if request.precision == "auto":
+        precision = recorded_precision(folder) or precision
     digests = dict(base.digests)
     budget = Budget(
         data=info.name if info else folder_name(Path(data)),
@@ -160,7 +165,7 @@ def resolve_sweep(arguments: Mapping[str, Any]) -> Sweep:
         rows={each.row.name: each.record for each in chosen},
         shared_stage_1=request.shared_stage_1,
         device=computing.type,
-        precision=training_precision(request.precision, computing),
+        precision=precision,
     )
     return Sweep(budget, chosen, data, info)
 

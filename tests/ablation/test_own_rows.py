@@ -170,7 +170,8 @@ def test_what_stage_2_or_the_weights_would_refuse_is_refused_before_a_plan(
     ],
 )
 def test_a_row_that_can_be_trained_is_not_refused(tmp_path: Path, text: str) -> None:
-    sweep = resolve_sweep({"recipe": "cifar100-resnet20-long", "rows_file": write(tmp_path, text), "device": "cpu"})
+    given = {"recipe": "cifar100-resnet20-long", "rows_file": write(tmp_path, text), "device": "cpu"}
+    sweep = resolve_sweep(tmp_path / "out", given)
     assert [each.row.name for each in sweep.rows] == ["a"]
 
 

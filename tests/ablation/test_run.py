@@ -21,6 +21,7 @@ import m2sd_cli.api.ablate as ablation_run
 from m2sd_cli import recipes
 from m2sd_cli.ablation.records import Result, RowRecord, Run, read_budget, read_results
 from m2sd_cli.api.ablate import ablate
+from m2sd_cli.api.sweep import resolve_sweep
 from m2sd_cli.cli import output
 from m2sd_cli.config.stages import DistillConfig
 from m2sd_cli.errors import (
@@ -274,6 +275,19 @@ def test_another_budget_is_refused(whole: Path, given: dict[str, Any], says: str
         f"--out {whole}: its table began with {says}; give the same options, or name another folder"
     )
     assert tree(whole) == before
+
+
+def test_a_precision_that_is_not_given_is_that_of_the_table(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def on_another_chip(name: str, _device: torch.device) -> str:
+        return "bf16" if name == "auto" else name
+
+    monkeypatch.setattr("m2sd_cli.api.sweep.training_precision", on_another_chip)
+    given = {name: value for name, value in BUDGET.items() if name != "precision"}
+    done = ablate(whole, **given, seeds=2, rows=ROWS)
+    assert (done.finished, done.budget.precision) == (True, "fp32")
+    assert resolve_sweep(tmp_path / "new", given).budget.precision == "bf16"
 
 
 @pytest.mark.parametrize(
