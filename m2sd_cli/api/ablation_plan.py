@@ -74,7 +74,8 @@ def plan_ablation(
     folder, root = expand(out, "--out"), expand_given(data_root, "--data-root")
     chosen = choose_seeds(seeds)
     sweep = resolve_sweep(folder, options)
-    recorded_budget(folder, sweep.budget)
+    stored = recorded_budget(folder, sweep.budget)
+    known = {**(stored.rows if stored else {}), **sweep.budget.rows}
     require_present(sweep.info, root)
     execution = Execution(choose_device(options.get("device", "auto")), sweep.budget.precision)
     by_first: dict[str, list[RowOptions]] = {}
@@ -93,7 +94,7 @@ def plan_ablation(
         for each in sharing:
             leader = networks[each.record.network]
             stage = stages[each.record.network]
-            same = [other for other in sharing if other.record.network == each.record.network]
+            same = [name for name, other in known.items() if other.network == each.record.network]
             rows.append(
                 RowPlan(
                     row=each.row.name,
@@ -133,6 +134,6 @@ def _has_stage_1(folder: Path, seed: int, row: RowOptions) -> bool:
     return RunFolder(Run(folder, seed, row.row.name).path).has_pretrain()
 
 
-def _networks_left(folder: Path, same: Sequence[RowOptions], seeds: Sequence[int]) -> int:
-    """Count the trainings of stage 2 that are left of a network that rows share."""
-    return sum(not any(RunFolder(Run(folder, seed, row.row.name).path).sessions() for row in same) for seed in seeds)
+def _networks_left(folder: Path, same: Sequence[str], seeds: Sequence[int]) -> int:
+    """Count the trainings of stage 2 that are left of a network that rows of these names share."""
+    return sum(not any(RunFolder(Run(folder, seed, name).path).sessions() for name in same) for seed in seeds)

@@ -406,6 +406,14 @@ def test_a_dry_run_tells_what_is_shared_and_writes_nothing(
     assert tree(out) == before
 
 
+def test_a_dry_run_counts_no_network_that_a_row_of_an_earlier_call_has(
+    table: tuple[Path, Path, list[str]], tmp_path: Path
+) -> None:
+    file = write(tmp_path, FILE + '[halved-means]\ndistill = { kl_weight = 0.5, classifier = "means" }\n')
+    planned = plan_ablation(table[0], **BUDGET, seeds="3,4", rows_file=file, rows="halved-means")
+    assert [each.trainings for each in planned.rows] == [1]  # of seed 4
+
+
 def test_a_study_reads_every_figure_that_was_kept(
     table: tuple[Path, Path, list[str]], tmp_path: Path, m2sd: Cli
 ) -> None:
