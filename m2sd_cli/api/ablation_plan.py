@@ -82,6 +82,10 @@ def plan_ablation(
     for each in sweep.rows:
         by_first.setdefault(each.record.stage_1, []).append(each)
     firsts, rows = [], []
+
+    def seeds_of(row: RowOptions) -> list[int]:
+        return [seed for seed in chosen if not Run(folder, seed, row.row.name).has_diverged(sweep.budget)]
+
     for name, sharing in by_first.items():
         say(f"timing {name}: {', '.join(each.row.name for each in sharing)}")
         networks = {each.record.network: each for each in reversed(sharing)}
@@ -89,7 +93,8 @@ def plan_ablation(
         job = _begin(sweep, sharing[0], folder, root, execution)
         _, _, (first, *seconds) = time_stages(job, [each.distill for each in ordered])
         stages = {each.record.network: stage for each, stage in zip(ordered, seconds, strict=True)}
-        left = _trainings_left(folder, name, sharing, chosen, sweep.budget.shared_stage_1)
+        waiting = sorted({seed for each in sharing for seed in seeds_of(each)})
+        left = _trainings_left(folder, name, sharing, waiting, sweep.budget.shared_stage_1)
         firsts.append(FirstPlan(name, first.epochs, first.seconds, left, [each.row.name for each in sharing]))
         for each in sharing:
             leader = networks[each.record.network]
@@ -103,7 +108,7 @@ def plan_ablation(
                     stage_2=leader.row.name,
                     epochs=stage.epochs,
                     seconds=stage.seconds,
-                    trainings=_networks_left(folder, same, chosen) if each is leader else 0,
+                    trainings=_networks_left(folder, same, seeds_of(each)) if each is leader else 0,
                     ended=sum(Run(folder, seed, each.row.name).has_ended for seed in chosen),
                 )
             )

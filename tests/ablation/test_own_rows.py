@@ -347,6 +347,7 @@ def test_a_row_that_diverges_holds_no_other_one_up(tmp_path: Path, m2sd: Cli, mo
         again = m2sd(*words)
         assert (again.code, again.err, again.out) == (1, f"{end}\n", done.out)
         assert m2sd(*words, "--rows", "calm").code == 0
+    assert plan_ablation(out, **BUDGET, seeds=1, rows_file=tmp_path / "rows.toml").seconds == 0
     [mark] = (out / "seed-0").glob("stage-2-*.diverged")
     assert mark.read_text().startswith("distill: no finite ")
     mark.unlink()
