@@ -77,7 +77,7 @@ def distill(
     first = find_stage_1(folder, origin)  # raises before the lock would make a missing folder
     if origin is not None and request.data is None:
         request = replace(request, data=find_folder(origin, first.manifest, None))
-    with progress.stage("distill"), executing(asked, folder, "distill") as execution:
+    with progress.stage("distill"), executing(replace(asked, force=force), folder, "distill") as execution:
         parent = find_stage_1(folder, origin)
         if resume or (requeue and (folder.sessions() or StateStore(folder).exists())):
             job = _resume(request, folder, parent, execution)

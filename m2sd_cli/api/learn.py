@@ -121,7 +121,8 @@ def learn(
         name = os.path.join(os.curdir, name)  # the folder, and no data set of its name
     opened = open_run(run)
     refuse_shared_folder(opened, name)
-    with progress.stage("learn"), executing(Execution(choose_device(device)), opened, "learn") as execution:
+    asked = Execution(choose_device(device), force=force)
+    with progress.stage("learn"), executing(asked, opened, "learn") as execution:
         if not resume:
             refuse_unless_new(StateStore(opened), _worth_keeping(opened, minutes), force)
         chosen = backbone or best_backbone()
@@ -163,7 +164,7 @@ def learn(
             try:
                 stored = FineTuning(opened, images, settings, init, minutes, execution).decide()
             except KeyboardInterrupt:  # between trainings, which save and say the same
-                raise InterruptedTrainingError("interrupted; go on with the same command and --resume") from None
+                raise InterruptedTrainingError(f"interrupted; {execution.way_on}") from None
         noticed = remarks(data)
     tested, right, accuracies = 0, 0, {}
     source = tests if len(tests) else images.train

@@ -123,7 +123,7 @@ def pretrain(
         require_data(request, followed)
     if request.data is not None:
         refuse_shared_folder(folder, request.data)
-    with progress.stage(PRETRAIN), executing(asked, folder, PRETRAIN) as execution:
+    with progress.stage(PRETRAIN), executing(replace(asked, force=force), folder, PRETRAIN) as execution:
         if resume or (requeue and (folder.has_pretrain() or StateStore(folder).exists())):
             job = _resume(request, folder, execution, requeue)
         else:

@@ -58,7 +58,7 @@ def distill(
     next_steps = [] if following is None else [command("increment", run, session=following, data_root=root)]
     if tested:
         next_steps.append(command("evaluate", run, data_root=root))
-    report_training("distill", stored, folder, next_steps, json, quiet)
+    report_training("distill", stored, folder, next_steps, json, quiet, given["force"])
     if not tested and not json:
         note(f"to test it, labelled photos, a folder a class in DIR: {command('evaluate', run, ' --test DIR')}", quiet)
     if following is None and not json:

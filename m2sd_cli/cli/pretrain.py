@@ -62,4 +62,4 @@ def pretrain(
     next_step = command(
         "distill", run, " --epochs 0" if frozen else "", config=given["config"], data_root=given["data_root"]
     )
-    report_training("pretrain", stored, m2sd_cli.open_run(run), [next_step], json, quiet)
+    report_training("pretrain", stored, m2sd_cli.open_run(run), [next_step], json, quiet, given["force"])

@@ -138,7 +138,13 @@ def stopped_in_time(stage: str, requeue: bool) -> Iterator[None]:
 
 
 def report_training(
-    stage: str, stored: "StoredManifest | None", run: "RunFolder", next_steps: Sequence[str], json: bool, quiet: bool
+    stage: str,
+    stored: "StoredManifest | None",
+    run: "RunFolder",
+    next_steps: Sequence[str],
+    json: bool,
+    quiet: bool,
+    force: bool,
 ) -> None:
     """Print the outcome of a training, and the commands to type next.
 
@@ -149,6 +155,7 @@ def report_training(
         next_steps: commands that may follow.
         json: prints a JSON document instead.
         quiet: leaves the hints out.
+        force: the command started over.
 
     Raises:
         StoppedError: the time limit ended the training.
@@ -156,7 +163,10 @@ def report_training(
     if stored is None:
         if json:
             document({"stage": stage, "finished": False, "run": as_text(run.path)})
-        raise StoppedError(f"{stage}: time is up; saved. Go on with the same command and --resume, or with --requeue")
+        without = ", but without --force" if force else ""
+        raise StoppedError(
+            f"{stage}: time is up; saved. Go on with the same command and --resume, or with --requeue{without}"
+        )
     manifest = stored.manifest
     last = manifest.history[-1] if manifest.history else None
     if json:

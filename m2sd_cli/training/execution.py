@@ -38,6 +38,7 @@ class Execution:
     on_epoch: "Callable[[EpochFigures], None] | None" = None
     tensorboard: Path | None = None  # the folder of its files
     time_budget: float | None = None  # seconds; decides the epochs of a new training
+    force: bool = False  # the command starts over, and has to be repeated without that to go on
 
     def __post_init__(self) -> None:
         training_precision(self.precision, self.device)
@@ -48,6 +49,11 @@ class Execution:
     def exact_precision(self) -> str:
         """The precision in use, `fp32` or `bf16`."""
         return training_precision(self.precision, self.device)
+
+    @property
+    def way_on(self) -> str:
+        """The way to go on with a saved training, for messages."""
+        return f"go on with the same command and --resume{', but without --force' if self.force else ''}"
 
     def resumed_from(self, state: TrainingState) -> "Execution":
         """Return the same conditions, with the precision and algorithms of an interrupted training."""

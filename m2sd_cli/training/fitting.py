@@ -93,12 +93,12 @@ def fit(job: Job[Config], module: nn.Module, objective: Objective) -> Fitted[Con
                 if not stop.interrupted or not compilation_failed(error):
                     raise
                 # The signal has ended the compiler, too.
-                way = "nothing was saved" if training.saved is None else "go on with the same command and --resume"
+                way = "nothing was saved" if training.saved is None else execution.way_on
                 raise stop.error(f"interrupted while the network was compiled; {way}") from None
     if ended:
         return Fitted(job.config, training.position.seconds, training.position.history)
     if execution.group.any(stop.interrupted):
-        raise stop.error("interrupted and saved; go on with the same command and --resume")
+        raise stop.error(f"interrupted and saved; {execution.way_on}")
     return None
 
 

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ from m2sd_cli.data.demo import open_demo
 from m2sd_cli.data.locate import open_data
 from m2sd_cli.errors import DamagedError, DataError, RunError, StoppedError, UsageError
 from m2sd_cli.runs.folder import RunFolder
+from m2sd_cli.training.loop import Training
 from tests.benchmark.small import skip_slow_parts
 from tests.helpers import Cli, Outcome, Stripes, check_refusal, train_on_less, tree
 
@@ -515,6 +517,34 @@ def test_a_training_that_runs_out_of_time_can_be_resumed(m2sd: Cli, stripes: Str
     assert "--resume" in stopped_again.err
     assert one_document(m2sd("pretrain", *options, "--resume", "--json"))["finished"] is True
     assert not (tmp_path / "run" / "training").exists()
+
+
+@pytest.mark.usefixtures("signals_as_at_a_terminal")
+def test_a_training_that_started_over_is_resumed_without_force(
+    m2sd: Cli, run: Path, stripes: Stripes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["pretrain", "--data", stripes.folder, "--run", run, *CPU, "--precision", "fp32"]
+    small = ["--image-size", 16, "--backbone", "resnet20", "--epochs", 1, "--batch-size", 16]
+    stopped = m2sd(*words, *small, "--force", "--yes", "--stop-after", "0s")
+    assert (stopped.code, stopped.err.splitlines()[-1]) == (
+        StoppedError.exit_code,
+        "m2sd: pretrain: time is up; saved. Go on with the same command and --resume, or with --requeue, but without "
+        "--force",
+    )
+    step = Training._step
+
+    def interrupted_step(training: Training, sums: Any) -> None:
+        step(training, sums)
+        signal.raise_signal(signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Training, "_step", interrupted_step)
+        interrupted = m2sd(*words, *small, "--force", "--yes")
+    assert (interrupted.code, interrupted.err.splitlines()[-1]) == (
+        130,
+        "m2sd: interrupted and saved; go on with the same command and --resume, but without --force",
+    )
+    assert m2sd(*words, *small, "--resume").code == 0
 
 
 def test_the_place_of_the_run_can_come_from_the_environment(
