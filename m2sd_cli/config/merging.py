@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from m2sd_cli.config.files import NO_OPTIONS, OptionsFile, read_options
-from m2sd_cli.config.option import find_option, options_of
+from m2sd_cli.config.option import find_option, flag, options_of, shown
 from m2sd_cli.config.stages import (
     ENHANCEMENT_TERMS,
     MISSING_TERMS,
@@ -16,7 +16,9 @@ from m2sd_cli.config.stages import (
     PretrainConfig,
     stage_of,
     validate,
+    without_effect,
 )
+from m2sd_cli.errors import UsageError
 from m2sd_cli.tables import OPTIMIZERS
 
 PRETRAIN_SHARE = 0.2  # of a data set's epochs; the paper's stage 1
@@ -25,8 +27,10 @@ TRAINED: dict[str, dict[str, Any]] = {  # of each stage, where stage 1 begins fr
     "pretrain": {"optimizer": "adamw", "backbone_rate": 0.1},
     "distill": {"optimizer": "adamw"},
 }
+TRANSFER = {"attention_reduction": "mean", "attention_weight": 0.0}  # without a layer that has them
 DEFAULT_ORIGIN = "default"
 RECIPE_ORIGIN = "recipe"
+COMMAND_LINE = "command line"
 
 
 @dataclass(frozen=True)
@@ -67,12 +71,16 @@ def resolve_with_origins(model: type[Config], sources: Sources) -> tuple[Config,
         the configuration, and the source of each option by its name.
 
     Raises:
-        UsageError: a value does not fit; the message names the option.
+        UsageError: a value does not fit, or a given option would change nothing; the message names the option.
     """
     merged = merge(model, layers(model, sources), sources.init)
     values = {name: value for name, (_, value) in merged.items()}
     settings = validate(model, values, source=str(sources.file) if sources.file else None)
-    return settings, {name: merged.get(name, (DEFAULT_ORIGIN,))[0] for name in options_of(model)}
+    origins = {name: merged.get(name, (DEFAULT_ORIGIN,))[0] for name in options_of(model)}
+    for name, why in without_effect(settings).items():
+        if origins[name] == COMMAND_LINE:  # a file may have every option
+            raise UsageError(f"{flag(name)} {shown(values[name])}: {why}")
+    return settings, origins
 
 
 def layers(model: type[Config], sources: Sources) -> list[Layer]:
@@ -88,7 +96,7 @@ def layers(model: type[Config], sources: Sources) -> list[Layer]:
         Layer(RECIPE_ORIGIN, sources.recipe.tables.get(stage, {})),
         Layer("pretrain's file", sources.inherited.tables.get(stage, {})),
         Layer("file", given_options(model, sources.file, {})),
-        Layer("command line", given_options(model, None, sources.options)),
+        Layer(COMMAND_LINE, given_options(model, None, sources.options)),
     ]
 
 
@@ -97,7 +105,8 @@ def merge(model: type[Config], sources: Sequence[Layer], init: object = None) ->
 
     Learning rate and weight decay of a layer go with its optimiser: a later layer with another optimiser drops them.
     Weights of terms that the mixing of a later layer does not have are dropped, and so are those of feature enhancement
-    where a later layer chooses its kind. If stage 1 begins from weights and no layer names optimiser or learning rate,
+    where a later layer chooses its kind. The weight of the attention transfer, unless it is 0, goes with its reduction.
+    If stage 1 begins from weights and no layer names optimiser or learning rate,
     the values are those of TRAINED.
 
     Args:
@@ -114,6 +123,9 @@ def merge(model: type[Config], sources: Sequence[Layer], init: object = None) ->
     for origin, values in sources:
         other = optimizer.check(values.get("optimizer", chosen))
         dropped = superseded(values, other != chosen)
+        reduction, weight = (merged.get(name, ("", usual))[1] for name, usual in TRANSFER.items())
+        if weight and values.get("attention_reduction", reduction) != reduction:
+            dropped |= {"attention_weight"}
         merged = {name: each for name, each in merged.items() if name not in dropped}
         chosen = other
         merged |= {name: (origin, value) for name, value in values.items()}

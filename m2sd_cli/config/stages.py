@@ -24,7 +24,7 @@ from m2sd_cli.tables import (
 
 STAGES = ("pretrain", "distill")
 NO_INIT = "none"
-CLASSIFIER_DEFAULT = f"{DEFAULT_CLASSIFIER}, or {UNTRAINED_CLASSIFIER} without any training"
+CLASSIFIER_DEFAULT = f"{DEFAULT_CLASSIFIER}, or chosen, mostly {UNTRAINED_CLASSIFIER}, without any training"
 SEED = "Same seed: same result, on the same CPU with the same number of threads."
 RATE = "Learning rate of the classifier W, after the warm-up."
 DEFAULT_MILESTONES = (0.6, 0.8)  # of the epochs
@@ -312,6 +312,25 @@ def milestones(config: TrainingConfig) -> list[int]:
             f"--epochs"
         )
     return epochs
+
+
+def without_effect(config: PretrainConfig | DistillConfig) -> dict[str, str]:
+    """Return the options that change nothing beside the others, each with the reason and the way out."""
+    idle = {}
+    if config.schedule != "multistep":
+        idle["gamma"] = f"--schedule {config.schedule} has no milestones; leave it out, or give --schedule multistep"
+    if not isinstance(config, DistillConfig):
+        return idle
+    if config.mixing == "none":
+        idle["beta"] = "--mixing none mixes no images; leave it out"
+    way = "leave it out; --enhancement full has it"
+    if not config.kd_weight:
+        idle["temperature"] = f"there is no distillation from enhanced features, --kd-weight is 0; {way}"
+    if not config.attention_weight:
+        idle["attention_reduction"] = f"there is no attention transfer, --attention-weight is 0; {way}"
+    if config.enhancement == "no-pyramid" or not any(getattr(config, name) for name in ENHANCEMENT_TERMS):
+        idle["pyramid_width"] = f"there is no pyramid; {way}"
+    return idle
 
 
 MODELS: dict[str, type[PretrainConfig] | type[DistillConfig]] = {"pretrain": PretrainConfig, "distill": DistillConfig}

@@ -256,6 +256,53 @@ def test_the_usual_weight_of_attention_transfer_goes_with_its_reduction() -> Non
     assert resolve(DistillConfig, Sources(summed, None, {"attention_reduction": "mean"})).attention_weight == 100
 
 
+@pytest.mark.parametrize(
+    ("weight", "options", "expected"),
+    [
+        (25.0, {"attention_reduction": "sum"}, 1.0),  # a quarter of the mean's, and 25 times the sum's
+        (25.0, {"attention_reduction": "mean"}, 25.0),
+        (25.0, {"attention_reduction": "sum", "attention_weight": 0.25}, 0.25),
+        (0.0, {"attention_reduction": "sum", "attention_weight": 2.0}, 2.0),
+    ],
+)
+def test_another_reduction_drops_the_weight_of_an_earlier_layer(
+    weight: float, options: dict[str, Any], expected: float
+) -> None:
+    earlier = {"epochs": 1, "attention_weight": weight}
+    assert resolve(DistillConfig, Sources(earlier, None, options)).attention_weight == expected
+
+
+PLAIN = {"epochs": 3, "kd_weight": 0.0, "attention_weight": 0.0, "teacher_weight": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("model", "defaults", "options", "says"),
+    [
+        (PretrainConfig, {"epochs": 3}, {"gamma": 0.2}, "--gamma 0.2: --schedule cosine has no milestones"),
+        (DistillConfig, PLAIN, {"gamma": 0.2}, "--gamma 0.2: --schedule cosine has no milestones"),
+        (DistillConfig, PLAIN, {"beta": 0.5, "mixing": "none"}, "--beta 0.5: --mixing none mixes no images"),
+        (DistillConfig, PLAIN, {"temperature": 2.0}, "--temperature 2.0: there is no distillation"),
+        (DistillConfig, PLAIN, {"attention_reduction": "sum"}, "--attention-reduction sum: there is no attention"),
+        (DistillConfig, PLAIN, {"pyramid_width": 2}, "--pyramid-width 2: there is no pyramid; leave it out; --enh"),
+        (DistillConfig, {"epochs": 3}, {"pyramid_width": 2, "enhancement": "no-pyramid"}, "--pyramid-width 2: "),
+    ],
+)
+def test_an_option_that_would_change_nothing_is_refused(
+    model: type[PretrainConfig] | type[DistillConfig],
+    defaults: dict[str, Any],
+    options: dict[str, Any],
+    says: str,
+) -> None:
+    with pytest.raises(UsageError, match=f"^{re.escape(says)}"):
+        resolve(model, Sources(defaults, None, options))
+    name = next(iter(options))
+    assert getattr(resolve(model, Sources({**defaults, **options})), name) == options[name]  # of a recipe it is spare
+    useful = (
+        {"schedule": "multistep", "milestones": "1"} if name == "gamma" else {"enhancement": "full", "mixing": "both"}
+    )
+    assert getattr(resolve(model, Sources(defaults, None, {**options, **useful})), name) == options[name]
+
+
 def test_weights_go_with_the_enhancement_and_the_mixing_of_their_layer() -> None:
     clean = {"epochs": 1, "kd_weight": 0.0, "attention_weight": 0.0, "teacher_weight": 0.0, "clean_weight": 1.0}
 
