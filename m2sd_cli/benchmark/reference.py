@@ -4,7 +4,7 @@ Most published code for few-shot class-incremental learning trains by it. Each i
 and flipped by torchvision's transforms and made a tensor in a worker process of torch's DataLoader; the network
 computes in float32 and the default memory format; loss and accuracy are read from the device after every step. Network,
 loss, optimiser, batch size and the distribution of the augmented images are those of `m2sd pretrain` without
-AutoAugment, colour and Cutout, which no recipe of the package uses.
+AutoAugment, colour and Cutout; `configure` refuses a recipe that has them.
 """
 
 from collections.abc import Callable, Iterator

@@ -111,6 +111,11 @@ def configure(
         raise UsageError(f"--rounds {rounds}: at least 1")
     if workers is not None and workers < 1:
         raise UsageError(f"--workers {workers}: at least 1")
+    if workers is not None and (pretrain.auto_augment != "none" or pretrain.colour or pretrain.cutout):
+        raise UsageError(
+            f"--against-reference: the plain loop has no AutoAugment, colour or Cutout, as {recipe.name} has; leave it "
+            f"out, or name another --recipe"
+        )
     chosen = choose_device(device)
     training_precision(precision, chosen)
     endless: dict[str, Any] = {"epochs": EPOCHS, "learning_rate": LEARNING_RATE}

@@ -204,6 +204,10 @@ def test_the_tables_fit_a_narrow_terminal(
         ("--rounds 0", "--rounds 0: at least 1"),
         ("--workers 2", "--workers 2: these are the reference loop's; add --against-reference"),
         ("--against-reference --workers 0", "--workers 0: at least 1"),
+        (
+            "--against-reference --recipe cifar100-resnet20-long",
+            "has no AutoAugment, colour or Cutout, as cifar100-",
+        ),
         ("--device gpu", "--device gpu: choose"),
         ("--precision half", "--precision half: choose"),
     ],
