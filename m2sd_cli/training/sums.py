@@ -42,5 +42,11 @@ class Sums:
 
 
 def all_finite(tensors: Mapping[str, Tensor]) -> bool:
-    """Tell whether every number of every tensor is finite; the device is waited for once."""
-    return bool(torch.stack([tensor.isfinite().all() for tensor in tensors.values()]).all())
+    """Tell whether every number of every tensor is finite; each device is waited for once.
+
+    An optimiser may keep its count of steps on the CPU, beside moments on a device.
+    """
+    found: dict[torch.device, list[Tensor]] = {}
+    for tensor in tensors.values():
+        found.setdefault(tensor.device, []).append(tensor.isfinite().all())
+    return all(bool(torch.stack(each).all()) for each in found.values())
