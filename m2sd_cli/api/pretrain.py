@@ -48,6 +48,7 @@ from m2sd_cli.training.execution import Execution, executing
 from m2sd_cli.training.fitting import fit
 from m2sd_cli.training.initial_weights import (
     IMAGENET,
+    file_digest,
     initialise,
     known_weights,
     prepared_for_weights,
@@ -260,6 +261,7 @@ def _resume(
         recipe=state.recipe,
         options_file=state.options_file,
         weights=state.weights,
+        init_sha256=state.init_sha256,
         state=state,
     )
 
@@ -308,7 +310,8 @@ def fit_pretrain(job: Job[PretrainConfig]) -> StoredManifest | None:
         if job.init not in (None, NO_INIT):
             assert job.init is not None
             with group.local_main_first():
-                job = replace(job, weights=weights_record(config.backbone, job.init))
+                record, sha256 = weights_record(config.backbone, job.init), file_digest(job.init)
+                job = replace(job, weights=record, init_sha256=sha256)
         objective = pretrain_objective(network, config)
         fitted = fit(job, network, objective) if config.epochs else Fitted(config)
         if fitted is None:
@@ -332,6 +335,7 @@ def fit_pretrain(job: Job[PretrainConfig]) -> StoredManifest | None:
             ),
             transform=transform_record(data.transform),
             weights=job.weights,
+            init_sha256=job.init_sha256,
             config=asdict(fitted.config),
             seed=config.seed,
             history=fitted.history,

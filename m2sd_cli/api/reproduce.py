@@ -40,7 +40,7 @@ from m2sd_cli.runs.manifest import EDITS, WITH_SHOTS, ClassRecord, MachineRecord
 from m2sd_cli.runs.places import read_places
 from m2sd_cli.runs.reader import StoredManifest
 from m2sd_cli.training.execution import Execution
-from m2sd_cli.training.initial_weights import IMAGENET, is_published
+from m2sd_cli.training.initial_weights import IMAGENET, file_digest, is_published
 from m2sd_cli.training.job import Job
 from m2sd_cli.training.records import LISTED, base_records, class_records, left_out
 
@@ -218,6 +218,9 @@ def _open_inputs(
         raise UsageError(f"--init {init}: the run began from random weights; leave it out")
     if init is not None and not is_published(init) and not Path(init).is_file():
         raise DataError(f"--init {init}: no such file")
+    recorded = first.init_sha256 or (first.weights.sha256 if first.weights else None)
+    if init is not None and not is_published(began) and recorded not in (None, file_digest(init)):
+        raise DataError(f"--init {init}: not the weights that the run began from, their SHA-256 is another one")
     base = recorded_data(first, data, data_root, first.transform.crop)
     _require_recorded(base_records(base), first.classes, "stage 1", base.location)
     files = {number: find_shots(paths) for number, paths in folders.items()}

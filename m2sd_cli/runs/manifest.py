@@ -230,6 +230,7 @@ class Manifest(Record):
     weights: Annotated[
         WeightsRecord | None, Field(description="that stage 1 began from, where their origin is known")
     ] = None
+    init_sha256: Annotated[Sha256 | None, Field(description="of the file that stage 1 began from")] = None
     config: dict[Text, Setting]
     classifier: Annotated[EntryName | None, Field(description="of stage 3, from this session on; none in stage 1")] = (
         None
@@ -376,6 +377,7 @@ class TrainingState(ChecksummedModel):
     recipe: Name | None = None
     options_file: OptionsTables = Field(default={}, description="the tables of --config, of stage 1")
     weights: WeightsRecord | None = None
+    init_sha256: Sha256 | None = None
     split: SplitRecord | None = None
     config: dict[Text, Setting]
     sums: Annotated[dict[Text, float], Field(description="of the epoch under way")]

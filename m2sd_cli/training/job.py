@@ -58,6 +58,7 @@ class Job(Generic[Config]):
     options_file: OptionsTables = field(default_factory=dict)  # of --config, of stage 1
     init: str | None = None  # the weights that stage 1 begins from, if not random ones
     weights: WeightsRecord | None = None  # the record of these weights
+    init_sha256: str | None = None  # of their file
     parent: StoredManifest | None = None  # of stage 2: the manifest of stage 1
     state: TrainingState | None = None  # to resume from
     origins: Mapping[str, str] = field(default_factory=dict)  # source of each option, of a training that begins
@@ -80,6 +81,7 @@ class Job(Generic[Config]):
             recipe=self.recipe,
             options_file=self.options_file,
             weights=self.weights,
+            init_sha256=self.init_sha256,
             split=split_record(self.data) if self.stage == "pretrain" else None,
             config=asdict(self.config),
             sums={},

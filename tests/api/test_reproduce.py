@@ -26,6 +26,7 @@ from tests.helpers import (
     backbone_weights,
     check_refusal,
     copy_base_session,
+    sha256,
     train_on_less,
     tree,
 )
@@ -295,9 +296,10 @@ def test_weights_that_stage_1_began_from(m2sd: Cli, trained: Path, stripes: Stri
     absent = m2sd(*words, "--init", tmp_path / "absent")
     assert (absent.code, absent.err) == (3, f"m2sd: --init {tmp_path / 'absent'}: no such file\n")
     assert m2sd(*words, "--init", file).code == 0
+    assert RunFolder(run).pretrain().manifest.init_sha256 == sha256(file)
     weights["conv1.weight"] += 1
     save_file(weights, file)
-    assert m2sd(*words, "--init", file).code == 1
+    check_refusal(m2sd(*words, "--init", file), 3, "not the weights that the run began from, their SHA-256 is another")
     needless = m2sd(*COMMAND, "--run", trained, "--session", 0, "--data", stripes.folder, "--init", file)
     assert (needless.code, needless.err) == (
         2,
