@@ -8,17 +8,20 @@ from m2sd_cli.api.increment import Lesson, check_names, find_extended, teach
 from m2sd_cli.api.recorded_data import official_data, official_number
 from m2sd_cli.api.taught_shots import find_shots, require_all, shots_there
 from m2sd_cli.data.datasets import Shots
+from m2sd_cli.data.names import class_name
 from m2sd_cli.data.skipping import leave_out_shots
 from m2sd_cli.data.sources import FileImages
 from m2sd_cli.errors import DataError, RunError, UsageError
 from m2sd_cli.inference.device import choose_device, inference_precision
 from m2sd_cli.paths import expand, expand_given
-from m2sd_cli.runs.folder import open_run
+from m2sd_cli.runs.folder import RunFolder, open_run
 from m2sd_cli.runs.manifest import EDITS, WITH_SHOTS, EditRecord, Manifest, ManifestSummary
 from m2sd_cli.runs.places import read_places, remember_shots
 from m2sd_cli.runs.reader import StoredManifest
 from m2sd_cli.training.execution import Execution
 from m2sd_cli.training.records import class_records, classes_digest, left_out
+
+DONE_TO = {"extend": "extends", "rename": "renames", "forget": "forgets"}
 
 
 def replay(
@@ -60,6 +63,7 @@ def replay(
     if len(done) >= len(recorded) - 1:
         raise RunError(f"{folder.path}: it has as many sessions as {old.path}; nothing is left to be taught")
     left = recorded[1 + len(done) :]
+    _require_names(folder, left)
     found = _find_shots(left, [expand(each, "--shots") for each in shots], read_places(old.path).shots)
     for manifest in left:
         if manifest.kind in WITH_SHOTS and manifest.data.kind == "built-in":
@@ -93,8 +97,6 @@ def replay(
             assert manifest.session is not None
             images = found[manifest.session]
             extended = find_extended(chain.classes.known, images.classes) if manifest.kind == "extend" else []
-            if not extended:
-                check_names(chain.taught(), images.classes)
             changed = None if manifest.classifier == before.classifier else manifest.classifier
             lesson = Lesson(manifest.session, images, manifest.data, changed, manifest.views or 1, extended)
             taught.append(teach(folder, chain, lesson, execution))
@@ -103,6 +105,33 @@ def replay(
                 remember_shots(folder.path, manifest.session, [*places])
         before = manifest
     return taught
+
+
+def _require_names(folder: RunFolder, left: Sequence[Manifest]) -> None:
+    """Refuse sessions whose names do not go with the classes of a run, before any of them is taught.
+
+    Raises:
+        RunError: a class would be taught twice, or is missing.
+    """
+    taught = folder.summary().taught()
+    for manifest in left:
+        number, names = manifest.session, [each.name for each in manifest.classes]
+        assert number is not None
+        if manifest.kind == "increment":
+            check_names(taught, names, f"session {number} teaches it; learn or pretrain without its images first")
+            taught |= dict.fromkeys(names, number)
+            continue
+        there = {class_name(name): name for name in taught}
+        for name in (*names, *(each.name for each in manifest.edits)):
+            if class_name(name) not in there:
+                raise RunError(
+                    f"{folder.path}: no class {name!r} in it, which session {number} {DONE_TO[manifest.kind]}; learn "
+                    f"or pretrain with its images first"
+                )
+        for edit in manifest.edits:
+            since = taught.pop(there[class_name(edit.name)])
+            if edit.new_name is not None:
+                taught[edit.new_name] = since
 
 
 def _content(part: Manifest | ManifestSummary) -> tuple[object, ...]:

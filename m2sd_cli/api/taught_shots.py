@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from m2sd_cli.data.datasets import Shots
@@ -20,21 +21,24 @@ def find_shots(named: Sequence[Path], remembered: Sequence[Path] = ()) -> dict[s
 
     Args:
         named: files and folders that a person names.
-        remembered: folders that once held shots; they may be without images now.
+        remembered: folders that once held shots; they may be without images now, and what is beside the shots in them
+            may be closed to readers.
 
     Raises:
-        DataError: nothing that is named is an image or has one, or a folder cannot be read.
+        DataError: nothing that is named is an image or has one, or a folder that is named cannot be read.
     """
     images = find_images([each for path in named for each in _with_links(path)]) if named else []
-    images += (image for path in remembered for each in _with_links(path) for image in images_below(each))
+    for path in remembered:
+        with suppress(DataError):
+            images += (image for each in _with_links(path) for image in images_below(each, tolerant=True))
     return find_files(list(dict.fromkeys(images)))
 
 
 def _with_links(path: Path) -> list[Path]:
     """List a path and, of a folder, the folders with images that links in it lead to; without it if they have all."""
     links = [each for each in visible_folders(path) if each.is_symlink()] if os.path.isdir(path) else []
-    linked = [each for each in links if images_below(each)]
-    return linked if linked and not images_below(path) else [path, *linked]
+    linked = [each for each in links if images_below(each, tolerant=True)]
+    return linked if linked and not images_below(path, tolerant=True) else [path, *linked]
 
 
 def shots_there(session: Manifest, files: Mapping[str, Path]) -> Shots:

@@ -96,13 +96,16 @@ def find_images(paths: Iterable[Path]) -> list[Path]:
     return images
 
 
-def images_below(top: Path, left_out: Counter[str] | None = None, links: list[Path] | None = None) -> list[Path]:
+def images_below(
+    top: Path, left_out: Counter[str] | None = None, links: list[Path] | None = None, tolerant: bool = False
+) -> list[Path]:
     """List the images in a folder and its sub-folders, sorted by name, as `find_images` does.
 
     Args:
         top: the folder.
         left_out: counts the other files by their suffixes.
         links: gets the links to folders, in which nothing is searched.
+        tolerant: pass over a folder that cannot be read.
 
     Raises:
         DataError: a folder cannot be read.
@@ -111,7 +114,12 @@ def images_below(top: Path, left_out: Counter[str] | None = None, links: list[Pa
     folders = [top]
     while folders:
         folder = folders.pop()
-        entries = list_folder(folder)
+        try:
+            entries = list_folder(folder)
+        except DataError:
+            if not tolerant:
+                raise
+            continue
         if folder is not top and is_run_folder(entries):
             continue
         inside += images_among(entries)

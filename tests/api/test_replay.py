@@ -1,17 +1,19 @@
 """The sessions of one run, taught again to another network, and asking before they are lost."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
 import pytest
 
 import m2sd_cli
+from m2sd_cli.data.image_files import list_folder
 from m2sd_cli.errors import DataError, RunError, UsageError
 from m2sd_cli.inference.session import load_session
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.places import remember_shots
-from tests.helpers import QUICK_DISTILL, Cli, Stripes, check_refusal, copy_base_session, fill, finished, tree
+from tests.helpers import QUICK, QUICK_DISTILL, Cli, Stripes, check_refusal, copy_base_session, fill, finished, tree
 
 
 @pytest.fixture
@@ -110,6 +112,59 @@ def test_other_photos_of_the_folders_stop_no_replay(
         (folder / "lost.png").symlink_to(tmp_path / "nowhere.png")
     m2sd_cli.replay(edited, run=fresh, shots=[kept], device="cpu")
     assert taught(fresh) == taught(edited)
+
+
+def test_a_closed_folder_beside_the_shots_stops_neither_replay_nor_report(
+    edited: Path, fresh: Path, stripes: Stripes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number, folder in enumerate((stripes.first_shots, stripes.second_shots, tmp_path / "more"), start=1):
+        shutil.copytree(folder, tmp_path / "all" / str(number))
+        remember_shots(edited, number, [tmp_path / "all"])
+    (tmp_path / "all" / "closed").mkdir()
+
+    def listed(folder: Path) -> list[Path]:
+        if folder.name == "closed":
+            raise DataError(f"{folder}: cannot be read (Permission denied)")
+        return list_folder(folder)
+
+    monkeypatch.setattr("m2sd_cli.data.image_files.list_folder", listed)
+    page = m2sd_cli.report(run=edited, data=stripes.folder, device="cpu")
+    assert "cannot be read" not in page
+    assert page.count('loading="lazy"') >= 4 + 3 + 4  # of the base classes and of two sessions
+    m2sd_cli.replay(edited, run=fresh, device="cpu")
+    assert taught(fresh) == taught(edited)
+    with pytest.raises(DataError, match="closed: cannot be read"):  # which a person has named
+        m2sd_cli.replay(
+            edited, run=copy_base_session(fresh, tmp_path / "third"), shots=[tmp_path / "all"], device="cpu"
+        )
+
+
+@pytest.mark.parametrize(
+    ("more", "less", "says"),
+    [
+        (
+            "purple",
+            None,
+            "class 'purple' exists already, since session 0; session 1 teaches it; learn or pretrain with",
+        ),
+        (None, "red", "no class 'red' in it, which session 5 forgets; learn or pretrain with its images first"),
+    ],
+)
+def test_names_that_do_not_go_together_are_told_before_anything_is_taught(
+    edited: Path, stripes: Stripes, tmp_path: Path, more: str | None, less: str | None, says: str
+) -> None:
+    folder, run = tmp_path / "colours", tmp_path / "new"
+    shutil.copytree(stripes.folder, folder)
+    if more is not None:
+        fill(folder / "train", more, 3)
+    if less is not None:
+        shutil.rmtree(folder / "train" / less)
+        shutil.rmtree(folder / "test" / less)
+    m2sd_cli.pretrain(str(folder), run=run, **QUICK)
+    m2sd_cli.distill(run=run, epochs=0, device="cpu")
+    with pytest.raises(RunError, match=re.escape(says)):
+        m2sd_cli.replay(edited, run=run, device="cpu")
+    assert RunFolder(run).sessions() == [0]
 
 
 def test_other_sessions_are_no_beginning(edited: Path, fresh: Path, tmp_path: Path) -> None:
