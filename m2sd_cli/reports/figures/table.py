@@ -66,7 +66,7 @@ def _known_scores(material: Material) -> str:
     answers, sizes = evaluation.answers, evaluation.sizes
     place = class_sessions(sizes)[answers.labels]
     last = len(sizes) - 1
-    column = last if last == 0 or bool((answers.labels < 0).any()) else last - 1
+    column = max((each for each in range(len(sizes)) if bool((place > each).any())), default=last)
     session = evaluation.figures.sessions[-1].session - last + column
     score = answers.score[:, column].double()
     return draw_known_scores(score[place <= column], score[place > column], evaluation.confidence, session)

@@ -86,6 +86,33 @@ def elements(figure: str, kind: str) -> list[dict[str, str]]:
     return [each.attrib for each in parse(figure).iter() if kind in each.get("class", "").split()]
 
 
+@pytest.mark.parametrize(
+    ("sizes", "labels", "session"),
+    [
+        ([4, 6, 7], [0, 5, 6], 1),
+        ([4, 6, 6], [0, 5, 5], 0),  # the last session renames
+        ([4, 6, 7], [0, 1, 2], 2),  # none is unknown to any session
+        ([4, 6, 7], [0, 1, -1], 2),
+        ([3], [0, 1, 2], 0),
+    ],
+)
+def test_scores_are_those_of_the_last_session_that_has_unknown_images(
+    sizes: list[int], labels: list[int], session: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[tuple[int, int, int]] = []
+
+    def draw(known: torch.Tensor, unknown: torch.Tensor, _confidence: Confidence, number: int) -> str:
+        drawn.append((len(known), len(unknown), number))
+        return "<svg/>"
+
+    monkeypatch.setattr("m2sd_cli.reports.figures.table.draw_known_scores", draw)
+    made = material(sizes, len(labels))
+    answers = made.evaluation.answers._replace(labels=torch.tensor(labels))
+    FIGURES["known-scores"].draw(replace(made, evaluation=replace(made.evaluation, answers=answers)))
+    unknown = sum(label < 0 or label >= sizes[session] for label in labels)
+    assert drawn == [(len(labels) - unknown, unknown, session)]
+
+
 @pytest.mark.parametrize("sizes", [SIZES, [3], [1], [2, 3]], ids=str)
 @pytest.mark.parametrize("images", [2, 60])
 def test_every_figure_is_drawn_inside_its_frame(sizes: list[int], images: int) -> None:
