@@ -1,6 +1,7 @@
 """New names of classes, and classes to be forgotten: a session each, which computes nothing."""
 
 import time
+from difflib import get_close_matches
 from pathlib import Path
 
 import torch
@@ -70,7 +71,9 @@ def find_class(run: RunFolder, chain: ChainSummary, name: str) -> TaughtClass:
             raise RunError(f"{run.path}: no class {name!r} in it any more; it is called {each.name!r} now")
         if wanted == class_name(each.name):
             raise RunError(f"{run.path}: class {name!r} was forgotten in session {each.forgotten}")
-    raise RunError(f"{run.path}: no class {name!r} in it; 'm2sd sessions' lists them")
+    similar = get_close_matches(wanted, [each.name for each in chain.classes.known], n=1)
+    meant = f" (did you mean {similar[0]!r}?)" if similar else ""
+    raise RunError(f"{run.path}: no class {name!r} in it{meant}; 'm2sd sessions --json' lists them all")
 
 
 def write_edits(run: RunFolder, chain: ChainSummary, kind: Kind, edits: list[EditRecord]) -> StoredManifest:

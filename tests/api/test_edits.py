@@ -229,6 +229,13 @@ def test_a_part_of_a_chain_does_not_take_images_of_a_later_owner_of_a_name(
     assert "snow" in early
 
 
+def test_a_misspelt_class_is_answered_with_the_nearest(run: Path) -> None:
+    with pytest.raises(
+        RunError, match=r"no class 'gery' in it \(did you mean 'grey'\?\); 'm2sd sessions --json' lists"
+    ):
+        m2sd_cli.forget("gery", run=run)
+
+
 def test_what_cannot_be_edited_is_refused_and_nothing_changes(run: Path, stripes: Stripes, tmp_path: Path) -> None:
     m2sd_cli.rename("grey", "slate", run=run)
     m2sd_cli.forget("white", run=run)
