@@ -1,5 +1,6 @@
 """Stage 2 trained by a job, and the base session that its network becomes."""
 
+import time
 from dataclasses import asdict
 
 import torch
@@ -128,6 +129,7 @@ def fit_distill(job: Job[DistillConfig]) -> StoredManifest | None:
     Raises:
         M2sdError: see `fit` and `load_network`.
     """
+    began = time.monotonic()
     run, data, config, execution, parent = job.run, job.data, job.config, job.execution, job.parent
     assert parent is not None
     group = execution.group
@@ -192,7 +194,7 @@ def fit_distill(job: Job[DistillConfig]) -> StoredManifest | None:
             skipped=skipped_records(data.skipped),
             recipe=job.recipe,
             plugins=plugins_record(data_record(data), record.name, classifier, config),
-            **provenance(execution, fitted.seconds),
+            **provenance(execution, fitted.seconds if config.epochs else time.monotonic() - began),
         ),
     )
     end_log(run, job.stage, len(fitted.history))

@@ -108,7 +108,8 @@ class FineTuning:
             if is_better(record) and record.held_out is None:
                 record = self._save(self._confirm(record))
         except TrainingError as error:  # the frozen network is as good as before
-            record = TuningRecord(minutes=self.minutes, reason=str(error)[:1024])
+            reason = str(error).partition(";")[0]  # the way out behind it is that of another command
+            record = TuningRecord(minutes=self.minutes, reason=reason[:1024])
         if record.tuned:
             source = self._folder(WHOLE)
         stored = self._install(source, record)

@@ -124,7 +124,8 @@ def learn(
     asked = Execution(choose_device(device), force=force)
     with progress.stage("learn"), executing(asked, opened, "learn") as execution:
         if not resume:
-            refuse_unless_new(StateStore(opened), _worth_keeping(opened, minutes), force)
+            kept = None if force else _worth_keeping(opened, minutes)
+            refuse_unless_new(StateStore(opened), kept, force, "before any --minutes begin")
         chosen = backbone or best_backbone()
         begin = {"backbone": chosen, "init": IMAGENET, "epochs": 0, "image_size": image_size}
         settings = separate_origin(resolve(PretrainConfig, Sources({}, options=begin)))
@@ -204,16 +205,18 @@ def _resumed(
         began["minutes"], asked["minutes"] = base.manifest.tuning.minutes, minutes
     for name, value in asked.items():
         if value != began[name]:
-            raise UsageError(
-                f"{flag(name)}: it began with {shown(began[name])}; give it that, or start over with --force"
-            )
+            given = "without it; leave it out" if began[name] is None else f"with {shown(began[name])}; give it that"
+            raise UsageError(f"{flag(name)}: it began {given}, or start over with --force")
     changes = base_records(data), first.classes
     if classes_digest(changes[0]) != classes_digest(changes[1]):
         raise UsageError(f"{data.name}: it began with other images: {name_changes(*changes)}; --force starts over")
     if base.manifest.tuning is not None:
         return base
     if len(sessions) > 1:
-        raise RunError(f"{run.path}: session {sessions[-1]} was taught, and would be replaced; start over with --force")
+        raise RunError(
+            f"{run.path}: session {sessions[-1]} was taught, and would be replaced; 'm2sd sessions undo' removes it, "
+            f"and --force starts over"
+        )
     if not _is_frozen(run):
         raise RunError(
             f"{run.path}: its network was not made by 'm2sd learn'; start over with --force, or another --run"
@@ -236,7 +239,7 @@ def _worth_keeping(run: RunFolder, minutes: float | None = None) -> str | None:
     sessions = run.sessions()
     if sessions:
         resuming = ""
-        if run.tuning.is_dir():
+        if run.tuning.is_dir() and sessions == [0]:
             resuming = ", and a fine-tuning that --resume goes on with"
         elif minutes is not None and sessions == [0] and run.session(0).manifest.tuning is None and _is_frozen(run):
             resuming = ", which --resume fine-tunes"

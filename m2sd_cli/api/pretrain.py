@@ -1,5 +1,6 @@
 """Stage 1: train backbone and classifier on the base classes."""
 
+import time
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -303,6 +304,7 @@ def fit_pretrain(job: Job[PretrainConfig]) -> StoredManifest | None:
     Raises:
         M2sdError: see `fit` and `initialise`.
     """
+    began = time.monotonic()
     data, config, execution, run = job.data, job.config, job.execution, job.run
     group = execution.group
     with deterministic_algorithms(execution.deterministic):
@@ -346,7 +348,7 @@ def fit_pretrain(job: Job[PretrainConfig]) -> StoredManifest | None:
             recipe=job.recipe,
             options_file=job.options_file,
             plugins=plugins_record(data_record(data), config.backbone, config=config),
-            **provenance(execution, fitted.seconds),
+            **provenance(execution, fitted.seconds if config.epochs else time.monotonic() - began),
         ),
     )
     end_log(run, job.stage, len(fitted.history))

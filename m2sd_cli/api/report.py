@@ -89,7 +89,7 @@ def report(
     model = models[-1]
     images, reason = _open(folder, chain, test, data, root, skip_bad, ignore_new)
     data_set = images.data_set if images is not None else None
-    if images is not None and data_set is None:
+    if data_set is None:
         data_set = _data_set_or_none(folder, chain, data, root, ignore_new)
     tested: Tested | None = None
     figures: list[Shown] = []
@@ -261,7 +261,7 @@ def _shots(
         transform: of test images.
     """
     try:
-        sources = _shot_sources(manifest, own, folders, root)
+        sources = _shot_sources(manifest, own, folders, given, root)
         if not sources:
             return {}, f"name the folder of its shots with --shots {manifest.session}=DIR"
         taught = {sha256 for each in manifest.classes for sha256 in each.shot_sha256}
@@ -284,10 +284,11 @@ def _shots(
 
 
 def _shot_sources(
-    manifest: Manifest, own: int, folders: Sequence[Path | str], root: Path | None
+    manifest: Manifest, own: int, folders: Sequence[Path | str], given: bool, root: Path | None
 ) -> list[tuple[ImageSource, list[str]]]:
     if folders:
-        shots = shots_there(manifest, find_shots([expand(each, "--shots") for each in folders]))
+        paths = [expand(each, "--shots") for each in folders]
+        shots = shots_there(manifest, find_shots(paths) if given else find_shots([], paths))
         return [(shots.source, shots.classes)]
     if manifest.data.kind == "built-in":
         data = open_data(manifest.data.name, root, protocol=recorded_protocol(manifest.data))

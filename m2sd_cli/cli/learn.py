@@ -63,9 +63,9 @@ def learn(
 ) -> None:
     """Learn the classes of a folder of photos in a minute, by a network that was trained on the photos of ImageNet.
 
-    Some photos of each class are held out: some to test with, a few to tell the unknown by. Each classifier is tried
-    with some of the classes in the place of new ones, and the best is taken. Nothing is trained without --minutes. The
-    photos are only read. New classes are taught by m2sd increment.
+    Some photos of each class are held out: some to test with, a few to tell the unknown by. Classifiers are tried
+    with some of the classes in the place of new ones; one that wins throughout is taken instead of the usual one.
+    Nothing is trained without --minutes. The photos are only read. New classes are taught by m2sd increment.
 
     Examples:
       m2sd learn ./photos                photos/heron/1.jpg, photos/owl/2.jpg

@@ -101,8 +101,8 @@ class Job(Generic[Config]):
         data, config = data_record(self.data), self.config
         if isinstance(config, PretrainConfig):
             return plugins_record(data, config.backbone, config=config)
-        assert self.parent is not None, "stage 2 has one"
-        return plugins_record(data, self.parent.manifest.backbone.name, config.classifier, config)
+        backbone = None if self.parent is None else self.parent.manifest.backbone.name
+        return plugins_record(data, backbone, config.classifier, config)
 
     def require_same_images(self, state: TrainingState) -> None:
         """Refuse a state that belongs to other images or another stage 1.

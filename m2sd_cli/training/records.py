@@ -203,7 +203,7 @@ def require_plugins(plugins: Mapping[str, str], begun: str) -> None:
 
 
 def plugins_record(
-    data: DataRecord, backbone: str, classifier: str | None = None, config: TrainingConfig | None = None
+    data: DataRecord, backbone: str | None, classifier: str | None = None, config: TrainingConfig | None = None
 ) -> dict[str, str]:
     """Return the package and version, or the file, of every part that this package does not bring, by its name."""
     names: list[tuple[Registry[Any], str | None]] = [(BACKBONES, backbone), (CLASSIFIERS, classifier)]

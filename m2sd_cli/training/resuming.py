@@ -78,11 +78,14 @@ def begun_config(store: StateStore, state: TrainingState, model: type[Config]) -
         ) from None
 
 
-def refuse_unless_new(store: StateStore, finished: str | None, force: bool) -> None:
+def refuse_unless_new(
+    store: StateStore, finished: str | None, force: bool, when: str = "once the new training has finished"
+) -> None:
     """Refuse to replace a finished or an interrupted training in silence.
 
     Args:
         finished: the sentence that names a finished training, or None.
+        when: the time at which `force` replaces it, for the message.
 
     Raises:
         RunError: there is a training, and no `force`.
@@ -94,9 +97,9 @@ def refuse_unless_new(store: StateStore, finished: str | None, force: bool) -> N
         with suppress(RunError):  # there is no session, or one that cannot be read
             taught = store.run.summary().describe_taught()
         lost = f", and removes {taught}" if taught else ""
-        raise RunError(f"{store.run.path}: {finished}; --force replaces it once the new training has finished{lost}")
+        raise RunError(f"{store.run.path}: {finished}; --force replaces it {when}{lost}")
     if store.exists():
         raise RunError(
-            f"{store.run.path}: an interrupted {store.load().stage} is in it; go on with --resume, or start over "
-            f"with --force"
+            f"{store.run.path}: an interrupted {store.load().stage} is in it; go on with 'm2sd {store.load().stage} "
+            f"--resume', or start over with --force"
         )

@@ -269,6 +269,7 @@ def test_a_lack_of_memory_is_its_reason(
     tuning = learn(six, tmp_path / "run", minutes=1)
     assert tuning.reason is not None
     assert tuning.reason.startswith("pretrain: the memory of cpu is too small")
+    assert "--batch-size" not in tuning.reason  # which learn does not have
     assert weights(tmp_path / "run") == frozen()
 
 
@@ -365,7 +366,7 @@ def test_it_goes_on_with_the_same_alone(six: Path, tmp_path: Path, monkeypatch: 
     before = tree(run)
     with pytest.raises(UsageError, match="--resume: goes on with --minutes alone"):
         m2sd_cli.learn(six, run=run, resume=True, device="cpu")
-    with pytest.raises(UsageError, match="--image-size: it began with None"):
+    with pytest.raises(UsageError, match="--image-size: it began without it; leave it out"):
         m2sd_cli.learn(six, **again, image_size=24)
     with pytest.raises(UsageError, match="--classifier: it began with centred"):
         m2sd_cli.learn(six, **again, classifier="fecam")

@@ -303,7 +303,9 @@ def test_a_begun_training_is_not_silently_replaced(folder: str, tmp_path: Path) 
     run = tmp_path / "run"
     m2sd_cli.pretrain(folder, run=run, stop_after=0, **QUICK)
     before = tree(run)
-    with pytest.raises(RunError, match="an interrupted pretrain is in it; go on with --resume, or start over"):
+    with pytest.raises(
+        RunError, match="an interrupted pretrain is in it; go on with 'm2sd pretrain --resume', or start"
+    ):
         m2sd_cli.pretrain(folder, run=run, **QUICK)
     assert tree(run) == before
     finished(m2sd_cli.pretrain(folder, run=run, force=True, **QUICK))

@@ -509,7 +509,7 @@ def test_a_training_that_runs_out_of_time_can_be_resumed(m2sd: Cli, stripes: Str
     assert first.code == StoppedError.exit_code
     assert json.loads(first.out) == {"stage": "pretrain", "finished": False, "run": str(tmp_path / "run")}
     again = m2sd("pretrain", *options, *small, "--stop-after", "0s")
-    check_refusal(again, 4, "an interrupted pretrain is in it; go on with --resume")
+    check_refusal(again, 4, "an interrupted pretrain is in it; go on with 'm2sd pretrain --resume'")
     changed = m2sd("pretrain", *options, "--resume", "--epochs", 3)
     check_refusal(changed, 2, "--epochs 3: the training began with 2; leave it out, or start over with --force")
     stopped_again = m2sd("pretrain", *options, "--resume", "--stop-after", "0s")

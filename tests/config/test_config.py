@@ -288,7 +288,7 @@ PLAIN = {"epochs": 3, "kd_weight": 0.0, "attention_weight": 0.0, "teacher_weight
     ],
 )
 def test_an_option_that_would_change_nothing_is_refused(
-    model: type[PretrainConfig] | type[DistillConfig],
+    model: Any,
     defaults: dict[str, Any],
     options: dict[str, Any],
     says: str,
