@@ -47,6 +47,7 @@ class RowRecord(Record):
     pretrain: dict[Text, Setting] = Field(default_factory=dict)
     distill: dict[Text, Setting] = Field(default_factory=dict)
     digests: dict[Text, Sha256] = Field(default_factory=dict)  # of files that options of stage 1 name
+    plugins: dict[Text, Text] = Field(default_factory=dict)  # origin of each part that this package does not bring
 
     @property
     def stage_1(self) -> str:

@@ -8,7 +8,7 @@ classifier alone one network. A mark beside the runs tells that such a training 
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,8 @@ from m2sd_cli.api.evaluate import evaluate
 from m2sd_cli.api.increment import increment
 from m2sd_cli.api.pretrain import pretrain
 from m2sd_cli.api.stage import chosen_protocol
-from m2sd_cli.api.sweep import RowOptions, Sweep, measured_cost, resolve_sweep
+from m2sd_cli.api.sweep import RowOptions, Sweep, measured_cost, require_same_parts, resolve_sweep
+from m2sd_cli.config.stages import effective
 from m2sd_cli.data.locate import open_data
 from m2sd_cli.data.split_list import read_list
 from m2sd_cli.distributed.torchrun import is_distributed
@@ -193,6 +194,8 @@ def ablate(
     deadline = None if stop_after is None else time.monotonic() + stop_after
     runs = [(Run(folder, seed, row.row.name), row) for seed in chosen_seeds for row in sweep.rows]
     stored = recorded_budget(folder, sweep.budget)
+    if stored is not None:
+        require_same_parts(folder, stored, sweep.rows)
     busy: list[str] = []
     if stored is None or not all(run.has_ended for run, _ in runs):
         read_results(folder, list(sweep.budget.described()))  # a damaged one is named before hours are spent
@@ -317,7 +320,7 @@ def _stage_1(study: _Study, run: Run, row: RowOptions, wait: bool) -> RunFolder:
     with _lock(study, name, study.seconds_left if wait else 0.0):
         if not first.has_pretrain():
             say(told)
-            options = {**asdict(row.pretrain), "seed": seed}
+            options = {**effective(row.pretrain), "seed": seed}
             with untold():  # the stages 2 are those of the rows
                 study.train(name, pretrain, first, data=study.sweep.data, recipe=study.budget.recipe, **options)
     return first
@@ -332,7 +335,7 @@ def _stage_2(study: _Study, run: Run, row: RowOptions, wait: bool) -> StoredMani
         _TimeUpError: the time limit ended the training.
     """
     cost = measured_cost(row.pretrain, row.distill, find_recipe(study.budget.recipe))
-    options = {**asdict(row.distill), "base_cost": cost, "seed": run.seed, "data": study.image_folder}
+    options = {**effective(row.distill), "base_cost": cost, "seed": run.seed, "data": study.image_folder}
     same = [
         RunFolder(Run(study.folder, run.seed, name).path)
         for name, other in study.budget.rows.items()

@@ -1,7 +1,7 @@
 """The course of an ablation that has not begun: its trainings, those that rows share, and the time they would take."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,8 @@ from m2sd_cli.ablation.rows import choose_seeds
 from m2sd_cli.api import pretrain as pretraining
 from m2sd_cli.api.plan import require_present, time_stages
 from m2sd_cli.api.stage import Request
-from m2sd_cli.api.sweep import RowOptions, Sweep, resolve_sweep
+from m2sd_cli.api.sweep import RowOptions, Sweep, require_same_parts, resolve_sweep
+from m2sd_cli.config.stages import effective
 from m2sd_cli.inference.device import choose_device
 from m2sd_cli.paths import expand, expand_given
 from m2sd_cli.progress import say
@@ -75,6 +76,8 @@ def plan_ablation(
     chosen = choose_seeds(seeds)
     sweep = resolve_sweep(folder, options)
     stored = recorded_budget(folder, sweep.budget)
+    if stored is not None:
+        require_same_parts(folder, stored, sweep.rows)
     known = {**(stored.rows if stored else {}), **sweep.budget.rows}
     require_present(sweep.info, root)
     execution = Execution(choose_device(options.get("device", "auto")), sweep.budget.precision)
@@ -120,7 +123,7 @@ def plan_ablation(
 def _begin(sweep: Sweep, row: RowOptions, folder: Path, data_root: Path | None, execution: Execution) -> Any:
     """Choose configuration and images of the stage 1 of a row, in a run folder that never comes to be."""
     budget = sweep.budget
-    request = Request(sweep.data, data_root, budget.recipe, None, asdict(row.pretrain))
+    request = Request(sweep.data, data_root, budget.recipe, None, effective(row.pretrain))
     run = RunFolder(folder / row.record.stage_1)
     return pretraining.begin(request, find_recipe(budget.recipe), run, execution, force=True, skip_bad=False)
 

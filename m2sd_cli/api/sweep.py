@@ -1,7 +1,7 @@
 """Options of an ablation: those that all rows share, and those of every row, refused before anything is trained."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,9 +29,11 @@ from m2sd_cli.method.stage3 import default_classifier
 from m2sd_cli.paths import expand, expand_given, text_given
 from m2sd_cli.reading import read_regular
 from m2sd_cli.recipes import Recipe, find_recipe
+from m2sd_cli.runs.manifest import DataRecord
 from m2sd_cli.tables import CLASSIFIERS
 from m2sd_cli.training.distill import loss_weights
 from m2sd_cli.training.initial_weights import file_digest, require_weights, separate_origin, without_path
+from m2sd_cli.training.records import plugins_record, require_plugins
 
 DATA = "cifar100"  # unless another is named
 ROW = "row"  # an origin of options
@@ -149,6 +151,7 @@ def resolve_sweep(folder: Path, arguments: Mapping[str, Any]) -> Sweep:
             pretrain=_changed(base.pretrain, own.pretrain),
             distill=_changed(base.distill, own.distill),
             digests=_changed(base.digests, own.digests),
+            plugins=_plugins(pretrain, distill, info),
         )
         chosen.append(RowOptions(row, record, pretrain, distill))
     precision = training_precision(request.precision, computing)
@@ -226,6 +229,28 @@ def _record(pretrain: PretrainConfig, distill: DistillConfig) -> RowRecord:
         del each["seed"]
     known = {name: digest for name, digest in digests.items() if digest is not None}
     return RowRecord(pretrain=options[0], distill=options[1], digests=known)
+
+
+def _plugins(pretrain: PretrainConfig, distill: DistillConfig, info: DataSetInfo | None) -> dict[str, str]:
+    data = DataRecord(name=info.name if info else "folder", kind="built-in" if info else "folder", split="-")
+    first = plugins_record(data, pretrain.backbone, config=pretrain)
+    return first | plugins_record(data, pretrain.backbone, distill.classifier, distill)
+
+
+def require_same_parts(folder: Path, stored: Budget, rows: Iterable[RowOptions]) -> None:
+    """Refuse rows of a table that began with other files of `--plugin`.
+
+    Args:
+        folder: of the table.
+        stored: its recorded budget.
+        rows: of this command.
+
+    Raises:
+        UsageError: a file was changed since; the message names the row.
+    """
+    for name in (each.row.name for each in rows if each.row.name in stored.rows):
+        begun = f"--out {folder}: its row {name}"
+        require_plugins(stored.rows[name].plugins, begun, "give the row another name")
 
 
 def _changed(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:

@@ -333,6 +333,12 @@ def without_effect(config: PretrainConfig | DistillConfig) -> dict[str, str]:
     return idle
 
 
+def effective(config: PretrainConfig | DistillConfig) -> dict[str, Any]:
+    """Return the options of a configuration by name, without those that change nothing beside the others."""
+    idle = without_effect(config)
+    return {name: value for name, value in dataclasses.asdict(config).items() if name not in idle}
+
+
 MODELS: dict[str, type[PretrainConfig] | type[DistillConfig]] = {"pretrain": PretrainConfig, "distill": DistillConfig}
 Config = TypeVar("Config", PretrainConfig, DistillConfig)
 AnyConfig = TypeVar("AnyConfig", PretrainConfig, DistillConfig, ImageChoice)

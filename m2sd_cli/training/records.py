@@ -178,12 +178,13 @@ def recorded_list(record: SplitRecord | None) -> SplitList | None:
     return SplitList(tuple(record.base), tuple(map(tuple, record.sessions)), tuple(record.test))
 
 
-def require_plugins(plugins: Mapping[str, str], begun: str) -> None:
+def require_plugins(plugins: Mapping[str, str], begun: str, way: str) -> None:
     """Refuse to go on with parts that are missing, or that come from another file than they did.
 
     Args:
         plugins: the origin of each part by its name, as `plugins_record` gave it.
         begun: the thing that began with them, for messages.
+        way: out of a changed file, beside the file as it was.
 
     Raises:
         RunError: a part is missing.
@@ -198,7 +199,7 @@ def require_plugins(plugins: Mapping[str, str], begun: str) -> None:
         if file_of(origin) is not None and not any(each and each.endswith(content) for each in here):
             raise UsageError(
                 f"{begun} began with {name!r} of another {file_of(origin)}, which was changed since; name the file as "
-                f"it was, or start over with --force"
+                f"it was, or {way}"
             )
 
 

@@ -13,7 +13,7 @@ from m2sd_cli.api.recorded_commands import recorded_command
 from m2sd_cli.registry import way_to
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.tables import BACKBONES, CLASSIFIERS
-from tests.helpers import Cli, Stripes, check_refusal, tables_as_before, tree
+from tests.helpers import Cli, Stripes, check_refusal, tables_as_before, train_on_less, tree
 
 NEAREST = '''"""The nearest class mean."""
 import torch
@@ -120,6 +120,24 @@ def test_a_training_goes_on_with_the_file_that_it_began_with(stripes: Stripes, t
     other = written(tmp_path, TINY, "tiny-as-it-was.py")
     done = m2sd("--plugin", other, "pretrain", "--run", run, "--resume", "--device", "cpu")
     assert done.code == 0, done.err
+
+
+def test_a_row_of_a_table_keeps_the_file_that_it_began_with(
+    tmp_path: Path, m2sd: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train_on_less(monkeypatch, 30, 10)
+    rows, file = written(tmp_path, "[own]\ndistill.classifier = 'nearest'\n", "rows.toml"), tmp_path / "nearest.py"
+    words = ["ablation", "--data", "demo", "--rows-file", rows, "--out", tmp_path / "out", "--device", "cpu"]
+    words += ["--pretrain-epochs", 1, "--epochs", 1]
+    written(tmp_path, NEAREST, "nearest.py")
+    assert m2sd("--plugin", file, *words, "--seeds", 1).code == 0
+    del CLASSIFIERS.entries["nearest"]
+    written(tmp_path, NEAREST + "# changed", "nearest.py")
+    before = tree(tmp_path / "out")
+    says = "its row own began with 'nearest' of another nearest.py, which was changed since; name the file as it"
+    for more in ([], ["--dry-run"]):
+        check_refusal(m2sd("--plugin", file, *words, "--seeds", 2, *more), 2, says)
+        assert tree(tmp_path / "out") == before
 
 
 @pytest.mark.parametrize("builder", ["partial(build, scale=1.0)", "lambda *each: build(*each)", "'own_parts:build'"])
