@@ -82,12 +82,12 @@ def check_new_folder(option: str, path: Path, run: RunFolder, names: Collection[
     check_output_folder(option, path, run)
     if run.owns(path):
         raise UsageError(f"{option} {path}: that is a name of the run's own files; name another folder")
+    if path.is_dir() and path.samefile(os.curdir):  # which would be gone for the shell, and could not be listed
+        raise UsageError(f"{option} {path}: it is the current folder; name another one, or begin in another one")
     with os_errors_as(UsageError, f"{option} {path}: it cannot be listed"):
         held = sorted(os.listdir(path)) if path.is_dir() else []
     if held and not replace:
         raise UsageError(f"{option} {path}: it exists already, and is not empty; --force replaces it")
-    if path.is_dir() and path.samefile(os.curdir):  # which would be gone for the shell, and could not be listed
-        raise UsageError(f"{option} {path}: it is the current folder; name another one, or begin in another one")
     kept = [name for name in held if name not in REMADE]
     if others := [name for name in kept if name not in names or not (path / name).is_file()]:
         raise UsageError(f"{option} {path}: it holds more than such a folder does, {others[0]}; name another one")

@@ -13,8 +13,8 @@ ADDRESS: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/{1,3}(?=[^/])")  # a dr
 def expand(name: Path | str, source: str) -> Path:
     """Return the path of a given name.
 
-    A shell expands a bare `~` itself, but not one behind `=`, in quotes, or in a variable. A name such as ~photo.jpg
-    stays, unless there is a user called so.
+    A shell expands a bare `~` itself, but not one behind `=`, in quotes, or in a variable. A file such as ~photo.jpg
+    keeps its name, unless there is a user called so.
 
     Args:
         name: that was given.
@@ -28,7 +28,7 @@ def expand(name: Path | str, source: str) -> Path:
     try:
         return Path(name).expanduser()
     except RuntimeError:
-        if not re.match(r"~(/|$)", str(name)):
+        if "/" not in str(name) or os.path.lexists(name):
             return Path(name)
         raise UsageError(f"{source} {name}: the home folder is not known; set HOME, or write the whole path") from None
 

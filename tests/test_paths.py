@@ -122,7 +122,11 @@ def test_a_name_that_begins_with_a_tilde_is_kept(
         assert "~photo.png" in done.out
     assert expand("~", "--run") == Path.home()
     assert expand("~/x", "--run") == Path.home() / "x"
-    assert expand("~nobody-of-this-name/x", "--run") == Path("~nobody-of-this-name/x")
+    with pytest.raises(UsageError, match="--run ~nobody-of-this-name/x: the home folder is not known"):
+        expand("~nobody-of-this-name/x", "--run")
+    Path("~nobody-of-this-name").mkdir()
+    Path("~nobody-of-this-name/x").touch()
+    assert expand("~nobody-of-this-name/x", "--test") == Path("~nobody-of-this-name/x")
 
 
 @pytest.mark.parametrize("variable", ["LOCAL_RANK", "LOCAL_WORLD_SIZE", "RANK", "WORLD_SIZE", "MASTER_PORT"])

@@ -6,8 +6,8 @@ classifier alone one network. A mark beside the runs tells that such a training 
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,6 +80,21 @@ class _Study:
         """The folder of the images, if they are a folder's."""
         return self.sweep.data if self.sweep.info is None else None
 
+    @contextmanager
+    def marking(self, name: str) -> Iterator[None]:
+        """Mark a training as diverged if its numbers turn out not to be finite.
+
+        Raises:
+            _MarkedError: they are not.
+        """
+        try:
+            yield
+        except DivergedError as error:
+            mark = divergence(self.folder, name)
+            mark.parent.mkdir(exist_ok=True)  # a run that wrote nothing has removed it
+            write_atomically(mark, f"{error.reason}\n".encode())
+            raise _MarkedError(error.reason) from None
+
     def train(
         self, name: str, stage: Callable[..., StoredManifest | None], run: RunFolder, **options: Any
     ) -> StoredManifest:
@@ -92,7 +107,7 @@ class _Study:
         mark = divergence(self.folder, name)
         if mark.exists():
             raise _MarkedError(f"{mark} is there")
-        try:
+        with self.marking(name):
             stored = stage(
                 run=run.path,
                 data_root=self.data_root,
@@ -103,10 +118,6 @@ class _Study:
                 save_every=self.save_every,
                 **options,
             )
-        except DivergedError as error:
-            mark.parent.mkdir(exist_ok=True)  # a run that wrote nothing has removed it
-            write_atomically(mark, f"{error.reason}\n".encode())
-            raise _MarkedError(error.reason) from None
         if stored is None:
             raise _TimeUpError
         return stored
@@ -195,7 +206,7 @@ def ablate(
     runs = [(Run(folder, seed, row.row.name), row) for seed in chosen_seeds for row in sweep.rows]
     stored = recorded_budget(folder, sweep.budget)
     if stored is not None:
-        require_same_parts(folder, stored, sweep.rows)
+        require_same_parts(folder, stored)
     busy: list[str] = []
     if stored is None or not all(run.has_ended for run, _ in runs):
         read_results(folder, list(sweep.budget.described()))  # a damaged one is named before hours are spent
@@ -281,7 +292,10 @@ def _finish(study: _Study, run: Run, row: RowOptions, number: str, sessions: int
         say(f"{number}: seed {seed}, {row.row.name}{what}")
         base = folder.session(0) if folder.sessions() else _stage_2(study, run, row, wait)
         for session in range(len(folder.sessions()), sessions + 1):
-            increment(session, run=folder.path, data=study.image_folder, data_root=study.data_root, device=study.device)
+            with study.marking(run.trainings(study.budget)[1]):  # its features may be no numbers for some images alone
+                increment(
+                    session, run=folder.path, data=study.image_folder, data_root=study.data_root, device=study.device
+                )
         evaluation = evaluate(run=folder.path, data=study.image_folder, data_root=study.data_root, device=study.device)
         images = sum(each.shots for each in base.manifest.classes)
         steps = row.distill.epochs * len(batch_bounds(images, row.distill.batch_size))

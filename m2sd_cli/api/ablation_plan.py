@@ -77,7 +77,7 @@ def plan_ablation(
     sweep = resolve_sweep(folder, options)
     stored = recorded_budget(folder, sweep.budget)
     if stored is not None:
-        require_same_parts(folder, stored, sweep.rows)
+        require_same_parts(folder, stored)
     known = {**(stored.rows if stored else {}), **sweep.budget.rows}
     require_present(sweep.info, root)
     execution = Execution(choose_device(options.get("device", "auto")), sweep.budget.precision)

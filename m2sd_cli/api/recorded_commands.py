@@ -3,14 +3,14 @@
 import shlex
 
 from m2sd_cli.config.option import flag, options_of
-from m2sd_cli.config.stages import DistillConfig, PretrainConfig
+from m2sd_cli.config.stages import DistillConfig, PretrainConfig, without_effect
 from m2sd_cli.registry import file_of
 from m2sd_cli.runs.manifest import Manifest
 from m2sd_cli.training.records import LISTED, OF_ONE_CLASS
 
 
 def recorded_command(manifest: Manifest) -> str:
-    """Return the command, with every option as it was in force; paths, which are not recorded, stand as bare names.
+    """Return the command, with every option that had an effect; paths, which are not recorded, stand as bare names.
 
     The photos of one class stand as FOLDER/..., since they may have been some of that folder alone.
     """
@@ -19,7 +19,8 @@ def recorded_command(manifest: Manifest) -> str:
     if manifest.kind in ("pretrain", "base"):
         name, model = ("pretrain", PretrainConfig) if manifest.kind == "pretrain" else ("distill", DistillConfig)
         words = [*_program(manifest), name, "--data", f"./{data}" if own else data]
-        for option in options_of(model):
+        idle = without_effect(model, manifest.config)
+        for option in (each for each in options_of(model) if each not in idle):
             value = manifest.config.get(option)
             if value is True:
                 words.append(flag(option))

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from m2sd_cli.api.edits import find_class, write_edits
-from m2sd_cli.api.increment import Lesson, check_names, find_extended, teach
+from m2sd_cli.api.increment import Lesson, find_extended, teach
 from m2sd_cli.api.recorded_data import official_data, official_number
 from m2sd_cli.api.taught_shots import find_shots, require_all, shots_there
 from m2sd_cli.data.datasets import Shots
-from m2sd_cli.data.names import class_name
+from m2sd_cli.data.names import class_name, name_key
 from m2sd_cli.data.skipping import leave_out_shots
 from m2sd_cli.data.sources import FileImages
 from m2sd_cli.errors import DataError, RunError, UsageError
@@ -21,7 +21,7 @@ from m2sd_cli.runs.reader import StoredManifest
 from m2sd_cli.training.execution import Execution
 from m2sd_cli.training.records import class_records, classes_digest, left_out
 
-DONE_TO = {"extend": "extends", "rename": "renames", "forget": "forgets"}
+DONE_TO = {"increment": "teaches", "extend": "extends", "rename": "renames", "forget": "forgets"}
 
 
 def replay(
@@ -111,27 +111,35 @@ def _require_names(folder: RunFolder, left: Sequence[Manifest]) -> None:
     """Refuse sessions whose names do not go with the classes of a run, before any of them is taught.
 
     Raises:
-        RunError: a class would be taught twice, or is missing.
+        RunError: two classes would have one name, or a class is missing.
     """
     taught = folder.summary().taught()
     for manifest in left:
-        number, names = manifest.session, [each.name for each in manifest.classes]
+        number, does = manifest.session, DONE_TO[manifest.kind]
         assert number is not None
-        if manifest.kind == "increment":
-            check_names(taught, names, f"session {number} teaches it; learn or pretrain without its images first")
-            taught |= dict.fromkeys(names, number)
-            continue
+        old = [each.name for each in (manifest.classes if manifest.kind == "extend" else manifest.edits)]
         there = {class_name(name): name for name in taught}
-        for name in (*names, *(each.name for each in manifest.edits)):
+        for name in old:
             if class_name(name) not in there:
                 raise RunError(
-                    f"{folder.path}: no class {name!r} in it, which session {number} {DONE_TO[manifest.kind]}; learn "
-                    f"or pretrain with its images first"
+                    f"{folder.path}: no class {name!r} in it, which session {number} {does}; learn or pretrain with "
+                    f"its images first"
                 )
-        for edit in manifest.edits:
-            since = taught.pop(there[class_name(edit.name)])
-            if edit.new_name is not None:
-                taught[edit.new_name] = since
+        if manifest.kind != "extend":
+            for name in old:
+                del taught[there[class_name(name)]]
+        new = [each.name for each in manifest.classes if manifest.kind == "increment"]
+        new += [each.new_name for each in manifest.edits if each.new_name is not None]
+        by_key = {name_key(name): name for name in taught}
+        for name in new:
+            same = by_key.get(name_key(name))
+            if same is not None:
+                how = does if manifest.kind == "increment" else f"{does} a class to"
+                raise RunError(
+                    f"{folder.path}: class {same!r} is in it since session {taught[same]}, and session {number} {how} "
+                    f"{name!r}; learn or pretrain without its images first"
+                )
+        taught |= dict.fromkeys(new, number)
 
 
 def _content(part: Manifest | ManifestSummary) -> tuple[object, ...]:

@@ -1,7 +1,7 @@
 """Options of an ablation: those that all rows share, and those of every row, refused before anything is trained."""
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,11 +29,12 @@ from m2sd_cli.method.stage3 import default_classifier
 from m2sd_cli.paths import expand, expand_given, text_given
 from m2sd_cli.reading import read_regular
 from m2sd_cli.recipes import Recipe, find_recipe
+from m2sd_cli.registry import file_of
 from m2sd_cli.runs.manifest import DataRecord
 from m2sd_cli.tables import CLASSIFIERS
 from m2sd_cli.training.distill import loss_weights
 from m2sd_cli.training.initial_weights import file_digest, require_weights, separate_origin, without_path
-from m2sd_cli.training.records import plugins_record, require_plugins
+from m2sd_cli.training.records import changed_part, plugins_record
 
 DATA = "cifar100"  # unless another is named
 ROW = "row"  # an origin of options
@@ -237,20 +238,23 @@ def _plugins(pretrain: PretrainConfig, distill: DistillConfig, info: DataSetInfo
     return first | plugins_record(data, pretrain.backbone, distill.classifier, distill)
 
 
-def require_same_parts(folder: Path, stored: Budget, rows: Iterable[RowOptions]) -> None:
-    """Refuse rows of a table that began with other files of `--plugin`.
+def require_same_parts(folder: Path, stored: Budget) -> None:
+    """Refuse a table that has rows of other files of `--plugin`; others share stages with them.
 
     Args:
         folder: of the table.
         stored: its recorded budget.
-        rows: of this command.
 
     Raises:
-        UsageError: a file was changed since; the message names the row.
+        UsageError: a file was changed since; the message names a row.
     """
-    for name in (each.row.name for each in rows if each.row.name in stored.rows):
-        begun = f"--out {folder}: its row {name}"
-        require_plugins(stored.rows[name].plugins, begun, "give the row another name")
+    for name, row in stored.rows.items():
+        changed = changed_part(row.plugins)
+        if changed is not None:
+            raise UsageError(
+                f"--out {folder}: its row {name} began with {changed!r} of another {file_of(row.plugins[changed])}, "
+                f"which was changed since; name the file as it was, or another folder"
+            )
 
 
 def _changed(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The options of a stage merged from data set, recipe, file and command line, each with its origin."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,7 +31,6 @@ TRAINED: dict[str, dict[str, Any]] = {  # of each stage, where stage 1 begins fr
 TRANSFER = {"attention_reduction": "mean", "attention_weight": 0.0}  # without a layer that has them
 DEFAULT_ORIGIN = "default"
 RECIPE_ORIGIN = "recipe"
-COMMAND_LINE = "command line"
 
 
 @dataclass(frozen=True)
@@ -71,15 +71,19 @@ def resolve_with_origins(model: type[Config], sources: Sources) -> tuple[Config,
         the configuration, and the source of each option by its name.
 
     Raises:
-        UsageError: a value does not fit, or a given option would change nothing; the message names the option.
+        UsageError: a value does not fit, or another one than usual is given to an option that would change nothing; the
+            message names the option.
     """
-    merged = merge(model, layers(model, sources), sources.init)
+    *earlier, given = layers(model, sources)
+    merged = merge(model, [*earlier, given], sources.init)
     values = {name: value for name, (_, value) in merged.items()}
     settings = validate(model, values, source=str(sources.file) if sources.file else None)
     origins = {name: merged.get(name, (DEFAULT_ORIGIN,))[0] for name in options_of(model)}
-    for name, why in without_effect(settings).items():
-        if origins[name] == COMMAND_LINE:  # a file may have every option
-            raise UsageError(f"{flag(name)} {shown(values[name])}: {why}")
+    idle = without_effect(model, dataclasses.asdict(settings))
+    usual = merge(model, earlier, sources.init)
+    for name in idle.keys() & given.values.keys():  # a file may have every option
+        if values[name] != usual.get(name, ("", options_of(model)[name].default))[1]:
+            raise UsageError(f"{flag(name)} {shown(values[name])}: {idle[name]}; leave it out")
     return settings, origins
 
 
@@ -96,7 +100,7 @@ def layers(model: type[Config], sources: Sources) -> list[Layer]:
         Layer(RECIPE_ORIGIN, sources.recipe.tables.get(stage, {})),
         Layer("pretrain's file", sources.inherited.tables.get(stage, {})),
         Layer("file", given_options(model, sources.file, {})),
-        Layer(COMMAND_LINE, given_options(model, None, sources.options)),
+        Layer("command line", given_options(model, None, sources.options)),
     ]
 
 

@@ -314,29 +314,40 @@ def milestones(config: TrainingConfig) -> list[int]:
     return epochs
 
 
-def without_effect(config: PretrainConfig | DistillConfig) -> dict[str, str]:
-    """Return the options that change nothing beside the others, each with the reason and the way out."""
-    idle = {}
-    if config.schedule != "multistep":
-        idle["gamma"] = f"--schedule {config.schedule} has no milestones; leave it out, or give --schedule multistep"
-    if not isinstance(config, DistillConfig):
+def without_effect(model: type[PretrainConfig | DistillConfig], values: Mapping[str, Any]) -> dict[str, str]:
+    """Return the options of a stage that change nothing beside the others, each with the reason.
+
+    A schedule or an optimiser of another package may use any of them.
+
+    Args:
+        model: the configuration of the stage.
+        values: of options by name; others have their defaults.
+    """
+    options, idle = options_of(model), {}
+
+    def chosen(name: str) -> Any:
+        return values.get(name, options[name].default)
+
+    if chosen("schedule") in ("cosine", "constant"):
+        idle["gamma"] = f"--schedule {chosen('schedule')} has no milestones"
+    if model is PretrainConfig:
         return idle
-    if config.mixing == "none":
-        idle["beta"] = "--mixing none mixes no images; leave it out"
-    way = "leave it out; --enhancement full has it"
-    if not config.kd_weight:
-        idle["temperature"] = f"there is no distillation from enhanced features, --kd-weight is 0; {way}"
-    if not config.attention_weight:
-        idle["attention_reduction"] = f"there is no attention transfer, --attention-weight is 0; {way}"
-    if config.enhancement == "no-pyramid" or not any(getattr(config, name) for name in ENHANCEMENT_TERMS):
-        idle["pyramid_width"] = f"there is no pyramid; {way}"
+    if chosen("mixing") == "none":
+        idle["beta"] = "--mixing none mixes no images"
+    if not chosen("kd_weight"):
+        idle["temperature"] = "there is no distillation from enhanced features, as --kd-weight is 0"
+    if not chosen("attention_weight"):
+        idle["attention_reduction"] = "there is no attention transfer, as --attention-weight is 0"
+    if chosen("enhancement") == "no-pyramid" or not any(map(chosen, ENHANCEMENT_TERMS)):
+        idle["pyramid_width"] = "there is no pyramid"
     return idle
 
 
 def effective(config: PretrainConfig | DistillConfig) -> dict[str, Any]:
     """Return the options of a configuration by name, without those that change nothing beside the others."""
-    idle = without_effect(config)
-    return {name: value for name, value in dataclasses.asdict(config).items() if name not in idle}
+    values = dataclasses.asdict(config)
+    idle = without_effect(type(config), values)
+    return {name: value for name, value in values.items() if name not in idle}
 
 
 MODELS: dict[str, type[PretrainConfig] | type[DistillConfig]] = {"pretrain": PretrainConfig, "distill": DistillConfig}

@@ -68,12 +68,15 @@ def find_images(paths: Iterable[Path]) -> list[Path]:
     """
     images: list[Path] = []
     problems: list[str] = []
+    paths = list(paths)
+    themselves = {path.absolute() for path in paths}
     for path in paths:
         if os.path.isdir(path):
             suffixes: Counter[str] = Counter()
             links: list[Path] = []
             inside = images_below(path, suffixes, links)
             left_out = by_kind(suffixes)
+            links = [each for each in links if each.absolute() not in themselves]
             if links:
                 kind, them = ("link to a folder", "it") if len(links) == 1 else ("links to folders", "them")
                 named = shorten(sorted(str(each.relative_to(path)) for each in links))

@@ -289,7 +289,9 @@ def _load(
 
 
 def _all_names(classes: list[TaughtClass], last: ChainClasses) -> list[tuple[str, int]]:
-    """List every name of classes, with their places. A name is that of the class that got it last.
+    """List every name of classes, with their places.
+
+    A name is that of the class that got it last. A class that was forgotten under its name keeps it before that.
 
     Args:
         classes: as they are after a session.
@@ -300,7 +302,7 @@ def _all_names(classes: list[TaughtClass], last: ChainClasses) -> list[tuple[str
         (name, place)
         for place, each in enumerate(classes)
         for name in (*last.all[each.index].earlier_names, last.all[each.index].name)
-        if owners[class_name(name)] == each.index
+        if owners[class_name(name)] == each.index or name == each.name == last.all[each.index].name
     ]
 
 

@@ -5,7 +5,7 @@ import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any, Final, TypedDict
 
 import torch
 
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 NAMED = 3  # classes in a message
 LISTED = "by a list of paths"
+TABLES: "Final[tuple[Registry[Any], ...]]" = (BACKBONES, CLASSIFIERS, OPTIMIZERS, SCHEDULES, DATA_SETS)
 OF_ONE_CLASS = "the named images are shots of one class"
 
 
@@ -178,29 +179,40 @@ def recorded_list(record: SplitRecord | None) -> SplitList | None:
     return SplitList(tuple(record.base), tuple(map(tuple, record.sessions)), tuple(record.test))
 
 
-def require_plugins(plugins: Mapping[str, str], begun: str, way: str) -> None:
-    """Refuse to go on with parts that are missing, or that come from another file than they did.
+def changed_part(plugins: Mapping[str, str]) -> str | None:
+    """Name a part that comes from another file than it did; None if there is none. A missing part is none.
 
     Args:
         plugins: the origin of each part by its name, as `plugins_record` gave it.
+    """
+    for name, origin in plugins.items():
+        here = [table.origin(name) for table in TABLES if name in table]
+        content = origin.rpartition(FILE_SHA256)[2]  # the file may have been renamed
+        if here and file_of(origin) is not None and not any(each and each.endswith(content) for each in here):
+            return name
+    return None
+
+
+def require_plugins(plugins: Mapping[str, str], begun: str) -> None:
+    """Refuse to go on with parts that are missing, or that come from another file than they did.
+
+    Args:
+        plugins: the origin of each part by its name.
         begun: the thing that began with them, for messages.
-        way: out of a changed file, beside the file as it was.
 
     Raises:
         RunError: a part is missing.
         UsageError: it comes from another file.
     """
-    tables: list[Registry[Any]] = [BACKBONES, CLASSIFIERS, OPTIMIZERS, SCHEDULES, DATA_SETS]
     for name, origin in plugins.items():
-        here = [table.origin(name) for table in tables if name in table]
-        if not here:
+        if not any(name in table for table in TABLES):
             raise RunError(f"{begun} began with {name!r}, which is not here{way_to(origin)}")
-        content = origin.rpartition(FILE_SHA256)[2]
-        if file_of(origin) is not None and not any(each and each.endswith(content) for each in here):
-            raise UsageError(
-                f"{begun} began with {name!r} of another {file_of(origin)}, which was changed since; name the file as "
-                f"it was, or {way}"
-            )
+    changed = changed_part(plugins)
+    if changed is not None:
+        raise UsageError(
+            f"{begun} began with {changed!r} of another {file_of(plugins[changed])}, which was changed since; name the "
+            f"file as it was, or start over with --force"
+        )
 
 
 def plugins_record(

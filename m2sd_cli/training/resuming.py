@@ -54,7 +54,7 @@ def load_state(store: StateStore, stage: Literal["pretrain", "distill"]) -> Trai
     state = store.load()
     if state.stage != stage:
         raise RunError(f"{store.run.path}: the interrupted training is {state.stage}'s; 'm2sd {state.stage} --resume'")
-    require_plugins(state.plugins, f"{store.run.path}: the interrupted training", "start over with --force")
+    require_plugins(state.plugins, f"{store.run.path}: the interrupted training")
     newest = store.run.newest()
     if state.head != (newest and newest.sha256):
         raise RunError(

@@ -16,12 +16,13 @@ from m2sd_cli.ablation.rows import choose_rows, choose_seeds, read_rows
 from m2sd_cli.api.ablate import ablate
 from m2sd_cli.api.ablation_plan import plan_ablation
 from m2sd_cli.api.base_session import copy_session_0
+from m2sd_cli.api.increment import increment
 from m2sd_cli.api.sweep import resolve_sweep
 from m2sd_cli.config.stages import DistillConfig
 from m2sd_cli.data.fixed_split import count_base
 from m2sd_cli.data.locate import open_data
 from m2sd_cli.data.split_list import read_list
-from m2sd_cli.errors import DamagedError, DataError, TrainingError, UsageError
+from m2sd_cli.errors import DamagedError, DataError, DivergedError, TrainingError, UsageError
 from m2sd_cli.progress import report_to
 from m2sd_cli.reports.metrics import require_figure
 from m2sd_cli.reports.published import Comparison, Method, Published, Row
@@ -352,6 +353,27 @@ def test_a_row_that_diverges_holds_no_other_one_up(tmp_path: Path, m2sd: Cli, mo
     assert mark.read_text().startswith("distill: no finite ")
     mark.unlink()
     assert "seed 0, wild diverged: " in m2sd(*words, "--rows", "wild").err
+
+
+def test_a_network_whose_features_of_shots_are_no_numbers_is_told_and_left(
+    tmp_path: Path, m2sd: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    rows = write(tmp_path, "[a]\n[b]\npretrain.way = 1")
+    words = ["ablation", *WORDS, "--seeds", 1, "--out", out, "--rows-file", rows]
+
+    def fail(session: int, **options: Any) -> object:
+        if session == 2 and options["run"].name == "a":
+            raise DivergedError("the network's features are no finite numbers", "train it again")
+        return increment(session, **options)
+
+    monkeypatch.setattr(ablation_run, "increment", fail)
+    for told in (True, False):  # once
+        done = m2sd(*words)
+        assert done.code == TrainingError.exit_code, done.err
+        assert ("seed 0, a diverged: the network's features are no finite numbers" in done.err) == told
+        assert "train it again" not in done.err
+    assert [result.row for result in read_results(out, ["a", "b"])] == ["b"]
 
 
 def test_a_stage_1_that_diverged_in_another_process_is_not_tried_again(

@@ -229,6 +229,18 @@ def test_a_part_of_a_chain_does_not_take_images_of_a_later_owner_of_a_name(
     assert "snow" in early
 
 
+def test_a_class_that_is_forgotten_and_taught_again_keeps_its_earlier_figures(
+    run: Path, stripes: Stripes, tmp_path: Path
+) -> None:
+    before = m2sd_cli.evaluate(run=run, test=stripes.labelled, device="cpu").figures.sessions
+    m2sd_cli.forget("grey", run=run)
+    fill(tmp_path / "shots", "grey", 3, first=50)
+    m2sd_cli.increment(shots=tmp_path / "shots", run=run, device="cpu")
+    after = m2sd_cli.evaluate(run=run, test=stripes.labelled, device="cpu").figures.sessions
+    assert after[: len(before)] == before
+    assert after[-1].images == before[-1].images
+
+
 def test_a_misspelt_class_is_answered_with_the_nearest(run: Path) -> None:
     with pytest.raises(
         RunError, match=r"no class 'gery' in it \(did you mean 'grey'\?\); 'm2sd sessions --json' lists"

@@ -7,7 +7,7 @@ import pytest
 
 from m2sd_cli.api.recorded_commands import recorded_command
 from m2sd_cli.config.option import flag, options_of
-from m2sd_cli.config.stages import DistillConfig, PretrainConfig
+from m2sd_cli.config.stages import DistillConfig, PretrainConfig, without_effect
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.training.records import LISTED, shots_record
 
@@ -21,9 +21,10 @@ def test_every_option_that_was_in_force_is_named(calibrated: Path, model: type[P
     assert words[:2] == ["m2sd", "pretrain" if model is PretrainConfig else "distill"]
     assert named.pop("--data") == "./colours"
     assert named.pop("--precision") == stored.manifest.precision
-    recorded = {
-        flag(name): stored.manifest.config[name] for name in options_of(model) if name in stored.manifest.config
-    }
+    config = stored.manifest.config
+    idle = without_effect(model, config)
+    assert "gamma" in idle  # of a cosine, so that a command with it would be refused
+    recorded = {flag(name): config[name] for name in options_of(model) if name in config and name not in idle}
     assert named == {name: str(value) for name, value in recorded.items() if value is not None}
     assert named["--seed"] == "0"
 

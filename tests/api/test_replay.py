@@ -142,12 +142,14 @@ def test_a_closed_folder_beside_the_shots_stops_neither_replay_nor_report(
 @pytest.mark.parametrize(
     ("more", "less", "says"),
     [
-        (
-            "purple",
-            None,
-            "class 'purple' exists already, since session 0; session 1 teaches it; learn or pretrain with",
-        ),
+        ("purple", None, "class 'purple' is in it since session 0, and session 1 teaches 'purple'; learn or pretrain"),
         (None, "red", "no class 'red' in it, which session 5 forgets; learn or pretrain with its images first"),
+        (
+            "violet",
+            None,
+            "class 'violet' is in it since session 0, and session 4 renames a class to 'violet'; learn",
+        ),
+        ("White", None, "class 'White' is in it since session 0, and session 1 teaches 'white'; learn or pretrain"),
     ],
 )
 def test_names_that_do_not_go_together_are_told_before_anything_is_taught(
@@ -156,7 +158,8 @@ def test_names_that_do_not_go_together_are_told_before_anything_is_taught(
     folder, run = tmp_path / "colours", tmp_path / "new"
     shutil.copytree(stripes.folder, folder)
     if more is not None:
-        fill(folder / "train", more, 3)
+        fill(folder / "train", "orange", 3)
+        (folder / "train" / "orange").rename(folder / "train" / more)
     if less is not None:
         shutil.rmtree(folder / "train" / less)
         shutil.rmtree(folder / "test" / less)

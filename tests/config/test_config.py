@@ -13,7 +13,7 @@ from m2sd_cli.cli.commands import build_command
 from m2sd_cli.config.files import OptionsFile
 from m2sd_cli.config.merging import Sources, given_options, resolve, stage_defaults
 from m2sd_cli.config.option import as_word, options_of
-from m2sd_cli.config.stages import DistillConfig, PretrainConfig
+from m2sd_cli.config.stages import DistillConfig, PretrainConfig, without_effect
 from m2sd_cli.data.catalogue import DATA_SETS, FOLDER_DEFAULTS, all_infos
 from m2sd_cli.errors import UsageError
 from m2sd_cli.tables import DEFAULT_CLASSIFIER, UNTRAINED_CLASSIFIER
@@ -283,7 +283,7 @@ PLAIN = {"epochs": 3, "kd_weight": 0.0, "attention_weight": 0.0, "teacher_weight
         (DistillConfig, PLAIN, {"beta": 0.5, "mixing": "none"}, "--beta 0.5: --mixing none mixes no images"),
         (DistillConfig, PLAIN, {"temperature": 2.0}, "--temperature 2.0: there is no distillation"),
         (DistillConfig, PLAIN, {"attention_reduction": "sum"}, "--attention-reduction sum: there is no attention"),
-        (DistillConfig, PLAIN, {"pyramid_width": 2}, "--pyramid-width 2: there is no pyramid; leave it out; --enh"),
+        (DistillConfig, PLAIN, {"pyramid_width": 2}, "--pyramid-width 2: there is no pyramid; leave it out"),
         (DistillConfig, {"epochs": 3}, {"pyramid_width": 2, "enhancement": "no-pyramid"}, "--pyramid-width 2: "),
     ],
 )
@@ -296,11 +296,18 @@ def test_an_option_that_would_change_nothing_is_refused(
     with pytest.raises(UsageError, match=f"^{re.escape(says)}"):
         resolve(model, Sources(defaults, None, options))
     name = next(iter(options))
+    usual = getattr(resolve(model, Sources(defaults)), name)
+    assert getattr(resolve(model, Sources(defaults, None, {**options, name: usual})), name) == usual
     assert getattr(resolve(model, Sources({**defaults, **options})), name) == options[name]  # of a recipe it is spare
     useful = (
         {"schedule": "multistep", "milestones": "1"} if name == "gamma" else {"enhancement": "full", "mixing": "both"}
     )
     assert getattr(resolve(model, Sources(defaults, None, {**options, **useful})), name) == options[name]
+
+
+def test_a_schedule_of_another_package_may_use_gamma() -> None:
+    assert "gamma" in without_effect(PretrainConfig, {})
+    assert "gamma" not in without_effect(PretrainConfig, {"schedule": "exponential"})
 
 
 def test_weights_go_with_the_enhancement_and_the_mixing_of_their_layer() -> None:
@@ -349,7 +356,7 @@ def test_command_line_file_and_python_have_the_same_options(
 
 def test_the_help_names_the_default_that_counts() -> None:
     shown = {parameter.name: parameter.show_default for parameter in build_command("distill").params}
-    classifier = f"{DEFAULT_CLASSIFIER}, or {UNTRAINED_CLASSIFIER} without any training"
+    classifier = f"{DEFAULT_CLASSIFIER}, or chosen, mostly {UNTRAINED_CLASSIFIER}, without any training"
     assert [shown[name] for name in ("seed", "classifier", "beta")] == ["pretrain's", classifier, "1"]
 
 

@@ -83,6 +83,9 @@ def test_a_linked_folder_inside_of_a_folder_is_told(tmp_path: Path) -> None:
         assert find_images([tmp_path / "album"]) == [tmp_path / "album" / "image.png"]
     link = Path("day") / "trip"
     assert listener.said == [f"{tmp_path / 'album'}: left out: 1 link to a folder ({link}): name it, too"]
+    with report_to(listener):
+        assert len(find_images([tmp_path / "album", tmp_path / "album" / link])) == 2
+    assert len(listener.said) == 1
     assert find_images([tmp_path / "album" / link]) == [tmp_path / "album" / link / "image.png"]
     (tmp_path / "album" / "image.png").unlink()
     (tmp_path / "album" / "here").symlink_to(tmp_path / "trip")

@@ -375,10 +375,12 @@ def test_the_current_folder_is_not_replaced(
 ) -> None:
     (tmp_path / "out").mkdir()
     monkeypatch.chdir(tmp_path / "out")
-    for name in (".", tmp_path / "out"):
-        done = m2sd("export", "--format", "hub", "--out", name, "--run", trained, "--force")
+    (tmp_path / "out" / "README.md").touch()
+    before = tree(tmp_path)
+    for name, *force in ((".", "--force"), (tmp_path / "out", "--force"), (".",)):
+        done = m2sd("export", "--format", "hub", "--out", name, "--run", trained, *force)
         check_refusal(done, 2, f"--out {name}: it is the current folder; name another one")
-    assert tree(tmp_path) == {"out": None}
+    assert tree(tmp_path) == before
 
 
 @pytest.mark.usefixtures("load_one_layer")

@@ -135,7 +135,7 @@ def test_a_row_of_a_table_keeps_the_file_that_it_began_with(
     written(tmp_path, NEAREST + "# changed", "nearest.py")
     before = tree(tmp_path / "out")
     says = "its row own began with 'nearest' of another nearest.py, which was changed since; name the file as it"
-    for more in ([], ["--dry-run"]):
+    for more in ([], ["--dry-run"], ["--rows", "plain"]):  # which would share stages with it
         check_refusal(m2sd("--plugin", file, *words, "--seeds", 2, *more), 2, says)
         assert tree(tmp_path / "out") == before
 
