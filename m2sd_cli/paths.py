@@ -28,7 +28,8 @@ def expand(name: Path | str, source: str) -> Path:
     try:
         return Path(name).expanduser()
     except RuntimeError:
-        if "/" not in str(name) or os.path.lexists(name):
+        first, *below = Path(name).parts
+        if first != "~" and (not below or os.path.lexists(first)):
             return Path(name)
         raise UsageError(f"{source} {name}: the home folder is not known; set HOME, or write the whole path") from None
 

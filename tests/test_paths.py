@@ -107,6 +107,8 @@ def test_without_a_home_folder_one_line_says_so(m2sd: Cli, monkeypatch: pytest.M
     assert m2sd("sessions", "list", "--run", "~/run").err == (
         "m2sd: --run ~/run: the home folder is not known; set HOME, or write the whole path\n"
     )
+    with pytest.raises(UsageError, match="--run ~: the home folder is not known"):
+        expand("~", "--run")
     monkeypatch.setenv("M2SD_DATA", "/data")
     assert data_roots(None) == [Path("/data")]
 
@@ -125,8 +127,7 @@ def test_a_name_that_begins_with_a_tilde_is_kept(
     with pytest.raises(UsageError, match="--run ~nobody-of-this-name/x: the home folder is not known"):
         expand("~nobody-of-this-name/x", "--run")
     Path("~nobody-of-this-name").mkdir()
-    Path("~nobody-of-this-name/x").touch()
-    assert expand("~nobody-of-this-name/x", "--test") == Path("~nobody-of-this-name/x")
+    assert expand("~nobody-of-this-name/x", "--run") == Path("~nobody-of-this-name/x")
 
 
 @pytest.mark.parametrize("variable", ["LOCAL_RANK", "LOCAL_WORLD_SIZE", "RANK", "WORLD_SIZE", "MASTER_PORT"])

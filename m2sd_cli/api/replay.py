@@ -88,10 +88,10 @@ def replay(
     for manifest in left:
         chain = folder.summary()
         if manifest.kind in EDITS:
-            edits = [
-                EditRecord(index=find_class(folder, chain, each.name).index, name=each.name, new_name=each.new_name)
-                for each in manifest.edits
-            ]
+            edits = []
+            for each in manifest.edits:
+                known = find_class(folder, chain, each.name)
+                edits.append(EditRecord(index=known.index, name=known.name, new_name=each.new_name))
             taught.append(write_edits(folder, chain, manifest.kind, edits))
         else:
             assert manifest.session is not None
@@ -128,6 +128,8 @@ def _require_names(folder: RunFolder, left: Sequence[Manifest]) -> None:
         if manifest.kind != "extend":
             for name in old:
                 del taught[there[class_name(name)]]
+        if not taught and manifest.kind == "forget":
+            raise RunError(f"{folder.path}: session {number} forgets its last class; learn or pretrain with more first")
         new = [each.name for each in manifest.classes if manifest.kind == "increment"]
         new += [each.new_name for each in manifest.edits if each.new_name is not None]
         by_key = {name_key(name): name for name in taught}
@@ -144,8 +146,9 @@ def _require_names(folder: RunFolder, left: Sequence[Manifest]) -> None:
 
 def _content(part: Manifest | ManifestSummary) -> tuple[object, ...]:
     """Return what a session taught, without what depends on the network."""
-    classes = [(each.name, tuple(each.shot_sha256)) for each in part.classes]
-    return part.kind, classes, [(each.name, each.new_name) for each in part.edits], part.views
+    classes = [(class_name(each.name), tuple(each.shot_sha256)) for each in part.classes]
+    edits = [(class_name(each.name), each.new_name and class_name(each.new_name)) for each in part.edits]
+    return part.kind, classes, edits, part.views
 
 
 def _find_shots(left: Sequence[Manifest], named: list[Path], remembered: dict[str, list[str]]) -> dict[int, Shots]:

@@ -317,18 +317,21 @@ def milestones(config: TrainingConfig) -> list[int]:
 def without_effect(model: type[PretrainConfig | DistillConfig], values: Mapping[str, Any]) -> dict[str, str]:
     """Return the options of a stage that change nothing beside the others, each with the reason.
 
-    A schedule or an optimiser of another package may use any of them.
+    A schedule or an optimiser of another package may use any of them: with such a one there are none.
 
     Args:
         model: the configuration of the stage.
         values: of options by name; others have their defaults.
     """
-    options, idle = options_of(model), {}
+    options = options_of(model)
+    idle: dict[str, str] = {}
 
     def chosen(name: str) -> Any:
         return values.get(name, options[name].default)
 
-    if chosen("schedule") in ("cosine", "constant"):
+    if chosen("schedule") not in ("cosine", "constant", "multistep") or chosen("optimizer") not in ("sgd", "adamw"):
+        return idle
+    if chosen("schedule") != "multistep":
         idle["gamma"] = f"--schedule {chosen('schedule')} has no milestones"
     if model is PretrainConfig:
         return idle

@@ -76,6 +76,8 @@ def find_images(paths: Iterable[Path]) -> list[Path]:
             links: list[Path] = []
             inside = images_below(path, suffixes, links)
             left_out = by_kind(suffixes)
+            if not inside and any(each.absolute() in themselves for each in links):
+                continue  # its images are those behind the links
             links = [each for each in links if each.absolute() not in themselves]
             if links:
                 kind, them = ("link to a folder", "it") if len(links) == 1 else ("links to folders", "them")

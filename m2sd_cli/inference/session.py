@@ -289,21 +289,24 @@ def _load(
 
 
 def _all_names(classes: list[TaughtClass], last: ChainClasses) -> list[tuple[str, int]]:
-    """List every name of classes, with their places.
+    """List every name of classes, with their places; of places with one name the last one counts.
 
-    A name is that of the class that got it last. A class that was forgotten under its name keeps it before that.
+    A name is that of the class that got it last. Before a class was forgotten under its name it is that class's, and
+    most of all where the class has it.
 
     Args:
         classes: as they are after a session.
         last: all classes of the chain after its last session, forgotten ones included.
     """
     owners = {class_name(name): index for name, index in last.named}
-    return [
-        (name, place)
-        for place, each in enumerate(classes)
-        for name in (*last.all[each.index].earlier_names, last.all[each.index].name)
-        if owners[class_name(name)] == each.index or name == each.name == last.all[each.index].name
-    ]
+    ranked: list[tuple[int, str, int]] = []
+    for place, each in enumerate(classes):
+        known = last.all[each.index]
+        for name in (*known.earlier_names, known.name):
+            forgotten = known.forgotten is not None and name == known.name
+            if forgotten or owners[class_name(name)] == each.index:
+                ranked.append((2 if name == each.name else int(forgotten), name, place))
+    return [(name, place) for _, name, place in sorted(ranked)]
 
 
 def _count_below(classes: list[TaughtClass], ends: list[int]) -> list[int]:

@@ -241,6 +241,32 @@ def test_a_class_that_is_forgotten_and_taught_again_keeps_its_earlier_figures(
     assert after[-1].images == before[-1].images
 
 
+@pytest.mark.parametrize(
+    ("forgotten", "renamed"), [("red", "purple"), ("grey", "purple"), ("purple", "red"), ("purple", "grey")]
+)
+def test_a_forgotten_class_keeps_its_images_before_another_one_gets_its_name(
+    run: Path, forgotten: str, renamed: str
+) -> None:
+    first = load_session(RunFolder(run)).places()
+    m2sd_cli.forget(forgotten, run=run)
+    m2sd_cli.rename(renamed, forgotten, run=run)
+    early, late = (each.places() for each in load_all_sessions(RunFolder(run), RunFolder(run).summary()))
+    assert (early[forgotten], early[renamed]) == (first[forgotten], first[renamed])
+    assert late[forgotten] == late[renamed]
+
+
+def test_a_name_that_a_class_was_forgotten_under_is_its_own_before_it_had_it(run: Path, tmp_path: Path) -> None:
+    first = load_session(RunFolder(run)).places()
+    m2sd_cli.forget("grey", run=run)  # which begins another part
+    m2sd_cli.rename("white", "snow", run=run)
+    m2sd_cli.forget("snow", run=run)
+    fill(tmp_path / "shots", "purple", 3, first=50)
+    (tmp_path / "shots" / "purple").rename(tmp_path / "shots" / "snow")
+    m2sd_cli.increment(shots=tmp_path / "shots", run=run, device="cpu")
+    early = load_all_sessions(RunFolder(run), RunFolder(run).summary())[0].places()
+    assert early["snow"] == early["white"] == first["white"]
+
+
 def test_a_misspelt_class_is_answered_with_the_nearest(run: Path) -> None:
     with pytest.raises(
         RunError, match=r"no class 'gery' in it \(did you mean 'grey'\?\); 'm2sd sessions --json' lists"

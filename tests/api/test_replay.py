@@ -170,6 +170,21 @@ def test_names_that_do_not_go_together_are_told_before_anything_is_taught(
     assert RunFolder(run).sessions() == [0]
 
 
+def test_a_replay_does_not_forget_the_last_class(run: Path, stripes: Stripes, tmp_path: Path) -> None:
+    old = copy_base_session(run, tmp_path / "old")
+    for name in ("red", "blue"):
+        m2sd_cli.forget(name, run=old)
+    folder = tmp_path / "two"
+    for part in ("train", "test"):
+        for name in ("red", "blue"):
+            shutil.copytree(stripes.folder / part / name, folder / part / name)
+    m2sd_cli.pretrain(str(folder), run=tmp_path / "new", **QUICK)
+    m2sd_cli.distill(run=tmp_path / "new", epochs=0, device="cpu")
+    with pytest.raises(RunError, match="session 2 forgets its last class; learn or pretrain with more first"):
+        m2sd_cli.replay(old, run=tmp_path / "new", device="cpu")
+    assert RunFolder(tmp_path / "new").sessions() == [0]
+
+
 def test_other_sessions_are_no_beginning(edited: Path, fresh: Path, tmp_path: Path) -> None:
     fill(tmp_path / "other", "orange", 1)
     m2sd_cli.increment(shots=tmp_path / "other", run=fresh, device="cpu")

@@ -305,9 +305,10 @@ def test_an_option_that_would_change_nothing_is_refused(
     assert getattr(resolve(model, Sources(defaults, None, {**options, **useful})), name) == options[name]
 
 
-def test_a_schedule_of_another_package_may_use_gamma() -> None:
+def test_a_schedule_or_an_optimiser_of_another_package_may_use_every_option() -> None:
     assert "gamma" in without_effect(PretrainConfig, {})
-    assert "gamma" not in without_effect(PretrainConfig, {"schedule": "exponential"})
+    assert without_effect(PretrainConfig, {"schedule": "exponential"}) == {}
+    assert without_effect(DistillConfig, {"optimizer": "lion", "mixing": "none"}) == {}
 
 
 def test_weights_go_with_the_enhancement_and_the_mixing_of_their_layer() -> None:

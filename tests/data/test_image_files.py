@@ -93,6 +93,8 @@ def test_a_linked_folder_inside_of_a_folder_is_told(tmp_path: Path) -> None:
         DataError, match=r"no image in it that .*: 2 links to folders \(day.trip, here\): name them, too$"
     ):
         find_images([tmp_path / "album"])
+    links = [tmp_path / "album" / name for name in (link, "here")]
+    assert find_images([tmp_path / "album", *links]) == [each / "image.png" for each in links]
 
 
 def test_a_tower_of_folders_is_searched_to_its_top(tmp_path: Path) -> None:
