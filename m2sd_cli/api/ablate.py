@@ -22,7 +22,7 @@ from m2sd_cli.api.increment import increment
 from m2sd_cli.api.pretrain import pretrain
 from m2sd_cli.api.stage import chosen_protocol
 from m2sd_cli.api.sweep import RowOptions, Sweep, measured_cost, require_same_parts, resolve_sweep
-from m2sd_cli.config.stages import effective
+from m2sd_cli.config.idle import effective
 from m2sd_cli.data.locate import open_data
 from m2sd_cli.data.split_list import read_list
 from m2sd_cli.distributed.torchrun import is_distributed

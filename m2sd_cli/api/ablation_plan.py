@@ -11,7 +11,7 @@ from m2sd_cli.api import pretrain as pretraining
 from m2sd_cli.api.plan import require_present, time_stages
 from m2sd_cli.api.stage import Request
 from m2sd_cli.api.sweep import RowOptions, Sweep, require_same_parts, resolve_sweep
-from m2sd_cli.config.stages import effective
+from m2sd_cli.config.idle import effective
 from m2sd_cli.inference.device import choose_device
 from m2sd_cli.paths import expand, expand_given
 from m2sd_cli.progress import say

@@ -2,8 +2,9 @@
 
 import shlex
 
+from m2sd_cli.config.idle import without_effect
 from m2sd_cli.config.option import flag, options_of
-from m2sd_cli.config.stages import DistillConfig, PretrainConfig, without_effect
+from m2sd_cli.config.stages import DistillConfig, PretrainConfig
 from m2sd_cli.registry import file_of
 from m2sd_cli.runs.manifest import Manifest
 from m2sd_cli.training.records import LISTED, OF_ONE_CLASS

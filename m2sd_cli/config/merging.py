@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from m2sd_cli.config.files import NO_OPTIONS, OptionsFile, read_options
+from m2sd_cli.config.idle import without_effect
 from m2sd_cli.config.option import find_option, flag, options_of, shown
 from m2sd_cli.config.stages import (
     ENHANCEMENT_TERMS,
@@ -17,7 +18,6 @@ from m2sd_cli.config.stages import (
     PretrainConfig,
     stage_of,
     validate,
-    without_effect,
 )
 from m2sd_cli.errors import UsageError
 from m2sd_cli.tables import OPTIMIZERS

@@ -314,45 +314,6 @@ def milestones(config: TrainingConfig) -> list[int]:
     return epochs
 
 
-def without_effect(model: type[PretrainConfig | DistillConfig], values: Mapping[str, Any]) -> dict[str, str]:
-    """Return the options of a stage that change nothing beside the others, each with the reason.
-
-    A schedule or an optimiser of another package may use any of them: with such a one there are none.
-
-    Args:
-        model: the configuration of the stage.
-        values: of options by name; others have their defaults.
-    """
-    options = options_of(model)
-    idle: dict[str, str] = {}
-
-    def chosen(name: str) -> Any:
-        return values.get(name, options[name].default)
-
-    if chosen("schedule") not in ("cosine", "constant", "multistep") or chosen("optimizer") not in ("sgd", "adamw"):
-        return idle
-    if chosen("schedule") != "multistep":
-        idle["gamma"] = f"--schedule {chosen('schedule')} has no milestones"
-    if model is PretrainConfig:
-        return idle
-    if chosen("mixing") == "none":
-        idle["beta"] = "--mixing none mixes no images"
-    if not chosen("kd_weight"):
-        idle["temperature"] = "there is no distillation from enhanced features, as --kd-weight is 0"
-    if not chosen("attention_weight"):
-        idle["attention_reduction"] = "there is no attention transfer, as --attention-weight is 0"
-    if chosen("enhancement") == "no-pyramid" or not any(map(chosen, ENHANCEMENT_TERMS)):
-        idle["pyramid_width"] = "there is no pyramid"
-    return idle
-
-
-def effective(config: PretrainConfig | DistillConfig) -> dict[str, Any]:
-    """Return the options of a configuration by name, without those that change nothing beside the others."""
-    values = dataclasses.asdict(config)
-    idle = without_effect(type(config), values)
-    return {name: value for name, value in values.items() if name not in idle}
-
-
 MODELS: dict[str, type[PretrainConfig] | type[DistillConfig]] = {"pretrain": PretrainConfig, "distill": DistillConfig}
 Config = TypeVar("Config", PretrainConfig, DistillConfig)
 AnyConfig = TypeVar("AnyConfig", PretrainConfig, DistillConfig, ImageChoice)

@@ -99,7 +99,8 @@ def refuse_unless_new(
         lost = f", and removes {taught}" if taught else ""
         raise RunError(f"{store.run.path}: {finished}; --force replaces it {when}{lost}")
     if store.exists():
+        stage = store.load().stage
         raise RunError(
-            f"{store.run.path}: an interrupted {store.load().stage} is in it; go on with 'm2sd {store.load().stage} "
-            f"--resume', or start over with --force"
+            f"{store.run.path}: an interrupted {stage} is in it; go on with 'm2sd {stage} --resume', or start over "
+            f"with --force"
         )

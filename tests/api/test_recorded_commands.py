@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from m2sd_cli.api.recorded_commands import recorded_command
+from m2sd_cli.config.idle import without_effect
 from m2sd_cli.config.option import flag, options_of
-from m2sd_cli.config.stages import DistillConfig, PretrainConfig, without_effect
+from m2sd_cli.config.stages import DistillConfig, PretrainConfig
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.training.records import LISTED, shots_record
 

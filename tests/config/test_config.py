@@ -11,9 +11,10 @@ import pytest
 import m2sd_cli
 from m2sd_cli.cli.commands import build_command
 from m2sd_cli.config.files import OptionsFile
+from m2sd_cli.config.idle import without_effect
 from m2sd_cli.config.merging import Sources, given_options, resolve, stage_defaults
 from m2sd_cli.config.option import as_word, options_of
-from m2sd_cli.config.stages import DistillConfig, PretrainConfig, without_effect
+from m2sd_cli.config.stages import DistillConfig, PretrainConfig
 from m2sd_cli.data.catalogue import DATA_SETS, FOLDER_DEFAULTS, all_infos
 from m2sd_cli.errors import UsageError
 from m2sd_cli.tables import DEFAULT_CLASSIFIER, UNTRAINED_CLASSIFIER
