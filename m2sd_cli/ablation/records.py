@@ -74,6 +74,8 @@ class Budget(AblationFile):
     shared_stage_1: bool
     device: Text  # the kind of the device, such as cpu
     precision: Text
+    compiled: Annotated[bool, Field(description="both stages, by torch.compile")] = False
+    deterministic: Annotated[bool, Field(description="by algorithms that repeat exactly on CUDA, too")] = False
     init_sha256: Text | None = None  # of the file that stage 1 begins from
     pretrain: dict[Text, Setting]
     distill: dict[Text, Setting]
@@ -82,9 +84,18 @@ class Budget(AblationFile):
 
     def settings(self) -> dict[str, Setting]:
         """Return every option that all rows share, under a name for messages."""
-        shared = self.model_dump(include={"data", "recipe", "shared_stage_1", "device", "precision", "init_sha256"})
-        names = {"shared_stage_1": "shared stage 1", "init_sha256": "weights of SHA-256"}
-        return {names.get(name, name): value for name, value in shared.items()} | _named_settings(self)
+        names = {
+            "data": "data",
+            "recipe": "recipe",
+            "shared_stage_1": "shared stage 1",
+            "device": "device",
+            "precision": "precision",
+            "compiled": "--compile",
+            "deterministic": "--deterministic",
+            "init_sha256": "weights of SHA-256",
+        }
+        shared = self.model_dump(include=set(names))
+        return {name: shared[field] for field, name in names.items()} | _named_settings(self)
 
     def described(self) -> dict[str, str]:
         """Return the description of every row, in the order of the table: built-in rows first."""
@@ -227,7 +238,7 @@ def recorded_budget(folder: Path, budget: Budget) -> Budget | None:
         RunError: something else is in the folder.
         DamagedError: the recorded budget cannot be read.
     """
-    stored = _stored_budget(folder)
+    stored = stored_budget(folder)
     if stored is None:
         # A name that begins with a dot is that of a lock, or of the rest of a killed write.
         names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
@@ -241,16 +252,6 @@ def recorded_budget(folder: Path, budget: Budget) -> Budget | None:
             beginning = f"--out {folder}: its row {name} began with"
             _require_same(beginning, stored.rows[name].settings(), row.settings())
     return stored
-
-
-def recorded_precision(folder: Path) -> str | None:
-    """Return the precision with which a table began; None if there is none.
-
-    Raises:
-        DamagedError: the recorded budget cannot be read.
-    """
-    stored = _stored_budget(folder)
-    return None if stored is None else stored.precision
 
 
 def _require_same(beginning: str, then: Mapping[str, Setting], now: Mapping[str, Setting]) -> None:
@@ -293,14 +294,21 @@ def read_budget(folder: Path) -> Budget:
         RunError: there is no ablation in the folder.
         DamagedError: the budget is damaged.
     """
-    budget = _stored_budget(folder)
+    budget = stored_budget(folder)
     if budget is None:
         raise RunError(f"{folder}: no ablation in it; begin one with 'm2sd ablation --out DIR'")
     return budget
 
 
-def _stored_budget(folder: Path) -> Budget | None:
-    """Read the budget of a table, with the defaults of the options that an earlier version did not have."""
+def stored_budget(folder: Path) -> Budget | None:
+    """Read the budget of a table, with the defaults of the options that an earlier version did not have.
+
+    Returns:
+        the budget; None if the folder has none.
+
+    Raises:
+        DamagedError: it cannot be read.
+    """
     stored = _read(folder / BUDGET, Budget)
     if stored is None:
         return None

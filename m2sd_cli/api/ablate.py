@@ -113,6 +113,8 @@ class _Study:
                 data_root=self.data_root,
                 device=self.device,
                 precision=self.budget.precision,
+                compile=self.budget.compiled,
+                deterministic=self.budget.deterministic,
                 resume=StateStore(run).exists(),
                 stop_after=self.seconds_left,
                 save_every=self.save_every,
@@ -139,6 +141,8 @@ def ablate(
     data_root: Path | str | None = None,
     device: str = "auto",
     precision: str = "auto",
+    compile: bool = False,
+    deterministic: bool = False,
     stop_after: float | None = None,
     save_every: float = SAVE_EVERY,
     base_classes: int | None = None,
@@ -169,6 +173,8 @@ def ablate(
         shared_stage_1: begin all seeds from the stage 1 of seed 0, instead of each from its own.
         data_root: the folder of built-in data sets.
         device, precision: of training; `auto` chooses, and a table keeps the precision that it began with.
+        compile, deterministic: compile the networks with torch.compile first; use the slower algorithms on CUDA that
+            repeat exactly.
         stop_after: seconds after which to save and stop.
         save_every: seconds between two saves of the resumable state.
         base_classes, way, shots_per_class, class_order, shots_draw, split: as for `pretrain`, for every row.
@@ -194,6 +200,8 @@ def ablate(
             "shared_stage_1": shared_stage_1,
             "device": device,
             "precision": precision,
+            "compile": compile,
+            "deterministic": deterministic,
             "base_classes": base_classes,
             "way": way,
             "shots_per_class": shots_per_class,

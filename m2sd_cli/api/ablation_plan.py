@@ -80,7 +80,12 @@ def plan_ablation(
         require_same_parts(folder, stored)
     known = {**(stored.rows if stored else {}), **sweep.budget.rows}
     require_present(sweep.info, root)
-    execution = Execution(choose_device(options.get("device", "auto")), sweep.budget.precision)
+    execution = Execution(
+        choose_device(options.get("device", "auto")),
+        sweep.budget.precision,
+        compile=sweep.budget.compiled,
+        deterministic=sweep.budget.deterministic,
+    )
     by_first: dict[str, list[RowOptions]] = {}
     for each in sweep.rows:
         by_first.setdefault(each.record.stage_1, []).append(each)

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from m2sd_cli.ablation.records import Budget, RowRecord, recorded_precision
+from m2sd_cli.ablation.records import Budget, RowRecord, stored_budget
 from m2sd_cli.ablation.rows import ROWS, Row, choose_rows, read_rows
 from m2sd_cli.api.base_session import require_kept, require_measured
 from m2sd_cli.api.pretrain import LISTS
@@ -56,6 +56,8 @@ class _Request:
     shared_stage_1: bool = False
     device: str = "auto"
     precision: str = "auto"
+    compile: bool = False
+    deterministic: bool = False
     base_classes: int | None = None
     way: int | None = None
     shots_per_class: int | None = None
@@ -156,8 +158,9 @@ def resolve_sweep(folder: Path, arguments: Mapping[str, Any]) -> Sweep:
         )
         chosen.append(RowOptions(row, record, pretrain, distill))
     precision = training_precision(request.precision, computing)
-    if request.precision == "auto":
-        precision = recorded_precision(folder) or precision
+    begun = stored_budget(folder)
+    if request.precision == "auto" and begun is not None:
+        precision = begun.precision
     digests = dict(base.digests)
     budget = Budget(
         data=info.name if info else folder_name(Path(data)),
@@ -170,6 +173,8 @@ def resolve_sweep(folder: Path, arguments: Mapping[str, Any]) -> Sweep:
         shared_stage_1=request.shared_stage_1,
         device=computing.type,
         precision=precision,
+        compiled=request.compile,
+        deterministic=request.deterministic,
     )
     return Sweep(budget, chosen, data, info)
 

@@ -89,6 +89,8 @@ def ablation(
     data_root: options.DataRoot = None,
     device: options.Device = "auto",
     precision: options.Precision = "auto",
+    deterministic: options.Deterministic = False,
+    compile: options.Compile = False,
     stop_after: Annotated[
         str | None,
         typer.Option(
@@ -168,6 +170,8 @@ def ablation(
             "data_root": data_root,
             "device": device,
             "precision": precision,
+            "deterministic": deterministic,
+            "compile": compile,
             **protocol,
         }
         if dry_run:
@@ -264,7 +268,13 @@ def describe_budget(budget: "Budget") -> str:
         ),
         f"views {second['views']}",
         f"classifier {second['classifier'] or 'by default'}",
-        f"{budget.device} {budget.precision}",
+        " ".join(
+            [
+                f"{budget.device} {budget.precision}",
+                *(["compiled"] if budget.compiled else []),
+                *(["deterministic"] if budget.deterministic else []),
+            ]
+        ),
     ]
     return "; ".join(parts)
 

@@ -15,12 +15,14 @@ from typing import Any, NoReturn
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch import nn
 
 import m2sd_cli
 import m2sd_cli.api.ablate as ablation_run
 from m2sd_cli import recipes
 from m2sd_cli.ablation.records import Result, RowRecord, Run, read_budget, read_results
 from m2sd_cli.api.ablate import ablate
+from m2sd_cli.api.ablation_plan import plan_ablation
 from m2sd_cli.api.sweep import resolve_sweep
 from m2sd_cli.cli import output
 from m2sd_cli.config.stages import DistillConfig
@@ -264,6 +266,8 @@ def test_an_interrupted_one_says_how_to_go_on(
         ({"pretrain_epochs": 2}, "pretrain epochs 1, not 2"),
         ({"precision": "bf16"}, "precision fp32, not bf16"),
         ({"shared_stage_1": True}, "shared stage 1 False, not True"),
+        ({"compile": True}, "--compile False, not True"),
+        ({"deterministic": True}, "--deterministic False, not True"),
         ({"data": "cifar100"}, "data demo, not cifar100"),
     ],
 )
@@ -288,6 +292,25 @@ def test_a_precision_that_is_not_given_is_that_of_the_table(
     done = ablate(whole, **given, seeds=2, rows=ROWS)
     assert (done.finished, done.budget.precision) == (True, "fp32")
     assert resolve_sweep(tmp_path / "new", given).budget.precision == "bf16"
+
+
+def test_flags_of_training_reach_both_stages_and_the_table_tells_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, m2sd: Cli
+) -> None:
+    compiled: list[nn.Module] = []
+    monkeypatch.setattr("m2sd_cli.training.loop.compile_forward", lambda module, _device: compiled.append(module))
+    out = tmp_path / "out"
+    m2sd("ablation", *WORDS, "--out", out, "--seeds", 1, "--rows", "plain", "--compile", "--deterministic")
+    run = RunFolder(out / "seed-0" / "plain")
+    for manifest in (run.pretrain().manifest, run.session(0).manifest):
+        assert (manifest.compiled, manifest.deterministic) == (True, True)
+    assert len(compiled) == 2
+    shown = m2sd("ablation", "--table", "--out", out).out
+    assert "; cpu fp32 compiled deterministic\n" in shown
+    with pytest.raises(UsageError, match=r"--compile True, not False; give the same options"):
+        ablate(out, **BUDGET, seeds=1, rows="plain", deterministic=True)
+    assert len(plan_ablation(tmp_path / "other", **BUDGET, seeds=1, rows="plain", compile=True).rows) == 1
+    assert len(compiled) == 4
 
 
 @pytest.mark.parametrize(
@@ -396,6 +419,7 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 import conftest, pytest, test_run
 from m2sd_cli.api.ablate import ablate
+from m2sd_cli.api.ablation_plan import plan_ablation
 from m2sd_cli.progress import report_to
 from tests.helpers import train_on_less
 train_on_less(pytest.MonkeyPatch(), *conftest.LITTLE)
