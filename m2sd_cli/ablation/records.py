@@ -13,6 +13,7 @@ from m2sd_cli.ablation.rows import ROWS, Row
 from m2sd_cli.config.option import options_of
 from m2sd_cli.config.stages import DistillConfig, PretrainConfig
 from m2sd_cli.errors import DamagedError, RunError, UsageError
+from m2sd_cli.progress import say
 from m2sd_cli.reports.metrics import Figures, SessionFigures, summarise
 from m2sd_cli.runs.checksummed import ChecksummedModel, Sha256
 from m2sd_cli.runs.files import TEXT_LIMIT, read_bounded, write_atomically
@@ -329,6 +330,8 @@ def _usual_settings(model: type[PretrainConfig | DistillConfig]) -> dict[str, Se
 def read_results(folder: Path, rows: Sequence[str] = tuple(ROWS)) -> list[Result]:
     """Read the results so far, seed by seed in the order of the rows.
 
+    A result in another place than its run's is a copy, which would count twice; it is named and left out.
+
     Args:
         folder: of the table.
         rows: the names of the rows in their order; others are left out.
@@ -342,8 +345,12 @@ def read_results(folder: Path, rows: Sequence[str] = tuple(ROWS)) -> list[Result
             result = _read(path, Result)
         except DamagedError as error:
             raise DamagedError(f"{error}; or remove it, and the same 'm2sd ablation' evaluates the run again") from None
-        if result is not None and result.row in rows:
+        if result is None or result.row not in rows:
+            continue
+        if path.parent == Run(folder, result.seed, result.row).path:
             results.append(result)
+        else:
+            say(f"{path}: a copy of the result of seed {result.seed}, {result.row}; it is left out")
     return sorted(results, key=lambda each: (each.seed, rows.index(each.row)))
 
 

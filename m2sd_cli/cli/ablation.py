@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 HEADINGS = {**FIGURES, "session_0": "session 0"}
 PROTOCOL = (*options_of(ProtocolOptions), "split")
+SEEDS = "3"  # unless others are named
 LOOKS = {"auto_augment": "none", "colour": 0.0, "cutout": 0.0}  # of training images; told of if they are changed
 
 
@@ -58,9 +59,13 @@ def ablation(
         int | None, typer.Option("--epochs", help="Epochs of stage 2, in every row.", show_default=False)
     ] = None,
     seeds: Annotated[
-        str,
-        typer.Option("--seeds", help="Number of seeds (3 stands for 0, 1 and 2), or the seeds, such as 0,2,5 or 0..4."),
-    ] = "3",
+        str | None,
+        typer.Option(
+            "--seeds",
+            help="Number of seeds (3 stands for 0, 1 and 2), or the seeds, such as 0,2,5 or 0..4.",
+            show_default=f"{SEEDS}; with --table all that are there",
+        ),
+    ] = None,
     rows: Annotated[
         str | None,
         typer.Option(
@@ -133,7 +138,7 @@ def ablation(
     own = None if rows_file is None else read_rows(rows_file)
     if not only_table:
         choose_rows(rows, own)
-    choose_seeds(seeds)
+    chosen_seeds = choose_seeds(SEEDS if seeds is None else seeds)
     if data is not None:
         find_info(data)
     for name, value in protocol.items():
@@ -146,16 +151,18 @@ def ablation(
 
     from m2sd_cli.ablation.records import read_budget, read_results
     from m2sd_cli.ablation.table import summarise
+    from m2sd_cli.cli.progress import reporting
 
     finished, busy, diverged = True, list[str](), list[str]()
     if only_table:
         budget = read_budget(out)
         known = choose_rows(rows, [*(own or []), *budget.own_rows()]) if rows else None
         names = list(budget.described()) if known is None else [row.name for row in known]
-        runs = read_results(out, names)
+        with reporting(quiet):
+            runs = read_results(out, names)
+        if seeds is not None:
+            runs = [each for each in runs if each.seed in chosen_seeds]
     else:
-        from m2sd_cli.cli.progress import reporting
-
         given: dict[str, Any] = {
             "data": data,
             "recipe": recipe,
@@ -163,7 +170,7 @@ def ablation(
             "images_per_class": images_per_class,
             "pretrain_epochs": pretrain_epochs,
             "epochs": epochs,
-            "seeds": seeds,
+            "seeds": chosen_seeds,
             "rows": rows,
             "rows_file": rows_file,
             "shared_stage_1": shared_stage_1,
@@ -267,7 +274,10 @@ def describe_budget(budget: "Budget") -> str:
             if (first[name], second[name]) != (usual, usual)
         ),
         f"views {second['views']}",
+        *([] if first["similarity"] == "cosine" else [f"similarity {first['similarity']}"]),
+        *([] if second["levels"] == 1 else [f"levels {second['levels']}"]),
         f"classifier {second['classifier'] or 'by default'}",
+        *([] if second["base_cost"] is None else [f"base-cost {second['base_cost']:g}"]),
         " ".join(
             [
                 f"{budget.device} {budget.precision}",

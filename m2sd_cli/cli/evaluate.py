@@ -58,7 +58,8 @@ def evaluate(
 
     overall is the share of images that are answered rightly. base is the mean accuracy of the base classes, novel that
     of the new ones, HM the harmonic mean of both. AVG is the mean of overall over the sessions, AHM that of HM from
-    session 1 on, PD the drop of overall from session 0 to the last.
+    session 1 on, PD the drop of overall from session 0 to the last. AVG and AHM leave sessions out that only rename,
+    forget or extend classes.
 
     ECE is how far probabilities are from how often they are right: low is good. AUROC is how often an image of a known
     class scores higher than one of an unknown class: high is good, 50 is chance. FPR95 is the share of images of

@@ -8,6 +8,7 @@ from m2sd_cli.ablation.records import BUDGET, read_budget, read_results
 from m2sd_cli.ablation.table import RowStudy, rows_csv, study_rows
 from m2sd_cli.cli.option_sets import Printing
 from m2sd_cli.cli.output import as_text, document, table
+from m2sd_cli.cli.progress import reporting
 from m2sd_cli.cli.study import StudyFiles, as_data, cell, explain_comparison, print_lines, run_rows
 from m2sd_cli.config.option import flag
 from m2sd_cli.errors import RunError, UsageError
@@ -36,7 +37,7 @@ def print_ablation(runs: list[Path], files: StudyFiles, given: dict[str, Any], p
     if len(runs) > 1:
         raise UsageError(f"{out}: an ablation; name it alone, or {runs_of_it}")
     for name in ("test", "data", "classifier", "base_cost", "skip_bad", "ignore_new"):
-        if given[name] not in (None, False):
+        if given[name] is not None and given[name] is not False:  # a cost of 0 is one
             raise UsageError(f"{flag(name)}: {out} is an ablation, whose figures are kept; name {runs_of_it}")
     _print_rows(out, files, given["compare"], printing)
 
@@ -55,7 +56,8 @@ def _print_rows(out: Path, files: StudyFiles, compare: bool, printing: Printing)
     """
     json, quiet = printing.json, printing.quiet
     budget = read_budget(out)
-    found = read_results(out, list(budget.described()))
+    with reporting(quiet):
+        found = read_results(out, list(budget.described()))
     if not found:
         raise RunError(f"{out}: no run of this ablation has ended yet; go on with the same 'm2sd ablation'")
     on_stdout = files.check((out / f"seed-{each.seed}" / each.row for each in found), json)

@@ -1,5 +1,6 @@
 """Accuracies of a chain: overall, base, novel, HM, AVG, AHM, PD, top-5 and forgetting."""
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -32,9 +33,9 @@ class Figures:
     """Accuracies of a chain."""
 
     sessions: list[SessionFigures]
-    average: float | None  # AVG: the mean of `overall` over sessions 0..B
+    average: float | None  # AVG: the mean of `overall` over session 0 and the sessions that teach new classes
     drop: float | None  # PD: `overall` of session 0 less that of session B, in points
-    average_harmonic: float | None  # AHM: the mean of `harmonic` over sessions 1..B; None of a base session alone
+    average_harmonic: float | None  # AHM: the mean of `harmonic` over those after session 0; None without any
 
 
 def chain_figures(labels: Tensor, lost: Tensor, sizes: Sequence[int]) -> Figures:
@@ -105,15 +106,18 @@ def session_figures(
 
 
 def summarise(sessions: list[SessionFigures]) -> Figures:
-    """Add AVG, AHM and PD to the figures of all sessions of a chain."""
-    overall = [each.overall for each in sessions if each.overall is not None]
-    harmonic = [each.harmonic for each in sessions[1:] if each.harmonic is not None]
-    complete = len(overall) == len(sessions)
+    """Add AVG, AHM and PD to the figures of all sessions of a chain.
+
+    A session that renames, forgets or extends classes adds none. It is no step of the experiment, so that AVG and AHM
+    leave it out.
+    """
+    taught = [after for before, after in itertools.pairwise(sessions) if after.classes > before.classes]
+    first, last = sessions[0].overall, sessions[-1].overall
     return Figures(
         sessions=sessions,
-        average=sum(overall) / len(overall) if complete else None,
-        drop=overall[0] - overall[-1] if complete else None,
-        average_harmonic=sum(harmonic) / len(harmonic) if harmonic and len(harmonic) == len(sessions) - 1 else None,
+        average=_complete_mean([each.overall for each in (sessions[0], *taught)]),
+        drop=None if first is None or last is None else first - last,
+        average_harmonic=_complete_mean([each.harmonic for each in taught]),
     )
 
 
@@ -126,6 +130,12 @@ def require_figure(figure: float | None) -> float:
     """Return a figure of a built-in data set, every class of which has test images."""
     assert figure is not None, "a class of a built-in data set has no test image"
     return figure
+
+
+def _complete_mean(figures: Sequence[float | None]) -> float | None:
+    """Average figures; None if one is missing, or there are none."""
+    known = [each for each in figures if each is not None]
+    return sum(known) / len(known) if known and len(known) == len(figures) else None
 
 
 def _share(right: Tensor, images: int) -> float | None:

@@ -556,6 +556,31 @@ def test_the_table(m2sd: Cli, whole: Path) -> None:
     assert m2sd("ablation", "--table", "--out", whole).out == done.out
 
 
+def test_a_copy_of_a_run_is_no_other_seed(m2sd: Cli, whole: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(whole, out)
+    shutil.copytree(out / "seed-0", out / "seed-0.bak")
+    shutil.copytree(out / "seed-1" / "plain", out / "seed-1" / "plain.bak")
+    done = m2sd("ablation", "--table", "--out", out)
+    assert done.out == m2sd("ablation", "--table", "--out", whole).out
+    for copy, told in (
+        ("seed-0.bak/mixup", "seed 0, mixup"),
+        ("seed-0.bak/plain", "seed 0, plain"),
+        ("seed-1/plain.bak", "seed 1, plain"),
+    ):
+        assert f"{out / copy / 'result.json'}: a copy of the result of {told}; it is left out" in done.err
+    assert "a copy of the result" in m2sd("study", out).err
+
+
+def test_the_table_of_some_seeds(m2sd: Cli, whole: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(whole / "seed-1", out / "seed-1")
+    shutil.copyfile(whole / "ablation.json", out / "ablation.json")
+    some = m2sd("ablation", "--table", "--out", whole, "--seeds", "1..1")
+    assert some.code == 0
+    assert some.out == m2sd("ablation", "--table", "--out", out).out
+
+
 def test_json_has_the_rows_and_the_runs(m2sd: Cli, whole: Path) -> None:
     done = m2sd("ablation", "--table", "--out", whole, "--json")
     content = json.loads(done.out)

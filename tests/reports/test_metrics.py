@@ -102,6 +102,21 @@ def test_average_and_drop_of_a_chain() -> None:
     assert (figures.sessions[1].base, figures.sessions[1].novel, figures.sessions[1].harmonic) == (50.0, 50.0, 50.0)
 
 
+def test_sessions_that_teach_no_class_are_no_part_of_the_averages() -> None:
+    def session(number: int, classes: int, overall: float, harmonic: float | None) -> SessionFigures:
+        return SessionFigures(number, classes, 10, overall, 50.0, None, harmonic)
+
+    renamed, forgotten = session(1, 6, 90.0, None), session(4, 9, 40.0, 99.0)
+    chain = [session(0, 6, 90.0, None), renamed, session(2, 8, 80.0, 60.0), session(3, 10, 70.0, 40.0), forgotten]
+    figures = summarise(chain)
+    assert (figures.average, figures.average_harmonic) == (80.0, 50.0)
+    assert figures.drop == 50.0
+    assert figures.sessions == chain
+    plain = summarise([chain[0], chain[2], chain[3]])
+    assert (plain.average, plain.average_harmonic) == (figures.average, figures.average_harmonic)
+    assert (summarise([chain[0], renamed]).average, summarise([chain[0], renamed]).average_harmonic) == (90.0, None)
+
+
 def test_classes_without_an_image_are_left_out_of_the_means() -> None:
     last = figures_of(SIZES, torch.eye(7)[[0, 0, 5]], torch.tensor([0, 1, 5])).sessions[2]
     assert (last.base, last.novel) == (50.0, 100.0)
