@@ -30,7 +30,7 @@ from m2sd_cli.reports.page.content import Page, SessionEntry, Shown, Stage, Taug
 from m2sd_cli.reports.page.mistakes import tested_part
 from m2sd_cli.reports.page.render import render
 from m2sd_cli.reports.page.thumbnails import thumbnail
-from m2sd_cli.reports.published import Published, fewer_images
+from m2sd_cli.reports.published import Published, other_training
 from m2sd_cli.runs.chain import ChainSummary
 from m2sd_cli.runs.folder import RunFolder, open_run
 from m2sd_cli.runs.manifest import WITH_SHOTS, Manifest
@@ -131,15 +131,16 @@ def report(
 
 def _published(rows: Sequence[Published], first: Manifest) -> list[str]:
     """Name the methods that are drawn beside the run, and what has to be known to compare them."""
-    marks: dict[bool | str, str] = {True: ", its epoch chosen on the test images", False: "", "unknown": ""}
+    marks: dict[bool | str, str] = {
+        True: ", its epoch chosen on the test images",
+        False: "",
+        "unknown": ", which may have chosen its epoch on the test images",
+    }
     names = [
         f"{each.method.name} ({each.method.year}){marks[each.method.epoch_chosen_on_test]}: {each.source}"
         for each in rows
     ]
-    few = fewer_images(first)
-    if rows and few is not None:
-        names.append(f"This run {few}.")
-    return names
+    return [*names, *(f"This run {predicate}." for predicate in other_training(first) if rows)]
 
 
 def _open(

@@ -22,6 +22,7 @@ from m2sd_cli.reports.study import (
     study_classes,
     study_sessions,
 )
+from m2sd_cli.runs.classes import ChainClasses, TaughtClass
 from m2sd_cli.runs.folder import open_run
 from m2sd_cli.runs.manifest import Manifest
 from m2sd_cli.runs.reader import PRETRAIN
@@ -42,6 +43,11 @@ class _Told:
     @property
     def base(self) -> Manifest:
         return self.sessions[0]
+
+    @property
+    def known(self) -> list[TaughtClass]:
+        """The classes that it has not forgotten."""
+        return ChainClasses.of(self.sessions).known
 
 
 def study(
@@ -172,6 +178,10 @@ def _require_alike(one: _Told, other: _Told) -> None:
     if names[0] != names[1]:
         only = min(names[0] ^ names[1])
         raise UsageError(f"{both}: of other classes, such as {only!r}; study runs of one data set")
+    known = [{(each.earlier_names or [each.name])[0] for each in run.known} for run in (one, other)]
+    if known[0] != known[1]:
+        only = min(known[0] ^ known[1])
+        raise UsageError(f"{both}: one of them has forgotten {only!r}; study runs of the same classes")
 
 
 def _differences(runs: Sequence[_Told]) -> list[str]:
@@ -193,6 +203,10 @@ def _differences(runs: Sequence[_Told]) -> list[str]:
     plugins = [each.first.plugins | each.base.plugins for each in runs]
     for name in sorted({name for each in plugins for name in each}):
         told += _different(runs, f"the file or package of {name}", [each.get(name, "none") for each in plugins])
+    views = [", ".join(str(part.views) for part in run.sessions if part.views) for run in runs]
+    told += _different(runs, "views of the sessions after session 0", views)
+    names = [", ".join(sorted(each.name for each in run.known if each.earlier_names)) for run in runs]
+    told += _different(runs, "names of renamed classes", names)
     orders = [[[each.name for each in part.classes] for part in run.sessions] for run in runs]
     if any(each != orders[0] for each in orders):
         told.append("the runs teach the classes in different sessions or another order")

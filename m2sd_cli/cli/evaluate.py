@@ -6,21 +6,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from m2sd_cli.cli import options
+from m2sd_cli.cli.comparison import comparison_data, comparison_lines, explain_comparison
 from m2sd_cli.cli.evaluation_files import EvaluationFiles
 from m2sd_cli.cli.option_sets import Classifying, Evaluating, LabelledImages, Printing, takes_option_sets, values
 from m2sd_cli.cli.output import document, note, results, table, unknown_tells_little
-from m2sd_cli.cli.study import StudyFiles, explain_comparison, print_study
+from m2sd_cli.cli.study import StudyFiles, print_study
 from m2sd_cli.distributed.torchrun import is_distributed, is_main_process
 from m2sd_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from m2sd_cli.reports.evaluation import Evaluation
-    from m2sd_cli.reports.metrics import Figures
     from m2sd_cli.reports.published import Comparison
 
 NAMED = 10  # classes to name before "and more"
-TRAINED_W = "+"  # marks a figure of session 0
-MARKS: dict[bool | str, str] = {True: " *", False: "", "unknown": " ?"}  # of how the epoch was chosen
 
 
 def _complete_sessions(context: typer.Context) -> list[str]:
@@ -115,7 +113,7 @@ def evaluate(
         document(as_data(evaluation, last, comparison))
     else:
         lines = as_lines(evaluation, last)
-        lines += comparison_lines(evaluation.figures, comparison) if comparison is not None else []
+        lines += comparison_lines([evaluation.figures], comparison) if comparison is not None else []
         if files.on_stdout:
             for line in lines:  # a table below another would be none that a spreadsheet reads
                 note(line, quiet)
@@ -174,40 +172,6 @@ def as_lines(evaluation: "Evaluation", only: int | None) -> list[str]:
     return [*lines, means]
 
 
-def comparison_lines(figures: "Figures", comparison: "Comparison") -> list[str]:
-    """Format a table with a row for the run and one for each published method, and the sources below it.
-
-    The figures of later sessions are left out of the row of a run that has other sessions than the official ones.
-    """
-    first, last = figures.sessions[0], figures.sessions[-1]
-    later = (last.overall, figures.average, figures.drop, last.novel, last.harmonic)
-    measured = (first.overall, *(later if comparison.comparable else [None] * len(later)))
-    rows = [["this run", "-", comparison.backbone, *map(_figure, measured), ""]]
-    for number, each in enumerate(comparison.rows, start=1):
-        row, mark = each.row, MARKS[each.method.epoch_chosen_on_test]
-        base = f"{row.base}{TRAINED_W}" if each.method.trained_w_in_session_0 else row.base
-        published = (base, row.last, row.average, row.drop, row.novel, row.harmonic)
-        rows.append(
-            [
-                f"{each.method.name}{mark}",
-                str(each.method.year),
-                row.backbone,
-                *("-" if value is None else str(value) for value in published),
-                f"[{number}]",
-            ]
-        )
-    header = ["method", "year", "backbone", "session 0", "last", "AVG", "PD", "novel", "HM", "source"]
-    if not comparison.rows:
-        return ["", *table(header, rows)]
-    return [
-        "",
-        *table(header, rows),
-        "* epoch chosen by the accuracy on the test images; ? not known; this run: the last epoch",
-        f"{TRAINED_W} perhaps answers of the trained W; this run's are of the classifier that answers in all sessions",
-        *(f"[{number}] {each.source}" for number, each in enumerate(comparison.rows, start=1)),
-    ]
-
-
 def as_data(evaluation: "Evaluation", only: int | None, comparison: "Comparison | None" = None) -> dict[str, object]:
     """Return the figures for JSON, unrounded."""
     from dataclasses import asdict
@@ -226,13 +190,8 @@ def as_data(evaluation: "Evaluation", only: int | None, comparison: "Comparison 
             "average_harmonic": figures.average_harmonic,
             "drop": figures.drop,
         }
-    if comparison is not None:
-        content |= {
-            "comparable": comparison.comparable,
-            "other_base": comparison.other_base,
-            "published": [each.as_data() for each in comparison.rows],
-        }
     return content | {
+        **comparison_data(comparison),
         "classifier": evaluation.classifier,
         "temperature": evaluation.confidence.temperature,
         "calibrated": evaluation.confidence.calibrated,

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 import m2sd_cli
 from m2sd_cli.ablation.records import BUDGET, read_budget, read_results
 from m2sd_cli.ablation.table import RowStudy, rows_csv, study_rows
+from m2sd_cli.cli.comparison import comparison_data, comparison_lines, explain_comparison, explain_run
 from m2sd_cli.cli.option_sets import Printing
 from m2sd_cli.cli.output import as_text, document, table
 from m2sd_cli.cli.progress import reporting
-from m2sd_cli.cli.study import StudyFiles, as_data, cell, explain_comparison, print_lines, run_rows
+from m2sd_cli.cli.study import StudyFiles, as_data, cell, print_lines, run_rows
 from m2sd_cli.config.option import flag
 from m2sd_cli.errors import RunError, UsageError
 from m2sd_cli.reports.method_rows import published_rows, row_of_length, run_row
@@ -63,27 +64,31 @@ def _print_rows(out: Path, files: StudyFiles, compare: bool, printing: Printing)
     on_stdout = files.check((out / f"seed-{each.seed}" / each.row for each in found), json)
     studies = study_rows(budget, found)
     sessions = max(len(each.study.sessions) for each in studies)
-    comparison = m2sd_cli.compare(out / studies[0].study.runs[0].run) if compare else None
+    comparisons = [m2sd_cli.compare(out / each.study.runs[0].run) for each in studies] if compare else []
+    comparison = comparisons[0] if comparisons else None
     compared = len(studies[0].study.sessions)  # a row of another way has more sessions, or fewer
     rows = [] if comparison is None else published_rows(comparison, compared)
-    rows += [run_row(each.row, each.study.figures) for each in studies]
+    rows += [run_row(_name(each), each.study.figures) for each in studies]
     rows = [row_of_length(row, sessions) for row in rows]
     files.write(rows_csv(studies), rows, quiet)
     files.draw({f"{each.row}-": each.study for each in studies}, quiet)
     if json:
         data = {"ablation": as_text(out), "budget": budget.as_data()}
-        lines = [{"row": each.row, "what": each.what, **as_data(each.study)} for each in studies]
-        published = {}
-        if comparison is not None:
-            published = {
-                "comparable": comparison.comparable,
-                "published": [each.as_data() for each in comparison.rows],
-            }
-        document({**data, "rows": lines, **published})
+        content = [{"row": each.row, "what": each.what, **as_data(each.study)} for each in studies]
+        document({**data, "rows": content, **comparison_data(comparison)})
     else:
-        print_lines(rows_as_lines(studies), on_stdout, quiet)
-    if comparison is not None:
-        explain_comparison(comparison, quiet, f"the run {studies[0].study.runs[0].run}")
+        lines = rows_as_lines(studies)
+        if comparison is not None:
+            lines += comparison_lines(studies[0].study.figures, comparison, _name(studies[0]))
+        print_lines(lines, on_stdout, quiet)
+    for number, (each, study) in enumerate(zip(comparisons, studies, strict=False)):
+        (explain_run if number else explain_comparison)(each, quiet, f"the run {study.study.runs[0].run}")
+
+
+def _name(row: "RowStudy") -> str:
+    """Return the name of a row in a table of methods, with the number of seeds if there are several."""
+    seeds = len(row.study.runs)
+    return row.row if seeds == 1 else f"{row.row} ({seeds} seeds)"
 
 
 def rows_as_lines(studies: "Sequence[RowStudy]") -> list[str]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from m2sd_cli.cli import options
+from m2sd_cli.cli.comparison import comparison_data, comparison_lines, explain_comparison
 from m2sd_cli.cli.evaluation_files import require_places_apart
 from m2sd_cli.cli.option_sets import Classifying, Evaluating, LabelledImages, Printing, takes_option_sets, values
 from m2sd_cli.cli.output import document, format_mean, note, printable, results, table
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from m2sd_cli.reports.method_rows import MethodRow
-    from m2sd_cli.reports.published import Comparison
     from m2sd_cli.reports.study import Sample, StudiedSession, Study
 
 
@@ -138,7 +138,7 @@ def study(
     images: LabelledImages,
     files: StudyFiles,
     compare: Annotated[
-        bool, typer.Option("--compare", help="Put published rows of the same data set and backbone into the tables.")
+        bool, typer.Option("--compare", help="Show published rows of the same data set and backbone, too.")
     ] = False,
     classifying: Classifying,
     evaluating: Evaluating,
@@ -210,34 +210,16 @@ def print_lines(lines: list[str], on_stdout: bool, quiet: bool) -> None:
         note(line, quiet)
 
 
-def explain_comparison(comparison: "Comparison", quiet: bool, who: str = "this run") -> None:
-    """Say which published figures are left out, and why.
-
-    Args:
-        comparison: of a run.
-        quiet: says nothing.
-        who: the run.
-    """
-    if comparison.others:
-        note(f"published on {comparison.data} with other backbones, not shown: {comparison.others} rows", quiet)
-    if comparison.other_base:
-        note(f"{who} has {' and '.join(comparison.other_base)}: no published figure can be compared", quiet)
-    elif not comparison.comparable:
-        note(
-            f"{who} has other sessions than the {comparison.official} official ones after session 0; "
-            f"only its session 0 can be compared",
-            quiet,
-        )
-    if comparison.fewer_images is not None:
-        note(f"{who} {comparison.fewer_images}", quiet)
+def _name(study: "Study") -> str:
+    """Return the name of the row of all runs."""
+    return "these runs" if len(study.runs) > 1 else printable(study.runs[0].run)
 
 
 def _rows(study: "Study") -> "list[MethodRow]":
     from m2sd_cli.reports.method_rows import published_rows, run_row
 
-    runs = len(study.runs)
     published = [] if study.comparison is None else published_rows(study.comparison, len(study.sessions))
-    return [*published, run_row("these runs" if runs > 1 else study.runs[0].run, study.figures)]
+    return [*published, run_row(_name(study), study.figures)]
 
 
 def cell(sample: "Sample") -> str:
@@ -266,7 +248,10 @@ def as_lines(study: "Study") -> list[str]:
     lines.append("  ".join(f"{title} {cell(study.chain[name])}" for name, title in OF_CHAIN.items()))
     last = study.sessions[-1]
     head = ["run", "seed", *OF_CHAIN.values(), *OF_SESSION.values()]
-    return [*lines, "", f"each run, after session {last.session}", *table(head, run_rows(study))]
+    lines += ["", f"each run, after session {last.session}", *table(head, run_rows(study))]
+    if study.comparison is None:
+        return lines
+    return [*lines, *comparison_lines(study.figures, study.comparison, _name(study))]
 
 
 def run_rows(study: "Study") -> list[list[str]]:
@@ -319,9 +304,4 @@ def as_data(study: "Study") -> dict[str, object]:
         ],
         "differences": study.differences,
     }
-    if study.comparison is not None:
-        content |= {
-            "comparable": study.comparison.comparable,
-            "published": [each.as_data() for each in study.comparison.rows],
-        }
-    return content
+    return content | comparison_data(study.comparison)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from m2sd_cli.reports.deviation import MeanAndDeviation
-from m2sd_cli.reports.method_rows import Cell, MethodRow
+from m2sd_cli.reports.method_rows import Cell, MethodRow, notes_of
 
 ESCAPED = {
     "\\": r"\textbackslash{}",
@@ -43,6 +43,7 @@ def latex_table(rows: Sequence[MethodRow]) -> str:
         ),
         "\\bottomrule",
         "\\end{tabular}",
+        *(f"% {line}" for line in notes_of(rows)),
     ]
     return "\n".join(lines) + "\n"
 

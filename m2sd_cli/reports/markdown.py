@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from m2sd_cli.reading import printable
 from m2sd_cli.reports.deviation import MeanAndDeviation
-from m2sd_cli.reports.method_rows import Cell, MethodRow
+from m2sd_cli.reports.method_rows import Cell, MethodRow, notes_of
 
 
 def escape_markdown(text: str) -> str:
@@ -24,7 +24,8 @@ def markdown_table(rows: Sequence[MethodRow]) -> str:
     lines += [
         [escape_markdown(row.method), *map(_cell, (*row.sessions, row.average, row.drop, row.harmonic))] for row in rows
     ]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    notes = "".join(f"\n{escape_markdown(line)}\n" for line in notes_of(rows))
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines) + notes
 
 
 def _cell(value: Cell) -> str:

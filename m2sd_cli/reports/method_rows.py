@@ -6,7 +6,7 @@ from decimal import Decimal
 
 from m2sd_cli.reports.deviation import MeanAndDeviation
 from m2sd_cli.reports.metrics import Figures
-from m2sd_cli.reports.published import Comparison
+from m2sd_cli.reports.published import MARKS, TRAINED_W, Comparison, explain_marks
 
 Cell = str | Decimal | float | MeanAndDeviation | None
 
@@ -20,6 +20,7 @@ class MethodRow:
     average: Cell
     drop: Cell
     harmonic: Cell  # HM after the last session
+    notes: Sequence[str] = ()  # lines that explain the marks of its cells
 
 
 def run_row(method: str, runs: Sequence[Figures]) -> MethodRow:
@@ -58,12 +59,19 @@ def published_rows(comparison: Comparison, sessions: int) -> list[MethodRow]:
         comparison: of the run; unless the run's sessions are the official ones, a row has session 0 alone.
         sessions: the number of sessions in the table.
     """
-    rows = []
+    rows, notes = [], explain_marks(comparison.rows, "the runs of m2sd")
     for each in comparison.rows:
         row = each.row
         middle: list[Cell] = [None] * (sessions - 1)
         if comparison.comparable:
             middle = list(row.sessions[1:]) if row.sessions else [*middle[:-1], row.last]
         figures = (row.average, row.drop, row.harmonic) if comparison.comparable else (None, None, None)
-        rows.append(MethodRow(f"{each.method.name} ({each.method.year})", [row.base, *middle], *figures))
+        name = f"{each.method.name} ({each.method.year}){MARKS[each.method.epoch_chosen_on_test]}"
+        base: Cell = f"{row.base}{TRAINED_W}" if each.method.trained_w_in_session_0 else row.base
+        rows.append(MethodRow(name, [base, *middle], *figures, notes))
     return rows
+
+
+def notes_of(rows: Sequence[MethodRow]) -> list[str]:
+    """List the lines that explain the marks of all rows."""
+    return list(dict.fromkeys(note for row in rows for note in row.notes))

@@ -14,6 +14,8 @@ from m2sd_cli.runs.manifest import Manifest
 from m2sd_cli.tables import BACKBONES
 
 FILE: Final = Path(__file__).with_name("published.toml")
+TRAINED_W: Final = "+"  # marks a figure of session 0
+MARKS: Final[dict[bool | str, str]] = {True: " *", False: "", "unknown": " ?"}  # of how the epoch was chosen
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,7 @@ class Comparison:
     others: int  # the number of rows of other backbones
     official: int  # sessions of the data set after session 0
     comparable: bool  # True if the sessions of the run are the official ones
-    fewer_images: str | None = None  # the predicate of a sentence about the run's training images; None for all
+    other_training: list[str] = field(default_factory=list)  # see `other_training`
     other_base: list[str] = field(default_factory=list)  # differences for which not even session 0 can be compared
 
 
@@ -142,24 +144,46 @@ def compare_with_published(first: Manifest, sessions: Sequence[Manifest]) -> Com
         and [each.kind for each in sessions] == ["base", *["increment"] * official.sessions]
         and all(each.data == base.data for each in sessions),
         other_base=other_base,
-        fewer_images=fewer_images(first),
+        other_training=other_training(first),
     )
 
 
-def fewer_images(first: Manifest) -> str | None:
-    """Return the predicate of a sentence about a run that was not trained on all base images; None for all.
+def other_training(first: Manifest) -> list[str]:
+    """Return predicates of sentences about a run that was trained on other images than the field, or from weights.
 
-    The field trains on all of them.
+    The field trains on all base images, from random weights; on CUB-200 from those of ImageNet.
 
     Args:
-        first: the manifest of stage 1.
+        first: the manifest of stage 1, of a built-in data set.
     """
-    images, share = (first.config.get(name) for name in ("images_per_class", "held_out"))
+    images, share, init = (first.config.get(name) for name in ("images_per_class", "held_out", "init"))
+    told = []
     if images is not None:
-        return f"was trained on {images} images of each base class, the published ones on all"
-    if isinstance(share, float) and share > 0:
-        return f"held {100 * share:g} % of each base class out of training, the published ones none (--held-out 0)"
-    return None
+        told.append(f"was trained on {images} images of each base class, the published ones on all")
+    elif isinstance(share, float) and share > 0:
+        told.append(
+            f"held {100 * share:g} % of each base class out of training, the published ones none (--held-out 0)"
+        )
+    usual = DATA_SETS[first.data.name].defaults.get("init") if first.data.name in DATA_SETS else None
+    begun = [weights if weights not in (None, "none") else "random" for weights in (init, usual)]
+    if begun[0] != begun[1]:
+        told.append(f"began from {begun[0]} weights, the published ones from {begun[1]} ones")
+    return told
+
+
+def explain_marks(rows: Sequence[Published], run: str) -> list[str]:
+    """Explain the marks of published rows, a line each.
+
+    Args:
+        rows: that are shown.
+        run: the name of the row that they stand beside.
+    """
+    if not rows:
+        return []
+    return [
+        f"* epoch chosen by the accuracy on the test images; ? not known; {run}: the last epoch",
+        f"{TRAINED_W} perhaps answers of the trained W; {run}: those of the classifier that answers in all sessions",
+    ]
 
 
 def _only_session_0(published: Published) -> Published:

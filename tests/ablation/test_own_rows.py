@@ -470,6 +470,7 @@ def test_a_study_of_an_ablation_refuses_what_it_cannot_do(table: tuple[Path, Pat
     out = table[0]
     check_refusal(m2sd("study", out, out), 2, "an ablation; name it alone, or its runs, as ")
     check_refusal(m2sd("study", out, "--classifier", "teen"), 2, "--classifier: ")
+    check_refusal(m2sd("study", out, "--base-cost", 0), 2, "--base-cost: ")
     check_refusal(m2sd("study", out, "--latex", out / "seed-3" / "halved" / "pretrain.json"), 2, "--latex ")
 
 
@@ -492,7 +493,10 @@ def test_what_cannot_be_compared_is_told(
     assert done.code == 0, done.err
     assert done.err.splitlines() == [
         "published on demo with other backbones, not shown: 3 rows",
-        "the run seed-3/halved has 7 base classes, not 6: no published figure can be compared",
+        *(
+            f"the run seed-3/{row} has 7 base classes, not 6: no published figure can be compared"
+            for row in ("halved", "halved-teen", "one-shot")
+        ),
     ]
 
 
@@ -508,7 +512,11 @@ def test_published_figures_stay_below_the_sessions_of_the_compared_row(
     cells = {
         line.split("|")[1].strip().replace("\\", ""): [cell.strip() for cell in line.split("|")[2:-1]]
         for line in (tmp_path / "rows.md").read_text().splitlines()
+        if line.startswith("|")
     }
+    assert [line.split()[:5] for line in done.out.splitlines() if line.startswith("Known")] == [
+        ["Known", "2020", "ResNet-20", "80.1", "40.2"]
+    ]
     lengths = {name: sum(cell not in ("", "-") for cell in cells[name]) for name in ("halved", "one-shot")}
     assert lengths["halved"] < lengths["one-shot"]  # which has more sessions
     assert {len(each) for each in cells.values()} == {len(cells["one-shot"])}

@@ -97,6 +97,26 @@ def test_other_classes_are_refused(trained: Path, calibrated: Path, stripes: Str
         m2sd_cli.study([trained, other])
 
 
+def test_runs_that_have_forgotten_other_classes_are_refused(trained: Path, calibrated: Path, tmp_path: Path) -> None:
+    one, two = (Path(shutil.copytree(run, tmp_path / run.parent.name / "run")) for run in (trained, calibrated))
+    m2sd_cli.forget("purple", run=one)
+    m2sd_cli.forget("white", run=two)
+    with pytest.raises(UsageError, match="one of them has forgotten 'purple'; study runs of the same classes"):
+        m2sd_cli.study([one, two])
+
+
+def test_other_views_and_other_new_names_are_told(
+    calibrated: Path, stripes: Stripes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = (copy_base_session(calibrated, tmp_path / name) for name in ("one", "two"))
+    for run, views, name in ((one, 1, "violet"), (two, 2, "purple-red")):
+        m2sd_cli.increment(1, stripes.first_shots, run=run, device="cpu", views=views)
+        m2sd_cli.rename("purple", name, run=run)
+    differences = m2sd_cli.study([one, two], test=stripes.labelled, device="cpu").differences
+    assert "the 2 runs differ in views of the sessions after session 0: 1, 2" in differences
+    assert "the 2 runs differ in names of renamed classes: violet, purple-red" in differences
+
+
 def test_the_command_writes_every_table(
     m2sd: Cli, trained: Path, calibrated: Path, stripes: Stripes, tmp_path: Path
 ) -> None:

@@ -12,7 +12,6 @@ from typing import Any
 
 from m2sd_cli.ablation.rows import FE, ROWS, WEIGHTS
 from m2sd_cli.cli.commands import COMMANDS, build_command
-from m2sd_cli.cli.evaluate import MARKS, TRAINED_W
 from m2sd_cli.cli.training import usual_words
 from m2sd_cli.config.option import flag, options_of
 from m2sd_cli.config.stages import MODELS
@@ -23,7 +22,7 @@ from m2sd_cli.method.base_statistics import BaseStatistics
 from m2sd_cli.method.stage3 import KnownClasses
 from m2sd_cli.recipes import find_recipe, recipe_names
 from m2sd_cli.recipes.results import find_measured, read_results, words_on
-from m2sd_cli.reports.published import Published, published_methods
+from m2sd_cli.reports.published import MARKS, TRAINED_W, Published, published_methods
 from m2sd_cli.tables import BACKBONES, CLASSIFIERS
 from tests.documents.markdown import ROOT
 

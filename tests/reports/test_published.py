@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from m2sd_cli.cli.evaluate import comparison_lines
-from m2sd_cli.cli.study import explain_comparison
+from m2sd_cli.cli.comparison import comparison_lines, explain_comparison
 from m2sd_cli.data.catalogue import DATA_SETS
 from m2sd_cli.errors import UsageError
-from m2sd_cli.reports.method_rows import published_rows
+from m2sd_cli.reports.latex import latex_table
+from m2sd_cli.reports.markdown import markdown_table
+from m2sd_cli.reports.method_rows import published_rows, run_row
 from m2sd_cli.reports.metrics import Figures, SessionFigures
-from m2sd_cli.reports.published import compare_with_published, published_methods
+from m2sd_cli.reports.published import compare_with_published, explain_marks, published_methods
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.manifest import DataRecord, Manifest, ProtocolRecord
 from m2sd_cli.tables import BACKBONES
@@ -80,7 +81,7 @@ def test_figures_keep_the_digits_of_their_source() -> None:
 
 def test_figures_that_no_source_gives_are_shown_as_such(manifest: Manifest) -> None:
     found = compare_with_published(manifest, official(manifest, "cifar100", "resnet12", 9))
-    row = next(line for line in comparison_lines(figures(9), found) if line.startswith("ConCM"))
+    row = next(line for line in comparison_lines([figures(9)], found) if line.startswith("ConCM"))
     assert row.split()[:9] == ["ConCM", "?", "2026", "ResNet-12", "-", "58.3", "-", "-", "-"]
     assert "52.5" in row
     assert next(each for each in found.rows if each.method.name == "ConCM").as_data()["drop"] is None
@@ -148,7 +149,7 @@ def test_other_base_classes_leave_nothing_to_be_compared(manifest: Manifest) -> 
     assert found.rows == []
     assert found.other_base == ["50 base classes, not 60", "its classes in another order"]
     assert found.others > 0
-    table = comparison_lines(figures(6), found)
+    table = comparison_lines([figures(6)], found)
     assert len(table) == 3
     assert table[2].split() == ["this", "run", "-", "ResNet-20", "70.00", *["-"] * 5]
     assert compare_with_published(manifest, under(whole, class_order=["a"])).rows == []
@@ -156,7 +157,7 @@ def test_other_base_classes_leave_nothing_to_be_compared(manifest: Manifest) -> 
 
 def test_the_table_begins_with_this_run_and_names_every_source(manifest: Manifest) -> None:
     comparison = compare_with_published(manifest, official(manifest, "cifar100", "resnet20", 9))
-    blank, header, own, *rest = comparison_lines(figures(9), comparison)
+    blank, header, own, *rest = comparison_lines([figures(9)], comparison)
     assert (blank, header.split()[:3]) == ("", ["method", "year", "backbone"])
     assert own.split() == ["this", "run", "-", "ResNet-20", "70.00", "62.00", "66.00", "8.00", "30.12", "42.00"]
     rows, legend, sources = (
@@ -178,7 +179,7 @@ def test_the_table_begins_with_this_run_and_names_every_source(manifest: Manifes
 
 def test_a_run_with_other_sessions_shows_session_0_only(manifest: Manifest) -> None:
     comparison = compare_with_published(manifest, official(manifest, "cifar100", "resnet20", 4))
-    own = comparison_lines(figures(4), comparison)[2]
+    own = comparison_lines([figures(4)], comparison)[2]
     assert own.split() == ["this", "run", "-", "ResNet-20", "70.00", *["-"] * 5]
 
 
@@ -219,6 +220,8 @@ def test_the_command_shows_the_comparison(
         ({"held_out": 0.0}, None),
         ({"held_out": 0.02, "images_per_class": 50}, "was trained on 50 images of each base class, the published ones"),
         ({}, None),
+        ({"init": "imagenet"}, "began from imagenet weights, the published ones from random ones"),
+        ({"init": "none"}, None),
     ],
 )
 def test_a_run_that_holds_images_out_says_so_beside_published_rows(
@@ -230,6 +233,29 @@ def test_a_run_that_holds_images_out_says_so_beside_published_rows(
     told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("this run ")]
     assert len(told) == (sentence is not None)
     assert sentence is None or told[0].startswith(f"this run {sentence}")
+
+
+def test_the_published_ones_of_cub200_began_from_imagenet(manifest: Manifest) -> None:
+    data = manifest.data.model_copy(update={"name": "cub200"})
+    for init, told in (
+        ("imagenet", []),
+        ("none", ["began from random weights, the published ones from imagenet ones"]),
+    ):
+        first = manifest.model_copy(update={"config": {"init": init}, "data": data})
+        assert compare_with_published(first, official(manifest, "cub200", "resnet18", 11)).other_training == told
+
+
+def test_tables_for_a_paper_mark_what_was_chosen_on_test_images(manifest: Manifest) -> None:
+    found = compare_with_published(manifest, official(manifest, "cifar100", "resnet20", 9))
+    rows = [*published_rows(found, 9), run_row("ours", [figures(9)])]
+    latex, text = latex_table(rows), markdown_table(rows)
+    assert "\nCEC (2021) * & 73.07+ & " in latex
+    assert "\n| CEC \\(2021\\) \\* | 73.07\\+ | " in text
+    assert latex.splitlines()[-2:] == [f"% {line}" for line in explain_marks(found.rows, "the runs of m2sd")]
+    assert "\n\\* epoch chosen by the accuracy on the test images; ? not known" in text
+    alone = [run_row("ours", [figures(9)])]
+    assert "%" not in latex_table(alone).partition("\\end{tabular}")[2]
+    assert not markdown_table(alone).endswith("\n\n")
 
 
 @pytest.mark.parametrize("more", [["--test", "somewhere"], ["--session", "1"]])
