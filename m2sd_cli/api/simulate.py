@@ -21,7 +21,7 @@ from m2sd_cli.inference.session import choose_classifier, require_covariances, t
 from m2sd_cli.method.stage3 import KnownClasses, choices
 from m2sd_cli.paths import expand_given, text_given
 from m2sd_cli.reports.draws import Simulation, compare_classifiers, embed_source
-from m2sd_cli.reports.rehearsal import PARTS, rehearse, sample_images, why_not
+from m2sd_cli.reports.rehearsal import rehearse, sample_images, why_not
 from m2sd_cli.runs.chain import ChainSummary
 from m2sd_cli.runs.folder import RunFolder, open_run
 from m2sd_cli.runs.reader import PRETRAIN
@@ -132,7 +132,7 @@ def _rehearse(
     known = embed_source(backbone, source, transform, precision, "features of base images")
     rehearsal = rehearse(known, data.base, base.backbone, names, draws, checkpoint.held_out, base.base_cost)
     sizes = [data.base - rehearsal.new[0], data.base]
-    return Simulation(data.name, sizes, SHOTS, base.transform.views, rehearsal.draws(), parts=PARTS)
+    return Simulation(data.name, sizes, SHOTS, base.transform.views, rehearsal.draws(), playing=rehearsal.new)
 
 
 def _is_trained(folder: RunFolder, chain: ChainSummary) -> bool:

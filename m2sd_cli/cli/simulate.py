@@ -8,6 +8,7 @@ from m2sd_cli.cli import options
 from m2sd_cli.cli.option_sets import Evaluating, Printing, takes_option_sets, values
 from m2sd_cli.cli.output import FIGURES, command, document, format_mean, note, results, table
 from m2sd_cli.reading import counted
+from m2sd_cli.registry import one_of
 from m2sd_cli.tables import CLASSIFIERS
 
 if TYPE_CHECKING:
@@ -60,7 +61,8 @@ def simulate(
             {
                 "data": simulation.data,
                 "sizes": simulation.sizes,
-                "parts": simulation.parts,
+                "parts": max(1, len(simulation.playing)),
+                "playing": simulation.playing,
                 "shots": simulation.shots,
                 "views": simulation.views,
                 "skipped": [asdict(each) for each in simulation.skipped],
@@ -99,13 +101,17 @@ def as_lines(simulation: "Simulation", draws: int) -> list[str]:
         [name, *(format_mean(each) for each in _means(figures).values())]
         for name, figures in simulation.figures.items()
     ]
-    if simulation.parts > 1:
-        played = f"{simulation.sizes[-1]} base classes, {way} at a time play new ones in {simulation.parts} parts"
+    drawn = f"draws {draws}"
+    if simulation.playing:
+        turns = one_of([str(each) for each in sorted({*simulation.playing})])
+        parts = len(simulation.playing)
+        played = f"{simulation.sizes[-1]} base classes, {turns} at a time play new ones in {parts} parts"
         played += f", {simulation.shots} shots"
+        drawn += " in each part"
     else:
         played = f"{base} base classes, {counted(len(later), 'session')} of {way} classes x {simulation.shots} shots"
     return [
-        f"{simulation.data}: {played}, views {simulation.views}, draws {draws}",
+        f"{simulation.data}: {played}, views {simulation.views}, {drawn}",
         "",
         *table(["classifier", *FIGURES.values()], rows),
     ]

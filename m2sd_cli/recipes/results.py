@@ -27,12 +27,14 @@ class Measured:
     novel: Figure
     harmonic: Figure
     base_session: Figure | None = None
+    unlike: str = ""  # the part of the recipe that has changed since
 
     @property
     def accuracy(self) -> str:
         """Return the means in one line."""
         means = f"AVG {self.average[0]}, last {self.last[0]}, HM {self.harmonic[0]}"
-        return f"{means} (mean of {len(self.seeds)} seeds)"
+        unlike = f"; before {self.unlike}" if self.unlike else ""
+        return f"{means} (mean of {len(self.seeds)} seeds{unlike})"
 
 
 @cache

@@ -42,7 +42,7 @@ class Simulation:
     views: int  # of every image
     figures: Mapping[str, list[DrawFigures]]  # of each classifier, draw by draw
     skipped: Sequence[Skipped] = ()  # images that cannot be read and were left out, if --skip-bad asks for it
-    parts: int = 1  # of the classes, which played the new ones in turn
+    playing: Sequence[int] = ()  # of classes that play new ones in turn, the number in each part; else empty
 
 
 @dataclass(frozen=True)

@@ -442,7 +442,7 @@ KEYS = {
     "data": {"data_sets", "cache"},
     "config": {"data", "recipe", "pretrain", "distill"},
     "recipes": {"recipes"},
-    "simulate": {"data", "sizes", "parts", "shots", "views", "skipped", "classifiers"},
+    "simulate": {"data", "sizes", "parts", "playing", "shots", "views", "skipped", "classifiers"},
     "ablation": {"out", "baseline", "budget", "finished", "rows", "runs"},
     "doctor": {"works", "problems", "remarks", "findings"},
     "bench": {

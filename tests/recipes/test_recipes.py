@@ -113,7 +113,9 @@ def test_the_words_on_a_recipe_are_its_figures() -> None:
     assert measured is not None
     mean, deviation = map(str, measured.harmonic)
     assert re.fullmatch(r"\d+\.\d \d\.\d", f"{mean} {deviation}")
-    assert f"HM {mean} (mean of {len(measured.seeds)} seeds)" in words_on("cifar100-resnet20-cpu")["accuracy"]
+    told = f"HM {mean} (mean of {len(measured.seeds)} seeds; before today's margin of `debiased`)"
+    assert told in words_on("cifar100-resnet20-cpu")["accuracy"]
+    assert words_on("cifar100-resnet20-long")["accuracy"].endswith(" (mean of 3 seeds)")
     assert find_measured("of nobody") is None
     assert set(words_on("of nobody").values()) == {"not yet measured"}
 

@@ -12,9 +12,10 @@ import torch
 from PIL import Image
 
 import m2sd_cli
+from m2sd_cli.cli.simulate import as_lines
 from m2sd_cli.method.base_statistics import HeldOut
 from m2sd_cli.reports import rehearsal as rehearsing
-from m2sd_cli.reports.draws import DrawFigures, LabelledFeatures, draw_shots
+from m2sd_cli.reports.draws import DrawFigures, LabelledFeatures, Simulation, draw_shots
 from m2sd_cli.reports.rehearsal import Rehearsal, choose_for_classes, rehearse, sample_images, why_not
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.manifest import BackboneRecord
@@ -161,14 +162,19 @@ def test_learn_chooses_and_simulate_shows_the_same(six: Path, tmp_path: Path, m2
     assert "accuracy to expect with new classes of 5 photos: about " in done.out
     shown = m2sd("simulate", "--run", run, "--data", six, "--draws", 10, "--json")
     content = json.loads(shown.out)
-    assert (shown.err, content["parts"], content["sizes"]) == ("", 3, [4, 6])
+    assert (shown.err, content["parts"], content["playing"], content["sizes"]) == ("", 3, [2, 2, 2], [4, 6])
     by_name = {each["classifier"]: each for each in content["classifiers"]}
     assert [*by_name] == [*CLASSIFIERS.entries]
     for name, each in manifest.choice.figures.items():
         assert by_name[name]["novel"]["mean"] == pytest.approx(each.novel)
         assert len(by_name[name]["draws"]) == 30
     shown = m2sd("simulate", "--run", run, "--draws", 1)  # the run remembers its folder
-    assert shown.out.startswith("shades: 6 base classes, 2 at a time play new ones in 3 parts, 5 shots, views 1, draws")
+    assert shown.out.startswith(
+        "shades: 6 base classes, 2 at a time play new ones in 3 parts, 5 shots, views 1, draws 1 in"
+    )
+    assert shown.out.partition("\n")[0].endswith(" in each part")
+    unequal = Simulation("shades", [6, 10], 5, 1, {"means": [DrawFigures(50.0, 50.0, 50.0, 50.0, 50.0)]}, (), [4, 3, 3])
+    assert as_lines(unequal, 1)[0].startswith("shades: 10 base classes, 3 or 4 at a time play new ones in 3 parts")
 
 
 @pytest.mark.usefixtures("small_backbone")
