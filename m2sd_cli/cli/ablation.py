@@ -104,7 +104,14 @@ def ablation(
             show_default=False,
         ),
     ] = None,
-    save_every: options.SaveEvery = "5m",
+    save_every: Annotated[
+        str,
+        typer.Option(
+            "--save-every",
+            help="Time between two saves, from which the same command continues, such as 90s, 5m or 2h; 0s saves after "
+            "every step.",
+        ),
+    ] = "5m",
     only_table: Annotated[bool, typer.Option("--table", help="Print the results so far, and run nothing.")] = False,
     dry_run: options.DryRun = False,
     json: options.Json = False,

@@ -46,7 +46,12 @@ def learn(
     ] = None,
     minutes: Annotated[
         float | None,
-        typer.Option("--minutes", help="Fine-tune for so long, where a trial says that it pays.", show_default=False),
+        typer.Option(
+            "--minutes",
+            help="Fine-tune for so long, the trial included that says if it pays. It takes six classes with six photos "
+            "to learn from.",
+            show_default=False,
+        ),
     ] = None,
     device: options.Device = "auto",
     skip_bad: options.SkipBad = False,

@@ -32,8 +32,9 @@ def simulate(
 ) -> None:
     """Compare classifiers without test images, on average over many draws of the shots.
 
-    Some of the base classes play new ones. In a simulated data set these are never trained on. Of a folder a third of
-    the classes at a time plays them, which is fair only if the network was not trained on them, as after learn.
+    The run is one of a folder, or of a data set whose name ends in -simulated. Some of its base classes play new
+    ones. In a simulated data set these are never trained on. Of a folder a third of the classes at a time plays them,
+    which is fair only if the network was not trained on them, as after learn.
 
     Examples:
       m2sd pretrain --data cifar100-simulated --run simulation

@@ -250,7 +250,8 @@ class DistillConfig(TrainingConfig):
             help="Of debiased, quadratic: points of base accuracy one new class alone may take, on held-out images.",
             ge=0,
             le=100,
-            default=f"{BASE_COST:g}, at most {ALL_BASE_COST:g} in sum",
+            default=f"{ALL_BASE_COST:g} / number of taught classes, at most {BASE_COST:g}; without held-out images a "
+            "fixed share of the distance between class means",
         ),
     ] = None
     seed: Annotated[int, Option(help=SEED, ge=0, lt=2**63, default="pretrain's")] = 0
