@@ -12,6 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from m2sd_cli.errors import M2sdError, UsageError
+from m2sd_cli.progress import say
 from m2sd_cli.reading import quoted
 
 if TYPE_CHECKING:
@@ -175,6 +176,16 @@ class Registry(Generic[Entry]):
     def names(self) -> tuple[str, ...]:
         """List the names of all entries, plug-ins last."""
         return *self.entries, *(name for name in sorted(self._plugins) if name not in self.entries)
+
+    def loadable(self) -> dict[str, Entry]:
+        """Return all entries by name, plug-ins last; one that cannot be loaded is left out, and a line says why."""
+        found = {}
+        for name in self.names():
+            try:
+                found[name] = self[name]
+            except M2sdError as error:
+                say(f"left out: {error}")
+        return found
 
     def listed(self, only: Callable[[Entry], bool] = lambda _: True) -> str:
         """Enumerate the names for a help page, which is shown before the metadata of packages could be read.

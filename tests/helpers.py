@@ -22,6 +22,7 @@ from m2sd_cli.data.catalogue import DATA_SETS
 from m2sd_cli.data.datasets import DataSet
 from m2sd_cli.data.locate import open_data
 from m2sd_cli.method.backbone import Backbone, Features, build_backbone
+from m2sd_cli.progress import Reporter
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.reader import StoredManifest
 from m2sd_cli.tables import BACKBONES, CLASSIFIERS
@@ -135,6 +136,17 @@ def small_state(name: str) -> dict[str, Tensor]:
     with torch.random.fork_rng():
         torch.manual_seed(5)
         return build_backbone("resnet20").state_dict()
+
+
+class Heard(Reporter):
+    """A reporter that keeps the lines that it hears."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, text: str) -> None:
+        """See Reporter."""
+        self.lines.append(text)
 
 
 def open_less(step: int, test_step: int = 1) -> Callable[..., DataSet]:

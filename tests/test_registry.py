@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from m2sd_cli.errors import M2sdError, UsageError
+from m2sd_cli.progress import report_to
 from m2sd_cli.registry import Registry, load
+from tests.helpers import Heard
 
 GROUP = "m2sd.fruits"
 
@@ -135,3 +137,14 @@ def test_a_builder_is_a_function_or_its_name() -> None:
 def test_a_builder_that_is_not_there_is_named(builder: str) -> None:
     with pytest.raises(M2sdError, match=f"^{builder}: it cannot be imported"):
         load(builder)
+
+
+def test_a_list_leaves_a_broken_package_out_and_says_so(
+    fruits: Registry[Fruit], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(tmp_path, monkeypatch, "fig = plum_tree:FIG\nplum = plum_tree:PLUM", PLUM)
+    heard = Heard()
+    with report_to(heard):
+        assert [*fruits.loadable()] == ["apple", "pear", "plum"]
+    (line,) = heard.lines
+    assert line.startswith("left out: --fruit fig: plum-tree 1.2 cannot be loaded (")

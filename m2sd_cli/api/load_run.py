@@ -21,7 +21,11 @@ class Heads(Mapping[str, AnyHead]):
     def __init__(self, run: RunFolder, chain: ChainSummary, device: str, loaded: SessionModel) -> None:
         self._run, self._chain, self._device = run, chain, device
         self._loaded = {loaded.classifier: loaded.head}
-        self._names = loaded.classifiers
+        self._model = loaded
+
+    @property
+    def _names(self) -> list[str]:
+        return self._model.classifiers
 
     def __getitem__(self, name: str) -> AnyHead:
         """Return the head of a classifier, in eval mode.
@@ -30,9 +34,9 @@ class Heads(Mapping[str, AnyHead]):
             KeyError: the run cannot answer with a classifier of that name.
             DamagedError: a checkpoint is damaged.
         """
-        if name not in self._names:
-            raise KeyError(f"{name!r}; there are {', '.join(self._names)}")
         if name not in self._loaded:
+            if name not in self._names:
+                raise KeyError(f"{name!r}; there are {', '.join(self._names)}")
             self._loaded[name] = load_chain(self._run, self._chain, choose_device(self._device), classifier=name).head
         return self._loaded[name]
 

@@ -54,6 +54,7 @@ def list_data(data_root: options.DataRoot = None, json: options.Json = False) ->
     """
     from dataclasses import asdict
 
+    from m2sd_cli.cli.progress import reporting
     from m2sd_cli.data.cache import as_size, cache_folder, list_entries
     from m2sd_cli.data.catalogue import all_infos
     from m2sd_cli.data.locate import data_roots, locate
@@ -61,7 +62,8 @@ def list_data(data_root: options.DataRoot = None, json: options.Json = False) ->
     entries = list_entries()
     taken = sum(each.bytes for each in entries)
     folders = {}
-    infos = all_infos().values()
+    with reporting():
+        infos = all_infos().values()
     for info in infos:
         root = locate(info, data_root) if info.layout else None
         folders[info.name] = as_text(root / info.layout) if root else None

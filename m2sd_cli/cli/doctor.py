@@ -18,8 +18,10 @@ def doctor(run: options.Run = None, data_root: options.DataRoot = None, json: op
       m2sd doctor --json
     """
     import m2sd_cli
+    from m2sd_cli.cli.progress import reporting
 
-    found = m2sd_cli.doctor(run=run, data_root=data_root)
+    with reporting():
+        found = m2sd_cli.doctor(run=run, data_root=data_root)
     if json:
         document(
             {

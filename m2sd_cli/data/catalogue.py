@@ -149,7 +149,7 @@ def get_info(name: str) -> DataSetInfo | None:
 
 def all_infos() -> dict[str, DataSetInfo]:
     """Return the data sets of the table, and then their simulations, under their names."""
-    originals = [DATA_SETS[name] for name in DATA_SETS.names()]
+    originals = DATA_SETS.loadable().values()
     return {info.name: info for info in (*originals, *map(simulation_of, originals)) if info}
 
 

@@ -134,13 +134,14 @@ def treatment_of(name: str, image_size: int | None = None) -> "Treatment":
     Raises:
         UsageError: there is none of that name, or its images have another size than the one that is asked for.
     """
-    table = {each: DATA_SETS[each] for each in DATA_SETS.names() if DATA_SETS[each].treatment is not None}
-    if name not in table:
-        raise UsageError(f"--transform {quoted(name)}: choose {one_of([*table])}")
-    info = table[name]
-    if image_size not in (None, info.image_size):
-        raise UsageError(f"--image-size {image_size}: --transform {name} has {info.image_size} pixels; leave it out")
-    return load_treatment(info.treatment or "")
+    treatment = DATA_SETS[name].treatment if name in DATA_SETS else None
+    if treatment is None:
+        able = [each for each, entry in DATA_SETS.loadable().items() if entry.treatment is not None]
+        raise UsageError(f"--transform {quoted(name)}: choose {one_of(able)}")
+    size = DATA_SETS[name].image_size
+    if image_size not in (None, size):
+        raise UsageError(f"--image-size {image_size}: --transform {name} has {size} pixels; leave it out")
+    return load_treatment(treatment)
 
 
 def load_treatment(attribute: str) -> "Treatment":

@@ -47,7 +47,7 @@ class SessionModel:
     means: Tensor  # class means (C, D), in the order of `classes`
     head: AnyHead  # features to logits
     classifier: str  # the name of the head
-    classifiers: list[str]  # the names of all classifiers that the chain can answer with
+    by_class: bool  # True if session 0 keeps the covariance of each base class
     score: str  # the name of the score that tells unknown images
     familiarity: Likeness | None  # features to the likeness to each class; None if the logits are the likeness
     confidence: Confidence  # in the answers
@@ -66,6 +66,11 @@ class SessionModel:
     def session(self) -> int:
         """The number b of the last session."""
         return self.first + len(self.sizes) - 1
+
+    @cached_property
+    def classifiers(self) -> list[str]:
+        """The names of all classifiers that the chain can answer with; for them every package of one is imported."""
+        return choices(self.record.similarity, self.by_class)
 
     def places(self) -> dict[str, int]:
         """Return the place in `classes` of every name of a class, also in Unicode's composed form."""
@@ -269,7 +274,7 @@ def _load(
                 means=means.to(device),
                 head=head.to(device).eval(),
                 classifier=chosen,
-                classifiers=choices(record.similarity, base.statistics.class_covariances is not None),
+                by_class=base.statistics.class_covariances is not None,
                 score=chain.base.manifest.known_score,
                 familiarity=None if familiarity is None else familiarity.to(device).eval(),
                 confidence=confidence,

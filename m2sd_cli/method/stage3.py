@@ -75,10 +75,9 @@ def choices(similarity: str, by_class: bool = True) -> list[str]:
         similarity: of the trained W.
         by_class: True if the session keeps the covariance of each class.
     """
-    entries = {name: CLASSIFIERS[name] for name in CLASSIFIERS.names()}
     return [
         name
-        for name, entry in entries.items()
+        for name, entry in CLASSIFIERS.loadable().items()
         if (similarity == "cosine" or not entry.cosine_only) and (by_class or not entry.by_class)
     ]
 

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,9 @@ from torch import Tensor, nn
 import m2sd_cli
 from m2sd_cli.config.merging import Sources, resolve
 from m2sd_cli.config.stages import DistillConfig, PretrainConfig
+from m2sd_cli.data.catalogue import DATA_SETS
+from m2sd_cli.data.locate import treatment_of
+from m2sd_cli.errors import UsageError
 from m2sd_cli.inference.session import load_session
 from m2sd_cli.method.backbone import Backbone, Features
 from m2sd_cli.method.numerics import global_average_pool
@@ -120,6 +124,29 @@ def test_an_installed_package_is_named_without_being_imported(installed: Path, m
     monkeypatch.setenv("COMP_WORDS", "m2sd evaluate --classifier ro")
     monkeypatch.setenv("COMP_CWORD", "3")
     assert run_python("-m", "m2sd_cli", path=installed).stdout.split() == ["roots"]
+
+
+@pytest.fixture
+def broken_packages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Install a package of a classifier and a data set that cannot be imported."""
+    for table in (CLASSIFIERS, DATA_SETS):
+        monkeypatch.setitem(vars(table), "_plugins", {"lost": EntryPoint("lost", "no_such_module:X", table.group)})
+
+
+@pytest.mark.usefixtures("broken_packages")
+def test_a_broken_package_disables_no_other_part(trained: Path, stripes: Stripes, m2sd: Cli) -> None:
+    done = m2sd("predict", stripes.labelled, "--run", trained, "--device", "cpu", "--classifier", "means")
+    assert done.code == 0, done.err
+    assert "lost" not in done.err
+    loaded = m2sd_cli.load_run(trained)
+    assert loaded.head is loaded.heads[loaded.classifier]
+    assert "lost" not in loaded.heads
+    listed = m2sd("data", "list")
+    assert listed.code == 0
+    assert listed.err.startswith("left out: --data lost: no_such_module cannot be loaded (No module named")
+    treatment_of("cifar100")
+    with pytest.raises(UsageError, match=r"^--transform demo-2: choose cifar100, .* or demo$"):
+        treatment_of("demo-2")
 
 
 class Tiny(Backbone):
