@@ -34,14 +34,14 @@ def load(builder: Builder) -> Callable[..., Any]:
     """Import the function that "module:function" names; a function is returned as it is.
 
     Raises:
-        M2sdError: there is no such module or function.
+        M2sdError: there is no such module or function, or the module fails.
     """
     if callable(builder):
         return builder
     module, _, function = builder.partition(":")
     try:
         loaded: Callable[..., Any] = getattr(import_module(module), function)
-    except (ImportError, AttributeError) as error:
+    except Exception as error:  # a module of another package may raise anything
         raise M2sdError(f"{builder}: it cannot be imported ({error})") from error
     return loaded
 
@@ -228,6 +228,11 @@ class Registry(Generic[Entry]):
         """Make the error of an entry whose builder does not keep the contract."""
         origin = self.origin(name)
         return M2sdError(f"{self.option} {name}{f', of {origin}' if origin else ''}: {reason}")
+
+    def failed(self, name: str, error: Exception) -> M2sdError:
+        """Make the error of an entry whose code, of another package, has raised something."""
+        reason = quoted(f"{type(error).__name__}: {error}")
+        return self.broken(name, f"it fails ({reason}); --debug shows where")
 
     def _family(self, name: object) -> Family | None:
         text = name if isinstance(name, str) else ""

@@ -133,8 +133,10 @@ def test_a_builder_is_a_function_or_its_name() -> None:
     assert load(json.dumps) is json.dumps
 
 
-@pytest.mark.parametrize("builder", ["json:nothing", "no_such_module:build"])
-def test_a_builder_that_is_not_there_is_named(builder: str) -> None:
+@pytest.mark.parametrize("builder", ["json:nothing", "no_such_module:build", "failing:build", ":build"])
+def test_a_builder_that_is_not_there_is_named(builder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "failing.py").write_text("1 / 0")
+    monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(M2sdError, match=f"^{builder}: it cannot be imported"):
         load(builder)
 

@@ -18,7 +18,7 @@ from m2sd_cli.method.calibration import Confidence, fit_confidence
 from m2sd_cli.method.extension import extended_base, joined_mean
 from m2sd_cli.method.familiarity import Likeness, build_likeness
 from m2sd_cli.method.heads import AnyHead
-from m2sd_cli.method.stage3 import KnownClasses, build_head, choices
+from m2sd_cli.method.stage3 import KnownClasses, answer, build_head, choices, is_foreign
 from m2sd_cli.registry import one_of
 from m2sd_cli.runs.chain import ChainSummary
 from m2sd_cli.runs.classes import ChainClasses, TaughtClass
@@ -253,10 +253,10 @@ def _load(
         try:
             head = build_head(chosen, known, record.similarity, record.scale, record.width)
             familiarity = build_likeness(chain.base.manifest.known_score, known.of_phi(record.width))
-            confidence = _confidence(head, familiarity, base.held_out, len(base.means))
+            confidence = _confidence(chosen, head, familiarity, base.held_out, len(base.means))
         except ValueError as error:
             raise DamagedError(f"{file}: {error}; restore it from a backup") from None
-        if any(
+        if not is_foreign(chosen) and any(
             not tensor.abs().amax() < BEYOND
             for tensor in head.state_dict().values()
             if tensor.numel() and tensor.dtype.is_floating_point
@@ -362,14 +362,17 @@ def likeness(familiarity: Likeness | None, features: Tensor, logits: Tensor) -> 
 
 
 @torch.inference_mode()
-def _confidence(head: AnyHead, familiarity: Likeness | None, held_out: HeldOut | None, base: int) -> Confidence:
+def _confidence(
+    classifier: str, head: AnyHead, familiarity: Likeness | None, held_out: HeldOut | None, base: int
+) -> Confidence:
     """Fit the confidence in a head's answers to its logits of the base classes alone: no later session changes it.
 
     Raises:
+        M2sdError: the classifier is of another package, and fails.
         ValueError: a logit or a likeness is not finite.
     """
     if held_out is None:
         return Confidence()
-    logits = head.first(base)(held_out.features)
+    logits = answer(classifier, head.first(base), held_out.features)
     like = logits if familiarity is None else familiarity(held_out.features)[:, :base]
     return fit_confidence(logits, held_out.labels, like)

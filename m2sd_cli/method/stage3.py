@@ -1,12 +1,14 @@
 """Stage 3: from the tensors of a chain's sessions to the head of one of the table CLASSIFIERS."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Final
 
 import torch
 from torch import Tensor, nn
 
+from m2sd_cli.errors import M2sdError
 from m2sd_cli.method.base_statistics import BaseStatistics, HeldOut
 from m2sd_cli.method.feature_maps import PlainFeatures, power_transform
 from m2sd_cli.method.heads import AnyHead, Head, NetworkHead
@@ -82,6 +84,16 @@ def choices(similarity: str, by_class: bool = True) -> list[str]:
     ]
 
 
+def is_foreign(name: str) -> bool:
+    """Tell whether a classifier is of another package or of a person's file, and may do anything.
+
+    Raises:
+        UsageError: there is no classifier of that name.
+    """
+    builder = CLASSIFIERS[name].builder
+    return not (isinstance(builder, str) and builder.startswith(BUILT_IN))
+
+
 def build_head(name: str, known: KnownClasses, similarity: str, scale: float, width: int | None = None) -> AnyHead:
     """Build the head of a classifier.
 
@@ -94,22 +106,17 @@ def build_head(name: str, known: KnownClasses, similarity: str, scale: float, wi
 
     Raises:
         UsageError: there is no classifier of that name.
-        M2sdError: a plug-in cannot be loaded, or does not keep the contract.
+        M2sdError: a classifier of another package cannot be loaded, fails, or does not keep the contract.
         ValueError: the statistics are of no features.
     """
-    builder = CLASSIFIERS[name].builder
-    if not CLASSIFIERS[name].levels and width is not None and width < known.base.shape[1]:
-        head = _build(name, known.of_phi(width), similarity, scale)
-        assert isinstance(head, Head), "the table says so of heads of this package alone"
-        head.features = PlainFeatures(width)
-        return head
-    head = _build(name, known, similarity, scale)
-    if len(known.new) and not (isinstance(builder, str) and builder.startswith(BUILT_IN)):
+    if CLASSIFIERS[name].levels or width is None or width >= known.base.shape[1]:
+        width = None
+    head = _build(name, known, similarity, scale, width)
+    if len(known.new) and is_foreign(name):
         before = replace(known, new=known.new[:-1], shots=known.shots[:-1], views=known.views[:-1])
         example = torch.cat([known.base[:2], known.new[-1:]])
-        with torch.no_grad():
-            logits = head.eval()(example)[:, :-1]
-            earlier = _build(name, before, similarity, scale).eval()(example)
+        logits = answer(name, head, example)[:, :-1]
+        earlier = answer(name, _build(name, before, similarity, scale, width), example)
         if not torch.allclose(logits, earlier, rtol=1e-3, atol=1e-3 * scale):
             raise CLASSIFIERS.broken(
                 name, "a later class changes the logits of earlier ones, whose sessions would be measured with it"
@@ -117,21 +124,60 @@ def build_head(name: str, known: KnownClasses, similarity: str, scale: float, wi
     return head
 
 
-def _build(name: str, known: KnownClasses, similarity: str, scale: float) -> AnyHead:
-    """Call the builder of a classifier, and check that its head answers for each class; see `build_head`."""
-    head = load(CLASSIFIERS[name].builder)(known, similarity, scale)
-    classes = len(known.base) + len(known.new)
+def answer(name: str, head: nn.Module, features: Tensor) -> Tensor:
+    """Map features (B, D) to the logits (B, C) of a head in eval mode.
+
+    Raises:
+        M2sdError: the classifier is of another package, and it fails or its logits are not finite.
+    """
+    with torch.no_grad(), _told_as_its_own(name):
+        logits: Tensor = head.eval()(features)
+    if is_foreign(name) and isinstance(logits, Tensor) and not bool(logits.isfinite().all()):
+        raise CLASSIFIERS.broken(name, f"its logits of {len(features)} features are not finite")
+    return logits
+
+
+@contextmanager
+def _told_as_its_own(name: str) -> Iterator[None]:
+    """Turn whatever the code of a classifier of another package raises into an error that names the classifier.
+
+    Raises:
+        M2sdError: the code raised something.
+    """
+    try:
+        yield
+    except M2sdError:
+        raise
+    except Exception as error:
+        if not is_foreign(name):
+            raise
+        raise CLASSIFIERS.failed(name, error) from error
+
+
+def _build(name: str, known: KnownClasses, similarity: str, scale: float, width: int | None) -> AnyHead:
+    """Call the builder of a classifier, and check that its head answers for each class; see `build_head`.
+
+    Args:
+        width: of the first features, which the classifier compares alone; None for all.
+    """
+    seen = known if width is None else known.of_phi(width)
+    with _told_as_its_own(name):
+        head = load(CLASSIFIERS[name].builder)(seen, similarity, scale)
+    if not isinstance(head, nn.Module):
+        raise CLASSIFIERS.broken(name, f"it builds a {type(head).__name__}, and no Head or nn.Module")
+    classes = len(seen.base) + len(seen.new)
     # A subclass of Head may have a forward of its own, which rows and map do not describe.
-    if isinstance(head, nn.Module) and type(head) is not Head:
-        example = known.base[:2]
-        with torch.no_grad():
-            logits = head.eval()(example)
+    if type(head) is Head and len(head.rows) != classes:
+        raise CLASSIFIERS.broken(name, f"it builds a Head of {len(head.rows)} rows for {classes} classes")
+    if is_foreign(name):
+        example = seen.base[:2]
+        logits = answer(name, head, example)
         if not isinstance(logits, Tensor) or logits.shape != (len(example), classes):
             shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
             raise CLASSIFIERS.broken(name, f"its logits of {len(example)} features and {classes} classes are {shape}")
-        return NetworkHead(head, torch.arange(classes))
-    if not isinstance(head, Head):
-        raise CLASSIFIERS.broken(name, f"it builds a {type(head).__name__}, and no Head or nn.Module")
-    if len(head.rows) != classes:
-        raise CLASSIFIERS.broken(name, f"it builds a Head of {len(head.rows)} rows for {classes} classes")
-    return head
+    if type(head) is Head and width is None:
+        return head
+    if type(head) is Head and type(head.features) is PlainFeatures:  # which remains a table of rows
+        head.features = PlainFeatures(head.features.width or width)
+        return head
+    return NetworkHead(head if width is None else nn.Sequential(PlainFeatures(width), head), torch.arange(classes))

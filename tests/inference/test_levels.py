@@ -9,18 +9,21 @@ import onnxruntime
 import pytest
 import torch
 from safetensors import safe_open
-from torch import Tensor
+from torch import Tensor, nn
 
 import m2sd_cli
 from m2sd_cli.checkpoints import BaseCheckpoint
 from m2sd_cli.data.folders import read_shots
-from m2sd_cli.errors import UsageError
+from m2sd_cli.errors import M2sdError, UsageError
 from m2sd_cli.exporting.hub import model as standalone
 from m2sd_cli.inference.explanation import explain
 from m2sd_cli.inference.session import SessionModel, load_session
 from m2sd_cli.method.backbone import build_backbone
+from m2sd_cli.method.feature_maps import PowerFeatures
+from m2sd_cli.method.heads import Head, NetworkHead
+from m2sd_cli.method.stage3 import KnownClasses
 from m2sd_cli.runs.folder import RunFolder
-from m2sd_cli.tables import CLASSIFIERS
+from m2sd_cli.tables import CLASSIFIERS, ClassifierEntry
 from tests.helpers import QUICK_DISTILL, Stripes, finished
 
 OPTIONS: dict[str, Any] = {**QUICK_DISTILL, "views": 2, "classifier": "quadratic"}
@@ -154,6 +157,39 @@ def test_it_is_resumed_reproduced_and_shown(two: Path, stripes: Stripes, calibra
     assert m2sd_cli.reproduce(run=two, data=str(stripes.folder), shots=shots, device="cpu").same
     page = m2sd_cli.report(run=two, data=stripes.folder, shots=shots, device="cpu")
     assert "resnet20, 64 features and the means of 1 earlier map, cosine" in page
+
+
+@pytest.mark.parametrize("kind", ["rows", "map", "module"])
+def test_a_classifier_of_ones_own_may_be_of_phi_alone(
+    two: Path, model: SessionModel, images: Tensor, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def build(known: KnownClasses, similarity: str, scale: float) -> nn.Module:
+        rows = torch.cat([known.base, known.new])
+        assert rows.shape[1] == 64
+        if kind == "map":
+            return Head(rows.sqrt(), similarity, scale, features=PowerFeatures(0.5))
+        head = Head(rows, similarity, scale)
+        return head if kind == "rows" else nn.Sequential(nn.Identity(), head)
+
+    monkeypatch.setitem(CLASSIFIERS.entries, "own", ClassifierEntry(build, levels=False))
+    features = model.embed(images)
+    rows, phi = model.means[:, :64], features[:, :64]
+    if kind == "map":
+        rows, phi = rows.sqrt(), phi.sqrt()
+    found = load_session(RunFolder(two), classifier="own")
+    wanted = model.record.scale * torch.nn.functional.cosine_similarity(phi[:, None], rows[None], dim=2)
+    torch.testing.assert_close(found.classify(features), wanted, rtol=1e-4, atol=1e-4)
+    assert isinstance(found.head, Head if kind == "rows" else NetworkHead)
+
+
+def test_a_contract_is_kept_with_phi_alone(two: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def build(known: KnownClasses, similarity: str, scale: float) -> Head:
+        rows = torch.cat([known.base, known.new])
+        return Head(rows - rows.mean(dim=0), similarity, scale)
+
+    monkeypatch.setitem(CLASSIFIERS.entries, "own", ClassifierEntry(build, levels=False))
+    with pytest.raises(M2sdError, match=r"^--classifier own: a later class changes the logits of earlier ones"):
+        load_session(RunFolder(two), classifier="own")
 
 
 @pytest.mark.parametrize(("levels", "why"), [(0, "at least 1"), (5, "at most 4")])

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import m2sd_cli
-from m2sd_cli.errors import M2sdError
+from m2sd_cli.errors import DamagedError, M2sdError
 from m2sd_cli.inference.session import SessionModel, load_all_sessions, load_session
 from m2sd_cli.method.heads import Head, NetworkHead
 from m2sd_cli.method.stage3 import KnownClasses
@@ -128,6 +128,59 @@ def test_what_breaks_the_contract_is_named(
     *_, last = done.err.strip().splitlines()  # after whatever torch says
     assert (done.code, last.startswith("m2sd: torch cannot export the classifier branch: ")) == (1, True), done.err
     assert not any(tmp_path.iterdir())
+
+
+def spoilt(known: KnownClasses, _similarity: str, _scale: float) -> Head:
+    raise ValueError("no shots")
+
+
+def narrow(known: KnownClasses, _similarity: str, _scale: float) -> Head:
+    return Head(torch.cat([known.base, known.new])[:, :3], "linear")
+
+
+def bottomless(known: KnownClasses, _similarity: str, _scale: float) -> Head:
+    rows = torch.cat([known.base, known.new])
+    return Head(rows, "linear", bias=torch.full((len(rows),), -torch.inf))
+
+
+class Limited(nn.Module):
+    """Logits of no more than three features at a time."""
+
+    rows: Tensor
+
+    def __init__(self, rows: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("rows", rows)
+        self.register_buffer("never", torch.tensor(-torch.inf))  # is no fault of a classifier of one's own
+
+    def forward(self, features: Tensor) -> Tensor:
+        if len(features) > 3:
+            raise KeyError("too many")
+        return features @ self.rows.T
+
+
+@pytest.mark.parametrize(
+    ("build", "says"),
+    [
+        (spoilt, r"it fails \(ValueError: no shots\); --debug shows where$"),
+        (narrow, r"it fails \(RuntimeError: .*\); --debug shows where$"),
+        (bottomless, r"its logits of 2 features are not finite$"),
+        (lambda known, *_: Limited(torch.cat([known.base, known.new])), r"it fails \(KeyError: 'too many'\); --debug"),
+    ],
+)
+def test_a_classifier_of_ones_own_that_fails_is_no_damaged_run(
+    calibrated: Path, monkeypatch: pytest.MonkeyPatch, build: Any, says: str
+) -> None:
+    monkeypatch.setitem(CLASSIFIERS.entries, "own", ClassifierEntry(build))
+    with pytest.raises(M2sdError, match=f"^--classifier own: {says}") as refusal:
+        load_session(RunFolder(calibrated), classifier="own")
+    assert not isinstance(refusal.value, DamagedError)
+
+
+def test_a_constant_that_is_not_finite_is_no_damage(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = ClassifierEntry(lambda known, *_: Limited(torch.cat([known.base, known.new])))
+    monkeypatch.setitem(CLASSIFIERS.entries, "own", entry)
+    assert load_session(RunFolder(trained), classifier="own").classify(torch.rand(2, 64)).shape == (2, 7)
 
 
 @pytest.mark.parametrize("module", [False, True])
