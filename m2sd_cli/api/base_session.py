@@ -12,7 +12,7 @@ from m2sd_cli.config.stages import DistillConfig
 from m2sd_cli.data.datasets import DataSet
 from m2sd_cli.errors import UsageError
 from m2sd_cli.inference.features import Sample, base_features, held_out_features
-from m2sd_cli.inference.session import require_directions, to_transform
+from m2sd_cli.inference.session import require_classifier, to_transform
 from m2sd_cli.method.base_statistics import HeldOut, keeps_class_covariances
 from m2sd_cli.method.debiased import SHARE, allowed_rank
 from m2sd_cli.method.familiarity import known_score_name
@@ -62,10 +62,11 @@ def choose_classifier(config: DistillConfig, run: RunFolder, parent: StoredManif
 
     Raises:
         UsageError: it compares directions where stage 1 was not trained to, or needs too many covariances.
+        M2sdError: it is of another package, and cannot be imported.
     """
     similarity = parent.manifest.backbone.similarity
     classifier = config.classifier or default_classifier(similarity, is_trained(config, parent))
-    require_directions(classifier, similarity)
+    require_classifier(classifier, similarity)
     if CLASSIFIERS[classifier].by_class:
         backbone = build_recorded(run, parent)
         backbone.pooled_levels = config.levels

@@ -6,7 +6,7 @@
 import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 import torch
@@ -23,12 +23,13 @@ from m2sd_cli.data.views import MOST_VIEWS
 from m2sd_cli.errors import RunError, UsageError
 from m2sd_cli.inference.device import choose_device, inference_precision
 from m2sd_cli.inference.features import shot_features
-from m2sd_cli.inference.session import choose_classifier, require_covariances, to_transform
+from m2sd_cli.inference.session import choose_classifier, known_classes, read_later, require_covariances, to_transform
+from m2sd_cli.method.stage3 import build_head, is_foreign
 from m2sd_cli.paths import expand, expand_given, text_given
 from m2sd_cli.runs.chain import ChainSummary
-from m2sd_cli.runs.classes import TaughtClass
+from m2sd_cli.runs.classes import ChainClasses, TaughtClass
 from m2sd_cli.runs.folder import RunFolder, open_run
-from m2sd_cli.runs.manifest import DataRecord, Manifest
+from m2sd_cli.runs.manifest import ClassName, DataRecord, Kind, Manifest, ManifestSummary
 from m2sd_cli.runs.places import remember_shots
 from m2sd_cli.runs.reader import PRETRAIN, StoredManifest, session_name
 from m2sd_cli.training.execution import Execution
@@ -265,6 +266,7 @@ def teach(run: RunFolder, chain: ChainSummary, lesson: Lesson, execution: Execut
 
     Raises:
         UsageError: the chain cannot answer with that classifier; see `choose_classifier`.
+        M2sdError: the classifier is of another package, and fails with these classes.
         DataError: an image cannot be read.
         RunError: a file of the chain is damaged, the folder is locked, or another session was added meanwhile.
     """
@@ -286,6 +288,22 @@ def teach(run: RunFolder, chain: ChainSummary, lesson: Lesson, execution: Execut
         backbone, shots.source, len(shots.classes), transform, lesson.views, execution.exact_precision
     )
     checkpoint = IncrementCheckpoint(means, torch.split(features, [each.shots * lesson.views for each in classes]))
+    kind: Kind = "extend" if lesson.extended else "increment"
+    if is_foreign(classifier):
+        part = ManifestSummary(
+            kind=kind,
+            checkpoint=parent.manifest.checkpoint,  # stands in for the one that is written below
+            classes_before=parent.manifest.classes_so_far,
+            classes=[ClassName(each.index, each.name, each.shots) for each in classes],
+            views=lesson.views,
+        )
+        known = known_classes(
+            checkpoint_0,
+            {**read_later(run, chain, checkpoint_0), len(chain.sessions): checkpoint},
+            ChainClasses.of([*chain.sessions, part]),
+        )
+        known, record = replace(known, base_cost=base.manifest.base_cost), base.manifest.backbone
+        build_head(classifier, known, record.similarity, record.scale, record.width)  # refuses what fails
     with run.locked("increment"):
         if run.newest() != parent.record:
             raise RunError(f"{run.path}: a session was added, removed or replaced meanwhile; try again")
@@ -293,7 +311,7 @@ def teach(run: RunFolder, chain: ChainSummary, lesson: Lesson, execution: Execut
         return run.write_manifest(
             name,
             Manifest(
-                kind="extend" if lesson.extended else "increment",
+                kind=kind,
                 session=lesson.session,
                 parent=parent.record,
                 checkpoint=run.write_checkpoint(name, checkpoint.tensors()),

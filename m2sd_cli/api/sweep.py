@@ -23,7 +23,7 @@ from m2sd_cli.data.protocol import apply_protocol
 from m2sd_cli.data.split_list import LIST_LIMIT, read_list
 from m2sd_cli.errors import M2sdError, UsageError, os_errors_as
 from m2sd_cli.inference.device import choose_device, training_precision
-from m2sd_cli.inference.session import require_directions
+from m2sd_cli.inference.session import require_classifier
 from m2sd_cli.method.backbone import build_backbone
 from m2sd_cli.method.stage3 import default_classifier
 from m2sd_cli.paths import expand, expand_given, text_given
@@ -205,7 +205,7 @@ def _require_sound(pretrain: PretrainConfig, distill: DistillConfig, data: str, 
     loss_weights(distill)
     trained = bool(pretrain.epochs or distill.epochs)
     classifier = distill.classifier or default_classifier(pretrain.similarity, trained)
-    require_directions(classifier, pretrain.similarity)
+    require_classifier(classifier, pretrain.similarity)
     if CLASSIFIERS[classifier].by_class:
         with SkippedInitialisation():
             backbone = build_backbone(pretrain.backbone)

@@ -18,7 +18,7 @@ from m2sd_cli.method.calibration import Confidence, fit_confidence
 from m2sd_cli.method.extension import extended_base, joined_mean
 from m2sd_cli.method.familiarity import Likeness, build_likeness
 from m2sd_cli.method.heads import AnyHead
-from m2sd_cli.method.stage3 import KnownClasses, answer, build_head, choices, is_foreign
+from m2sd_cli.method.stage3 import KnownClasses, answer, build_head, choices, is_foreign, load_builder
 from m2sd_cli.registry import one_of
 from m2sd_cli.runs.chain import ChainSummary
 from m2sd_cli.runs.classes import ChainClasses, TaughtClass
@@ -107,6 +107,7 @@ def choose_classifier(run: RunFolder, chain: ChainSummary, name: str | None) -> 
 
     Raises:
         UsageError: there is none of that name, or it compares directions and W was trained as a linear one.
+        M2sdError: it is of another package, and cannot be imported.
         DamagedError: the session names a classifier that this version does not know.
     """
     recorded = chain.last.manifest.classifier
@@ -114,16 +115,18 @@ def choose_classifier(run: RunFolder, chain: ChainSummary, name: str | None) -> 
     if not name and recorded not in CLASSIFIERS:
         raise run.unknown(chain.last, "classifier", recorded)
     chosen = name or recorded
-    require_directions(chosen, chain.base.manifest.backbone.similarity)
+    require_classifier(chosen, chain.base.manifest.backbone.similarity)
     return chosen
 
 
-def require_directions(name: str, similarity: str) -> None:
-    """Refuse a classifier that compares directions if the trained W is linear.
+def require_classifier(name: str, similarity: str) -> None:
+    """Refuse a classifier that cannot be imported, or compares directions if the trained W is linear.
 
     Raises:
         UsageError: it does so, or there is none of that name; the message lists the others.
+        M2sdError: it is of another package, and cannot be imported.
     """
+    load_builder(name)
     if CLASSIFIERS[name].cosine_only and similarity != "cosine":
         raise UsageError(
             f"--classifier {name}: it compares directions, and this run was pretrained with --similarity {similarity}; "
@@ -239,17 +242,13 @@ def _load(
     base = BaseCheckpoint.read(run, chain.base)
     require_covariances(chosen, base.statistics)
     cost = choose_base_cost(chain, base.held_out, chosen, base_cost)
-    later = {
-        number: IncrementCheckpoint.read(run, part, base.backbone.session_width)
-        for number, part in enumerate(chain.sessions)
-        if part.kind in WITH_SHOTS
-    }
+    later = read_later(run, chain, base)
     backbone = base.backbone.to(device).to(memory_format=torch.channels_last)
     file = run.path / chain.base.manifest.checkpoint.file
     models = []
     for first, end in parts:
         classes = chain.classes if end == len(chain.sessions) else ChainClasses.of(chain.sessions[:end])
-        known = replace(_known_classes(base, later, classes), base_cost=cost)
+        known = replace(known_classes(base, later, classes), base_cost=cost)
         try:
             head = build_head(chosen, known, record.similarity, record.scale, record.width)
             familiarity = build_likeness(chain.base.manifest.known_score, known.of_phi(record.width))
@@ -293,6 +292,19 @@ def _load(
     return models
 
 
+def read_later(run: RunFolder, chain: ChainSummary, base: BaseCheckpoint) -> dict[int, IncrementCheckpoint]:
+    """Read the checkpoints of the sessions with shots, by their numbers.
+
+    Raises:
+        DamagedError: one is damaged, or does not fit its manifest.
+    """
+    return {
+        number: IncrementCheckpoint.read(run, part, base.backbone.session_width)
+        for number, part in enumerate(chain.sessions)
+        if part.kind in WITH_SHOTS
+    }
+
+
 def _all_names(classes: list[TaughtClass], last: ChainClasses) -> list[tuple[str, int]]:
     """List every name of classes, with their places; of places with one name the last one counts.
 
@@ -321,7 +333,7 @@ def _count_below(classes: list[TaughtClass], ends: list[int]) -> list[int]:
     return counts
 
 
-def _known_classes(base: BaseCheckpoint, later: dict[int, IncrementCheckpoint], classes: ChainClasses) -> KnownClasses:
+def known_classes(base: BaseCheckpoint, later: dict[int, IncrementCheckpoint], classes: ChainClasses) -> KnownClasses:
     """Collect the tensors of all classes, forgotten ones included, with the shots of all sessions that taught them.
 
     A forgotten class still counts in the heads of the others, so that their answers stay.

@@ -1,9 +1,9 @@
 """Stage 3: from the tensors of a chain's sessions to the head of one of the table CLASSIFIERS."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
@@ -94,6 +94,20 @@ def is_foreign(name: str) -> bool:
     return not (isinstance(builder, str) and builder.startswith(BUILT_IN))
 
 
+def load_builder(name: str) -> Callable[..., Any]:
+    """Import the builder of a classifier.
+
+    Raises:
+        UsageError: there is no classifier of that name.
+        M2sdError: the builder cannot be imported.
+    """
+    builder = CLASSIFIERS[name].builder
+    try:
+        return load(builder)
+    except M2sdError as error:
+        raise CLASSIFIERS.broken(name, str(error)) from error
+
+
 def build_head(name: str, known: KnownClasses, similarity: str, scale: float, width: int | None = None) -> AnyHead:
     """Build the head of a classifier.
 
@@ -162,7 +176,7 @@ def _build(name: str, known: KnownClasses, similarity: str, scale: float, width:
     """
     seen = known if width is None else known.of_phi(width)
     with _told_as_its_own(name):
-        head = load(CLASSIFIERS[name].builder)(seen, similarity, scale)
+        head = load_builder(name)(seen, similarity, scale)
     if not isinstance(head, nn.Module):
         raise CLASSIFIERS.broken(name, f"it builds a {type(head).__name__}, and no Head or nn.Module")
     classes = len(seen.base) + len(seen.new)

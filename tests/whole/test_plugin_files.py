@@ -90,6 +90,40 @@ def test_a_classifier_of_a_file_answers_and_is_recorded(run: Path, stripes: Stri
     assert recorded_command(manifest).startswith("m2sd --plugin nearest.py increment --session 2")
 
 
+@pytest.mark.parametrize(
+    ("builder", "says"),
+    [
+        ("'own_parts:bild'", "--classifier own, of own.py (SHA-256 "),
+        ("lambda known, *_: 1 / len(known.new[2:])", "it fails (ZeroDivisionError: division by zero); --debug shows"),
+        ("lambda known, *_: known.base", "it builds a Tensor, and no Head or nn.Module"),
+    ],
+)
+def test_a_classifier_that_cannot_answer_is_not_recorded(
+    run: Path, stripes: Stripes, tmp_path: Path, m2sd: Cli, builder: str, says: str
+) -> None:
+    file = written(tmp_path, f"import m2sd_cli\nm2sd_cli.register_classifier('own', {builder})\n")
+    RunFolder(run).remove_sessions(first=1)
+    before = tree(run)
+    words = ["--session", 1, "--shots", stripes.first_shots, "--run", run, "--device", "cpu", "--classifier", "own"]
+    check_refusal(m2sd("--plugin", file, "increment", *words), 1, says)
+    assert tree(run) == before
+
+
+def test_a_misspelt_builder_is_told_before_a_training(
+    pretrained: Path, stripes: Stripes, tmp_path: Path, m2sd: Cli
+) -> None:
+    file = written(tmp_path, "import m2sd_cli\nm2sd_cli.register_classifier('own', 'json:bild')\n")
+    before = tree(pretrained)
+    words = ["--data", stripes.folder, "--run", pretrained, "--device", "cpu", "--epochs", 1, "--classifier", "own"]
+    says = "--classifier own, of own.py (SHA-256 "
+    check_refusal(m2sd("--plugin", file, "distill", *words), 1, says)
+    assert tree(pretrained) == before
+    rows, out = written(tmp_path, "[own]\ndistill.classifier = 'own'\n", "rows.toml"), tmp_path / "out"
+    words = ["--data", "demo", "--rows-file", rows, "--out", out, "--device", "cpu"]
+    check_refusal(m2sd("--plugin", file, "ablation", *words), 1, f"row own: {says}")
+    assert not out.exists()
+
+
 def test_a_backbone_of_a_file_is_trained_and_the_next_command_names_the_file(
     stripes: Stripes, tmp_path: Path, m2sd: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
