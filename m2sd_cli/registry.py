@@ -171,6 +171,9 @@ class Registry(Generic[Entry]):
             raise M2sdError(f"{self.option} {name}: {self.origin(name)} cannot be loaded ({error})") from error
         if not isinstance(entry, self.kind):
             raise M2sdError(f"{self.option} {name}: {plugin.value} of {self.origin(name)} is no {self.kind.__name__}")
+        own = getattr(entry, "name", name)  # a data set is recorded, and opened again, by its own name
+        if own != name:
+            raise self.broken(name, f"{plugin.value} has the name {own!r}; name the entry point so")
         return entry
 
     def names(self) -> tuple[str, ...]:

@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 
 from m2sd_cli.config.files import NO_OPTIONS, OptionsFile, read_options
 from m2sd_cli.config.idle import without_effect
-from m2sd_cli.config.option import find_option, flag, options_of, shown
+from m2sd_cli.config.option import find_option, flag, nearest, options_of, shown
 from m2sd_cli.config.stages import (
     ENHANCEMENT_TERMS,
     MISSING_TERMS,
+    MODELS,
     NO_INIT,
     Config,
     DistillConfig,
@@ -20,6 +21,7 @@ from m2sd_cli.config.stages import (
     validate,
 )
 from m2sd_cli.errors import UsageError
+from m2sd_cli.reading import quoted
 from m2sd_cli.tables import OPTIMIZERS
 
 PRETRAIN_SHARE = 0.2  # of a data set's epochs; the paper's stage 1
@@ -91,9 +93,10 @@ def layers(model: type[Config], sources: Sources) -> list[Layer]:
     """List the values of the options of one stage by their source; a later source wins.
 
     Raises:
-        UsageError: the file is missing, no TOML, or holds something else; or an option is unknown.
+        UsageError: the file is missing, no TOML, or holds something else; or an option is unknown, also of a data set.
     """
     stage = stage_of(model)
+    check_defaults(model, sources.defaults)
     return [
         Layer("data set", stage_defaults(model, sources.defaults)),
         Layer("pretrain", {} if sources.seed is None else {"seed": sources.seed}),
@@ -155,6 +158,21 @@ def superseded(values: Mapping[str, Any], other_optimizer: bool) -> set[str]:
     if "enhancement" in values:
         names |= {*ENHANCEMENT_TERMS}
     return names
+
+
+def check_defaults(model: type[PretrainConfig | DistillConfig], defaults: Mapping[str, Any]) -> None:
+    """Refuse names in the defaults of a data set that are no options, which would be left out.
+
+    Raises:
+        UsageError: one is none; the message names the nearest option.
+    """
+    known = {*options_of(PretrainConfig), *options_of(DistillConfig), "total_epochs", "pretrain_share", *MODELS}
+    own = {name: options_of(model) for name in defaults.get(stage_of(model), {})}
+    for name, names in (dict.fromkeys(defaults, known) | own).items():
+        if name not in names:
+            raise UsageError(
+                f"the defaults of the data set: there is no option {quoted(repr(name))}{nearest(name, names)}"
+            )
 
 
 def stage_defaults(model: type[PretrainConfig | DistillConfig], defaults: Mapping[str, Any]) -> dict[str, Any]:

@@ -102,14 +102,39 @@ def open_shot_pool(
 
 
 def _open_original(info: DataSetInfo, data_root: Path | None, protocol: Protocol | None) -> "DataSet":
-    """Open a data set, or the original of a simulated one, divided by a protocol, or officially."""
-    build = load(info.builder)
+    """Open a data set, or the original of a simulated one, divided by a protocol, or officially.
+
+    Raises:
+        DataError: it is not there, cannot be downloaded, or is damaged.
+        M2sdError: a data set of another package is not as its entry promises.
+    """
+    build, original = load(info.builder), DATA_SETS[info.simulates or info.name]
     data: DataSet = build(locate(info, data_root) or fetch(info, data_root)) if info.layout else build()
+    fault = _find_fault(data, original)
+    if fault is not None:
+        raise DATA_SETS.broken(original.name, fault)
     if protocol is not None:
         from m2sd_cli.data.dividing import divide
 
-        data = divide(data, DATA_SETS[info.simulates or info.name], protocol)
+        data = divide(data, original, protocol)
     return replace(data, whole=None)  # so that no training holds the images of later classes
+
+
+def _find_fault(data: object, info: DataSetInfo) -> str | None:
+    """Describe how the result of a builder differs from its entry; None if it does not."""
+    from m2sd_cli.data.datasets import DataSet
+
+    if not isinstance(data, DataSet):
+        return f"its builder returns a {type(data).__name__}, and no DataSet"
+    for noun, found, promised in (
+        ("name", data.name, info.name),
+        ("number of base classes", data.base, info.base),
+        ("number of classes", len(data.classes), info.classes),
+        ("number of sessions", data.sessions, info.sessions),
+    ):
+        if found != promised:
+            return f"its builder returns a DataSet whose {noun} is {found!r}; its DataSetInfo says {promised!r}"
+    return None
 
 
 def fetch(info: DataSetInfo, data_root: Path | None) -> Path:

@@ -2,16 +2,23 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
+from dataclasses import replace
+from importlib.metadata import EntryPoint
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import m2sd_cli
 from m2sd_cli.api.recorded_data import recorded_info
-from m2sd_cli.data.catalogue import DATA_SETS
-from m2sd_cli.errors import RunError, UsageError
+from m2sd_cli.config.merging import Sources, resolve
+from m2sd_cli.config.stages import DistillConfig
+from m2sd_cli.data.catalogue import DATA_SETS, all_infos
+from m2sd_cli.data.locate import open_data
+from m2sd_cli.errors import M2sdError, RunError, UsageError
 from m2sd_cli.runs.folder import RunFolder
 from tests.data.toy import INFO
 from tests.helpers import Cli, check_refusal
@@ -89,6 +96,56 @@ def test_an_entry_is_trained_on_and_its_sessions_are_taught(
 def test_a_name_is_given_once() -> None:
     with pytest.raises(UsageError, match="--data toy: the name is taken"):
         m2sd_cli.register_data_set(INFO)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"base": 3, "way": 3}, "number of base classes is 4; its DataSetInfo says 3"),
+        ({"classes": 7}, "number of classes is 6; its DataSetInfo says 7"),
+        ({"way": 2}, "number of sessions is 2; its DataSetInfo says 1"),
+        ({"name": "toys"}, "name is 'toy'; its DataSetInfo says 'toys'"),
+    ],
+)
+@pytest.mark.parametrize("suffix", ["", "-simulated"])
+def test_a_data_set_is_what_its_entry_promises(
+    change: dict[str, Any], says: str, suffix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    info = replace(INFO, **change)
+    monkeypatch.setitem(DATA_SETS.entries, info.name, info)
+    with pytest.raises(M2sdError, match=f"^--data {info.name}.*: its builder returns a DataSet whose {says}$"):
+        open_data(info.name + suffix)
+
+
+def test_a_builder_that_returns_something_else_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(DATA_SETS.entries, "toy", replace(INFO, builder=lambda: [1, 2]))
+    with pytest.raises(M2sdError, match=r"^--data toy.*: its builder returns a list, and no DataSet$"):
+        open_data("toy")
+
+
+def test_an_entry_point_has_the_name_of_its_data_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(
+        vars(DATA_SETS), "_plugins", {"other": EntryPoint("other", "tests.data.toy:INFO", DATA_SETS.group)}
+    )
+    says = r"^--data other, of tests.data.toy: tests.data.toy:INFO has the name 'toy'; name the entry point so$"
+    with pytest.raises(M2sdError, match=says):
+        open_data("other")
+    assert "other" not in all_infos()
+
+
+@pytest.mark.parametrize(
+    ("defaults", "says"),
+    [
+        ({"learning_rat": 1.0}, "'learning_rat'; did you mean 'learning_rate'?"),
+        ({"distill": {"clean_wieght": 1.0}}, "'clean_wieght'; did you mean 'clean_weight'?"),
+    ],
+)
+def test_a_default_that_is_no_option_is_refused(
+    defaults: dict[str, Any], says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    info = replace(INFO, defaults=defaults)
+    with pytest.raises(UsageError, match=f"^the defaults of the data set: there is no option {re.escape(says)}$"):
+        resolve(DistillConfig, Sources(info.defaults))
 
 
 def test_an_installed_package_adds_one(tmp_path: Path) -> None:
