@@ -34,8 +34,8 @@ def data_roots(data_root: Path | None) -> list[Path]:
 
 
 def locate(info: DataSetInfo, data_root: Path | None) -> Path | None:
-    """Find the root under which a data set of the catalogue lies; None if it is under none."""
-    return next((root for root in data_roots(data_root) if os.path.isdir(root / info.layout)), None)
+    """Find the root under which the folder or file of a data set lies; None if it is under none."""
+    return next((root for root in data_roots(data_root) if os.path.exists(root / info.layout)), None)
 
 
 def open_data(

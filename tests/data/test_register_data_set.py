@@ -17,10 +17,11 @@ from m2sd_cli.api.recorded_data import recorded_info
 from m2sd_cli.config.merging import Sources, resolve
 from m2sd_cli.config.stages import DistillConfig
 from m2sd_cli.data.catalogue import DATA_SETS, all_infos
+from m2sd_cli.data.datasets import DataSet
 from m2sd_cli.data.locate import open_data
-from m2sd_cli.errors import M2sdError, RunError, UsageError
+from m2sd_cli.errors import DataError, M2sdError, RunError, UsageError
 from m2sd_cli.runs.folder import RunFolder
-from tests.data.toy import INFO
+from tests.data.toy import INFO, open_toy
 from tests.helpers import Cli, check_refusal
 
 HELP = """
@@ -121,6 +122,21 @@ def test_a_builder_that_returns_something_else_is_named(monkeypatch: pytest.Monk
     monkeypatch.setitem(DATA_SETS.entries, "toy", replace(INFO, builder=lambda: [1, 2]))
     with pytest.raises(M2sdError, match=r"^--data toy.*: its builder returns a list, and no DataSet$"):
         open_data("toy")
+
+
+def test_the_layout_may_be_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    roots = []
+
+    def build(root: Path) -> DataSet:
+        roots.append(root)
+        return open_toy()
+
+    monkeypatch.setitem(DATA_SETS.entries, "toy", replace(INFO, builder=build, layout="toy.npz"))
+    with pytest.raises(DataError, match=r"^toy: .*toy\.npz in"):
+        open_data("toy", tmp_path)
+    (tmp_path / "toy.npz").touch()
+    open_data("toy", tmp_path)
+    assert roots == [tmp_path]
 
 
 def test_an_entry_point_has_the_name_of_its_data_set(monkeypatch: pytest.MonkeyPatch) -> None:
