@@ -46,7 +46,7 @@ MAY_IMPORT = {
     "output_files": {"runs"},
     "exporting": {"output_files", "checkpoints", "method", "data", "runs", "inference"},
     "ablation": {"reports", "method", "data", "runs", "config"},
-    "benchmark": {"__init__", "recipes", "method", "data", "runs", "inference", "training", "config"},
+    "benchmark": {"__init__", "plugin_files", "recipes", "method", "data", "runs", "inference", "training", "config"},
 }
 EVERYTHING = {*MAY_IMPORT, "api", "cli", "__init__", "__main__"}
 MAY_IMPORT |= {"api": {*MAY_IMPORT}, "cli": {*MAY_IMPORT, "api", "__init__"}, "__main__": EVERYTHING}

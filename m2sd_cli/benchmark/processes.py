@@ -19,8 +19,10 @@ from m2sd_cli.benchmark.report import Latency
 from m2sd_cli.benchmark.settings import Settings
 from m2sd_cli.benchmark.timing import Measurements
 from m2sd_cli.errors import M2sdError
+from m2sd_cli.plugin_files import OPTION, loaded
 from m2sd_cli.progress import say
 from m2sd_cli.runs.folder import RunFolder
+from m2sd_cli.tables import BACKBONES
 
 WAY, SHOTS = 5, 5
 M2SD = ["-m", "m2sd_cli"]
@@ -76,9 +78,16 @@ def write_images(folder: Path, classes: int, each: int) -> None:
 def measure_processes(settings: Settings, make_run: MakeRun) -> dict[str, Latency]:
     """Measure increment, predict, the help page, which imports no torch, and the import of torch alone.
 
+    Commands name the files that this process has named. There are no figures of a network that no other process knows.
+
     Raises:
         M2sdError: a command failed.
     """
+    backbone = settings.pretrain.backbone
+    if BACKBONES.is_of_this_process(backbone):
+        say(f"processes: not timed, as this process alone knows {backbone}; name the file that has it with {OPTION}")
+        return {}
+    plugins = [word for file in loaded for word in (OPTION, str(file))]
     rounds = min(settings.rounds, MOST_ROUNDS)
     with TemporaryDirectory(prefix="m2sd-bench-") as temporary:
         folder = Path(temporary)
@@ -91,8 +100,18 @@ def measure_processes(settings: Settings, make_run: MakeRun) -> dict[str, Latenc
         commands = {
             "import_torch": ["-c", "import torch"],
             "help": [*M2SD, "--help"],
-            "increment": [*M2SD, "increment", "--session", "1", "--shots", str(folder / "new"), "-q", *common],
-            "predict": [*M2SD, "predict", str(folder / "base" / "base-0" / "0.jpg"), *common],
+            "increment": [
+                *M2SD,
+                *plugins,
+                "increment",
+                "--session",
+                "1",
+                "--shots",
+                str(folder / "new"),
+                "-q",
+                *common,
+            ],
+            "predict": [*M2SD, *plugins, "predict", str(folder / "base" / "base-0" / "0.jpg"), *common],
         }
         launch(commands["import_torch"])  # brings torch's files into the system's cache
         launches: dict[str, list[Launched]] = {name: [] for name in commands}

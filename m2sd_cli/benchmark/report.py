@@ -67,4 +67,4 @@ class Report:
     distill_to_pretrain_step_time_ratio: Measurements
     pretrain_to_reference_throughput_ratio: Measurements | None
     durations: dict[str, Duration]  # of the recipe's stages, if there is one
-    processes: dict[str, Latency]  # import_torch, help, increment, predict
+    processes: dict[str, Latency]  # import_torch, help, increment, predict; none of a network of this process

@@ -113,7 +113,7 @@ def as_lines(report: "Report") -> list[str]:
     for name, each in report.durations.items():
         median, least, most = map(duration, (each.seconds.median, each.seconds.min, each.seconds.max))
         lines.append(f"{name} of {done.recipe}, {each.epochs} epochs, {each.steps} steps: {median} ({least} to {most})")
-    return [*lines, "", *_commands(report)]
+    return [*lines, "", *_commands(report)] if report.processes else lines
 
 
 def _throughput(report: "Report") -> list[str]:

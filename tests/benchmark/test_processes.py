@@ -1,15 +1,20 @@
 """Time and memory of a process are its own."""
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+import m2sd_cli
 from m2sd_cli.api.bench import _make_run
-from m2sd_cli.benchmark.processes import launch, write_images
+from m2sd_cli.benchmark.processes import Launched, launch, measure_processes, write_images
 from m2sd_cli.errors import M2sdError
+from m2sd_cli.plugin_files import load_plugin
+from m2sd_cli.progress import report_to
 from m2sd_cli.runs.folder import RunFolder
 from tests.benchmark.small import tiny
+from tests.helpers import Heard, tables_as_before
 
 MEBIBYTE = 2**20
 
@@ -36,10 +41,46 @@ def test_a_process_that_fails_is_an_error_and_no_figure() -> None:
 
 
 def test_processes_import_this_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import m2sd_cli
-
     monkeypatch.chdir(tmp_path)
     launch(["-c", f"import m2sd_cli; assert m2sd_cli.__file__ == {m2sd_cli.__file__!r}"])
+
+
+@pytest.fixture
+def launched(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[list[str]]]:
+    """The words of the processes that were to be timed."""
+    words: list[list[str]] = []
+
+    def launch(command: list[str]) -> Launched:
+        words.append(command)
+        return Launched(1.0, None)
+
+    monkeypatch.setattr("m2sd_cli.benchmark.processes.launch", launch)
+    with tables_as_before():
+        yield words
+
+
+OWN = "import m2sd_cli\nm2sd_cli.register_backbone('own', 'm2sd_cli.method.resnet:resnet20')\n"
+
+
+def test_commands_name_the_files_of_this_process(launched: list[list[str]], tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(OWN)
+    load_plugin(tmp_path / "own.py")
+    found = measure_processes(tiny(backbone="own"), _make_run)
+    assert {"increment", "predict"} < found.keys()
+    timed = [words[2:5] for words in launched if words[:2] == ["-m", "m2sd_cli"]]
+    plugin = ["--plugin", str(tmp_path / "own.py")]
+    assert timed == [["--help"], [*plugin, "increment"], [*plugin, "predict"]]
+
+
+def test_a_network_that_no_other_process_knows_is_not_timed_there(launched: list[list[str]]) -> None:
+    m2sd_cli.register_backbone("own", "m2sd_cli.method.resnet:resnet20")
+    heard = Heard()
+    with report_to(heard):
+        assert measure_processes(tiny(backbone="own"), _make_run) == {}
+    assert launched == []
+    assert heard.lines == [
+        "processes: not timed, as this process alone knows own; name the file that has it with --plugin"
+    ]
 
 
 def test_the_run_can_be_taught(tmp_path: Path) -> None:
