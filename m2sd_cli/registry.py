@@ -227,6 +227,10 @@ class Registry(Generic[Entry]):
         distribution = self._plugins[name].dist
         return f"{distribution.name} {distribution.version}" if distribution else self._plugins[name].module
 
+    def is_built_in(self, name: str) -> bool:
+        """Tell whether an entry is of this package; a name that is not known here is of none."""
+        return name in self.entries and self.origin(name) is None
+
     def is_of_this_process(self, name: str) -> bool:
         """Tell whether an entry was registered by no file and no package, so that no other process knows it."""
         return name in self._modules and self._modules[name].partition(".")[0] not in FILE_ORIGINS

@@ -130,6 +130,7 @@ class ScheduleEntry:
 
     # Of (configuration of the stage, step and steps after the warm-up, epoch from 0), the factor of the learning rate.
     builder: Builder
+    milestones: bool = False  # True if it takes --milestones
 
 
 SCHEDULES: Final = Registry(
@@ -138,7 +139,7 @@ SCHEDULES: Final = Registry(
     ScheduleEntry,
     {
         "cosine": ScheduleEntry("m2sd_cli.training.schedules:cosine"),
-        "multistep": ScheduleEntry("m2sd_cli.training.schedules:multistep"),
+        "multistep": ScheduleEntry("m2sd_cli.training.schedules:multistep", milestones=True),
         "constant": ScheduleEntry("m2sd_cli.training.schedules:constant"),
     },
 )

@@ -21,11 +21,12 @@ from m2sd_cli import plugin_files, registry
 from m2sd_cli.data.catalogue import DATA_SETS
 from m2sd_cli.data.datasets import DataSet
 from m2sd_cli.data.locate import open_data
+from m2sd_cli.exporting import EXPORT_FORMATS
 from m2sd_cli.method.backbone import Backbone, Features, build_backbone
 from m2sd_cli.progress import Reporter
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.reader import StoredManifest
-from m2sd_cli.tables import BACKBONES, CLASSIFIERS
+from m2sd_cli.tables import BACKBONES, CLASSIFIERS, OPTIMIZERS, SCHEDULES
 
 BASE = ["blue", "green", "red", "yellow"]
 COLOURS = {
@@ -208,7 +209,7 @@ class OneLayer(Backbone):
 def tables_as_before() -> Iterator[None]:
     """Forget at the end what files of one's own registered meanwhile."""
     with pytest.MonkeyPatch.context() as patch:
-        for table in (BACKBONES, CLASSIFIERS, DATA_SETS):
+        for table in (BACKBONES, CLASSIFIERS, DATA_SETS, OPTIMIZERS, SCHEDULES, EXPORT_FORMATS):
             patch.setattr(table, "entries", dict(table.entries))
             patch.setattr(table, "_modules", dict(vars(table)["_modules"]))
         patch.setattr(registry, "FILE_ORIGINS", registry.FILE_ORIGINS)

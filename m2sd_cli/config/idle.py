@@ -6,6 +6,7 @@ from typing import Any
 
 from m2sd_cli.config.option import options_of
 from m2sd_cli.config.stages import ENHANCEMENT_TERMS, DistillConfig, PretrainConfig
+from m2sd_cli.tables import OPTIMIZERS, SCHEDULES
 
 
 def without_effect(model: type[PretrainConfig | DistillConfig], values: Mapping[str, Any]) -> dict[str, str]:
@@ -23,9 +24,9 @@ def without_effect(model: type[PretrainConfig | DistillConfig], values: Mapping[
     def chosen(name: str) -> Any:
         return values.get(name, options[name].default)
 
-    if chosen("schedule") not in ("cosine", "constant", "multistep") or chosen("optimizer") not in ("sgd", "adamw"):
+    if not SCHEDULES.is_built_in(chosen("schedule")) or not OPTIMIZERS.is_built_in(chosen("optimizer")):
         return idle
-    if chosen("schedule") != "multistep":
+    if not SCHEDULES[chosen("schedule")].milestones:
         idle["gamma"] = f"--schedule {chosen('schedule')} has no milestones"
     if model is PretrainConfig:
         return idle

@@ -11,6 +11,7 @@ from m2sd_cli.config.protocol import ImageChoice, ProtocolOptions
 from m2sd_cli.errors import UsageError
 from m2sd_cli.method.loss_weights import ATTENTION, LossWeights
 from m2sd_cli.reading import quoted
+from m2sd_cli.registry import one_of
 from m2sd_cli.tables import (
     ALL_BASE_COST,
     BACKBONES,
@@ -91,10 +92,10 @@ class TrainingConfig:
                 f"--warmup-epochs {self.warmup_epochs:g}: the stage has {self.epochs} epochs; give fewer, or more "
                 f"--epochs"
             )
-        if self.milestones is not None and self.schedule != "multistep":
+        if self.milestones is not None and not SCHEDULES[self.schedule].milestones:
             raise UsageError(
                 f"--milestones {quoted(self.milestones)}: --schedule {self.schedule} has none; leave them out, or give "
-                f"--schedule multistep"
+                f"--schedule {one_of([name for name, entry in SCHEDULES.entries.items() if entry.milestones])}"
             )
         milestones(self)
 

@@ -17,8 +17,8 @@ from m2sd_cli.config.option import as_word, options_of
 from m2sd_cli.config.stages import DistillConfig, PretrainConfig
 from m2sd_cli.data.catalogue import DATA_SETS, FOLDER_DEFAULTS, all_infos
 from m2sd_cli.errors import UsageError
-from m2sd_cli.tables import DEFAULT_CLASSIFIER, UNTRAINED_CLASSIFIER
-from tests.helpers import Cli
+from m2sd_cli.tables import DEFAULT_CLASSIFIER, SCHEDULES, UNTRAINED_CLASSIFIER, ScheduleEntry
+from tests.helpers import Cli, tables_as_before
 
 
 def write(folder: Path, text: str) -> Path:
@@ -310,6 +310,20 @@ def test_a_schedule_or_an_optimiser_of_another_package_may_use_every_option() ->
     assert "gamma" in without_effect(PretrainConfig, {})
     assert without_effect(PretrainConfig, {"schedule": "exponential"}) == {}
     assert without_effect(DistillConfig, {"optimizer": "lion", "mixing": "none"}) == {}
+
+
+def test_an_entry_says_if_a_schedule_has_milestones() -> None:
+    options = {"epochs": 9, "schedule": "steps", "milestones": "3,6", "gamma": 0.5}
+    with tables_as_before():
+        for name, has in (("steps", True), ("ramp", False)):
+            entry = ScheduleEntry("m2sd_cli.training.schedules:multistep", milestones=has)
+            SCHEDULES.register(name, entry, "tests:build")
+        assert resolve(PretrainConfig, Sources({}, options=options)).milestones == "3,6"
+        says = "^--milestones 3,6: --schedule ramp has none; leave them out, or give --schedule multistep or steps$"
+        with pytest.raises(UsageError, match=says):
+            resolve(PretrainConfig, Sources({}, options={**options, "schedule": "ramp"}))
+        # Whether it uses another option, such as gamma, only its own package knows.
+        assert without_effect(PretrainConfig, {"schedule": "ramp"}) == {}
 
 
 def test_weights_go_with_the_enhancement_and_the_mixing_of_their_layer() -> None:
