@@ -170,19 +170,21 @@ def network_tensors(backbone: Backbone, means: Tensor) -> dict[str, Tensor]:
 
 
 class SkippedInitialisation(TorchFunctionMode):
-    """A mode in which new layers keep whatever their memory holds, since their weights are loaded next.
+    """A mode in which new parameters keep whatever their memory holds, since they are loaded next.
 
-    Drawing weights takes about as long as predicting an image. The meta device would do, too, but takes seconds to
-    import.
+    Another tensor may be a constant of the network, which no file has. Drawing weights takes about as long as
+    predicting an image. The meta device would do, too, but takes seconds to import.
     """
 
     def __torch_function__(
         self, func: Any, types: Iterable[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Call a function of torch; one that initialises a tensor returns it as it is."""
+        """Call a function of torch; one that initialises a parameter returns it as it is."""
         named = kwargs or {}
         if func in INITIALISERS:
-            return args[0] if args else named["tensor"]
+            tensor = args[0] if args else named["tensor"]
+            if isinstance(tensor, nn.Parameter):
+                return tensor
         return func(*args, **named)
 
 

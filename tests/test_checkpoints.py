@@ -7,11 +7,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from m2sd_cli.checkpoints import BaseCheckpoint, IncrementCheckpoint, PretrainCheckpoint
+from m2sd_cli.checkpoints import BaseCheckpoint, IncrementCheckpoint, PretrainCheckpoint, build_recorded
 from m2sd_cli.errors import DamagedError
 from m2sd_cli.method.backbone import Backbone, build_backbone
 from m2sd_cli.method.base_statistics import BaseSums, HeldOut
 from m2sd_cli.runs.folder import RunFolder
+from m2sd_cli.tables import BACKBONES, BackboneEntry
+from tests.helpers import OneLayer
 
 CLASSES, WIDTH = 3, 64
 FEATURES, LABELS = torch.rand(6, WIDTH, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1, 2, 2, 1, 0])
@@ -86,6 +88,22 @@ def test_a_backbone_is_loaded_and_not_initialised(trained: Path) -> None:
     assert torch.equal(torch.get_rng_state(), before)
     require_same(checkpoint.tensors(), folder.tensors(stored))
     assert all(parameter.requires_grad for parameter in checkpoint.backbone.parameters())
+
+
+class Constant(OneLayer):
+    """A backbone of a plug-in with a constant that no file has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        drawn = torch.empty(3).normal_(generator=torch.Generator().manual_seed(1))
+        self.register_buffer("shift", drawn, persistent=False)
+
+
+def test_a_constant_that_no_file_has_is_drawn(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(BACKBONES.entries, "resnet20", BackboneEntry(Constant, "Constant"))
+    folder = RunFolder(trained)
+    backbone = build_recorded(folder, folder.pretrain())
+    assert torch.equal(backbone.get_buffer("shift"), Constant().get_buffer("shift"))
 
 
 def test_one_kind_is_not_read_as_another(trained: Path) -> None:
