@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
 
 from m2sd_cli.errors import M2sdError, UsageError
 from m2sd_cli.progress import say
@@ -24,10 +24,21 @@ _registered: list[str] = []  # names of all tables that were registered in this 
 _running: list[str] = []  # modules of the files that are being run, the last one begun last
 
 OTHERS: Final = "m2sd --plugin FILE.py adds others"  # the end of messages on unknown names
+OWN: Final = "m2sd_cli."  # the beginning of the builders of this package, which the tests cover
 NAME: Final = r"[a-z0-9][a-z0-9._-]{0,63}"  # the pattern of a well-formed name
 
 Builder = str | Callable[..., Any]
-Entry = TypeVar("Entry")
+
+
+class Buildable(Protocol):
+    """An entry of a table."""
+
+    @property
+    def builder(self) -> Builder:
+        """A function, or its "module:function"."""
+
+
+Entry = TypeVar("Entry", bound=Buildable)
 
 
 def load(builder: Builder) -> Callable[..., Any]:
@@ -240,10 +251,32 @@ class Registry(Generic[Entry]):
         origin = self.origin(name)
         return M2sdError(f"{self.option} {name}{f', of {origin}' if origin else ''}: {reason}")
 
-    def failed(self, name: str, error: Exception) -> M2sdError:
-        """Make the error of an entry whose code, of another package, has raised something."""
-        reason = quoted(f"{type(error).__name__}: {error}")
-        return self.broken(name, f"it fails ({reason}); --debug shows where")
+    def is_foreign(self, name: str) -> bool:
+        """Tell whether the code of an entry is of a package or file that adds it, and may do anything.
+
+        Raises:
+            UsageError: there is no entry of that name.
+            M2sdError: a plug-in cannot be loaded.
+        """
+        builder = self[name].builder
+        return self._family(name) is None and not (isinstance(builder, str) and builder.startswith(OWN))
+
+    @contextmanager
+    def blamed(self, name: str) -> Iterator[None]:
+        """Turn whatever the code of a foreign entry raises into an error that names the entry.
+
+        Raises:
+            M2sdError: the code raised something.
+        """
+        try:
+            yield
+        except M2sdError:
+            raise
+        except Exception as error:
+            if not self.is_foreign(name):
+                raise
+            reason = quoted(f"{type(error).__name__}: {error}")
+            raise self.broken(name, f"it fails ({reason}); --debug shows where") from error
 
     def _family(self, name: object) -> Family | None:
         text = name if isinstance(name, str) else ""

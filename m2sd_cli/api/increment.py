@@ -24,7 +24,7 @@ from m2sd_cli.errors import RunError, UsageError
 from m2sd_cli.inference.device import choose_device, inference_precision
 from m2sd_cli.inference.features import shot_features
 from m2sd_cli.inference.session import choose_classifier, known_classes, read_later, require_covariances, to_transform
-from m2sd_cli.method.stage3 import build_head, is_foreign
+from m2sd_cli.method.stage3 import build_head
 from m2sd_cli.paths import expand, expand_given, text_given
 from m2sd_cli.runs.chain import ChainSummary
 from m2sd_cli.runs.classes import ChainClasses, TaughtClass
@@ -32,6 +32,7 @@ from m2sd_cli.runs.folder import RunFolder, open_run
 from m2sd_cli.runs.manifest import ClassName, DataRecord, Kind, Manifest, ManifestSummary
 from m2sd_cli.runs.places import remember_shots
 from m2sd_cli.runs.reader import PRETRAIN, StoredManifest, session_name
+from m2sd_cli.tables import CLASSIFIERS
 from m2sd_cli.training.execution import Execution
 from m2sd_cli.training.records import (
     class_records,
@@ -289,7 +290,7 @@ def teach(run: RunFolder, chain: ChainSummary, lesson: Lesson, execution: Execut
     )
     checkpoint = IncrementCheckpoint(means, torch.split(features, [each.shots * lesson.views for each in classes]))
     kind: Kind = "extend" if lesson.extended else "increment"
-    if is_foreign(classifier):
+    if CLASSIFIERS.is_foreign(classifier):
         part = ManifestSummary(
             kind=kind,
             checkpoint=parent.manifest.checkpoint,  # stands in for the one that is written below

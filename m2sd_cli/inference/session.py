@@ -18,7 +18,7 @@ from m2sd_cli.method.calibration import Confidence, fit_confidence
 from m2sd_cli.method.extension import extended_base, joined_mean
 from m2sd_cli.method.familiarity import Likeness, build_likeness
 from m2sd_cli.method.heads import AnyHead
-from m2sd_cli.method.stage3 import KnownClasses, answer, build_head, choices, is_foreign, load_builder
+from m2sd_cli.method.stage3 import KnownClasses, answer, build_head, choices, load_builder
 from m2sd_cli.registry import one_of
 from m2sd_cli.runs.chain import ChainSummary
 from m2sd_cli.runs.classes import ChainClasses, TaughtClass
@@ -255,7 +255,7 @@ def _load(
             confidence = _confidence(chosen, head, familiarity, base.held_out, len(base.means))
         except ValueError as error:
             raise DamagedError(f"{file}: {error}; restore it from a backup") from None
-        if not is_foreign(chosen) and any(
+        if not CLASSIFIERS.is_foreign(chosen) and any(
             not tensor.abs().amax() < BEYOND
             for tensor in head.state_dict().values()
             if tensor.numel() and tensor.dtype.is_floating_point

@@ -96,16 +96,17 @@ def build_backbone(name: str, image_size: int | None = None) -> Backbone:
 
     Raises:
         UsageError: there is no backbone of that name.
-        M2sdError: a plug-in cannot be loaded, or does not keep the contract.
+        M2sdError: a plug-in cannot be loaded, fails, or does not keep the contract.
     """
     entry = BACKBONES[name]
-    backbone = load(entry.builder)(image_size) if entry.sized else load(entry.builder)()
-    if not isinstance(backbone, Backbone):
-        raise BACKBONES.broken(name, f"it builds a {type(backbone).__name__}, and no Backbone")
-    if len(backbone.level_widths) != 4 or (backbone.pools_last and backbone.level_widths[3] != backbone.width):
-        raise BACKBONES.broken(
-            name, f"level_widths {backbone.level_widths} and width {backbone.width}: four levels, the last as wide"
-        )
+    with BACKBONES.blamed(name):
+        backbone = load(entry.builder)(image_size) if entry.sized else load(entry.builder)()
+        if not isinstance(backbone, Backbone):
+            raise BACKBONES.broken(name, f"it builds a {type(backbone).__name__}, and no Backbone")
+        if len(backbone.level_widths) != 4 or (backbone.pools_last and backbone.level_widths[3] != backbone.width):
+            raise BACKBONES.broken(
+                name, f"level_widths {backbone.level_widths} and width {backbone.width}: four levels, the last as wide"
+            )
     return backbone
 
 

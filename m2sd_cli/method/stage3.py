@@ -1,9 +1,8 @@
 """Stage 3: from the tensors of a chain's sessions to the head of one of the table CLASSIFIERS."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,8 +13,6 @@ from m2sd_cli.method.feature_maps import PlainFeatures, power_transform
 from m2sd_cli.method.heads import AnyHead, Head, NetworkHead
 from m2sd_cli.registry import load
 from m2sd_cli.tables import CLASSIFIERS, DEFAULT_CLASSIFIER, UNTRAINED_CLASSIFIER
-
-BUILT_IN: Final = "m2sd_cli."  # the package of builders whose logits the tests compare
 
 
 @dataclass(frozen=True)
@@ -84,16 +81,6 @@ def choices(similarity: str, by_class: bool = True) -> list[str]:
     ]
 
 
-def is_foreign(name: str) -> bool:
-    """Tell whether a classifier is of another package or of a person's file, and may do anything.
-
-    Raises:
-        UsageError: there is no classifier of that name.
-    """
-    builder = CLASSIFIERS[name].builder
-    return not (isinstance(builder, str) and builder.startswith(BUILT_IN))
-
-
 def load_builder(name: str) -> Callable[..., Any]:
     """Import the builder of a classifier.
 
@@ -126,7 +113,7 @@ def build_head(name: str, known: KnownClasses, similarity: str, scale: float, wi
     if CLASSIFIERS[name].levels or width is None or width >= known.base.shape[1]:
         width = None
     head = _build(name, known, similarity, scale, width)
-    if len(known.new) and is_foreign(name):
+    if len(known.new) and CLASSIFIERS.is_foreign(name):
         before = replace(known, new=known.new[:-1], shots=known.shots[:-1], views=known.views[:-1])
         example = torch.cat([known.base[:2], known.new[-1:]])
         logits = answer(name, head, example)[:, :-1]
@@ -144,28 +131,11 @@ def answer(name: str, head: nn.Module, features: Tensor) -> Tensor:
     Raises:
         M2sdError: the classifier is of another package, and it fails or its logits are not finite.
     """
-    with torch.no_grad(), _told_as_its_own(name):
+    with torch.no_grad(), CLASSIFIERS.blamed(name):
         logits: Tensor = head.eval()(features)
-    if is_foreign(name) and isinstance(logits, Tensor) and not bool(logits.isfinite().all()):
+    if CLASSIFIERS.is_foreign(name) and isinstance(logits, Tensor) and not bool(logits.isfinite().all()):
         raise CLASSIFIERS.broken(name, f"its logits of {len(features)} features are not finite")
     return logits
-
-
-@contextmanager
-def _told_as_its_own(name: str) -> Iterator[None]:
-    """Turn whatever the code of a classifier of another package raises into an error that names the classifier.
-
-    Raises:
-        M2sdError: the code raised something.
-    """
-    try:
-        yield
-    except M2sdError:
-        raise
-    except Exception as error:
-        if not is_foreign(name):
-            raise
-        raise CLASSIFIERS.failed(name, error) from error
 
 
 def _build(name: str, known: KnownClasses, similarity: str, scale: float, width: int | None) -> AnyHead:
@@ -175,7 +145,7 @@ def _build(name: str, known: KnownClasses, similarity: str, scale: float, width:
         width: of the first features, which the classifier compares alone; None for all.
     """
     seen = known if width is None else known.of_phi(width)
-    with _told_as_its_own(name):
+    with CLASSIFIERS.blamed(name):
         head = load_builder(name)(seen, similarity, scale)
     if not isinstance(head, nn.Module):
         raise CLASSIFIERS.broken(name, f"it builds a {type(head).__name__}, and no Head or nn.Module")
@@ -183,7 +153,7 @@ def _build(name: str, known: KnownClasses, similarity: str, scale: float, width:
     # A subclass of Head may have a forward of its own, which rows and map do not describe.
     if type(head) is Head and len(head.rows) != classes:
         raise CLASSIFIERS.broken(name, f"it builds a Head of {len(head.rows)} rows for {classes} classes")
-    if is_foreign(name):
+    if CLASSIFIERS.is_foreign(name):
         example = seen.base[:2]
         logits = answer(name, head, example)
         if not isinstance(logits, Tensor) or logits.shape != (len(example), classes):

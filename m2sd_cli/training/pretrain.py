@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from m2sd_cli.config.stages import PretrainConfig
-from m2sd_cli.method.backbone import Backbone, build_backbone, check_features
+from m2sd_cli.method.backbone import build_backbone, check_features
 from m2sd_cli.method.class_weights import ClassWeights
 from m2sd_cli.method.losses import closeness, cross_entropy
 from m2sd_cli.method.network import Network
@@ -29,9 +29,9 @@ def build_network(config: PretrainConfig, classes: int, image_size: int | None =
         torch.manual_seed(config.seed)
         backbone = build_backbone(config.backbone, image_size)
         if image_size is not None:
-            backbone.check(image_size)
-            # A network with a check of its own has been asked; networks of this package are covered by tests.
-            if type(backbone).check is Backbone.check and BACKBONES.origin(config.backbone) is not None:
+            with BACKBONES.blamed(config.backbone):
+                backbone.check(image_size)
+            if BACKBONES.is_foreign(config.backbone):
                 check_features(backbone, config.backbone, image_size)
         return Network(backbone, ClassWeights(backbone.width, classes, config.similarity, config.scale))
 

@@ -68,6 +68,8 @@ class Narrow(Backbone):
     ("builder", "says"),
     [
         (lambda: nn.Linear(1, 1), "it builds a Linear, and no Backbone"),
+        (lambda: 1 / 0, r"it fails \(ZeroDivisionError: division by zero\); --debug shows where"),
+        (lambda: Backbone(), r"it fails \(AttributeError: .* has no attribute 'level_widths'\); --debug shows"),
         (lambda: Narrow(4, (1, 2, 4)), r"level_widths \(1, 2, 4\) and width 4: four levels"),
         (lambda: Narrow(5, (1, 2, 3, 4)), r"level_widths \(1, 2, 3, 4\) and width 5: four levels"),
     ],
@@ -121,6 +123,15 @@ def test_features_that_break_the_contract_are_told(backbone: Sized, reason: str)
     assert backbone.training
 
 
+class Checked(Sized):
+    """A backbone that refuses small images."""
+
+    def check(self, image_size: int) -> None:
+        """See Backbone."""
+        if image_size < 16:
+            raise UsageError(f"--image-size {image_size}: at least 16")
+
+
 class Unbiased(Backbone):
     """A backbone of one convolution without bias, whose maps of a black image are zeros."""
 
@@ -167,5 +178,10 @@ def test_a_training_of_a_broken_plug_in_ends_before_it_begins(monkeypatch: pytes
     config = PretrainConfig(epochs=1, backbone="own")
     with pytest.raises(M2sdError, match="own, of own without a version: of an image of 32 pixels its maps are "):
         build_network(config, 3, 32)
+    BACKBONES.register("checked", BackboneEntry(lambda: Checked((8, 4, 5, 2)), "Own"), "own:build")
+    with pytest.raises(M2sdError, match="checked, of own without a version: of an image of 32 pixels its maps are "):
+        build_network(PretrainConfig(epochs=1, backbone="checked"), 3, 32)
+    with pytest.raises(UsageError, match=r"^--image-size 8: at least 16$"):
+        build_network(PretrainConfig(epochs=1, backbone="checked"), 3, 8)
     BACKBONES.register("fine", BackboneEntry(lambda: Sized((8, 4, 2, 1)), "Own"), "own:build")
     build_network(PretrainConfig(epochs=1, backbone="fine"), 3, 32)
