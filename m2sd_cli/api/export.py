@@ -5,7 +5,7 @@ from pathlib import Path
 from m2sd_cli.api.tested_images import TestedImages, open_tested_images
 from m2sd_cli.distributed.process_group import SINGLE_PROCESS
 from m2sd_cli.errors import DataError, UsageError
-from m2sd_cli.exporting import EXPORT_FORMATS, HUB_FILES, check_licence, choose_format
+from m2sd_cli.exporting import EXPORT_FORMATS, check_licence, choose_format, folder_formats
 from m2sd_cli.exporting.export import export_session
 from m2sd_cli.exporting.hub.card import UNSTATED, ChainFigures, Origin, SessionRow
 from m2sd_cli.inference.device import choose_device, inference_precision
@@ -59,14 +59,15 @@ def export(
     given: dict[str, object] = {"--license": licence, "--test": test, "--data": data, "--data-root": data_root}
     given["--ignore-new"] = ignore_new or None
     folder = open_run(run)
-    if not EXPORT_FORMATS[chosen].folder:
+    entry = EXPORT_FORMATS[chosen]
+    if not entry.folder:
         for option in (name for name, value in given.items() if value is not None):
-            raise UsageError(f"{option} and --format {chosen}: it is for --format hub; leave it out")
+            raise UsageError(f"{option} and --format {chosen}: it is for --format {folder_formats()}; leave it out")
         check_output("--out", path, folder, replace=force)
         export_session(load_session(folder, session, classifier=classifier), chosen, path)
         return path
     check_licence(licence)
-    check_new_folder("--out", path, folder, HUB_FILES, replace=force)
+    check_new_folder("--out", path, folder, entry.files, replace=force)
     model = load_session(folder, session, classifier=classifier)
     chain = folder.summary(session)
     root = expand_given(data_root, "--data-root")

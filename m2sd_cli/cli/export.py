@@ -9,10 +9,12 @@ import typer
 from m2sd_cli.cli import options
 from m2sd_cli.cli.output import as_text, document, note, result, table
 from m2sd_cli.errors import UsageError
-from m2sd_cli.exporting import EXPORT_FORMATS, INT8, check_licence, check_quantization, choose_format
+from m2sd_cli.exporting import EXPORT_FORMATS, INT8, check_licence, check_quantization, choose_format, folder_formats
 
 if TYPE_CHECKING:
     from m2sd_cli.exporting.quantization import QuantizationLoss
+
+FOLDERS = EXPORT_FORMATS.listed(lambda each: each.folder)
 
 
 def _check_licence(licence: str | None) -> str | None:
@@ -48,7 +50,7 @@ def export(
         str | None,
         typer.Option(
             "--license",
-            help="Of hub: the licence of your model, such as mit.",
+            help=f"Of {FOLDERS}: the licence of your model, such as mit.",
             show_default=False,
             callback=_check_licence,
         ),
@@ -57,7 +59,7 @@ def export(
         Path | None,
         typer.Option(
             "--test",
-            help="Of hub and --quantize: your own labelled photos to measure with, DIR/CLASS/*.jpg.",
+            help=f"Of {FOLDERS} and --quantize: your own labelled photos to measure with, DIR/CLASS/*.jpg.",
             show_default=False,
             readable=False,
         ),
@@ -101,7 +103,7 @@ def export(
     if quantize is not None and chosen != "onnx":
         raise UsageError(f"--quantize {quantize} and --format {chosen}: it is for --format onnx; leave one out")
     if quantize is not None and licence is not None:
-        raise UsageError("--license and --quantize: it is for --format hub; leave it out")
+        raise UsageError(f"--license and --quantize: it is for --format {folder_formats()}; leave it out")
     common: dict[str, Any] = {"run": run, "session": session, "force": force, "classifier": classifier}
     images: dict[str, Any] = {"test": test, "data": data, "data_root": data_root, "ignore_new": ignore_new}
     loss: QuantizationLoss | None = None
@@ -119,7 +121,7 @@ def export(
     for line in [] if loss is None else _loss_lines(loss):
         note(line, quiet) if is_stdout(out) else result(line)
     note(f"wrote {out}" if size is None else f"wrote {out}, {size / 1e6:.1f} MB", quiet)
-    if out.is_dir():
+    if (out / "README.md").is_file():
         note(f"read {out / 'README.md'} before you publish it: class names and figures are in it", quiet)
 
 

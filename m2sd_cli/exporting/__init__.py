@@ -7,7 +7,7 @@ from typing import Final
 
 from m2sd_cli.errors import UsageError
 from m2sd_cli.reading import quoted
-from m2sd_cli.registry import Builder, Registry
+from m2sd_cli.registry import Builder, Registry, one_of
 
 
 @dataclass(frozen=True)
@@ -20,9 +20,11 @@ class ExportFormat:
     extra: str | None = None  # of this package, which installs modules that the builder imports
     modules: tuple[str, ...] = ()  # of the extra
     folder: bool = False  # True if the format is a folder of files
+    files: tuple[str, ...] = ()  # of a folder, the names of all that --force may replace
     tensors_only: bool = False  # True if it holds no program, so that the classifier has to be a Head of rows
 
 
+HUB_FILES: Final = ("README.md", "config.json", "model.py", "model.safetensors", "network.json")
 EXPORT_FORMATS: Final = Registry(
     "--format",
     "m2sd.export_formats",
@@ -31,13 +33,17 @@ EXPORT_FORMATS: Final = Registry(
         "safetensors": ExportFormat("m2sd_cli.exporting.export:to_safetensors", tensors_only=True),
         "onnx": ExportFormat("m2sd_cli.exporting.export:to_onnx", "onnx", ("onnx", "onnxscript")),
         "pt2": ExportFormat("m2sd_cli.exporting.export:to_pt2"),
-        "hub": ExportFormat("m2sd_cli.exporting.hub.folder:to_folder", folder=True, tensors_only=True),
+        "hub": ExportFormat("m2sd_cli.exporting.hub.folder:to_folder", folder=True, files=HUB_FILES, tensors_only=True),
     },
 )
 
 INT8: Final = "int8"
-HUB_FILES: Final = ("README.md", "config.json", "model.py", "model.safetensors", "network.json")
 _LICENCE = re.compile(r"[a-z0-9][a-z0-9.+-]{0,63}")
+
+
+def folder_formats() -> str:
+    """Enumerate the formats that are folders, for messages on options that they alone take."""
+    return one_of([name for name, entry in EXPORT_FORMATS.loadable().items() if entry.folder])
 
 
 def check_quantization(quantize: str | None) -> None:

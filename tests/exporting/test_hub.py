@@ -22,7 +22,7 @@ import m2sd_cli
 from m2sd_cli.data.folders import read_shots
 from m2sd_cli.data.images import open_rgb
 from m2sd_cli.errors import ImageError, M2sdError, UsageError
-from m2sd_cli.exporting import HUB_FILES
+from m2sd_cli.exporting import EXPORT_FORMATS, HUB_FILES, ExportFormat
 from m2sd_cli.exporting.export import export_session
 from m2sd_cli.exporting.hub import model as standalone
 from m2sd_cli.exporting.hub.card import ChainFigures, Origin, SessionRow, code, write_card, yaml_text
@@ -32,7 +32,7 @@ from m2sd_cli.method.calibration import known_score
 from m2sd_cli.reading import printable
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.tables import BACKBONES
-from tests.helpers import Cli, OneLayer, Stripes, check_refusal, fill, tree
+from tests.helpers import Cli, OneLayer, Stripes, check_refusal, fill, tables_as_before, tree
 
 HOSTILE = [
     "a|b",
@@ -443,6 +443,26 @@ def test_what_is_refused(run: Path, tmp_path: Path, words: str, says: str, m2sd:
     before = tree(tmp_path)
     check_refusal(m2sd("export", "--run", run, *shlex.split(words)), 2, says)
     assert tree(tmp_path) == before
+
+
+@pytest.mark.usefixtures("load_one_layer")
+def test_a_format_of_ones_own_may_be_a_folder(trained: Path, tmp_path: Path, m2sd: Cli) -> None:
+    def build(model: SessionModel, text: str, origin: Origin) -> dict[str, bytes]:
+        return {"labels.txt": "\n".join(model.classes).encode(), "about.json": text.encode()}
+
+    out = tmp_path / "out"
+    words = ["export", "--format", "bundle", "--out", out, "--run", trained, "--license", "mit"]
+    with tables_as_before():
+        files = ("about.json", "labels.txt")
+        EXPORT_FORMATS.register("bundle", ExportFormat(build, folder=True, files=files), build)
+        done = m2sd(*words)
+        assert (done.code, "README.md" in done.err) == (0, False), done.err
+        assert sorted(path.name for path in out.iterdir()) == [*files]
+        assert m2sd(*words, "--force").code == 0
+        (out / "README.md").touch()
+        check_refusal(m2sd(*words, "--force"), 2, "it holds more than such a folder does, README.md")
+        words = ["export", "--format", "pt2", "--out", tmp_path / "x", "--run", trained, "--license", "mit"]
+        check_refusal(m2sd(*words), 2, "it is for --format hub or bundle; leave it out")
 
 
 @pytest.mark.usefixtures("load_one_layer")
