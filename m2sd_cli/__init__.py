@@ -35,9 +35,12 @@ if TYPE_CHECKING:
     from m2sd_cli.data.catalogue import DataSetInfo as DataSetInfo
     from m2sd_cli.data.catalogue import register_data_set as register_data_set
     from m2sd_cli.errors import M2sdError as M2sdError
+    from m2sd_cli.exporting import register_export_format as register_export_format
     from m2sd_cli.runs.folder import open_run as open_run
     from m2sd_cli.tables import register_backbone as register_backbone
     from m2sd_cli.tables import register_classifier as register_classifier
+    from m2sd_cli.tables import register_optimizer as register_optimizer
+    from m2sd_cli.tables import register_schedule as register_schedule
     from m2sd_cli.training.epochs import EpochFigures as EpochFigures
 
 __version__ = "0.3.0.dev0"
@@ -68,6 +71,9 @@ PUBLIC = {
     "register_backbone": "m2sd_cli.tables",
     "register_classifier": "m2sd_cli.tables",
     "register_data_set": "m2sd_cli.data.catalogue",
+    "register_export_format": "m2sd_cli.exporting",
+    "register_optimizer": "m2sd_cli.tables",
+    "register_schedule": "m2sd_cli.tables",
     "rename": "m2sd_cli.api.edits",
     "replay": "m2sd_cli.api.replay",
     "report": "m2sd_cli.api.report",

@@ -1,4 +1,4 @@
-"""Files of one's own that register backbones, classifiers or data sets, and run because the command line names them."""
+"""Files of one's own that register backbones, classifiers and the like, and run because the command line names them."""
 
 import hashlib
 import sys

@@ -80,7 +80,12 @@ BACKBONES: Final = Registry(
 
 
 def register_backbone(
-    name: str, builder: Builder, label: str | None = None, imagenet: ImageNetWeights | None = None
+    name: str,
+    builder: Builder,
+    label: str | None = None,
+    imagenet: ImageNetWeights | None = None,
+    *,
+    sized: bool = False,
 ) -> None:
     """Add a backbone, so that `--backbone NAME` and `pretrain(backbone=NAME)` know it.
 
@@ -90,11 +95,12 @@ def register_backbone(
             "module:function".
         label: the name in published tables; None for `name`.
         imagenet: the weights for `--init imagenet`, such as `torchvision_weights("ResNet18_Weights")`.
+        sized: True if the builder takes the side of the images in pixels, or None if a network of any size is wanted.
 
     Raises:
         UsageError: the name is taken or not well-formed.
     """
-    BACKBONES.register(name, BackboneEntry(builder, label or name, imagenet), builder)
+    BACKBONES.register(name, BackboneEntry(builder, label or name, imagenet, sized), builder)
 
 
 @dataclass(frozen=True)
@@ -124,6 +130,29 @@ OPTIMIZERS: Final = Registry(
 )
 
 
+def register_optimizer(
+    name: str,
+    builder: Builder,
+    *,
+    state: Mapping[str, str],
+    defaults: Mapping[str, Mapping[str, float]] | None = None,
+) -> None:
+    """Add an optimiser, so that `--optimizer NAME` and `pretrain(optimizer=NAME)` know it.
+
+    Args:
+        name: lower-case letters, digits, dots, dashes and underscores.
+        builder: a function, or its "module:function". Its arguments are groups of parameters, the configuration of the
+            stage, and whether to take torch's fused kernels. It returns a `torch.optim.Optimizer`.
+        state: the tensors that it keeps of each parameter, which a resumed training needs: by a prefix of your choice,
+            the key in `torch.optim.Optimizer.state`, such as `{"mean.": "exp_avg"}`.
+        defaults: by stage, "pretrain" and "distill", the defaults of other options with it; None for the usual ones.
+
+    Raises:
+        UsageError: the name is taken or not well-formed.
+    """
+    OPTIMIZERS.register(name, OptimizerEntry(builder, state, defaults or {}), builder)
+
+
 @dataclass(frozen=True)
 class ScheduleEntry:
     """A course of the learning rate."""
@@ -143,6 +172,21 @@ SCHEDULES: Final = Registry(
         "constant": ScheduleEntry("m2sd_cli.training.schedules:constant"),
     },
 )
+
+
+def register_schedule(name: str, builder: Builder, *, milestones: bool = False) -> None:
+    """Add a course of the learning rate, so that `--schedule NAME` and `pretrain(schedule=NAME)` know it.
+
+    Args:
+        name: lower-case letters, digits, dots, dashes and underscores.
+        builder: a function, or its "module:function". Its arguments are the configuration of the stage, a step and the
+            number of steps after the warm-up, and the epoch from 0. It returns the factor of the learning rate.
+        milestones: True if it takes `--milestones`.
+
+    Raises:
+        UsageError: the name is taken or not well-formed.
+    """
+    SCHEDULES.register(name, ScheduleEntry(builder, milestones), builder)
 
 
 @dataclass(frozen=True)
@@ -219,7 +263,16 @@ BASE_COST: Final = 0.5  # points, of `debiased` and `quadratic`, where base imag
 ALL_BASE_COST: Final = 6.0  # points, of all classes that the sessions of a data set teach
 
 
-def register_classifier(name: str, builder: Builder, cosine_only: bool = False) -> None:
+def register_classifier(
+    name: str,
+    builder: Builder,
+    cosine_only: bool = False,
+    *,
+    candidate: bool = False,
+    base_cost: bool = False,
+    by_class: bool = False,
+    levels: bool = True,
+) -> None:
     """Add a classifier of stage 3, so that `--classifier NAME` and `evaluate(classifier=NAME)` know it.
 
     Args:
@@ -228,8 +281,15 @@ def register_classifier(name: str, builder: Builder, cosine_only: bool = False) 
             similarity of the trained W ("cosine" or "linear") and the factor of a cosine. It returns a
             `m2sd_cli.method.heads.Head`, or another nn.Module, see `m2sd_cli.method.heads.Classifier`.
         cosine_only: True if the network has to be trained with the similarity "cosine".
+        candidate: True if a base session that was not trained may choose it for its classes.
+        base_cost: True if it uses the points that a new class may cost, `KnownClasses.base_cost`.
+        by_class: True if it needs the covariance of each base class, `BaseStatistics.class_covariances`.
+        levels: False if it compares the feature of the last map alone, also with `distill --levels 2`.
 
     Raises:
         UsageError: the name is taken or not well-formed.
     """
-    CLASSIFIERS.register(name, ClassifierEntry(builder, cosine_only), builder)
+    entry = ClassifierEntry(
+        builder, cosine_only, candidate=candidate, base_cost=base_cost, by_class=by_class, levels=levels
+    )
+    CLASSIFIERS.register(name, entry, builder)

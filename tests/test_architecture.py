@@ -50,7 +50,7 @@ MAY_IMPORT = {
 }
 EVERYTHING = {*MAY_IMPORT, "api", "cli", "__init__", "__main__"}
 MAY_IMPORT |= {"api": {*MAY_IMPORT}, "cli": {*MAY_IMPORT, "api", "__init__"}, "__main__": EVERYTHING}
-MAY_IMPORT |= {"__init__": {"api", "data", "errors", "runs", "training"}}
+MAY_IMPORT |= {"__init__": {"api", "data", "errors", "exporting", "runs", "training"}}
 MAY_IMPORT["training"] |= {"__init__"}  # its version
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 

@@ -1,6 +1,7 @@
 """Deployable files of a session, and the table of their formats; this module imports no torch."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -39,6 +40,26 @@ EXPORT_FORMATS: Final = Registry(
 
 INT8: Final = "int8"
 _LICENCE = re.compile(r"[a-z0-9][a-z0-9.+-]{0,63}")
+
+
+def register_export_format(
+    name: str, builder: Builder, *, files: Sequence[str] = (), tensors_only: bool = False
+) -> None:
+    """Add a format, so that `m2sd export --format NAME` and `export(NAME, ...)` know it.
+
+    Args:
+        name: lower-case letters, digits, dots, dashes and underscores; also the suffix of a file.
+        builder: a function, or its "module:function". Its arguments are a `m2sd_cli.inference.session.SessionModel` and
+            its description as JSON; it returns bytes. That of a folder takes a
+            `m2sd_cli.exporting.hub.card.Origin`, too, and returns the bytes of each file by its name.
+        files: the names of the files of a folder; none if the format is one file.
+        tensors_only: True if it holds no program, so that the classifier has to be a Head of rows.
+
+    Raises:
+        UsageError: the name is taken or not well-formed.
+    """
+    entry = ExportFormat(builder, folder=bool(files), files=tuple(files), tensors_only=tensors_only)
+    EXPORT_FORMATS.register(name, entry, builder)
 
 
 def folder_formats() -> str:

@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 
+import m2sd_cli
 from m2sd_cli.api.recorded_commands import recorded_command
+from m2sd_cli.exporting import EXPORT_FORMATS, ExportFormat
 from m2sd_cli.registry import way_to
 from m2sd_cli.runs.folder import RunFolder
-from m2sd_cli.tables import BACKBONES, CLASSIFIERS
-from tests.helpers import Cli, Stripes, check_refusal, tables_as_before, train_on_less, tree
+from m2sd_cli.tables import BACKBONES, CLASSIFIERS, BackboneEntry, ClassifierEntry
+from tests.helpers import BASE, Cli, Stripes, check_refusal, tables_as_before, train_on_less, tree
 
 NEAREST = '''"""The nearest class mean."""
 import torch
@@ -134,6 +136,56 @@ def test_a_backbone_of_a_file_is_trained_and_the_next_command_names_the_file(
     assert trained.code == 0, trained.err
     assert f"next: m2sd --plugin {file} distill " in trained.err
     assert RunFolder(run).pretrain().manifest.plugins["tiny"].startswith("tiny.py (SHA-256 ")
+
+
+PARTS = '''"""A schedule, an optimiser and a format."""
+import torch
+
+import m2sd_cli
+
+
+def adagrad(groups, config, fused):
+    return torch.optim.Adagrad(groups, lr=config.learning_rate)
+
+
+def build(model, text):
+    return "\\n".join(model.classes).encode()
+
+
+m2sd_cli.register_schedule("falling", lambda config, step, steps, epoch: 1 - step / steps, milestones=True)
+m2sd_cli.register_optimizer(
+    "adagrad", adagrad, state={"sum.": "sum"}, defaults={"pretrain": {"learning_rate": 0.01}}
+)
+m2sd_cli.register_export_format("names", build)
+'''
+
+
+def test_a_file_adds_optimisers_schedules_and_formats(
+    stripes: Stripes, trained: Path, tmp_path: Path, m2sd: Cli
+) -> None:
+    file, run = written(tmp_path, PARTS, "parts.py"), tmp_path / "run"
+    words = ["--data", stripes.folder, "--run", run, "--backbone", "resnet20", "--image-size", 16, "--epochs", 2]
+    words += ["--optimizer", "adagrad", "--schedule", "falling", "--milestones", 1, "--device", "cpu"]
+    assert m2sd("--plugin", file, "pretrain", *words, "--stop-after", "0.001s").code == 5
+    done = m2sd("--plugin", file, "pretrain", "--run", run, "--resume", "--device", "cpu")
+    assert done.code == 0, done.err
+    manifest = RunFolder(run).pretrain().manifest
+    assert manifest.config["learning_rate"] == 0.01
+    assert manifest.plugins.keys() == {"adagrad", "falling"}
+    done = m2sd("--plugin", file, "export", "--run", trained, "--out", tmp_path / "birds.names")
+    assert done.code == 0, done.err
+    assert (tmp_path / "birds.names").read_text().split() == [*BASE, "purple", "white", "grey"]
+
+
+def test_an_entry_has_all_that_was_registered() -> None:
+    m2sd_cli.register_classifier("own", "json:dumps", candidate=True, base_cost=True, by_class=True, levels=False)
+    m2sd_cli.register_backbone("own", "json:dumps", sized=True)
+    m2sd_cli.register_export_format("own", "json:dumps", files=["a", "b"], tensors_only=True)
+    assert CLASSIFIERS["own"] == ClassifierEntry(
+        "json:dumps", candidate=True, base_cost=True, by_class=True, levels=False
+    )
+    assert BACKBONES["own"] == BackboneEntry("json:dumps", "own", sized=True)
+    assert EXPORT_FORMATS["own"] == ExportFormat("json:dumps", folder=True, files=("a", "b"), tensors_only=True)
 
 
 def test_a_training_goes_on_with_the_file_that_it_began_with(stripes: Stripes, tmp_path: Path, m2sd: Cli) -> None:
