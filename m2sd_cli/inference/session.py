@@ -93,8 +93,13 @@ class SessionModel:
         return self.backbone.for_inference()
 
     def classify(self, features: Tensor) -> Tensor:
-        """Map features (B, D) to logits (B, C)."""
-        logits: Tensor = self.head(features)
+        """Map features (B, D) to logits (B, C).
+
+        Raises:
+            M2sdError: the classifier is of another package, and fails.
+        """
+        with CLASSIFIERS.blamed(self.classifier):
+            logits: Tensor = self.head(features)
         return logits
 
     def recognise(self, features: Tensor, logits: Tensor) -> Tensor:

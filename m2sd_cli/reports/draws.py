@@ -17,6 +17,7 @@ from m2sd_cli.progress import Pass
 from m2sd_cli.reports.answers import class_sessions, first_loss
 from m2sd_cli.reports.metrics import chain_figures, require_figure
 from m2sd_cli.runs.manifest import BackboneRecord
+from m2sd_cli.tables import CLASSIFIERS
 
 CLASSES_AT_ONCE = 2048  # new classes in one head, which answers with several draws
 
@@ -124,7 +125,8 @@ def compare_classifiers(
         taught = replace(base, new=means, shots=features)
         for name in names:
             head = build_head(name, taught, record.similarity, record.scale, record.width).eval()
-            figures[name] += _evaluate(head, tested, sizes, len(some))
+            with CLASSIFIERS.blamed(name):
+                figures[name] += _evaluate(head, tested, sizes, len(some))
             steps.add(len(some))
     return figures
 

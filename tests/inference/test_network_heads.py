@@ -18,7 +18,7 @@ from m2sd_cli.method.heads import Head, NetworkHead
 from m2sd_cli.method.stage3 import KnownClasses
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.tables import CLASSIFIERS, ClassifierEntry
-from tests.helpers import Cli, Stripes, check_refusal
+from tests.helpers import Cli, Stripes, check_refusal, tables_as_before
 
 TEXT = (Path(__file__).parents[2] / "m2sd_cli" / "README.md").read_text(encoding="utf-8")
 FILES = dict(re.findall(r"^```python\n# (\S+)\n(.*?)^```$", TEXT, flags=re.MULTILINE | re.DOTALL))
@@ -180,7 +180,17 @@ def test_a_classifier_of_ones_own_that_fails_is_no_damaged_run(
 def test_a_constant_that_is_not_finite_is_no_damage(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     entry = ClassifierEntry(lambda known, *_: Limited(torch.cat([known.base, known.new])))
     monkeypatch.setitem(CLASSIFIERS.entries, "own", entry)
-    assert load_session(RunFolder(trained), classifier="own").classify(torch.rand(2, 64)).shape == (2, 7)
+    model = load_session(RunFolder(trained), classifier="own")
+    assert model.classify(torch.rand(2, 64)).shape == (2, 7)
+    with pytest.raises(M2sdError, match=r"^--classifier own: it fails \(KeyError: 'too many'\); --debug shows where$"):
+        model.classify(torch.rand(9, 64))
+
+
+def test_a_classifier_that_fails_in_a_simulation_is_named(simulated: Path, m2sd: Cli) -> None:
+    with tables_as_before():
+        m2sd_cli.register_classifier("own", lambda known, *_: Limited(torch.cat([known.base, known.new])))
+        words = ["simulate", "--run", simulated, "--draws", 1, "--classifier", "own", *CPU]
+        check_refusal(m2sd(*words), 1, "it fails (KeyError: 'too many'); --debug shows where")
 
 
 @pytest.mark.parametrize("module", [False, True])
