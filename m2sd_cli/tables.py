@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from m2sd_cli.errors import UsageError
 from m2sd_cli.registry import Builder, Family, Registry
 
 Numbers = tuple[float, float, float]
@@ -143,8 +144,9 @@ def register_optimizer(
         name: lower-case letters, digits, dots, dashes and underscores.
         builder: a function, or its "module:function". Its arguments are groups of parameters, the configuration of the
             stage, and whether to take torch's fused kernels. It returns a `torch.optim.Optimizer`.
-        state: the tensors that it keeps of each parameter, which a resumed training needs: by a prefix of your choice,
-            the key in `torch.optim.Optimizer.state`, such as `{"mean.": "exp_avg"}`.
+        state: the tensors that it keeps of each parameter, all of which a resumed training needs: by a prefix of your
+            choice the key in `torch.optim.Optimizer.state`, such as `{"step.": "step", "mean.": "exp_avg"}`. Each has
+            the shape of its parameter, but for "step", which has one number.
         defaults: by stage, "pretrain" and "distill", the defaults of other options with it; None for the usual ones.
 
     Raises:
@@ -287,8 +289,11 @@ def register_classifier(
         levels: False if it compares the feature of the last map alone, also with `distill --levels 2`.
 
     Raises:
-        UsageError: the name is taken or not well-formed.
+        UsageError: the name is taken or not well-formed; or it needs covariances, which are of all levels, and compares
+            one level alone.
     """
+    if by_class and not levels:
+        raise UsageError(f"--classifier {name}: by_class goes with levels=True, as covariances are of all levels")
     entry = ClassifierEntry(
         builder, cosine_only, candidate=candidate, base_cost=base_cost, by_class=by_class, levels=levels
     )

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass
 from pathlib import Path
@@ -330,7 +331,7 @@ def _usual_settings(model: type[PretrainConfig | DistillConfig]) -> dict[str, Se
 def read_results(folder: Path, rows: Sequence[str] = tuple(ROWS)) -> list[Result]:
     """Read the results so far, seed by seed in the order of the rows.
 
-    A result in another place than its run's is a copy, which would count twice; it is named and left out.
+    A result in another place than its run's is a copy, which would count twice. It is named and left out.
 
     Args:
         folder: of the table.
@@ -338,6 +339,7 @@ def read_results(folder: Path, rows: Sequence[str] = tuple(ROWS)) -> list[Result
 
     Raises:
         DamagedError: a result is damaged.
+        RunError: a copy is in the place of another run.
     """
     results = []
     for path in folder.glob(f"seed-*/*/{RESULT}"):
@@ -349,8 +351,11 @@ def read_results(folder: Path, rows: Sequence[str] = tuple(ROWS)) -> list[Result
             continue
         if path.parent == Run(folder, result.seed, result.row).path:
             results.append(result)
-        else:
-            say(f"{path}: a copy of the result of seed {result.seed}, {result.row}; it is left out")
+            continue
+        copy = f"{path}: a copy of the result of seed {result.seed}, {result.row}"
+        if re.fullmatch(r"seed-\d+", path.parent.parent.name) and path.parent.name in rows:
+            raise RunError(f"{copy}; remove {path.parent}, and the same 'm2sd ablation' trains that run")
+        say(f"{copy}; it is left out")
     return sorted(results, key=lambda each: (each.seed, rows.index(each.row)))
 
 

@@ -140,7 +140,7 @@ def _published(rows: Sequence[Published], first: Manifest) -> list[str]:
         f"{each.method.name} ({each.method.year}){marks[each.method.epoch_chosen_on_test]}: {each.source}"
         for each in rows
     ]
-    return [*names, *(f"This run {predicate}." for predicate in other_training(first) if rows)]
+    return [*names, *(f"This run {predicate}." for predicate in (other_training(first) if rows else []))]
 
 
 def _open(

@@ -168,7 +168,12 @@ def ablation(
         with reporting(quiet):
             runs = read_results(out, names)
         if seeds is not None:
+            there = sorted({each.seed for each in runs})
             runs = [each for each in runs if each.seed in chosen_seeds]
+            if there and not runs:
+                raise UsageError(
+                    f"--seeds {seeds}: the table has seeds {', '.join(map(str, there))}; name some of them"
+                )
     else:
         given: dict[str, Any] = {
             "data": data,

@@ -1,33 +1,54 @@
 """Published figures beside those of a run, or of several."""
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from m2sd_cli.cli.output import format_mean, note, table
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from m2sd_cli.reports.metrics import Figures
     from m2sd_cli.reports.published import Comparison
 
 
-def comparison_lines(runs: "Sequence[Figures]", comparison: "Comparison", name: str = "this run") -> list[str]:
-    """Format a table with a row for one run or several, one for each published method, and the sources below it.
+@dataclass(frozen=True)
+class OwnRow:
+    """A row of a comparison: one run, or several over seeds."""
 
-    The figures of later sessions are left out of the row of runs that have other sessions than the official ones.
+    name: str
+    runs: "Sequence[Figures]"  # of the same number of sessions each
+    comparison: "Comparison"  # of the first run
+
+    def cells(self) -> list[str]:
+        """Format it, with mean and deviation of several runs, and later sessions if they are the official ones."""
+        every = [
+            (
+                each.sessions[0].overall,
+                each.sessions[-1].overall,
+                each.average,
+                each.drop,
+                each.sessions[-1].novel,
+                each.sessions[-1].harmonic,
+            )
+            for each in self.runs
+        ]
+        first, *later = map(_over, zip(*every, strict=True))
+        if not self.comparison.comparable:
+            later = ["-"] * len(later)
+        return [self.name, "-", self.comparison.backbone, first, *later, ""]
+
+
+def comparison_lines(own: "Sequence[OwnRow]") -> list[str]:
+    """Format a table with our rows and one for each published method, and the sources below it.
 
     Args:
-        runs: figures of the same number of sessions each; the row has mean and deviation of several.
-        comparison: of the first run.
-        name: of the row.
+        own: at least one; the published methods are those of the first.
     """
     from m2sd_cli.reports.published import MARKS, TRAINED_W, explain_marks
 
-    ends = [(each.sessions[0], each.sessions[-1], each) for each in runs]
-    later = [(last.overall, each.average, each.drop, last.novel, last.harmonic) for _, last, each in ends]
-    figures = list(zip(*([first.overall, *rest] for (first, _, _), rest in zip(ends, later, strict=True)), strict=True))
-    shown = [_over(values) if comparison.comparable or not number else "-" for number, values in enumerate(figures)]
-    rows = [[name, "-", comparison.backbone, *shown, ""]]
+    comparison = own[0].comparison
+    rows = [each.cells() for each in own]
     for number, each in enumerate(comparison.rows, start=1):
         row, mark = each.row, MARKS[each.method.epoch_chosen_on_test]
         base = f"{row.base}{TRAINED_W}" if each.method.trained_w_in_session_0 else row.base
@@ -43,6 +64,7 @@ def comparison_lines(runs: "Sequence[Figures]", comparison: "Comparison", name: 
         )
     header = ["method", "year", "backbone", "session 0", "last", "AVG", "PD", "novel", "HM", "source"]
     sources = [f"[{number}] {each.source}" for number, each in enumerate(comparison.rows, start=1)]
+    name = own[0].name if len(own) == 1 else "the others"
     return ["", *table(header, rows), *explain_marks(comparison.rows, name), *sources]
 
 
@@ -63,33 +85,52 @@ def explain_comparison(comparison: "Comparison", quiet: bool, who: str = "this r
     """
     if comparison.others:
         note(f"published on {comparison.data} with other backbones, not shown: {comparison.others} rows", quiet)
-    explain_run(comparison, quiet, who)
-
-
-def explain_run(comparison: "Comparison", quiet: bool, who: str) -> None:
-    """Say in what a run differs from the published ones.
-
-    Args: those of `explain_comparison`.
-    """
-    if comparison.other_base:
-        note(f"{who} has {' and '.join(comparison.other_base)}: no published figure can be compared", quiet)
-    elif not comparison.comparable:
-        note(
-            f"{who} has other sessions than the {comparison.official} official ones after session 0; "
-            f"only its session 0 can be compared",
-            quiet,
-        )
-    for predicate in comparison.other_training:
+    for predicate in _predicates(comparison):
         note(f"{who} {predicate}", quiet)
+
+
+def explain_comparisons(comparisons: "Mapping[str, Comparison]", quiet: bool) -> None:
+    """Say it of several runs, each thing once.
+
+    Args:
+        comparisons: by the name of the run, at least one.
+        quiet: says nothing.
+    """
+    first = next(iter(comparisons.values()))
+    if first.others:
+        note(f"published on {first.data} with other backbones, not shown: {first.others} rows", quiet)
+    runs: dict[str, list[str]] = {}
+    for name, comparison in comparisons.items():
+        for predicate in _predicates(comparison):
+            runs.setdefault(predicate, []).append(name)
+    for predicate, names in runs.items():
+        note(f"{'the run' if len(names) == 1 else 'each of the runs'} {', '.join(names)} {predicate}", quiet)
+
+
+def _predicates(comparison: "Comparison") -> list[str]:
+    """Return predicates of sentences on what sets a run apart from the published ones."""
+    told = []
+    if comparison.other_base:
+        told.append(f"has {' and '.join(comparison.other_base)}: no published figure can be compared")
+    elif not comparison.comparable:
+        told.append(
+            f"has other sessions than the {comparison.official} official ones after session 0; only its session 0 can "
+            f"be compared"
+        )
+    return told + comparison.other_training
 
 
 def comparison_data(comparison: "Comparison | None") -> dict[str, object]:
     """Return the comparison for JSON; nothing if there is none."""
     if comparison is None:
         return {}
+    return {**apart_data(comparison), "published": [each.as_data() for each in comparison.rows]}
+
+
+def apart_data(comparison: "Comparison") -> dict[str, object]:
+    """Return for JSON what sets a run apart from the published ones."""
     return {
         "comparable": comparison.comparable,
         "other_base": comparison.other_base,
         "other_training": comparison.other_training,
-        "published": [each.as_data() for each in comparison.rows],
     }

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from m2sd_cli.cli import options
-from m2sd_cli.cli.comparison import comparison_data, comparison_lines, explain_comparison
+from m2sd_cli.cli.comparison import OwnRow, comparison_data, comparison_lines, explain_comparison
 from m2sd_cli.cli.evaluation_files import EvaluationFiles
 from m2sd_cli.cli.option_sets import Classifying, Evaluating, LabelledImages, Printing, takes_option_sets, values
 from m2sd_cli.cli.output import document, note, results, table, unknown_tells_little
@@ -113,7 +113,9 @@ def evaluate(
         document(as_data(evaluation, last, comparison))
     else:
         lines = as_lines(evaluation, last)
-        lines += comparison_lines([evaluation.figures], comparison) if comparison is not None else []
+        lines += (
+            comparison_lines([OwnRow("this run", [evaluation.figures], comparison)]) if comparison is not None else []
+        )
         if files.on_stdout:
             for line in lines:  # a table below another would be none that a spreadsheet reads
                 note(line, quiet)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import m2sd_cli
 from m2sd_cli.ablation.records import BUDGET, read_budget, read_results
 from m2sd_cli.ablation.table import RowStudy, rows_csv, study_rows
-from m2sd_cli.cli.comparison import comparison_data, comparison_lines, explain_comparison, explain_run
+from m2sd_cli.cli.comparison import OwnRow, apart_data, comparison_data, comparison_lines, explain_comparisons
 from m2sd_cli.cli.option_sets import Printing
 from m2sd_cli.cli.output import as_text, document, table
 from m2sd_cli.cli.progress import reporting
@@ -64,8 +64,9 @@ def _print_rows(out: Path, files: StudyFiles, compare: bool, printing: Printing)
     on_stdout = files.check((out / f"seed-{each.seed}" / each.row for each in found), json)
     studies = study_rows(budget, found)
     sessions = max(len(each.study.sessions) for each in studies)
-    comparisons = [m2sd_cli.compare(out / each.study.runs[0].run) for each in studies] if compare else []
-    comparison = comparisons[0] if comparisons else None
+    runs = {each.row: each.study.runs[0].run for each in studies if compare}
+    comparisons = {row: m2sd_cli.compare(out / run) for row, run in runs.items()}
+    comparison = comparisons[studies[0].row] if compare else None
     compared = len(studies[0].study.sessions)  # a row of another way has more sessions, or fewer
     rows = [] if comparison is None else published_rows(comparison, compared)
     rows += [run_row(_name(each), each.study.figures) for each in studies]
@@ -74,15 +75,21 @@ def _print_rows(out: Path, files: StudyFiles, compare: bool, printing: Printing)
     files.draw({f"{each.row}-": each.study for each in studies}, quiet)
     if json:
         data = {"ablation": as_text(out), "budget": budget.as_data()}
-        content = [{"row": each.row, "what": each.what, **as_data(each.study)} for each in studies]
+        content = [
+            {"row": each.row, "what": each.what, **as_data(each.study)}
+            | (apart_data(comparisons[each.row]) if compare else {})
+            for each in studies
+        ]
         document({**data, "rows": content, **comparison_data(comparison)})
     else:
         lines = rows_as_lines(studies)
-        if comparison is not None:
-            lines += comparison_lines(studies[0].study.figures, comparison, _name(studies[0]))
+        if compare:
+            lines += comparison_lines(
+                [OwnRow(_name(each), each.study.figures, comparisons[each.row]) for each in studies]
+            )
         print_lines(lines, on_stdout, quiet)
-    for number, (each, study) in enumerate(zip(comparisons, studies, strict=False)):
-        (explain_run if number else explain_comparison)(each, quiet, f"the run {study.study.runs[0].run}")
+    if compare:
+        explain_comparisons({runs[row]: each for row, each in comparisons.items()}, quiet)
 
 
 def _name(row: "RowStudy") -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from m2sd_cli.cli import options
-from m2sd_cli.cli.comparison import comparison_data, comparison_lines, explain_comparison
+from m2sd_cli.cli.comparison import OwnRow, comparison_data, comparison_lines, explain_comparison
 from m2sd_cli.cli.evaluation_files import require_places_apart
 from m2sd_cli.cli.option_sets import Classifying, Evaluating, LabelledImages, Printing, takes_option_sets, values
 from m2sd_cli.cli.output import document, format_mean, note, printable, results, table
@@ -251,7 +251,7 @@ def as_lines(study: "Study") -> list[str]:
     lines += ["", f"each run, after session {last.session}", *table(head, run_rows(study))]
     if study.comparison is None:
         return lines
-    return [*lines, *comparison_lines(study.figures, study.comparison, _name(study))]
+    return [*lines, *comparison_lines([OwnRow(_name(study), study.figures, study.comparison)])]
 
 
 def run_rows(study: "Study") -> list[list[str]]:

@@ -146,7 +146,7 @@ def fetch(info: DataSetInfo, data_root: Path | None) -> Path:
     root = data_roots(data_root)[0]
     if info.download is None:
         raise DataError(
-            f"{info.name}: no folder {info.layout} in {', '.join(str(each) for each in data_roots(data_root))}; "
+            f"{info.name}: no {info.layout} in {', '.join(str(each) for each in data_roots(data_root))}; "
             f"it cannot be downloaded from here, so put it there or name its parent with --data-root"
         )
     load(info.download)(root)

@@ -11,6 +11,7 @@ from m2sd_cli.errors import M2sdError
 from m2sd_cli.method.base_statistics import BaseStatistics, HeldOut
 from m2sd_cli.method.feature_maps import PlainFeatures, power_transform
 from m2sd_cli.method.heads import AnyHead, Head, NetworkHead
+from m2sd_cli.progress import say
 from m2sd_cli.registry import load
 from m2sd_cli.tables import CLASSIFIERS, DEFAULT_CLASSIFIER, UNTRAINED_CLASSIFIER
 
@@ -68,17 +69,22 @@ def default_classifier(similarity: str, trained: bool = True) -> str:
 
 
 def choices(similarity: str, by_class: bool = True) -> list[str]:
-    """List the classifiers that a base session can answer with.
+    """List the classifiers that a base session can answer with; one that cannot be imported is left out with a line.
 
     Args:
         similarity: of the trained W.
         by_class: True if the session keeps the covariance of each class.
     """
-    return [
-        name
-        for name, entry in CLASSIFIERS.loadable().items()
-        if (similarity == "cosine" or not entry.cosine_only) and (by_class or not entry.by_class)
-    ]
+    able = []
+    for name, entry in CLASSIFIERS.loadable().items():
+        if (similarity == "cosine" or not entry.cosine_only) and (by_class or not entry.by_class):
+            try:
+                load_builder(name)
+            except M2sdError as error:
+                say(f"left out: {error}")
+            else:
+                able.append(name)
+    return able
 
 
 def load_builder(name: str) -> Callable[..., Any]:

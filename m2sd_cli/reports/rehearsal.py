@@ -13,7 +13,7 @@ from torch import Tensor
 
 from m2sd_cli.data.catalogue import SHOTS
 from m2sd_cli.data.choosing import rank_by_order
-from m2sd_cli.method.base_statistics import BaseSums, HeldOut
+from m2sd_cli.method.base_statistics import BaseSums, HeldOut, keeps_class_covariances
 from m2sd_cli.method.stage3 import KnownClasses, choices
 from m2sd_cli.reports.draws import DrawFigures, LabelledFeatures, compare_classifiers
 from m2sd_cli.runs.manifest import BackboneRecord, ChoiceRecord, FiguresRecord
@@ -207,7 +207,8 @@ def choose_for_classes(
     reason = why_not(known.labels, classes)
     if reason is not None:
         return ChoiceRecord(parts=0, draws=0, shots=0, reason=reason), default
-    names = [name for name in choices(record.similarity) if CLASSIFIERS[name].candidate or name == default]
+    able = choices(record.similarity, keeps_class_covariances(classes, known.features.shape[1]))
+    names = [name for name in able if CLASSIFIERS[name].candidate or name == default]
     rehearsal = rehearse(known, classes, record, names)
     means = {
         name: FiguresRecord(

@@ -58,12 +58,20 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer, name: str, module: nn.Mo
     Args:
         name: of the optimiser in the table OPTIMIZERS.
         module: with the parameters that it optimises.
+
+    Raises:
+        M2sdError: an optimiser of another package keeps something else, with which no training could go on.
     """
-    return {
-        prefix + of: optimizer.state[parameter][key]
-        for prefix, key, of, parameter in _kept(name, module)
-        if key in optimizer.state[parameter]
-    }
+    tensors = {}
+    for prefix, key, of, parameter in _kept(name, module):
+        if key in optimizer.state[parameter]:
+            tensor = optimizer.state[parameter][key]
+            shape = () if key == "step" else parameter.shape
+            if not isinstance(tensor, Tensor) or tensor.shape != shape:
+                found = f"a tensor {tuple(tensor.shape)}" if isinstance(tensor, Tensor) else type(tensor).__name__
+                raise OPTIMIZERS.broken(name, f"its {key!r} of {of} is {found}; a state has tensors {tuple(shape)}")
+            tensors[prefix + of] = tensor
+    return tensors
 
 
 def optimizer_likes(name: str, module: nn.Module) -> dict[str, Tensor]:

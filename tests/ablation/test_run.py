@@ -419,7 +419,6 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 import conftest, pytest, test_run
 from m2sd_cli.api.ablate import ablate
-from m2sd_cli.api.ablation_plan import plan_ablation
 from m2sd_cli.progress import report_to
 from tests.helpers import train_on_less
 train_on_less(pytest.MonkeyPatch(), *conftest.LITTLE)
@@ -570,6 +569,9 @@ def test_a_copy_of_a_run_is_no_other_seed(m2sd: Cli, whole: Path, tmp_path: Path
     ):
         assert f"{out / copy / 'result.json'}: a copy of the result of {told}; it is left out" in done.err
     assert "a copy of the result" in m2sd("study", out).err
+    shutil.copytree(out / "seed-0" / "plain", out / "seed-2" / "plain")
+    refused = m2sd("ablation", *WORDS, "--out", out, "--seeds", 3, "--rows", "plain")
+    check_refusal(refused, 4, f"remove {out / 'seed-2' / 'plain'}, and the same 'm2sd ablation' trains that run")
 
 
 def test_the_table_of_some_seeds(m2sd: Cli, whole: Path, tmp_path: Path) -> None:
@@ -579,6 +581,8 @@ def test_the_table_of_some_seeds(m2sd: Cli, whole: Path, tmp_path: Path) -> None
     some = m2sd("ablation", "--table", "--out", whole, "--seeds", "1..1")
     assert some.code == 0
     assert some.out == m2sd("ablation", "--table", "--out", out).out
+    none = m2sd("ablation", "--table", "--out", whole, "--seeds", "7..7")
+    check_refusal(none, 2, "--seeds 7..7: the table has seeds 0, 1; name some of them")
 
 
 def test_json_has_the_rows_and_the_runs(m2sd: Cli, whole: Path) -> None:

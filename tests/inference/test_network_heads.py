@@ -12,10 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import m2sd_cli
-from m2sd_cli.errors import DamagedError, M2sdError
+from m2sd_cli.errors import DamagedError, M2sdError, UsageError
 from m2sd_cli.inference.session import SessionModel, load_all_sessions, load_session
 from m2sd_cli.method.heads import Head, NetworkHead
-from m2sd_cli.method.stage3 import KnownClasses
+from m2sd_cli.method.stage3 import KnownClasses, choices
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.tables import CLASSIFIERS, ClassifierEntry
 from tests.helpers import Cli, Stripes, check_refusal, tables_as_before
@@ -184,6 +184,21 @@ def test_a_constant_that_is_not_finite_is_no_damage(trained: Path, monkeypatch: 
     assert model.classify(torch.rand(2, 64)).shape == (2, 7)
     with pytest.raises(M2sdError, match=r"^--classifier own: it fails \(KeyError: 'too many'\); --debug shows where$"):
         model.classify(torch.rand(9, 64))
+
+
+def test_a_list_leaves_out_a_classifier_that_cannot_be_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    before, told = choices("cosine"), list[str]()
+    monkeypatch.setitem(CLASSIFIERS.entries, "own", ClassifierEntry("json:bild"))
+    monkeypatch.setattr("m2sd_cli.method.stage3.say", told.append)
+    assert choices("cosine") == before
+    assert [line.partition(" (")[0] for line in told] == [
+        "left out: --classifier own: json:bild: it cannot be imported"
+    ]
+
+
+def test_covariances_are_of_all_levels() -> None:
+    with tables_as_before(), pytest.raises(UsageError, match="by_class goes with levels=True"):
+        m2sd_cli.register_classifier("own", "json:loads", by_class=True, levels=False)
 
 
 def test_a_classifier_that_fails_in_a_simulation_is_named(simulated: Path, m2sd: Cli) -> None:

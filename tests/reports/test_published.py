@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from m2sd_cli.cli.comparison import comparison_lines, explain_comparison
+from m2sd_cli.cli.comparison import OwnRow, comparison_lines, explain_comparison
 from m2sd_cli.data.catalogue import DATA_SETS
 from m2sd_cli.errors import UsageError
 from m2sd_cli.reports.latex import latex_table
@@ -81,7 +81,7 @@ def test_figures_keep_the_digits_of_their_source() -> None:
 
 def test_figures_that_no_source_gives_are_shown_as_such(manifest: Manifest) -> None:
     found = compare_with_published(manifest, official(manifest, "cifar100", "resnet12", 9))
-    row = next(line for line in comparison_lines([figures(9)], found) if line.startswith("ConCM"))
+    row = next(line for line in comparison_lines([OwnRow("this run", [figures(9)], found)]) if line.startswith("ConCM"))
     assert row.split()[:9] == ["ConCM", "?", "2026", "ResNet-12", "-", "58.3", "-", "-", "-"]
     assert "52.5" in row
     assert next(each for each in found.rows if each.method.name == "ConCM").as_data()["drop"] is None
@@ -149,7 +149,7 @@ def test_other_base_classes_leave_nothing_to_be_compared(manifest: Manifest) -> 
     assert found.rows == []
     assert found.other_base == ["50 base classes, not 60", "its classes in another order"]
     assert found.others > 0
-    table = comparison_lines([figures(6)], found)
+    table = comparison_lines([OwnRow("this run", [figures(6)], found)])
     assert len(table) == 3
     assert table[2].split() == ["this", "run", "-", "ResNet-20", "70.00", *["-"] * 5]
     assert compare_with_published(manifest, under(whole, class_order=["a"])).rows == []
@@ -157,7 +157,7 @@ def test_other_base_classes_leave_nothing_to_be_compared(manifest: Manifest) -> 
 
 def test_the_table_begins_with_this_run_and_names_every_source(manifest: Manifest) -> None:
     comparison = compare_with_published(manifest, official(manifest, "cifar100", "resnet20", 9))
-    blank, header, own, *rest = comparison_lines([figures(9)], comparison)
+    blank, header, own, *rest = comparison_lines([OwnRow("this run", [figures(9)], comparison)])
     assert (blank, header.split()[:3]) == ("", ["method", "year", "backbone"])
     assert own.split() == ["this", "run", "-", "ResNet-20", "70.00", "62.00", "66.00", "8.00", "30.12", "42.00"]
     rows, legend, sources = (
@@ -179,7 +179,7 @@ def test_the_table_begins_with_this_run_and_names_every_source(manifest: Manifes
 
 def test_a_run_with_other_sessions_shows_session_0_only(manifest: Manifest) -> None:
     comparison = compare_with_published(manifest, official(manifest, "cifar100", "resnet20", 4))
-    own = comparison_lines([figures(4)], comparison)[2]
+    own = comparison_lines([OwnRow("this run", [figures(4)], comparison)])[2]
     assert own.split() == ["this", "run", "-", "ResNet-20", "70.00", *["-"] * 5]
 
 

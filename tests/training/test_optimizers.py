@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 import m2sd_cli
 from m2sd_cli.config.stages import PretrainConfig
+from m2sd_cli.errors import M2sdError
 from m2sd_cli.method.backbone import Backbone, Features
 from m2sd_cli.runs.folder import RunFolder
-from m2sd_cli.tables import OPTIMIZERS, SCHEDULES
+from m2sd_cli.tables import OPTIMIZERS, SCHEDULES, OptimizerEntry
 from m2sd_cli.training.optimizers import (
     build_optimizer,
     optimizer_tensors,
@@ -124,6 +125,25 @@ def test_a_restored_optimiser_goes_on_as_the_saved_one(name: str) -> None:
     steps(module, optimizer)
     steps(other, restored)
     assert all(map(torch.equal, module.parameters(), other.parameters()))
+
+
+def test_a_state_of_another_shape_is_told_when_it_is_saved(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nadam(groups: list[dict[str, Any]], config: PretrainConfig, _fused: bool) -> torch.optim.Optimizer:
+        return torch.optim.NAdam(groups, lr=config.learning_rate)
+
+    module = Product()
+    for state, says in (
+        ({"step.": "step", "mean.": "exp_avg", "square.": "exp_avg_sq"}, None),
+        ({"mu.": "mu_product"}, r"its 'mu_product' of w is a tensor \(\); a state has tensors \(1,\)"),
+    ):
+        monkeypatch.setitem(OPTIMIZERS.entries, "nadam", OptimizerEntry(nadam, state, {}))
+        optimizer = build_optimizer(module, PretrainConfig(epochs=1, optimizer="nadam"), fused=False)
+        steps(module, optimizer)
+        if says is None:
+            assert len(optimizer_tensors(optimizer, "nadam", module)) == 2 * len(state)
+        else:
+            with pytest.raises(M2sdError, match=says):
+                optimizer_tensors(optimizer, "nadam", module)
 
 
 def test_half_a_state_is_refused() -> None:

@@ -140,8 +140,8 @@ def _figures(model: SessionModel, origin: Origin) -> str:
         )
         lines += [
             f"Top-1 accuracy in per cent on test images {whose}, of the classes taught so far. Base and novel are "
-            "means over classes, HM is their harmonic mean, AVG the mean of overall over the sessions, PD what "
-            "overall has lost.",
+            "means over classes, HM is their harmonic mean. AVG is the mean of overall over session 0 and the sessions "
+            "that teach new classes, PD what overall has lost.",
             "",
             "| session | classes | images | overall | base | novel | HM |",
             "|---|---|---|---|---|---|---|",
