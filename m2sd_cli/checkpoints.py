@@ -205,6 +205,7 @@ def build_recorded(run: ChainReader, stored: StoredManifest) -> Backbone:
     except UsageError as error:
         raise DamagedError(f"{file}: its network cannot be built: {error}") from None
     backbone.pooled_levels = record.levels
+    BACKBONES.tell_changed(record.name, stored.manifest.plugins)
     if record.width != backbone.width:
         raise DamagedError(
             f"{file}: {record.width} is not the feature width of {record.name}; restore it from a backup"

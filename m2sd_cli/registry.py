@@ -238,6 +238,27 @@ class Registry(Generic[Entry]):
         distribution = self._plugins[name].dist
         return f"{distribution.name} {distribution.version}" if distribution else self._plugins[name].module
 
+    def has_changed(self, name: str, origin: str) -> bool:
+        """Tell whether an entry that came from a file comes from another one now; the file may have been renamed.
+
+        Args:
+            name: of an entry that is here.
+            origin: as a record has it.
+        """
+        content = origin.rpartition(FILE_SHA256)[2]
+        return file_of(origin) is not None and not (self.origin(name) or "").endswith(content)
+
+    def tell_changed(self, name: str, origins: Mapping[str, str]) -> None:
+        """Say so if an entry comes from another file than a record says, with which the answers may be others.
+
+        Args:
+            name: of an entry that is here.
+            origins: of entries by name, as the record has them.
+        """
+        origin = origins.get(name)
+        if origin is not None and self.has_changed(name, origin):
+            say(f"{name} is of another {file_of(origin)} than the run was made with: answers may be others")
+
     def is_built_in(self, name: str) -> bool:
         """Tell whether an entry is of this package; a name that is not known here is of none."""
         return name in self.entries and self.origin(name) is None

@@ -354,7 +354,7 @@ def largest_difference(first: Mapping[str, Tensor], second: Mapping[str, Tensor]
 
 
 def _differences(then: Manifest, now: Manifest) -> list[str]:
-    """List the conditions on which rounding depends and which are not the same here, of each machine that it ran on."""
+    """List the conditions that are not the same here: those of rounding, machine by machine, and parts of one's own."""
     differences = []
     ran_on: Sequence[Manifest | MachineRecord] = then.machines or [then]
     for number, machine in enumerate(ran_on):
@@ -364,6 +364,12 @@ def _differences(then: Manifest, now: Manifest) -> list[str]:
         differences += [
             f"{begun}{name} {was.get(name) or 'unknown'}, here {here.get(name) or 'none'}" for name in others
         ]
+    parts = {**then.plugins, **now.plugins}
+    differences += [
+        f"{name} of {then.plugins.get(name, 'm2sd')}, here of {now.plugins.get(name, 'm2sd')}"
+        for name in parts
+        if then.plugins.get(name) != now.plugins.get(name)
+    ]
     if now.device != "cpu" and not then.deterministic:
         differences.append("trained without --deterministic, and not on a CPU")
     return differences

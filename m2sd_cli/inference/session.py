@@ -243,6 +243,7 @@ def _load(
     base_cost: float | None,
 ) -> list[SessionModel]:
     chosen = choose_classifier(run, chain, classifier)
+    CLASSIFIERS.tell_changed(chosen, chain.last.manifest.plugins)
     record = chain.base.manifest.backbone
     base = BaseCheckpoint.read(run, chain.base)
     require_covariances(chosen, base.statistics)

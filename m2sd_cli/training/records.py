@@ -21,7 +21,7 @@ from m2sd_cli.data.split_list import SplitList
 from m2sd_cli.data.transforms import TestTransform
 from m2sd_cli.errors import RunError, UsageError
 from m2sd_cli.host import cpu_model
-from m2sd_cli.registry import FILE_SHA256, file_of, way_to
+from m2sd_cli.registry import file_of, way_to
 from m2sd_cli.runs.manifest import (
     ClassRecord,
     DataRecord,
@@ -186,9 +186,8 @@ def changed_part(plugins: Mapping[str, str]) -> str | None:
         plugins: the origin of each part by its name, as `plugins_record` gave it.
     """
     for name, origin in plugins.items():
-        here = [table.origin(name) for table in TABLES if name in table]
-        content = origin.rpartition(FILE_SHA256)[2]  # the file may have been renamed
-        if here and file_of(origin) is not None and not any(each and each.endswith(content) for each in here):
+        here = [table for table in TABLES if name in table]
+        if here and all(table.has_changed(name, origin) for table in here):
             return name
     return None
 

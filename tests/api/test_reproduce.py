@@ -145,9 +145,11 @@ def test_what_was_otherwise_is_named(m2sd: Cli, run: Path, stripes: Stripes) -> 
         device="GeForce 256",
         threads=None,
         machines=[],
+        plugins={"sgd": "toyplug 1.0"},
     )
     done = m2sd(*COMMAND, "--run", run, "--data", stripes.folder, "--device", "cpu", "-q")
     assert done.code == 1
+    assert "; sgd of toyplug 1.0, here of m2sd" in done.err
     here = folder.pretrain().manifest
     assert here.versions["torch"].startswith("0.1")
     assert f"torch 0.1\\x1b[0m, here {torch.__version__}; cuda 3.2, here none; " in done.err

@@ -90,6 +90,14 @@ def test_a_classifier_of_a_file_answers_and_is_recorded(run: Path, stripes: Stri
     refused = m2sd("predict", stripes.labelled, *words)
     check_refusal(refused, 4, "knows no classifier 'nearest'; it comes from nearest.py, to be named before the command")
     assert recorded_command(manifest).startswith("m2sd --plugin nearest.py increment --session 2")
+    told = "nearest is of another nearest.py than the run was made with: answers may be others"
+    for text, others in ((NEAREST, 0), (NEAREST + "# changed", 1)):
+        CLASSIFIERS.entries.pop("nearest", None)
+        for name in [each for each in sys.modules if each.startswith("m2sd_plugin_")]:
+            del sys.modules[name]
+        renamed = written(tmp_path, text, "renamed.py")
+        answered = m2sd("--plugin", renamed, "predict", stripes.labelled, *words)
+        assert (answered.code, answered.err.count(told)) == (0, others), answered.err
 
 
 @pytest.mark.parametrize(
