@@ -118,7 +118,7 @@ def test_a_plan_is_refused_as_the_training_would_be(
             "cifar100",
             "cifar100: not on this machine, and --dry-run downloads nothing; 'm2sd data download cifar100' gets it",
         ),
-        ("cub200", "cub200: no folder CUB_200_2011 in"),
+        ("cub200", "cub200: no CUB_200_2011 in"),
     ],
 )
 def test_nothing_is_downloaded(name: str, says: str, tmp_path: Path) -> None:

@@ -112,7 +112,7 @@ def test_where_data_sets_are_looked_for(tmp_path: Path, monkeypatch: pytest.Monk
 @pytest.mark.parametrize("name", ["cub200", "miniimagenet"])
 def test_what_is_not_here_and_cannot_be_downloaded_is_asked_for(tmp_path: Path, name: str) -> None:
     layout = DATA_SETS[name].layout
-    with pytest.raises(DataError, match=f"{name}: no folder {layout} in {tmp_path}; .*--data-root"):
+    with pytest.raises(DataError, match=f"{name}: no {layout} in {tmp_path}; .*--data-root"):
         open_data(name, tmp_path)
 
 

@@ -159,7 +159,7 @@ def names(source: ImageSource) -> list[str]:
 
 def test_images_that_are_left_out_keep_their_part(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "CUB_200_2011").mkdir()
-    monkeypatch.setattr("m2sd_cli.data.cub200.open_cub200", lambda root: file_set([12] * 100))
+    monkeypatch.setattr("m2sd_cli.data.cub200.open_cub200", lambda root: replace(file_set([12] * 100), sessions=10))
     whole = open_data("cub200-simulated", tmp_path)
     assert whole.train.labels.bincount().tolist() == [11] * 80
     lost, unseen = names(whole.train)[3], names(whole.test)[0]

@@ -186,12 +186,12 @@ def test_a_file_adds_optimisers_schedules_and_formats(
 
 
 def test_an_entry_has_all_that_was_registered() -> None:
-    m2sd_cli.register_classifier("own", "json:dumps", candidate=True, base_cost=True, by_class=True, levels=False)
+    m2sd_cli.register_classifier("own", "json:dumps", candidate=True, base_cost=True, by_class=True)
+    m2sd_cli.register_classifier("last", "json:dumps", levels=False)
     m2sd_cli.register_backbone("own", "json:dumps", sized=True)
     m2sd_cli.register_export_format("own", "json:dumps", files=["a", "b"], tensors_only=True)
-    assert CLASSIFIERS["own"] == ClassifierEntry(
-        "json:dumps", candidate=True, base_cost=True, by_class=True, levels=False
-    )
+    assert CLASSIFIERS["own"] == ClassifierEntry("json:dumps", candidate=True, base_cost=True, by_class=True)
+    assert CLASSIFIERS["last"] == ClassifierEntry("json:dumps", levels=False)
     assert BACKBONES["own"] == BackboneEntry("json:dumps", "own", sized=True)
     assert EXPORT_FORMATS["own"] == ExportFormat("json:dumps", folder=True, files=("a", "b"), tensors_only=True)
 
