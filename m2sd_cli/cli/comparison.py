@@ -64,7 +64,7 @@ def comparison_lines(own: "Sequence[OwnRow]") -> list[str]:
         )
     header = ["method", "year", "backbone", "session 0", "last", "AVG", "PD", "novel", "HM", "source"]
     sources = [f"[{number}] {each.source}" for number, each in enumerate(comparison.rows, start=1)]
-    name = own[0].name if len(own) == 1 else "the others"
+    name = own[0].name if len(own) == 1 else "our rows"
     return ["", *table(header, rows), *explain_marks(comparison.rows, name), *sources]
 
 
