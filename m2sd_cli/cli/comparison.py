@@ -45,17 +45,16 @@ def comparison_lines(own: "Sequence[OwnRow]") -> list[str]:
     Args:
         own: at least one; the published methods are those of the first.
     """
-    from m2sd_cli.reports.published import MARKS, TRAINED_W, explain_marks
+    from m2sd_cli.reports.published import explain_marks
 
     comparison = own[0].comparison
     rows = [each.cells() for each in own]
     for number, each in enumerate(comparison.rows, start=1):
-        row, mark = each.row, MARKS[each.method.epoch_chosen_on_test]
-        base = f"{row.base}{TRAINED_W}" if each.method.trained_w_in_session_0 else row.base
-        published = (base, row.last, row.average, row.drop, row.novel, row.harmonic)
+        row = each.row
+        published = (each.marked_base, row.last, row.average, row.drop, row.novel, row.harmonic)
         rows.append(
             [
-                f"{each.method.name}{mark}",
+                f"{each.method.name}{each.mark}",
                 str(each.method.year),
                 row.backbone,
                 *("-" if value is None else str(value) for value in published),
@@ -83,8 +82,7 @@ def explain_comparison(comparison: "Comparison", quiet: bool, who: str = "this r
         quiet: says nothing.
         who: the run.
     """
-    if comparison.others:
-        note(f"published on {comparison.data} with other backbones, not shown: {comparison.others} rows", quiet)
+    _tell_others(comparison, quiet)
     for predicate in _predicates(comparison):
         note(f"{who} {predicate}", quiet)
 
@@ -96,15 +94,18 @@ def explain_comparisons(comparisons: "Mapping[str, Comparison]", quiet: bool) ->
         comparisons: by the name of the run, at least one.
         quiet: says nothing.
     """
-    first = next(iter(comparisons.values()))
-    if first.others:
-        note(f"published on {first.data} with other backbones, not shown: {first.others} rows", quiet)
+    _tell_others(next(iter(comparisons.values())), quiet)
     runs: dict[str, list[str]] = {}
     for name, comparison in comparisons.items():
         for predicate in _predicates(comparison):
             runs.setdefault(predicate, []).append(name)
     for predicate, names in runs.items():
         note(f"{'the run' if len(names) == 1 else 'each of the runs'} {', '.join(names)} {predicate}", quiet)
+
+
+def _tell_others(comparison: "Comparison", quiet: bool) -> None:
+    if comparison.others:
+        note(f"published on {comparison.data} with other backbones, not shown: {comparison.others} rows", quiet)
 
 
 def _predicates(comparison: "Comparison") -> list[str]:

@@ -96,8 +96,6 @@ def _means(figures: "Sequence[DrawFigures]") -> "dict[str, MeanAndDeviation]":
 
 def as_lines(simulation: "Simulation", draws: int) -> list[str]:
     """Format the simulation, and a line for each classifier."""
-    base, *later = simulation.sizes
-    way = simulation.sizes[1] - base
     rows = [
         [name, *(format_mean(each) for each in _means(figures).values())]
         for name, figures in simulation.figures.items()
@@ -110,6 +108,8 @@ def as_lines(simulation: "Simulation", draws: int) -> list[str]:
         played += f", {simulation.shots} shots"
         drawn += " in each part"
     else:
+        base, *later = simulation.sizes
+        way = later[0] - base
         played = f"{base} base classes, {counted(len(later), 'session')} of {way} classes x {simulation.shots} shots"
     return [
         f"{simulation.data}: {played}, views {simulation.views}, {drawn}",

@@ -6,7 +6,7 @@ from decimal import Decimal
 
 from m2sd_cli.reports.deviation import MeanAndDeviation
 from m2sd_cli.reports.metrics import Figures
-from m2sd_cli.reports.published import MARKS, TRAINED_W, Comparison, explain_marks
+from m2sd_cli.reports.published import Comparison, explain_marks
 
 Cell = str | Decimal | float | MeanAndDeviation | None
 
@@ -66,9 +66,8 @@ def published_rows(comparison: Comparison, sessions: int) -> list[MethodRow]:
         if comparison.comparable:
             middle = list(row.sessions[1:]) if row.sessions else [*middle[:-1], row.last]
         figures = (row.average, row.drop, row.harmonic) if comparison.comparable else (None, None, None)
-        name = f"{each.method.name} ({each.method.year}){MARKS[each.method.epoch_chosen_on_test]}"
-        base: Cell = f"{row.base}{TRAINED_W}" if each.method.trained_w_in_session_0 else row.base
-        rows.append(MethodRow(name, [base, *middle], *figures, notes))
+        name = f"{each.method.name} ({each.method.year}){each.mark}"
+        rows.append(MethodRow(name, [each.marked_base, *middle], *figures, notes))
     return rows
 
 

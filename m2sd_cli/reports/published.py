@@ -62,6 +62,16 @@ class Published:
     row: Row
 
     @property
+    def mark(self) -> str:
+        """The mark behind the name of the method, of how its epoch was chosen; see `explain_marks`."""
+        return MARKS[self.method.epoch_chosen_on_test]
+
+    @property
+    def marked_base(self) -> str | Decimal | None:
+        """The figure of session 0, with a mark if the trained W may have answered."""
+        return f"{self.row.base}{TRAINED_W}" if self.method.trained_w_in_session_0 else self.row.base
+
+    @property
     def source(self) -> str:
         """Paper, figures and choice of the epoch, in one line."""
         seen = self.method.epoch_seen_in
@@ -149,7 +159,7 @@ def compare_with_published(first: Manifest, sessions: Sequence[Manifest]) -> Com
 
 
 def other_training(first: Manifest) -> list[str]:
-    """Return predicates of sentences about a run that was trained on other images than the field, or from weights.
+    """Return predicates of sentences about a run trained on other images than the field, or from other weights.
 
     The field trains on all base images, from random weights; on CUB-200 from those of ImageNet.
 

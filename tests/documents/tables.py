@@ -22,7 +22,7 @@ from m2sd_cli.method.base_statistics import BaseStatistics
 from m2sd_cli.method.stage3 import KnownClasses
 from m2sd_cli.recipes import find_recipe, recipe_names
 from m2sd_cli.recipes.results import find_measured, read_results, words_on
-from m2sd_cli.reports.published import MARKS, TRAINED_W, Published, published_methods
+from m2sd_cli.reports.published import Published, published_methods
 from m2sd_cli.tables import BACKBONES, CLASSIFIERS
 from tests.documents.markdown import ROOT
 
@@ -279,8 +279,8 @@ def published_rows(data: str, backbone: str) -> list[list[object]]:
     assert chosen, f"nothing is published on {data} with {backbone}"
     return [
         [
-            f"{each.method.name} ({each.method.year}){MARKS[each.method.epoch_chosen_on_test]}",
-            f"{'-' if each.row.base is None else each.row.base}{TRAINED_W * each.method.trained_w_in_session_0}",
+            f"{each.method.name} ({each.method.year}){each.mark}",
+            "-" if each.marked_base is None else str(each.marked_base),
             *(
                 "-" if value is None else value
                 for value in (each.row.last, each.row.average, each.row.drop, each.row.harmonic)
