@@ -9,7 +9,7 @@ from m2sd_cli.cli import options
 from m2sd_cli.cli.comparison import OwnRow, comparison_data, comparison_lines, explain_comparison
 from m2sd_cli.cli.evaluation_files import EvaluationFiles
 from m2sd_cli.cli.option_sets import Classifying, Evaluating, LabelledImages, Printing, takes_option_sets, values
-from m2sd_cli.cli.output import document, note, results, table, unknown_tells_little
+from m2sd_cli.cli.output import document, format_figure, note, results, table, unknown_tells_little
 from m2sd_cli.cli.study import StudyFiles, print_study
 from m2sd_cli.distributed.torchrun import is_distributed, is_main_process
 from m2sd_cli.errors import UsageError
@@ -141,10 +141,6 @@ def _named(names: list[str]) -> str:
     return ", ".join(names[:NAMED]) + more
 
 
-def _figure(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"
-
-
 def _trust(evaluation: "Evaluation") -> list[dict[str, float | None]]:
     """Return ECE, AUROC and FPR95 of each session."""
     if not evaluation.calibration:
@@ -160,8 +156,8 @@ def as_lines(evaluation: "Evaluation", only: int | None) -> list[str]:
             str(each.session),
             str(each.classes),
             str(each.images),
-            *map(_figure, (each.overall, each.base, each.novel, each.harmonic)),
-            *map(_figure, trust.values()),
+            *map(format_figure, (each.overall, each.base, each.novel, each.harmonic)),
+            *map(format_figure, trust.values()),
         ]
         for each, trust in zip(figures.sessions, _trust(evaluation), strict=True)
         if only is None or each.session == only
@@ -170,8 +166,8 @@ def as_lines(evaluation: "Evaluation", only: int | None) -> list[str]:
     lines = table(header, rows)
     if only is not None:
         return lines
-    means = f"AVG {_figure(figures.average)}  AHM {_figure(figures.average_harmonic)}  PD {_figure(figures.drop)}"
-    return [*lines, means]
+    means = {"AVG": figures.average, "AHM": figures.average_harmonic, "PD": figures.drop}
+    return [*lines, "  ".join(f"{name} {format_figure(value)}" for name, value in means.items())]
 
 
 def as_data(evaluation: "Evaluation", only: int | None, comparison: "Comparison | None" = None) -> dict[str, object]:

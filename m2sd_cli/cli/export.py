@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from m2sd_cli.cli import options
-from m2sd_cli.cli.output import as_text, document, note, result, table
+from m2sd_cli.cli.output import as_text, document, format_figure, note, result, table
 from m2sd_cli.errors import UsageError
 from m2sd_cli.exporting import EXPORT_FORMATS, INT8, check_licence, check_quantization, choose_format, folder_formats
 
@@ -127,8 +127,8 @@ def export(
 
 def _loss_lines(loss: "QuantizationLoss") -> list[str]:
     rows = [
-        ["float32", f"{loss.plain:.2f}", _share(loss.plain_unknown), f"{loss.plain_bytes / 1e6:.2f}"],
-        ["int8", f"{loss.int8:.2f}", _share(loss.int8_unknown), f"{loss.int8_bytes / 1e6:.2f}"],
+        ["float32", f"{loss.plain:.2f}", format_figure(loss.plain_unknown), f"{loss.plain_bytes / 1e6:.2f}"],
+        ["int8", f"{loss.int8:.2f}", format_figure(loss.int8_unknown), f"{loss.int8_bytes / 1e6:.2f}"],
     ]
     gain = f"{loss.int8 - loss.plain:+.2f}"
     images = f"{loss.images:,} test {'image' if loss.images == 1 else 'images'}"
@@ -136,7 +136,3 @@ def _loss_lines(loss: "QuantizationLoss") -> list[str]:
         *table(["numbers", "top-1", "unknown", "MB"], rows),
         f"int8 changes top-1 by {gain} points on {images}; {loss.same:.2f} % have the same answer",
     ]
-
-
-def _share(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"

@@ -163,6 +163,11 @@ def _broken(text: str, width: int, words: bool = True) -> list[str]:
     return [line.replace("\u00a0%", " %") for line in lines] or [""]
 
 
+def format_figure(value: float | None) -> str:
+    """Format a figure with two digits; a dash for none."""
+    return "-" if value is None else f"{value:.2f}"
+
+
 def format_mean(figure: "MeanAndDeviation", sign: str = "") -> str:
     """Format mean and deviation with two digits; with `sign` "+", a mean above 0 has its sign."""
     deviation = "" if figure.deviation is None else f" +- {figure.deviation:.2f}"

@@ -10,7 +10,7 @@ from m2sd_cli.cli import options
 from m2sd_cli.cli.comparison import OwnRow, comparison_data, comparison_lines, explain_comparison
 from m2sd_cli.cli.evaluation_files import require_places_apart
 from m2sd_cli.cli.option_sets import Classifying, Evaluating, LabelledImages, Printing, takes_option_sets, values
-from m2sd_cli.cli.output import document, format_mean, note, printable, results, table
+from m2sd_cli.cli.output import document, format_figure, format_mean, note, printable, results, table
 from m2sd_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -228,10 +228,6 @@ def cell(sample: "Sample") -> str:
     return "-" if summary is None else format_mean(summary)
 
 
-def _value(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"
-
-
 def as_lines(study: "Study") -> list[str]:
     """Format the figures over the runs, session by session, and those of each run after the last session."""
     from m2sd_cli.reports.study import OF_CHAIN, OF_SESSION
@@ -261,8 +257,8 @@ def run_rows(study: "Study") -> list[list[str]]:
         [
             printable(each.run),
             str(each.seed) if each.seed == each.seed_of_distill else f"{each.seed}, {each.seed_of_distill}",
-            *(_value(sample.values[number]) for sample in study.chain.values()),
-            *(_value(sample.values[number]) for sample in last.figures.values()),
+            *(format_figure(sample.values[number]) for sample in study.chain.values()),
+            *(format_figure(sample.values[number]) for sample in last.figures.values()),
         ]
         for number, each in enumerate(study.runs)
     ]
