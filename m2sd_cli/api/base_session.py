@@ -11,8 +11,9 @@ from m2sd_cli.checkpoints import BaseCheckpoint, build_recorded
 from m2sd_cli.config.stages import DistillConfig
 from m2sd_cli.data.datasets import DataSet
 from m2sd_cli.errors import UsageError
+from m2sd_cli.inference.classifier import require_classifier
 from m2sd_cli.inference.features import Sample, base_features, held_out_features
-from m2sd_cli.inference.session import require_classifier, to_transform
+from m2sd_cli.inference.session import to_transform
 from m2sd_cli.method.base_statistics import HeldOut, keeps_class_covariances
 from m2sd_cli.method.debiased import SHARE, allowed_rank
 from m2sd_cli.method.familiarity import known_score_name

@@ -6,7 +6,7 @@
 import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import torch
@@ -21,13 +21,13 @@ from m2sd_cli.data.skipping import check_images, say_skipped, skip_bad_shots
 from m2sd_cli.data.sources import FileImages
 from m2sd_cli.data.views import MOST_VIEWS
 from m2sd_cli.errors import RunError, UsageError
+from m2sd_cli.inference.classifier import choose_classifier, require_covariances, try_classifier
 from m2sd_cli.inference.device import choose_device, inference_precision
 from m2sd_cli.inference.features import shot_features
-from m2sd_cli.inference.session import choose_classifier, known_classes, read_later, require_covariances, to_transform
-from m2sd_cli.method.stage3 import build_head
+from m2sd_cli.inference.session import to_transform
 from m2sd_cli.paths import expand, expand_given, text_given
 from m2sd_cli.runs.chain import ChainSummary
-from m2sd_cli.runs.classes import ChainClasses, TaughtClass
+from m2sd_cli.runs.classes import TaughtClass
 from m2sd_cli.runs.folder import RunFolder, open_run
 from m2sd_cli.runs.manifest import ClassName, DataRecord, Kind, Manifest, ManifestSummary
 from m2sd_cli.runs.places import remember_shots
@@ -298,13 +298,7 @@ def teach(run: RunFolder, chain: ChainSummary, lesson: Lesson, execution: Execut
             classes=[ClassName(each.index, each.name, each.shots) for each in classes],
             views=lesson.views,
         )
-        known = known_classes(
-            checkpoint_0,
-            {**read_later(run, chain, checkpoint_0), len(chain.sessions): checkpoint},
-            ChainClasses.of([*chain.sessions, part]),
-        )
-        known, record = replace(known, base_cost=base.manifest.base_cost), base.manifest.backbone
-        build_head(classifier, known, record.similarity, record.scale, record.width)  # refuses what fails
+        try_classifier(classifier, run, chain, checkpoint_0, part, checkpoint)
     with run.locked("increment"):
         if run.newest() != parent.record:
             raise RunError(f"{run.path}: a session was added, removed or replaced meanwhile; try again")

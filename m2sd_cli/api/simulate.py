@@ -16,8 +16,9 @@ from m2sd_cli.data.protocol import apply_protocol
 from m2sd_cli.data.skipping import check_images, say_skipped, skip_bad_shots
 from m2sd_cli.data.sources import select_where
 from m2sd_cli.errors import DamagedError, UsageError
+from m2sd_cli.inference.classifier import choose_classifier, require_covariances
 from m2sd_cli.inference.device import choose_device, inference_precision
-from m2sd_cli.inference.session import choose_classifier, require_covariances, to_transform
+from m2sd_cli.inference.session import to_transform
 from m2sd_cli.method.stage3 import KnownClasses, choices
 from m2sd_cli.paths import expand_given, text_given
 from m2sd_cli.reports.draws import Simulation, compare_classifiers, embed_source

@@ -22,8 +22,8 @@ from m2sd_cli.data.folders import folder_name
 from m2sd_cli.data.protocol import apply_protocol
 from m2sd_cli.data.split_list import LIST_LIMIT, read_list
 from m2sd_cli.errors import M2sdError, UsageError, os_errors_as
+from m2sd_cli.inference.classifier import require_classifier
 from m2sd_cli.inference.device import choose_device, training_precision
-from m2sd_cli.inference.session import require_classifier
 from m2sd_cli.method.backbone import build_backbone
 from m2sd_cli.method.stage3 import default_classifier
 from m2sd_cli.paths import expand, expand_given, text_given

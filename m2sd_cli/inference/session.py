@@ -7,23 +7,23 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from m2sd_cli.checkpoints import BaseCheckpoint, IncrementCheckpoint
+from m2sd_cli.checkpoints import BaseCheckpoint
 from m2sd_cli.data.names import class_name, name_key
 from m2sd_cli.data.transforms import TestTransform
-from m2sd_cli.errors import DamagedError, UsageError
+from m2sd_cli.errors import DamagedError
+from m2sd_cli.inference.classifier import choose_base_cost, choose_classifier, require_covariances
 from m2sd_cli.inference.features import embed
+from m2sd_cli.inference.known import known_classes, read_later
 from m2sd_cli.method.backbone import Backbone
-from m2sd_cli.method.base_statistics import BaseStatistics, HeldOut
+from m2sd_cli.method.base_statistics import HeldOut
 from m2sd_cli.method.calibration import Confidence, fit_confidence
-from m2sd_cli.method.extension import extended_base, joined_mean
 from m2sd_cli.method.familiarity import Likeness, build_likeness
 from m2sd_cli.method.heads import AnyHead
-from m2sd_cli.method.stage3 import KnownClasses, answer, build_head, choices, load_builder
-from m2sd_cli.registry import one_of
+from m2sd_cli.method.stage3 import answer, build_head, choices
 from m2sd_cli.runs.chain import ChainSummary
 from m2sd_cli.runs.classes import ChainClasses, TaughtClass
 from m2sd_cli.runs.folder import RunFolder
-from m2sd_cli.runs.manifest import WITH_SHOTS, BackboneRecord, TransformRecord
+from m2sd_cli.runs.manifest import BackboneRecord, TransformRecord
 from m2sd_cli.tables import CLASSIFIERS
 
 CUTS = ("extend", "forget")  # kinds of sessions that change the row of an earlier class, or remove it
@@ -105,71 +105,6 @@ class SessionModel:
     def recognise(self, features: Tensor, logits: Tensor) -> Tensor:
         """Map features (B, D) and their logits (B, C) to the likeness to each class, (B, C)."""
         return likeness(self.familiarity, features, logits)
-
-
-def choose_classifier(run: RunFolder, chain: ChainSummary, name: str | None) -> str:
-    """Choose the classifier that a chain answers with: `name`, else the classifier of its last session.
-
-    Raises:
-        UsageError: there is none of that name, or it compares directions and W was trained as a linear one.
-        M2sdError: it is of another package, and cannot be imported.
-        DamagedError: the session names a classifier that this version does not know.
-    """
-    recorded = chain.last.manifest.classifier
-    assert recorded is not None, "every session names one"
-    if not name and recorded not in CLASSIFIERS:
-        raise run.unknown(chain.last, "classifier", recorded)
-    chosen = name or recorded
-    require_classifier(chosen, chain.base.manifest.backbone.similarity)
-    return chosen
-
-
-def require_classifier(name: str, similarity: str) -> None:
-    """Refuse a classifier that cannot be imported, or compares directions if the trained W is linear.
-
-    Raises:
-        UsageError: it does so, or there is none of that name; the message lists the others.
-        M2sdError: it is of another package, and cannot be imported.
-    """
-    load_builder(name)
-    if CLASSIFIERS[name].cosine_only and similarity != "cosine":
-        raise UsageError(
-            f"--classifier {name}: it compares directions, and this run was pretrained with --similarity {similarity}; "
-            f"choose {', '.join(choices(similarity))}"
-        )
-
-
-def require_covariances(name: str, statistics: BaseStatistics) -> None:
-    """Refuse a classifier that needs the covariance of each base class if session 0 keeps none.
-
-    Raises:
-        UsageError: it needs them, and there are none.
-    """
-    if CLASSIFIERS[name].by_class and statistics.class_covariances is None:
-        raise UsageError(
-            f"--classifier {name}: session 0 keeps no covariance of each class, as those of earlier versions and of "
-            f"many wide classes; distill once more with this version, or choose another classifier"
-        )
-
-
-def choose_base_cost(
-    chain: ChainSummary, held_out: HeldOut | None, classifier: str, asked: float | None
-) -> float | None:
-    """Choose the points of accuracy that a new class may cost: `asked`, else those of the base session.
-
-    Raises:
-        UsageError: points are asked for, and the classifier ignores them or no held-out image measures them.
-    """
-    if asked is None:
-        return chain.base.manifest.base_cost
-    if not 0 <= asked <= 100:
-        raise UsageError(f"--base-cost {asked:g}: points of accuracy, 0 to 100")
-    if not CLASSIFIERS[classifier].base_cost:
-        able = one_of([name for name in CLASSIFIERS.entries if CLASSIFIERS[name].base_cost])
-        raise UsageError(f"--base-cost {asked:g}: {classifier} has none; leave it out, or add --classifier {able}")
-    if held_out is None:
-        raise UsageError(f"--base-cost {asked:g}: pretrain held no base image out to measure it with; leave it out")
-    return asked
 
 
 def load_session(
@@ -298,19 +233,6 @@ def _load(
     return models
 
 
-def read_later(run: RunFolder, chain: ChainSummary, base: BaseCheckpoint) -> dict[int, IncrementCheckpoint]:
-    """Read the checkpoints of the sessions with shots, by their numbers.
-
-    Raises:
-        DamagedError: one is damaged, or does not fit its manifest.
-    """
-    return {
-        number: IncrementCheckpoint.read(run, part, base.backbone.session_width)
-        for number, part in enumerate(chain.sessions)
-        if part.kind in WITH_SHOTS
-    }
-
-
 def _all_names(classes: list[TaughtClass], last: ChainClasses) -> list[tuple[str, int]]:
     """List every name of classes, with their places; of places with one name the last one counts.
 
@@ -337,40 +259,6 @@ def _count_below(classes: list[TaughtClass], ends: list[int]) -> list[int]:
     indices = torch.tensor([each.index for each in classes])
     counts: list[int] = torch.searchsorted(indices, torch.tensor(ends)).tolist()
     return counts
-
-
-def known_classes(base: BaseCheckpoint, later: dict[int, IncrementCheckpoint], classes: ChainClasses) -> KnownClasses:
-    """Collect the tensors of all classes, forgotten ones included, with the shots of all sessions that taught them.
-
-    A forgotten class still counts in the heads of the others, so that their answers stay.
-    """
-    count = len(base.means)
-    more = {
-        each.index: torch.cat([later[number].shots[place] for number, place in each.shots[1:]])
-        for each in classes.all[:count]
-        if len(each.shots) > 1
-    }
-    means, statistics, images = base.means, base.statistics, base.images
-    if more:
-        means, statistics, images = extended_base(means, statistics, images, more)
-    new, shots = [means[:0]], []
-    for each in classes.all[count:]:
-        parts = [later[number].shots[place] for number, place in each.shots]
-        number, place = each.shots[0]
-        shots.append(parts[0] if len(parts) == 1 else torch.cat(parts))
-        mean = later[number].means[place] if len(parts) == 1 else joined_mean(shots[-1])
-        new.append(mean[None])
-    views = [each.views or 1 for each in classes.all[count:]]
-    return KnownClasses(
-        means,
-        torch.cat(new),
-        shots,
-        statistics,
-        images,
-        base.held_out,
-        views=views,
-        covariance_images=base.images,
-    )
 
 
 def likeness(familiarity: Likeness | None, features: Tensor, logits: Tensor) -> Tensor:
