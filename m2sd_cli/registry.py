@@ -26,6 +26,9 @@ _running: list[str] = []  # modules of the files that are being run, the last on
 OTHERS: Final = "m2sd --plugin FILE.py adds others"  # the end of messages on unknown names
 OWN: Final = "m2sd_cli."  # the beginning of the builders of this package, which the tests cover
 NAME: Final = r"[a-z0-9][a-z0-9._-]{0,63}"  # the pattern of a well-formed name
+WELL_FORMED: Final = (
+    "names have lower-case letters, digits, dots, dashes and underscores, and begin with a letter or a digit"
+)
 
 Builder = str | Callable[..., Any]
 
@@ -147,7 +150,7 @@ class Registry(Generic[Entry]):
             UsageError: the name is taken or not well-formed.
         """
         if not re.fullmatch(NAME, name):
-            raise UsageError(f"{self.option} {name}: not a name of lower-case letters, digits, dots and dashes")
+            raise UsageError(f"{self.option} {name}: {WELL_FORMED}")
         if name in self:
             raise UsageError(f"{self.option} {name}: the name is taken; choose another")
         self.entries[name] = entry
@@ -173,6 +176,8 @@ class Registry(Generic[Entry]):
         if family is not None:
             return self._member(name, family)
         if name not in self._plugins:
+            if name in self._entry_points:
+                raise UsageError(f"{self.option} {quoted(name)}: its package has to rename it: {WELL_FORMED}")
             choices = ", ".join([*self.names(), *self._examples()])
             raise UsageError(f"{self.option} {quoted(name)}: choose {choices}{self._suggestion(name)}; {OTHERS}")
         plugin = self._plugins[name]
@@ -323,7 +328,11 @@ class Registry(Generic[Entry]):
         return f" (did you mean {similar[0]}?)" if similar else ""
 
     @cached_property
-    def _plugins(self) -> "dict[str, EntryPoint]":
+    def _entry_points(self) -> "dict[str, EntryPoint]":
         from importlib.metadata import entry_points  # takes longer to import than all of the command line does to build
 
-        return {each.name: each for each in entry_points(group=self.group) if re.fullmatch(NAME, each.name)}
+        return {each.name: each for each in entry_points(group=self.group)}
+
+    @cached_property
+    def _plugins(self) -> "dict[str, EntryPoint]":
+        return {name: each for name, each in self._entry_points.items() if re.fullmatch(NAME, name)}

@@ -9,7 +9,7 @@ import pytest
 
 from m2sd_cli.errors import M2sdError, UsageError
 from m2sd_cli.progress import report_to
-from m2sd_cli.registry import Registry, load
+from m2sd_cli.registry import WELL_FORMED, Registry, load
 from tests.helpers import Heard
 
 GROUP = "m2sd.fruits"
@@ -80,9 +80,9 @@ def test_a_registered_entry_tells_its_package(fruits: Registry[Fruit]) -> None:
     ("name", "message"),
     [
         ("pear", "--fruit pear: the name is taken; choose another"),
-        ("Plum", "--fruit Plum: not a name of lower-case letters, digits, dots and dashes"),
-        ("", "--fruit : not a name of lower-case letters, digits, dots and dashes"),
-        ("-plum", "--fruit -plum: not a name of lower-case letters, digits, dots and dashes"),
+        ("Plum", "--fruit Plum: " + WELL_FORMED),
+        ("", "--fruit : " + WELL_FORMED),
+        ("-plum", "--fruit -plum: " + WELL_FORMED),
     ],
 )
 def test_a_name_that_does_not_fit_is_refused(fruits: Registry[Fruit], name: str, message: str) -> None:
@@ -98,6 +98,8 @@ def test_a_package_adds_entries(fruits: Registry[Fruit], tmp_path: Path, monkeyp
     assert fruits.names() == ("apple", "pear", "plum")
     assert fruits.origin("plum") == "plum-tree 1.2"
     assert fruits.origin("pear") is None
+    with pytest.raises(UsageError, match="--fruit Bad Name: its package has to rename it: names have lower"):
+        fruits["Bad Name"]
     assert "plum_tree" not in sys.modules
     assert fruits["plum"] == Fruit("plum_tree:build")
     with pytest.raises(UsageError, match="the name is taken"):

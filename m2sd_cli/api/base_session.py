@@ -218,13 +218,14 @@ def _begin_with_means(network: Network, job: Job[DistillConfig]) -> None:
 
 
 def _say_margin(classifier: str, cost: float | None, held_out: HeldOut | None, classes: int) -> None:
-    """Say by what the base classes are held back."""
-    if held_out is None or cost is None:
-        say = f"no base image is held out: base classes are held back by {SHARE:.0%} of the distance between them"
-    elif allowed_rank(len(held_out.labels), classes, cost):
-        say = f"a new class may cost {cost:g} points of base classes, by {len(held_out.labels)} images held out"
+    """Say how large the margin is by which base classes have to win."""
+    images = 0 if held_out is None else len(held_out.labels)
+    if not images or cost is None:
+        say = f"no image is held out; the margin of new classes is {SHARE:.0%} of the distance between base classes"
+    elif allowed_rank(images, classes, cost):
+        say = f"a new class may cost {cost:g} points of base accuracy, measured on {images} held-out images"
     else:
-        say = f"{len(held_out.labels)} images held out are too few to tell {cost:g} points: no base class is held back"
+        say = f"new classes have no margin: {images} held-out images are too few to measure {cost:g} points"
     progress.say(f"{classifier}: {say}")
 
 

@@ -62,7 +62,7 @@ class Learned:
 
     stored: StoredManifest  # of session 0
     pictures: int  # learned from
-    held_out: int  # images to tell the unknown by
+    held_out: int  # images to recognise unknown ones
     tested: int  # images
     right: int  # of these
     accuracies: dict[str, float]  # of each class that has images for testing

@@ -80,7 +80,7 @@ def common(
         typer.Option(
             OPTION,
             metavar="FILE.py",
-            help="Python file to run first, which registers a backbone, classifier or data set of yours.",
+            help="Python file to run first, which registers a backbone, classifier, data set or other part.",
             show_default=False,
             readable=False,
         ),

@@ -80,6 +80,8 @@ def export(
     with a score below its unknown_below is of no class that was taught. Logits of a safetensors file are divided by its
     temperature first.
 
+    onnx needs the extra m2sd[onnx], --quantize the extra m2sd[quantize]; the other formats need none.
+
     hub is a folder with safetensors, JSON, a model card and a model.py that answers without m2sd. The figures of the
     card are measured on the test images of the run, or on those of --test.
 
@@ -90,7 +92,7 @@ def export(
       m2sd export --out birds.onnx
       m2sd export --session 0 --out base.safetensors
       m2sd export --out birds-int8.onnx --quantize int8
-      m2sd export --format hub --license mit --out birds
+      m2sd export --run birds --format hub --license mit --out birds-hub
     """
     import m2sd_cli
     from m2sd_cli.cli.progress import reporting

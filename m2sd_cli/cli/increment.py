@@ -72,7 +72,7 @@ def increment(
     A class that is known already is refused without --extend.
 
     Examples:
-      m2sd increment --shots ./birds     birds/heron/1.jpg, ...
+      m2sd increment --shots ./new-birds     new-birds/heron/1.jpg, ...
       m2sd increment --class heron 1.jpg 2.jpg
       m2sd increment --extend --shots ./more     more photos of known classes
       m2sd increment                     benchmarks: the data set's next session

@@ -48,8 +48,8 @@ def learn(
         float | None,
         typer.Option(
             "--minutes",
-            help="Fine-tune for so long, the trial included that says if it pays. It takes six classes with six photos "
-            "to learn from.",
+            help="Train the network, too, for so long, a trial included; the result is kept only if it is better. It "
+            "takes six classes of ten photos.",
             show_default=False,
         ),
     ] = None,
@@ -59,7 +59,8 @@ def learn(
     force: Annotated[
         bool,
         typer.Option(
-            "--force", help="Replace the old model, whose later classes are lost, before any --minutes begin."
+            "--force",
+            help="Replace the old model. Classes taught later are lost. With --minutes the old model goes first.",
         ),
     ] = False,
     yes: options.Yes = False,
@@ -68,9 +69,9 @@ def learn(
 ) -> None:
     """Learn the classes of a folder of photos in a minute, by a network that was trained on the photos of ImageNet.
 
-    Some photos of each class are held out: some to test with, a few to tell the unknown by. Classifiers are tried
-    with some of the classes in the place of new ones; one that wins throughout is taken instead of the usual one.
-    Nothing is trained without --minutes. The photos are only read. New classes are taught by m2sd increment.
+    A fifth of each class is kept to test with. A few photos more are held out to recognise unknown ones. Classifiers
+    are tried with some of the classes in the place of new ones; one that wins throughout is taken instead of the usual
+    one. Nothing is trained without --minutes. The photos are only read. New classes are taught by m2sd increment.
 
     Examples:
       m2sd learn ./photos                photos/heron/1.jpg, photos/owl/2.jpg
@@ -131,7 +132,7 @@ def learn(
 def _say_learned(learned: "Learned") -> "Iterator[str]":
     """Write the size of a base session, and its answers to photos that it has not learned."""
     manifest = learned.stored.manifest
-    kept = ((learned.tested, "to test with"), (learned.held_out, "to tell the unknown by"))
+    kept = ((learned.tested, "to test with"), (learned.held_out, "to recognise unknown ones"))
     aside = "".join(f", {count} {purpose}" for count, purpose in kept if count)
     photos = learned.pictures + learned.tested + learned.held_out
     yield (

@@ -181,6 +181,6 @@ def _is_figure(cell: str) -> bool:
 def unknown_tells_little(told: float) -> str:
     """Say that "unknown" is worth little, and the estimate in per cent behind it."""
     return (
-        f'"unknown" is worth little here: held-out images of a base class score lower in {told:.0f} % of pairs when '
-        f"that class is left out, and a coin has 50; longer training or a pretrained network tells more"
+        f'"unknown" is not reliable here: in a test, images of a known class and of a class left out were told apart '
+        f"in {told:.0f} % of pairs, where chance is 50; more classes, longer training or a pretrained network may help"
     )

@@ -54,8 +54,8 @@ def predict(
 ) -> None:
     """Name the class of each photo, one for the whole photo. Photos are only read.
 
-    A photo is unknown if it is less like the classes than 95 of 100 photos that were held out of the first ones; the
-    likeliest classes follow in brackets. Where the network can hardly tell, a line says so.
+    A photo is unknown if 95 % of the photos that were held out are more like a known class; the likeliest classes
+    follow in brackets. Where the network can hardly tell, a line says so.
 
     Examples:
       m2sd predict bird.jpg
@@ -63,7 +63,7 @@ def predict(
       m2sd predict bird.jpg --session 2 --json
       m2sd predict ./holiday --explain ./heat-maps
       m2sd predict ./holiday --top-k 1 --csv | cut -d, -f1,4
-      find ./holiday -newer last.jpg | m2sd predict -
+      find ./holiday -type f -newer ./holiday/last.jpg | m2sd predict -
 
     Answers come in the order of the photos, as soon as they are there. A photo that cannot be read
     is named, and the exit code is 3 at the end; with --skip-bad it is 0.

@@ -27,7 +27,7 @@ STAGES = ("pretrain", "distill")
 NO_INIT = "none"
 CLASSIFIER_DEFAULT = f"{DEFAULT_CLASSIFIER}, or chosen, mostly {UNTRAINED_CLASSIFIER}, without any training"
 SEED = "Same seed: same result, on the same CPU with the same number of threads."
-RATE = "Learning rate of the classifier W, after the warm-up."
+RATE = "Learning rate of the class weights W, after the warm-up."
 DEFAULT_MILESTONES = (0.6, 0.8)  # of the epochs
 MISSING_TERMS = {  # by mixing, the weights of the terms of L that it does not have
     "mixup": ("kl_weight",),
@@ -108,12 +108,14 @@ class PretrainConfig(TrainingConfig, ImageChoice, ProtocolOptions):
         int, Option(help="Epochs of this stage; 0 leaves the weights of --init as they are.", ge=0, le=MANY)
     ]
     optimizer: Annotated[
-        str, Option(help="{choices}.", table=OPTIMIZERS, default="sgd, or adamw with --init alone")
+        str, Option(help="{choices}.", table=OPTIMIZERS, default="sgd; adamw with --init and no learning rate")
     ] = "sgd"
     backbone_rate: Annotated[
         float,
         Option(
-            help="Learning rate of the backbone, as a multiple of W's.", gt=0, default="1, or 0.1 with --init alone"
+            help="Learning rate of the backbone, as a multiple of W's.",
+            gt=0,
+            default="1; 0.1 where adamw is the default",
         ),
     ] = 1.0
     backbone: Annotated[str, Option(help="{choices}.", table=BACKBONES, symbol="φ")] = "resnet18"
@@ -174,7 +176,8 @@ class DistillConfig(TrainingConfig):
 
     epochs: Annotated[int, Option(help="Epochs of this stage; 0 leaves the network as it is.", ge=0, le=MANY)]
     optimizer: Annotated[
-        str, Option(help="{choices}.", table=OPTIMIZERS, default="sgd, or adamw after pretrain --init")
+        str,
+        Option(help="{choices}.", table=OPTIMIZERS, default="sgd; adamw after --init, with no learning rate"),
     ] = "sgd"
     learning_rate: Annotated[float, Option(help=RATE, gt=0, default="0.02; adamw: 0.0002")] = 0.02
     mixing: Annotated[

@@ -9,7 +9,7 @@ from torch import Tensor
 from m2sd_cli.method.familiarity import left_out_scores
 from m2sd_cli.method.numerics import float64_device
 
-LITTLE = 60.0  # per cent; a chance of 50 is that of a coin
+LITTLE = 60.0  # per cent; chance is 50
 LOWEST, HIGHEST = 0.01, 100.0  # temperatures, in units of the distance of logits from that of the label
 HALVINGS = 25  # of the range of log T: T is right to a millionth
 

@@ -46,7 +46,7 @@ def test_a_folder_becomes_session_0(photos: Path, tmp_path: Path, m2sd: Cli, str
     first, second, fourth = done.out.splitlines()  # no class is hard
     # A fifth of twelve images is held out for testing, a fifth of the other ten to calibrate with.
     assert first.startswith("3 classes from 36 photos in ")
-    assert first.endswith(" s, with small: 24 learned, 6 to test with, 6 to tell the unknown by")
+    assert first.endswith(" s, with small: 24 learned, 6 to test with, 6 to recognise unknown ones")
     assert second == "accuracy now: 100.0 % of the 6 photos to test with"
     assert fourth == (
         "classifier: centred, the usual one; others were not tried: it takes 6 classes of 6 photos or more "

@@ -72,7 +72,7 @@ def test_distill_takes_other_points(calibrated: Path, stripes: Stripes, tmp_path
     words = ["--from", calibrated, "--run", tmp_path / "run", "--classifier", "debiased", "--base-cost", "30"]
     done = m2sd("distill", "--data", stripes.folder, *words, "--epochs", "0", "--device", "cpu")
     assert done.code == 0
-    assert "debiased: a new class may cost 30 points of base classes, by 8 images held out" in done.err
+    assert "debiased: a new class may cost 30 points of base accuracy, measured on 8 held-out images" in done.err
     manifest = RunFolder(tmp_path / "run").session(0).manifest
     assert (manifest.base_cost, manifest.config["base_cost"]) == (30.0, 30.0)
     assert margin(tmp_path / "run") == pytest.approx(measured(tmp_path / "run", 30.0), abs=1e-4)
@@ -108,8 +108,8 @@ def test_points_that_mean_nothing_are_refused(
 @pytest.mark.parametrize(
     ("run", "says"),
     [
-        ("calibrated", "8 images held out are too few to tell 0.5 points: no base class is held back"),
-        ("trained", "no base image is held out: base classes are held back by 5% of the distance between them"),
+        ("calibrated", "new classes have no margin: 8 held-out images are too few to measure 0.5 points"),
+        ("trained", "no image is held out; the margin of new classes is 5% of the distance between base classes"),
     ],
 )
 def test_distill_says_where_nothing_can_be_measured(

@@ -225,7 +225,7 @@ def _limits(model: SessionModel) -> str:
         lines.append(
             "- Probabilities are calibrated on held-out images of base classes, of which 95 % count as known. Images "
             "of a base class that is left out of the model score lower than images of a known one in "
-            f"{confidence.told:.0f} % of pairs; a coin has 50."
+            f"{confidence.told:.0f} % of pairs, where chance is 50."
         )
     return "\n".join(lines)
 
