@@ -48,7 +48,8 @@ def memory() -> tuple[int, int] | None:
             words = [_text(folder / limit) or "", _text(folder / usage) or ""]
             if all(word.isdecimal() for word in words):
                 allowed, used = map(int, words)
-                cached = next((int(value) for name, value in _fields(folder / "memory.stat", " ") if name == "file"), 0)
+                parts = dict(_fields(folder / "memory.stat", " "))
+                cached = int(parts.get("file") or parts.get("total_cache") or 0)  # of version 2 or 1
                 total, free = min(total, allowed), min(free, max(0, allowed - used + cached))
     return total, free
 

@@ -60,6 +60,8 @@ def test_groups_of_version_1_within_a_container(system: Path) -> None:
     )
     assert host.core_limit() == 2
     assert host.memory() == (2_000_000_000, 1_500_000_000)
+    write(system, {"cgroup/memory/memory.stat": "cache 10\nrss 20\ntotal_cache 400000000\n"})
+    assert host.memory() == (2_000_000_000, 1_900_000_000)
     write(system, {"cgroup/cpu/cpu.cfs_quota_us": "-1\n"})
     assert host.core_limit() is None
 

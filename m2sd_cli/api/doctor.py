@@ -58,6 +58,9 @@ class Diagnosis:
         return [each for finding in self.findings for each in finding.remarks]
 
 
+FOLDERS: Final = ("cache", "run", "data")  # probes of a folder
+
+
 def doctor(*, run: Path | str | None = None, data_root: Path | str | None = None) -> Diagnosis:
     """Examine whether a training would work here. Nothing is changed or downloaded.
 
@@ -85,8 +88,10 @@ def doctor(*, run: Path | str | None = None, data_root: Path | str | None = None
 def _examine(name: str, probe: Callable[[], Finding]) -> Finding:
     try:
         return probe()
-    except Exception as error:  # of a library that is broken, which another probe tells
-        return Finding(name, f"not known: {_reason(error)}", {"unknown": _reason(error)})
+    except Exception as error:
+        # A training would end with a folder that cannot be looked at. Another probe tells of a library that is broken.
+        problems = [f"{name}: {_reason(error)}"] if name in FOLDERS else []
+        return Finding(name, f"not known: {_reason(error)}", {"unknown": _reason(error)}, problems)
 
 
 def _reason(error: Exception) -> str:
@@ -193,6 +198,10 @@ def _gpu() -> Finding:
             return Finding("gpu", "mps, for --device mps", {**facts, "mps": True})
         if driver is None:
             return Finding("gpu", "none", facts)
+        hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
+        if hidden in ("", "-1"):
+            remark = f"a GPU of driver {driver} is here; unset CUDA_VISIBLE_DEVICES, which is {hidden!r}, to use it"
+            return Finding("gpu", "not used: CUDA_VISIBLE_DEVICES hides it", facts, remarks=[remark])
         why = (
             "torch is built without CUDA" if torch.version.cuda is None else f"CUDA {torch.version.cuda} does not start"
         )

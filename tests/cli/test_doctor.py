@@ -3,7 +3,7 @@
 import json
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -95,6 +95,24 @@ def test_a_gpu_that_torch_cannot_use(m2sd: Cli, tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr("torch.version.cuda", None)
     found = document(m2sd, "--run", tmp_path / "run")
     assert found["remarks"][0].startswith("a GPU of driver 570.1 is here, and torch is built without CUDA")
+
+
+def test_a_gpu_that_is_hidden(m2sd: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("m2sd_cli.api.doctor._driver", lambda: "570.1")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: False)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
+    found = document(m2sd, "--run", tmp_path / "run")
+    assert found["remarks"] == ["a GPU of driver 570.1 is here; unset CUDA_VISIBLE_DEVICES, which is '-1', to use it"]
+
+
+def test_a_folder_that_cannot_be_looked_at(m2sd: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def closed(folder: Path) -> NoReturn:
+        raise PermissionError(13, "Permission denied", str(folder))
+
+    monkeypatch.setattr("m2sd_cli.api.doctor._disk", closed)
+    problems = document(m2sd, "--run", tmp_path / "run", code=1)["problems"]
+    assert f"run: [Errno 13] Permission denied: '{tmp_path / 'run'}'" in problems
 
 
 def test_a_data_folder_that_is_not_there(m2sd: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
