@@ -226,7 +226,7 @@ def ablate(
         except _TimeUpError:
             pass
         except InterruptedTrainingError as error:
-            raise type(error)("interrupted and saved; go on with the same command") from None
+            raise type(error)("interrupted; go on with the same command") from None
     results = read_results(folder, list(stored.described()))
     left = [run for run, _ in runs if not run.has_ended]
     diverged = [run.name for run in left if run.has_diverged(stored)]
@@ -272,6 +272,8 @@ def _run_all(study: _Study, runs: Sequence[tuple[Run, RowOptions]], sessions: Ma
                 _finish(study, run, row, f"run {number} of {len(runs)}", sessions[row.record.stage_1], wait)
             except LockedError:
                 busy.append(run.name)
+                if wait and study.seconds_left == 0:
+                    raise _TimeUpError from None
                 continue
             except _MarkedError as error:
                 say(f"seed {run.seed}, {run.row} diverged: {error}")

@@ -130,7 +130,8 @@ def process_group(chosen: torch.device) -> Iterator[tuple[ProcessGroup, torch.de
         if local_size > torch.cuda.device_count():
             devices = torch.cuda.device_count()
             raise UsageError(f"--nproc-per-node {local_size}: only {devices} CUDA device(s) here; one process for each")
-        chosen = torch.device("cuda", local_rank)
+        if chosen.index is None:
+            chosen = torch.device("cuda", local_rank)
         torch.cuda.set_device(chosen)
     elif chosen.type != "cpu":
         raise UsageError(f"--device {chosen}: several processes work on cpu or cuda only")

@@ -56,7 +56,13 @@ class Execution:
         return f"go on with the same command and --resume{', but without --force' if self.force else ''}"
 
     def resumed_from(self, state: TrainingState) -> "Execution":
-        """Return the same conditions, with the precision and algorithms of an interrupted training."""
+        """Return the same conditions, with the precision and algorithms of an interrupted training.
+
+        Raises:
+            UsageError: it was compiled, and several processes would go on with it.
+        """
+        if state.compiled and self.group.size > 1:
+            raise UsageError("the training began with --compile, which is for one process; go on without torchrun")
         return replace(self, precision=state.precision, compile=state.compiled, deterministic=state.deterministic)
 
 

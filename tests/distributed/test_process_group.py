@@ -345,3 +345,22 @@ def test_processes_meet_without_a_word_on_stdout(
     with pytest.raises(RuntimeError, match="met"), process_group(torch.device("cpu")):
         pass
     assert capfd.readouterr() == ("", "[Gloo] Rank 0\n")
+
+
+@pytest.mark.parametrize(("asked", "taken"), [("cuda", "cuda:0"), ("cuda:3", "cuda:3")])
+def test_one_process_of_a_machine_has_the_device_that_was_asked_for(
+    monkeypatch: pytest.MonkeyPatch, asked: str, taken: str
+) -> None:
+    def meet(*_arguments: object, **_options: object) -> None:
+        raise RuntimeError("met")
+
+    for name, value in {"RANK": 1, "WORLD_SIZE": 2, "LOCAL_RANK": 0, "LOCAL_WORLD_SIZE": 1, "MASTER_PORT": 1}.items():
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    chosen: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    monkeypatch.setattr(torch.distributed, "init_process_group", meet)
+    with pytest.raises(RuntimeError, match="met"), process_group(torch.device(asked)):
+        pass
+    assert chosen == [torch.device(taken)]
