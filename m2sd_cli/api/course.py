@@ -20,6 +20,7 @@ from m2sd_cli.method.network import Network
 from m2sd_cli.reading import counted
 from m2sd_cli.recipes import Recipe
 from m2sd_cli.training.batches import batch_bounds
+from m2sd_cli.training.determinism import deterministic as deterministic_algorithms
 from m2sd_cli.training.distill import (
     build_enhancement,
     distill_module,
@@ -27,13 +28,13 @@ from m2sd_cli.training.distill import (
     loss_weights,
     saves_memory,
 )
-from m2sd_cli.training.epochs import HELD_OUT_SHARE, peak_memory
+from m2sd_cli.training.epochs import HELD_OUT_SHARE, peak_memory, reset_peak_memory
 from m2sd_cli.training.fitting import steps_explained
 from m2sd_cli.training.job import Job
 from m2sd_cli.training.loop import Inputs, Objective, Training
 from m2sd_cli.training.memory import freed_memory_kept
 from m2sd_cli.training.pretrain import build_network, pretrain_objective
-from m2sd_cli.training.time_budget import too_little_time
+from m2sd_cli.training.time_budget import require_warm, too_little_time
 
 ENDLESS = 10**6  # epochs, of which as many steps are taken as the measurement wants
 WORTH: Final = 10**7  # pixels over all epochs of stage 1; one of fewer is over in half a minute
@@ -110,7 +111,12 @@ def measure(
     if batch_size is not None and batch_size < config.batch_size:
         steps = len(data.train) / batch_size
         config = replace(config, batch_size=batch_size)
-    with steps_explained(stage, config, execution):
+    with (
+        steps_explained(stage, config, execution),
+        freed_memory_kept(execution.device),
+        deterministic_algorithms(execution.deterministic),
+    ):
+        reset_peak_memory(execution.device)
         training = Training(
             stage,
             module,
@@ -127,6 +133,7 @@ def measure(
         epochs = int(execution.time_budget / epoch_seconds)
         if not epochs:
             raise too_little_time(execution.time_budget, epoch_seconds)
+        require_warm(epochs, job.config.warmup_epochs)
     return StagePlan(stage, epochs, len(bounds), epochs * epoch_seconds, peak_memory(execution.device))
 
 
@@ -161,18 +168,17 @@ def tell_both(job: Job[PretrainConfig], defaults: Mapping[str, Any], followed: R
         networks = [build_network(config, data.base, data.transform.crop) for _ in range(2)]
         then = Job("distill", job.run, data, job.classes, second, execution)
         size = _small_batch(job)
-        with freed_memory_kept(asked.device):
-            one = measure(
-                job.stage,
-                networks[0],
-                pretrain_objective(networks[0], job.config),
-                _noise(job, size),
-                replace(job, execution=execution),
-                size,
-                MOMENT,
-            )
-            size = _small_batch(then)
-            two = measure_distill(networks[1], _noise(then, size), then, size, MOMENT)
+        one = measure(
+            job.stage,
+            networks[0],
+            pretrain_objective(networks[0], job.config),
+            _noise(job, size),
+            replace(job, execution=execution),
+            size,
+            MOMENT,
+        )
+        size = _small_batch(then)
+        two = measure_distill(networks[1], _noise(then, size), then, size, MOMENT)
     except M2sdError as error:
         progress.say(f"{job.stage}: how long it and distill take is not known: {error}")
         return

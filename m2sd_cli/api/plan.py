@@ -28,7 +28,6 @@ from m2sd_cli.paths import expand
 from m2sd_cli.recipes import find_recipe
 from m2sd_cli.runs.folder import RunFolder, open_run
 from m2sd_cli.runs.training_state import StateStore
-from m2sd_cli.training.determinism import deterministic as deterministic_algorithms
 from m2sd_cli.training.distill import (
     load_network,
 )
@@ -104,10 +103,9 @@ def plan(
     origin = None if source is None else RunFolder(expand(source, "--from"))
     with process_group(asked.device) as (group, device):
         execution = replace(asked, device=device, group=group)
-        with deterministic_algorithms(execution.deterministic):
-            if stage == "pretrain":
-                return _plan_pretrain(request, folder, execution, force, skip_bad)
-            return _plan_distill(request, folder, origin, execution, force)
+        if stage == "pretrain":
+            return _plan_pretrain(request, folder, execution, force, skip_bad)
+        return _plan_distill(request, folder, origin, execution, force)
 
 
 def _plan_pretrain(request: Request, folder: RunFolder, execution: Execution, force: bool, skip_bad: bool) -> Plan:

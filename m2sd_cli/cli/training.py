@@ -117,7 +117,7 @@ def training_arguments(model: type[PretrainConfig | DistillConfig], given: dict[
     budget: str | None = given["time_budget"]
     return given | {
         "stop_after": options.time_limit(given["stop_after"]),
-        "time_budget": budget and options.seconds("--time-budget", budget),
+        "time_budget": None if budget is None else options.seconds("--time-budget", budget),
         "save_every": options.seconds("--save-every", given["save_every"]),
     }
 

@@ -39,5 +39,5 @@ def deterministic(enabled: bool) -> Iterator[None]:
 
 
 def is_not_deterministic(error: RuntimeError) -> bool:
-    """Tell whether torch raised an error because an operation has no deterministic algorithm."""
-    return "does not have a deterministic implementation" in str(error)
+    """Tell whether torch raised an error because an operation, or cuBLAS in this process, has no such algorithm."""
+    return "does not have a deterministic implementation" in str(error) or WORKSPACE in str(error)

@@ -202,6 +202,12 @@ def peak_memory(device: torch.device) -> int | None:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
+def reset_peak_memory(device: torch.device) -> None:
+    """Have `peak_memory` count from here on, on CUDA; that of a process is that of all its life."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
 class LogListener:
     """The listener that writes the log of a run. A log that cannot be written ends no training.
 

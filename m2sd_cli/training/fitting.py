@@ -16,8 +16,15 @@ from m2sd_cli.inference.features import FEATURE_BATCH, held_out_sample
 from m2sd_cli.runs.manifest import TrainingState
 from m2sd_cli.runs.training_state import StateStore
 from m2sd_cli.training.compilation import compilation_failed, not_compiled
-from m2sd_cli.training.determinism import is_not_deterministic
-from m2sd_cli.training.epochs import EpochObserver, HeldOutAccuracy, Listener, LogListener, tensorboard_listener
+from m2sd_cli.training.determinism import REPEATABLE, WORKSPACE, is_not_deterministic
+from m2sd_cli.training.epochs import (
+    EpochObserver,
+    HeldOutAccuracy,
+    Listener,
+    LogListener,
+    reset_peak_memory,
+    tensorboard_listener,
+)
 from m2sd_cli.training.execution import Execution
 from m2sd_cli.training.job import Fitted, Job, Position
 from m2sd_cli.training.loop import Inputs, Objective, Training
@@ -43,7 +50,10 @@ def steps_explained(stage: str, config: PretrainConfig | DistillConfig, executio
                 f"lower --batch-size"
             ) from None
         if is_not_deterministic(error):
-            raise TrainingError(f"--deterministic: {str(error).split(',')[0]}; begin without it") from None
+            way = "begin without it"
+            if WORKSPACE in str(error):  # which cuBLAS has read when it multiplied without the option
+                way += f", or in a process with {WORKSPACE}={REPEATABLE[0]} in its environment"
+            raise TrainingError(f"--deterministic: {str(error).split(',')[0]}; {way}") from None
         if not compilation_failed(error):
             raise
         raise not_compiled(error) from None
@@ -75,6 +85,7 @@ def fit(job: Job[Config], module: nn.Module, objective: Objective) -> Fitted[Con
                 held_out.for_testing(data.transform, FEATURE_BATCH)
             images = data.train.for_training(data.augmentation)
         inputs = Inputs(images, data.augmentation, data.transform)
+        reset_peak_memory(execution.device)
         training = Training(job.stage, module, objective, inputs, job.config, execution, job.saver())
         if job.state is not None:
             _resume(training, job, job.state)

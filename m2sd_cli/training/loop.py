@@ -218,22 +218,25 @@ class Training:
         """Measure the seconds of a step on the first batches, and take the steps back: nothing has been learned.
 
         Args:
-            enough: seconds to measure for, two steps at least; None for PROBED.
+            enough: seconds to measure for, one step at least; None for PROBED.
         """
         enough = PROBED if enough is None else enough
         before = {name: tensor.detach().clone() for name, tensor in self.module.state_dict().items()}
         sums = Sums(self.device, {})
-        began = took = 0.0
+        sizes: set[int] = set()
+        took, counted_steps = 0.0, 0
         with closing(self.batches):
-            while self.position.step < max(self.steps, 2):
+            while not counted_steps or self.position.step < self.steps:
+                begin, end = self.bounds[self.position.step % len(self.bounds)]
+                began = time.monotonic()
                 self._step(sums)
                 sums.read()  # waits for the device
-                if self.position.step == 1:
-                    began = time.monotonic()  # the first step of a process is slower
-                took = time.monotonic() - began
-                if self.group.any(took >= enough and self.position.step > 1):
+                if end - begin in sizes:  # the first step of a size is slower, and far slower where it is compiled
+                    took, counted_steps = took + time.monotonic() - began, counted_steps + 1
+                sizes.add(end - begin)
+                if self.group.any(counted_steps > 0 and took >= enough):
                     break
-        seconds = took / (self.position.step - 1)
+        seconds = took / counted_steps
         self.module.load_state_dict(before)
         self.optimizer.state.clear()
         self.optimizer.zero_grad(set_to_none=True)

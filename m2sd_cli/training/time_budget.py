@@ -24,7 +24,7 @@ def fit_epochs(training: Training, seconds: float, began: float) -> int:
         The number of epochs.
 
     Raises:
-        UsageError: one epoch takes longer.
+        UsageError: one epoch takes longer, or the warm-up does.
     """
     epoch_seconds = training.step_seconds() * len(training.bounds) * (1 + HELD_OUT_SHARE)
     left = seconds - (time.monotonic() - began)
@@ -34,12 +34,26 @@ def fit_epochs(training: Training, seconds: float, began: float) -> int:
     epochs = int(choice)
     if epochs < 1:
         raise too_little_time(seconds, epoch_seconds)
+    require_warm(epochs, training.config.warmup_epochs)
     training.config = replace(training.config, epochs=epochs)
     training.steps = epochs * len(training.bounds)
     progress.say(
         f"{training.stage}: --time-budget allows {counted(epochs, 'epoch')}; --epochs {epochs} repeats the training"
     )
     return epochs
+
+
+def require_warm(epochs: int, warmup_epochs: float) -> None:
+    """Refuse a warm-up that takes all epochs of a budget of time.
+
+    Raises:
+        UsageError: it does.
+    """
+    if warmup_epochs >= epochs:
+        raise UsageError(
+            f"--time-budget: it allows {counted(epochs, 'epoch')}, and --warmup-epochs {warmup_epochs:g} take all of "
+            f"them; allow more time, or give fewer"
+        )
 
 
 def too_little_time(seconds: float, epoch_seconds: float) -> UsageError:

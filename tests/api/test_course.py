@@ -1,12 +1,15 @@
 """The times of both stages, told before stage 1 begins."""
 
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import m2sd_cli
 from m2sd_cli.api import course
+from m2sd_cli.training.determinism import WORKSPACE
 from m2sd_cli.training.epochs import HELD_OUT_SHARE
 from m2sd_cli.training.loop import Training
 from tests.helpers import QUICK, Cli, Stripes
@@ -47,6 +50,23 @@ def test_both_stages_are_told_before_the_first_begins(
     assert said(done) == ["pretrain takes about 2 min, distill after it about 1 min with its 80 epochs"]
     assert done.err.index("pretrain takes ") < done.err.index("epoch 30/30")
     assert measured == [("pretrain", 8), ("distill", 32)]
+
+
+def test_steps_are_timed_by_the_algorithms_of_the_training(
+    m2sd: Cli, stripes: Stripes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # cuBLAS reads its variable at the first product of a process, which is one of these steps.
+    seen: list[tuple[bool, str | None]] = []
+
+    def step_seconds(_training: Training, _enough: float | None = None) -> float:
+        seen.append((torch.are_deterministic_algorithms_enabled(), os.environ.get(WORKSPACE)))
+        return 1.0
+
+    monkeypatch.setattr(Training, "step_seconds", step_seconds)
+    monkeypatch.setattr(course, "WORTH", 0)
+    words = ["pretrain", "--data", stripes.folder, "--run", tmp_path / "run", "--epochs", 1, *WORDS, "--deterministic"]
+    assert said(m2sd(*words))
+    assert seen == [(True, ":4096:8")] * 2
 
 
 def test_telling_changes_no_weight(

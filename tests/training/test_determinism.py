@@ -14,7 +14,7 @@ import m2sd_cli
 from m2sd_cli.errors import TrainingError
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.training_state import StateStore
-from m2sd_cli.training.determinism import deterministic, is_not_deterministic
+from m2sd_cli.training.determinism import WORKSPACE, deterministic, is_not_deterministic
 from m2sd_cli.training.distill import distill_objective
 from m2sd_cli.training.pretrain import pretrain_objective
 from tests.helpers import QUICK, QUICK_DISTILL, Cli, Stripes
@@ -129,6 +129,7 @@ def test_an_operation_without_such_an_algorithm_ends_it_with_a_line(
     monkeypatch.setattr("m2sd_cli.api.pretrain.pretrain_objective", objective)
     with pytest.raises(TrainingError, match=r"^--deterministic: put_ does not have a .* implementation; begin without"):
         m2sd_cli.pretrain(str(stripes.folder), run=tmp_path / "run", deterministic=True, **QUICK)
+    assert is_not_deterministic(RuntimeError(f"it uses CuBLAS and {WORKSPACE} is not set"))
     assert not is_not_deterministic(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
     assert not (tmp_path / "run").exists()
 

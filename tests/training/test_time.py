@@ -65,6 +65,47 @@ def test_a_training_within_a_budget_is_resumed_with_its_epochs(m2sd: Cli, stripe
     assert f"pretrain: the budget of time allowed {epochs} epochs when it began" in done.err
 
 
+def test_the_first_step_of_each_size_is_not_counted(
+    stripes: Stripes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # 32 images in batches of 24: a compiled network is compiled for 24 images, and once more for the other 8.
+    clock: list[float] = [0.0]
+    found: list[float] = []
+    sizes: set[int] = set()
+    step, measure = Training._step, Training.step_seconds
+
+    def timed(training: Training, sums: Any) -> None:
+        begin, end = training.bounds[training.position.step % len(training.bounds)]
+        clock[0] += 1.0 if end - begin in sizes else 100.0
+        sizes.add(end - begin)
+        step(training, sums)
+
+    def step_seconds(training: Training, enough: float | None = None) -> float:
+        with monkeypatch.context() as patch:
+            patch.setattr(Training, "_step", timed)
+            patch.setattr("m2sd_cli.training.loop.time.monotonic", lambda: clock[0])
+            found.append(measure(training, enough))
+        return found[-1]
+
+    monkeypatch.setattr(Training, "step_seconds", step_seconds)
+    options = {**BUDGET, "batch_size": 24, "held_out": 0}
+    m2sd_cli.pretrain(stripes.folder, run=tmp_path / "run", time_budget=10, **options)
+    assert sizes == {24, 8}
+    assert found == [1.0]
+
+
+def test_a_warm_up_of_all_epochs_is_refused(
+    m2sd: Cli, stripes: Stripes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Training, "step_seconds", lambda *_: 1.0)
+    words = ["pretrain", "--data", stripes.folder, "--run", tmp_path / "run", *FIRST, "--time-budget", "14s"]
+    for plan in ([], ["--dry-run"]):
+        done = m2sd(*words, "--warmup-epochs", 5, *plan)
+        assert done.code == 2
+        assert re.search(r"--time-budget: it allows \d epochs?, and --warmup-epochs 5 take all of", done.err)
+    assert m2sd("pretrain", "--data", stripes.folder, *FIRST, "--time-budget", "").code == 2
+
+
 def test_steps_that_were_timed_leave_no_trace(stripes: Stripes, tmp_path: Path) -> None:
     states: list[dict[str, Any]] = []
     run = Training.run
