@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from m2sd_cli.errors import M2sdError, UsageError, os_errors_as
+from m2sd_cli.errors import RunError, UsageError, os_errors_as
 from m2sd_cli.runs.files import UNFINISHED, sync_folder, write_atomically
 from m2sd_cli.runs.folder import RunFolder
 
@@ -39,8 +39,7 @@ def check_output(option: str, path: Path, run: RunFolder, replace: bool = True) 
         raise UsageError(f"{option} {path}: that is a file of the run; name another one")
     if path.exists() and not replace:
         raise UsageError(f"{option} {path}: it exists already; --force replaces it")
-    if not path.parent.is_dir():
-        raise UsageError(f"{option} {path}: no such folder as {path.parent}")
+    _require_writable(option, path, _place(path).parent)
 
 
 def check_output_folder(option: str, path: Path, run: RunFolder) -> None:
@@ -54,13 +53,14 @@ def check_output_folder(option: str, path: Path, run: RunFolder) -> None:
     Raises:
         UsageError: the folder cannot be used.
     """
+    if is_special(path):
+        raise UsageError(f"{option} {path}: it has to be a folder; name one")
     _require_nameable(option, path)
     if os.path.lexists(path) and not path.is_dir():
         raise UsageError(f"{option} {path}: it is a file; name a folder")
     if run.owns(path / "file"):
         raise UsageError(f"{option} {path}: that is a folder of the run; name another one")
-    if not path.parent.is_dir():
-        raise UsageError(f"{option} {path}: no such folder as {path.parent}")
+    _require_writable(option, path, path if path.is_dir() else path.parent)
 
 
 def check_new_folder(option: str, path: Path, run: RunFolder, names: Collection[str], replace: bool = False) -> None:
@@ -77,9 +77,8 @@ def check_new_folder(option: str, path: Path, run: RunFolder, names: Collection[
     Raises:
         UsageError: the folder cannot be used.
     """
-    if is_special(path):
-        raise UsageError(f"{option} {path}: it has to be a folder; name one")
     check_output_folder(option, path, run)
+    _require_writable(option, path, path.resolve().parent)
     if run.owns(path):
         raise UsageError(f"{option} {path}: that is a name of the run's own files; name another folder")
     if path.is_dir() and path.samefile(os.curdir):  # which would be gone for the shell, and could not be listed
@@ -101,12 +100,12 @@ def write_output_folder(path: Path, files: Mapping[str, bytes]) -> None:
         files: content by name.
 
     Raises:
-        M2sdError: it cannot be written; the folder that was there before is left as it was.
+        RunError: it cannot be written; the folder that was there before is left as it was.
     """
     place = path.resolve()
     coming, going = (place.with_name(f".{place.name}.{secrets.token_hex(4)}{UNFINISHED}") for _ in range(2))
     try:
-        with os_errors_as(M2sdError, f"{path}: could not be written"):
+        with os_errors_as(RunError, f"{path}: could not be written"):
             coming.mkdir()
             for name, content in files.items():
                 write_atomically(coming / name, content)
@@ -138,13 +137,30 @@ def _require_nameable(option: str, path: Path) -> None:
         raise UsageError(f"{option} {path}: it cannot be used ({error.strerror or error}); name another") from None
 
 
+def _require_writable(option: str, path: Path, folder: Path) -> None:
+    """Refuse an output in a folder that is not there, or that cannot be written to.
+
+    Raises:
+        UsageError: it is not there, or cannot be written to.
+    """
+    if not folder.is_dir():
+        raise UsageError(f"{option} {path}: no such folder as {folder}")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UsageError(f"{option} {path}: {folder} cannot be written to; name another folder")
+
+
+def _place(path: Path) -> Path:
+    """Return the place of a file: that behind a link, which stays."""
+    return path.resolve() if path.is_symlink() else path
+
+
 def make_output_folder(path: Path) -> None:
     """Make a folder that a person asked for, unless it is there.
 
     Raises:
-        M2sdError: the folder cannot be made.
+        RunError: the folder cannot be made.
     """
-    with os_errors_as(M2sdError, f"{path}: could not be made"):
+    with os_errors_as(RunError, f"{path}: could not be made"):
         path.mkdir(exist_ok=True)
 
 
@@ -159,11 +175,11 @@ def write_output(path: Path, content: bytes | Iterable[bytes]) -> None:
         content: whole, or piece by piece.
 
     Raises:
-        M2sdError: the file cannot be written.
+        RunError: the file cannot be written.
         BrokenPipeError: the reader of a pipe has left.
     """
     if not is_special(path):
-        write_atomically(path.resolve() if path.is_symlink() else path, content)
+        write_atomically(_place(path), content)
         return
     try:
         with _opened(path) as stream:
@@ -173,7 +189,7 @@ def write_output(path: Path, content: bytes | Iterable[bytes]) -> None:
     except BrokenPipeError:
         raise
     except OSError as error:
-        raise M2sdError(f"{path}: could not be written ({error.strerror or error})") from None
+        raise RunError(f"{path}: could not be written ({error.strerror or error})") from None
 
 
 def is_special(path: Path) -> bool:

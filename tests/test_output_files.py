@@ -9,7 +9,14 @@ from pathlib import Path
 import pytest
 
 from m2sd_cli.errors import M2sdError, RunError, UsageError
-from m2sd_cli.output_files import check_output, check_output_folder, is_special, is_stdout, write_output
+from m2sd_cli.output_files import (
+    check_new_folder,
+    check_output,
+    check_output_folder,
+    is_special,
+    is_stdout,
+    write_output,
+)
 from m2sd_cli.runs.folder import RunFolder
 from tests.helpers import Cli, Stripes
 
@@ -69,7 +76,7 @@ def test_a_full_device_is_one_line() -> None:
         pytest.skip("there is no /dev/full")
     with pytest.raises(M2sdError, match=r"^/dev/full: could not be written \(No space left on device\)$") as caught:
         write_output(Path("/dev/full"), b"content")
-    assert caught.value.exit_code == 1
+    assert caught.value.exit_code == 4
     assert Path("/dev/full").is_char_device()
 
 
@@ -81,6 +88,29 @@ def test_outputs_that_are_refused(name: str, says: str, tmp_path: Path, folder: 
     (tmp_path / "run").mkdir()
     with pytest.raises(UsageError, match=says):
         check_output("--out", tmp_path / name, folder)
+
+
+def test_outputs_that_could_not_be_written_are_refused_before_any_work(
+    tmp_path: Path, folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "gone" / "file")
+    with pytest.raises(UsageError, match=r"link: no such folder as .*/gone$"):
+        check_output("--out", tmp_path / "link", folder)
+    (tmp_path / "closed").mkdir()
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name != "closed" and access(path, mode))
+    checks = [
+        lambda: check_output("--out", tmp_path / "closed" / "file", folder),
+        lambda: check_output_folder("--out", tmp_path / "closed", folder),
+        lambda: check_output_folder("--out", tmp_path / "closed" / "new", folder),
+        lambda: check_new_folder("--out", tmp_path / "closed" / "new", folder, []),
+    ]
+    for check in checks:
+        with pytest.raises(UsageError, match=r"/closed cannot be written to; name another folder$"):
+            check()
+    check_output("--out", tmp_path / "file", folder)
+    with pytest.raises(UsageError, match=r"^--figures -: it has to be a folder; name one$"):
+        check_output_folder("--figures", Path("-"), folder)
 
 
 @pytest.mark.parametrize("name", ["loop", "loop/file", "x" * 300, "y" * 300 + "/file"])

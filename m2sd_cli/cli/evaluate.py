@@ -107,8 +107,6 @@ def evaluate(
             keep_features=files.figures is not None,
             **values(images, classifying, evaluating),
         )
-    if is_main_process():
-        files.write(evaluation, comparison, folder, own=images.test is not None, quiet=quiet)
     if json:
         document(as_data(evaluation, last, comparison))
     else:
@@ -121,6 +119,8 @@ def evaluate(
                 note(line, quiet)
         else:
             results(lines)
+    if is_main_process():  # after the figures, which a file that cannot be written does not take along
+        files.write(evaluation, comparison, folder, own=images.test is not None, quiet=quiet)
     if comparison is not None:
         explain_comparison(comparison, quiet)
     note(f"classifier: {evaluation.classifier}", quiet)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from m2sd_cli.cli import options
-from m2sd_cli.cli.output import note
+from m2sd_cli.cli.output import note, older_file
 from m2sd_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ class EvaluationFiles:
                 write_output(self.figures / f"{name}.svg", standalone(drawn).encode())
                 written.append(name)
             else:
-                note(f"no figure {name}: {drawn}", quiet)
+                note(f"no figure {name}: {drawn}{older_file(self.figures / f'{name}.svg')}", quiet)
         note(f"figures in {self.figures}: {', '.join(written)}", quiet)
 
 

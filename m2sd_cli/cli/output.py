@@ -174,6 +174,11 @@ def format_mean(figure: "MeanAndDeviation", sign: str = "") -> str:
     return f"{figure.mean:{sign}.2f}{deviation}"
 
 
+def older_file(path: "Path") -> str:
+    """Say in the middle of a line that a file which was not written is there, of an earlier time."""
+    return f"; {path} is an older one" if path.exists() else ""
+
+
 def _is_figure(cell: str) -> bool:
     return cell == "-" or cell.replace(".", "", 1).removeprefix("-").isdecimal()
 

@@ -2,11 +2,16 @@
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
 from m2sd_cli.cli.output import printable
-from m2sd_cli.errors import InterruptedCommandError, RunError
+from m2sd_cli.errors import DamagedError, InterruptedCommandError, RunError
+from m2sd_cli.reading import counted
+
+if TYPE_CHECKING:
+    from m2sd_cli.runs.folder import RunFolder
 
 
 def confirm_removal(run: Path | None, force: bool, yes: bool) -> None:
@@ -21,10 +26,7 @@ def confirm_removal(run: Path | None, force: bool, yes: bool) -> None:
     import m2sd_cli
 
     folder = m2sd_cli.open_run(run)
-    try:
-        taught = folder.summary().describe_taught()
-    except RunError:  # there is none, or one that cannot be read any more
-        return
+    taught = _describe_taught(folder)
     if taught is None:
         return
     what = f"{folder.path}: --force removes {taught}"
@@ -33,6 +35,21 @@ def confirm_removal(run: Path | None, force: bool, yes: bool) -> None:
         raise RunError(f"{what}; --yes agrees, or to keep them {way}")
     if not typer.confirm(f"{printable(what)}; to keep them {way}. Remove them?", err=True):
         raise InterruptedCommandError("nothing removed")
+
+
+def _describe_taught(folder: "RunFolder") -> str | None:
+    """Count the sessions that are taught, also of a run in which one cannot be read; None without such."""
+    try:
+        return folder.summary().describe_taught()
+    except DamagedError:
+        try:
+            taught = len(folder.sessions()) - 1  # by head.json alone
+        except RunError:
+            return None
+        damaged = "of a damaged run, which a backup may mend ('m2sd sessions verify' names the file)"
+        return f"{counted(taught, 'taught session')} {damaged}" if taught > 0 else None
+    except RunError:  # there is none
+        return None
 
 
 def is_asked() -> bool:

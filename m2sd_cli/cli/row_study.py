@@ -37,8 +37,9 @@ def print_ablation(runs: list[Path], files: StudyFiles, given: dict[str, Any], p
     runs_of_it = f"its runs, as {as_text(out)}/seed-*/ROW"
     if len(runs) > 1:
         raise UsageError(f"{out}: an ablation; name it alone, or {runs_of_it}")
-    for name in ("test", "data", "classifier", "base_cost", "skip_bad", "ignore_new"):
-        if given[name] is not None and given[name] is not False:  # a cost of 0 is one
+    usual = {"device": "auto", "precision": "auto", "skip_bad": False, "ignore_new": False}
+    for name, value in given.items():
+        if name != "compare" and value != usual.get(name):  # a cost of 0 is one
             raise UsageError(f"{flag(name)}: {out} is an ablation, whose figures are kept; name {runs_of_it}")
     _print_rows(out, files, given["compare"], printing)
 
@@ -71,8 +72,6 @@ def _print_rows(out: Path, files: StudyFiles, compare: bool, printing: Printing)
     rows = [] if comparison is None else published_rows(comparison, compared)
     rows += [run_row(_name(each), each.study.figures) for each in studies]
     rows = [row_of_length(row, sessions) for row in rows]
-    files.write(rows_csv(studies), rows, quiet)
-    files.draw({f"{each.row}-": each.study for each in studies}, quiet)
     if json:
         data = {"ablation": as_text(out), "budget": budget.as_data()}
         content = [
@@ -88,6 +87,8 @@ def _print_rows(out: Path, files: StudyFiles, compare: bool, printing: Printing)
                 [OwnRow(_name(each), each.study.figures, comparisons[each.row]) for each in studies]
             )
         print_lines(lines, on_stdout, quiet)
+    files.write(rows_csv(studies), rows, quiet)
+    files.draw({f"{each.row}-": each.study for each in studies}, quiet)
     if compare:
         explain_comparisons({runs[row]: each for row, each in comparisons.items()}, quiet)
 

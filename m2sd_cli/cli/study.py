@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from m2sd_cli.cli import options
-from m2sd_cli.cli.comparison import OwnRow, comparison_data, comparison_lines, explain_comparison
+from m2sd_cli.cli.comparison import OwnRow, comparison_data, comparison_lines, explain_comparisons
 from m2sd_cli.cli.evaluation_files import require_places_apart
 from m2sd_cli.cli.option_sets import Classifying, Evaluating, LabelledImages, Printing, takes_option_sets, values
-from m2sd_cli.cli.output import document, format_figure, format_mean, note, printable, results, table
+from m2sd_cli.cli.output import document, format_figure, format_mean, note, older_file, printable, results, table
 from m2sd_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ class StudyFiles:
                 write_output(folder / f"{beginning}{name}.svg", standalone(draw()).encode())
                 written.append(f"{beginning}{name}")
             except LeftOutError as reason:
-                note(f"no figure {beginning}{name}: {reason}", quiet)
+                note(f"no figure {beginning}{name}: {reason}{older_file(folder / f'{beginning}{name}.svg')}", quiet)
         note(f"figures in {folder}: {', '.join(written)}", quiet)
 
 
@@ -189,16 +189,16 @@ def print_study(runs: list[Path], files: StudyFiles, given: dict[str, Any], prin
     on_stdout = files.check(runs, json)
     with reporting(quiet):
         done = m2sd_cli.study(runs, **given)
-    files.write(study_csv(done), _rows(done), quiet)
-    files.draw({"": done}, quiet)
     if json:
         document(as_data(done))
     else:
         print_lines(as_lines(done), on_stdout, quiet)
+    files.write(study_csv(done), _rows(done), quiet)
+    files.draw({"": done}, quiet)
     for each in done.differences:
         note(each, quiet)
-    if done.comparison is not None:
-        explain_comparison(done.comparison, quiet, f"the run {done.runs[0].run}")
+    if done.comparisons:
+        explain_comparisons(done.comparisons, quiet)
 
 
 def print_lines(lines: list[str], on_stdout: bool, quiet: bool) -> None:
