@@ -5,6 +5,7 @@ from pathlib import Path
 
 from m2sd_cli.api.tested_images import open_tested_images
 from m2sd_cli.distributed.process_group import process_group
+from m2sd_cli.errors import UsageError
 from m2sd_cli.inference.device import choose_device, inference_precision
 from m2sd_cli.inference.session import load_all_sessions
 from m2sd_cli.paths import expand_given
@@ -48,6 +49,9 @@ def evaluate(
     Raises:
         M2sdError: one of its kinds.
     """
+    for option, given in {"--data": data, "--data-root": data_root, "--ignore-new": ignore_new or None}.items():
+        if test is not None and given is not None:
+            raise UsageError(f"--test and {option}: that is for the run's own test images; leave it out")
     folder, root = open_run(run), expand_given(data_root, "--data-root")
     exact = inference_precision(precision)
     with process_group(choose_device(device)) as (group, chosen):

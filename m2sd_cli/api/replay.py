@@ -7,13 +7,17 @@ from m2sd_cli.api.edits import find_class, write_edits
 from m2sd_cli.api.increment import Lesson, find_extended, teach
 from m2sd_cli.api.recorded_data import official_data, official_number
 from m2sd_cli.api.taught_shots import find_shots, require_all, shots_there
+from m2sd_cli.checkpoints import BaseCheckpoint
 from m2sd_cli.data.datasets import Shots
 from m2sd_cli.data.names import class_name, name_key
 from m2sd_cli.data.skipping import leave_out_shots
 from m2sd_cli.data.sources import FileImages
 from m2sd_cli.errors import DataError, RunError, UsageError
+from m2sd_cli.inference.classifier import require_classifier, require_covariances
 from m2sd_cli.inference.device import choose_device, inference_precision
+from m2sd_cli.method.stage3 import load_builder
 from m2sd_cli.paths import expand, expand_given
+from m2sd_cli.progress import say
 from m2sd_cli.runs.folder import RunFolder, open_run
 from m2sd_cli.runs.manifest import EDITS, WITH_SHOTS, EditRecord, Manifest, ManifestSummary
 from m2sd_cli.runs.places import read_places, remember_shots
@@ -84,6 +88,7 @@ def replay(
                     f"--data-root"
                 )
     before = recorded[len(done)]
+    _tell_classifiers(folder, before, left)
     taught = []
     for manifest in left:
         chain = folder.summary()
@@ -98,6 +103,8 @@ def replay(
             images = found[manifest.session]
             extended = find_extended(chain.classes.known, images.classes) if manifest.kind == "extend" else []
             changed = None if manifest.classifier == before.classifier else manifest.classifier
+            if changed is not None and not _can_answer(folder, changed):
+                changed = None
             lesson = Lesson(manifest.session, images, manifest.data, changed, manifest.views or 1, extended)
             taught.append(teach(folder, chain, lesson, execution))
             if manifest.data.kind == "folder" and isinstance(images.source, FileImages):
@@ -105,6 +112,35 @@ def replay(
                 remember_shots(folder.path, manifest.session, [*places])
         before = manifest
     return taught
+
+
+def _can_answer(folder: RunFolder, classifier: str) -> bool:
+    """Tell whether the network of a run can answer with a classifier.
+
+    Raises:
+        M2sdError: there is no such classifier, or it cannot be imported.
+    """
+    base = folder.summary(0).base
+    load_builder(classifier)
+    try:
+        require_classifier(classifier, base.manifest.backbone.similarity)
+        require_covariances(classifier, BaseCheckpoint.read(folder, base).statistics)
+    except UsageError:
+        return False
+    return True
+
+
+def _tell_classifiers(folder: RunFolder, before: Manifest, left: Sequence[Manifest]) -> None:
+    """Say which sessions will be answered with another classifier than in the other run, before any is taught.
+
+    Raises:
+        M2sdError: a classifier is not there, or cannot be imported.
+    """
+    for manifest in left:
+        chosen = manifest.classifier
+        if chosen is not None and chosen != before.classifier and not _can_answer(folder, chosen):
+            say(f"session {manifest.session}: this network cannot answer with {chosen}; the classifier before it stays")
+        before = manifest
 
 
 def _require_names(folder: RunFolder, left: Sequence[Manifest]) -> None:

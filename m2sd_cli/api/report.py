@@ -11,6 +11,7 @@ from m2sd_cli.api.recorded_commands import recorded_command
 from m2sd_cli.api.recorded_data import official_number
 from m2sd_cli.api.taught_shots import find_shots, shots_there
 from m2sd_cli.api.tested_images import TestedImages, open_base_data, open_tested_images
+from m2sd_cli.config.stages import NO_INIT
 from m2sd_cli.data.datasets import DataSet
 from m2sd_cli.data.locate import open_data
 from m2sd_cli.data.names import class_name
@@ -24,6 +25,7 @@ from m2sd_cli.paths import expand, expand_given
 from m2sd_cli.progress import say
 from m2sd_cli.reading import counted
 from m2sd_cli.reports.evaluation import evaluate_session
+from m2sd_cli.reports.figures.accuracy import drawn_beside
 from m2sd_cli.reports.figures.svg import LeftOutError
 from m2sd_cli.reports.figures.table import FIGURES, draw_all, draw_histories
 from m2sd_cli.reports.page.content import Page, SessionEntry, Shown, Stage, TaughtClassEntry, Tested
@@ -87,21 +89,30 @@ def report(
             raise UsageError(f"--shots {number}: no session {number} in it that was taught shots; leave it out")
     models = load_all_sessions(folder, chain, choose_device(device), inference_precision(precision), classifier)
     model = models[-1]
-    images, reason = _open(folder, chain, test, data, root, skip_bad, ignore_new)
+    images, evaluation, reason = None, None, None
+    try:
+        images = open_tested_images(folder, chain, SINGLE_PROCESS, test, data, root, skip_bad, ignore_new)
+        keep = images.data_set is not None
+        evaluation = evaluate_session(
+            models, images.source, images.classes, images.location, keep, SINGLE_PROCESS, keep_features=True
+        )
+        evaluation = replace(evaluation, skipped=images.skipped)
+    except (DataError, UsageError) as error:
+        if test is not None or data is not None or root is not None:
+            raise
+        reason = str(error)
+        say(f"the page has no figures of test images: {reason}")
     data_set = images.data_set if images is not None else None
     if data_set is None:
         data_set = _data_set_or_none(folder, chain, data, root, ignore_new)
     tested: Tested | None = None
     figures: list[Shown] = []
     published: Sequence[str] = []
-    if images is not None:
-        keep = images.data_set is not None
-        evaluation = evaluate_session(
-            models, images.source, images.classes, images.location, keep, SINGLE_PROCESS, keep_features=True
-        )
-        evaluation = replace(evaluation, skipped=images.skipped)
+    if evaluation is not None:
+        assert images is not None
         material = material_of(evaluation, folder, manifests, own_images=test is not None)
-        published = _published(material.published, first.manifest)
+        drawn_methods = drawn_beside(material.published, len(evaluation.figures.sessions))
+        published = _published(drawn_methods, first.manifest)
         drawn = dict(draw_all(material))
         tested = tested_part(evaluation, model, images.source)
     else:
@@ -116,7 +127,7 @@ def report(
         Page(
             title=folder.path.resolve().name,
             subtitle=f"{manifests[0].data.name}, {len(model.classes)} classes after session {model.session}",
-            facts=_facts(first.manifest, manifests, model.classifier, images),
+            facts=_facts(first.manifest, manifests, model.classifier, None if evaluation is None else images),
             sessions=_sessions(folder, stored, data_set, shots or {}, root, model.transform),
             figures=figures,
             tested=tested,
@@ -143,25 +154,6 @@ def _published(rows: Sequence[Published], first: Manifest) -> list[str]:
     return [*names, *(f"This run {predicate}." for predicate in (other_training(first) if rows else []))]
 
 
-def _open(
-    folder: RunFolder,
-    chain: ChainSummary,
-    test: Path | str | None,
-    data: Path | str | None,
-    root: Path | None,
-    skip_bad: bool,
-    ignore_new: bool,
-) -> tuple[TestedImages | None, str | None]:
-    """Open the test images; if none were named and none are there, return the reason."""
-    try:
-        return open_tested_images(folder, chain, SINGLE_PROCESS, test, data, root, skip_bad, ignore_new), None
-    except (DataError, UsageError) as error:
-        if test is not None or data is not None or root is not None:
-            raise
-        say(f"no test images, so the page has no figures of them: {error}")
-        return None, str(error)
-
-
 def _data_set_or_none(
     folder: RunFolder, chain: ChainSummary, data: Path | str | None, root: Path | None, ignore_new: bool
 ) -> DataSet | None:
@@ -180,12 +172,13 @@ def _facts(
     epochs = [len(each.history) for each in (first, base)]
     training = f"{counted(epochs[0], 'epoch')} of stage 1 and {epochs[1]} of stage 2, seed {first.seed}"
     backbone = base.backbone
+    begun = "as it was published" if first.config.get("init") not in (None, NO_INIT) else "of random weights"
     earlier = f" and the means of {counted(backbone.levels - 1, 'earlier map')}" if backbone.levels > 1 else ""
     return [
         ("network", f"{backbone.name}, {backbone.width} features{earlier}, {backbone.similarity}"),
         ("classifier", classifier),
         ("test images", "none" if images is None else f"{len(images.source)}"),
-        ("training", training if any(epochs) else "none; the network is as it was published"),
+        ("training", training if any(epochs) else f"none; the network is {begun}"),
         ("recipe", first.recipe or "none"),
         ("made", f"{first.created[:10]} to {last.created[:10]} with m2sd {last.versions.get('m2sd', '')}"),
     ]
@@ -209,15 +202,15 @@ def _sessions(
         if manifest.classes and left <= 0:
             reason = f"the page has {MOST_THUMBNAILS} already"
         elif number == 0:
-            reason = "the data set is not at hand" if data_set is None else None
+            reason = "the data set is not at hand; --data or --data-root names its folder" if data_set is None else None
             if data_set is not None:
                 thumbnails = _first_images(data_set, transform, left)
         elif manifest.classes:
             named = [shots[number]] if number in shots else []
             if not named and manifest.data.kind == "folder":
-                named = [Path(path) for path in places.get(str(number), [])]
+                named = [Path(path) for path in places.get(str(number), []) if Path(path).is_dir()]
             own = official_number([part.manifest for part in stored], number)
-            thumbnails, reason = _shots(manifest, own, named, number in shots, root, transform)
+            thumbnails, reason = _shots(manifest, own, named, number in shots, root, transform, left)
         left -= sum(map(len, thumbnails.values()))
         classes = [
             TaughtClassEntry(each.name, counted(each.shots, "image"), thumbnails.get(each.name, []))
@@ -250,6 +243,7 @@ def _shots(
     given: bool,
     root: Path | None,
     transform: TestTransform,
+    most: int,
 ) -> tuple[dict[str, list[str]], str | None]:
     """Show the shots of a session, as far as their bytes are those that taught it.
 
@@ -260,6 +254,7 @@ def _shots(
         given: whether the caller has named the folders.
         root: the folder of built-in data sets.
         transform: of test images.
+        most: images to show.
     """
     try:
         sources = _shot_sources(manifest, own, folders, given, root)
@@ -275,13 +270,17 @@ def _shots(
                 if digest in taught and seen.get(label, 0) < SHOWN_SHOTS:
                     seen[label] = seen.get(label, 0) + 1
                     chosen.append(index)
+            chosen, most = chosen[:most], max(0, most - len(chosen))
             indices = torch.tensor(chosen, dtype=torch.int64)
             thumbnails |= _thumbnails(source.select(indices, source.labels[indices]), names, transform)
     except M2sdError as error:
         if given:
             raise
         return {}, str(error)
-    return thumbnails, None if thumbnails else "the images there are not those that taught it"
+    if thumbnails:
+        return thumbnails, None
+    way = f"; name another folder with --shots {manifest.session}=DIR" if folders else ""
+    return {}, f"the images there are not those that taught it{way}"
 
 
 def _shot_sources(

@@ -13,7 +13,7 @@ from m2sd_cli.paths import expand
 from m2sd_cli.progress import say
 from m2sd_cli.reading import quoted
 from m2sd_cli.reports.evaluation import Evaluation
-from m2sd_cli.reports.published import compare_with_published
+from m2sd_cli.reports.published import compare_with_published, joined
 from m2sd_cli.reports.study import (
     StudiedRun,
     Study,
@@ -85,7 +85,7 @@ def study(
         _require_another(each, told[:number])
         _require_alike(told[0], each)
     differences = _differences(told)
-    comparison = compare_with_published(told[0].first, told[0].sessions) if compare else None
+    comparisons = {each.name: compare_with_published(each.first, each.sessions) for each in told} if compare else {}
     figures, curves, studied, images = [], [], [], []
     for each in told:
         say(f"run {each.name}")
@@ -116,7 +116,8 @@ def study(
         chain=study_chain(figures),
         classes=study_classes(curves),
         differences=differences,
-        comparison=comparison,
+        comparison=joined(list(comparisons.values())) if comparisons else None,
+        comparisons=comparisons,
     )
 
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -102,6 +103,16 @@ class Comparison:
     comparable: bool  # True if the sessions of the run are the official ones
     other_training: list[str] = field(default_factory=list)  # see `other_training`
     other_base: list[str] = field(default_factory=list)  # differences for which not even session 0 can be compared
+
+
+def joined(comparisons: Sequence[Comparison]) -> Comparison:
+    """Join the comparisons of runs of one data set and backbone, whose mean is compared: all have to be comparable."""
+    return replace(
+        comparisons[0],
+        comparable=all(each.comparable for each in comparisons),
+        other_training=list(dict.fromkeys(chain.from_iterable(each.other_training for each in comparisons))),
+        other_base=list(dict.fromkeys(chain.from_iterable(each.other_base for each in comparisons))),
+    )
 
 
 @cache

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from m2sd_cli.reports.deviation import MeanAndDeviation
@@ -77,7 +77,8 @@ class Study:
     chain: Mapping[str, Sample]  # by the names of OF_CHAIN
     classes: list[StudiedClass]  # in the order of the first run
     differences: list[str]  # between the runs, as sentences
-    comparison: Comparison | None = None  # of the first run, if it was asked for
+    comparison: Comparison | None = None  # of all runs, see `joined`, if it was asked for
+    comparisons: Mapping[str, Comparison] = field(default_factory=dict)  # of each run by its name
 
 
 def study_sessions(figures: Sequence[Figures]) -> list[StudiedSession]:

@@ -471,6 +471,7 @@ def test_a_study_of_an_ablation_refuses_what_it_cannot_do(table: tuple[Path, Pat
     check_refusal(m2sd("study", out, out), 2, "an ablation; name it alone, or its runs, as ")
     check_refusal(m2sd("study", out, "--classifier", "teen"), 2, "--classifier: ")
     check_refusal(m2sd("study", out, "--base-cost", 0), 2, "--base-cost: ")
+    check_refusal(m2sd("study", out, "--device", "cpu"), 2, "--device: ")
     check_refusal(m2sd("study", out, "--latex", out / "seed-3" / "halved" / "pretrain.json"), 2, "--latex ")
 
 

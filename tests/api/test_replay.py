@@ -222,6 +222,31 @@ def test_taught_sessions_are_not_removed_without_being_asked(
     assert tree(edited) == before
 
 
+def test_sessions_of_a_damaged_run_are_not_removed_without_being_asked(
+    m2sd: Cli, edited: Path, stripes: Stripes
+) -> None:
+    (edited / "session-002.json").write_text("{}")
+    before = tree(edited)
+    done = m2sd("learn", stripes.folder, "--run", edited, "--force")
+    check_refusal(done, 4, "--force removes 5 taught sessions of a damaged run, which a backup may mend")
+    assert tree(edited) == before
+
+
+def test_a_classifier_that_the_network_cannot_have_is_told_before_anything_is_taught(
+    m2sd: Cli, edited: Path, fresh: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(name: str, _statistics: object) -> None:
+        if name == "means":
+            raise UsageError("no")
+
+    monkeypatch.setattr("m2sd_cli.api.replay.require_covariances", refuse)
+    done = m2sd("sessions", "replay", "--from", edited, "--run", fresh)
+    assert done.code == 0, done.err
+    line = "session 3: this network cannot answer with means; the classifier before it stays"
+    assert done.err.index(line) < done.err.index("session 1: increment")
+    assert {each.manifest.classifier for each in RunFolder(fresh).chain()[1:]} == {"fecam"}
+
+
 def test_no_is_an_answer_and_yes_is_another(
     m2sd: Cli, edited: Path, stripes: Stripes, monkeypatch: pytest.MonkeyPatch
 ) -> None:

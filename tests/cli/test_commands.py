@@ -145,6 +145,11 @@ def fill(places: dict[str, str], words: str) -> list[str]:
         ("evaluate --session 9 --test SHOTS --run RUN", 4, "no session 9 in it; the newest is session 2"),
         ("evaluate --session last --run RUN", 2, "all, or the number of one session"),
         ("evaluate --test ABSENT --run RUN", 3, "absent: no such folder"),
+        (
+            "evaluate --test SHOTS --data FOLDER --run RUN",
+            2,
+            "--test and --data: that is for the run's own test images",
+        ),
         ("evaluate --test NEW --run RUN", 3, "no test image of a class that the model knows"),
         ("evaluate --test SHOTS --confusion ABSENT/c.csv --run RUN", 2, "no such folder as"),
         ("evaluate --test SHOTS --run RUN --device gpu", 2, "--device gpu: choose"),

@@ -13,7 +13,7 @@ from m2sd_cli.reports.latex import latex_table
 from m2sd_cli.reports.markdown import markdown_table
 from m2sd_cli.reports.method_rows import published_rows, run_row
 from m2sd_cli.reports.metrics import Figures, SessionFigures
-from m2sd_cli.reports.published import compare_with_published, explain_marks, published_methods
+from m2sd_cli.reports.published import compare_with_published, explain_marks, joined, published_methods
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.manifest import DataRecord, Manifest, ProtocolRecord
 from m2sd_cli.tables import BACKBONES
@@ -120,6 +120,15 @@ def test_only_the_official_sessions_can_be_compared(manifest: Manifest) -> None:
     named = manifest.model_copy(update={"data": manifest.data.model_copy(update={"name": "cifar100"})})
     with pytest.raises(UsageError, match="nothing is published on 'cifar100'"):  # a folder of that name
         compare_with_published(manifest, [named])
+
+
+def test_the_mean_of_runs_is_compared_only_if_every_run_is(manifest: Manifest) -> None:
+    whole = official(manifest, "cifar100", "resnet20", 9)
+    one, other = (compare_with_published(manifest, each) for each in (whole, under(whole, class_order=1993)))
+    assert joined([one, one]) == one
+    mean = joined([one, other])
+    assert not mean.comparable
+    assert mean.other_base == other.other_base != []
 
 
 def under(sessions: list[Manifest], **changes: object) -> list[Manifest]:

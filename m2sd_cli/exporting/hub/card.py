@@ -65,7 +65,8 @@ def yaml_text(text: str) -> str:
 def write_card(model: SessionModel, origin: Origin) -> str:
     """Write the text of README.md."""
     data = origin.sessions[0].data.name
-    beginning = "was trained on" if origin.trained else "has the weights of its publisher, and learned without training"
+    begun = "random weights" if origin.weights is None else "the weights of its publisher"
+    beginning = "was trained on" if origin.trained else f"has {begun}, and learned without training"
     parts = [
         _head(model, origin, data),
         f"# Image classifier of {counted(len(model.classes), 'class')}\n\n"

@@ -43,11 +43,21 @@ def draw_accuracy(runs: Sequence[Figures], published: Sequence[Published] = ()) 
     if len(runs[0].sessions) < 2:
         raise LeftOutError("no session was taught after session 0")
     last = max(len(runs[0].sessions) - 1, 1)
-    beside = [row for row in (each.row for each in published) if row.sessions is None or len(row.sessions) == last + 1]
-    lines = [(row.sessions is not None, points) for row in beside if (points := _points(row, last))]
+    beside = [each.row for each in drawn_beside(published, len(runs[0].sessions))]
+    lines = [(row.sessions is not None, _points(row, last)) for row in beside]
     overall = _curve(runs, "overall")
     text = "" if not overall or overall[-1][0] != last else f", overall {overall[-1][1]:.1f} % after the last"
     return _draw("Accuracy over sessions", "accuracy, %", FIGURES, runs, lines, text)
+
+
+def drawn_beside(published: Sequence[Published], sessions: int) -> list[Published]:
+    """Choose the published rows that `draw_accuracy` draws: those of as many sessions, of which a line is known."""
+    return [
+        each
+        for each in published
+        if each.row.sessions is None or len(each.row.sessions) == sessions
+        if _points(each.row, max(sessions - 1, 1))
+    ]
 
 
 def draw_forgetting(runs: Sequence[Figures]) -> str:

@@ -1,7 +1,7 @@
 """The content of the page, which its template reads."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from m2sd_cli.reports.per_class import ClassFigures
 
@@ -104,4 +104,3 @@ class Page:
     chain: Sequence[Stage]
     total: str
     written_by: str
-    remarks: Sequence[str] = field(default_factory=list)

@@ -9,11 +9,14 @@ from pathlib import Path
 import pytest
 
 import m2sd_cli
+from m2sd_cli.api.tested_images import TestedImages
+from m2sd_cli.data.folders import read_shots
 from m2sd_cli.errors import UsageError
 from m2sd_cli.reports.figures.table import FIGURES
 from m2sd_cli.reports.page.content import Page, SessionEntry, Shown, TaughtClassEntry
 from m2sd_cli.reports.page.render import render
 from m2sd_cli.runs.folder import RunFolder
+from m2sd_cli.runs.places import remember_shots
 from tests.helpers import Cli, Stripes, check_refusal, tree
 from tests.hostile.test_images import NAMES
 
@@ -99,11 +102,43 @@ def test_a_page_without_test_images_says_so(m2sd: Cli, trained: Path, tmp_path: 
     (run / "places.json").unlink(missing_ok=True)
     done = m2sd("report", "--run", run, "--out", tmp_path / "page.html", *CPU)
     assert (done.code, done.out) == (0, "")
-    assert "no test images, so the page has no figures of them" in done.err
+    assert "the page has no figures of test images: " in done.err
     text = "".join(check_harmless((tmp_path / "page.html").read_text()).text)
     assert "Without test images, no figures of accuracy" in text
     assert "name the folder of its shots with --shots 1=DIR" in text
     assert "Training, stage 1" in text
+
+
+def test_a_page_without_a_test_image_of_a_known_class_says_so(
+    m2sd: Cli, trained: Path, stripes: Stripes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def other_classes(*_: object) -> TestedImages:
+        labelled = read_shots(stripes.labelled)
+        return TestedImages(labelled.source, [f"other {name}" for name in labelled.classes], "test", (), None)
+
+    monkeypatch.setattr("m2sd_cli.api.report.open_tested_images", other_classes)
+    done = m2sd("report", "--run", trained, "--out", tmp_path / "page.html", *CPU)
+    assert done.code == 0, done.err
+    assert "the page has no figures of test images: test: no test image of a class that the model knows" in done.err
+    assert "Training, stage 1" in (tmp_path / "page.html").read_text()
+
+
+def test_shots_whose_folder_is_gone_are_asked_for(m2sd: Cli, trained: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(trained, tmp_path / "run"))
+    remember_shots(run, 1, [tmp_path / "gone"])
+    assert m2sd("report", "--run", run, "--out", tmp_path / "page.html", *CPU).code == 0
+    assert "name the folder of its shots with --shots 1=DIR" in (tmp_path / "page.html").read_text()
+
+
+def test_a_page_has_so_many_thumbnails_and_no_more(
+    trained: Path, stripes: Stripes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("m2sd_cli.api.report.MOST_THUMBNAILS", 6)
+    pages: list[Page] = []
+    monkeypatch.setattr("m2sd_cli.api.report.render", lambda page: pages.append(page) or "")
+    m2sd_cli.report(run=trained, data=stripes.folder, shots={1: stripes.first_shots}, device="cpu")
+    shown = [[len(each.thumbnails) for each in session.classes] for session in pages[0].sessions]
+    assert (shown[0], sum(shown[1])) == ([1, 1, 1, 1], 2)
 
 
 def test_own_test_images_and_wrong_folders(m2sd: Cli, trained: Path, stripes: Stripes, tmp_path: Path) -> None:
