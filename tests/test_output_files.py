@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import threading
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -100,10 +101,10 @@ def test_outputs_that_could_not_be_written_are_refused_before_any_work(
     access = os.access
     monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name != "closed" and access(path, mode))
     checks = [
-        lambda: check_output("--out", tmp_path / "closed" / "file", folder),
-        lambda: check_output_folder("--out", tmp_path / "closed", folder),
-        lambda: check_output_folder("--out", tmp_path / "closed" / "new", folder),
-        lambda: check_new_folder("--out", tmp_path / "closed" / "new", folder, []),
+        partial(check_output, "--out", tmp_path / "closed" / "file", folder),
+        partial(check_output_folder, "--out", tmp_path / "closed", folder),
+        partial(check_output_folder, "--out", tmp_path / "closed" / "new", folder),
+        partial(check_new_folder, "--out", tmp_path / "closed" / "new", folder, []),
     ]
     for check in checks:
         with pytest.raises(UsageError, match=r"/closed cannot be written to; name another folder$"):

@@ -135,7 +135,7 @@ def test_a_page_has_so_many_thumbnails_and_no_more(
 ) -> None:
     monkeypatch.setattr("m2sd_cli.api.report.MOST_THUMBNAILS", 6)
     pages: list[Page] = []
-    monkeypatch.setattr("m2sd_cli.api.report.render", lambda page: pages.append(page) or "")
+    monkeypatch.setattr("m2sd_cli.api.report.render", pages.append)
     m2sd_cli.report(run=trained, data=stripes.folder, shots={1: stripes.first_shots}, device="cpu")
     shown = [[len(each.thumbnails) for each in session.classes] for session in pages[0].sessions]
     assert (shown[0], sum(shown[1])) == ([1, 1, 1, 1], 2)
