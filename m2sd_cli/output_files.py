@@ -39,7 +39,7 @@ def check_output(option: str, path: Path, run: RunFolder, replace: bool = True) 
         raise UsageError(f"{option} {path}: that is a file of the run; name another one")
     if path.exists() and not replace:
         raise UsageError(f"{option} {path}: it exists already; --force replaces it")
-    _require_writable(option, path, _place(path).parent)
+    require_writable(option, path, _place(path).parent)
 
 
 def check_output_folder(option: str, path: Path, run: RunFolder) -> None:
@@ -60,7 +60,7 @@ def check_output_folder(option: str, path: Path, run: RunFolder) -> None:
         raise UsageError(f"{option} {path}: it is a file; name a folder")
     if run.owns(path / "file"):
         raise UsageError(f"{option} {path}: that is a folder of the run; name another one")
-    _require_writable(option, path, path if path.is_dir() else path.parent)
+    require_writable(option, path, path if path.is_dir() else path.parent)
 
 
 def check_new_folder(option: str, path: Path, run: RunFolder, names: Collection[str], replace: bool = False) -> None:
@@ -78,7 +78,7 @@ def check_new_folder(option: str, path: Path, run: RunFolder, names: Collection[
         UsageError: the folder cannot be used.
     """
     check_output_folder(option, path, run)
-    _require_writable(option, path, path.resolve().parent)
+    require_writable(option, path, path.resolve().parent)
     if run.owns(path):
         raise UsageError(f"{option} {path}: that is a name of the run's own files; name another folder")
     if path.is_dir() and path.samefile(os.curdir):  # which would be gone for the shell, and could not be listed
@@ -137,7 +137,7 @@ def _require_nameable(option: str, path: Path) -> None:
         raise UsageError(f"{option} {path}: it cannot be used ({error.strerror or error}); name another") from None
 
 
-def _require_writable(option: str, path: Path, folder: Path) -> None:
+def require_writable(option: str, path: Path, folder: Path) -> None:
     """Refuse an output in a folder that is not there, or that cannot be written to.
 
     Raises:

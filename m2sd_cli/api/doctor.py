@@ -90,7 +90,7 @@ def _examine(name: str, probe: Callable[[], Finding]) -> Finding:
         return probe()
     except Exception as error:
         # A training would end with a folder that cannot be looked at. Another probe tells of a library that is broken.
-        problems = [f"{name}: {_reason(error)}"] if name in FOLDERS else []
+        problems = [f"{name}: {_reason(error)}"] if name in FOLDERS and isinstance(error, OSError | M2sdError) else []
         return Finding(name, f"not known: {_reason(error)}", {"unknown": _reason(error)}, problems)
 
 
@@ -199,7 +199,7 @@ def _gpu() -> Finding:
         if driver is None:
             return Finding("gpu", "none", facts)
         hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
-        if hidden in ("", "-1"):
+        if hidden in ("", "-1") and torch.version.cuda is not None:
             remark = f"a GPU of driver {driver} is here; unset CUDA_VISIBLE_DEVICES, which is {hidden!r}, to use it"
             return Finding("gpu", "not used: CUDA_VISIBLE_DEVICES hides it", facts, remarks=[remark])
         why = (

@@ -1,5 +1,6 @@
 """Teaching the sessions of one run again to the network of another."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -194,7 +195,7 @@ def _find_shots(left: Sequence[Manifest], named: list[Path], remembered: dict[st
         DataError: some are in none of the folders; the message names their classes.
     """
     wanted = [each for each in left if each.kind in WITH_SHOTS and each.data.kind == "folder"]
-    known = [Path(path) for each in wanted for path in remembered.get(str(each.session), []) if Path(path).is_dir()]
+    known = [Path(path) for each in wanted for path in remembered.get(str(each.session), []) if os.path.isdir(path)]
     known = list(dict.fromkeys(known))
     files = find_shots(named, known) if wanted else {}
     numbers = [each.session for each in wanted if each.session is not None]

@@ -1,5 +1,6 @@
 """One self-contained page of a run: `report`."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from m2sd_cli.data.names import class_name
 from m2sd_cli.data.sources import ImageSource
 from m2sd_cli.data.transforms import TestTransform
 from m2sd_cli.distributed.process_group import SINGLE_PROCESS
-from m2sd_cli.errors import DataError, M2sdError, UsageError
+from m2sd_cli.errors import DataError, ImageError, M2sdError, UsageError
 from m2sd_cli.inference.device import choose_device, inference_precision
 from m2sd_cli.inference.session import load_all_sessions
 from m2sd_cli.paths import expand, expand_given
@@ -97,6 +98,8 @@ def report(
             models, images.source, images.classes, images.location, keep, SINGLE_PROCESS, keep_features=True
         )
         evaluation = replace(evaluation, skipped=images.skipped)
+    except ImageError:  # which --skip-bad leaves out
+        raise
     except (DataError, UsageError) as error:
         if test is not None or data is not None or root is not None:
             raise
@@ -208,7 +211,7 @@ def _sessions(
         elif manifest.classes:
             named = [shots[number]] if number in shots else []
             if not named and manifest.data.kind == "folder":
-                named = [Path(path) for path in places.get(str(number), []) if Path(path).is_dir()]
+                named = [Path(path) for path in places.get(str(number), []) if os.path.isdir(path)]
             own = official_number([part.manifest for part in stored], number)
             thumbnails, reason = _shots(manifest, own, named, number in shots, root, transform, left)
         left -= sum(map(len, thumbnails.values()))

@@ -34,6 +34,7 @@ from m2sd_cli.errors import (
     os_errors_as,
 )
 from m2sd_cli.inference.device import choose_device
+from m2sd_cli.output_files import require_writable
 from m2sd_cli.paths import expand, expand_given, text_given
 from m2sd_cli.runs.folder import RunFolder, open_run
 from m2sd_cli.runs.manifest import EDITS, WITH_SHOTS, ClassRecord, MachineRecord, Manifest
@@ -147,8 +148,7 @@ def _chain(folder: RunFolder, session: int | None) -> list[StoredManifest]:
 def _require_free(keep: Path, folder: RunFolder) -> None:
     if os.path.lexists(keep):
         raise UsageError(f"--keep {keep}: it exists already; name a folder that does not")
-    if not keep.parent.is_dir():
-        raise UsageError(f"--keep {keep}: no such folder as {keep.parent}")
+    require_writable("--keep", keep, keep.parent)
     if keep.resolve().is_relative_to(folder.path.resolve()):
         raise UsageError(f"--keep {keep}: that is inside the run; name a folder elsewhere")
 

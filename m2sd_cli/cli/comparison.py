@@ -18,7 +18,7 @@ class OwnRow:
 
     name: str
     runs: "Sequence[Figures]"  # of the same number of sessions each
-    comparison: "Comparison"  # of the first run
+    comparison: "Comparison"  # of these runs
 
     def cells(self) -> list[str]:
         """Format it, with mean and deviation of several runs, and later sessions if they are the official ones."""
@@ -74,17 +74,16 @@ def _over(values: "Sequence[float | None]") -> str:
     return "-" if summary is None else format_mean(summary)
 
 
-def explain_comparison(comparison: "Comparison", quiet: bool, who: str = "this run") -> None:
+def explain_comparison(comparison: "Comparison", quiet: bool) -> None:
     """Say which published figures are left out, and why.
 
     Args:
         comparison: of a run.
         quiet: says nothing.
-        who: the run.
     """
     _tell_others(comparison, quiet)
     for predicate in _predicates(comparison):
-        note(f"{who} {predicate}", quiet)
+        note(f"this run {predicate}", quiet)
 
 
 def explain_comparisons(comparisons: "Mapping[str, Comparison]", quiet: bool) -> None:

@@ -107,20 +107,21 @@ def evaluate(
             keep_features=files.figures is not None,
             **values(images, classifying, evaluating),
         )
-    if json:
-        document(as_data(evaluation, last, comparison))
-    else:
-        lines = as_lines(evaluation, last)
-        lines += (
-            comparison_lines([OwnRow("this run", [evaluation.figures], comparison)]) if comparison is not None else []
-        )
-        if files.on_stdout:
-            for line in lines:  # a table below another would be none that a spreadsheet reads
-                note(line, quiet)
+    try:
+        if json:
+            document(as_data(evaluation, last, comparison))
         else:
-            results(lines)
-    if is_main_process():  # after the figures, which a file that cannot be written does not take along
-        files.write(evaluation, comparison, folder, own=images.test is not None, quiet=quiet)
+            lines = as_lines(evaluation, last)
+            if comparison is not None:
+                lines += comparison_lines([OwnRow("this run", [evaluation.figures], comparison)])
+            if files.on_stdout:
+                for line in lines:  # a table below another would be none that a spreadsheet reads
+                    note(line, quiet)
+            else:
+                results(lines)
+    finally:  # a file that cannot be written loses no figure, and a reader who leaves loses no file
+        if is_main_process():
+            files.write(evaluation, comparison, folder, own=images.test is not None, quiet=quiet)
     if comparison is not None:
         explain_comparison(comparison, quiet)
     note(f"classifier: {evaluation.classifier}", quiet)

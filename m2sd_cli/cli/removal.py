@@ -26,30 +26,30 @@ def confirm_removal(run: Path | None, force: bool, yes: bool) -> None:
     import m2sd_cli
 
     folder = m2sd_cli.open_run(run)
-    taught = _describe_taught(folder)
+    taught, way = _describe_taught(folder)
     if taught is None:
         return
     what = f"{folder.path}: --force removes {taught}"
-    way = "train with another --run, and teach them there with 'm2sd sessions replay --from'"
     if not is_asked():
         raise RunError(f"{what}; --yes agrees, or to keep them {way}")
     if not typer.confirm(f"{printable(what)}; to keep them {way}. Remove them?", err=True):
         raise InterruptedCommandError("nothing removed")
 
 
-def _describe_taught(folder: "RunFolder") -> str | None:
-    """Count the sessions that are taught, also of a run in which one cannot be read; None without such."""
+def _describe_taught(folder: "RunFolder") -> tuple[str | None, str]:
+    """Count the taught sessions in words, also of a damaged run, None without such; and tell a way to keep them."""
+    way = "train with another --run, and teach them there with 'm2sd sessions replay --from'"
     try:
-        return folder.summary().describe_taught()
+        return folder.summary().describe_taught(), way
     except DamagedError:
         try:
             taught = len(folder.sessions()) - 1  # by head.json alone
         except RunError:
-            return None
-        damaged = "of a damaged run, which a backup may mend ('m2sd sessions verify' names the file)"
-        return f"{counted(taught, 'taught session')} {damaged}" if taught > 0 else None
+            return None, way
+        way = "train with another --run, and restore from a backup what 'm2sd sessions verify' names"
+        return (f"{counted(taught, 'taught session')} of a damaged run" if taught > 0 else None), way
     except RunError:  # there is none
-        return None
+        return None, way
 
 
 def is_asked() -> bool:

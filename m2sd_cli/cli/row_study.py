@@ -72,23 +72,25 @@ def _print_rows(out: Path, files: StudyFiles, compare: bool, printing: Printing)
     rows = [] if comparison is None else published_rows(comparison, compared)
     rows += [run_row(_name(each), each.study.figures) for each in studies]
     rows = [row_of_length(row, sessions) for row in rows]
-    if json:
-        data = {"ablation": as_text(out), "budget": budget.as_data()}
-        content = [
-            {"row": each.row, "what": each.what, **as_data(each.study)}
-            | (apart_data(comparisons[each.row]) if compare else {})
-            for each in studies
-        ]
-        document({**data, "rows": content, **comparison_data(comparison)})
-    else:
-        lines = rows_as_lines(studies)
-        if compare:
-            lines += comparison_lines(
-                [OwnRow(_name(each), each.study.figures, comparisons[each.row]) for each in studies]
-            )
-        print_lines(lines, on_stdout, quiet)
-    files.write(rows_csv(studies), rows, quiet)
-    files.draw({f"{each.row}-": each.study for each in studies}, quiet)
+    try:
+        if json:
+            data = {"ablation": as_text(out), "budget": budget.as_data()}
+            content = [
+                {"row": each.row, "what": each.what, **as_data(each.study)}
+                | (apart_data(comparisons[each.row]) if compare else {})
+                for each in studies
+            ]
+            document({**data, "rows": content, **comparison_data(comparison)})
+        else:
+            lines = rows_as_lines(studies)
+            if compare:
+                lines += comparison_lines(
+                    [OwnRow(_name(each), each.study.figures, comparisons[each.row]) for each in studies]
+                )
+            print_lines(lines, on_stdout, quiet)
+    finally:  # as in a study of runs
+        files.write(rows_csv(studies), rows, quiet)
+        files.draw({f"{each.row}-": each.study for each in studies}, quiet)
     if compare:
         explain_comparisons({runs[row]: each for row, each in comparisons.items()}, quiet)
 

@@ -189,12 +189,14 @@ def print_study(runs: list[Path], files: StudyFiles, given: dict[str, Any], prin
     on_stdout = files.check(runs, json)
     with reporting(quiet):
         done = m2sd_cli.study(runs, **given)
-    if json:
-        document(as_data(done))
-    else:
-        print_lines(as_lines(done), on_stdout, quiet)
-    files.write(study_csv(done), _rows(done), quiet)
-    files.draw({"": done}, quiet)
+    try:
+        if json:
+            document(as_data(done))
+        else:
+            print_lines(as_lines(done), on_stdout, quiet)
+    finally:  # a file that cannot be written loses no figure, and a reader who leaves loses no file
+        files.write(study_csv(done), _rows(done), quiet)
+        files.draw({"": done}, quiet)
     for each in done.differences:
         note(each, quiet)
     if done.comparisons:

@@ -106,10 +106,16 @@ class Comparison:
 
 
 def joined(comparisons: Sequence[Comparison]) -> Comparison:
-    """Join the comparisons of runs of one data set and backbone, whose mean is compared: all have to be comparable."""
+    """Join the comparisons of runs of one data set, whose mean is compared: every run has to be comparable.
+
+    Runs of several backbones have no published rows, nor have runs of which one has other base classes.
+    """
+    alike = len({each.backbone for each in comparisons}) == 1
     return replace(
         comparisons[0],
-        comparable=all(each.comparable for each in comparisons),
+        backbone=" and ".join(dict.fromkeys(each.backbone for each in comparisons)),
+        rows=comparisons[0].rows if alike and all(each.rows for each in comparisons) else [],
+        comparable=alike and all(each.comparable for each in comparisons),
         other_training=list(dict.fromkeys(chain.from_iterable(each.other_training for each in comparisons))),
         other_base=list(dict.fromkeys(chain.from_iterable(each.other_base for each in comparisons))),
     )

@@ -204,7 +204,8 @@ def peak_memory(device: torch.device) -> int | None:
 
 def reset_peak_memory(device: torch.device) -> None:
     """Have `peak_memory` count from here on, on CUDA; that of a process is that of all its life."""
-    if device.type == "cuda":
+    # Before CUDA has begun nothing is taken, and torch refuses to reset.
+    if device.type == "cuda" and torch.cuda.max_memory_allocated(device):
         torch.cuda.reset_peak_memory_stats(device)
 
 

@@ -50,10 +50,12 @@ def steps_explained(stage: str, config: PretrainConfig | DistillConfig, executio
                 f"lower --batch-size"
             ) from None
         if is_not_deterministic(error):
-            way = "begin without it"
-            if WORKSPACE in str(error):  # which cuBLAS has read when it multiplied without the option
-                way += f", or in a process with {WORKSPACE}={REPEATABLE[0]} in its environment"
-            raise TrainingError(f"--deterministic: {str(error).split(',')[0]}; {way}") from None
+            if WORKSPACE in str(error):
+                raise TrainingError(
+                    f"--deterministic: cuBLAS has begun in this process without it; begin with {WORKSPACE}="
+                    f"{REPEATABLE[0]} in the environment"
+                ) from None
+            raise TrainingError(f"--deterministic: {str(error).split(',')[0]}; begin without it") from None
         if not compilation_failed(error):
             raise
         raise not_compiled(error) from None

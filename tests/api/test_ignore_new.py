@@ -60,7 +60,7 @@ def test_new_images_are_named_and_ignored_if_asked(home: Path, m2sd: Cli) -> Non
     assert m2sd("evaluate", *words, "--ignore-new").code == 0
     page = ["report", *words, "--out", home / "report.html"]
     assert way in m2sd(*page).err
-    assert "no test images" not in m2sd(*page, "--ignore-new").err
+    assert "has no figures" not in m2sd(*page, "--ignore-new").err
     hub = ["export", *words, "--format", "hub", "--out", home / "hub"]
     assert way in m2sd(*hub).err
     assert "has no figures" not in m2sd(*hub, "--force", "--ignore-new").err

@@ -228,7 +228,8 @@ def test_sessions_of_a_damaged_run_are_not_removed_without_being_asked(
     (edited / "session-002.json").write_text("{}")
     before = tree(edited)
     done = m2sd("learn", stripes.folder, "--run", edited, "--force")
-    check_refusal(done, 4, "--force removes 5 taught sessions of a damaged run, which a backup may mend")
+    check_refusal(done, 4, "--force removes 5 taught sessions of a damaged run; --yes agrees, or to keep")
+    assert "restore from a backup what 'm2sd sessions verify' names" in done.err
     assert tree(edited) == before
 
 

@@ -101,6 +101,7 @@ def test_a_gpu_that_is_hidden(m2sd: Cli, tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr("m2sd_cli.api.doctor._driver", lambda: "570.1")
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.setattr("torch.backends.mps.is_available", lambda: False)
+    monkeypatch.setattr("torch.version.cuda", "13.0")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
     found = document(m2sd, "--run", tmp_path / "run")
     assert found["remarks"] == ["a GPU of driver 570.1 is here; unset CUDA_VISIBLE_DEVICES, which is '-1', to use it"]

@@ -192,7 +192,6 @@ def test_a_run_folder_that_may_not_be_read_or_written_is_named(run: Path, stripe
         ["sessions", "undo", "--yes", "--run", place / "fixed"],
         ["pretrain", "--data", stripes.folder, *quick, "--run", place / "fixed" / "new"],
         ["pretrain", "--data", stripes.folder, *quick, "--run", place / "above" / "new"],
-        ["export", "--format", "safetensors", "--out", place / "fixed" / "out", "--run", run],
     ]
     cases += [(words, "(Permission denied)") for words in changes]
 
@@ -202,6 +201,11 @@ def test_a_run_folder_that_may_not_be_read_or_written_is_named(run: Path, stripe
         lines = err.splitlines()
         assert all(line.startswith("m2sd: ") and says in line for line in lines), (words, err)
         assert len(lines) == 1 or "verify" in words  # which names every file
+    [(code, _, err)] = call([["export", "--format", "pt2", "--out", place / "fixed" / "out", "--run", run]])
+    assert (code, err) == (
+        2,
+        f"m2sd: --out {place}/fixed/out: {place}/fixed cannot be written to; name another folder\n",
+    )
     assert tree(place / "fixed") == before
     reading: list[list[object]] = [
         ["predict", image, "--run", place / "fixed"],

@@ -129,6 +129,11 @@ def test_the_mean_of_runs_is_compared_only_if_every_run_is(manifest: Manifest) -
     mean = joined([one, other])
     assert not mean.comparable
     assert mean.other_base == other.other_base != []
+    assert mean.rows == joined([other, one]).rows == []
+    wider = compare_with_published(manifest, official(manifest, "cifar100", "resnet12", 9))
+    assert wider.rows
+    mean = joined([one, wider])
+    assert (mean.backbone, mean.rows, mean.comparable) == ("ResNet-20 and ResNet-12", [], False)
 
 
 def under(sessions: list[Manifest], **changes: object) -> list[Manifest]:

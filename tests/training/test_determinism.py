@@ -116,6 +116,27 @@ def test_both_stages_run_so_and_come_to_what_a_cpu_always_comes_to(
         assert usual.checkpoint == found.checkpoint
 
 
+def test_a_process_that_has_multiplied_without_it_is_told(
+    stripes: Stripes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = (
+        "Deterministic behavior was enabled with either `torch.use_deterministic_algorithms(True)` or "
+        "`at::Context::setDeterministicAlgorithms(true)`, but this operation is not deterministic because it uses "
+        f"CuBLAS and you have CUDA >= 10.2. To enable deterministic behavior in this case, you must set {WORKSPACE}"
+    )
+
+    def objective(*_: object) -> Callable[..., NoReturn]:
+        def multiplied(*_: object) -> NoReturn:
+            raise RuntimeError(said)
+
+        return multiplied
+
+    monkeypatch.setattr("m2sd_cli.api.pretrain.pretrain_objective", objective)
+    reason = f"cuBLAS has begun in this process without it; begin with {WORKSPACE}=:4096:8 in the environment"
+    with pytest.raises(TrainingError, match=f"^--deterministic: {reason}$"):
+        m2sd_cli.pretrain(str(stripes.folder), run=tmp_path / "run", deterministic=True, **QUICK)
+
+
 def test_an_operation_without_such_an_algorithm_ends_it_with_a_line(
     stripes: Stripes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -129,7 +150,6 @@ def test_an_operation_without_such_an_algorithm_ends_it_with_a_line(
     monkeypatch.setattr("m2sd_cli.api.pretrain.pretrain_objective", objective)
     with pytest.raises(TrainingError, match=r"^--deterministic: put_ does not have a .* implementation; begin without"):
         m2sd_cli.pretrain(str(stripes.folder), run=tmp_path / "run", deterministic=True, **QUICK)
-    assert is_not_deterministic(RuntimeError(f"it uses CuBLAS and {WORKSPACE} is not set"))
     assert not is_not_deterministic(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
     assert not (tmp_path / "run").exists()
 

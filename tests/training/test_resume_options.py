@@ -229,7 +229,7 @@ def test_it_goes_on_compiled_and_deterministic_if_it_began_so(begun: dict[str, P
     require_same(both, {}, execution)
     require_same(both, {}, replace(execution, compile=True, deterministic=True, precision="fp32"))
     assert execution.resumed_from(both) == replace(execution, compile=True, deterministic=True, precision="fp32")
-    with pytest.raises(UsageError, match="--compile: for one process only"):
+    with pytest.raises(UsageError, match="the training began with --compile, which is for one process; go on without"):
         replace(execution, group=ProcessGroup(0, 2)).resumed_from(both)
 
 
