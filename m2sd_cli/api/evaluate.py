@@ -49,7 +49,7 @@ def evaluate(
     Raises:
         M2sdError: one of its kinds.
     """
-    for option, given in {"--data": data, "--data-root": data_root, "--ignore-new": ignore_new or None}.items():
+    for option, given in {"--data": data, "--ignore-new": ignore_new or None}.items():
         if test is not None and given is not None:
             raise UsageError(f"--test and {option}: that is for the run's own test images; leave it out")
     folder, root = open_run(run), expand_given(data_root, "--data-root")

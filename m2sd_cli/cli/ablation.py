@@ -132,7 +132,7 @@ def ablation(
     distill.epochs = 200, pretrain.way = 2 and what = "a description".
 
     Examples:
-      m2sd ablation --recipe cifar100-resnet20-few --dry-run     how long it takes
+      m2sd ablation --recipe cifar100-resnet20-few --dry-run
       m2sd ablation --recipe cifar100-resnet20
       m2sd ablation --images-per-class 100 --epochs 10 --out few
       m2sd ablation --rows plain,both,m2sd --stop-after 9m
