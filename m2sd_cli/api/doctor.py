@@ -28,6 +28,7 @@ from m2sd_cli.reading import counted
 DISK_NEEDED: Final = 200 * 10**6  # bytes: the checkpoints and the state of a training of ResNet-18
 MEMORY_NEEDED: Final = 800 * 10**6  # bytes: a small network's training on a CPU, torch included
 DRIVER_PATIENCE: Final = 5.0  # seconds
+FOLDERS: Final = ("cache", "run", "data")  # probes of a folder
 
 
 @dataclass(frozen=True)
@@ -56,9 +57,6 @@ class Diagnosis:
     def remarks(self) -> list[str]:
         """List the parts that work worse than they could."""
         return [each for finding in self.findings for each in finding.remarks]
-
-
-FOLDERS: Final = ("cache", "run", "data")  # probes of a folder
 
 
 def doctor(*, run: Path | str | None = None, data_root: Path | str | None = None) -> Diagnosis:

@@ -89,7 +89,7 @@ def replay(
                     f"--data-root"
                 )
     before = recorded[len(done)]
-    _tell_classifiers(folder, before, left)
+    kept = _sessions_with_other_classifiers(folder, before, left)
     taught = []
     for manifest in left:
         chain = folder.summary()
@@ -103,9 +103,8 @@ def replay(
             assert manifest.session is not None
             images = found[manifest.session]
             extended = find_extended(chain.classes.known, images.classes) if manifest.kind == "extend" else []
-            changed = None if manifest.classifier == before.classifier else manifest.classifier
-            if changed is not None and not _can_answer(folder, changed):
-                changed = None
+            same = manifest.classifier == before.classifier or manifest.session in kept
+            changed = None if same else manifest.classifier
             lesson = Lesson(manifest.session, images, manifest.data, changed, manifest.views or 1, extended)
             taught.append(teach(folder, chain, lesson, execution))
             if manifest.data.kind == "folder" and isinstance(images.source, FileImages):
@@ -115,33 +114,31 @@ def replay(
     return taught
 
 
-def _can_answer(folder: RunFolder, classifier: str) -> bool:
-    """Tell whether the network of a run can answer with a classifier.
+def _sessions_with_other_classifiers(folder: RunFolder, before: Manifest, left: Sequence[Manifest]) -> set[int | None]:
+    """Find the sessions whose new classifier the network of a run cannot answer with, and say so.
 
-    Raises:
-        M2sdError: there is no such classifier, or it cannot be imported.
-    """
-    base = folder.summary(0).base
-    load_builder(classifier)
-    try:
-        require_classifier(classifier, base.manifest.backbone.similarity)
-        require_covariances(classifier, BaseCheckpoint.read(folder, base).statistics)
-    except UsageError:
-        return False
-    return True
-
-
-def _tell_classifiers(folder: RunFolder, before: Manifest, left: Sequence[Manifest]) -> None:
-    """Say which sessions will be answered with another classifier than in the other run, before any is taught.
+    Args:
+        folder: the run.
+        before: the session before those to teach.
+        left: the sessions to teach.
 
     Raises:
         M2sdError: a classifier is not there, or cannot be imported.
     """
-    for manifest in left:
+    base = folder.summary(0).base
+    kept: set[int | None] = set()
+    for manifest, previous in zip(left, [before, *left], strict=False):
         chosen = manifest.classifier
-        if chosen is not None and chosen != before.classifier and not _can_answer(folder, chosen):
+        if chosen is None or chosen == previous.classifier:
+            continue
+        load_builder(chosen)
+        try:
+            require_classifier(chosen, base.manifest.backbone.similarity)
+            require_covariances(chosen, BaseCheckpoint.read(folder, base).statistics)
+        except UsageError:
+            kept.add(manifest.session)
             say(f"session {manifest.session}: this network cannot answer with {chosen}; the classifier before it stays")
-        before = manifest
+    return kept
 
 
 def _require_names(folder: RunFolder, left: Sequence[Manifest]) -> None:
