@@ -6,6 +6,7 @@ import sys
 import threading
 from functools import partial
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -144,6 +145,7 @@ def test_a_file_is_replaced_only_if_asked_to(tmp_path: Path, folder: RunFolder) 
 WRITES = """
 import sys
 from pathlib import Path
+from typing import NoReturn
 from m2sd_cli.output_files import is_special, is_stdout, write_output
 print("before")
 for name in sys.argv[1:]:
@@ -184,3 +186,33 @@ def test_the_confusion_matrix_goes_to_stdout(trained: Path, stripes: Stripes, m2
     refused = m2sd(*words, "--json")
     assert (refused.code, refused.out) == (2, "")
     assert "both write to stdout" in refused.err
+
+
+def test_a_file_that_cannot_be_written_at_the_end_loses_no_figure(
+    trained: Path, stripes: Stripes, m2sd: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["--test", stripes.labelled, "--device", "cpu", "--latex", tmp_path / "table.tex"]
+
+    def full(path: Path, *_: object) -> NoReturn:
+        raise RunError(f"{path}: could not be written")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("m2sd_cli.output_files.write_output", full)
+        for command in (["evaluate", "--run", trained], ["study", trained]):
+            done = m2sd(*command, *words)
+            assert done.code == 4
+            assert "AVG" in done.out
+    assert not (tmp_path / "table.tex").exists()
+
+
+def test_a_reader_who_leaves_loses_no_file(
+    trained: Path, stripes: Stripes, m2sd: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def leave(*_: object) -> NoReturn:
+        raise SystemExit(0)
+
+    for module, command in {"evaluate": ["evaluate", "--run", trained], "study": ["study", trained]}.items():
+        file = tmp_path / f"{module}.tex"
+        monkeypatch.setattr(f"m2sd_cli.cli.{module}.results", leave)
+        assert m2sd(*command, "--test", stripes.labelled, "--device", "cpu", "--latex", file).code == 0
+        assert file.stat().st_size
