@@ -33,7 +33,6 @@ from m2sd_cli.training.distill import (
     distill_objective,
     load_network,
     loss_weights,
-    saves_memory,
 )
 from m2sd_cli.training.epochs import end_log
 from m2sd_cli.training.fitting import fit
@@ -146,9 +145,8 @@ def fit_distill(job: Job[DistillConfig]) -> StoredManifest | None:
         if config.epochs:
             if not parent.manifest.config.get("epochs"):
                 _begin_with_means(network, job)
-            recompute = saves_memory(execution.device, group.size)
             enhancement = build_enhancement(network, config, weights)
-            module = distill_module(network, enhancement, recompute)
+            module = distill_module(network, enhancement)
             fitted = fit(job, module, distill_objective(network, enhancement, config, weights))
             if fitted is None:
                 return None

@@ -26,7 +26,6 @@ from m2sd_cli.training.distill import (
     distill_module,
     distill_objective,
     loss_weights,
-    saves_memory,
 )
 from m2sd_cli.training.epochs import HELD_OUT_SHARE, peak_memory, reset_peak_memory
 from m2sd_cli.training.fitting import steps_explained
@@ -79,7 +78,7 @@ def measure_distill(
     config = job.config
     weights = loss_weights(config)
     enhancement = build_enhancement(network, config, weights)
-    module = distill_module(network, enhancement, saves_memory(job.execution.device, job.execution.group.size))
+    module = distill_module(network, enhancement)
     objective = distill_objective(network, enhancement, config, weights)
     return measure(job.stage, module, objective, images, job, batch_size, enough)
 

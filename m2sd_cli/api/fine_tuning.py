@@ -38,7 +38,6 @@ from m2sd_cli.training.distill import (
     distill_module,
     distill_objective,
     loss_weights,
-    saves_memory,
 )
 from m2sd_cli.training.execution import Execution
 from m2sd_cli.training.fitting import step_seconds
@@ -207,7 +206,7 @@ class FineTuning:
         run, classes, execution = self._folder(TRIAL), base_records(data), self.execution
         jobs = Job(PRETRAIN, run, data, classes, first, execution), Job(DISTILL, run, data, classes, second, execution)
         one = step_seconds(jobs[0], network, pretrain_objective(network, first))
-        module = distill_module(network, enhancement, saves_memory(execution.device))
+        module = distill_module(network, enhancement)
         return one, step_seconds(jobs[1], module, distill_objective(network, enhancement, second, weights))
 
     # ---- the trainings

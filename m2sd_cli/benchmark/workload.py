@@ -20,7 +20,6 @@ from m2sd_cli.training.distill import (
     distill_module,
     distill_objective,
     loss_weights,
-    saves_memory,
 )
 from m2sd_cli.training.execution import Execution
 from m2sd_cli.training.loop import Inputs, Objective, Training
@@ -119,10 +118,9 @@ def distill_stage(settings: Settings, data: TrainingImages) -> Stage:
     """Make the workload of stage 2, with a network of random weights."""
     config = settings.distill
     network, weights = build_network(settings.pretrain, settings.classes, settings.image_size), loss_weights(config)
-    recompute = saves_memory(settings.device)
     enhancement = build_enhancement(network, config, weights)
     objective = distill_objective(network, enhancement, config, weights)
-    return Stage("distill", distill_module(network, enhancement, recompute), objective, config, data, settings)
+    return Stage("distill", distill_module(network, enhancement), objective, config, data, settings)
 
 
 class FeatureExtraction:

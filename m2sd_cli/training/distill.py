@@ -16,7 +16,6 @@ from m2sd_cli.method.network import Network
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.reader import StoredManifest
 from m2sd_cli.training.loop import Objective
-from m2sd_cli.training.recomputation import recompute_large_maps
 
 
 def loss_weights(config: DistillConfig) -> LossWeights:
@@ -29,13 +28,6 @@ def loss_weights(config: DistillConfig) -> LossWeights:
     if config.epochs and not (weights.need_virtual or weights.clean):
         raise UsageError("every loss weight is 0: nothing would be trained; --epochs 0 leaves stage 1 as it is")
     return weights
-
-
-def saves_memory(device: torch.device, processes: int = 1) -> bool:
-    """Tell whether large maps are computed again for the backward pass instead of being kept."""
-    # A CPU shares its memory with other programs, the memory of a GPU is there to be used. Shards of a batch may differ
-    # by an image, and with it the maps that are large: batch norms would wait for processes that compute none again.
-    return device.type == "cpu" and processes == 1
 
 
 def build_enhancement(network: Network, config: DistillConfig, weights: LossWeights) -> FeatureEnhancement | None:
@@ -57,10 +49,8 @@ def build_enhancement(network: Network, config: DistillConfig, weights: LossWeig
         )
 
 
-def distill_module(network: Network, enhancement: FeatureEnhancement | None, recompute: bool = False) -> nn.ModuleDict:
-    """Put the modules that stage 2 optimises into one; `recompute` saves memory and costs time."""
-    if recompute:
-        recompute_large_maps(network.backbone, enhancement)
+def distill_module(network: Network, enhancement: FeatureEnhancement | None) -> nn.ModuleDict:
+    """Put the modules that stage 2 optimises into one."""
     module = nn.ModuleDict({"network": network})
     if enhancement is not None:
         module["enhancement"] = enhancement

@@ -35,6 +35,7 @@ from m2sd_cli.training.optimizers import (
     set_rate,
 )
 from m2sd_cli.training.randomness import stream
+from m2sd_cli.training.recomputation import spare_memory
 from m2sd_cli.training.schedules import learning_rate
 from m2sd_cli.training.small_maps import spare_small_maps
 from m2sd_cli.training.stopping import StopRequest
@@ -111,17 +112,21 @@ class Training:
         self.group = group
         self.stage = stage
         self.module = module.to(device).to(memory_format=torch.channels_last).train()
-        spare_small_maps(module, self.augmentation.size, device, execution.exact_precision)
+        self.objective = objective
+        self.device = device
+        self.precision = execution.exact_precision
+        spare_small_maps(module, self.augmentation.size, device, self.precision)
+        # A CPU shares its memory with other programs, the memory of a GPU is there to be used. Processes that share a
+        # batch may differ by an image, and in the maps that are large: their batch norms would wait for each other.
+        if device.type == "cpu" and group.size == 1:
+            spare_memory(self.module, self._loss_of_noise, max(end - begin for begin, end in self.bounds))
         if group.size > 1:
             share_statistics(module, device)
             group.broadcast(module)
         self.compiled = execution.compile
         if self.compiled:
             compile_forward(module, device)
-        self.objective = objective
         self.config: PretrainConfig | DistillConfig = config
-        self.device = device
-        self.precision = execution.exact_precision
         self.save = save
         self.save_every = execution.save_every
         self.steps = config.epochs * len(self.bounds)
@@ -242,6 +247,12 @@ class Training:
         self.optimizer.zero_grad(set_to_none=True)
         self.position = Position()
         return seconds
+
+    def _loss_of_noise(self, images: int) -> Tensor:
+        generator = torch.Generator(self.device).manual_seed(0)
+        x = torch.randn(images, 3, self.augmentation.size, self.augmentation.size, generator=generator)
+        with autocast(self.device, self.precision):
+            return self.objective(x, torch.arange(images) % 2, generator, slice(0, images))[0]
 
     def _batch(self) -> tuple[Tensor, Tensor, torch.Generator]:
         step = self.position.step

@@ -6,32 +6,76 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
+from m2sd_cli.host import memory
 from m2sd_cli.method.backbone import Backbone
 from m2sd_cli.method.enhancement import FeatureEnhancement
 
 LARGE = 2**24  # bytes of a map; smaller ones save little memory and cost time
+SHARE = 0.5  # of the free memory, which the maps of a step may take: other programs and gradients need some, too
+PROBES = (2, 4)  # images
 
 
-def recompute_large_maps(backbone: Backbone, enhancement: FeatureEnhancement | None) -> None:
-    """Have stage 2 keep no large map inside a block: the backward pass computes the block again.
+def spare_memory(module: nn.Module, forward: Callable[[int], object], images: int) -> None:
+    """Have a training keep no large map if all maps of a step would not fit, or if the free memory is unknown.
+
+    Args:
+        module: the trained one, in training mode.
+        forward: the computation of the loss of a number of images.
+        images: of a step.
+    """
+    known = memory()
+    if known is None or images * bytes_an_image(module, forward) > SHARE * known[1]:
+        recompute_large_maps(module)
+
+
+def bytes_an_image(module: nn.Module, forward: Callable[[int], object]) -> float:
+    """Measure the memory that the backward pass of one image needs, on few images; see `spare_memory`."""
+    with statistics_kept(module), torch.random.fork_rng(devices=[]):
+        # The difference leaves out weights, and their copies in another precision.
+        fewer, more = (_held_bytes(partial(forward, count)) for count in PROBES)
+    return (more - fewer) / (PROBES[1] - PROBES[0])
+
+
+def _held_bytes(forward: Callable[[], object]) -> int:
+    held: dict[int, int] = {}
+
+    def hold(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        held[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with saved_tensors_hooks(hold, lambda tensor: tensor):
+        result = forward()  # holds the tensors, so that no two of them are in one place
+    del result
+    return sum(held.values())
+
+
+def recompute_large_maps(module: nn.Module) -> None:
+    """Have networks and enhancements keep no large map inside a block: the backward pass computes the block again.
 
     Results, gradients and running statistics are the same bit for bit.
     """
-    for name in backbone.blocks:
-        block = getattr(backbone, name)
-        if isinstance(block, nn.Module):
-            _recompute_module(block)
-        else:
-            vars(backbone)[name] = partial(apply, block, backbone)
-    for module in [] if enhancement is None else enhancement.blocks():
-        _recompute_module(module)
+    for part in list(module.modules()):
+        if isinstance(part, Backbone):
+            for name in part.blocks:
+                block = getattr(part, name)
+                if isinstance(block, nn.Module):
+                    _recompute(block, "forward")
+                else:
+                    _recompute(part, name)
+        elif isinstance(part, FeatureEnhancement):
+            for block in part.blocks():
+                _recompute(block, "forward")
 
 
-def _recompute_module(module: nn.Module) -> None:
-    vars(module)["forward"] = partial(apply, module.forward, module)
+def _recompute(owner: nn.Module, name: str) -> None:
+    compute = getattr(owner, name)
+    if not (isinstance(compute, partial) and compute.func is apply):  # else an earlier training has done so
+        vars(owner)[name] = partial(apply, compute, owner)
 
 
 def apply(compute: Callable[[Tensor], Tensor], owner: nn.Module, x: Tensor) -> Tensor:

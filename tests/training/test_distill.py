@@ -5,7 +5,7 @@ import torch
 
 from m2sd_cli.config.merging import Sources, resolve
 from m2sd_cli.config.stages import DistillConfig, PretrainConfig
-from m2sd_cli.training.distill import build_enhancement, distill_objective, loss_weights, saves_memory
+from m2sd_cli.training.distill import build_enhancement, distill_objective, loss_weights
 from m2sd_cli.training.pretrain import build_network
 
 
@@ -25,10 +25,3 @@ def test_branches_and_enhancement_are_those_of_the_configuration(mixing: str, im
     _, terms = objective(torch.randn(5, 3, 8, 8), torch.arange(5) % 3, torch.Generator(), slice(None))
     assert seen == [images]
     assert set(terms) == {"ce", "kd", "attention", "teacher", *(["kl"] if mixing == "both" else [])}
-
-
-def test_maps_are_made_again_by_one_process_on_a_cpu_alone() -> None:
-    """The parts of a batch may differ by an image: one of two processes would wait for the other's batch norms."""
-    assert saves_memory(torch.device("cpu"))
-    assert not saves_memory(torch.device("cpu"), processes=2)
-    assert not saves_memory(torch.device("cuda"))

@@ -8,7 +8,7 @@ from m2sd_cli.method.backbone import build_backbone
 from m2sd_cli.method.enhancement import FeatureEnhancement
 from m2sd_cli.method.resnet import BasicBlock
 from m2sd_cli.training import recomputation
-from m2sd_cli.training.recomputation import apply, recompute_large_maps
+from m2sd_cli.training.recomputation import SHARE, apply, bytes_an_image, recompute_large_maps, spare_memory
 
 WIDTHS = (4, 8, 8, 12)
 
@@ -43,7 +43,7 @@ def test_a_backbone_is_the_same_but_for_what_it_holds(name: str, side: int, prec
     torch.manual_seed(0)
     plain, spared = build_backbone(name), build_backbone(name)
     spared.load_state_dict(plain.state_dict())
-    recompute_large_maps(spared, None)
+    recompute_large_maps(spared)
     results, kept = [], []
     for backbone in (plain, spared):
         x = images(side).requires_grad_()
@@ -87,6 +87,60 @@ def test_only_a_large_map_in_training_is_made_twice(
     assert module.scale.grad == 4 * len(x)
 
 
+class Loss:
+    """The loss of a block on a number of images, and the passes that were made."""
+
+    def __init__(self) -> None:
+        self.block = BasicBlock(3, 8, stride=2)
+        self.passes: list[int] = []
+
+    def __call__(self, images: int) -> Tensor:
+        self.passes.append(images)
+        torch.rand(1)  # as an objective might, from the generator of all
+        loss: Tensor = self.block(torch.ones(images, 3, 8, 8)).square().sum()
+        return loss
+
+    def bytes_an_image(self) -> int:
+        """Count the float32 numbers that the backward pass of an image takes, by hand."""
+        image, map_ = 3 * 8 * 8, 8 * 4 * 4
+        # The image; both convolutions of the block and the one beside it, each before its batch norm; the first ReLU;
+        # the last one, which the square takes as well. The sum of both ways is not needed.
+        return 4 * (image + 3 * map_ + map_ + map_)
+
+
+def test_the_memory_of_an_image_is_that_of_the_maps_of_its_backward_pass() -> None:
+    loss = Loss()
+    state = {name: tensor.clone() for name, tensor in loss.block.state_dict().items()}
+    drawn = torch.get_rng_state()
+    assert bytes_an_image(loss.block, loss) == loss.bytes_an_image()
+    torch.testing.assert_close(dict(loss.block.state_dict()), state, rtol=0, atol=0)
+    assert torch.equal(torch.get_rng_state(), drawn)
+
+
+@pytest.mark.usefixtures("everything_is_large")
+@pytest.mark.parametrize("free", [None, -1, 0, 2**40])
+def test_maps_are_made_twice_where_they_would_take_more_than_a_share_of_the_free_memory(
+    monkeypatch: pytest.MonkeyPatch, free: int | None
+) -> None:
+    """`free` is the memory beyond the least that lets 7 images keep their maps; None is an unknown one."""
+    loss = Loss()
+    least = round(7 * loss.bytes_an_image() / SHARE)
+    monkeypatch.setattr(recomputation, "memory", lambda: None if free is None else (2**50, least + free))
+    network = nn.ModuleDict({"network": build_backbone("resnet20"), "block": loss.block})
+    spare_memory(network, loss, images=7)
+    first = network["network"].get_submodule("layer1")
+    assert ("forward" in vars(first)) == (free is None or free < 0)
+
+
+@pytest.mark.usefixtures("everything_is_large")
+def test_a_network_that_is_trained_again_is_not_changed_twice() -> None:
+    backbone = build_backbone("resnet20")
+    recompute_large_maps(backbone)
+    before = {name: vars(module).get("forward") for name, module in backbone.named_modules()}
+    recompute_large_maps(nn.ModuleDict({"network": backbone}))
+    assert {name: vars(module).get("forward") for name, module in backbone.named_modules()} == before
+
+
 @pytest.mark.usefixtures("everything_is_large")
 def test_statistics_are_taken_again_after_a_failed_backward_pass() -> None:
     block = BasicBlock(3, 8, stride=2)
@@ -111,7 +165,7 @@ def test_feature_enhancement_is_the_same_but_for_what_it_holds(dtype: torch.dtyp
         torch.manual_seed(0)
         enhancement = FeatureEnhancement(WIDTHS, classes=3)
         if recompute:
-            recompute_large_maps(build_backbone("resnet20"), enhancement)
+            recompute_large_maps(enhancement)
         phi = [each.requires_grad_() for each in maps()]
         if dtype == torch.float64:
             enhancement, phi = enhancement.double(), [each.detach().double().requires_grad_() for each in phi]
