@@ -51,9 +51,8 @@ def test_a_cell_that_is_not_once_in_its_table_is_refused() -> None:
 
 
 GAINS = (
-    "all of M2SD gains 0.0 AVG and 3.3 HM over plain training, by `debiased`. With all images and\n  long training, "
-    "by `quadratic`, it costs 1.3 AVG with one seed and 2.0 with another. "
-    "HM rises by 2.0 with the one and falls by 1.4 with the other."
+    "All of M2SD gains 0.0 AVG and 3.3 HM with 50 images\n  a class, by `debiased`. With all images, by `quadratic`, "
+    "it costs 1.3 AVG with one seed and 2.0 with another; HM rises by 2.0 and falls by 1.4."
 )
 
 
