@@ -111,16 +111,13 @@ def write_output_folder(path: Path, files: Mapping[str, bytes]) -> None:
                 write_atomically(coming / name, content)
             if place.is_dir():
                 os.rename(place, going)
-            try:
-                os.rename(coming, place)
-            except OSError:
-                if going.is_dir():
-                    os.rename(going, place)
-                raise
-            shutil.rmtree(going, ignore_errors=True)
+            os.rename(coming, place)
             sync_folder(place.parent)
     finally:
-        shutil.rmtree(coming, ignore_errors=True)
+        if going.is_dir() and not os.path.lexists(place):  # an error or Ctrl-C came between the renames
+            os.rename(going, place)
+        for folder in (coming, going):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _require_nameable(option: str, path: Path) -> None:

@@ -18,6 +18,7 @@ from m2sd_cli.output_files import (
     is_special,
     is_stdout,
     write_output,
+    write_output_folder,
 )
 from m2sd_cli.runs.folder import RunFolder
 from tests.helpers import Cli, Stripes
@@ -134,6 +135,27 @@ def test_a_file_too_large_for_the_system_is_refused_in_one_line(tmp_path: Path) 
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert caught.value.exit_code == 4
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
+def test_a_folder_is_kept_if_its_replacement_is_interrupted(
+    tmp_path: Path, error: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, real, renamed = tmp_path / "out", os.rename, []
+    place.mkdir()
+    (place / "a").write_bytes(b"old")
+
+    def rename(source: Path, target: Path) -> None:
+        renamed.append(target)
+        if len(renamed) == 2:
+            raise error
+        real(source, target)
+
+    monkeypatch.setattr(os, "rename", rename)
+    with pytest.raises((KeyboardInterrupt, RunError)):
+        write_output_folder(place, {"a": b"new"})
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert (place / "a").read_bytes() == b"old"
 
 
 def test_a_file_is_replaced_only_if_asked_to(tmp_path: Path, folder: RunFolder) -> None:

@@ -90,7 +90,7 @@ def undo(
     if not yes and not typer.confirm(f"Remove session {last} of {printable(str(folder.path))} for good?", err=True):
         note("nothing removed", quiet)
         return
-    with folder.locked("sessions undo"):
+    with folder.locked("sessions undo", damaged=force):
         if folder.sessions()[-1:] != [last]:
             raise RunError(f"{folder.path}: another session was added or removed meanwhile; try again")
         folder.remove_sessions(first=last, damaged=force)

@@ -62,6 +62,7 @@ def description(model: SessionModel) -> dict[str, Any]:
         "levels": model.record.levels,
         "classifier": model.classifier,
         "head": model.head.describe(),
+        "familiarity": None if model.familiarity is None else model.familiarity.describe(),
         "temperature": model.confidence.temperature,
         "calibrated": model.confidence.calibrated,
         "unknown_below": model.confidence.unknown_below,

@@ -15,6 +15,7 @@ from m2sd_cli.data.images import open_rgb
 from m2sd_cli.data.threads import in_order
 from m2sd_cli.errors import ImageError
 from m2sd_cli.inference.explanation import explain
+from m2sd_cli.inference.features import require_finite
 from m2sd_cli.inference.session import SessionModel
 from m2sd_cli.method.calibration import known_score
 
@@ -95,6 +96,7 @@ def _predict(model: SessionModel, images: list[tuple[Path, Tensor]], top_k: int,
         return []
     batch = torch.stack([pixels for _, pixels in images])
     features = model.embed(batch)
+    require_finite(features)  # else every class would be as likely, and none unknown
     confidence = model.confidence
     logits = model.classify(features)
     # Few numbers, which go to the CPU: not every device has float64.

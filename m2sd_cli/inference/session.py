@@ -271,7 +271,9 @@ def likeness(familiarity: Likeness | None, features: Tensor, logits: Tensor) -> 
 def _confidence(
     classifier: str, head: AnyHead, familiarity: Likeness | None, held_out: HeldOut | None, base: int
 ) -> Confidence:
-    """Fit the confidence in a head's answers to its logits of the base classes alone: no later session changes it.
+    """Fit the confidence in a head's answers to its logits of the base classes alone.
+
+    No session changes it but one that extends base classes.
 
     Raises:
         M2sdError: the classifier is of another package, and fails.

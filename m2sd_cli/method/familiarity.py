@@ -5,6 +5,8 @@ tells a strange image from a familiar one. The likeness is therefore the whole M
 et al., NeurIPS 2018), among the power-transformed features of fecam.py.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -49,6 +51,10 @@ class Familiarity(nn.Module):
         found: Tensor = 2 * u @ rows.T - own - (rows * self.means).sum(dim=1)
         return found
 
+    def describe(self) -> dict[str, Any]:
+        """Describe the map for a file of its tensors."""
+        return {"kind": "distance", "features": self.features.describe()}
+
     def select(self, classes: Tensor) -> "Familiarity":
         """Make the likeness to some of the classes, by their indices."""
         return Familiarity(self.means[classes], self.precision, self.features.power)
@@ -84,6 +90,16 @@ class CentredLikeness(nn.Module):
         y = (self.features(features) - self.middle) @ self.projection
         found: Tensor = self.head(features) - LENGTH_WEIGHT * y.norm(dim=1, keepdim=True).clamp_min(SHORTEST).log()
         return found
+
+    def describe(self) -> dict[str, Any]:
+        """Describe the map for a file of its tensors."""
+        return {
+            "kind": "centred-length",
+            "features": self.features.describe(),
+            "head": self.head.describe(),
+            "length_weight": LENGTH_WEIGHT,
+            "shortest": SHORTEST,
+        }
 
     def select(self, classes: Tensor) -> "CentredLikeness":
         """Make the likeness to some of the classes, by their indices."""

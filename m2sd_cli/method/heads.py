@@ -13,8 +13,8 @@ from m2sd_cli.method.feature_maps import FeatureMap, PlainFeatures
 class Head(nn.Module):
     """logits = class_logits(map(features), rows) + bias.
 
-    The row and the bias of a class depend on the base session and on the class's own shots, and on no other class: the
-    head of an earlier session is the beginning of a later one's, and one pass over test images answers for all of them.
+    The row and the bias of a class depend on the base session, as it was last extended, and on the class's own shots.
+    So the head of an earlier session is the beginning of a later one's, and one pass over test images answers for all.
 
     Args:
         rows: (C, D), or (C, M) where the map widens the features.

@@ -16,7 +16,7 @@ from m2sd_cli.errors import DamagedError, RunError
 from m2sd_cli.reading import open_regular
 
 UNFINISHED = ".tmp"
-TEXT_LIMIT: Final = 64 << 20  # bytes of a manifest: one of a session of 100,000 shots takes 10 MB
+TEXT_LIMIT: Final = 256 << 20  # bytes of a manifest: one of stage 1 of a million photos takes about 120 MB
 CHECKPOINT_LIMIT: Final = 2 << 30  # bytes: ResNet-18 takes 45 MB, a million features of it 2 GB
 
 

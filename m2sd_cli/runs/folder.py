@@ -15,11 +15,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
+from pydantic import ValidationError
 from torch import Tensor
 
 from m2sd_cli.errors import DamagedError, RunError, os_errors_as
 from m2sd_cli.paths import environment_path, expand
 from m2sd_cli.runs.chain import ChainReader
+from m2sd_cli.runs.checksummed import misread
 from m2sd_cli.runs.files import (
     CHECKPOINT_LIMIT,
     TEXT_LIMIT,
@@ -65,7 +67,7 @@ class RunFolder(ChainReader):
 
         Raises:
             RunError: another process is writing, or the folder cannot be written to.
-            DamagedError: `head.json` is damaged.
+            DamagedError: `head.json` is damaged, or a manifest that it names and that was not in its place yet.
         """
         with lock_folder(self.path, command):
             with os_errors_as(RunError, f"{self.path}: cannot be written to"):
@@ -115,11 +117,12 @@ class RunFolder(ChainReader):
         Raises:
             RunError: it could not be written, or is larger than any file that is read.
         """
-        content = encode_tensors(tensors)
+        content, taught = encode_tensors(tensors), name not in (PRETRAIN, session_name(0))
         if len(content) > CHECKPOINT_LIMIT:
+            way = "teach fewer images at a time, or fewer --views of them" if taught else "take a smaller --backbone"
             raise RunError(
                 f"{self.path}: {name} takes {len(content) / 2**30:.1f} GiB, and {CHECKPOINT_LIMIT / 2**30:.0f} are the "
-                f"most; teach fewer images at a time, or fewer --views of them"
+                f"most; {way}"
             )
         return self._write(f"{name}.safetensors", content)
 
@@ -154,6 +157,11 @@ class RunFolder(ChainReader):
         return self._write(checkpoint.file, source.content(checkpoint, CHECKPOINT_LIMIT))
 
     def _add(self, name: str, manifest: bytes) -> FileRecord:
+        if len(manifest) > TEXT_LIMIT:
+            raise RunError(
+                f"{self.path}: {name}.json takes {len(manifest) / 2**20:.0f} MiB, and {TEXT_LIMIT >> 20} are the most; "
+                f"take fewer images"
+            )
         record = self._write(f"{name}.json", manifest)
         if self._held_back is None:
             self._become_newest(record)
@@ -201,19 +209,36 @@ class RunFolder(ChainReader):
         shutil.rmtree(self._incoming, ignore_errors=True)
 
     def _coming(self, newest: FileRecord | None) -> list[Path]:
-        """Find the manifests in `incoming` that are part of the chain, the newest first."""
+        """Find the manifests in `incoming` that are part of the chain, the newest first.
+
+        Raises:
+            DamagedError: one is damaged, and so is the chain without it.
+        """
         found: list[Path] = []
         while newest is not None:
             path = self._incoming / newest.file
             try:
                 content = read_bounded(path, TEXT_LIMIT)
-            except (FileNotFoundError, DamagedError):
+            except FileNotFoundError:
                 break
+            except DamagedError:
+                content = b""
             if hashlib.sha256(content).hexdigest() != newest.sha256:
+                self._require_in_place(newest, path)
                 break
             found.append(path)
-            newest = ManifestSummary.model_validate_json(content).parent
+            try:
+                newest = ManifestSummary.model_validate_json(content).parent
+            except ValidationError as error:
+                raise misread(path, "a manifest", error) from None
         return found
+
+    def _require_in_place(self, record: FileRecord, other: Path) -> None:
+        """Check that a manifest of the chain lies in the folder itself; another of its name is of a killed writer."""
+        try:
+            self.content(record, TEXT_LIMIT)
+        except DamagedError:
+            raise DamagedError(f"{other}: damaged, or cannot be read; restore it from a backup") from None
 
     def _sweep(self) -> None:
         """Remove the remains of killed writers; the caller has the lock."""

@@ -278,25 +278,9 @@ class Manifest(Record):
 
     @model_validator(mode="after")
     def _is_consistent(self) -> "Manifest":
-        edits = self.kind in EDITS
-        if (not self.classes) != edits or bool(self.edits) != edits:
-            raise ValueError("classes are named by a session that teaches, and edits by one that does not")
-        indices = [each.index for each in (self.edits or self.classes)]
-        if edits or self.kind == "extend":
-            if len(set(indices)) < len(indices) or max(indices) >= self.classes_before:
-                raise ValueError("a class is named twice, or is of no earlier session")
-        elif indices != list(range(self.classes_before, self.classes_so_far)):
-            raise ValueError("class indices do not follow those of the earlier sessions")
-        if any((each.new_name is None) != (self.kind == "forget") for each in self.edits):
-            raise ValueError("a class has a new name where it is renamed, and none where it is forgotten")
-        if (self.session is None) != (self.kind == "pretrain") or (self.session == 0) != (self.kind == "base"):
-            raise ValueError("kind and session number do not fit each other")
-        if (self.parent is None) != (self.kind == "pretrain"):
-            raise ValueError("every manifest but the first names its parent")
+        _require_consistent(self)
         if (self.classifier is None) != (self.kind == "pretrain"):
             raise ValueError("a classifier is named by every session")
-        if (self.views is None) != (self.kind not in WITH_SHOTS):
-            raise ValueError("views are named by every session with shots")
         return self
 
     @property
@@ -327,7 +311,7 @@ class Edit:
 class ManifestSummary(BaseModel):
     """The part of a manifest that ties it to its neighbours and its checkpoint; a whole one takes longer to read.
 
-    It is for manifests whose SHA-256 is known: their other parts need no check.
+    It is for manifests whose SHA-256 is known: their other parts are not looked at.
     """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
@@ -342,10 +326,40 @@ class ManifestSummary(BaseModel):
     edits: list[Edit] = []
     views: Views | None = None
 
+    @model_validator(mode="after")
+    def _is_consistent(self) -> "ManifestSummary":
+        _require_consistent(self)
+        return self
+
     @property
     def classes_so_far(self) -> int:
         """The number of class indices up to and including this session; a forgotten class keeps its own."""
         return count_indices(self)
+
+
+def _require_consistent(part: Manifest | ManifestSummary) -> None:
+    """Check that kind, number, classes and edits of a manifest fit each other.
+
+    Raises:
+        ValueError: they do not.
+    """
+    edits = part.kind in EDITS
+    if (not part.classes) != edits or bool(part.edits) != edits:
+        raise ValueError("classes are named by a session that teaches, and edits by one that does not")
+    indices = [each.index for each in (part.edits or part.classes)]
+    if edits or part.kind == "extend":
+        if len(set(indices)) < len(indices) or max(indices) >= part.classes_before:
+            raise ValueError("a class is named twice, or is of no earlier session")
+    elif indices != list(range(part.classes_before, part.classes_so_far)):
+        raise ValueError("class indices do not follow those of the earlier sessions")
+    if any((each.new_name is None) != (part.kind == "forget") for each in part.edits):
+        raise ValueError("a class has a new name where it is renamed, and none where it is forgotten")
+    if (part.session is None) != (part.kind == "pretrain") or (part.session == 0) != (part.kind == "base"):
+        raise ValueError("kind and session number do not fit each other")
+    if (part.parent is None) != (part.kind == "pretrain"):
+        raise ValueError("every manifest but the first names its parent")
+    if (part.views is None) != (part.kind not in WITH_SHOTS):
+        raise ValueError("views are named by every session with shots")
 
 
 def count_indices(part: Manifest | ManifestSummary) -> int:

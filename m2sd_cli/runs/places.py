@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Final
 
 from m2sd_cli.errors import DamagedError, RunError
-from m2sd_cli.runs.files import read_bounded, write_atomically
+from m2sd_cli.runs.files import TEXT_LIMIT, read_bounded, write_atomically
 
 PLACES: Final = "places.json"
-LIMIT: Final = 1 << 20  # bytes
 
 
 @dataclass(frozen=True)
@@ -27,7 +26,7 @@ class Places:
 def read_places(run: Path) -> Places:
     """Read the places of a run folder; none if the file is missing or holds something else."""
     try:
-        content = json.loads(read_bounded(run / PLACES, LIMIT))
+        content = json.loads(read_bounded(run / PLACES, TEXT_LIMIT))
         data, shots = content["data"], content["shots"]
         if all(isinstance(each, str) for each in data.values()) and all(
             isinstance(path, str) for each in shots.values() for path in each

@@ -26,12 +26,21 @@ class StateStore:
         Args:
             state: its `tensors` record is filled in here.
             tensors: parameters, buffers, optimiser.
+
+        Raises:
+            RunError: it could not be written, or is larger than any state that is read.
         """
+        content = encode_tensors(tensors)
+        if len(content) > CHECKPOINT_LIMIT:
+            raise RunError(
+                f"{self.run.path}: the state of the training takes {len(content) / 2**30:.1f} GiB, and "
+                f"{CHECKPOINT_LIMIT / 2**30:.0f} are the most; take a smaller --backbone, or --optimizer sgd"
+            )
         folder = self.run.training
         with os_errors_as(RunError, f"{folder}: cannot be made"):
             folder.mkdir(exist_ok=True)
         path = folder / f"step-{state.step:09d}.safetensors"
-        record = FileRecord(file=path.name, sha256=write_atomically(path, encode_tensors(tensors)))
+        record = FileRecord(file=path.name, sha256=write_atomically(path, content))
         write_atomically(folder / STATE, state.model_copy(update={"tensors": record}).encoded())
         with os_errors_as(RunError, f"{folder}: an old state could not be removed"):
             for old in folder.glob("step-*.safetensors"):

@@ -98,6 +98,7 @@ def test_it_carries_classes_and_preprocessing(exported: dict[str, Path], form: s
     assert said["session"] == 2
     assert (said["backbone"], said["feature_width"], said["classifier"]) == ("resnet20", 64, "fecam")
     assert said["head"] == {"features": {"kind": "power", "power": 0.5}, "rows": "linear", "scale": 1}
+    assert said["familiarity"] == {"kind": "distance", "features": {"kind": "power", "power": 0.5}}
     assert (said["temperature"], said["calibrated"], said["unknown_below"]) == (1, False, None)
     preprocessing = said["preprocessing"]
     assert (preprocessing["resize"], preprocessing["centre_crop"]) == (18, 16)

@@ -157,6 +157,21 @@ def test_an_image_is_prepared_as_here(
         assert torch.equal(alone.prepare(image), transform.pixels(open_rgb(path)))
 
 
+@pytest.mark.parametrize("orientation", range(10))
+def test_an_image_is_turned_as_here(folder: Path, calibrated: Path, tmp_path: Path, orientation: int) -> None:
+    """The EXIF block holds what Pillow cannot write again, as those of some cameras do: a text for a resolution."""
+    transform, noise = load_session(RunFolder(calibrated)).transform, torch.randint(0, 256, (23, 40, 3))
+    exif = Image.Exif()
+    exif[0x0112], exif[0x011A] = orientation, 72.0
+    block = exif.tobytes()
+    assert block.count(b"\x01\x1a\x00\x05") == 1
+    path = tmp_path / "image.jpg"
+    damaged = block.replace(b"\x01\x1a\x00\x05", b"\x01\x1a\x00\x02")
+    Image.fromarray(noise.to(torch.uint8).numpy()).save(path, exif=damaged)
+    with Image.open(path) as image:
+        assert torch.equal(standalone.Model(folder).prepare(image), transform.pixels(open_rgb(path)))
+
+
 def test_the_configuration_has_labels_and_threshold(folder: Path, calibrated: Path) -> None:
     model, config = load_session(RunFolder(calibrated)), json.loads((folder / "config.json").read_text())
     assert [config["id2label"][str(index)] for index in range(7)] == model.classes

@@ -1,5 +1,6 @@
 """Runs whose hashes all fit and whose content makes no sense: one line, exit code 4, and nothing is written."""
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ from torch import Tensor
 
 import m2sd_cli
 from m2sd_cli.runs.folder import RunFolder
+from m2sd_cli.runs.manifest import FileRecord
 from m2sd_cli.runs.training_state import StateStore
 from tests.helpers import QUICK, Cli, Stripes, tree
 
@@ -54,6 +56,13 @@ CHANGES: dict[str, Callable[[Tensors, str], object]] = {
 }
 
 
+def test_a_network_of_no_features_answers_nothing(run: Path, stripes: Stripes, m2sd: Cli) -> None:
+    rewrite(run, "session-000", lambda tensors: tensors["backbone.bn1.running_var"].fill_(-1))
+    done = m2sd("predict", stripes.labelled, "--run", run)
+    assert (done.out, done.err.count("\n")) == ("", 1)
+    assert "the network's features are no finite numbers" in done.err
+
+
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
 def test_a_base_session_that_holds_something_else(
     run: Path, stripes: Stripes, change: Callable[[Tensors, str], object], m2sd: Cli
@@ -87,6 +96,33 @@ def test_a_pretrain_that_holds_something_else(
 def test_a_session_that_holds_something_else(run: Path, stripes: Stripes, name: str, m2sd: Cli) -> None:
     rewrite(run, "session-002", lambda tensors: CHANGES[name](tensors, "class_means"))
     refused(m2sd("predict", stripes.labelled, "--run", run), "session-002.safetensors: not the checkpoint")
+
+
+INSIDE: dict[str, dict[str, Any]] = {
+    "index": {"classes": [{"index": 10**8, "name": "grey", "shots": 0}]},
+    "index of another": {"classes": [{"index": 0, "name": "grey", "shots": 0}]},
+    "base": {"kind": "base"},
+    "stage 1": {"kind": "pretrain"},
+    "no edit": {"kind": "forget"},
+    "views": {"views": None},
+}
+
+
+@pytest.mark.parametrize("change", INSIDE.values(), ids=INSIDE)
+def test_a_session_inside_the_chain_that_says_something_else(
+    run: Path, stripes: Stripes, change: dict[str, Any], m2sd: Cli
+) -> None:
+    """It is neither the first nor the last, of which more is read."""
+    manifest, newest = json.loads((run / "session-001.json").read_bytes()), run / "session-002.json"
+    old = hashlib.sha256((run / "session-001.json").read_bytes()).hexdigest()
+    (run / "session-001.json").write_text(json.dumps(manifest | change))
+    new = hashlib.sha256((run / "session-001.json").read_bytes()).hexdigest()
+    newest.write_text(newest.read_text().replace(old, new))
+    record = FileRecord(file=newest.name, sha256=hashlib.sha256(newest.read_bytes()).hexdigest())
+    RunFolder(run)._point(record)
+    before = tree(run)
+    refused(m2sd("predict", stripes.labelled, "--run", run), "session-001.json", "restore it from a backup")
+    assert tree(run) == before
 
 
 @pytest.mark.parametrize(("name", "width"), [("resnet20", 65536), ("resnet20", 1), ("resnet18", 64), ("vgg", 64)])

@@ -184,6 +184,12 @@ def test_a_level_whose_size_was_rounded_down_takes_the_first_rows_and_columns() 
     assert torch.equal(downsample_to(x, like), plain_max_pool(x)[:, :, :4])
 
 
+@pytest.mark.parametrize(("before", "after"), [(5, 2), (3, 1)])
+def test_a_level_of_half_a_small_odd_size_is_pooled_once(before: int, after: int) -> None:
+    x = draw(1, 2, before, before)
+    assert torch.equal(downsample_to(x, torch.zeros(1, 1, after, after)), plain_max_pool(x)[:, :, :after, :after])
+
+
 @pytest.mark.parametrize(
     ("before", "after", "poolings"),
     [((28, 28), (7, 7), 2), ((14, 14), (7, 7), 1), ((9, 12), (3, 3), 2), ((6, 6), (6, 6), 0)],

@@ -1,5 +1,6 @@
 """The chain of a run folder: read, added to, damaged, locked."""
 
+import hashlib
 import json
 import os
 import re
@@ -10,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import m2sd_cli
 from m2sd_cli.errors import DamagedError, RunError
+from m2sd_cli.runs import folder as folder_module
 from m2sd_cli.runs.chain import NO_FOLDER
 from m2sd_cli.runs.files import read_verified
 from m2sd_cli.runs.folder import RunFolder, default_path
@@ -416,6 +419,58 @@ def test_what_was_not_finished_is_swept_away_by_the_next_writer(run: Path) -> No
     with folder.locked("test"):
         pass
     assert tree(run) == before | {".mine.tmp": b"somebody's"}
+
+
+def test_a_killed_writer_of_a_session_that_is_there_is_swept_away(run: Path) -> None:
+    before = tree(run)
+    (run / "incoming").mkdir()
+    (run / "incoming" / NEWEST).write_bytes(b"half")
+    with RunFolder(run).locked("test"):
+        pass
+    assert tree(run) == before
+
+
+@pytest.mark.parametrize("content", [b"half", b'{"kind": "increment"}'])
+def test_the_last_copy_of_a_session_is_not_swept_away(run: Path, content: bytes) -> None:
+    """Its writer was killed before it moved the files, and then one was damaged, or makes no sense."""
+    (run / "incoming").mkdir()
+    for file in ("session-002.safetensors", NEWEST):
+        (run / file).rename(run / "incoming" / file)
+    folder = RunFolder(run)
+    (run / "incoming" / NEWEST).write_bytes(content)
+    if content != b"half":
+        folder._point(FileRecord(file=NEWEST, sha256=hashlib.sha256(content).hexdigest()))
+    before = tree(run)
+    with pytest.raises(DamagedError, match=f"incoming/{NEWEST}: .*restore"), folder.locked("test"):
+        pass
+    assert tree(run) == before
+    with folder.locked("test", damaged=True):
+        folder.remove_sessions(first=2, damaged=True)
+    with folder.locked("test"):
+        pass
+    assert folder.sessions() == [0, 1]
+    assert folder.verify() == []
+
+
+def test_a_manifest_that_is_larger_than_any_that_is_read_is_not_written(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, before = RunFolder(run), tree(run)
+    stored = folder.session(2)
+    monkeypatch.setattr(folder_module, "TEXT_LIMIT", len(before[NEWEST]) - 1)
+    with pytest.raises(RunError, match=r"session-003\.json takes 0 MiB, .* take fewer images"), folder.locked("test"):
+        folder.write_manifest("session-003", stored.manifest)
+    assert tree(run) == before
+
+
+@pytest.mark.parametrize(("name", "way"), [("session-000", "--backbone"), ("session-002", "teach fewer images")])
+def test_a_checkpoint_that_is_larger_than_any_that_is_read_is_not_written(
+    tmp_path: Path, name: str, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(folder_module, "CHECKPOINT_LIMIT", 4)
+    with pytest.raises(RunError, match=way):
+        RunFolder(tmp_path).write_checkpoint(name, {"x": torch.zeros(2)})
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_manifest_follows_its_checkpoint(run: Path, stripes: Stripes, monkeypatch: pytest.MonkeyPatch) -> None:

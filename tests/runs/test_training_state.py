@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from m2sd_cli.errors import DamagedError, RunError
+from m2sd_cli.runs import training_state
 from m2sd_cli.runs.files import write_atomically
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.manifest import DataRecord, FileRecord, TrainingState
@@ -48,6 +49,16 @@ def test_a_state_comes_back_as_it_was(store: StateStore) -> None:
     loaded = store.load()
     assert loaded.model_copy(update={"tensors": state(7).tensors, "seal": None}) == state(7)
     assert torch.equal(store.tensors(loaded)["x"], torch.arange(3))
+
+
+def test_a_state_that_is_larger_than_any_that_is_read_is_not_saved(
+    store: StateStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.save(state(7), {"x": torch.zeros(1)})
+    monkeypatch.setattr(training_state, "CHECKPOINT_LIMIT", 4)
+    with pytest.raises(RunError, match=r"the state of the training takes .* take a smaller --backbone"):
+        store.save(state(8), {"x": torch.ones(1)})
+    assert names(store) == ["state.json", "step-000000007.safetensors"]
 
 
 def test_a_save_replaces_the_one_before(store: StateStore) -> None:

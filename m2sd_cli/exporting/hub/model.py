@@ -13,6 +13,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+ORIENTATION = 274  # the tag of EXIF
+TURNS = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}  # from its value to PIL.Image.Transpose
+
 
 class Answer(NamedTuple):
     """The answer to one image."""
@@ -73,7 +76,12 @@ class Model:
         how = self.config["preprocessing"]
         if image.mode in ("I", "F") or image.mode.startswith("I;16"):
             raise ValueError("grey of more than 8 bits; save it with 8 bits")
-        image = ImageOps.exif_transpose(image)
+        try:
+            turn = TURNS.get(image.getexif().get(ORIENTATION))
+        except (ValueError, TypeError, SyntaxError, OSError):  # a damaged block of EXIF tells no orientation
+            turn = None
+        if turn is not None:
+            image = image.transpose(Image.Transpose(turn))
         if image.has_transparency_data:  # it is laid on white
             image = image.convert("RGBA")
             image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
