@@ -111,8 +111,7 @@ def plan(
 def _plan_pretrain(request: Request, folder: RunFolder, execution: Execution, force: bool, skip_bad: bool) -> Plan:
     followed = find_recipe(request.recipe)
     name = pretraining.require_data(request, followed)
-    if request.data is not None:
-        refuse_shared_folder(folder, request.data)
+    refuse_shared_folder(folder, name)
     info = find_info(name)
     require_present(info, request.data_root)
     job = pretraining.begin(request, followed, folder, execution, force, skip_bad)

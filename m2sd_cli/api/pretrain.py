@@ -121,10 +121,9 @@ def pretrain(
     request, asked = take_arguments(data, arguments)
     followed = find_recipe(request.recipe)
     folder = open_run(run)
-    if not resume:
-        require_data(request, followed)
-    if request.data is not None:
-        refuse_shared_folder(folder, request.data)
+    name = request.data if resume else require_data(request, followed)
+    if name is not None:
+        refuse_shared_folder(folder, name)
     with progress.stage(PRETRAIN), executing(replace(asked, force=force), folder, PRETRAIN) as execution:
         if resume or (requeue and (folder.has_pretrain() or StateStore(folder).exists())):
             job = _resume(request, folder, execution, requeue)
@@ -307,6 +306,11 @@ def fit_pretrain(job: Job[PretrainConfig]) -> StoredManifest | None:
     began = time.monotonic()
     data, config, execution, run = job.data, job.config, job.execution, job.run
     group = execution.group
+    if config.closeness_weight and group.size > 1:
+        raise UsageError(
+            f"--closeness-weight {config.closeness_weight:g} is of all pairs of a batch, which {group.size} processes "
+            f"share; train with one process, or without it"
+        )
     with deterministic_algorithms(execution.deterministic):
         network = begin_network(job)
         if job.init not in (None, NO_INIT):

@@ -9,7 +9,6 @@ one.
 
 import hashlib
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -39,6 +38,8 @@ from m2sd_cli.runs.training_log import LOG
 
 RUN_VARIABLE = "M2SD_RUN"
 STATE: Final = "state.json"  # of a training under way
+OF_CHAIN: Final = (f"{PRETRAIN}.", "session-", POINTER, LOCK, WRITER, PLACES, LOG)  # files, by their beginnings
+OF_TRAINING: Final = (STATE, "step-")
 
 
 def default_path() -> Path:
@@ -107,7 +108,7 @@ class RunFolder(ChainReader):
     def owns(self, path: Path) -> bool:
         """Tell whether a path is a file of the chain or of a training under way, which nothing else may write."""
         file, home = path.resolve(), self.path.resolve()
-        named = file.name.startswith((f"{PRETRAIN}.", "session-", POINTER, LOCK, WRITER, PLACES, LOG))
+        named = file.name.startswith(OF_CHAIN)
         inside = any(file.is_relative_to(home / folder.name) for folder in (self.training, self.tuning, self._incoming))
         return (file.parent == home and named) or inside
 
@@ -206,7 +207,8 @@ class RunFolder(ChainReader):
         for manifest in reversed(coming):  # the newest last, as it tells of those before it
             os.replace(manifest, self.path / manifest.name)
         sync_folder(self.path)
-        shutil.rmtree(self._incoming, ignore_errors=True)
+        with suppress(OSError):
+            _remove_own(self._incoming)
 
     def _coming(self, newest: FileRecord | None) -> list[Path]:
         """Find the manifests in `incoming` that are part of the chain, the newest first.
@@ -242,10 +244,8 @@ class RunFolder(ChainReader):
 
     def _sweep(self) -> None:
         """Remove the remains of killed writers; the caller has the lock."""
-        if self._incoming.exists():
-            shutil.rmtree(self._incoming)
-        own = (f"{POINTER}.", f"{PLACES}.", f"{LOG}.")
-        for folder, beginnings in ((self.path, own), (self.training, (f"{STATE}.", "step-"))):
+        _remove_own(self._incoming)
+        for folder, beginnings in ((self.path, OF_CHAIN), (self.training, OF_TRAINING)):
             if folder.is_dir():
                 for entry in os.scandir(folder):
                     if is_unfinished(entry.name, beginnings):
@@ -322,11 +322,30 @@ class RunFolder(ChainReader):
     def remove_training(self) -> None:
         """Forget the training under way."""
         (self.training / STATE).unlink(missing_ok=True)
-        shutil.rmtree(self.training, ignore_errors=True)
+        with suppress(OSError):
+            _remove_own(self.training)
 
     def remove_tuning(self) -> None:
         """Forget the fine-tuning under way."""
-        shutil.rmtree(self.tuning, ignore_errors=True)
+        with suppress(OSError):
+            for each in os.scandir(self.tuning):
+                if each.is_dir(follow_symlinks=False):
+                    inner = RunFolder(Path(each.path))
+                    for folder in (inner.training, inner._incoming, inner.path):
+                        _remove_own(folder)
+            _remove_own(self.tuning)
+
+
+def _remove_own(folder: Path) -> None:
+    """Remove the files of a run from a folder, and then the folder unless a person has put others into it."""
+    if not folder.is_dir():
+        return
+    own = (*OF_CHAIN, *OF_TRAINING)
+    for entry in os.scandir(folder):
+        if entry.is_file(follow_symlinks=False) and (entry.name.startswith(own) or is_unfinished(entry.name, own)):
+            os.unlink(entry.path)
+    with suppress(OSError):  # it is not empty
+        os.rmdir(folder)
 
 
 def open_run(run: Path | str | None = None) -> RunFolder:

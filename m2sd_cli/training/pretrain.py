@@ -41,8 +41,8 @@ def pretrain_objective(network: Network, config: PretrainConfig) -> Objective:
 
     Args:
         network: f.
-        config: of stage 1. The loss is the cross-entropy less `closeness_weight` times `closeness`; of several
-            processes, each has the pairs of its own images.
+        config: of stage 1. The loss is the cross-entropy less `closeness_weight` times `closeness`, which is of the
+            pairs of one process.
     """
     weight = config.closeness_weight
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from m2sd_cli.runs.folder import RunFolder
-from tests.helpers import Cli, Stripes, tree
+from tests.helpers import Cli, Stripes, check_refusal, fill, tree
 
 CPU = ["--device", "cpu"]
 QUICK = [*CPU, "--precision", "fp32", "--epochs", "1"]
@@ -39,4 +39,16 @@ def test_a_run_folder_never_removes_images(m2sd: Cli, stripes: Stripes, tmp_path
     done = m2sd("pretrain", "--data", run / data, "--run", run, *QUICK, "--image-size", "16", "--backbone", "resnet20")
     assert (done.code, done.out) == (2, "")
     assert done.err == f"m2sd: --run {run}: the images of {run / data} are in it; name another folder for the run\n"
+    assert tree(run) == before
+
+
+def test_a_run_among_the_images_that_a_file_names_is_refused(tmp_path: Path, m2sd: Cli) -> None:
+    run, file = tmp_path / "photos", tmp_path / "options.toml"
+    for colour in ("green", "red"):
+        fill(run, colour, 4)
+    file.write_text(f'data = "{run}"\n')
+    before = tree(run)
+    for more in ([], ["--dry-run"]):
+        done = m2sd("pretrain", "--config", file, "--run", run, *more)
+        check_refusal(done, 2, f"--run {run}: the images of {run} are in it")
     assert tree(run) == before

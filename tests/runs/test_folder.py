@@ -421,6 +421,24 @@ def test_what_was_not_finished_is_swept_away_by_the_next_writer(run: Path) -> No
     assert tree(run) == before | {".mine.tmp": b"somebody's"}
 
 
+def test_files_of_a_person_in_the_folders_of_a_run_are_kept(run: Path, stripes: Stripes) -> None:
+    kept = {}
+    for place in ("incoming", "training", "tuning/trial"):
+        photo = run / place / "heron" / "1.png"
+        photo.parent.mkdir(parents=True)
+        shutil.copy(next(stripes.labelled.rglob("*.png")), photo)
+        kept[str(photo.relative_to(run))] = photo.read_bytes()
+    for file in ("incoming/session-003.json", "training/state.json", "tuning/trial/head.json"):
+        (run / file).write_bytes(b"half")
+    folder = RunFolder(run)
+    m2sd_cli.increment(3, {"heron": [run / "incoming" / "heron" / "1.png"]}, run=run, device="cpu")
+    with folder.locked("test"):
+        folder.remove_training()
+        folder.remove_tuning()
+    inside = {name: content for name, content in tree(run).items() if "/" in name and content is not None}
+    assert inside == kept
+
+
 def test_a_killed_writer_of_a_session_that_is_there_is_swept_away(run: Path) -> None:
     before = tree(run)
     (run / "incoming").mkdir()
@@ -457,7 +475,7 @@ def test_a_manifest_that_is_larger_than_any_that_is_read_is_not_written(
 ) -> None:
     folder, before = RunFolder(run), tree(run)
     stored = folder.session(2)
-    monkeypatch.setattr(folder_module, "TEXT_LIMIT", len(before[NEWEST]) - 1)
+    monkeypatch.setattr(folder_module, "TEXT_LIMIT", len((run / NEWEST).read_bytes()) - 1)
     with pytest.raises(RunError, match=r"session-003\.json takes 0 MiB, .* take fewer images"), folder.locked("test"):
         folder.write_manifest("session-003", stored.manifest)
     assert tree(run) == before

@@ -2,11 +2,14 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
 import m2sd_cli
+from m2sd_cli.api.pretrain import fit_pretrain
 from m2sd_cli.config.stages import PretrainConfig
 from m2sd_cli.errors import UsageError
 from m2sd_cli.method.losses import closeness, cross_entropy
@@ -47,3 +50,11 @@ def test_it_is_recorded_shown_and_resumed(stripes: Stripes, tmp_path: Path) -> N
 def test_a_negative_weight_is_refused(stripes: Stripes, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"^--closeness-weight -1\.0: at least 0"):
         m2sd_cli.pretrain(stripes.folder, run=tmp_path / "run", **{**QUICK, "closeness_weight": -1.0})
+
+
+def test_the_pairs_of_a_batch_are_of_one_process() -> None:
+    config = SimpleNamespace(closeness_weight=0.5)
+    execution = SimpleNamespace(group=SimpleNamespace(size=2))
+    job: Any = SimpleNamespace(data=None, run=None, config=config, execution=execution)
+    with pytest.raises(UsageError, match=r"--closeness-weight 0.5 is of all pairs of a batch, which 2 processes share"):
+        fit_pretrain(job)
