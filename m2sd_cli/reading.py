@@ -52,7 +52,7 @@ def read_toml(path: Path, limit: int) -> dict[str, Any]:
 
     content = read_regular(path, limit)
     try:
-        return tomllib.loads(content.decode())
+        return tomllib.loads(content.decode("utf-8-sig"))  # Windows editors put a mark before the first line
     except (ValueError, RecursionError) as error:  # the first of TOML, of UTF-8 and of numbers of thousands of digits
         raise ValueError(f"not TOML ({quoted(str(error))})") from None
 

@@ -5,16 +5,18 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from m2sd_cli import progress
 from m2sd_cli.api.recorded_data import find_folder, recorded_data, say_changes
 from m2sd_cli.api.stage import remember_folder
 from m2sd_cli.data.datasets import DataSet, Skipped
 from m2sd_cli.data.folders import read_shots
 from m2sd_cli.data.skipping import say_skipped, skip_bad_shots, skip_bad_tests
-from m2sd_cli.data.sources import ImageSource
+from m2sd_cli.data.sources import FileImages, ImageSource
 from m2sd_cli.distributed.process_group import ProcessGroup
 from m2sd_cli.errors import DataError
 from m2sd_cli.inference.skipping import check_images_together
 from m2sd_cli.paths import expand, expand_given, text_given
+from m2sd_cli.reading import counted
 from m2sd_cli.runs.chain import ChainSummary
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.runs.reader import PRETRAIN
@@ -66,6 +68,7 @@ def open_tested_images(
         if skip_bad:
             labelled = skip_bad_shots(labelled, location, check)
             say_skipped(labelled.skipped)
+        _say_learned(labelled.source, folder, chain)
         return TestedImages(labelled.source, labelled.classes, str(location), labelled.skipped, None)
     with group.local_main_first():
         data_set = open_base_data(folder, chain, data, data_root, ignore_new)
@@ -73,7 +76,26 @@ def open_tested_images(
     if skip_bad:
         data_set, skipped = skip_bad_tests(data_set, check)
         say_skipped(skipped)
+    _say_learned(data_set.test, folder, chain)
     return own_tests(data_set, skipped)
+
+
+def _say_learned(source: ImageSource, folder: RunFolder, chain: ChainSummary) -> None:
+    """Say how many of the test images are copies of base images of a folder, or of shots: these prove nothing."""
+    if not isinstance(source, FileImages):
+        return
+    base = chain.base.manifest
+    assert base.parent is not None
+    files = folder.read(PRETRAIN, base.parent.sha256).manifest.files
+    learned = {sha256 for sha256 in files.values() if sha256 is not None} | chain.taught_images().keys()
+    if not learned:
+        return
+    copies = [path for path, sha256 in zip(source.paths, source.digests(), strict=True) if sha256 in learned]
+    if copies:
+        progress.say(
+            f"{len(copies)} of {counted(len(source), 'test image')} were learned, such as {copies[0]}: their answers "
+            f"prove nothing; leave them out"
+        )
 
 
 def own_tests(data_set: DataSet, skipped: Sequence[Skipped] = ()) -> TestedImages:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from m2sd_cli.cli.output import printable
+from m2sd_cli.distributed.torchrun import is_distributed
 from m2sd_cli.errors import DamagedError, InterruptedCommandError, RunError
 from m2sd_cli.reading import counted
 
@@ -53,5 +54,5 @@ def _describe_taught(folder: "RunFolder") -> tuple[str | None, str]:
 
 
 def is_asked() -> bool:
-    """Tell if somebody sits at a terminal and can answer."""
-    return sys.stdin is not None and sys.stdin.isatty()
+    """Tell if somebody sits at a terminal and can answer; of several processes each would ask."""
+    return sys.stdin is not None and sys.stdin.isatty() and not is_distributed()

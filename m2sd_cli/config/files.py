@@ -8,6 +8,7 @@ from typing import Any
 from m2sd_cli.config.option import find_option, nearest, options_of, shown
 from m2sd_cli.config.stages import MODELS, STAGES
 from m2sd_cli.errors import UsageError
+from m2sd_cli.paths import expand
 from m2sd_cli.reading import quoted, read_toml
 
 FILE_LIMIT = 2**20  # bytes of a file of options
@@ -46,6 +47,10 @@ def read_options(file: Path) -> OptionsFile:
             raise UsageError(f"--config {file}: only data, [pretrain] and [distill] are known, not {named}{hint}")
         for option in table:
             find_option(options_of(MODELS[name]), option, f"--config {file}: [{name}]")
+        if str(table.get("init")).startswith("~"):  # no shell has seen it
+            table["init"] = str(expand(table["init"], f"--config {file}: init"))
+    if data is not None:
+        data = str(expand(data, f"--config {file}: data"))
     return OptionsFile(data, content)
 
 

@@ -159,7 +159,7 @@ def scan_classes(folder: Path) -> Classes:
     pair = clash(sorted(names, key=lambda name: (class_name(name), name)))
     if pair is not None:  # a file system that ignores case, and a person, would take both for one
         found.faults.append(f"{folder}: the classes {as_pair(*pair)}; rename one")
-    nested = []
+    nested, linked = [], []
     for path in sorted(inside, key=lambda path: (class_name(path.name), path.name)):
         if not is_text(path.name):
             found.faults.append(f"{path}: the name of a class has to be UTF-8; rename the folder")
@@ -171,9 +171,13 @@ def scan_classes(folder: Path) -> Classes:
             if images:
                 found.images.setdefault(class_name(path.name), images)
                 suffixes += counts
-                below = sum(len(images_below(each)) for each in visible_folders(path) if not each.is_symlink())
+                folders = visible_folders(path)
+                links = [each for each in folders if each.is_symlink()]
+                below = sum(len(images_below(each)) for each in folders if each not in links)
                 if below:
                     nested.append((below, path.name))
+                if links:
+                    linked.append((len(links), path.name))
             elif is_run_folder(entries):
                 found.run_folders.append(path)
             else:
@@ -184,6 +188,10 @@ def scan_classes(folder: Path) -> Classes:
         total, places = sum(count for count, _ in nested), shorten([name for _, name in nested])
         kind = f"{_images(total)} in folders inside of classes ({places})"
         found.left_out.append(LeftOut(total, kind, "a class has its images in its own folder; move them there"))
+    if linked:
+        total, places = sum(count for count, _ in linked), shorten([name for _, name in linked])
+        kind = f"{'link' if total == 1 else 'links'} to a folder inside of classes ({places})"
+        found.left_out.append(LeftOut(total, kind, "a class has its images in its own folder; put them there"))
     if beside:
         found.left_out.append(
             LeftOut(beside, f"{_images(beside)} beside the folders of classes", "each belongs into that of its class")

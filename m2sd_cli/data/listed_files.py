@@ -25,7 +25,7 @@ def read_lines(path: Path) -> list[str]:
     with os_errors_as(DataError, f"{path}: cannot be read"):
         content = read_regular(path, LIST_LIMIT)
     try:
-        return content.decode().splitlines()
+        return content.decode("utf-8-sig").splitlines()
     except UnicodeDecodeError:
         raise DataError(f"{path}: cannot be read (not UTF-8)") from None
 

@@ -106,7 +106,7 @@ def read_order(value: str) -> int | tuple[str, ...]:
     with os_errors_as(UsageError, f"--class-order {path}: no seed, and no file that can be read"):
         content = read_regular(path, ORDER_LIMIT)
     try:
-        lines = content.decode().splitlines()
+        lines = content.decode("utf-8-sig").splitlines()
     except UnicodeDecodeError:
         raise UsageError(f"--class-order {path}: cannot be read (not UTF-8)") from None
     return tuple(filter(None, map(str.strip, lines)))

@@ -86,7 +86,8 @@ def only_recorded(data: DataSet, recorded: Files) -> DataSet:
         raise DataError(
             f"{data.location}: {len(gone)} of the recorded images gone: {_named(gone)}; put them back, or train anew"
         )
-    kept = sorted({items[name][1] for name in recorded})
+    trained = sorted({items[name][1] for name, sha256 in recorded.items() if sha256 is not None})
+    kept = [*trained, *sorted({items[name][1] for name in recorded}.difference(trained))]  # base classes come first
     place = {label: number for number, label in enumerate(kept)}
 
     def source_of(trained: bool) -> ImageSource:

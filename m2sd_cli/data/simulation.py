@@ -2,10 +2,11 @@
 
 from dataclasses import replace
 
+import torch
 from torch import Tensor
 
 from m2sd_cli.data.catalogue import TEST_SHARE, DataSetInfo
-from m2sd_cli.data.choosing import rank_within_class
+from m2sd_cli.data.choosing import rank_by_order, rank_within_class
 from m2sd_cli.data.datasets import DataSet, Shots
 from m2sd_cli.data.sources import ImageSource, select_where
 
@@ -14,7 +15,8 @@ def simulate(data: DataSet, info: DataSetInfo) -> DataSet:
     """Simulate the base session and the sessions after it with the base classes of a data set alone.
 
     The first classes are base classes, the others are taught with a few shots a class. A tenth of every class's
-    training images are its test images, at least one but not its only one.
+    training images are its test images, at least one but not its only one. The shots are drawn among the others, by the
+    number of the protocol's draw.
 
     Args:
         data: the original; only its base training images are looked at.
@@ -23,7 +25,10 @@ def simulate(data: DataSet, info: DataSetInfo) -> DataSet:
     images, labels, classes = data.train, data.train.labels, data.classes[: data.base]
     rank, tests = _rank_and_count_tests(images)
     is_test = rank < tests
-    is_shot = ~is_test & (rank < tests + info.shots)
+    if data.protocol is not None and data.protocol.shots_draw is not None:
+        rank, _ = rank_within_class(images, data.protocol.shots_draw)
+    place = rank_by_order(torch.argsort(rank + len(rank) * is_test), labels)  # test images have the last places
+    is_shot = ~is_test & (place < info.shots)
 
     def session(first: int) -> Shots:
         in_session = is_shot & (labels >= first) & (labels < first + info.way)

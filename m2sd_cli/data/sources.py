@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from m2sd_cli.data.augmentation import Augmentation
@@ -180,14 +180,23 @@ class FileImages:
         return ((entry.images.take(batch).permute(0, 3, 1, 2).contiguous(), self.labels[batch]) for batch in batches)
 
     def for_training(self, augmentation: Augmentation) -> TrainingImages:
-        """See ImageSource: squashed to a square of `augmentation.store` pixels, from the cache of decoded images.
+        """See ImageSource: squares of `augmentation.store` pixels, from the cache of decoded images.
+
+        An image is squashed for a resized crop, which undoes it. For a crop of the whole its middle is cut out.
 
         Raises:
             DataError: an image cannot be read, or the cache not be written.
         """
         side = augmentation.store or augmentation.size
-        request = Request("training", side, {"squash": "bilinear"}, self._digests)
-        entry = self._load(request, lambda image: to_tensor(image.resize((side, side), Image.Resampling.BILINEAR)))
+        squash = augmentation.padding is None
+
+        def prepare(image: Image.Image) -> Tensor:
+            how = Image.Resampling.BILINEAR
+            return to_tensor(image.resize((side, side), how) if squash else ImageOps.fit(image, (side, side), how))
+
+        entry = self._load(
+            Request("training", side, {"squash" if squash else "crop": "bilinear"}, self._digests), prepare
+        )
         return TrainingImages(entry.images.tensor, entry.values, self.labels, entry.images)
 
     def digests(self) -> list[str]:

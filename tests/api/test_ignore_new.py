@@ -92,3 +92,19 @@ def test_a_run_that_lists_no_images_cannot_ignore_new_ones(home: Path, tmp_path:
     assert RunFolder(run).pretrain().manifest.files == {}
     with pytest.raises(UsageError, match="this run does not list its images"):
         m2sd_cli.distill(run=run, ignore_new=True, **QUICK_DISTILL)
+
+
+def test_a_class_that_was_tested_alone_stays_behind_the_base_classes(tmp_path: Path) -> None:
+    """Its first training images make it the first class of the folder by its name."""
+    photos, run = tmp_path / "photos", tmp_path / "run"
+    for part, colours in (("train", ("green", "red")), ("test", ("blue", "green", "red"))):
+        for colour in colours:
+            fill(photos / part, colour, 6)
+    m2sd_cli.pretrain(str(photos), run=run, **QUICK)
+    wanted = finished(m2sd_cli.distill(photos, run=run, **QUICK_DISTILL)).manifest
+    assert [each.name for each in wanted.classes] == ["green", "red"]
+    for number in range(3):
+        (photos / "train" / "blue").mkdir(exist_ok=True)
+        draw("blue", 900 + number).save(photos / "train" / "blue" / f"{number}.png")
+    again = finished(m2sd_cli.distill(photos, run=run, ignore_new=True, force=True, **QUICK_DISTILL)).manifest
+    assert (again.classes, again.checkpoint) == (wanted.classes, wanted.checkpoint)

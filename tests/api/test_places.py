@@ -101,3 +101,19 @@ def test_a_run_folder_that_cannot_be_written_is_no_obstacle(
 
 def test_a_run_of_built_in_data_remembers_none(simulated: Path, tmp_path: Path) -> None:
     assert not (copy_base_session(simulated, tmp_path / "run") / PLACES).exists()
+
+
+def test_test_images_that_were_learned_are_told(run: Path, stripes: Stripes, tmp_path: Path, m2sd: Cli) -> None:
+    """They prove nothing: base images, and shots of a later session."""
+    own = m2sd("evaluate", "--run", run)
+    assert "were learned" not in own.err
+    tested = tmp_path / "tested"
+    learned = [next((stripes.folder / "train" / "red").iterdir()), next((stripes.second_shots / "grey").iterdir())]
+    for image in (*learned, *(stripes.labelled / "red").iterdir()):
+        (tested / image.parent.name).mkdir(parents=True, exist_ok=True)
+        shutil.copy(image, tested / image.parent.name / f"of-{image.parent.parent.name}-{image.name}")
+    done = m2sd("evaluate", "--run", run, "--test", tested)
+    count = 2 + len(list((stripes.labelled / "red").iterdir()))
+    assert done.code == 0
+    assert f"2 of {count} test images were learned, such as {tested}" in done.err
+    assert "their answers prove nothing; leave them out" in done.err

@@ -3,12 +3,15 @@
 import json
 import re
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
 
 import m2sd_cli
+from m2sd_cli.cli.removal import is_asked
 from m2sd_cli.data.image_files import list_folder
+from m2sd_cli.distributed.torchrun import LAUNCHED
 from m2sd_cli.errors import DataError, RunError, UsageError
 from m2sd_cli.inference.session import load_session
 from m2sd_cli.runs.folder import RunFolder
@@ -246,6 +249,19 @@ def test_a_classifier_that_the_network_cannot_have_is_told_before_anything_is_ta
     line = "session 3: this network cannot answer with means; the classifier before it stays"
     assert done.err.index(line) < done.err.index("session 1: increment")
     assert {each.manifest.classifier for each in RunFolder(fresh).chain()[1:]} == {"fecam"}
+
+
+@pytest.mark.parametrize(("launched", "asked"), [(False, True), (True, False)])
+def test_several_processes_do_not_ask(launched: bool, asked: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal:
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr(sys, "stdin", Terminal())
+    monkeypatch.delenv(LAUNCHED, raising=False)
+    if launched:
+        monkeypatch.setenv(LAUNCHED, "1")
+    assert is_asked() == asked
 
 
 def test_no_is_an_answer_and_yes_is_another(

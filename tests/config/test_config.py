@@ -10,7 +10,7 @@ import pytest
 
 import m2sd_cli
 from m2sd_cli.cli.commands import build_command
-from m2sd_cli.config.files import OptionsFile
+from m2sd_cli.config.files import OptionsFile, read_options
 from m2sd_cli.config.idle import without_effect
 from m2sd_cli.config.merging import Sources, given_options, resolve, stage_defaults
 from m2sd_cli.config.option import as_word, options_of
@@ -411,3 +411,20 @@ def test_an_earlier_name_is_taken_without_being_shown(m2sd: Cli) -> None:
     said = m2sd("pretrain", "--data", "demo", "--classifier", "angle").err
     assert said == m2sd("pretrain", "--data", "demo", "--similarity", "angle").err
     assert said.startswith("m2sd: --similarity angle: choose cosine or linear")
+
+
+def test_a_file_is_read_as_a_person_and_an_editor_write_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows editors begin it with a mark, and no shell has replaced a ~."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    file = tmp_path / "options.toml"
+    file.write_text('data = "~/photos"\n[pretrain]\ninit = "~/weights.pt"\n', encoding="utf-8-sig")
+    options = read_options(file)
+    assert options.data == str(tmp_path / "photos")
+    assert options.tables == {"pretrain": {"init": str(tmp_path / "weights.pt")}}
+
+
+def test_a_file_with_empty_data_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "options.toml"
+    file.write_text('data = ""\n')
+    with pytest.raises(UsageError, match="data: an empty name"):
+        read_options(file)

@@ -124,3 +124,15 @@ def test_the_first_of_many_faults_says_how_to_see_all(tmp_path: Path) -> None:
         DataError, match=rf"emu: no image in it .*; and 1 more; to list them: m2sd data verify '{photos}'$"
     ):
         open_folder(photos, 16)
+
+
+def test_links_to_folders_inside_a_class_are_not_left_out_in_silence(tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    parts(photos, ".")
+    fill(tmp_path / "elsewhere", 3)
+    (photos / "cat" / "more").symlink_to(tmp_path / "elsewhere")
+    _, said = heard(photos)
+    assert said == [
+        f"{photos}: left out: 1 link to a folder inside of classes (cat): a class has its images in its own folder; "
+        "put them there"
+    ]

@@ -256,3 +256,19 @@ def test_cifar100_with_50_base_classes_in_the_order_of_the_field(real_data: Path
     apple = data.classes.index("apple")
     mine, theirs = data.test, official.test
     assert torch.equal(mine.labels == apple, theirs.labels == official.classes.index("apple"))
+
+
+def test_simulated_sessions_have_the_shots_of_the_draw() -> None:
+    info = find_info("demo-simulated")
+    assert info is not None
+
+    def opened_simulation(draw: int | None) -> DataSet:
+        return open_data(info.name, protocol=choose_protocol(info, shots_draw=draw))
+
+    usual, first, second = map(opened_simulation, (None, 1, 2))
+    for drawn in (first, second):
+        assert shots_of(drawn) != shots_of(usual)
+        assert drawn.test.digests() == usual.test.digests()
+        assert not {*drawn.test.digests()} & {each for shots in shots_of(drawn).values() for each in shots}
+        assert {len(shots) for shots in shots_of(drawn).values()} == {info.shots}
+    assert shots_of(first) != shots_of(second)

@@ -3,10 +3,12 @@
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 import m2sd_cli
 from m2sd_cli.api.recorded_data import recorded_data
 from m2sd_cli.data.cifar100 import TREATMENT
+from m2sd_cli.data.locate import open_data
 from m2sd_cli.runs.folder import RunFolder
 from m2sd_cli.training.records import transform_record
 from tests.helpers import COMMON, Cli, Stripes, check_refusal
@@ -39,3 +41,19 @@ def test_a_transform_that_cannot_be_is_refused(
     data = [] if "--data" in words else ["--data", stripes.folder]
     check_refusal(m2sd("pretrain", *data, *words, "--run", tmp_path / "run", "--device", "cpu"), 2, message)
     assert not any(tmp_path.iterdir())
+
+
+def test_training_and_test_images_of_a_folder_show_the_same_part(tmp_path: Path) -> None:
+    """The middle third of a wide photo is white; squashed, it would be a third of the square."""
+    photo = Image.new("RGB", (96, 32))
+    photo.paste("white", (32, 0, 64, 32))
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        photo.save(tmp_path / name / "1.png")
+        photo.save(tmp_path / name / "2.png")
+    data = open_data(str(tmp_path), transform="cifar100")
+    trained = data.train.for_training(data.augmentation)
+    assert trained.images.shape[1:] == (32, 32, 3)
+    assert bool((trained.images == 255).all())
+    tested, _ = next(data.train.batches(data.transform, 4))
+    assert bool((tested == 255).all())
