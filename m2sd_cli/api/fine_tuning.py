@@ -28,7 +28,7 @@ from m2sd_cli.inference.session import to_transform
 from m2sd_cli.reports.draws import embed_source
 from m2sd_cli.reports.rehearsal import Part, sample_images, why_not
 from m2sd_cli.runs.files import TEXT_LIMIT, read_bounded, write_atomically
-from m2sd_cli.runs.folder import RunFolder
+from m2sd_cli.runs.folder import TUNING, RunFolder
 from m2sd_cli.runs.manifest import NetworksRecord, TuningRecord, TuningState
 from m2sd_cli.runs.reader import PRETRAIN, StoredManifest, session_name
 from m2sd_cli.runs.training_log import LOG
@@ -49,7 +49,6 @@ from m2sd_cli.training.resuming import load_state
 
 DISTILL: Final = "distill"
 TRIAL, WHOLE = "trial", "whole"  # trainings, and their folders
-STATE: Final = "tuning.json"
 MOST_MINUTES = 10**6
 BATCH = 32  # images a step: few, so that a small folder has many steps
 # Of stage 2. Stage 1 is trained as any other that begins from trained weights.
@@ -139,7 +138,7 @@ class FineTuning:
         return state.record
 
     def _state(self) -> TuningState:
-        path = self.run.tuning / STATE
+        path = self.run.tuning / TUNING
         return TuningState.decoded(path, read_bounded(path, TEXT_LIMIT))
 
     def _save(self, record: TuningRecord) -> TuningRecord:
@@ -149,7 +148,7 @@ class FineTuning:
             frozen = self._state().frozen
         except FileNotFoundError:
             frozen = self.run.session(0).record.sha256
-        write_atomically(self.run.tuning / STATE, TuningState(frozen=frozen, record=record).encoded())
+        write_atomically(self.run.tuning / TUNING, TuningState(frozen=frozen, record=record).encoded())
         return record
 
     # ---- the plan

@@ -293,6 +293,8 @@ def teach(run: RunFolder, chain: ChainSummary, lesson: Lesson, execution: Execut
     if CLASSIFIERS.is_foreign(classifier):
         part = ManifestSummary(
             kind=kind,
+            session=lesson.session,
+            parent=parent.record,
             checkpoint=parent.manifest.checkpoint,  # stands in for the one that is written below
             classes_before=parent.manifest.classes_so_far,
             classes=[ClassName(each.index, each.name, each.shots) for each in classes],

@@ -19,6 +19,7 @@ from m2sd_cli.paths import expand, expand_given, text_given
 from m2sd_cli.reading import counted
 from m2sd_cli.runs.chain import ChainSummary
 from m2sd_cli.runs.folder import RunFolder
+from m2sd_cli.runs.manifest import Manifest
 from m2sd_cli.runs.reader import PRETRAIN
 from m2sd_cli.training.records import base_records, classes_digest, name_changes
 
@@ -62,32 +63,36 @@ def open_tested_images(
         M2sdError: one of its kinds.
     """
     check = partial(check_images_together, group=group)
+    base = chain.base.manifest
     if test is not None:
         location = expand(test, "--test")
         labelled = read_shots(location)
         if skip_bad:
             labelled = skip_bad_shots(labelled, location, check)
             say_skipped(labelled.skipped)
-        _say_learned(labelled.source, folder, chain)
+        _say_learned(labelled.source, _stage_1(folder, base), chain)
         return TestedImages(labelled.source, labelled.classes, str(location), labelled.skipped, None)
+    first = _stage_1(folder, base) if base.data.kind == "folder" else base
     with group.local_main_first():
-        data_set = open_base_data(folder, chain, data, data_root, ignore_new)
+        data_set = _open_data(folder, base, first, data, data_root, ignore_new)
     skipped: Sequence[Skipped] = ()
     if skip_bad:
         data_set, skipped = skip_bad_tests(data_set, check)
         say_skipped(skipped)
-    _say_learned(data_set.test, folder, chain)
+    _say_learned(data_set.test, first, chain)
     return own_tests(data_set, skipped)
 
 
-def _say_learned(source: ImageSource, folder: RunFolder, chain: ChainSummary) -> None:
+def _stage_1(folder: RunFolder, base: Manifest) -> Manifest:
+    assert base.parent is not None
+    return folder.read(PRETRAIN, base.parent.sha256).manifest
+
+
+def _say_learned(source: ImageSource, first: Manifest, chain: ChainSummary) -> None:
     """Say how many of the test images are copies of base images of a folder, or of shots: these prove nothing."""
     if not isinstance(source, FileImages):
         return
-    base = chain.base.manifest
-    assert base.parent is not None
-    files = folder.read(PRETRAIN, base.parent.sha256).manifest.files
-    learned = {sha256 for sha256 in files.values() if sha256 is not None} | chain.taught_images().keys()
+    learned = {sha256 for sha256 in first.files.values() if sha256 is not None} | chain.taught_images().keys()
     if not learned:
         return
     copies = [path for path, sha256 in zip(source.paths, source.digests(), strict=True) if sha256 in learned]
@@ -133,14 +138,23 @@ def open_base_data(
         M2sdError: one of its kinds, as `recorded_data` raises them; DataError for other images.
     """
     base = chain.base.manifest
-    is_folder = base.data.kind == "folder"
-    assert base.parent is not None
     # The training images of a folder are compared with the record of stage 1.
-    first = folder.read(PRETRAIN, base.parent.sha256).manifest if is_folder or trained else base
+    first = _stage_1(folder, base) if base.data.kind == "folder" or trained else base
+    return _open_data(folder, base, first, data, data_root, ignore_new)
+
+
+def _open_data(
+    folder: RunFolder,
+    base: Manifest,
+    first: Manifest,
+    data: Path | str | None,
+    data_root: Path | str | None,
+    ignore_new: bool,
+) -> DataSet:
     named = find_folder(folder, first, text_given(data))
     root = expand_given(data_root, "--data-root")
     data_set = recorded_data(first, named, root, base.transform.crop, ignore_new)
-    if (is_folder or trained) and classes_digest(base_records(data_set)) != classes_digest(base.classes):
+    if first is not base and classes_digest(base_records(data_set)) != classes_digest(base.classes):
         raise DataError(
             f"{data_set.location}: not the images that the run was trained on, so its test images may have been; "
             f"name others with --test DIR: {name_changes(base_records(data_set), base.classes)}"

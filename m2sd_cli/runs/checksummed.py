@@ -23,8 +23,9 @@ def _with_seal(content: bytes, seal: bytes) -> bytes:
 def describe_error(error: ValidationError) -> str:
     """Describe the first error, in a length that a message can hold."""
     first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"]) or "it"
-    return f"{quoted(where)}: {quoted(first['msg'])}"
+    where = ".".join(str(part) for part in first["loc"])
+    reason = quoted(str(first["ctx"]["error"]) if first["type"] == "value_error" else first["msg"])
+    return f"{quoted(where)}: {reason}" if where else reason
 
 
 def misread(path: Path, what: str, error: ValidationError) -> DamagedError:

@@ -38,8 +38,9 @@ from m2sd_cli.runs.training_log import LOG
 
 RUN_VARIABLE = "M2SD_RUN"
 STATE: Final = "state.json"  # of a training under way
+TUNING: Final = "tuning.json"  # of a fine-tuning under way
 OF_CHAIN: Final = (f"{PRETRAIN}.", "session-", POINTER, LOCK, WRITER, PLACES, LOG)  # files, by their beginnings
-OF_TRAINING: Final = (STATE, "step-")
+OF_TRAINING: Final = (STATE, TUNING, "step-")
 
 
 def default_path() -> Path:

@@ -88,7 +88,8 @@ def fit(job: Job[Config], module: nn.Module, objective: Objective) -> Fitted[Con
             images = data.train.for_training(data.augmentation)
         inputs = Inputs(images, data.augmentation, data.transform)
         reset_peak_memory(execution.device)
-        training = Training(job.stage, module, objective, inputs, job.config, execution, job.saver())
+        with steps_explained(job.stage, job.config, execution):
+            training = Training(job.stage, module, objective, inputs, job.config, execution, job.saver())
         if job.state is not None:
             _resume(training, job, job.state)
             if execution.time_budget is not None:
@@ -128,8 +129,8 @@ def step_seconds(job: Job[Config], module: nn.Module, objective: Objective) -> f
     with freed_memory_kept(execution.device):
         images = data.train.for_training(data.augmentation)
         inputs = Inputs(images, data.augmentation, data.transform)
-        training = Training(job.stage, module, objective, inputs, job.config, execution, job.saver())
         with steps_explained(job.stage, job.config, execution):
+            training = Training(job.stage, module, objective, inputs, job.config, execution, job.saver())
             return training.step_seconds()
 
 

@@ -88,8 +88,8 @@ def test_using_a_chain_reads_every_file_of_it_once(
     every = Counter(files("json", sessions)) + Counter(files("safetensors", sessions))
     uses: list[tuple[Callable[[], object], set[str]]] = [
         (lambda: load_session(RunFolder(run)), set()),
-        (lambda: m2sd_cli.evaluate(run=run, test=stripes.labelled, device="cpu"), set()),
-        # Which images of a folder were trained on, stage 1 alone knows.
+        # Which images were trained on, stage 1 alone knows.
+        (lambda: m2sd_cli.evaluate(run=run, test=stripes.labelled, device="cpu"), {"pretrain"}),
         (lambda: m2sd_cli.evaluate(run=run, data=str(stripes.folder), device="cpu"), {"pretrain"}),
         (lambda: list(m2sd_cli.predict([stripes.labelled], run=run, device="cpu")), set()),
     ]
@@ -188,7 +188,7 @@ def test_a_foreign_manifest_is_found_in_outline_too(run: Path, lengthen: Lengthe
     for number in (2, 3):
         name, chain = session_name(number), folder.chain()
         rewrite(chain, number, classes_before=chain[number].manifest.classes_before + 1)
-        with pytest.raises(DamagedError, match=rf"{name}\.json: its class indices do not follow"):
+        with pytest.raises(DamagedError, match=rf"{name}\.json: .*class indices do not follow"):
             folder.summary()
         rewrite(chain, number, parent=chain[0].record.model_dump())
         with pytest.raises(DamagedError, match=rf"{name}\.json: its parent is not"):
@@ -203,7 +203,7 @@ def test_a_foreign_manifest_is_found_in_outline_too(run: Path, lengthen: Lengthe
         with pytest.raises(DamagedError, match=rf"{name}\.json: it is the manifest of session-009"):
             folder.summary()
         rewrite(chain, number, views=None)
-        with pytest.raises(DamagedError, match=rf"{name}\.safetensors: its manifest names no shots"):
+        with pytest.raises(DamagedError, match=rf"{name}\.json: .*views are named by every session with shots"):
             load_session(folder)
         rewrite(chain, number)
         assert len(folder.summary().sessions) == 6
