@@ -50,7 +50,8 @@ def memory() -> tuple[int, int] | None:
                 allowed, used = map(int, words)
                 parts = dict(_fields(folder / "memory.stat", " "))
                 cached = int(parts.get("file") or parts.get("total_cache") or 0)  # of version 2 or 1
-                total, free = min(total, allowed), min(free, max(0, allowed - used + cached))
+                shared = int(parts.get("shmem") or parts.get("total_shmem") or 0)  # files in memory alone
+                total, free = min(total, allowed), min(free, max(0, allowed - used + cached - shared))
     return total, free
 
 

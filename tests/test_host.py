@@ -40,7 +40,7 @@ def test_the_tightest_group_of_version_2_counts_and_pages_of_files_are_free(syst
             "cgroup/job/cpu.max": "150000 100000\n",
             "cgroup/job/memory.max": "4000000000\n",
             "cgroup/job/memory.current": "3000000000\n",
-            "cgroup/job/memory.stat": "anon 1\nfile 500000000\n",
+            "cgroup/job/memory.stat": "anon 1\nfile 700000000\nshmem 200000000\n",
         },
     )
     assert host.core_limit() == 1.5

@@ -1,6 +1,7 @@
 """Labelled images to measure a chain with."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,7 +14,7 @@ from m2sd_cli.data.folders import read_shots
 from m2sd_cli.data.skipping import say_skipped, skip_bad_shots, skip_bad_tests
 from m2sd_cli.data.sources import FileImages, ImageSource
 from m2sd_cli.distributed.process_group import ProcessGroup
-from m2sd_cli.errors import DataError
+from m2sd_cli.errors import DamagedError, DataError
 from m2sd_cli.inference.skipping import check_images_together
 from m2sd_cli.paths import expand, expand_given, text_given
 from m2sd_cli.reading import counted
@@ -70,7 +71,8 @@ def open_tested_images(
         if skip_bad:
             labelled = skip_bad_shots(labelled, location, check)
             say_skipped(labelled.skipped)
-        _say_learned(labelled.source, _stage_1(folder, base), chain)
+        with suppress(DamagedError):  # the figures need sessions alone
+            _say_learned(labelled.source, _stage_1(folder, base), chain, group)
         return TestedImages(labelled.source, labelled.classes, str(location), labelled.skipped, None)
     first = _stage_1(folder, base) if base.data.kind == "folder" else base
     with group.local_main_first():
@@ -79,7 +81,7 @@ def open_tested_images(
     if skip_bad:
         data_set, skipped = skip_bad_tests(data_set, check)
         say_skipped(skipped)
-    _say_learned(data_set.test, first, chain)
+    _say_learned(data_set.test, first, chain, group)
     return own_tests(data_set, skipped)
 
 
@@ -88,9 +90,9 @@ def _stage_1(folder: RunFolder, base: Manifest) -> Manifest:
     return folder.read(PRETRAIN, base.parent.sha256).manifest
 
 
-def _say_learned(source: ImageSource, first: Manifest, chain: ChainSummary) -> None:
+def _say_learned(source: ImageSource, first: Manifest, chain: ChainSummary, group: ProcessGroup) -> None:
     """Say how many of the test images are copies of base images of a folder, or of shots: these prove nothing."""
-    if not isinstance(source, FileImages):
+    if not isinstance(source, FileImages) or not group.is_main:
         return
     learned = {sha256 for sha256 in first.files.values() if sha256 is not None} | chain.taught_images().keys()
     if not learned:

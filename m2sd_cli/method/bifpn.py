@@ -59,11 +59,11 @@ def downsample_to(x: Tensor, like: Tensor) -> Tensor:
     larger after the pools, since stages of some networks have other strides. It is thinned to the nearest positions.
     """
     height, width = like.shape[-2:]
-    beyond = 0  # pixels that a map may have beyond the target without another pool
-    while max(x.shape[-2] - height, x.shape[-1] - width) > beyond and (
+    lower, narrower = x.shape[-2:]  # of a backbone that rounds every half down
+    while (lower > height or narrower > width) and (
         min((x.shape[-2] + 1) // 2 - height, (x.shape[-1] + 1) // 2 - width) >= 0
     ):
-        x, beyond = F.max_pool2d(x, 3, stride=2, padding=1), 1
+        x, lower, narrower = F.max_pool2d(x, 3, stride=2, padding=1), lower // 2, narrower // 2
     if max(x.shape[-2] - height, x.shape[-1] - width) > 1:
         return F.interpolate(x, size=(height, width), mode="nearest")
     return x[..., :height, :width]

@@ -9,6 +9,7 @@ one.
 
 import hashlib
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -27,6 +28,7 @@ from m2sd_cli.runs.files import (
     encode_tensors,
     is_unfinished,
     read_bounded,
+    read_verified,
     sync_folder,
     write_atomically,
 )
@@ -41,6 +43,10 @@ STATE: Final = "state.json"  # of a training under way
 TUNING: Final = "tuning.json"  # of a fine-tuning under way
 OF_CHAIN: Final = (f"{PRETRAIN}.", "session-", POINTER, LOCK, WRITER, PLACES, LOG)  # files, by their beginnings
 OF_TRAINING: Final = (STATE, TUNING, "step-")
+OWN: Final = re.compile(
+    rf"({PRETRAIN}|session-\d{{3,}})\.(json|safetensors)|step-\d{{9,}}\.safetensors|"
+    + "|".join(map(re.escape, (POINTER, LOCK, WRITER, PLACES, LOG, STATE, TUNING)))
+)
 
 
 def default_path() -> Path:
@@ -241,7 +247,8 @@ class RunFolder(ChainReader):
         try:
             self.content(record, TEXT_LIMIT)
         except DamagedError:
-            raise DamagedError(f"{other}: damaged, or cannot be read; restore it from a backup") from None
+            way = ", or remove its session with 'm2sd sessions undo --force'" if session_number(record) > 0 else ""
+            raise DamagedError(f"{other}: damaged, or cannot be read; restore it from a backup{way}") from None
 
     def _sweep(self) -> None:
         """Remove the remains of killed writers; the caller has the lock."""
@@ -272,9 +279,10 @@ class RunFolder(ChainReader):
             RunError: they could not be removed.
             DamagedError: one of them is damaged, so that the hash of the session before it is unknown.
         """
-        record, last = self._ends()
+        newest, last = self._ends()
         if last < first:
             return
+        record = newest
         try:
             for number in range(last, first - 1, -1):
                 parent = self.read(session_name(number), record.sha256).manifest.parent
@@ -283,11 +291,22 @@ class RunFolder(ChainReader):
         except DamagedError as error:
             if not damaged:
                 raise DamagedError(f"{error}, or remove it all the same with --force") from None
-            record = self.read(session_name(first - 1) if first else PRETRAIN).record
+            record = self._unchecked(session_name(first - 1) if first else PRETRAIN, newest)
         self._point(record)
         with os_errors_as(RunError, f"{self.path}: a session could not be removed"):
             self._remove_after(first - 1)
             sync_folder(self.path)
+
+    def _unchecked(self, name: str, newest: FileRecord) -> FileRecord:
+        """Make the record of a manifest as it is found: in `incoming` where the newest one has not left it."""
+        coming = self._incoming / f"{name}.json"
+        if coming.is_file():
+            try:
+                read_verified(self.path / newest.file, newest.sha256, TEXT_LIMIT)
+            except DamagedError:
+                sha256 = hashlib.sha256(read_bounded(coming, TEXT_LIMIT)).hexdigest()
+                return self.read(name, sha256).record
+        return self.read(name).record
 
     def repair(self) -> StoredManifest:
         """Make `head.json` anew of the longest sound chain, whose newest manifest is trusted as it is found.
@@ -329,21 +348,28 @@ class RunFolder(ChainReader):
     def remove_tuning(self) -> None:
         """Forget the fine-tuning under way."""
         with suppress(OSError):
+            (self.tuning / TUNING).unlink(missing_ok=True)
             for each in os.scandir(self.tuning):
-                if each.is_dir(follow_symlinks=False):
-                    inner = RunFolder(Path(each.path))
-                    for folder in (inner.training, inner._incoming, inner.path):
-                        _remove_own(folder)
+                inner = RunFolder(Path(each.path))
+                within = () if each.is_symlink() else (inner.training, inner._incoming)
+                for folder in (*within, inner.path):
+                    _remove_own(folder)
             _remove_own(self.tuning)
 
 
 def _remove_own(folder: Path) -> None:
-    """Remove the files of a run from a folder, and then the folder unless a person has put others into it."""
+    """Remove the files of a run from a folder, and then the folder unless a person has put others into it.
+
+    Of a link to a folder the link alone is removed.
+    """
     if not folder.is_dir():
+        return
+    if folder.is_symlink():
+        folder.unlink()
         return
     own = (*OF_CHAIN, *OF_TRAINING)
     for entry in os.scandir(folder):
-        if entry.is_file(follow_symlinks=False) and (entry.name.startswith(own) or is_unfinished(entry.name, own)):
+        if entry.is_file(follow_symlinks=False) and (OWN.fullmatch(entry.name) or is_unfinished(entry.name, own)):
             os.unlink(entry.path)
     with suppress(OSError):  # it is not empty
         os.rmdir(folder)

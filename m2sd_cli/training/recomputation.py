@@ -34,9 +34,13 @@ def spare_memory(module: nn.Module, forward: Callable[[int], object], images: in
 
 def bytes_an_image(module: nn.Module, forward: Callable[[int], object]) -> float:
     """Measure the memory that the backward pass of one image needs, on few images; see `spare_memory`."""
-    with statistics_kept(module), torch.random.fork_rng(devices=[]):
+    before = {name: buffer.clone() for name, buffer in module.named_buffers()}
+    with torch.random.fork_rng(devices=[]):
         # The difference leaves out weights, and their copies in another precision.
         fewer, more = (_held_bytes(partial(forward, count)) for count in PROBES)
+    with torch.no_grad():
+        for name, buffer in module.named_buffers():
+            buffer.copy_(before[name])
     return (more - fewer) / (PROBES[1] - PROBES[0])
 
 
@@ -46,7 +50,7 @@ def _held_bytes(forward: Callable[[], object]) -> int:
     def hold(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
         held[storage.data_ptr()] = storage.nbytes()
-        return tensor
+        return tensor.detach()  # an operation that saves its own result would hold itself for good
 
     with saved_tensors_hooks(hold, lambda tensor: tensor):
         result = forward()  # holds the tensors, so that no two of them are in one place

@@ -184,6 +184,11 @@ def test_a_level_whose_size_was_rounded_down_takes_the_first_rows_and_columns() 
     assert torch.equal(downsample_to(x, like), plain_max_pool(x)[:, :, :4])
 
 
+def test_a_level_of_a_quarter_of_the_size_is_pooled_twice_down_to_one_pixel() -> None:
+    x = draw(1, 2, 4, 4)
+    assert torch.equal(downsample_to(x, torch.zeros(1, 1, 1, 1)), plain_max_pool(plain_max_pool(x)))
+
+
 @pytest.mark.parametrize(("before", "after"), [(5, 2), (3, 1)])
 def test_a_level_of_half_a_small_odd_size_is_pooled_once(before: int, after: int) -> None:
     x = draw(1, 2, before, before)

@@ -424,10 +424,11 @@ def test_what_was_not_finished_is_swept_away_by_the_next_writer(run: Path) -> No
 def test_files_of_a_person_in_the_folders_of_a_run_are_kept(run: Path, stripes: Stripes) -> None:
     kept = {}
     for place in ("incoming", "training", "tuning/trial"):
-        photo = run / place / "heron" / "1.png"
-        photo.parent.mkdir(parents=True)
-        shutil.copy(next(stripes.labelled.rglob("*.png")), photo)
-        kept[str(photo.relative_to(run))] = photo.read_bytes()
+        for name in ("heron/1.png", "session-2024.png", "session-001.jpg", "step-1.jpg", "pretrain.png"):
+            photo = run / place / name
+            photo.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(next(stripes.labelled.rglob("*.png")), photo)
+            kept[str(photo.relative_to(run))] = photo.read_bytes()
     for file in ("incoming/session-003.json", "training/state.json", "tuning/trial/head.json"):
         (run / file).write_bytes(b"half")
     folder = RunFolder(run)
@@ -437,6 +438,42 @@ def test_files_of_a_person_in_the_folders_of_a_run_are_kept(run: Path, stripes: 
         folder.remove_tuning()
     inside = {name: content for name, content in tree(run).items() if "/" in name and content is not None}
     assert inside == kept
+
+
+@pytest.mark.parametrize("link", ["trial", "trial/training"])
+def test_of_a_link_in_a_fine_tuning_the_link_alone_is_removed(run: Path, tmp_path: Path, link: str) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    (disk / "head.json").write_bytes(b"half")
+    (run / "tuning" / link).parent.mkdir(parents=True)
+    (run / "tuning" / link).symlink_to(disk, target_is_directory=True)
+    RunFolder(run).remove_tuning()
+    assert tree(disk) == {"head.json": b"half"}
+    assert not (run / "tuning").exists()
+
+
+def test_the_session_before_a_damaged_one_is_found_where_neither_is_in_its_place_yet(run: Path) -> None:
+    before = tree(run)
+    for name in ("session-001", "session-002"):
+        for end in (".json", ".safetensors"):
+            (run / "incoming").mkdir(exist_ok=True)
+            (run / f"{name}{end}").rename(run / "incoming" / f"{name}{end}")
+    # An older chain had a session of that number, too.
+    (run / "session-001.json").write_bytes(before["session-000.json"] or b"")
+    (run / "incoming" / "session-002.json").write_bytes(b"half")
+    folder = RunFolder(run)
+    with (
+        pytest.raises(DamagedError, match=r"session-002\.json: .* 'm2sd sessions undo --force'$"),
+        folder.locked("test"),
+    ):
+        pass
+    with folder.locked("test", damaged=True):
+        folder.remove_sessions(first=2, damaged=True)
+    with folder.locked("test"):
+        pass
+    assert folder.verify() == []
+    assert (run / "session-001.json").read_bytes() == before["session-001.json"]
+    assert folder.sessions() == [0, 1]
 
 
 def test_a_killed_writer_of_a_session_that_is_there_is_swept_away(run: Path) -> None:

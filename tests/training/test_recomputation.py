@@ -1,5 +1,8 @@
 """Maps that are made twice instead of kept: the same results for less memory."""
 
+import gc
+import weakref
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -115,6 +118,24 @@ def test_the_memory_of_an_image_is_that_of_the_maps_of_its_backward_pass() -> No
     assert bytes_an_image(loss.block, loss) == loss.bytes_an_image()
     torch.testing.assert_close(dict(loss.block.state_dict()), state, rtol=0, atol=0)
     assert torch.equal(torch.get_rng_state(), drawn)
+
+
+def test_the_measurement_holds_nothing_for_good() -> None:
+    loss = Loss()
+    weight = weakref.ref(loss.block.conv1.weight)
+    bytes_an_image(loss.block, loss)
+    del loss
+    gc.collect()
+    assert weight() is None
+
+
+def test_the_measurement_leaves_all_buffers_as_they_were() -> None:
+    network = nn.Sequential(
+        nn.utils.parametrizations.spectral_norm(nn.Conv2d(3, 4, 1)), nn.InstanceNorm2d(4, track_running_stats=True)
+    )
+    state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    bytes_an_image(network, lambda images: network(torch.rand(images, 3, 8, 8)).sum())
+    torch.testing.assert_close(dict(network.state_dict()), state, rtol=0, atol=0)
 
 
 @pytest.mark.usefixtures("everything_is_large")
