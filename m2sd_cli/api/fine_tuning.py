@@ -28,7 +28,7 @@ from m2sd_cli.inference.session import to_transform
 from m2sd_cli.reports.draws import embed_source
 from m2sd_cli.reports.rehearsal import Part, sample_images, why_not
 from m2sd_cli.runs.files import TEXT_LIMIT, read_bounded, write_atomically
-from m2sd_cli.runs.folder import TUNING, RunFolder
+from m2sd_cli.runs.folder import TRIAL, TUNING, WHOLE, RunFolder
 from m2sd_cli.runs.manifest import NetworksRecord, TuningRecord, TuningState
 from m2sd_cli.runs.reader import PRETRAIN, StoredManifest, session_name
 from m2sd_cli.runs.training_log import LOG
@@ -48,7 +48,6 @@ from m2sd_cli.training.records import base_records
 from m2sd_cli.training.resuming import load_state
 
 DISTILL: Final = "distill"
-TRIAL, WHOLE = "trial", "whole"  # trainings, and their folders
 MOST_MINUTES = 10**6
 BATCH = 32  # images a step: few, so that a small folder has many steps
 # Of stage 2. Stage 1 is trained as any other that begins from trained weights.

@@ -31,7 +31,7 @@ from m2sd_cli.inference.features import FEATURE_BATCH
 from m2sd_cli.inference.session import load_session
 from m2sd_cli.pairing import import_torchvision
 from m2sd_cli.reports.evaluation import evaluate_session
-from m2sd_cli.runs.folder import RunFolder, open_run
+from m2sd_cli.runs.folder import TUNING, RunFolder, open_run
 from m2sd_cli.runs.reader import PRETRAIN, StoredManifest
 from m2sd_cli.runs.training_state import StateStore
 from m2sd_cli.tables import BACKBONES
@@ -239,7 +239,7 @@ def _worth_keeping(run: RunFolder, minutes: float | None = None) -> str | None:
     sessions = run.sessions()
     if sessions:
         resuming = ""
-        if run.tuning.is_dir() and sessions == [0]:
+        if (run.tuning / TUNING).is_file() and sessions == [0]:
             resuming = ", and a fine-tuning that --resume goes on with"
         elif minutes is not None and sessions == [0] and run.session(0).manifest.tuning is None and _is_frozen(run):
             resuming = ", which --resume fine-tunes"

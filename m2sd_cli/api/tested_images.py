@@ -100,8 +100,8 @@ def _say_learned(source: ImageSource, first: Manifest, chain: ChainSummary, grou
     copies = [path for path, sha256 in zip(source.paths, source.digests(), strict=True) if sha256 in learned]
     if copies:
         progress.say(
-            f"{len(copies)} of {counted(len(source), 'test image')} were learned, such as {copies[0]}: their answers "
-            f"prove nothing; leave them out"
+            f"{len(copies)} of {counted(len(source), 'test image')} were learned or held out, such as {copies[0]}: "
+            f"their answers prove nothing; leave them out"
         )
 
 

@@ -49,7 +49,8 @@ def read_options(file: Path) -> OptionsFile:
             find_option(options_of(MODELS[name]), option, f"--config {file}: [{name}]")
         if str(table.get("init")).startswith("~"):  # no shell has seen it
             table["init"] = str(expand(table["init"], f"--config {file}: init"))
-    if data is not None and not data.startswith("./"):  # of ./NAME no Path may make the data set of that name
+    # Of the folders ./NAME and NAME/ a Path would make the name of a data set.
+    if data is not None and (not data or data.startswith("~")):
         data = str(expand(data, f"--config {file}: data"))
     return OptionsFile(data, content)
 

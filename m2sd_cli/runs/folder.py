@@ -28,7 +28,6 @@ from m2sd_cli.runs.files import (
     encode_tensors,
     is_unfinished,
     read_bounded,
-    read_verified,
     sync_folder,
     write_atomically,
 )
@@ -43,6 +42,7 @@ STATE: Final = "state.json"  # of a training under way
 TUNING: Final = "tuning.json"  # of a fine-tuning under way
 OF_CHAIN: Final = (f"{PRETRAIN}.", "session-", POINTER, LOCK, WRITER, PLACES, LOG)  # files, by their beginnings
 OF_TRAINING: Final = (STATE, TUNING, "step-")
+TRIAL, WHOLE = OF_TUNING = "trial", "whole"  # trainings of a fine-tuning, and their folders
 OWN: Final = re.compile(
     rf"({PRETRAIN}|session-\d{{3,}})\.(json|safetensors)|step-\d{{9,}}\.safetensors|"
     + "|".join(map(re.escape, (POINTER, LOCK, WRITER, PLACES, LOG, STATE, TUNING)))
@@ -214,8 +214,7 @@ class RunFolder(ChainReader):
         for manifest in reversed(coming):  # the newest last, as it tells of those before it
             os.replace(manifest, self.path / manifest.name)
         sync_folder(self.path)
-        with suppress(OSError):
-            _remove_own(self._incoming)
+        _remove_own(self._incoming)
 
     def _coming(self, newest: FileRecord | None) -> list[Path]:
         """Find the manifests in `incoming` that are part of the chain, the newest first.
@@ -247,7 +246,7 @@ class RunFolder(ChainReader):
         try:
             self.content(record, TEXT_LIMIT)
         except DamagedError:
-            way = ", or remove its session with 'm2sd sessions undo --force'" if session_number(record) > 0 else ""
+            way = ", or remove its session with 'm2sd sessions undo --force'" if session_number(record) >= 0 else ""
             raise DamagedError(f"{other}: damaged, or cannot be read; restore it from a backup{way}") from None
 
     def _sweep(self) -> None:
@@ -298,15 +297,20 @@ class RunFolder(ChainReader):
             sync_folder(self.path)
 
     def _unchecked(self, name: str, newest: FileRecord) -> FileRecord:
-        """Make the record of a manifest as it is found: in `incoming` where the newest one has not left it."""
-        coming = self._incoming / f"{name}.json"
-        if coming.is_file():
-            try:
-                read_verified(self.path / newest.file, newest.sha256, TEXT_LIMIT)
-            except DamagedError:
-                sha256 = hashlib.sha256(read_bounded(coming, TEXT_LIMIT)).hexdigest()
-                return self.read(name, sha256).record
-        return self.read(name).record
+        """Make the record of a manifest as it is found: in `incoming` if it is there alone, as the newest one is.
+
+        Raises:
+            DamagedError: it is missing or makes no sense, or there are two, one of which is of a killed writer.
+        """
+        coming, there = self._incoming / f"{name}.json", self.path / f"{name}.json"
+        if not (coming.is_file() and (self._incoming / newest.file).is_file()):
+            return self.read(name).record
+        if there.is_file():
+            raise DamagedError(
+                f"{there}: another one of that name is in {self._incoming}, and one of them is of a killed command; "
+                f"move the wrong one away"
+            )
+        return self.read(name, hashlib.sha256(read_bounded(coming, TEXT_LIMIT)).hexdigest()).record
 
     def repair(self) -> StoredManifest:
         """Make `head.json` anew of the longest sound chain, whose newest manifest is trusted as it is found.
@@ -342,35 +346,34 @@ class RunFolder(ChainReader):
     def remove_training(self) -> None:
         """Forget the training under way."""
         (self.training / STATE).unlink(missing_ok=True)
-        with suppress(OSError):
-            _remove_own(self.training)
+        _remove_own(self.training)
 
     def remove_tuning(self) -> None:
         """Forget the fine-tuning under way."""
-        with suppress(OSError):
-            (self.tuning / TUNING).unlink(missing_ok=True)
-            for each in os.scandir(self.tuning):
-                inner = RunFolder(Path(each.path))
-                within = () if each.is_symlink() else (inner.training, inner._incoming)
-                for folder in (*within, inner.path):
-                    _remove_own(folder)
-            _remove_own(self.tuning)
+        for name in OF_TUNING:
+            inner = RunFolder(self.tuning / name)
+            within = () if inner.path.is_symlink() else (inner.training, inner._incoming)
+            for folder in (*within, inner.path):
+                _remove_own(folder)
+        _remove_own(self.tuning)  # with the file that tells of it: a killed command is followed by another attempt
 
 
 def _remove_own(folder: Path) -> None:
     """Remove the files of a run from a folder, and then the folder unless a person has put others into it.
 
-    Of a link to a folder the link alone is removed.
+    Of a link to a folder the link alone is removed. A file that cannot be removed stays.
     """
     if not folder.is_dir():
         return
     if folder.is_symlink():
-        folder.unlink()
+        with suppress(OSError):
+            folder.unlink()
         return
     own = (*OF_CHAIN, *OF_TRAINING)
     for entry in os.scandir(folder):
         if entry.is_file(follow_symlinks=False) and (OWN.fullmatch(entry.name) or is_unfinished(entry.name, own)):
-            os.unlink(entry.path)
+            with suppress(OSError):
+                os.unlink(entry.path)
     with suppress(OSError):  # it is not empty
         os.rmdir(folder)
 

@@ -40,7 +40,8 @@ def bytes_an_image(module: nn.Module, forward: Callable[[int], object]) -> float
         fewer, more = (_held_bytes(partial(forward, count)) for count in PROBES)
     with torch.no_grad():
         for name, buffer in module.named_buffers():
-            buffer.copy_(before[name])
+            if name in before and buffer.shape == before[name].shape:  # else the first pass has made it
+                buffer.copy_(before[name])
     return (more - fewer) / (PROBES[1] - PROBES[0])
 
 

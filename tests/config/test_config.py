@@ -423,10 +423,11 @@ def test_a_file_is_read_as_a_person_and_an_editor_write_it(tmp_path: Path, monke
     assert options.tables == {"pretrain": {"init": str(tmp_path / "weights.pt")}}
 
 
-def test_a_folder_named_as_a_data_set_stays_a_folder(tmp_path: Path) -> None:
+@pytest.mark.parametrize("folder", ["./cifar100", "cifar100/"])
+def test_a_folder_named_as_a_data_set_stays_a_folder(tmp_path: Path, folder: str) -> None:
     file = tmp_path / "options.toml"
-    file.write_text('data = "./cifar100"\n')
-    assert read_options(file).data == "./cifar100"
+    file.write_text(f'data = "{folder}"\n')
+    assert read_options(file).data == folder
 
 
 def test_a_file_with_empty_data_is_refused(tmp_path: Path) -> None:

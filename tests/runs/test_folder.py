@@ -458,10 +458,13 @@ def test_the_session_before_a_damaged_one_is_found_where_neither_is_in_its_place
         for end in (".json", ".safetensors"):
             (run / "incoming").mkdir(exist_ok=True)
             (run / f"{name}{end}").rename(run / "incoming" / f"{name}{end}")
-    # An older chain had a session of that number, too.
-    (run / "session-001.json").write_bytes(before["session-000.json"] or b"")
     (run / "incoming" / "session-002.json").write_bytes(b"half")
     folder = RunFolder(run)
+    # An older chain had a session of that number, too.
+    (run / "session-001.json").write_bytes(before["session-001.json"] or b"")
+    with pytest.raises(DamagedError, match="move the wrong one away"), folder.locked("test", damaged=True):
+        folder.remove_sessions(first=2, damaged=True)
+    (run / "session-001.json").unlink()
     with (
         pytest.raises(DamagedError, match=r"session-002\.json: .* 'm2sd sessions undo --force'$"),
         folder.locked("test"),
@@ -474,6 +477,46 @@ def test_the_session_before_a_damaged_one_is_found_where_neither_is_in_its_place
     assert folder.verify() == []
     assert (run / "session-001.json").read_bytes() == before["session-001.json"]
     assert folder.sessions() == [0, 1]
+
+
+def test_remains_of_a_killed_writer_do_not_replace_the_chain_before_a_damaged_session(run: Path) -> None:
+    before = tree(run)
+    (run / "incoming").mkdir()
+    for number in ("000", "001"):
+        (run / "incoming" / f"session-{number}.json").write_bytes(before[NEWEST] or b"")
+    (run / NEWEST).write_bytes(b"half")
+    folder = RunFolder(run)
+    with folder.locked("test", damaged=True):
+        folder.remove_sessions(first=2, damaged=True)
+    with folder.locked("test"):
+        pass
+    assert folder.verify() == []
+    gone = {NEWEST, "session-002.safetensors", "head.json"}
+    assert {name: content for name, content in tree(run).items() if name != "head.json"} == {
+        name: content for name, content in before.items() if name not in gone
+    }
+
+
+def test_a_file_that_cannot_be_removed_keeps_no_other(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (
+        "trial/places.json",
+        "trial/pretrain.json",
+        "trial/session-000.json",
+        "whole/head.json",
+        "tuning.json",
+    ):
+        (run / "tuning" / name).parent.mkdir(parents=True, exist_ok=True)
+        (run / "tuning" / name).write_bytes(b"half")
+    remove = os.unlink
+
+    def refuse(path: str, **options: Any) -> None:
+        if str(path).endswith("places.json"):
+            raise PermissionError(13, "Permission denied")
+        remove(path, **options)
+
+    monkeypatch.setattr(os, "unlink", refuse)
+    RunFolder(run).remove_tuning()
+    assert tree(run / "tuning").keys() == {"trial", "trial/places.json"}
 
 
 def test_a_killed_writer_of_a_session_that_is_there_is_swept_away(run: Path) -> None:
