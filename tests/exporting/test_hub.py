@@ -105,7 +105,7 @@ def test_it_answers_without_this_package(folder: Path, calibrated: Path, stripes
 
 def test_the_module_is_short_and_imports_torch_and_safetensors_alone(folder: Path) -> None:
     source = (folder / "model.py").read_text()
-    assert source.count("\n") <= 160
+    assert source.count("\n") <= 150
     imports = [node for node in ast.parse(source).body if isinstance(node, ast.Import | ast.ImportFrom)]
     names = {alias.name if isinstance(node, ast.Import) else node.module for node in imports for alias in node.names}
     roots = {str(name).partition(".")[0] for name in names}

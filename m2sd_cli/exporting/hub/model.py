@@ -13,8 +13,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-ORIENTATION = 274  # the tag of EXIF
-TURNS = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}  # from its value to PIL.Image.Transpose
+TURNS = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}  # from the orientation of EXIF to PIL.Image.Transpose
 
 
 class Answer(NamedTuple):
@@ -60,28 +59,25 @@ class Model:
     def predict(self, images: Tensor) -> list[Answer]:
         """Answer images (B, 3, H, W) uint8 of `prepare`."""
         logits, scores = self(images)
-        probabilities = logits.cpu().double().softmax(dim=1)
+        shares = logits.cpu().double().softmax(dim=1)
         below = self.config["unknown_below"]
         return [
             Answer(self.classes[index], row[index], row, below is not None and score < below, score)
-            for index, row, score in zip(
-                probabilities.argmax(dim=1).tolist(), probabilities.tolist(), scores.tolist(), strict=True
-            )
+            for index, row, score in zip(shares.argmax(dim=1).tolist(), shares.tolist(), scores.tolist(), strict=True)
         ]
 
     def prepare(self, image: Any) -> Tensor:
         """Resize and crop an image of Pillow to (3, H, W) uint8; torch.stack makes a batch of several."""
-        from PIL import Image, ImageOps
+        from PIL import ExifTags, Image, ImageOps
 
         how = self.config["preprocessing"]
         if image.mode in ("I", "F") or image.mode.startswith("I;16"):
             raise ValueError("grey of more than 8 bits; save it with 8 bits")
         try:
-            turn = TURNS.get(image.getexif().get(ORIENTATION))
+            turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
         except (ValueError, TypeError, SyntaxError, OSError):  # a damaged block of EXIF tells no orientation
             turn = None
-        if turn is not None:
-            image = image.transpose(Image.Transpose(turn))
+        image = image if turn is None else image.transpose(Image.Transpose(turn))
         if image.has_transparency_data:  # it is laid on white
             image = image.convert("RGBA")
             image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
@@ -96,11 +92,9 @@ class Model:
         if size != image.size:
             image = image.resize(size, Image.Resampling[how["resize_how"].partition(",")[0].upper()])
         crop = how["centre_crop"]
-        if size != (crop, crop):
-            left, top = round((size[0] - crop) / 2), round((size[1] - crop) / 2)
-            image = image.crop((left, top, left + crop, top + crop))
-        pixels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
-        return pixels.view(crop, crop, 3).permute(2, 0, 1)
+        left, top = round((size[0] - crop) / 2), round((size[1] - crop) / 2)
+        image = image.crop((left, top, left + crop, top + crop))
+        return torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8).view(crop, crop, 3).permute(2, 0, 1)
 
     def _value(self, argument: Any, values: dict[str, Any]) -> Any:
         """Decode an argument of an operation: a JSON object stands for a value that JSON has no word for."""
