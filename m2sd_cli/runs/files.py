@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import secrets
 from collections.abc import Iterable
 from contextlib import suppress
@@ -16,6 +17,7 @@ from m2sd_cli.errors import DamagedError, RunError
 from m2sd_cli.reading import open_regular
 
 UNFINISHED = ".tmp"
+REMAINS = re.compile(rf"\.(?P<file>.+)\.\w+{re.escape(UNFINISHED)}")
 TEXT_LIMIT: Final = 256 << 20  # bytes of a manifest: one of stage 1 of a million photos takes about 120 MB
 CHECKPOINT_LIMIT: Final = 2 << 30  # bytes: ResNet-18 takes 45 MB, a million features of it 2 GB
 
@@ -51,9 +53,10 @@ def write_atomically(path: Path, content: bytes | Iterable[bytes]) -> str:
     return sha256.hexdigest()
 
 
-def is_unfinished(name: str, beginnings: tuple[str, ...]) -> bool:
-    """Tell whether a name is that of a file that `write_atomically` leaves behind when its process is killed."""
-    return name.endswith(UNFINISHED) and name.startswith(tuple(f".{beginning}" for beginning in beginnings))
+def unfinished(name: str) -> str | None:
+    """Return the file of which a name is that of what a killed `write_atomically` has left, or None if it is not."""
+    found = REMAINS.fullmatch(name)
+    return found and found["file"]
 
 
 def sync_folder(folder: Path) -> None:

@@ -26,9 +26,9 @@ from m2sd_cli.runs.files import (
     CHECKPOINT_LIMIT,
     TEXT_LIMIT,
     encode_tensors,
-    is_unfinished,
     read_bounded,
     sync_folder,
+    unfinished,
     write_atomically,
 )
 from m2sd_cli.runs.lock import LOCK, WRITER, lock_folder
@@ -40,10 +40,8 @@ from m2sd_cli.runs.training_log import LOG
 RUN_VARIABLE = "M2SD_RUN"
 STATE: Final = "state.json"  # of a training under way
 TUNING: Final = "tuning.json"  # of a fine-tuning under way
-OF_CHAIN: Final = (f"{PRETRAIN}.", "session-", POINTER, LOCK, WRITER, PLACES, LOG)  # files, by their beginnings
-OF_TRAINING: Final = (STATE, TUNING, "step-")
 TRIAL, WHOLE = OF_TUNING = "trial", "whole"  # trainings of a fine-tuning, and their folders
-OWN: Final = re.compile(
+OWN: Final = re.compile(  # names of its files
     rf"({PRETRAIN}|session-\d{{3,}})\.(json|safetensors)|step-\d{{9,}}\.safetensors|"
     + "|".join(map(re.escape, (POINTER, LOCK, WRITER, PLACES, LOG, STATE, TUNING)))
 )
@@ -115,7 +113,7 @@ class RunFolder(ChainReader):
     def owns(self, path: Path) -> bool:
         """Tell whether a path is a file of the chain or of a training under way, which nothing else may write."""
         file, home = path.resolve(), self.path.resolve()
-        named = file.name.startswith(OF_CHAIN)
+        named = OWN.fullmatch(file.name) is not None
         inside = any(file.is_relative_to(home / folder.name) for folder in (self.training, self.tuning, self._incoming))
         return (file.parent == home and named) or inside
 
@@ -252,10 +250,10 @@ class RunFolder(ChainReader):
     def _sweep(self) -> None:
         """Remove the remains of killed writers; the caller has the lock."""
         _remove_own(self._incoming)
-        for folder, beginnings in ((self.path, OF_CHAIN), (self.training, OF_TRAINING)):
+        for folder in (self.path, self.training):
             if folder.is_dir():
                 for entry in os.scandir(folder):
-                    if is_unfinished(entry.name, beginnings):
+                    if OWN.fullmatch(unfinished(entry.name) or ""):
                         os.unlink(entry.path)
 
     def _remove_after(self, number: int) -> None:
@@ -369,9 +367,8 @@ def _remove_own(folder: Path) -> None:
         with suppress(OSError):
             folder.unlink()
         return
-    own = (*OF_CHAIN, *OF_TRAINING)
     for entry in os.scandir(folder):
-        if entry.is_file(follow_symlinks=False) and (OWN.fullmatch(entry.name) or is_unfinished(entry.name, own)):
+        if entry.is_file(follow_symlinks=False) and OWN.fullmatch(unfinished(entry.name) or entry.name):
             with suppress(OSError):
                 os.unlink(entry.path)
     with suppress(OSError):  # it is not empty
