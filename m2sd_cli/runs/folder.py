@@ -113,7 +113,8 @@ class RunFolder(ChainReader):
     def owns(self, path: Path) -> bool:
         """Tell whether a path is a file of the chain or of a training under way, which nothing else may write."""
         file, home = path.resolve(), self.path.resolve()
-        named = OWN.fullmatch(file.name) is not None
+        # A later session may have any number, and a folder of that name would stand beside its files.
+        named = file.name.startswith((f"{PRETRAIN}.", "session-")) or OWN.fullmatch(file.name) is not None
         inside = any(file.is_relative_to(home / folder.name) for folder in (self.training, self.tuning, self._incoming))
         return (file.parent == home and named) or inside
 
