@@ -93,7 +93,7 @@ def table(header: list[str], rows: list[list[str]]) -> list[str]:
     In a terminal that is too narrow cells of words are broken into lines, and the columns that still do not fit follow
     below, each block with the first column before it.
     """
-    rows = [[printable(cell) for cell in row] for row in rows]
+    rows = [[printable(cell).rstrip(" ") for cell in row] for row in rows]  # an end that nobody sees takes no room
     columns = [_Column(heading, [row[number] for row in rows]) for number, heading in enumerate(header)]
     width = room()
     if width is None or _total(columns, least=False) <= width:

@@ -7,7 +7,7 @@ from contextlib import redirect_stdout
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from m2sd_cli.cli import output
@@ -53,6 +53,7 @@ def test_every_table_of_a_command_fits(
         )
     )
 )
+@example((["x"] * 7, [[""] * 7, ["", "", "11", "111", "111111", "1" * 19, "1" * 16 + " "]]))  # a blank end
 def test_a_fitted_table_has_every_cell(content: tuple[list[str], list[list[str]]]) -> None:
     header, rows = content
     with pytest.MonkeyPatch.context() as patch:
